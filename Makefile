@@ -1,0 +1,29 @@
+# Targets are described in CONTRIBUTING.md.
+SHELL := /bin/bash
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BIN := bin
+PLUGINS := symmetric asymmetric hmac
+
+.PHONY: all deps build demo test check bench fuzz generate clean
+
+all: build
+
+deps:
+	./testenv/deps.sh
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkd ./daemon/cmd/cmkd
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
+	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
+
+test: deps
+	go test -race -timeout 15m ./...
+
+check: deps
+	$(GOLANGCI_LINT) run ./...
+
+generate:
+	go generate ./...
+
+clean:
+	rm -rf $(BIN) .cache

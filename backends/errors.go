@@ -1,0 +1,88 @@
+package backends
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code classifies a failure by what the caller can do about it.
+type Code string
+
+// The codes. Only the first group is the client's business.
+const (
+	// InvalidCiphertext: altered, truncated, of another key or context. One
+	// shape for every cause, without detail.
+	InvalidCiphertext Code = "InvalidCiphertext"
+	// InvalidRequest: the input cannot be meant (a public key that does not
+	// parse or lies on another curve, a digest of the wrong length).
+	InvalidRequest Code = "InvalidRequest"
+	// InvalidMaterial: imported material that does not unwrap or does not
+	// fit the key spec.
+	InvalidMaterial Code = "InvalidMaterial"
+	// Unsupported: the token lacks the mechanism. Message names it.
+	Unsupported Code = "Unsupported"
+
+	// KeyMissing: no object with this CKA_ID for now. It is no evidence of
+	// deletion: tokens answer so after a logout.
+	KeyMissing Code = "KeyMissing"
+	// KeyDuplicate: two objects of one class with this CKA_ID; neither is used.
+	KeyDuplicate Code = "KeyDuplicate"
+	// KeyUnsafe: the attributes read back are not those of the template.
+	KeyUnsafe Code = "KeyUnsafe"
+
+	// TokenFull: no room for another object (CKR_DEVICE_MEMORY).
+	TokenFull Code = "TokenFull"
+	// LoginFailed: the PIN was refused. Not to be tried again until the
+	// configuration changes: tokens lock.
+	LoginFailed Code = "LoginFailed"
+	// Lost: sessions, handles or the token itself are gone
+	// (CKR_DEVICE_ERROR, CKR_SESSION_HANDLE_INVALID, …). The process must be
+	// replaced; the call may be repeated on the new one.
+	Lost Code = "Lost"
+	// Timeout: the deadline passed in or before the token call. The process
+	// must be replaced; the call may be repeated on the new one.
+	Timeout Code = "Timeout"
+	// Internal: anything else. The same call would fail again.
+	Internal Code = "Internal"
+)
+
+// Error is the failure of a call to a backend. It never holds key material,
+// plaintext or a PIN.
+type Error struct {
+	Code Code
+	// Message is for operators, and for clients where the code says so.
+	Message string
+	// RV is the CK_RV of the PKCS#11 call that failed, 0 if there was none.
+	RV uint
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.RV != 0 {
+		return fmt.Sprintf("%s: %s (CKR 0x%X)", e.Code, e.Message, e.RV)
+	}
+	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+// Is makes errors.Is(err, &Error{Code: c}) compare codes.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// Errorf makes an [*Error].
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// CodeOf returns the code of the [*Error] in err's chain, [Internal] if there
+// is none, "" for nil.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return Internal
+}
