@@ -1,0 +1,105 @@
+package kmsapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// MaxBodySize is the largest request body in bytes. The largest member is a key policy of 131,072 characters,
+// which takes 768 KiB if each of them is written as \uXXXX.
+const MaxBodySize = 1 << 20
+
+// NewHandler serves the AWS JSON 1.1 protocol: it frames each HTTP request as a Request and leaves all else to d.
+//
+// Only a body that cannot be read whole is answered here: a larger one than MaxBodySize with 413
+// RequestEntityTooLargeException, a broken one with 400 SerializationException.
+func NewHandler(d Dispatcher) http.Handler { return &handler{dispatcher: d} }
+
+type handler struct{ dispatcher Dispatcher }
+
+// contentType is shared by all answers, which do not change it.
+var contentType = []string{"application/x-amz-json-1.1"}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := uuid.NewString()
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["X-Amzn-Requestid"] = []string{id}
+
+	answer := h.answer(w, r, id)
+	header["Content-Length"] = []string{strconv.Itoa(len(answer.Body))}
+	w.WriteHeader(answer.Status)
+	// A client that has gone cannot be told; net/http closes its connection.
+	_, _ = w.Write(answer.Body)
+}
+
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Answer {
+	body, err := readBody(w, r)
+	if err != nil {
+		return AnswerError(err)
+	}
+	defer body.release()
+
+	call := &Request{
+		Body:      body.Bytes(),
+		UserAgent: r.UserAgent(),
+		RequestID: id,
+		Header:    r.Header,
+	}
+	call.AccessKeyID, call.Region = credential(r.Header)
+	routed := r.Method == http.MethodPost && r.URL.Path == "/"
+	if routed {
+		call.Operation = operation(r.Header)
+	}
+	answer := h.dispatcher.Dispatch(r.Context(), call)
+	if !routed && answer.Status == http.StatusBadRequest {
+		// The call was refused like any unknown operation; AWS says 404 if even the resource is unknown.
+		return &Answer{Status: http.StatusNotFound, Body: answer.Body}
+	}
+	return answer
+}
+
+// bodyBuffer holds a request body.
+type bodyBuffer struct{ bytes.Buffer }
+
+// bodies keeps buffers between calls.
+var bodies = sync.Pool{New: func() any { return new(bodyBuffer) }}
+
+// maxKeptBody is the largest buffer, in bytes, that is kept: an Encrypt of 4 KiB with room to spare.
+const maxKeptBody = 16 << 10
+
+// readBody reads the whole body. On success the caller releases it.
+func readBody(w http.ResponseWriter, r *http.Request) (*bodyBuffer, *Error) {
+	b, _ := bodies.Get().(*bodyBuffer)
+	if 0 < r.ContentLength && r.ContentLength <= MaxBodySize {
+		// One more read, of nothing, tells the end: Buffer wants room for it.
+		b.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBodySize))
+	if err == nil {
+		return b, nil
+	}
+	b.release()
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, Errorf(CodeRequestEntityTooLarge, "Request body is larger than %d bytes", tooLarge.Limit)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, Errorf(CodeSerializationException, "Request body is shorter than its Content-Length")
+	}
+	return nil, Errorf(CodeSerializationException, "Request body could not be read")
+}
+
+// release wipes the body, which may hold plaintext, and gives the buffer back.
+func (b *bodyBuffer) release() {
+	clear(b.Bytes())
+	b.Reset()
+	if b.Cap() <= maxKeptBody {
+		bodies.Put(b)
+	}
+}

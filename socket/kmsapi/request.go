@@ -1,0 +1,75 @@
+package kmsapi
+
+import (
+	"context"
+	"net/http"
+	"strings"
+)
+
+// Request is one call as it came off the wire, not yet decoded.
+type Request struct {
+	Operation   string      // empty if the request names no operation of the form TrentService.X
+	Body        []byte      // at most MaxBodySize bytes; only valid until Dispatch returns
+	Region      string      // of the SigV4 credential scope; empty if there is none
+	AccessKeyID string      // of the SigV4 credential; empty if there is none. The signature is not checked
+	UserAgent   string      // as sent
+	RequestID   string      // a UUID made for this call, also sent as x-amzn-RequestId
+	Header      http.Header // as sent
+}
+
+// Answer is what a call is answered with.
+type Answer struct {
+	Status int    // of HTTP
+	Body   []byte // JSON; empty for an operation without output
+}
+
+// A Dispatcher performs calls. It answers every request, also one without an operation,
+// and never returns nil. It must not keep r.Body.
+type Dispatcher interface {
+	Dispatch(ctx context.Context, r *Request) *Answer
+}
+
+// AnswerError is the answer to a call that failed with e.
+func AnswerError(e *Error) *Answer {
+	return &Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+}
+
+// targetPrefix is the model's metadata.targetPrefix.
+const targetPrefix = "TrentService."
+
+// operation takes the operation's name from X-Amz-Target. It is empty unless the name is a plain identifier,
+// so that whoever logs it logs no control characters.
+func operation(h http.Header) string {
+	name, found := strings.CutPrefix(h.Get("X-Amz-Target"), targetPrefix)
+	if !found || len(name) > 64 {
+		return ""
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return ""
+		}
+	}
+	return name
+}
+
+// credential takes the access key id and the Region from the Authorization header of Signature Version 4:
+//
+//	AWS4-HMAC-SHA256 Credential=<access key id>/<date>/<Region>/<service>/aws4_request, SignedHeaders=..., Signature=...
+func credential(h http.Header) (accessKeyID, region string) {
+	rest, found := strings.CutPrefix(h.Get("Authorization"), "AWS4-HMAC-SHA256 ")
+	if !found {
+		return "", ""
+	}
+	for field := range strings.SplitSeq(rest, ",") {
+		scope, found := strings.CutPrefix(strings.TrimSpace(field), "Credential=")
+		if !found {
+			continue
+		}
+		parts := strings.Split(scope, "/")
+		if len(parts) != 5 || parts[4] != "aws4_request" {
+			return "", ""
+		}
+		return parts[0], parts[2]
+	}
+	return "", ""
+}
