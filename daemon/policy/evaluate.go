@@ -1,0 +1,240 @@
+package policy
+
+import (
+	"strings"
+	"sync"
+)
+
+// Evaluate decides a request. key is the policy of the key, nil for operations
+// that are on no key (resource "*", or an alias): those need an identity policy.
+// identity are the policies of the principal and of its groups, grants those of
+// the key's grants that may concern the principal, in any order; others among
+// them do no harm.
+//
+// The account root needs no policy where there is no key; a key must name its
+// account like anyone else.
+// https://docs.aws.amazon.com/kms/latest/developerguide/policy-evaluation.html
+func Evaluate(r *Request, key *Document, identity []*Document, grants []*Grant) Decision {
+	e := newEvaluation(r)
+	defer e.close()
+	return e.decide(key, identity, grants)
+}
+
+// evaluation is the state of one evaluation, pooled with its scratch space.
+type evaluation struct {
+	r           *Request
+	action      actionBits // 0: not a known action
+	lowerAction string     // of an action that is not known
+	values      []string   // a stack of condition key values
+	trace       *Trace     // of Explain
+}
+
+var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
+
+func newEvaluation(r *Request) *evaluation {
+	e := evaluations.Get().(*evaluation)
+	e.r = r
+	e.action = actionBit[r.Action]
+	if e.action == 0 {
+		e.lowerAction = strings.ToLower(r.Action)
+		e.action = knownAction(e.lowerAction)
+	}
+	return e
+}
+
+// knownAction finds an action that is not spelled as AWS does.
+func knownAction(lower string) actionBits {
+	for i, name := range lowerActions {
+		if name == lower {
+			return 1 << i
+		}
+	}
+	return 0
+}
+
+// close returns the evaluation to the pool, without the values that it saw:
+// encryption contexts do not outlive their request.
+func (e *evaluation) close() {
+	clear(e.values[:cap(e.values)])
+	*e = evaluation{values: e.values[:0]}
+	evaluations.Put(e)
+}
+
+// lookup returns the values of a condition key; release gives them back, the
+// last one taken first.
+func (e *evaluation) lookup(k *conditionKey) []string {
+	start := len(e.values)
+	e.values = e.r.appendValues(e.values, k)
+	return e.values[start:]
+}
+
+func (e *evaluation) release(values []string) {
+	e.values = e.values[:len(e.values)-len(values)]
+}
+
+// resolve returns the parts of a pattern with its variables replaced by the
+// request's values. A key with several values has no value as a variable.
+func (e *evaluation) resolve(p *pattern) (parts []part, ok bool) {
+	parts = make([]part, len(p.parts))
+	for i, from := range p.parts {
+		if from.kind == partVar {
+			values := e.lookup(&from.key)
+			if len(values) == 1 {
+				from.text = values[0]
+			}
+			known := len(values) == 1 || len(values) == 0 && from.hasDefault
+			e.release(values)
+			if !known {
+				return nil, false
+			}
+			from = part{kind: partText, text: from.text}
+		}
+		parts[i] = from
+	}
+	return parts, true
+}
+
+// element says which element of a statement a request did not match.
+type element uint8
+
+const (
+	matched element = iota
+	principalElement
+	actionElement
+	resourceElement
+	conditionElement
+)
+
+// match matches a statement but for its principal, the cheap elements first. If
+// it is a condition that is not met, index says which.
+func (s *statement) match(e *evaluation) (failed element, index int) {
+	if !s.actions.matches(e.action, e.lowerAction) {
+		return actionElement, 0
+	}
+	if !s.resources.matches(e, s.effect) {
+		return resourceElement, 0
+	}
+	for i := range s.conditions {
+		if !s.conditions[i].holds(e, s.effect) {
+			return conditionElement, i
+		}
+	}
+	return matched, 0
+}
+
+// verdict is what one kind of policy says about a request. The places are the
+// policy and the statement that say so.
+type verdict struct {
+	denied    bool
+	allowed   bool
+	delegated bool // to identity policies, through the account
+	policy    *Document
+	statement int
+}
+
+// keyVerdict evaluates a key policy.
+func (e *evaluation) keyVerdict(d *Document) verdict {
+	v := verdict{statement: -1}
+	principal := &e.r.Principal
+	for i := range d.statements {
+		s := &d.statements[i]
+		stands := unnamed
+		if s.effect == Allow {
+			stands = s.principals.allows(principal)
+		} else if s.principals.denies(principal) {
+			stands = isNamed
+		}
+		failed, index := principalElement, 0
+		if stands != unnamed {
+			failed, index = s.match(e)
+		}
+		e.traceStatement(d, i, failed, index, stands)
+		if failed != matched {
+			continue
+		}
+		switch {
+		case s.effect == Deny:
+			return verdict{denied: true, policy: d, statement: i}
+		case stands == accountIsNamed:
+			v.delegated = true
+		case !v.allowed:
+			v.allowed, v.policy, v.statement = true, d, i
+		}
+	}
+	return v
+}
+
+// identityVerdict evaluates the identity policies together.
+func (e *evaluation) identityVerdict(documents []*Document) verdict {
+	v := verdict{statement: -1}
+	for _, d := range documents {
+		for i := range d.statements {
+			s := &d.statements[i]
+			failed, index := s.match(e)
+			e.traceStatement(d, i, failed, index, isNamed)
+			if failed != matched {
+				continue
+			}
+			if s.effect == Deny {
+				return verdict{denied: true, policy: d, statement: i}
+			}
+			if !v.allowed {
+				v.allowed, v.policy, v.statement = true, d, i
+			}
+		}
+	}
+	return v
+}
+
+// decide is the order of the decision; see the package comment.
+func (e *evaluation) decide(key *Document, identity []*Document, grants []*Grant) Decision {
+	keySays := verdict{statement: -1}
+	if key != nil {
+		if keySays = e.keyVerdict(key); keySays.denied {
+			return keySays.decision(KeyPolicySource, false)
+		}
+	}
+	identitySays := e.identityVerdict(identity)
+	if identitySays.denied {
+		return identitySays.decision(IdentityPolicySource, false)
+	}
+	if key == nil {
+		return e.decideWithoutKey(identitySays)
+	}
+
+	r := e.r
+	ownAccount := r.Principal.Type == Service || r.Principal.isOf(r.ResourceAccount)
+	switch {
+	case keySays.allowed && ownAccount:
+		return keySays.decision(KeyPolicySource, true)
+	case (keySays.allowed || keySays.delegated) && identitySays.allowed:
+		return identitySays.decision(IdentityPolicySource, true)
+	}
+	if g := e.grantThatAllows(grants, identitySays.allowed); g != nil {
+		return Decision{Allowed: true, Source: GrantSource, Statement: -1, GrantID: g.ID}
+	}
+	if keySays.allowed || keySays.delegated {
+		return Decision{Source: IdentityPolicySource, Statement: -1}
+	}
+	return Decision{Source: KeyPolicySource, Statement: -1}
+}
+
+// decideWithoutKey decides operations that are on no key. A key's ARN without
+// its policy is refused: it is not for an identity policy alone to allow.
+func (e *evaluation) decideWithoutKey(identitySays verdict) Decision {
+	switch {
+	case isKeyARN(e.r.Resource):
+		return Decision{Source: KeyPolicySource, Statement: -1}
+	case identitySays.allowed:
+		return identitySays.decision(IdentityPolicySource, true)
+	case e.r.Principal.Type == Root && e.r.Principal.isOf(e.r.ResourceAccount):
+		return Decision{Allowed: true, Source: AccountSource, Statement: -1}
+	default:
+		return Decision{Source: IdentityPolicySource, Statement: -1}
+	}
+}
+
+func isKeyARN(resource string) bool {
+	parts, ok := splitARN(resource)
+	return ok && strings.HasPrefix(parts[arnParts-1], "key/")
+}

@@ -1,0 +1,237 @@
+package policy
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+)
+
+// GrantOperations is a set of the operations that a grant can allow.
+// https://docs.aws.amazon.com/kms/latest/developerguide/grants.html#terms-grant-operations
+type GrantOperations uint32
+
+// grantOperations are those operations. Their actions have the same names.
+var grantOperations = [...]struct {
+	name string
+	// context: the operation takes an encryption context, to which the
+	// constraints of a grant apply. To the others they do not.
+	context bool
+}{
+	{"Decrypt", true},
+	{"Encrypt", true},
+	{"GenerateDataKey", true},
+	{"GenerateDataKeyWithoutPlaintext", true},
+	{"GenerateDataKeyPair", true},
+	{"GenerateDataKeyPairWithoutPlaintext", true},
+	{"ReEncryptFrom", true},
+	{"ReEncryptTo", true},
+	{"Sign", false},
+	{"Verify", false},
+	{"GenerateMac", false},
+	{"VerifyMac", false},
+	{"DeriveSharedSecret", false},
+	{"Encapsulate", false},
+	{"Decapsulate", false},
+	{"GetPublicKey", false},
+	{"DescribeKey", false},
+	{"CreateGrant", false},
+	{"RetireGrant", false},
+}
+
+// actionGrant maps the bit number of an action to its grant operation, 0 if no
+// grant can allow the action.
+var actionGrant = indexGrantOperations()
+
+func indexGrantOperations() (byAction [64]GrantOperations) {
+	for i, op := range grantOperations {
+		byAction[bits.TrailingZeros64(uint64(actionBit["kms:"+op.name]))] = 1 << i
+	}
+	return byAction
+}
+
+// contextOperations are the operations that take an encryption context.
+var contextOperations = func() (set GrantOperations) {
+	for i, op := range grantOperations {
+		if op.context {
+			set |= 1 << i
+		}
+	}
+	return set
+}()
+
+var (
+	createGrantOperation = grantOperationNamed("CreateGrant")
+	retireGrantOperation = grantOperationNamed("RetireGrant")
+)
+
+// ParseGrantOperations makes the set of the operations named.
+func ParseGrantOperations(names []string) (GrantOperations, error) {
+	var set GrantOperations
+	for _, name := range names {
+		bit := grantOperationNamed(name)
+		if bit == 0 {
+			return 0, fmt.Errorf("%q is not a grant operation", name)
+		}
+		set |= bit
+	}
+	return set, nil
+}
+
+func grantOperationNamed(name string) GrantOperations {
+	for i := range grantOperations {
+		if grantOperations[i].name == name {
+			return 1 << i
+		}
+	}
+	return 0
+}
+
+// Has reports whether the set has the operation named.
+func (o GrantOperations) Has(name string) bool { return o&grantOperationNamed(name) != 0 }
+
+// String lists the operations.
+func (o GrantOperations) String() string {
+	var names []string
+	for i := range grantOperations {
+		if o&(1<<i) != 0 {
+			names = append(names, grantOperations[i].name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// Grant is what evaluation needs to know of a grant. A grant takes part from
+// the moment it is passed to [Evaluate]: grant tokens, which bridge the time
+// until a grant is known everywhere, make no difference to a decision and give
+// nothing to anyone but the grantee.
+type Grant struct {
+	ID string
+	// Grantee is the ARN of a user, role, role session, group or account, or
+	// the name of a service. An account's users need an identity policy too.
+	Grantee string
+	// RetiringPrincipal may retire the grant; "" if there is none.
+	RetiringPrincipal string
+	Operations        GrantOperations
+	// ContextEquals and ContextSubset are the constraints; nil: none. Equals
+	// allows exactly this encryption context, and Subset any that has at least
+	// these pairs.
+	//
+	// Keys and values are compared exactly. AWS's developer guide says so too;
+	// its API reference says that keys in constraints are not case-sensitive.
+	// Exactly is what cannot be got around.
+	ContextEquals, ContextSubset map[string]string
+}
+
+// grantThatAllows returns the first grant that allows the request.
+// identityAllows: an identity policy does, which is what the users of an account
+// need when the account is the grantee.
+func (e *evaluation) grantThatAllows(grants []*Grant, identityAllows bool) *Grant {
+	if e.action == 0 || len(grants) == 0 {
+		return nil
+	}
+	operation := actionGrant[bits.TrailingZeros64(uint64(e.action))]
+	for _, g := range grants {
+		reason := e.grantRefuses(g, operation, identityAllows)
+		e.traceGrant(g, reason)
+		if reason == "" {
+			return g
+		}
+	}
+	return nil
+}
+
+// grantRefuses says why a grant does not allow the request, "" if it does.
+func (e *evaluation) grantRefuses(g *Grant, operation GrantOperations, identityAllows bool) string {
+	switch {
+	case g.Operations&operation == 0:
+		return "the grant does not have the operation"
+	case !g.isFor(&e.r.Principal, g.Grantee, identityAllows):
+		return "the grantee is someone else"
+	case operation&contextOperations != 0 && !g.permits(e.r.EncryptionContext):
+		return "the encryption context does not satisfy the grant's constraint"
+	case operation == createGrantOperation && (e.r.NewGrant == nil || !e.r.NewGrant.Within(g)):
+		return "the new grant would allow more than this one"
+	default:
+		return ""
+	}
+}
+
+// isFor reports whether id, the grantee or the retiring principal, is the
+// principal, or its account and an identity policy delegates.
+func (g *Grant) isFor(p *Principal, id string, identityAllows bool) bool {
+	if p.is(id) {
+		return true
+	}
+	return p.Type != Service && p.AccountID != "" && accountOf(id) == p.AccountID && (p.Type == Root || identityAllows)
+}
+
+// permits holds an encryption context against the constraints.
+func (g *Grant) permits(context map[string]string) bool {
+	if g.ContextEquals != nil && len(context) != len(g.ContextEquals) {
+		return false
+	}
+	return contains(context, g.ContextEquals) && contains(context, g.ContextSubset)
+}
+
+// contains reports whether all of part is in whole.
+func contains(whole, part map[string]string) bool {
+	for key, want := range part {
+		if have, ok := whole[key]; !ok || have != want {
+			return false
+		}
+	}
+	return true
+}
+
+// Within reports whether g allows no more than parent: no other operations, and
+// no encryption context that parent's constraints do not permit. A grant that
+// is made by right of another one must be so.
+// https://docs.aws.amazon.com/kms/latest/developerguide/create-grant-overview.html#grant-creategrant
+func (g *Grant) Within(parent *Grant) bool {
+	if g.Operations&^parent.Operations != 0 {
+		return false
+	}
+	if parent.ContextEquals != nil && (g.ContextEquals == nil || !parent.permits(g.ContextEquals)) {
+		return false
+	}
+	return contains(g.ContextEquals, parent.ContextSubset) || contains(g.ContextSubset, parent.ContextSubset)
+}
+
+// EvaluateRetire decides whether the principal of r may retire the grant; the
+// action is taken to be kms:RetireGrant. The grant itself says who may: its
+// retiring principal, and its grantee if the grant has the operation RetireGrant.
+// The account that owns the key may too, and may delegate that by an identity
+// policy. A Deny refuses all of them; an Allow in a key policy has no effect.
+// https://docs.aws.amazon.com/kms/latest/developerguide/grant-delete.html
+//
+// There is no such function for RevokeGrant, which key policies and identity
+// policies allow like any other operation: see [Evaluate].
+func EvaluateRetire(r *Request, g *Grant, key *Document, identity []*Document) Decision {
+	retire := *r
+	retire.Action = "kms:RetireGrant"
+	e := newEvaluation(&retire)
+	defer e.close()
+	if key != nil {
+		if v := e.keyVerdict(key); v.denied {
+			return v.decision(KeyPolicySource, false)
+		}
+	}
+	identitySays := e.identityVerdict(identity)
+	if identitySays.denied {
+		return identitySays.decision(IdentityPolicySource, false)
+	}
+	p := &r.Principal
+	switch {
+	case g.isFor(p, g.RetiringPrincipal, identitySays.allowed),
+		g.Operations&retireGrantOperation != 0 && g.isFor(p, g.Grantee, identitySays.allowed):
+		return Decision{Allowed: true, Source: GrantSource, Statement: -1, GrantID: g.ID}
+	case p.Type == Service || !p.isOf(r.ResourceAccount):
+		return Decision{Source: KeyPolicySource, Statement: -1}
+	case p.Type == Root:
+		return Decision{Allowed: true, Source: AccountSource, Statement: -1}
+	case identitySays.allowed:
+		return identitySays.decision(IdentityPolicySource, true)
+	default:
+		return Decision{Source: IdentityPolicySource, Statement: -1}
+	}
+}

@@ -1,0 +1,114 @@
+package policy
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// decimal is a number of any size, kept as digits so that comparing is exact.
+type decimal struct {
+	negative bool
+	whole    string // without leading zeros
+	fraction string // without trailing zeros
+}
+
+// parseDecimal reads digits with an optional sign and fraction.
+func parseDecimal(s string) (decimal, bool) {
+	var d decimal
+	digits, negative := strings.CutPrefix(s, "-")
+	if !negative {
+		digits = strings.TrimPrefix(digits, "+")
+	}
+	whole, fraction, hasFraction := strings.Cut(digits, ".")
+	if !isDigits(whole) || hasFraction && !isDigits(fraction) {
+		return d, false
+	}
+	d.whole = strings.TrimLeft(whole, "0")
+	d.fraction = strings.TrimRight(fraction, "0")
+	d.negative = negative && (d.whole != "" || d.fraction != "")
+	return d, true
+}
+
+func isDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// compare returns -1, 0 or +1.
+func (d decimal) compare(other decimal) int {
+	if d.negative != other.negative {
+		if d.negative {
+			return -1
+		}
+		return 1
+	}
+	cmp := len(d.whole) - len(other.whole)
+	if cmp == 0 {
+		cmp = strings.Compare(d.whole, other.whole)
+	}
+	if cmp == 0 {
+		cmp = strings.Compare(d.fraction, other.fraction)
+	}
+	if d.negative {
+		return -cmp
+	}
+	return cmp
+}
+
+// dateLayouts are the forms of the W3C's profile of ISO 8601; time.Parse
+// accepts a fraction of a second where a layout ends in seconds.
+// https://www.w3.org/TR/NOTE-datetime
+var dateLayouts = []string{
+	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01", "2006",
+}
+
+// parseDate reads a date of those forms, or seconds of the Unix epoch. Four
+// digits are a year.
+func parseDate(s string) (time.Time, bool) {
+	for _, layout := range dateLayouts {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
+		}
+	}
+	const maxEpochDigits = 12 // far beyond the year 9999
+	if len(s) > maxEpochDigits || !isDigits(strings.TrimPrefix(s, "-")) {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseInt(s, 10, 64)
+	return time.Unix(seconds, 0), err == nil
+}
+
+func parseBool(s string) (value, ok bool) {
+	switch {
+	case strings.EqualFold(s, "true"):
+		return true, true
+	case strings.EqualFold(s, "false"):
+		return false, true
+	default:
+		return false, false
+	}
+}
+
+// parseNetwork reads a CIDR block or a single address, whose prefix is its
+// whole length. IPv4 addresses in IPv6 form are IPv4 addresses.
+func parseNetwork(s string) (netip.Prefix, bool) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), true
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	const mapped = 96 // bits of ::ffff:0:0
+	if prefix.Addr().Is4In6() && prefix.Bits() >= mapped {
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-mapped)
+	}
+	return prefix.Masked(), true
+}
