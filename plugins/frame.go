@@ -1,0 +1,164 @@
+package plugins
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// A frame carries one call or its answer. Integers are big-endian.
+//
+//	 0        4                8      9          13
+//	+--------+----------------+------+-----------+------+
+//	| length | id             | kind | timeout   | body |
+//	+--------+----------------+------+-----------+------+
+//
+//	length   bytes after the length field
+//	id       chosen by the daemon, the same in the answer
+//	kind     of a call: the number of its row in methods.go;
+//	         of an answer: 0 done, 1 failed
+//	timeout  of a call: microseconds that its caller still waits; of an answer: 0
+//	body     CBOR of the request, of the answer or of wireError
+//
+// Both sides write as many frames at once as they have: at 64 callers about
+// ten calls share one system call and one wake-up.
+const (
+	frameHeader = 4 + 8 + 1 + 4
+	// maxFrame bounds length: 100,000 keys in a ListKeysAnswer have room.
+	maxFrame = 16 << 20
+
+	kindDone   = 0
+	kindFailed = 1
+)
+
+// frame is a frame without its length.
+type frame struct {
+	id      uint64
+	kind    byte
+	timeout uint32
+	body    []byte
+}
+
+// appendFrame adds f to a batch.
+func appendFrame(b []byte, f frame) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(frameHeader-4+len(f.body)))
+	b = binary.BigEndian.AppendUint64(b, f.id)
+	b = append(b, f.kind)
+	b = binary.BigEndian.AppendUint32(b, f.timeout)
+	return append(b, f.body...)
+}
+
+// encodeFrame adds a frame with the CBOR of v as its body to a batch. If it
+// fails the batch is as it was.
+func encodeFrame(b *bytes.Buffer, f frame, v any) error {
+	start := b.Len()
+	f.body = nil
+	b.Write(appendFrame(b.AvailableBuffer(), f))
+	err := encoding.MarshalToBuffer(v, b)
+	length := b.Len() - start - 4
+	if err == nil && length > maxFrame {
+		err = fmt.Errorf("frame of %d bytes, at most %d", length, maxFrame)
+	}
+	if err != nil {
+		b.Truncate(start)
+		return err
+	}
+	binary.BigEndian.PutUint32(b.Bytes()[start:], uint32(length))
+	return nil
+}
+
+// readBuffer is what a frameReader reads at once.
+const readBuffer = 64 << 10
+
+// frameReader cuts a stream into frames. What it has handed out it wipes
+// before it reads again: frames carry plaintext.
+type frameReader struct {
+	r   io.Reader
+	buf []byte
+	// buf[start:end] is read and not yet handed out.
+	start, end int
+}
+
+func newFrameReader(r io.Reader) *frameReader {
+	return &frameReader{r: r, buf: make([]byte, readBuffer)}
+}
+
+// next returns the next frame and reads only if no whole one is there. Its
+// body is valid until the next call that reads. An end of the stream between
+// two frames is [io.EOF].
+func (r *frameReader) next() (frame, error) {
+	for {
+		n, err := r.whole()
+		if err != nil {
+			return frame{}, err
+		}
+		if n > 0 {
+			b := r.buf[r.start : r.start+n]
+			r.start += n
+			return frame{
+				id:      binary.BigEndian.Uint64(b[4:]),
+				kind:    b[12],
+				timeout: binary.BigEndian.Uint32(b[13:]),
+				body:    b[frameHeader:],
+			}, nil
+		}
+		if err := r.fill(); err != nil {
+			return frame{}, err
+		}
+	}
+}
+
+// buffered says whether next would return without reading.
+func (r *frameReader) buffered() bool {
+	n, err := r.whole()
+	return n > 0 || err != nil
+}
+
+// whole returns the size of the frame at start, 0 if part of it is missing.
+func (r *frameReader) whole() (int, error) {
+	b := r.buf[r.start:r.end]
+	if len(b) < 4 {
+		return 0, nil
+	}
+	length := binary.BigEndian.Uint32(b)
+	if length < frameHeader-4 || length > maxFrame {
+		return 0, fmt.Errorf("frame of %d bytes", length)
+	}
+	if size := int(length) + 4; size <= len(b) {
+		return size, nil
+	}
+	return 0, nil
+}
+
+// fill reads once, with room for at least the rest of the frame at start.
+func (r *frameReader) fill() error {
+	left := r.end - r.start
+	need := readBuffer
+	if left >= 4 {
+		need = max(need, int(binary.BigEndian.Uint32(r.buf[r.start:]))+4)
+	}
+	into := r.buf
+	if len(r.buf) != need {
+		into = make([]byte, need)
+	}
+	copy(into, r.buf[r.start:r.end])
+	if &into[0] != &r.buf[0] {
+		clear(r.buf[:r.end])
+	} else {
+		clear(r.buf[left:r.end])
+	}
+	r.buf, r.start, r.end = into, 0, left
+
+	n, err := r.r.Read(r.buf[r.end:])
+	r.end += n
+	switch {
+	case n > 0:
+		return nil
+	case err == io.EOF && left > 0:
+		return io.ErrUnexpectedEOF
+	case err == nil:
+		return io.ErrNoProgress
+	}
+	return err
+}

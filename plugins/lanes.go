@@ -1,0 +1,315 @@
+package plugins
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cmkd/backends"
+)
+
+const (
+	// slowSlots is how many slow calls run at a time. Tokens generate one key
+	// at a time anyway; more slots keep the other slow calls moving.
+	slowSlots = 4
+	// A worker gathers answers while it has more to do, but never longer
+	// than this.
+	gatherFrames = 8
+	gatherTime   = 100 * time.Microsecond
+)
+
+// lanes runs the calls of one stream against a backend. Quick calls run in a
+// fixed number of workers, which take turns at reading the stream: the worker
+// that finds nothing to do reads, with a blocking read, and runs the first
+// call that it reads itself. With one worker a batch of calls costs the
+// process one read, one write and no hand-over between threads.
+type lanes struct {
+	backend backends.Backend
+	stream  *os.File
+	cfg     Config
+	log     *slog.Logger
+	// ctx is the parent of every call; it ends after the last of them.
+	ctx  context.Context
+	stop context.CancelFunc
+
+	workers []*slot
+	slow    chan *slot // free slots of the slow lane
+	slots   []*slot    // both, for overdue
+	running sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	turn    sync.Cond  // something below has changed
+	queue   []job      // quick calls read and not begun, from head on
+	head    int
+	reading bool  // a worker is reading
+	ended   bool  // the stream has ended, with err
+	err     error // nil at its end
+
+	reader *frameReader // of the worker that set reading
+
+	write sync.Mutex // held for one batch on the stream
+}
+
+// job is a call that was read.
+type job struct {
+	row      *row
+	id       uint64
+	body     []byte
+	deadline time.Time
+}
+
+// slot is the place in which a call runs; it tells Health how long.
+type slot struct {
+	row   atomic.Pointer[row] // nil: free
+	since atomic.Int64        // Unix nanoseconds
+}
+
+func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger) *lanes {
+	l := &lanes{
+		backend: b, stream: stream, cfg: cfg, log: log,
+		slow:   make(chan *slot, slowSlots),
+		reader: newFrameReader(stream),
+	}
+	l.turn.L = &l.mu
+	l.ctx, l.stop = context.WithCancel(context.Background())
+	for range cfg.Workers {
+		s := new(slot)
+		l.workers = append(l.workers, s)
+		l.slots = append(l.slots, s)
+	}
+	for range slowSlots {
+		s := new(slot)
+		l.slow <- s
+		l.slots = append(l.slots, s)
+	}
+	return l
+}
+
+// run serves until the stream ends and every call that was read is answered.
+func (l *lanes) run() error {
+	defer l.stop()
+	for _, s := range l.workers {
+		l.running.Go(func() { l.work(s) })
+	}
+	l.running.Wait()
+	return l.err
+}
+
+// work is one worker of the quick lane.
+func (l *lanes) work(s *slot) {
+	var out bytes.Buffer
+	var gathered int
+	var since time.Time
+	for {
+		j, ok := l.take()
+		if !ok {
+			l.flush(&out)
+			gathered = 0
+			if j, ok = l.wait(); !ok {
+				return
+			}
+		}
+		l.answer(j, s, &out)
+		now := time.Now()
+		if gathered++; gathered == 1 {
+			since = now
+		}
+		if gathered >= gatherFrames || now.Sub(since) >= gatherTime {
+			l.flush(&out)
+			gathered = 0
+		}
+	}
+}
+
+// take returns the next call if one is there.
+func (l *lanes) take() (job, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pop()
+}
+
+// pop is take with mu held.
+func (l *lanes) pop() (job, bool) {
+	if l.head == len(l.queue) {
+		return job{}, false
+	}
+	j := l.queue[l.head]
+	l.queue[l.head] = job{}
+	if l.head++; l.head == len(l.queue) {
+		l.queue, l.head = l.queue[:0], 0
+	}
+	return j, true
+}
+
+// wait returns the next call; if none is there the worker reads the stream,
+// unless another one does. It reports false when the stream has ended.
+func (l *lanes) wait() (job, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if j, ok := l.pop(); ok {
+			return j, true
+		}
+		switch {
+		case l.ended:
+			return job{}, false
+		case l.reading:
+			l.turn.Wait()
+			continue
+		}
+		l.reading = true
+		l.mu.Unlock()
+		jobs, err := l.read()
+		l.mu.Lock()
+		l.reading = false
+		l.queue = append(l.queue, jobs...)
+		if err != nil {
+			l.ended = true
+			if !errors.Is(err, io.EOF) {
+				l.err = err
+			}
+		}
+		if len(l.workers) > 1 {
+			l.turn.Broadcast()
+		}
+	}
+}
+
+// read reads the calls that the daemon has sent, at least one frame. Slow ones
+// it starts; quick ones it returns.
+func (l *lanes) read() ([]job, error) {
+	var jobs []job
+	for {
+		f, err := l.reader.next()
+		if err != nil {
+			return jobs, err
+		}
+		r := rows[f.kind]
+		if r == nil {
+			return jobs, fmt.Errorf("call of kind %d, which has no row", f.kind)
+		}
+		j := job{row: r, id: f.id, body: bytes.Clone(f.body)}
+		limit := l.cfg.limit(r.pace)
+		if f.timeout != 0 {
+			limit = min(limit, time.Duration(f.timeout)*time.Microsecond)
+		}
+		j.deadline = time.Now().Add(limit)
+		if r.pace == slow {
+			l.running.Go(func() { l.workSlow(j) })
+		} else {
+			jobs = append(jobs, j)
+		}
+		if !l.reader.buffered() {
+			return jobs, nil
+		}
+	}
+}
+
+// workSlow runs one call of the slow lane when a slot is free.
+func (l *lanes) workSlow(j job) {
+	var out bytes.Buffer
+	timeout := time.NewTimer(time.Until(j.deadline))
+	defer timeout.Stop()
+	select {
+	case s := <-l.slow:
+		l.answer(j, s, &out)
+		l.slow <- s
+	case <-timeout.C:
+		l.fail(j, &out, errLate)
+	}
+	l.flush(&out)
+}
+
+// errLate answers a call that was never begun.
+var errLate = backends.Errorf(backends.Timeout, "the deadline passed while the call waited for the token")
+
+// answer runs the call and adds its answer to the batch.
+func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
+	now := time.Now()
+	if !now.Before(j.deadline) {
+		l.fail(j, out, errLate)
+		return
+	}
+	s.since.Store(now.UnixNano())
+	s.row.Store(j.row)
+	answer, err := l.call(j)
+	s.row.Store(nil)
+	clear(j.body)
+	if err != nil {
+		l.fail(j, out, err)
+		return
+	}
+	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
+		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
+		l.fail(j, out, backends.Errorf(backends.Internal, "the answer does not encode"))
+	}
+}
+
+// call calls the backend. A panic is the end of that call alone.
+func (l *lanes) call(j job) (answer any, err error) {
+	ctx := &callContext{Context: l.ctx, deadline: j.deadline}
+	defer ctx.release()
+	defer func() {
+		if r := recover(); r != nil {
+			l.log.Error("panic in the backend", "method", j.row.name, "panic", panicText(r), "stack", string(debug.Stack()))
+			err = backends.Errorf(backends.Internal, "%s panicked in the backend", j.row.name)
+		}
+	}()
+	return j.row.serve(ctx, l.backend, j.body)
+}
+
+// panicText describes a panic without the text of its value, which may quote
+// what the call was about.
+func panicText(r any) string {
+	if e, ok := r.(runtime.Error); ok {
+		return e.Error()
+	}
+	return fmt.Sprintf("%T", r)
+}
+
+func (l *lanes) fail(j job, out *bytes.Buffer, err error) {
+	if err := encodeFrame(out, frame{id: j.id, kind: kindFailed}, toWire(err)); err != nil {
+		l.log.Error("an error does not encode", "method", j.row.name, "error", err)
+	}
+}
+
+// flush writes the batch and wipes it. A stream that cannot be written ends at
+// the next read, so the failure needs no second report.
+func (l *lanes) flush(out *bytes.Buffer) {
+	if out.Len() == 0 {
+		return
+	}
+	b := out.Bytes()
+	l.write.Lock()
+	_, err := l.stream.Write(b)
+	l.write.Unlock()
+	if err != nil {
+		l.log.Debug("writing answers", "error", err)
+	}
+	clear(b)
+	out.Reset()
+	if out.Cap() > readBuffer {
+		*out = bytes.Buffer{}
+	}
+}
+
+// overdue names the method of a call that runs for longer than it may, "" if
+// there is none.
+func (l *lanes) overdue(now time.Time) string {
+	for _, s := range l.slots {
+		since := time.Unix(0, s.since.Load())
+		if r := s.row.Load(); r != nil && now.Sub(since) > l.cfg.limit(r.pace) {
+			return r.name
+		}
+	}
+	return ""
+}
