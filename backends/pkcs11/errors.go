@@ -1,0 +1,115 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+)
+
+// codes says what the caller can do about a return value (PKCS#11 2.40 Base,
+// section 5.1). What is not here is [backends.Internal]: the same call would
+// fail again. CKR_GENERAL_ERROR means an unrecoverable error of the library;
+// where it may mean a bad tag instead, the caller tells the two apart.
+var codes = map[uint]backends.Code{
+	p11.CKR_HOST_MEMORY:                   backends.Lost,
+	p11.CKR_GENERAL_ERROR:                 backends.Lost,
+	p11.CKR_DEVICE_ERROR:                  backends.Lost,
+	p11.CKR_DEVICE_REMOVED:                backends.Lost,
+	p11.CKR_SLOT_ID_INVALID:               backends.Lost,
+	p11.CKR_TOKEN_NOT_PRESENT:             backends.Lost,
+	p11.CKR_TOKEN_NOT_RECOGNIZED:          backends.Lost,
+	p11.CKR_SESSION_CLOSED:                backends.Lost,
+	p11.CKR_SESSION_HANDLE_INVALID:        backends.Lost,
+	p11.CKR_SESSION_COUNT:                 backends.Lost,
+	p11.CKR_OBJECT_HANDLE_INVALID:         backends.Lost,
+	p11.CKR_KEY_HANDLE_INVALID:            backends.Lost,
+	p11.CKR_WRAPPING_KEY_HANDLE_INVALID:   backends.Lost,
+	p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID: backends.Lost,
+	p11.CKR_OPERATION_ACTIVE:              backends.Lost,
+	p11.CKR_OPERATION_NOT_INITIALIZED:     backends.Lost,
+	p11.CKR_USER_NOT_LOGGED_IN:            backends.Lost,
+	p11.CKR_CRYPTOKI_NOT_INITIALIZED:      backends.Lost,
+
+	p11.CKR_PIN_INCORRECT:            backends.LoginFailed,
+	p11.CKR_PIN_INVALID:              backends.LoginFailed,
+	p11.CKR_PIN_LEN_RANGE:            backends.LoginFailed,
+	p11.CKR_PIN_EXPIRED:              backends.LoginFailed,
+	p11.CKR_PIN_LOCKED:               backends.LoginFailed,
+	p11.CKR_USER_PIN_NOT_INITIALIZED: backends.LoginFailed,
+
+	p11.CKR_DEVICE_MEMORY: backends.TokenFull,
+
+	p11.CKR_MECHANISM_INVALID:       backends.Unsupported,
+	p11.CKR_MECHANISM_PARAM_INVALID: backends.Unsupported,
+	p11.CKR_FUNCTION_NOT_SUPPORTED:  backends.Unsupported,
+	p11.CKR_CURVE_NOT_SUPPORTED:     backends.Unsupported,
+	p11.CKR_KEY_SIZE_RANGE:          backends.Unsupported,
+
+	p11.CKR_ENCRYPTED_DATA_INVALID:   backends.InvalidCiphertext,
+	p11.CKR_ENCRYPTED_DATA_LEN_RANGE: backends.InvalidCiphertext,
+	ckrAEADDecryptFailed:             backends.InvalidCiphertext,
+	p11.CKR_WRAPPED_KEY_INVALID:      backends.InvalidCiphertext,
+	p11.CKR_WRAPPED_KEY_LEN_RANGE:    backends.InvalidCiphertext,
+}
+
+// ckrAEADDecryptFailed is CKR_AEAD_DECRYPT_FAILED of PKCS#11 3.0.
+const ckrAEADDecryptFailed = 0x42
+
+// failed makes the error of a call that did not return CKR_OK.
+func failed(call string, rv uint) *backends.Error {
+	code, known := codes[rv]
+	if !known {
+		code = backends.Internal
+	}
+	return &backends.Error{Code: code, Message: call, RV: rv}
+}
+
+// failure is failed for the errors of miekg/pkcs11, and nil for nil.
+func failure(call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if rv, ok := errors.AsType[p11.Error](err); ok {
+		return failed(call, uint(rv))
+	}
+	return backends.Errorf(backends.Lost, "%s: %v", call, err)
+}
+
+// rvOf returns the CK_RV of err, CKR_OK if there is none.
+func rvOf(err error) uint {
+	if e, ok := errors.AsType[*backends.Error](err); ok {
+		return e.RV
+	}
+	return p11.CKR_OK
+}
+
+// staleHandle reports whether err says that a handle names no object.
+func staleHandle(err error) bool {
+	switch rvOf(err) {
+	case p11.CKR_OBJECT_HANDLE_INVALID, p11.CKR_KEY_HANDLE_INVALID,
+		p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID:
+		return true
+	}
+	return false
+}
+
+// expired returns the error of a context that has ended. A call that has
+// begun in C cannot be interrupted, so the check comes before each one.
+func expired(ctx context.Context) error {
+	switch err := ctx.Err(); {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return backends.Errorf(backends.Timeout, "the deadline passed before the token was called")
+	default:
+		return backends.Errorf(backends.Internal, "the call was cancelled before the token was called")
+	}
+}
+
+// invalidCiphertext is the answer to everything that does not decrypt.
+func invalidCiphertext() error {
+	return &backends.Error{Code: backends.InvalidCiphertext, Message: "the ciphertext is not valid"}
+}

@@ -1,0 +1,210 @@
+// Package cryptoki makes the frequent PKCS#11 calls of a module that is loaded
+// already: into the caller's buffers, and with a single crossing into C for
+// an operation and its Init half.
+//
+// The general binding, miekg/pkcs11, allocates in C, calls a module twice to
+// learn the length of each output (two round trips on a network HSM), and
+// loses the output buffer of every C_Decrypt that fails.
+//
+// Nothing here judges a return value: 0 is CKR_OK, everything else is the
+// CK_RV of the call that failed. A session must not be used by two goroutines
+// at a time (PKCS#11 2.40 Usage Guide, section 2.6.7).
+package cryptoki
+
+/*
+#cgo CFLAGS: -O2 -Wall
+#cgo LDFLAGS: -ldl
+#cgo noescape cmkd_login
+#cgo noescape cmkd_random
+#cgo noescape cmkd_encrypt_gcm
+#cgo noescape cmkd_decrypt_gcm
+#cgo noescape cmkd_encrypt
+#cgo noescape cmkd_decrypt
+#cgo noescape cmkd_sign
+#cgo noescape cmkd_verify
+#cgo noescape cmkd_generate_key
+#cgo noescape cmkd_generate_pair
+#cgo noescape cmkd_wrap
+#cgo noescape cmkd_unwrap
+#cgo noescape cmkd_derive_ecdh
+#cgo noescape cmkd_derive_cbc
+#cgo noescape cmkd_create
+#cgo noescape cmkd_copy
+#cgo noescape cmkd_set
+#cgo noescape cmkd_get
+#include <stdlib.h>
+#include "cryptoki.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// Session and Object are the handles of PKCS#11.
+type (
+	Session uint
+	Object  uint
+)
+
+// Unavailable is CK_UNAVAILABLE_INFORMATION.
+const Unavailable = ^uint(0)
+
+// Module is the function list of a loaded module.
+type Module struct {
+	library   unsafe.Pointer
+	functions *C.cmkd_functions
+}
+
+// Open finds the module that was loaded from path before, by the same
+// spelling of path. It does not load or initialise anything.
+func Open(path string) (*Module, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	m := &Module{}
+	if m.library = C.cmkd_open(name, &m.functions); m.library == nil {
+		return nil, fmt.Errorf("module %s is not loaded or has no C_GetFunctionList", path)
+	}
+	return m, nil
+}
+
+// Close gives the reference to the library back. It does not finalise.
+func (m *Module) Close() { C.cmkd_close(m.library) }
+
+// Mechanism is a mechanism whose parameter, if it has one, is a structure
+// without pointers: its bytes in memory.
+type Mechanism struct {
+	Type      uint
+	Parameter []byte
+}
+
+func (m Mechanism) c() C.cmkd_mechanism {
+	return C.cmkd_mechanism{
+		_type:         C.CK_ULONG(m.Type),
+		parameter:     (*C.CK_BYTE)(unsafe.SliceData(m.Parameter)),
+		parameter_len: C.CK_ULONG(len(m.Parameter)),
+	}
+}
+
+func view(b []byte) C.cmkd_bytes {
+	return C.cmkd_bytes{p: (*C.CK_BYTE)(unsafe.SliceData(b)), n: C.CK_ULONG(len(b))}
+}
+
+// Result is the outcome of an operation that writes N bytes.
+type Result struct {
+	RV uint
+	N  int
+	// Init: it was the Init half that failed, so no operation was begun.
+	Init bool
+}
+
+func result(r C.cmkd_result) Result {
+	return Result{RV: uint(r.rv), N: int(r.n), Init: r.init != 0}
+}
+
+// Login is C_Login as CKU_USER.
+func (m *Module) Login(s Session, pin []byte) uint {
+	return uint(C.cmkd_login(m.functions, C.CK_HANDLE(s), view(pin)).rv)
+}
+
+// GenerateRandom fills out.
+func (m *Module) GenerateRandom(s Session, out []byte) uint {
+	return uint(C.cmkd_random(m.functions, C.CK_HANDLE(s), view(out)).rv)
+}
+
+// EncryptGCM encrypts with CKM_AES_GCM and a tag of 128 bits. Modules that
+// choose the IV themselves write it to iv. The output needs 16 bytes more than
+// the input.
+func (m *Module) EncryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
+	return result(C.cmkd_encrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+}
+
+// DecryptGCM is the reverse. Some modules want as much room as in has.
+func (m *Module) DecryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
+	return result(C.cmkd_decrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+}
+
+// Encrypt is C_EncryptInit and C_Encrypt.
+func (m *Module) Encrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
+	return result(C.cmkd_encrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+}
+
+// Decrypt is C_DecryptInit and C_Decrypt.
+func (m *Module) Decrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
+	return result(C.cmkd_decrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+}
+
+// Sign is C_SignInit and C_Sign.
+func (m *Module) Sign(s Session, key Object, mech Mechanism, in, out []byte) Result {
+	return result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+}
+
+// Verify is C_VerifyInit and C_Verify.
+func (m *Module) Verify(s Session, key Object, mech Mechanism, in, signature []byte) Result {
+	return result(C.cmkd_verify(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(signature)))
+}
+
+// GenerateKey makes a secret key.
+func (m *Module) GenerateKey(s Session, mech Mechanism, t Template) (Object, uint) {
+	r := C.cmkd_generate_key(m.functions, C.CK_HANDLE(s), mech.c(), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// GenerateKeyPair makes a key pair.
+func (m *Module) GenerateKeyPair(s Session, mech Mechanism, public, private Template) (pub, priv Object, rv uint) {
+	r := C.cmkd_generate_pair(m.functions, C.CK_HANDLE(s), mech.c(), public.c(), private.c())
+	return Object(r.n), Object(r.m), uint(r.rv)
+}
+
+// WrapKey wraps key under wrapping.
+func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object, out []byte) Result {
+	return result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+}
+
+// UnwrapKey makes a key of what WrapKey made.
+func (m *Module) UnwrapKey(s Session, mech Mechanism, unwrapping Object, in []byte, t Template) (Object, uint) {
+	r := C.cmkd_unwrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(unwrapping), view(in), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// DeriveECDH is CKM_ECDH1_DERIVE with the peer's public point.
+func (m *Module) DeriveECDH(s Session, base Object, kdf uint, peer []byte, t Template) (Object, uint) {
+	r := C.cmkd_derive_ecdh(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), C.CK_ULONG(kdf), view(peer), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// DeriveCBC is CKM_AES_CBC_ENCRYPT_DATA with an IV of zeros.
+func (m *Module) DeriveCBC(s Session, base Object, data []byte, t Template) (Object, uint) {
+	r := C.cmkd_derive_cbc(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), view(data), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// CreateObject makes an object of known value.
+func (m *Module) CreateObject(s Session, t Template) (Object, uint) {
+	r := C.cmkd_create(m.functions, C.CK_HANDLE(s), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// CopyObject copies an object, with the attributes of t changed.
+func (m *Module) CopyObject(s Session, o Object, t Template) (Object, uint) {
+	r := C.cmkd_copy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// DestroyObject destroys an object.
+func (m *Module) DestroyObject(s Session, o Object) uint {
+	return uint(C.cmkd_destroy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o)).rv)
+}
+
+// SetAttributes changes attributes.
+func (m *Module) SetAttributes(s Session, o Object, t Template) uint {
+	return uint(C.cmkd_set(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), t.c()).rv)
+}
+
+// GetAttributes fills q. CKR_ATTRIBUTE_TYPE_INVALID and
+// CKR_ATTRIBUTE_SENSITIVE say that some values are missing; the others are
+// there.
+func (m *Module) GetAttributes(s Session, o Object, q *Query) uint {
+	return uint(C.cmkd_get(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), Template(q.records).c()).rv)
+}

@@ -1,0 +1,70 @@
+package pkcs11
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+)
+
+// chooseSlot finds the slot whose token has the configured label and serial
+// number. Two of them are an error: the wrong one would be asked for keys.
+func (t *Token) chooseSlot(cfg Config) error {
+	slots, err := t.ctx.GetSlotList(true)
+	if err != nil {
+		return failure("C_GetSlotList", err)
+	}
+	found := 0
+	for _, slot := range slots {
+		info, err := t.ctx.GetTokenInfo(slot)
+		if err != nil {
+			continue // another token's trouble; ours would be missed below
+		}
+		if cfg.TokenLabel != "" && info.Label != cfg.TokenLabel ||
+			cfg.TokenSerial != "" && info.SerialNumber != cfg.TokenSerial {
+			continue
+		}
+		found++
+		t.slot, t.info = slot, info
+	}
+	what := fmt.Sprintf("label %q, serial number %q", cfg.TokenLabel, cfg.TokenSerial)
+	switch found {
+	case 0:
+		return &backends.Error{Code: backends.Lost, Message: "no token with " + what, RV: p11.CKR_TOKEN_NOT_PRESENT}
+	case 1:
+		return nil
+	default:
+		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number", found, what)
+	}
+}
+
+// login tries the PIN once, and not at all when the token counts down to
+// locking itself.
+func (t *Token) login(pinFile string) error {
+	switch flags := t.info.Flags; {
+	case flags&p11.CKF_USER_PIN_LOCKED != 0:
+		return backends.Errorf(backends.LoginFailed, "the token's user PIN is locked")
+	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
+		return backends.Errorf(backends.LoginFailed, "the token's user PIN has one try left: not tried")
+	case flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
+		return backends.Errorf(backends.LoginFailed, "a wrong user PIN was given to the token before: not tried; log in by hand to clear its count")
+	}
+	text, err := os.ReadFile(pinFile)
+	defer func() { clear(text) }()
+	if err != nil {
+		return backends.Errorf(backends.LoginFailed, "reading the PIN: %v", err)
+	}
+	pin := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	if len(pin) == 0 {
+		return backends.Errorf(backends.LoginFailed, "the PIN file %s is empty", pinFile)
+	}
+	switch rv := t.module.Login(t.anchor, pin); rv {
+	case p11.CKR_OK, p11.CKR_USER_ALREADY_LOGGED_IN:
+		return nil
+	default:
+		return fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
+	}
+}

@@ -1,0 +1,328 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// labelPrefix marks the objects of cmkd.
+const labelPrefix = "cmkd:"
+
+// ref names a key object: CKA_ID and CKA_CLASS.
+type ref struct {
+	id    backends.KeyID
+	class uint
+}
+
+// object is a key object of the token.
+type object struct {
+	handle cryptoki.Object
+	label  string
+	// duplicate: another object has the same CKA_ID and class.
+	duplicate bool
+	// safe is the key that the attributes were last held against and found
+	// good; nil if not yet.
+	safe atomic.Pointer[backends.Key]
+	// publicKey is the DER SubjectPublicKeyInfo of a private key, once it is
+	// known.
+	publicKey atomic.Pointer[[]byte]
+	// canary is a ciphertext that the key is known to have made.
+	canary atomic.Pointer[backends.Sealed]
+}
+
+// index remembers where the key objects are: searching a token for a CKA_ID
+// takes time in proportion to its objects (SoftHSM2: 100 ms at 10,000).
+type index struct {
+	mu      sync.RWMutex // guards objects
+	objects map[ref]*object
+}
+
+func (x *index) get(r ref) *object {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.objects[r]
+}
+
+func (x *index) put(r ref, o *object) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.objects[r] = o
+}
+
+// drop forgets o, unless it has been replaced since.
+func (x *index) drop(r ref, o *object) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.objects[r] == o {
+		delete(x.objects, r)
+	}
+}
+
+// any returns an object that is not r, for proving that the token still has
+// its objects.
+func (x *index) any(r ref) *object {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for k, o := range x.objects {
+		if k.id != r.id {
+			return o
+		}
+	}
+	return nil
+}
+
+// listing is what a search over the whole token found.
+type listing struct {
+	objects map[ref]*object
+	// keys are cmkd's secret and private keys.
+	keys []backends.Object
+}
+
+// list reads label, ID and class of every key object in the token. The caller
+// holds t.change.
+func (t *Token) list(s *session) (*listing, error) {
+	handles, err := t.search(s, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{objects: make(map[ref]*object, len(handles))}
+	var q cryptoki.Query
+	q.AskULong(p11.CKA_CLASS)
+	q.Ask(p11.CKA_ID, len(backends.KeyID{}))
+	q.Ask(p11.CKA_LABEL, 256)
+	for _, h := range handles {
+		q.Reset()
+		err := s.attributes(cryptoki.Object(h), &q)
+		if staleHandle(err) { // destroyed since the search, by another process
+			s.broken = false
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.add(cryptoki.Object(h), &q)
+	}
+	return l, nil
+}
+
+func (l *listing) add(h cryptoki.Object, q *cryptoki.Query) {
+	class, ok := q.ULong(p11.CKA_CLASS)
+	if !ok || usageAttributes[class] == nil {
+		return
+	}
+	id, ok := q.Value(p11.CKA_ID)
+	if !ok || len(id) != len(backends.KeyID{}) {
+		return // not one of ours
+	}
+	label, _ := q.Value(p11.CKA_LABEL)
+	r := ref{backends.KeyID(id), class}
+	if o := l.objects[r]; o != nil {
+		o.duplicate = true
+	} else {
+		l.objects[r] = &object{handle: h, label: string(label)}
+	}
+	if class != p11.CKO_PUBLIC_KEY && strings.HasPrefix(string(label), labelPrefix) {
+		l.keys = append(l.keys, backends.Object{ID: r.id, Label: string(label)})
+	}
+}
+
+// refresh searches the whole token and takes what it finds for the index.
+// What is known of objects that are still there is kept.
+func (t *Token) refresh(ctx context.Context) (*listing, error) {
+	if err := t.change.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer t.change.unlock()
+	var l *listing
+	err := t.withSession(ctx, func(s *session) (err error) {
+		if l, err = t.list(s); err != nil {
+			return err
+		}
+		return t.loggedIn(s)
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.index.mu.Lock()
+	defer t.index.mu.Unlock()
+	for r, o := range l.objects {
+		if old := t.index.objects[r]; old != nil && old.handle == o.handle && old.duplicate == o.duplicate {
+			l.objects[r] = old
+		}
+	}
+	t.index.objects = l.objects
+	slices.SortFunc(l.keys, func(a, b backends.Object) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return l, nil
+}
+
+// search is C_FindObjects to the end.
+func (t *Token) search(s *session, template []*p11.Attribute) ([]p11.ObjectHandle, error) {
+	h := p11.SessionHandle(s.handle)
+	if err := t.ctx.FindObjectsInit(h, template); err != nil {
+		s.broken = true
+		return nil, failure("C_FindObjectsInit", err)
+	}
+	var all []p11.ObjectHandle
+	for {
+		some, _, err := t.ctx.FindObjects(h, 4096)
+		if err != nil {
+			s.broken = true
+			return nil, failure("C_FindObjects", err)
+		}
+		if len(some) == 0 {
+			break
+		}
+		all = append(all, some...)
+	}
+	if err := t.ctx.FindObjectsFinal(h); err != nil {
+		s.broken = true
+		return nil, failure("C_FindObjectsFinal", err)
+	}
+	return all, nil
+}
+
+// searchID finds the token objects with a CKA_ID, of one class or (class
+// anyClass) of all.
+func (t *Token) searchID(s *session, id backends.KeyID, class uint) ([]p11.ObjectHandle, error) {
+	template := []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_TOKEN, true),
+		p11.NewAttribute(p11.CKA_ID, id[:]),
+	}
+	if class != anyClass {
+		template = append(template, p11.NewAttribute(p11.CKA_CLASS, class))
+	}
+	return t.search(s, template)
+}
+
+const anyClass = cryptoki.Unavailable
+
+// find searches the token for an object that the index does not have.
+func (t *Token) find(ctx context.Context, r ref) (*object, error) {
+	if err := t.change.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer t.change.unlock()
+	if o := t.index.get(r); o != nil {
+		return o, nil // found meanwhile
+	}
+	var handles []p11.ObjectHandle
+	err := t.withSession(ctx, func(s *session) (err error) {
+		handles, err = t.searchID(s, r.id, r.class)
+		if err == nil && len(handles) == 0 {
+			err = t.missing(s, r)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	o := &object{handle: cryptoki.Object(handles[0]), duplicate: len(handles) > 1}
+	t.index.put(r, o)
+	return o, nil
+}
+
+// missing is the answer when a search found nothing: [backends.Lost] if the
+// token would find nothing at all. Tokens answer a search with CKR_OK and no
+// objects after a logout and when their objects have gone away.
+func (t *Token) missing(s *session, r ref) error {
+	if err := t.proveObjects(s, r); err != nil {
+		return err
+	}
+	return backends.Errorf(backends.KeyMissing, "the token has no object with CKA_ID %s for now", r.id)
+}
+
+// proveObjects looks at the login and at an object other than r that was there
+// before.
+func (t *Token) proveObjects(s *session, r ref) error {
+	if err := t.loggedIn(s); err != nil {
+		return err
+	}
+	o := t.index.any(r)
+	if o == nil {
+		return nil // there never was another
+	}
+	var q cryptoki.Query
+	q.AskULong(p11.CKA_CLASS)
+	return s.attributes(o.handle, &q)
+}
+
+// loggedIn fails unless the session sees private objects.
+func (t *Token) loggedIn(s *session) error {
+	info, err := t.ctx.GetSessionInfo(p11.SessionHandle(s.handle))
+	if err != nil {
+		s.broken = true
+		return failure("C_GetSessionInfo", err)
+	}
+	if info.State != p11.CKS_RW_USER_FUNCTIONS && info.State != p11.CKS_RO_USER_FUNCTIONS {
+		return s.check("C_GetSessionInfo", p11.CKR_USER_NOT_LOGGED_IN)
+	}
+	return nil
+}
+
+// object returns a key's object, whose attributes have been held against its
+// purpose once since it was found.
+func (t *Token) object(ctx context.Context, key *backends.Key, u *purpose) (*object, error) {
+	r := ref{key.ID, u.class}
+	o := t.index.get(r)
+	if o == nil {
+		var err error
+		if o, err = t.find(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if o.duplicate {
+		return nil, backends.Errorf(backends.KeyDuplicate, "more than one object has CKA_ID %s", key.ID)
+	}
+	if safe := o.safe.Load(); safe != nil && *safe == *key {
+		return o, nil
+	}
+	return o, t.vet(ctx, key, u, o)
+}
+
+// vet reads a key's attributes back.
+func (t *Token) vet(ctx context.Context, key *backends.Key, u *purpose, o *object) error {
+	err := t.withSession(ctx, func(s *session) error {
+		return t.profile.readBack(s, o.handle, *u, key.Imported)
+	})
+	if err != nil {
+		o.safe.Store(nil)
+		return err
+	}
+	vetted := *key
+	o.safe.Store(&vetted)
+	return nil
+}
+
+// withKey runs do with a session and the key's handle. If the handle turns out
+// to name no object any more (another process changed the token, a cluster is
+// still replicating), it is searched for and do repeated, once; then the token
+// is [backends.Lost].
+func (t *Token) withKey(ctx context.Context, key *backends.Key, u *purpose, do func(s *session, h cryptoki.Object) error) error {
+	r := ref{key.ID, u.class}
+	known := t.index.get(r) != nil
+	for attempt := 1; ; attempt++ {
+		o, err := t.object(ctx, key, u)
+		if err == nil {
+			err = t.withSession(ctx, func(s *session) error { return do(s, o.handle) })
+		}
+		switch {
+		case known && attempt > 1 && backends.CodeOf(err) == backends.KeyMissing:
+			return backends.Errorf(backends.Lost, "key %s was in the token and is not found", key.ID)
+		case attempt > 1 || !staleHandle(err):
+			return err
+		}
+		known = true
+		if o = t.index.get(r); o != nil {
+			t.index.drop(r, o)
+		}
+	}
+}

@@ -1,0 +1,393 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"fmt"
+	"maps"
+	"slices"
+
+	p11 "github.com/miekg/pkcs11"
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// profile is what this token can do and how it wants to be asked, found by
+// calling it: mechanism lists promise too much and too little.
+type profile struct {
+	// omitted are the attributes that the token refuses in a template.
+	omitted map[attributeOf]bool
+	// gcm: CKM_AES_GCM gives the right ciphertext and refuses a wrong tag.
+	gcm bool
+	// gcmIV: the token chooses the IV and writes it to a zeroed buffer.
+	gcmIV bool
+	// keyWrap is the mechanism that is RFC 5649 here; 0: none.
+	keyWrap uint
+	// keyWrapExact: what keyWrap unwraps is as long as what it wrapped.
+	// SoftHSM2 pads it to a multiple of 8 bytes.
+	keyWrapExact bool
+	// deriveCBC: CKM_AES_CBC_ENCRYPT_DATA works, into keys of any length.
+	deriveCBC bool
+	// oaep are the hashes that CKM_RSA_PKCS_OAEP wraps with, by the name of
+	// AWS's algorithm.
+	oaep map[backends.Algorithm]bool
+	// readable: a session key that is not sensitive can be generated and read.
+	readable bool
+	facts    map[string]string
+}
+
+// ckmCloudHSMKeyWrapZeroPad is AWS CloudHSM's RFC 5649
+// (CKM_CLOUDHSM_AES_KEY_WRAP_ZERO_PAD).
+const ckmCloudHSMKeyWrapZeroPad = 0x8000216F
+
+// keyWraps are the mechanism numbers that are RFC 5649 in some token:
+// CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD (RFC 5649 in SoftHSM2, RFC 3394
+// over PKCS #7 padding elsewhere) and CloudHSM's own.
+var keyWraps = []uint{0x210B, 0x210A, ckmCloudHSMKeyWrapZeroPad}
+
+// prober probes on one session, with session objects only.
+type prober struct {
+	*profile
+	s    *session
+	made []cryptoki.Object
+}
+
+// probe finds the token's profile out. What it makes is destroyed.
+func (t *Token) probe(ctx context.Context) (*profile, error) {
+	p := &profile{
+		omitted: map[attributeOf]bool{},
+		oaep:    map[backends.Algorithm]bool{},
+		facts:   map[string]string{},
+	}
+	err := t.withSession(ctx, func(s *session) error {
+		// Much of what follows may fail; the session is not used again.
+		s.broken = true
+		b := &prober{profile: p, s: s}
+		defer b.destroy()
+		for _, probe := range []func() error{
+			b.templates, b.negatives, b.encryption, b.keyWrapping, b.derivation, b.reading, b.recipients,
+		} {
+			if err := expired(ctx); err != nil {
+				return err
+			}
+			if err := probe(); err != nil {
+				return fmt.Errorf("probing the token: %w", err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (b *prober) destroy() {
+	for _, o := range b.made {
+		b.s.DestroyObject(b.s.handle, o) // closing the session does it too
+	}
+}
+
+func (b *prober) keep(o cryptoki.Object, rv uint) (cryptoki.Object, uint) {
+	if rv == p11.CKR_OK {
+		b.made = append(b.made, o)
+	}
+	return o, rv
+}
+
+func (b *prober) generate(mechanism uint, t cryptoki.Template) (cryptoki.Object, uint) {
+	return b.keep(b.s.GenerateKey(b.s.handle, cryptoki.Mechanism{Type: mechanism}, t))
+}
+
+// fact records what was found, for operators.
+func (b *prober) fact(name, value string) { b.facts[name] = value }
+
+// fatal returns the error of rv if it says that the token is lost.
+func fatal(call string, rv uint) error {
+	if err := failed(call, rv); rv != p11.CKR_GENERAL_ERROR && err.Code == backends.Lost {
+		return err
+	}
+	return nil
+}
+
+func yes(v bool) string {
+	if v {
+		return "yes"
+	}
+	return "no"
+}
+
+func rvName(rv uint) string { return p11.Error(rv).Error() }
+
+// templates finds the attributes that the token refuses, by making session
+// keys as CMKs are made.
+func (b *prober) templates() error {
+	for _, k := range []struct {
+		mechanism uint
+		u         purpose
+	}{
+		{p11.CKM_AES_KEY_GEN, purpose{
+			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
+			uses: []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT}, mechanisms: []uint{p11.CKM_AES_GCM},
+		}},
+		{p11.CKM_GENERIC_SECRET_KEY_GEN, purpose{
+			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_GENERIC_SECRET, length: 32,
+			uses: []uint{p11.CKA_SIGN, p11.CKA_VERIFY}, mechanisms: []uint{p11.CKM_SHA256_HMAC},
+		}},
+	} {
+		_, rv := b.generate(k.mechanism, b.cmk(k.u, false, nil, nil))
+		if !refusedTemplate(rv) {
+			if err := fatal("C_GenerateKey", rv); err != nil {
+				return err
+			}
+			continue
+		}
+		b.omit(k.mechanism, k.u)
+	}
+	var names []string
+	for a := range b.omitted {
+		names = append(names, attributeNames[a.attribute])
+	}
+	slices.Sort(names)
+	b.fact("attributes-refused", fmt.Sprint(slices.Compact(names)))
+	return nil
+}
+
+// refusedTemplate reports whether a token did not take a template.
+func refusedTemplate(rv uint) bool {
+	switch rv {
+	case p11.CKR_ATTRIBUTE_READ_ONLY, p11.CKR_ATTRIBUTE_TYPE_INVALID, p11.CKR_ATTRIBUTE_VALUE_INVALID,
+		p11.CKR_TEMPLATE_INCONSISTENT, p11.CKR_TEMPLATE_INCOMPLETE, p11.CKR_ARGUMENTS_BAD:
+		return true
+	}
+	return false
+}
+
+// omit leaves every attribute away that a template may do without, and takes
+// back one after the other what the token accepts.
+func (b *prober) omit(mechanism uint, u purpose) {
+	var may []uint
+	for _, a := range usageAttributes[u.class] {
+		if !slices.Contains(u.uses, a) {
+			may = append(may, a)
+		}
+	}
+	may = append(may, optional...)
+	for _, a := range may {
+		b.omitted[attributeOf{u.keyType, a}] = true
+	}
+	for _, a := range may {
+		delete(b.omitted, attributeOf{u.keyType, a})
+		if _, rv := b.generate(mechanism, b.cmk(u, false, nil, nil)); rv != p11.CKR_OK {
+			b.omitted[attributeOf{u.keyType, a}] = true
+		}
+	}
+}
+
+// negatives tries to get a sensitive session key, made as a CMK is made, out
+// of the token. It is an error if any way succeeds.
+func (b *prober) negatives() error {
+	u := purpose{
+		class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
+		uses: []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT}, mechanisms: []uint{p11.CKM_AES_GCM},
+	}
+	key, rv := b.generate(p11.CKM_AES_KEY_GEN, b.cmk(u, false, nil, nil))
+	if rv != p11.CKR_OK {
+		b.fact("negative-tests", "not possible: C_GenerateKey "+rvName(rv))
+		return fatal("C_GenerateKey", rv)
+	}
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, 64)
+	b.s.GetAttributes(b.s.handle, key, &q)
+	if v, ok := q.Value(p11.CKA_VALUE); ok && len(v) > 0 {
+		return leaky("reads the value of a sensitive key")
+	}
+	for what, t := range map[string]cryptoki.Template{
+		"EXTRACTABLE":     cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true),
+		"not SENSITIVE":   cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false),
+		"a key that WRAP": cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true).Bool(p11.CKA_SENSITIVE, false),
+	} {
+		if _, rv := b.keep(b.s.CopyObject(b.s.handle, key, t)); rv == p11.CKR_OK {
+			return leaky("copies a key that must not be extracted to one that is " + what)
+		}
+		if b.s.SetAttributes(b.s.handle, key, t) == p11.CKR_OK {
+			return leaky("changes a key that must not be extracted to " + what)
+		}
+	}
+	wrapping, rv := b.generate(p11.CKM_AES_KEY_GEN, b.sessionKey(p11.CKK_AES, 32, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
+	if rv == p11.CKR_OK {
+		for _, m := range append([]uint{p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_ECB, p11.CKM_AES_GCM}, keyWraps...) {
+			if b.tryWrap(m, wrapping, key) == p11.CKR_OK {
+				return leaky(fmt.Sprintf("wraps a key that must not be extracted (mechanism 0x%X)", m))
+			}
+		}
+	}
+	b.fact("negative-tests", "passed")
+	return nil
+}
+
+func leaky(what string) error {
+	return backends.Errorf(backends.KeyUnsafe, "the token %s: no key is safe in it", what)
+}
+
+func (b *prober) tryWrap(mechanism uint, wrapping, key cryptoki.Object) uint {
+	m := cryptoki.Mechanism{Type: mechanism}
+	if mechanism == p11.CKM_AES_CBC || mechanism == p11.CKM_AES_CBC_PAD {
+		m.Parameter = make([]byte, aes.BlockSize)
+	}
+	var out [512]byte
+	return b.s.WrapKey(b.s.handle, m, wrapping, key, out[:]).RV
+}
+
+// probeKey is the value of the keys made for known answers. It protects
+// nothing.
+var probeKey = []byte("known answers: probe of a token.")
+
+// known makes a session key whose value is probeKey. Where a token does not
+// import keys in the clear, it reads back one that it generated.
+func (b *prober) known(keyType uint, uses ...uint) (cryptoki.Object, []byte, uint) {
+	t := b.sessionKey(keyType, 0, false, uses...)
+	if o, rv := b.keep(b.s.CreateObject(b.s.handle, t.Bytes(p11.CKA_VALUE, probeKey))); rv == p11.CKR_OK {
+		return o, probeKey, rv
+	}
+	t = b.sessionKey(keyType, uint(len(probeKey)), false, uses...)
+	o, rv := b.generate(generators[keyType], t)
+	if rv != p11.CKR_OK {
+		return 0, nil, rv
+	}
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, len(probeKey))
+	rv = b.s.GetAttributes(b.s.handle, o, &q)
+	v, ok := q.Value(p11.CKA_VALUE)
+	if rv == p11.CKR_OK && (!ok || len(v) != len(probeKey)) {
+		rv = p11.CKR_ATTRIBUTE_SENSITIVE
+	}
+	return o, v, rv
+}
+
+var generators = map[uint]uint{
+	p11.CKK_AES:            p11.CKM_AES_KEY_GEN,
+	p11.CKK_GENERIC_SECRET: p11.CKM_GENERIC_SECRET_KEY_GEN,
+}
+
+// encryption compares AES-256-GCM with Go's.
+func (b *prober) encryption() error {
+	key, value, rv := b.known(p11.CKK_AES, p11.CKA_ENCRYPT, p11.CKA_DECRYPT)
+	if rv != p11.CKR_OK {
+		b.fact("aes-gcm", "not probed: no key of known value: "+rvName(rv))
+		return fatal("C_CreateObject", rv)
+	}
+	aad, text := []byte("aad"), []byte("a known plaintext of odd length")
+	iv, out := make([]byte, ivLength), make([]byte, len(text)+tagLength)
+	r := b.s.EncryptGCM(b.s.handle, key, iv, aad, text, out)
+	if r.RV != p11.CKR_OK {
+		b.fact("aes-gcm", "no: "+rvName(r.RV))
+		return fatal("C_Encrypt", r.RV)
+	}
+	b.gcmIV = !bytes.Equal(iv, make([]byte, ivLength))
+	block, err := aes.NewCipher(value)
+	if err != nil {
+		return err
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(out[:r.N], gcm.Seal(nil, iv, text, aad)) {
+		b.fact("aes-gcm", "no: wrong answer")
+		return nil
+	}
+	if r := b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out))); r.RV != p11.CKR_OK {
+		b.fact("aes-gcm", "no: does not decrypt: "+rvName(r.RV))
+		return nil
+	}
+	out[len(out)-1] ^= 1
+	r = b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out)))
+	if r.RV == p11.CKR_OK {
+		b.fact("aes-gcm", "no: accepts a wrong tag")
+		return nil
+	}
+	b.gcm = true
+	b.fact("aes-gcm", "yes")
+	b.fact("aes-gcm-wrong-tag", rvName(r.RV))
+	b.fact("aes-gcm-iv-by-token", yes(b.gcmIV))
+	return nil
+}
+
+// keyWrapping finds RFC 5649.
+func (b *prober) keyWrapping() error {
+	kek, value, rv := b.known(p11.CKK_AES, p11.CKA_WRAP, p11.CKA_UNWRAP)
+	if rv != p11.CKR_OK {
+		b.fact("aes-key-wrap-pad", "not probed: no key of known value: "+rvName(rv))
+		return fatal("C_CreateObject", rv)
+	}
+	kwp, err := subtle.NewKWP(value)
+	if err != nil {
+		return err
+	}
+	data, dataValue, rv := b.known(p11.CKK_GENERIC_SECRET)
+	if rv != p11.CKR_OK {
+		b.fact("aes-key-wrap-pad", "not probed: no data key of known value: "+rvName(rv))
+		return nil
+	}
+	want, err := kwp.Wrap(dataValue)
+	if err != nil {
+		return err
+	}
+	for _, m := range keyWraps {
+		out := make([]byte, 128)
+		r := b.s.WrapKey(b.s.handle, cryptoki.Mechanism{Type: m}, kek, data, out)
+		if r.RV == p11.CKR_OK && bytes.Equal(out[:r.N], want) {
+			b.keyWrap = m
+			break
+		}
+	}
+	if b.keyWrap == 0 {
+		b.fact("aes-key-wrap-pad", "no")
+		return nil
+	}
+	b.fact("aes-key-wrap-pad", fmt.Sprintf("0x%X", b.keyWrap))
+	odd, err := kwp.Wrap(bytes.Repeat([]byte{1}, 33))
+	if err != nil {
+		return err
+	}
+	o, rv := b.keep(b.s.UnwrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, kek, odd,
+		b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
+	if rv != p11.CKR_OK {
+		b.fact("aes-key-wrap-pad-unwrap", rvName(rv))
+		b.keyWrap = 0
+		return nil
+	}
+	b.keyWrapExact = b.valueLength(o) == 33
+	b.fact("aes-key-wrap-pad-exact", yes(b.keyWrapExact))
+	return nil
+}
+
+func (b *prober) valueLength(o cryptoki.Object) uint {
+	var q cryptoki.Query
+	q.AskULong(p11.CKA_VALUE_LEN)
+	b.s.GetAttributes(b.s.handle, o, &q)
+	n, _ := q.ULong(p11.CKA_VALUE_LEN)
+	return n
+}
+
+// reading looks whether a data key can be generated to be read.
+func (b *prober) reading() error {
+	o, rv := b.generate(p11.CKM_GENERIC_SECRET_KEY_GEN, b.sessionKey(p11.CKK_GENERIC_SECRET, 33, false))
+	if rv == p11.CKR_OK {
+		var q cryptoki.Query
+		q.Ask(p11.CKA_VALUE, 33)
+		rv = b.s.GetAttributes(b.s.handle, o, &q)
+		v, _ := q.Value(p11.CKA_VALUE)
+		b.readable = len(v) == 33
+	}
+	b.fact("readable-session-keys", yes(b.readable))
+	return fatal("C_GenerateKey", rv)
+}
+
+// Facts returns what probing found.
+func (p *profile) Facts() map[string]string { return maps.Clone(p.facts) }

@@ -1,0 +1,253 @@
+package pkcs11
+
+import (
+	"context"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// Symmetric is the backend of SYMMETRIC_DEFAULT keys (AES-256-GCM) and of the
+// data keys under them. It implements [backends.Backend], [backends.Cipher],
+// [backends.ReEncrypter], [backends.DataKeyMaker] and [backends.Randomizer].
+type Symmetric struct {
+	*Token
+	cipher, wrapping *purpose // nil: the token cannot
+}
+
+// symmetricDefault is the only algorithm of symmetric keys.
+const symmetricDefault backends.Algorithm = "SYMMETRIC_DEFAULT"
+
+// tagLength is the length of a GCM tag in bytes, the longest there is.
+const tagLength = 16
+
+// NewSymmetric returns the backend of symmetric keys in t. Closing it closes t.
+func NewSymmetric(t *Token) *Symmetric {
+	b := &Symmetric{Token: t}
+	if u, err := t.profile.secretPurpose(backends.SymmetricDefault, backends.EncryptDecrypt); err == nil && t.profile.gcm {
+		b.cipher = &u
+	}
+	if u, err := t.profile.secretPurpose(backends.AES256, backends.WrapDataKeys); err == nil {
+		b.wrapping = &u
+	}
+	return b
+}
+
+// purpose returns what a key is in the token.
+func (b *Symmetric) purpose(key *backends.Key) (*purpose, error) {
+	switch {
+	case key.Usage == backends.EncryptDecrypt && key.Spec == backends.SymmetricDefault:
+		if b.cipher == nil {
+			return nil, unsupported("CKM_AES_GCM")
+		}
+		return b.cipher, nil
+	case key.Usage == backends.WrapDataKeys && (key.Spec == backends.AES256 || key.Spec == backends.SymmetricDefault):
+		if b.wrapping == nil {
+			return nil, unsupported("CKM_AES_KEY_WRAP_KWP")
+		}
+		return b.wrapping, nil
+	}
+	return nil, backends.Errorf(backends.InvalidRequest, "a symmetric backend has no key of spec %s and usage %s", key.Spec, key.Usage)
+}
+
+// Info implements [backends.Backend].
+func (b *Symmetric) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	spec := func(s backends.KeySpec, u backends.Usage) backends.SpecInfo {
+		info := backends.SpecInfo{Spec: s, Usages: []backends.Usage{u}}
+		if _, err := b.purpose(&backends.Key{Spec: s, Usage: u}); err != nil {
+			info.Unsupported = err.(*backends.Error).Message
+		}
+		return info
+	}
+	return b.infoAnswer([]backends.SpecInfo{
+		spec(backends.SymmetricDefault, backends.EncryptDecrypt),
+		spec(backends.AES256, backends.WrapDataKeys),
+	}), nil
+}
+
+// CreateKey implements [backends.Backend].
+func (b *Symmetric) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	return b.createSecret(ctx, in, u)
+}
+
+// CheckKey implements [backends.Backend].
+func (b *Symmetric) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.checkSecret(ctx, &in.Key, u); err != nil {
+		return nil, err
+	}
+	return &backends.CheckKeyAnswer{}, nil
+}
+
+// Encrypt implements [backends.Cipher].
+func (b *Symmetric) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
+	if in.Algorithm != symmetricDefault {
+		return nil, backends.Errorf(backends.InvalidRequest, "symmetric keys do not encrypt with %s", in.Algorithm)
+	}
+	sealed, err := b.seal(ctx, &in.Key, in.Plaintext, in.AAD)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.EncryptAnswer{Sealed: sealed}, nil
+}
+
+// Decrypt implements [backends.Cipher].
+func (b *Symmetric) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
+	if in.Algorithm != symmetricDefault {
+		return nil, backends.Errorf(backends.InvalidRequest, "symmetric keys do not decrypt with %s", in.Algorithm)
+	}
+	plaintext, err := b.open(ctx, &in.Key, &in.Sealed, in.AAD)
+	if err != nil {
+		return nil, err
+	}
+	if in.Recipient == nil {
+		return &backends.DecryptAnswer{Plaintext: plaintext}, nil
+	}
+	defer clear(plaintext)
+	sealed, err := sealToRecipient(in.Recipient, plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.DecryptAnswer{ForRecipient: sealed}, nil
+}
+
+// ReEncrypt implements [backends.ReEncrypter].
+func (b *Symmetric) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
+	plaintext, err := b.open(ctx, &in.Source, &in.Sealed, in.SourceAAD)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plaintext)
+	sealed, err := b.seal(ctx, &in.Destination, plaintext, in.DestinationAAD)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.EncryptAnswer{Sealed: sealed}, nil
+}
+
+// seal encrypts with AES-256-GCM in the token.
+func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad []byte) (backends.Sealed, error) {
+	u, err := b.encrypting(key)
+	if err != nil {
+		return backends.Sealed{}, err
+	}
+	var sealed backends.Sealed
+	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+		sealed, err = b.profile.encrypt(s, h, plaintext, aad)
+		return err
+	})
+	return sealed, err
+}
+
+func (b *Symmetric) encrypting(key *backends.Key) (*purpose, error) {
+	if key.Usage != backends.EncryptDecrypt {
+		return nil, backends.Errorf(backends.InvalidRequest, "a key of usage %s does not encrypt", key.Usage)
+	}
+	return b.purpose(key)
+}
+
+// encrypt makes one ciphertext, with an IV from where the token wants it to
+// come from.
+func (p *profile) encrypt(s *session, h cryptoki.Object, plaintext, aad []byte) (backends.Sealed, error) {
+	iv := make([]byte, ivLength)
+	if !p.gcmIV {
+		if err := s.iv(iv); err != nil {
+			return backends.Sealed{}, err
+		}
+	}
+	out := make([]byte, len(plaintext)+tagLength)
+	r := s.EncryptGCM(s.handle, h, iv, aad, plaintext, out)
+	if err := s.check("C_Encrypt", r.RV); err != nil {
+		return backends.Sealed{}, err
+	}
+	if r.N != len(out) {
+		s.broken = true
+		return backends.Sealed{}, backends.Errorf(backends.Internal, "C_Encrypt wrote %d bytes, not %d", r.N, len(out))
+	}
+	return backends.Sealed{IV: iv, Ciphertext: out}, nil
+}
+
+// open decrypts, and tells an altered ciphertext from a token in trouble.
+func (b *Symmetric) open(ctx context.Context, key *backends.Key, sealed *backends.Sealed, aad []byte) ([]byte, error) {
+	u, err := b.encrypting(key)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed.IV) != ivLength || len(sealed.Ciphertext) < tagLength {
+		return nil, invalidCiphertext()
+	}
+	var plaintext []byte
+	ambiguous := false
+	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+		// Some modules want room for the tag, too.
+		out := make([]byte, len(sealed.Ciphertext))
+		r := s.DecryptGCM(s.handle, h, sealed.IV, aad, sealed.Ciphertext, out)
+		ambiguous = !r.Init && maybeBadTag(r.RV)
+		if r.RV == p11.CKR_OK && r.N != len(out)-tagLength {
+			s.broken = true
+			return backends.Errorf(backends.Internal, "C_Decrypt wrote %d bytes, not %d", r.N, len(out)-tagLength)
+		}
+		plaintext = out[:r.N]
+		return s.check("C_Decrypt", r.RV)
+	})
+	switch {
+	case err == nil:
+		return plaintext, nil
+	case ambiguous:
+		return nil, b.canary(ctx, key, u, err)
+	case backends.CodeOf(err) == backends.InvalidCiphertext:
+		return nil, invalidCiphertext()
+	}
+	return nil, err
+}
+
+// maybeBadTag reports whether some tokens answer so to a wrong tag (SoftHSM2:
+// CKR_GENERAL_ERROR) and others to trouble of their own.
+func maybeBadTag(rv uint) bool {
+	switch rv {
+	case p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_DATA_INVALID,
+		p11.CKR_DATA_LEN_RANGE, p11.CKR_ARGUMENTS_BAD, p11.CKR_SIGNATURE_INVALID:
+		return true
+	}
+	return false
+}
+
+// canary decides what an ambiguous failure was: if the key, on another
+// session, decrypts what it is known to have encrypted, then the ciphertext is
+// to blame, else the token is. One ciphertext per key is made and kept, so
+// that a flood of bad ciphertexts does not use up the key's encryptions.
+func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose, failure error) error {
+	err := b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+		o := b.index.get(ref{key.ID, u.class})
+		if o == nil {
+			return failure
+		}
+		known := o.canary.Load()
+		if known == nil {
+			sealed, err := b.profile.encrypt(s, h, []byte("canary"), nil)
+			if err != nil {
+				return err
+			}
+			known = &sealed
+			o.canary.Store(known)
+		}
+		out := make([]byte, len(known.Ciphertext))
+		return s.check("C_Decrypt", s.DecryptGCM(s.handle, h, known.IV, nil, known.Ciphertext, out).RV)
+	})
+	if err == nil {
+		return invalidCiphertext()
+	}
+	if backends.CodeOf(err) == backends.Timeout {
+		return err
+	}
+	return &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rvOf(failure)}
+}

@@ -1,0 +1,213 @@
+// Package pkcs11 implements the backends on a PKCS#11 token: [Symmetric] and
+// [HMAC] on a [Token], which is a login, its sessions, a cache of key handles
+// and what probing found out about the token.
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThalesGroup/crypto11"
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// Config says which token to open.
+type Config struct {
+	// Module is the path of the PKCS#11 library.
+	Module string
+	// TokenLabel and TokenSerial choose the token; at least one is set, and
+	// both must fit if both are. Slot numbers change and choose nothing.
+	TokenLabel  string
+	TokenSerial string
+	// PINFile holds the user PIN (CloudHSM: user:password). A line feed at
+	// its end is not part of the PIN.
+	PINFile string
+	// MaxSessions bounds the sessions of this process; 0 means 16. Three of
+	// them keep the login and cached objects alive.
+	MaxSessions int
+}
+
+const (
+	defaultSessions = 16
+	// keptSessions are crypto11's own and the anchor.
+	keptSessions = 3
+	// closeTimeout bounds the wait for calls in flight when a token is closed.
+	closeTimeout = 5 * time.Second
+)
+
+// Token is an open token. Its methods may be called concurrently.
+type Token struct {
+	crypto11 *crypto11.Context // owns C_Initialize and C_Finalize
+	ctx      *p11.Ctx
+	module   *cryptoki.Module
+	slot     uint
+	info     p11.TokenInfo
+	// anchor is a session that is open as long as the token: the login lasts
+	// as long as a session does, and so do the session objects kept on it.
+	anchor   cryptoki.Session
+	sessions *pool
+	profile  *profile
+	index    index
+	keys     int // of cmkd's keys when the token was opened
+
+	// change serialises creating, finding and destroying token objects:
+	// SoftHSM2 fails some of them when they run at the same time. It is taken
+	// before a session, never while one is held.
+	change mutex
+	// anchoring guards calls on the anchor, and recipients.
+	anchoring  sync.Mutex
+	recipients recipientCache
+}
+
+// Open loads the module, finds the token, logs in with a single try, probes
+// what the token can do, and lists its keys. A token that lets a sensitive key
+// out is refused with [backends.KeyUnsafe].
+func Open(ctx context.Context, cfg Config) (*Token, error) {
+	if cfg.TokenLabel == "" && cfg.TokenSerial == "" {
+		return nil, backends.Errorf(backends.Internal, "neither a token label nor a serial number is configured")
+	}
+	if err := expired(ctx); err != nil {
+		return nil, err
+	}
+	t, err := load(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.start(ctx, cfg); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// load loads and initialises the module. crypto11 must be the first to do so
+// and picks the first token that fits; it is not told the PIN, so that the
+// choice and the PIN counters are looked at before the PIN is tried.
+func load(cfg Config) (*Token, error) {
+	choice := &crypto11.Config{Path: cfg.Module, MaxSessions: 2, LoginNotSupported: true}
+	if cfg.TokenSerial != "" {
+		choice.TokenSerial = cfg.TokenSerial
+	} else {
+		choice.TokenLabel = cfg.TokenLabel
+	}
+	c, err := crypto11.Configure(choice)
+	if err != nil {
+		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
+	}
+	t := &Token{crypto11: c, ctx: p11.New(cfg.Module), change: make(mutex, 1), index: index{objects: map[ref]*object{}}}
+	if t.ctx == nil {
+		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
+	}
+	if t.module, err = cryptoki.Open(cfg.Module); err != nil {
+		return nil, errors.Join(backends.Errorf(backends.Lost, "%v", err), t.Close())
+	}
+	return t, nil
+}
+
+func (t *Token) start(ctx context.Context, cfg Config) error {
+	if err := t.chooseSlot(cfg); err != nil {
+		return err
+	}
+	size, err := t.sessionLimit(cfg.MaxSessions)
+	if err != nil {
+		return err
+	}
+	t.sessions = newPool(t.ctx, t.module, t.slot, size)
+	anchor, err := t.ctx.OpenSession(t.slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil {
+		return failure("C_OpenSession", err)
+	}
+	t.anchor = cryptoki.Session(anchor)
+	if err := t.login(cfg.PINFile); err != nil {
+		return err
+	}
+	if t.profile, err = t.probe(ctx); err != nil {
+		return err
+	}
+	l, err := t.refresh(ctx)
+	if err != nil {
+		return err
+	}
+	t.keys = len(l.keys)
+	return nil
+}
+
+// sessionLimit is the size of the pool: what the configuration and the token
+// allow, less the sessions kept. CK_EFFECTIVELY_INFINITE is 0.
+func (t *Token) sessionLimit(configured int) (int, error) {
+	size := configured
+	if size == 0 {
+		size = defaultSessions
+	}
+	for _, limit := range []uint{t.info.MaxRwSessionCount, t.info.MaxSessionCount} {
+		if limit != p11.CK_EFFECTIVELY_INFINITE && limit != cryptoki.Unavailable && limit < uint(size) {
+			size = int(limit)
+		}
+	}
+	if size <= keptSessions {
+		return 0, backends.Errorf(backends.Internal, "%d sessions with the token are too few: %d are needed", size, keptSessions+1)
+	}
+	return size - keptSessions, nil
+}
+
+// Close waits for the calls in flight, closes the sessions and finalises the
+// module.
+func (t *Token) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if t.sessions != nil && !t.sessions.close(ctx) {
+		// C_Finalize under a running call is undefined; the process ends soon.
+		return backends.Errorf(backends.Timeout, "closing the token: calls are still running in the module")
+	}
+	if t.anchor != 0 {
+		_ = t.ctx.CloseSession(p11.SessionHandle(t.anchor)) // C_Finalize closes it at the latest
+	}
+	if t.module != nil {
+		t.module.Close()
+	}
+	err := t.crypto11.Close()
+	if t.ctx != nil {
+		t.ctx.Destroy()
+	}
+	if err != nil {
+		return fmt.Errorf("closing the module: %w", err)
+	}
+	return nil
+}
+
+// mutex is a mutual exclusion that can be waited for until a context ends.
+type mutex chan struct{}
+
+func (m mutex) lock(ctx context.Context) error {
+	select {
+	case m <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case m <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return expired(ctx)
+	}
+}
+
+func (m mutex) unlock() { <-m }
+
+// tokenInfo describes the token.
+func (t *Token) tokenInfo() backends.TokenInfo {
+	return backends.TokenInfo{
+		Label:        t.info.Label,
+		Serial:       t.info.SerialNumber,
+		Manufacturer: t.info.ManufacturerID,
+		Model:        t.info.Model,
+		Firmware:     fmt.Sprintf("%d.%d", t.info.FirmwareVersion.Major, t.info.FirmwareVersion.Minor),
+		OpenSessions: t.sessions.count() + keptSessions - 1,
+		Keys:         t.keys,
+	}
+}
