@@ -1,0 +1,104 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+)
+
+// fill stores n keys, each with a version and an alias.
+func fill(b *testing.B, s *Store, n int) {
+	b.Helper()
+	update(b, s, func(tx *Tx) error {
+		for i := range n {
+			if err := errors.Join(tx.PutKey(testKey(i)), tx.PutVersion(testVersion(i)), tx.PutAlias(&Alias{
+				Region: region, Name: fmt.Sprintf("alias/service-%d", i), KeyID: testKey(i).ID,
+			})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		s := open(b, filepath.Join(b.TempDir(), "store.db"))
+		fill(b, s, n)
+		id, name := testKey(n/2).ID, fmt.Sprintf("alias/service-%d", n/2)
+		for _, c := range []struct {
+			name string
+			find func() bool
+		}{
+			{"Key", func() bool { _, ok := s.View().Key(region, id); return ok }},
+			{"Alias", func() bool { _, ok := s.View().Alias(region, name); return ok }},
+			{"CurrentVersion", func() bool { _, ok := s.View().CurrentVersion(id); return ok }},
+		} {
+			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if !c.find() {
+						b.Fatal("not found")
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkGrantsByGrantee looks for one principal's grants among n.
+func BenchmarkGrantsByGrantee(b *testing.B) {
+	for _, n := range []int{50, 50_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "store.db"))
+			update(b, s, func(tx *Tx) error {
+				err := tx.PutKey(testKey(1))
+				for i := range n {
+					g := testGrant(i)
+					g.Grantee = fmt.Sprintf("arn:aws:iam::111122223333:user/u%d", i)
+					err = errors.Join(err, tx.PutGrant(g))
+				}
+				return err
+			})
+			b.ReportAllocs()
+			for b.Loop() {
+				for range s.View().GrantsByGrantee(region, testKey(1).ID, "arn:aws:iam::111122223333:user/u7") {
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkUpdate changes one key in a store of n. The floor is one fsync.
+func BenchmarkUpdate(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "store.db"))
+			fill(b, s, n)
+			for b.Loop() {
+				update(b, s, func(tx *Tx) error { return tx.PutKey(testKey(3)) })
+			}
+		})
+	}
+}
+
+// BenchmarkOpen opens a store of 10,000 keys, versions and aliases.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "store.db")
+	s := open(b, path)
+	fill(b, s, 10_000)
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		s, err := Open(context.Background(), path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

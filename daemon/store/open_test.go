@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var golden = flag.Bool("golden", false, "write testdata/v1.db anew")
+
+// TestGolden opens a database that schema version 1 wrote.
+func TestGolden(t *testing.T) {
+	const v1 = "testdata/v1.db"
+	path := filepath.Join(t.TempDir(), "store.db")
+	if *golden {
+		s := open(t, path)
+		update(t, s, sample)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, path, v1)
+	}
+	copyFile(t, v1, path)
+	checkSample(t, open(t, path).View())
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRefusedFiles opens stores that somebody has tampered with or that are
+// none. The file must stay as it is.
+func TestRefusedFiles(t *testing.T) {
+	t.Parallel()
+	statement := func(text string) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			t.Helper()
+			db, err := sql.Open("sqlite", path)
+			if err == nil {
+				_, err = db.ExecContext(t.Context(), text)
+			}
+			if err := errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bytes := func(change func([]byte) []byte) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			t.Helper()
+			b, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, change(b), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		spoil func(*testing.T, string)
+		want  error
+		text  string
+	}{
+		"unknown field": {
+			statement(`UPDATE settings SET document = json_insert(document, '$.Colour', 'red')`),
+			ErrCorrupt, "Colour",
+		},
+		"field of another type": {
+			statement(`UPDATE settings SET document = json_set(document, '$.Value', 1)`), ErrCorrupt, "settings [account]",
+		},
+		"cut document": {
+			statement(`UPDATE keys SET document = substr(document, 1, 50)`), ErrCorrupt, "keys [",
+		},
+		"row moved to another key": {
+			statement(`UPDATE grants SET key_id = '00000002-0000-4000-8000-000000000000' WHERE id LIKE '%4'`),
+			ErrCorrupt, "column key_id differs",
+		},
+		"document of another row": {
+			statement(`UPDATE keys SET document = (SELECT document FROM keys WHERE region = 'eu-west-1')`),
+			ErrCorrupt, "column",
+		},
+		"CKA_ID changed": {
+			statement(`UPDATE versions SET cka_id = x'00' WHERE number = 2`), ErrCorrupt, "column cka_id differs",
+		},
+		"second current version": {
+			statement(`UPDATE versions SET document = json_set(document, '$.State', 'CURRENT')`),
+			ErrCorrupt, "same current version",
+		},
+		"newer schema": {
+			statement(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`),
+			ErrNewerSchema, "version 999",
+		},
+		"other program": {statement(`PRAGMA application_id = 7`), ErrCorrupt, "another program"},
+		"no database": {
+			bytes(func([]byte) []byte { return []byte(strings.Repeat("not a database. ", 64)) }), ErrCorrupt, "",
+		},
+		"truncated": {bytes(func(b []byte) []byte { return b[:len(b)/2] }), ErrCorrupt, ""},
+		"page overwritten": {
+			bytes(func(b []byte) []byte { return append(b[:4096], make([]byte, len(b)-4096)...) }), ErrCorrupt, "",
+		},
+		"group may read": {func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.Chmod(path, 0o640); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrPermissions, "mode 0640, want 0600"},
+		"directory": {func(t *testing.T, path string) {
+			t.Helper()
+			if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "is a directory"},
+		"symbolic link": {func(t *testing.T, path string) {
+			t.Helper()
+			if err := errors.Join(os.Rename(path, path+".real"), os.Symlink(path+".real", path)); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "symbolic link"},
+		"no folder": {func(t *testing.T, path string) {
+			t.Helper()
+			if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+				t.Fatal(err)
+			}
+		}, os.ErrNotExist, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "sub", "store.db")
+			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, path)
+			update(t, s, sample)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			c.spoil(t, path)
+			before, _ := os.ReadFile(path)
+			s, err := Open(t.Context(), path)
+			if err == nil {
+				t.Fatal("opened", s.Close())
+			}
+			if (c.want != nil && !errors.Is(err, c.want)) || !strings.Contains(err.Error(), c.text) ||
+				!strings.Contains(err.Error(), "opening the store "+path) {
+				t.Errorf("got %q, want %v and %q", err, c.want, c.text)
+			}
+			if after, _ := os.ReadFile(path); !reflect.DeepEqual(before, after) {
+				t.Error("the refused file was changed")
+			}
+		})
+	}
+}
+
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	if _, err := Open(t.Context(), path); !errors.Is(err, ErrLocked) {
+		t.Errorf("in this process: %v", err)
+	}
+	out, err := childCommand(t, "open", path).Output()
+	if err == nil || !strings.Contains(string(out), ErrLocked.Error()) {
+		t.Errorf("in another process: %v, %s", err, out)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := childCommand(t, "open", path).Output(); err != nil {
+		t.Errorf("after Close: %v, %s", err, out)
+	}
+}
+
+func TestFileModes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	update(t, open(t, filepath.Join(dir, "store.db")), sample)
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 4 {
+		t.Fatalf("%v, %v: want the database, its log, its index and the lock", entries, err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %04o", e.Name(), info.Mode().Perm())
+		}
+	}
+}
+
+func TestOpenCancelled(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Open(ctx, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	update(t, open(t, path), sample)
+}

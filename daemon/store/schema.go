@@ -1,0 +1,219 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// kind describes one kind of row: its table in SQLite, and how the snapshot
+// finds its rows.
+type kind[T any] struct {
+	table string
+	// columns are the columns beside the document; the first primary of them
+	// are the primary key.
+	columns []string
+	primary int
+	// fields returns the values of columns: strings, ints and byte strings.
+	// Only the last one of a key may be a byte string.
+	fields func(*T) []any
+	// indexes are further orders of the rows. A key that does not contain the
+	// whole primary key is a promise of uniqueness, which put enforces.
+	indexes []index[T]
+	// group, if set, is what rows are counted by.
+	group func(*T) []any
+}
+
+// maxIndexes bounds len(kind.indexes): snapshots hold them in an array, which
+// is copied by assignment.
+const maxIndexes = 4
+
+type index[T any] struct {
+	name string
+	// of returns the row's key in this index, nil if it is not in it.
+	of func(*T) []any
+}
+
+// Positions in the indexes of their kinds.
+const (
+	keysByID = 0
+
+	versionsByCKAID    = 0
+	versionsByMaterial = 1
+	versionsCurrent    = 2
+
+	aliasesByKey = 0
+
+	grantsByID       = 0
+	grantsByGrantee  = 1
+	grantsByRetiring = 2
+	grantsByName     = 3
+
+	importsByKey = 0
+
+	customKeyStoresByName = 0
+)
+
+// stateCurrent is the KeyMaterialState of the version in use.
+const stateCurrent = "CURRENT"
+
+var keyKind = &kind[Key]{
+	table: "keys", columns: []string{"region", "id"}, primary: 2,
+	fields: func(k *Key) []any { return []any{k.Region, k.ID} },
+	indexes: []index[Key]{
+		keysByID: {"ID", func(k *Key) []any { return []any{k.ID, k.Region} }},
+	},
+	group: func(k *Key) []any { return []any{k.Region} },
+}
+
+var versionKind = &kind[Version]{
+	table: "versions", columns: []string{"key_id", "number", "cka_id"}, primary: 2,
+	fields: func(v *Version) []any { return []any{v.KeyID, v.Number, v.CKAID} },
+	indexes: []index[Version]{
+		versionsByCKAID: {"CKA_ID", func(v *Version) []any { return []any{v.CKAID} }},
+		versionsByMaterial: {"key material ID", func(v *Version) []any {
+			if v.MaterialID == "" { // material yet to be imported
+				return nil
+			}
+			return []any{v.KeyID, v.MaterialID}
+		}},
+		versionsCurrent: {"current version", func(v *Version) []any {
+			if v.State != stateCurrent {
+				return nil
+			}
+			return []any{v.KeyID}
+		}},
+	},
+}
+
+var aliasKind = &kind[Alias]{
+	table: "aliases", columns: []string{"region", "name", "key_id"}, primary: 2,
+	fields: func(a *Alias) []any { return []any{a.Region, a.Name, a.KeyID} },
+	indexes: []index[Alias]{
+		aliasesByKey: {"key", func(a *Alias) []any { return []any{a.Region, a.KeyID, a.Name} }},
+	},
+	group: func(a *Alias) []any { return []any{a.Region} },
+}
+
+var grantKind = &kind[Grant]{
+	table: "grants", columns: []string{"region", "key_id", "id"}, primary: 3,
+	fields: func(g *Grant) []any { return []any{g.Region, g.KeyID, g.ID} },
+	indexes: []index[Grant]{
+		grantsByID: {"grant ID", func(g *Grant) []any { return []any{g.Region, g.ID} }},
+		grantsByGrantee: {"grantee", func(g *Grant) []any {
+			return []any{g.Region, g.KeyID, g.Grantee, g.ID}
+		}},
+		grantsByRetiring: {"retiring principal", func(g *Grant) []any {
+			if g.Retiring == "" {
+				return nil
+			}
+			return []any{g.Region, g.Retiring, g.ID}
+		}},
+		grantsByName: {"name", func(g *Grant) []any {
+			if g.Name == "" {
+				return nil
+			}
+			return []any{g.Region, g.KeyID, g.Name, g.ID}
+		}},
+	},
+	group: func(g *Grant) []any { return []any{g.Region, g.KeyID} },
+}
+
+var usageKind = &kind[Usage]{
+	table: "usages", columns: []string{"region", "key_id"}, primary: 2,
+	fields: func(u *Usage) []any { return []any{u.Region, u.KeyID} },
+}
+
+var intentKind = &kind[Intent]{
+	table: "intents", columns: []string{"cka_id"}, primary: 1,
+	fields: func(i *Intent) []any { return []any{i.CKAID} },
+}
+
+var systemKeyKind = &kind[SystemKey]{
+	table: "system_keys", columns: []string{"token", "purpose", "version"}, primary: 3,
+	fields: func(k *SystemKey) []any { return []any{k.Token, k.Purpose, k.Version} },
+}
+
+var importKind = &kind[ImportParameters]{
+	table: "import_parameters", columns: []string{"token_hash"}, primary: 1,
+	fields: func(p *ImportParameters) []any { return []any{p.TokenHash} },
+	indexes: []index[ImportParameters]{
+		importsByKey: {"key", func(p *ImportParameters) []any {
+			return []any{p.Region, p.KeyID, p.TokenHash}
+		}},
+	},
+}
+
+var customKeyStoreKind = &kind[CustomKeyStore]{
+	table: "custom_key_stores", columns: []string{"region", "id"}, primary: 2,
+	fields: func(c *CustomKeyStore) []any { return []any{c.Region, c.ID} },
+	indexes: []index[CustomKeyStore]{
+		customKeyStoresByName: {"name", func(c *CustomKeyStore) []any { return []any{c.Region, c.Name} }},
+	},
+}
+
+var settingKind = &kind[Setting]{
+	table: "settings", columns: []string{"name"}, primary: 1,
+	fields: func(s *Setting) []any { return []any{s.Name} },
+}
+
+// upsert and remove are the only two statements that change a table.
+func (k *kind[T]) upsert() string {
+	columns := strings.Join(k.columns, ", ")
+	set := "document = excluded.document"
+	for _, c := range k.columns[k.primary:] {
+		set += ", " + c + " = excluded." + c
+	}
+	return "INSERT INTO " + k.table + " (" + columns + ", document) VALUES (?" +
+		strings.Repeat(", ?", len(k.columns)) + ") ON CONFLICT (" +
+		strings.Join(k.columns[:k.primary], ", ") + ") DO UPDATE SET " + set
+}
+
+func (k *kind[T]) remove() string {
+	return "DELETE FROM " + k.table + " WHERE " +
+		strings.Join(k.columns[:k.primary], " = ? AND ") + " = ?"
+}
+
+// query reads the whole table in the order of the primary key.
+func (k *kind[T]) query() string {
+	return "SELECT " + strings.Join(k.columns, ", ") + ", document FROM " + k.table +
+		" ORDER BY " + strings.Join(k.columns[:k.primary], ", ")
+}
+
+// check refuses fields that cannot identify a row.
+func (k *kind[T]) check(fields []any) error {
+	for i, f := range fields {
+		switch f := f.(type) {
+		case string:
+			if f == "" || strings.IndexByte(f, 0) >= 0 {
+				return fmt.Errorf("%s: %s is empty or has a NUL byte", k.table, k.columns[i])
+			}
+		case []byte:
+			if len(f) == 0 {
+				return fmt.Errorf("%s: %s is empty", k.table, k.columns[i])
+			}
+		case int:
+			if f < 0 {
+				return fmt.Errorf("%s: %s is negative", k.table, k.columns[i])
+			}
+		}
+	}
+	return nil
+}
+
+// appendKey appends the order-preserving form of fields: strings end in a NUL,
+// ints are 8 bytes, big-endian; a byte string comes last and has no end mark.
+func appendKey(dst []byte, fields ...any) []byte {
+	for _, f := range fields {
+		switch f := f.(type) {
+		case string:
+			dst = append(dst, f...)
+			dst = append(dst, 0)
+		case []byte:
+			dst = append(dst, f...)
+		case int:
+			dst = binary.BigEndian.AppendUint64(dst, uint64(f))
+		}
+	}
+	return dst
+}

@@ -1,0 +1,165 @@
+// Package store keeps the metadata of keys: rows in a SQLite database, read
+// from a snapshot in memory.
+//
+// The database is the durable form. Opening the store reads it whole; from
+// then on it is only written. Readers take a [View], an immutable snapshot
+// that a commit replaces, so that no lock, no SQL and no disk is on the path
+// of a cryptographic call. The store holds no key material.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+)
+
+// Errors of [Open] and [Store.Update].
+var (
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("the store is in use by another process")
+	// ErrNewerSchema: a newer version of the program has migrated the
+	// database. There is no way back but a backup.
+	ErrNewerSchema = errors.New("the database has a newer schema than this program knows")
+	// ErrCorrupt: the file is no SQLite database or not the program's, or a
+	// row in it contradicts itself or another.
+	ErrCorrupt = errors.New("the database is corrupt")
+	// ErrPermissions: the file can be read or written by others than its
+	// owner, or belongs to somebody else.
+	ErrPermissions = errors.New("unsafe permissions")
+	// ErrClosed: the store has been closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// Store is an open store. Its methods may be called concurrently.
+type Store struct {
+	view atomic.Pointer[View]
+	path string
+	lock *os.File // holds the flock until it is closed
+	db   *sql.DB
+
+	// writer is a mutex that can be waited for with a context. It guards
+	// closed and every use of db.
+	writer chan struct{}
+	closed bool
+}
+
+// Open opens the store at path, or creates it with mode 0600 in a directory
+// that must exist. Older schemas are migrated. Beside the database lie
+// path-wal and path-shm, which are SQLite's and belong to it, and path.lock,
+// an empty file on which a lock is held while the store is open. Errors that
+// an operator can act on are the ones above; Open changes no file it refuses.
+func Open(ctx context.Context, path string) (*Store, error) {
+	s := &Store{path: path, writer: make(chan struct{}, 1)}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the store %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	var err error
+	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
+		return err
+	}
+	if err := createFile(s.path); err != nil {
+		return err
+	}
+	if s.db, err = openDatabase(ctx, s.path); err != nil {
+		return err
+	}
+	if err := migrate(ctx, s.db); err != nil {
+		return err
+	}
+	view := newView()
+	if err := load(ctx, s.db, &view); err != nil {
+		return err
+	}
+	s.view.Store(&view)
+	return nil
+}
+
+// Close waits for a transaction under way, writes the log back into the
+// database file and releases the lock. Views stay valid.
+func (s *Store) Close() error {
+	s.writer <- struct{}{}
+	defer func() { <-s.writer }()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var errs []error
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, unlockFile(s.lock))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("closing the store: %w", err)
+	}
+	return nil
+}
+
+// View returns the snapshot of the last commit.
+func (s *Store) View() *View { return s.view.Load() }
+
+// Update runs f in a transaction. Transactions run one after the other; ctx
+// bounds the wait for the turn. When f returns nil, its writes are committed
+// durably (fsync) and then shown to readers, all at once. When f fails, its
+// error is returned as it is and nothing has changed. When the commit fails
+// (disk full, I/O error) nothing has changed either; only if the machine
+// fails too, before the next commit, may the transaction be found after the
+// restart. f must not call Update.
+func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
+	select {
+	case s.writer <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to write to the store: %w", context.Cause(ctx))
+	}
+	defer func() { <-s.writer }()
+	if s.closed {
+		return ErrClosed
+	}
+	tx := &Tx{View: *s.view.Load()}
+	if err := f(tx); err != nil {
+		return err
+	}
+	if tx.err != nil {
+		return tx.err
+	}
+	if len(tx.writes) == 0 {
+		return nil
+	}
+	// A cancellation in the middle of COMMIT would leave its outcome unknown,
+	// and the statements take milliseconds.
+	if err := s.commit(context.WithoutCancel(ctx), tx.writes); err != nil {
+		return fmt.Errorf("writing to the store: %w", err)
+	}
+	view := tx.View
+	s.view.Store(&view)
+	return nil
+}
+
+func (s *Store) commit(ctx context.Context, writes []write) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	prepared := make(map[string]*sql.Stmt) // closed with the transaction
+	for _, w := range writes {
+		statement, ok := prepared[w.statement]
+		if !ok {
+			if statement, err = tx.PrepareContext(ctx, w.statement); err != nil {
+				return errors.Join(err, tx.Rollback())
+			}
+			prepared[w.statement] = statement
+		}
+		if _, err := statement.ExecContext(ctx, w.args...); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+	}
+	return tx.Commit() // the driver rolls back what it cannot commit
+}
