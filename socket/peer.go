@@ -1,0 +1,84 @@
+package socket
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Peer is the process at the other end of a connection, as the kernel recorded
+// it when that process connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)). A
+// uid without a mapping in the daemon's user namespace is the kernel's overflow
+// uid, 65534.
+type Peer struct {
+	UID uint32
+	GID uint32
+	// PID may long belong to another process: it is good for a log line, not
+	// for a decision.
+	PID int32
+	// Groups are the supplementary groups. It is shared by all calls of the
+	// connection: do not modify it.
+	Groups []uint32
+}
+
+// PeerFrom returns the peer of the connection that a request came over. It is
+// present in the context of every request that [Server.Serve] hands on.
+func PeerFrom(ctx context.Context) (Peer, bool) {
+	c, ok := ctx.Value(connKey{}).(*conn)
+	if !ok {
+		return Peer{}, false
+	}
+	return *c.peer, true
+}
+
+// readPeer asks the kernel who is at the other end.
+func readPeer(conn *net.UnixConn) (*Peer, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		peer    *Peer
+		peerErr error
+	)
+	err = raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			peerErr = fmt.Errorf("reading SO_PEERCRED: %w", err)
+			return
+		}
+		groups, err := peerGroups(fd)
+		if err != nil {
+			peerErr = fmt.Errorf("reading SO_PEERGROUPS: %w", err)
+			return
+		}
+		peer = &Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return peer, peerErr
+}
+
+// peerGroups reads SO_PEERGROUPS (Linux 4.13), for which x/sys/unix has no
+// wrapper: an array of gid_t of a length that the kernel tells with ERANGE.
+func peerGroups(fd uintptr) ([]uint32, error) {
+	groups := make([]uint32, 32)
+	for {
+		size := uint32(len(groups)) * uint32(unsafe.Sizeof(groups[0]))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(unsafe.SliceData(groups))), uintptr(unsafe.Pointer(&size)), 0)
+		n := int(size) / int(unsafe.Sizeof(groups[0]))
+		switch {
+		case errno == 0:
+			return groups[:n:n], nil
+		case errno == unix.ERANGE && n > len(groups):
+			groups = make([]uint32, n)
+		default:
+			return nil, errno
+		}
+	}
+}

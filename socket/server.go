@@ -1,0 +1,136 @@
+// Package socket serves HTTP/1.1 on a Unix socket to local processes whom the
+// kernel identifies, within limits for each of them. It knows nothing of KMS
+// but the form in which AWS words a refusal. Linux only.
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// Server is a listening socket, see [Listen].
+type Server struct {
+	cfg      Config
+	binding  *binding
+	accounts *accounts
+	draining atomic.Bool
+
+	closing sync.Once
+	closed  error // of closing the binding
+
+	mu    sync.Mutex // guards conns
+	conns map[*conn]struct{}
+	empty sync.Cond // signals that conns is empty or the drain timeout over
+}
+
+// Listen makes the socket that cfg describes, or takes the one that systemd
+// passed to this process, which must be a single Unix stream socket. Clients
+// can connect from now on and wait for [Server.Serve]. The error is [ErrInUse]
+// if another process serves the path.
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("configuration of the socket: %w", err)
+	}
+	b, err := bind(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:      cfg,
+		binding:  b,
+		accounts: newAccounts(cfg.Limits),
+		conns:    make(map[*conn]struct{}),
+	}
+	s.empty.L = &s.mu
+	return s, nil
+}
+
+// Addr implements net.Listener: the address listened on.
+func (s *Server) Addr() net.Addr { return s.binding.Addr() }
+
+// Stats returns counts of what is in use.
+func (s *Server) Stats() Stats { return s.accounts.stats() }
+
+// Close implements net.Listener: it stops listening and removes the socket
+// file if it is still the server's own. Connections are left alone. Only a
+// server that never served needs it called.
+func (s *Server) Close() error {
+	s.closing.Do(func() { s.closed = s.binding.Close() })
+	return s.closed
+}
+
+// Serve hands requests to h until ctx ends. Then it stops listening, closes
+// idle connections, refuses requests that begin, and waits up to the drain
+// timeout for the calls in flight, which are answered. It returns nil once all
+// are, and an error after it cut some off or could not go on listening.
+// Requests have contexts derived from ctx without its cancellation, which end
+// when their connection does. Serve may be called once.
+func (s *Server) Serve(ctx context.Context, h http.Handler) error {
+	base, cutOff := context.WithCancel(context.WithoutCancel(ctx))
+	defer cutOff()
+	srv := &http.Server{
+		Handler:           s.guard(h),
+		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.WriteTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
+		ConnState:         connState,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
+		// OPTIONS * is a request like any other.
+		DisableGeneralOptionsHandler: true,
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(s) }()
+	select {
+	case err := <-served:
+		// The listener broke. What runs is given up with it: without a
+		// socket there is no service to continue.
+		return errors.Join(fmt.Errorf("accepting connections: %w", err), srv.Close(), s.Close())
+	case <-ctx.Done():
+	}
+	err := s.drain(context.WithoutCancel(ctx), srv)
+	<-served
+	return err
+}
+
+// drain ends the service of srv within the drain timeout. It does not use
+// Shutdown, which drops requests that have been read without an answer and
+// waits five seconds for connections that never sent a byte.
+func (s *Server) drain(ctx context.Context, srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
+	defer cancel()
+	s.draining.Store(true)
+	closeErr := s.Close()
+	srv.SetKeepAlivesEnabled(false) // every answer is its connection's last
+	s.CloseIdle()
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.empty.Broadcast()
+	})
+	defer stop()
+
+	s.mu.Lock()
+	for len(s.conns) > 0 && ctx.Err() == nil {
+		s.empty.Wait()
+	}
+	s.mu.Unlock()
+
+	var cutErr error
+	if cut := s.accounts.calls.Load(); cut > 0 {
+		cutErr = fmt.Errorf("draining: %d calls cut off after %s", cut, s.cfg.DrainTimeout)
+	}
+	return errors.Join(cutErr, srv.Close(), closeErr)
+}
