@@ -50,9 +50,9 @@ func BenchmarkEvaluate(b *testing.B) {
 	for _, n := range []int{1, 100, 10_000} {
 		grants := make([]*Grant, n)
 		for i := range grants {
-			grants[i] = &Grant{ID: fmt.Sprint(i), Grantee: request.Principal.ARN, Operations: operations(b, "Encrypt"), ContextSubset: map[string]string{"Department": fmt.Sprint(i)}}
+			grants[i] = &Grant{ID: fmt.Sprint(i), Grantee: request.Principal.ARN, Operations: operations(b, "Encrypt"), ContextSubset: NewConstraint(map[string]string{"Department": fmt.Sprint(i)})}
 		}
-		grants[n-1].ContextSubset = request.EncryptionContext
+		grants[n-1].ContextSubset = NewConstraint(request.EncryptionContext)
 		run(fmt.Sprintf("grants=%d", n), mustParse(b, DefaultKeyPolicy(account), KeyPolicy), nil, grants)
 	}
 }

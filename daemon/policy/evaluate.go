@@ -105,12 +105,14 @@ const (
 	conditionElement
 )
 
-// match matches a statement but for its principal, the cheap elements first. If
-// it is a condition that is not met, index says which.
+// matchAction, first of all because it is the cheapest, and match, for the other
+// elements but the principal, hold a statement against the request. If it is a
+// condition that is not met, index says which.
+func (s *statement) matchAction(e *evaluation) bool {
+	return s.actions.matches(e.action, e.lowerAction)
+}
+
 func (s *statement) match(e *evaluation) (failed element, index int) {
-	if !s.actions.matches(e.action, e.lowerAction) {
-		return actionElement, 0
-	}
 	if !s.resources.matches(e, s.effect) {
 		return resourceElement, 0
 	}
@@ -120,6 +122,18 @@ func (s *statement) match(e *evaluation) (failed element, index int) {
 		}
 	}
 	return matched, 0
+}
+
+// standing says what the statement's principals make of the caller. What a Deny
+// names it denies, an account with all that belongs to it.
+func (s *statement) standing(p *Principal) standing {
+	if s.effect == Allow {
+		return s.principals.allows(p)
+	}
+	if s.principals.denies(p) {
+		return isNamed
+	}
+	return unnamed
 }
 
 // verdict is what one kind of policy says about a request. The places are the
@@ -138,15 +152,12 @@ func (e *evaluation) keyVerdict(d *Document) verdict {
 	principal := &e.r.Principal
 	for i := range d.statements {
 		s := &d.statements[i]
-		stands := unnamed
-		if s.effect == Allow {
-			stands = s.principals.allows(principal)
-		} else if s.principals.denies(principal) {
-			stands = isNamed
-		}
-		failed, index := principalElement, 0
-		if stands != unnamed {
-			failed, index = s.match(e)
+		failed, index, stands := actionElement, 0, unnamed
+		if s.matchAction(e) {
+			failed = principalElement
+			if stands = s.standing(principal); stands != unnamed {
+				failed, index = s.match(e)
+			}
 		}
 		e.traceStatement(d, i, failed, index, stands)
 		if failed != matched {
@@ -170,7 +181,10 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 	for _, d := range documents {
 		for i := range d.statements {
 			s := &d.statements[i]
-			failed, index := s.match(e)
+			failed, index := actionElement, 0
+			if s.matchAction(e) {
+				failed, index = s.match(e)
+			}
 			e.traceStatement(d, i, failed, index, isNamed)
 			if failed != matched {
 				continue

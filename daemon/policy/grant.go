@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -119,7 +120,45 @@ type Grant struct {
 	// Keys and values are compared exactly. AWS's developer guide says so too;
 	// its API reference says that keys in constraints are not case-sensitive.
 	// Exactly is what cannot be got around.
-	ContextEquals, ContextSubset map[string]string
+	ContextEquals, ContextSubset Constraint
+}
+
+// Constraint is an encryption context in the form that is quick to compare. A
+// Constraint that is empty is not the same as one that is nil: nil is none.
+type Constraint []contextPair
+
+type contextPair struct{ key, value string }
+
+// NewConstraint makes the constraint of an encryption context, nil of nil.
+func NewConstraint(context map[string]string) Constraint {
+	if context == nil {
+		return nil
+	}
+	c := make(Constraint, 0, len(context))
+	for key, value := range context {
+		c = append(c, contextPair{key, value})
+	}
+	return c
+}
+
+// in reports whether the encryption context has every pair of the constraint.
+func (c Constraint) in(context map[string]string) bool {
+	for i := range c {
+		if value, ok := context[c[i].key]; !ok || value != c[i].value {
+			return false
+		}
+	}
+	return true
+}
+
+// has reports whether c has every pair of the other constraint.
+func (c Constraint) has(other Constraint) bool {
+	for _, pair := range other {
+		if !slices.Contains(c, pair) {
+			return false
+		}
+	}
+	return true
 }
 
 // grantThatAllows returns the first grant that allows the request.
@@ -170,17 +209,7 @@ func (g *Grant) permits(context map[string]string) bool {
 	if g.ContextEquals != nil && len(context) != len(g.ContextEquals) {
 		return false
 	}
-	return contains(context, g.ContextEquals) && contains(context, g.ContextSubset)
-}
-
-// contains reports whether all of part is in whole.
-func contains(whole, part map[string]string) bool {
-	for key, want := range part {
-		if have, ok := whole[key]; !ok || have != want {
-			return false
-		}
-	}
-	return true
+	return g.ContextEquals.in(context) && g.ContextSubset.in(context)
 }
 
 // Within reports whether g allows no more than parent: no other operations, and
@@ -191,10 +220,11 @@ func (g *Grant) Within(parent *Grant) bool {
 	if g.Operations&^parent.Operations != 0 {
 		return false
 	}
-	if parent.ContextEquals != nil && (g.ContextEquals == nil || !parent.permits(g.ContextEquals)) {
+	if equals := parent.ContextEquals; equals != nil &&
+		(g.ContextEquals == nil || len(g.ContextEquals) != len(equals) || !g.ContextEquals.has(equals)) {
 		return false
 	}
-	return contains(g.ContextEquals, parent.ContextSubset) || contains(g.ContextSubset, parent.ContextSubset)
+	return g.ContextEquals.has(parent.ContextSubset) || g.ContextSubset.has(parent.ContextSubset)
 }
 
 // EvaluateRetire decides whether the principal of r may retire the grant; the
