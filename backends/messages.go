@@ -162,7 +162,10 @@ type ReEncryptRequest struct {
 //
 // The sealed plaintext of a data key is
 //
-//	CKA_ID of the wrapping key (16) | length of the data key (2, big-endian) | RFC 5649 ciphertext
+//	CKA_ID of the wrapping key (16) | form (4 bits) and length (12 bits) of the data key (2, big-endian) | RFC 5649 ciphertext
+//
+// Form 0 is a secret key; the backend defines the others. The length of a
+// private key is 0, its PKCS #8 form says it.
 type GenerateDataKeyRequest struct {
 	Key      Key    `cbor:"1,keyasint"`
 	Wrapping Key    `cbor:"2,keyasint"`

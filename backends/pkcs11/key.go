@@ -50,8 +50,7 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 			return err
 		}
 		o := &object{handle: h, label: label}
-		vetted := *key
-		o.safe.Store(&vetted)
+		o.safe.Store(&vetting{u, key.Imported})
 		t.index.put(ref{key.ID, u.class}, o)
 		return nil
 	})

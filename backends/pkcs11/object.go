@@ -29,14 +29,20 @@ type object struct {
 	label  string
 	// duplicate: another object has the same CKA_ID and class.
 	duplicate bool
-	// safe is the key that the attributes were last held against and found
-	// good; nil if not yet.
-	safe atomic.Pointer[backends.Key]
+	// safe is what the attributes were last held against and found good; nil
+	// if not yet.
+	safe atomic.Pointer[vetting]
 	// publicKey is the DER SubjectPublicKeyInfo of a private key, once it is
 	// known.
 	publicKey atomic.Pointer[[]byte]
 	// canary is a ciphertext that the key is known to have made.
 	canary atomic.Pointer[backends.Sealed]
+}
+
+// vetting is what attributes are held against.
+type vetting struct {
+	purpose  *purpose
+	imported bool
 }
 
 // index remembers where the key objects are: searching a token for a CKA_ID
@@ -269,7 +275,7 @@ func (t *Token) loggedIn(s *session) error {
 }
 
 // object returns a key's object, whose attributes have been held against its
-// purpose once since it was found.
+// purpose once since it was found. The same purpose is the same pointer.
 func (t *Token) object(ctx context.Context, key *backends.Key, u *purpose) (*object, error) {
 	r := ref{key.ID, u.class}
 	o := t.index.get(r)
@@ -282,7 +288,7 @@ func (t *Token) object(ctx context.Context, key *backends.Key, u *purpose) (*obj
 	if o.duplicate {
 		return nil, backends.Errorf(backends.KeyDuplicate, "more than one object has CKA_ID %s", key.ID)
 	}
-	if safe := o.safe.Load(); safe != nil && *safe == *key {
+	if safe := o.safe.Load(); safe != nil && *safe == (vetting{u, key.Imported}) {
 		return o, nil
 	}
 	return o, t.vet(ctx, key, u, o)
@@ -297,8 +303,7 @@ func (t *Token) vet(ctx context.Context, key *backends.Key, u *purpose, o *objec
 		o.safe.Store(nil)
 		return err
 	}
-	vetted := *key
-	o.safe.Store(&vetted)
+	o.safe.Store(&vetting{u, key.Imported})
 	return nil
 }
 

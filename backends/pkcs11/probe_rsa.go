@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
-	"hash"
 	"math/big"
 
 	p11 "github.com/miekg/pkcs11"
@@ -97,8 +96,6 @@ func (h oaepHash) mechanism() cryptoki.Mechanism {
 
 // room is how many bytes OAEP takes under a modulus of size bytes.
 func (h oaepHash) room(size int) int { return size - 2*h.hash.Size() - 2 }
-
-func (h oaepHash) new() hash.Hash { return h.hash.New() }
 
 // derivation looks whether CKM_AES_CBC_ENCRYPT_DATA derives keys of exactly
 // the length asked for.

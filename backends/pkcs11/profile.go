@@ -27,8 +27,8 @@ type profile struct {
 	gcmIV bool
 	// keyWrap is the mechanism that is RFC 5649 here; 0: none.
 	keyWrap uint
-	// keyWrapExact: what keyWrap unwraps is as long as what it wrapped.
-	// SoftHSM2 pads it to a multiple of 8 bytes.
+	// keyWrapExact: keyWrap keeps every length. SoftHSM2 pads keys to a
+	// multiple of 8 bytes, when it wraps them and when it unwraps them.
 	keyWrapExact bool
 	// deriveCBC: CKM_AES_CBC_ENCRYPT_DATA works, into keys of any length.
 	deriveCBC bool
@@ -351,18 +351,31 @@ func (b *prober) keyWrapping() error {
 		return nil
 	}
 	b.fact("aes-key-wrap-pad", fmt.Sprintf("0x%X", b.keyWrap))
-	odd, err := kwp.Wrap(bytes.Repeat([]byte{1}, 33))
+	return b.exactness(kek, kwp)
+}
+
+// exactness looks what becomes of a key whose length is not a multiple of 8.
+func (b *prober) exactness(kek cryptoki.Object, kwp *subtle.KWP) error {
+	const length = 33
+	value := bytes.Repeat([]byte{1}, length)
+	want, err := kwp.Wrap(value)
 	if err != nil {
 		return err
 	}
-	o, rv := b.keep(b.s.UnwrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, kek, odd,
-		b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
+	m := cryptoki.Mechanism{Type: b.keyWrap}
+	o, rv := b.keep(b.s.UnwrapKey(b.s.handle, m, kek, want, b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
 	if rv != p11.CKR_OK {
-		b.fact("aes-key-wrap-pad-unwrap", rvName(rv))
+		b.fact("aes-key-wrap-pad", "no: does not unwrap: "+rvName(rv))
 		b.keyWrap = 0
-		return nil
+		return fatal("C_UnwrapKey", rv)
 	}
-	b.keyWrapExact = b.valueLength(o) == 33
+	b.keyWrapExact = b.valueLength(o) == length
+	o, rv = b.keep(b.s.CreateObject(b.s.handle, b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)))
+	if rv == p11.CKR_OK {
+		out := make([]byte, 128)
+		r := b.s.WrapKey(b.s.handle, m, kek, o, out)
+		b.keyWrapExact = b.keyWrapExact && bytes.Equal(out[:r.N], want)
+	}
 	b.fact("aes-key-wrap-pad-exact", yes(b.keyWrapExact))
 	return nil
 }

@@ -3,9 +3,13 @@ package pkcs11
 import (
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"math/big"
+	"sync"
 
+	"github.com/hashicorp/golang-lru/simplelru"
 	p11 "github.com/miekg/pkcs11"
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
@@ -13,46 +17,46 @@ import (
 	"cmkd/backends/pkcs11/internal/cryptoki"
 )
 
-// recipientTemplate is the template of a recipient's public key: a session
-// object that wraps and does nothing else.
-func recipientTemplate(k *rsa.PublicKey) cryptoki.Template {
-	return cryptoki.Template(nil).
-		ULong(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).
-		ULong(p11.CKA_KEY_TYPE, p11.CKK_RSA).
-		Bool(p11.CKA_TOKEN, false).
-		Bool(p11.CKA_WRAP, true).
-		Bool(p11.CKA_ENCRYPT, false).
-		Bool(p11.CKA_VERIFY, false).
-		Bytes(p11.CKA_MODULUS, k.N.Bytes()).
-		Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes())
-}
+// kekLength is the length in bytes of the AES-256 key between OAEP and what is
+// too long for OAEP.
+const kekLength = 32
 
-// parseRecipient checks a recipient's public key and algorithm.
-func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, oaepHash, error) {
-	h, ok := oaepHashes[r.Algorithm]
-	if !ok {
-		return nil, h, backends.Errorf(backends.InvalidRequest, "no recipient algorithm %s", r.Algorithm)
-	}
-	if r.CMS {
-		return nil, h, unsupported("CMS EnvelopedData for a recipient")
-	}
+// parseRecipient checks a recipient's public key.
+func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, error) {
 	k, err := x509.ParsePKIXPublicKey(r.PublicKey)
 	if err != nil {
-		return nil, h, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not a SubjectPublicKeyInfo")
+		return nil, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not a SubjectPublicKeyInfo")
 	}
 	public, ok := k.(*rsa.PublicKey)
 	if !ok {
-		return nil, h, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not an RSA key")
+		return nil, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not an RSA key")
 	}
-	if n := public.N.BitLen(); n < 2048 || n > 4096 || n%8 != 0 || public.E < 65537 || public.E%2 == 0 || public.N.Bit(0) == 0 {
-		return nil, h, backends.Errorf(backends.InvalidRequest, "the recipient's RSA key has %d bits and exponent %d: 2048 to 4096 bits and an odd exponent of at least 65537 are accepted", n, public.E)
+	if n := public.N.BitLen(); n < 2048 || n > 4096 || public.E < 65537 || public.E%2 == 0 || public.N.Bit(0) == 0 {
+		return nil, backends.Errorf(backends.InvalidRequest,
+			"the recipient's RSA key has %d bits and the exponent %d: it needs 2048 to 4096 bits and an odd exponent of at least 65537", n, public.E)
 	}
-	return public, h, nil
+	return public, nil
+}
+
+// recipientHash is the OAEP hash that a recipient asks for.
+func recipientHash(r *backends.Recipient) (oaepHash, error) {
+	h, ok := oaepHashes[r.Algorithm]
+	switch {
+	case !ok:
+		return h, backends.Errorf(backends.InvalidRequest, "no recipient algorithm %s", r.Algorithm)
+	case r.CMS:
+		return h, unsupported("CMS EnvelopedData for a recipient")
+	}
+	return h, nil
 }
 
 // sealToRecipient encrypts a plaintext that is in the plugin's memory anyway.
 func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
-	public, h, err := parseRecipient(r)
+	h, err := recipientHash(r)
+	if err != nil {
+		return nil, err
+	}
+	public, err := parseRecipient(r)
 	if err != nil {
 		return nil, err
 	}
@@ -79,20 +83,175 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 	return append(sealed, wrapped...), nil
 }
 
-// kekLength is the length of the key between OAEP and what is too long for it.
-const kekLength = 32
-
 func oaep(public *rsa.PublicKey, h oaepHash, plaintext []byte) ([]byte, error) {
-	sealed, err := rsa.EncryptOAEP(h.new(), rand.Reader, public, plaintext, nil)
+	sealed, err := rsa.EncryptOAEP(h.hash.New(), rand.Reader, public, plaintext, nil)
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "encrypting for a recipient: %v", err)
 	}
 	return sealed, nil
 }
 
-type recipientCache struct{}
+// recipientKey is a recipient's public key as a session object.
+type recipientKey struct {
+	handle cryptoki.Object
+	size   int // of the modulus, in bytes
+	uses   int // calls that hold it now
+	// evicted: the last call that holds it destroys it.
+	evicted bool
+}
 
-// derivationData is what the base key of a derived data key encrypts.
-func derivationData(length int) []byte {
-	return make([]byte, (length+15)/16*16)
+// cachedRecipients is how many recipients' keys stay in the token. A client
+// makes one key per process, so few are in use at a time.
+const cachedRecipients = 64
+
+// recipientCache keeps the recipients' public keys on a session of its own, so
+// that a key is parsed and sent to the token once.
+type recipientCache struct {
+	module *cryptoki.Module
+	anchor cryptoki.Session
+
+	mu   sync.Mutex // guards keys, what it holds, and calls on anchor
+	keys *simplelru.LRU
+}
+
+func newRecipientCache(module *cryptoki.Module, anchor cryptoki.Session) (*recipientCache, error) {
+	c := &recipientCache{module: module, anchor: anchor}
+	var err error
+	c.keys, err = simplelru.NewLRU(cachedRecipients, func(_, v any) {
+		k := v.(*recipientKey)
+		k.evicted = true
+		if k.uses == 0 {
+			c.destroy(k)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the cache of recipients: %w", err)
+	}
+	return c, nil
+}
+
+// destroy is called with c.mu held. An object that stays costs some memory of
+// the token until the anchor is closed.
+func (c *recipientCache) destroy(k *recipientKey) { c.module.DestroyObject(c.anchor, k.handle) }
+
+// hold returns the recipient's key; the caller gives it back to release.
+func (c *recipientCache) hold(r *backends.Recipient) (*recipientKey, error) {
+	name := sha256.Sum256(r.PublicKey)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v, ok := c.keys.Get(name); ok {
+		k := v.(*recipientKey)
+		k.uses++
+		return k, nil
+	}
+	public, err := parseRecipient(r)
+	if err != nil {
+		return nil, err
+	}
+	h, rv := c.module.CreateObject(c.anchor, recipientTemplate(public))
+	if rv != p11.CKR_OK {
+		return nil, failed("C_CreateObject", rv)
+	}
+	k := &recipientKey{handle: h, size: public.Size(), uses: 1}
+	c.keys.Add(name, k)
+	return k, nil
+}
+
+func (c *recipientCache) release(k *recipientKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k.uses--
+	if k.evicted && k.uses == 0 {
+		c.destroy(k)
+	}
+}
+
+// recipientTemplate is the template of a recipient's public key: a session
+// object that wraps and does nothing else.
+func recipientTemplate(k *rsa.PublicKey) cryptoki.Template {
+	return cryptoki.Template(nil).
+		ULong(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).
+		ULong(p11.CKA_KEY_TYPE, p11.CKK_RSA).
+		Bool(p11.CKA_TOKEN, false).
+		Bool(p11.CKA_WRAP, true).
+		Bool(p11.CKA_ENCRYPT, false).
+		Bool(p11.CKA_VERIFY, false).
+		Bytes(p11.CKA_MODULUS, k.N.Bytes()).
+		Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes())
+}
+
+// recipient is where a key of the token is wrapped to, within one call.
+type recipient struct {
+	hash oaepHash
+	key  *recipientKey
+}
+
+// recipient checks that the token can wrap to r. The caller ends with done.
+func (t *Token) recipient(r *backends.Recipient) (*recipient, error) {
+	h, err := recipientHash(r)
+	if err != nil {
+		return nil, err
+	}
+	if !t.profile.oaep[r.Algorithm] {
+		return nil, unsupported(h.name)
+	}
+	k, err := t.recipients.hold(r)
+	if err != nil {
+		return nil, err
+	}
+	return &recipient{h, k}, nil
+}
+
+// wrapTo wraps a key of length bytes (0: not known) to a recipient: by OAEP
+// if it is short enough, else under a fresh AES-256 key, OAEP of that and then
+// RFC 5649. The key does not leave the token in the clear.
+//
+// Where the token pads what it wraps by RFC 5649, a private key may reach the
+// recipient with up to 7 zero bytes behind its DER form, which says where it
+// ends; a secret key is refused.
+func (t *Token) wrapTo(s *session, r *recipient, key cryptoki.Object, length int) ([]byte, error) {
+	if length > 0 && length <= r.hash.room(r.key.size) {
+		return s.wrap(r.hash.mechanism(), r.key.handle, key, r.key.size)
+	}
+	if t.profile.keyWrap == 0 || length%8 != 0 && !t.profile.keyWrapExact {
+		return nil, unsupported("CKM_AES_KEY_WRAP_KWP for lengths that are not a multiple of 8")
+	}
+	kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		t.profile.sessionKey(p11.CKK_AES, kekLength, true, p11.CKA_WRAP))
+	if err := s.check("C_GenerateKey", rv); err != nil {
+		return nil, err
+	}
+	defer s.destroy(kek)
+	sealed, err := s.wrap(r.hash.mechanism(), r.key.handle, kek, r.key.size)
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := s.wrap(cryptoki.Mechanism{Type: t.profile.keyWrap}, kek, key, maxWrapped)
+	if err != nil {
+		return nil, err
+	}
+	return append(sealed, wrapped...), nil
+}
+
+// maxWrapped is room for the longest key there is, the PKCS #8 form of an
+// RSA-4096 key, wrapped.
+const maxWrapped = 4096
+
+// wrap is C_WrapKey with room for size bytes.
+func (s *session) wrap(m cryptoki.Mechanism, wrapping, key cryptoki.Object, size int) ([]byte, error) {
+	out := make([]byte, size)
+	r := s.WrapKey(s.handle, m, wrapping, key, out)
+	if err := s.check("C_WrapKey", r.RV); err != nil {
+		return nil, err
+	}
+	return out[:r.N:r.N], nil
+}
+
+// destroy removes session objects. If one stays, the session goes.
+func (s *session) destroy(objects ...cryptoki.Object) {
+	for _, o := range objects {
+		if s.DestroyObject(s.handle, o) != p11.CKR_OK {
+			s.broken = true
+		}
+	}
 }

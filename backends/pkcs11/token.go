@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/ThalesGroup/crypto11"
@@ -60,9 +59,9 @@ type Token struct {
 	// SoftHSM2 fails some of them when they run at the same time. It is taken
 	// before a session, never while one is held.
 	change mutex
-	// anchoring guards calls on the anchor, and recipients.
-	anchoring  sync.Mutex
-	recipients recipientCache
+	// pairs serialises generating key pairs, which takes seconds.
+	pairs      mutex
+	recipients *recipientCache
 }
 
 // Open loads the module, finds the token, logs in with a single try, probes
@@ -99,7 +98,7 @@ func load(cfg Config) (*Token, error) {
 	if err != nil {
 		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
 	}
-	t := &Token{crypto11: c, ctx: p11.New(cfg.Module), change: make(mutex, 1), index: index{objects: map[ref]*object{}}}
+	t := &Token{crypto11: c, ctx: p11.New(cfg.Module), change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
 	if t.ctx == nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
 	}
@@ -127,6 +126,9 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if t.profile, err = t.probe(ctx); err != nil {
+		return err
+	}
+	if t.recipients, err = newRecipientCache(t.module, t.anchor); err != nil {
 		return err
 	}
 	l, err := t.refresh(ctx)

@@ -1,0 +1,252 @@
+package pkcs11
+
+import (
+	"context"
+	"encoding/binary"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// A payload is what is encrypted under the CMK for a data key:
+//
+//	CKA_ID of the wrapping key (16) | form and length (2, big-endian) | RFC 5649 ciphertext
+//
+// The upper 4 bits are the form of the data key, the lower 12 its length in
+// bytes (0 for private keys, whose PKCS #8 form says how long it is).
+type payload struct {
+	wrapping backends.KeyID
+	form     form
+	length   int
+	wrapped  []byte
+}
+
+// form says what the RFC 5649 ciphertext of a payload holds.
+type form uint16
+
+const (
+	// secretKey: the data key itself.
+	secretKey form = iota
+	// derivedKey: an AES-256 key from which the data key is derived with
+	// CKM_AES_CBC_ENCRYPT_DATA. It is used for lengths that are not a
+	// multiple of 8 where the token pads such keys when it unwraps them, as
+	// SoftHSM2 does: the padded key would reach the recipient.
+	derivedKey
+	// rsaKey, ecKey and edwardsKey: a private key of that CKA_KEY_TYPE.
+	rsaKey
+	ecKey
+	edwardsKey
+	// ed25519Secret: the PKCS #8 form of an Ed25519 private key as a secret
+	// key. It is used where the token does not wrap such private keys, as
+	// SoftHSM2 does not, and only when the caller gets the plaintext anyway.
+	ed25519Secret
+)
+
+const (
+	payloadHeader = len(backends.KeyID{}) + 2
+	lengthBits    = 12
+	// maxDataKey is the longest data key, in bytes (AWS's NumberOfBytes).
+	maxDataKey = 1024
+)
+
+func (p *payload) marshal() []byte {
+	b := make([]byte, 0, payloadHeader+len(p.wrapped))
+	b = append(b, p.wrapping[:]...)
+	b = binary.BigEndian.AppendUint16(b, uint16(p.form)<<lengthBits|uint16(p.length))
+	return append(b, p.wrapped...)
+}
+
+// parsePayload reads what marshal wrote. It is authentic, so anything else is
+// a ciphertext that holds no data key.
+func parsePayload(b []byte) (*payload, error) {
+	if len(b) < payloadHeader+16 || (len(b)-payloadHeader)%8 != 0 {
+		return nil, invalidCiphertext()
+	}
+	n := binary.BigEndian.Uint16(b[len(backends.KeyID{}):])
+	p := &payload{
+		wrapping: backends.KeyID(b[:len(backends.KeyID{})]),
+		form:     form(n >> lengthBits),
+		length:   int(n & (1<<lengthBits - 1)),
+		wrapped:  b[payloadHeader:],
+	}
+	if p.form > ed25519Secret || p.pair() != (p.length == 0) || p.length > maxDataKey {
+		return nil, invalidCiphertext()
+	}
+	return p, nil
+}
+
+// pair reports whether the data key is a private key.
+func (p *payload) pair() bool { return p.form >= rsaKey }
+
+// dataKey is a data key as session objects.
+type dataKey struct {
+	key cryptoki.Object
+	// wrapped is what is wrapped for it: key, or what key was derived from.
+	wrapped cryptoki.Object
+	form    form
+	length  int // bytes; 0 of a private key
+}
+
+func (k *dataKey) destroy(s *session) {
+	s.destroy(k.key)
+	if k.wrapped != k.key {
+		s.destroy(k.wrapped)
+	}
+}
+
+// GenerateDataKey implements [backends.DataKeyMaker].
+func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDataKeyRequest) (*backends.GenerateDataKeyAnswer, error) {
+	if in.Length < 1 || in.Length > maxDataKey {
+		return nil, backends.Errorf(backends.InvalidRequest, "a data key of %d bytes: 1 to %d are possible", in.Length, maxDataKey)
+	}
+	if _, err := b.encrypting(&in.Key); err != nil {
+		return nil, err
+	}
+	answer := &backends.GenerateDataKeyAnswer{}
+	p := &payload{wrapping: in.Wrapping.ID, length: in.Length}
+	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
+		k, err := b.profile.makeDataKey(s, in.Length, in.Plaintext)
+		if err != nil {
+			return err
+		}
+		defer k.destroy(s)
+		p.form = k.form
+		p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, in.Length+64)
+		if err != nil {
+			return err
+		}
+		answer.ForRecipient, answer.Plaintext, err = b.deliver(s, k, r, in.Plaintext)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.sealDataKey(ctx, &in.Key, p, in.AAD, answer)
+}
+
+// withWrapping runs do with the wrapping key and the recipient, if there is
+// one.
+func (b *Symmetric) withWrapping(ctx context.Context, w *backends.Key, to *backends.Recipient, do func(*session, cryptoki.Object, *recipient) error) error {
+	if w.Usage != backends.WrapDataKeys {
+		return backends.Errorf(backends.InvalidRequest, "a key of usage %s does not wrap data keys", w.Usage)
+	}
+	u, err := b.purpose(w)
+	if err != nil {
+		return err
+	}
+	var r *recipient
+	if to != nil {
+		if r, err = b.recipient(to); err != nil {
+			return err
+		}
+		defer b.recipients.release(r.key)
+	}
+	return b.withKey(ctx, w, u, func(s *session, h cryptoki.Object) error { return do(s, h, r) })
+}
+
+// sealDataKey completes an answer with the payload, encrypted under the CMK.
+func (b *Symmetric) sealDataKey(ctx context.Context, key *backends.Key, p *payload, aad []byte, answer *backends.GenerateDataKeyAnswer) (*backends.GenerateDataKeyAnswer, error) {
+	sealed, err := b.seal(ctx, key, p.marshal(), aad)
+	if err != nil {
+		clear(answer.Plaintext)
+		return nil, err
+	}
+	answer.Sealed = sealed
+	return answer, nil
+}
+
+// makeDataKey generates a data key. Only one that is to be read afterwards is
+// not sensitive.
+func (p *profile) makeDataKey(s *session, length int, readable bool) (*dataKey, error) {
+	switch {
+	case length%8 != 0 && !p.keyWrapExact && p.deriveCBC:
+		base, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+			p.sessionKey(p11.CKK_AES, 32, true, p11.CKA_DERIVE))
+		if err := s.check("C_GenerateKey", rv); err != nil {
+			return nil, err
+		}
+		return p.derive(s, base, length, readable)
+	case readable && !p.readable:
+		return p.injectDataKey(s, length)
+	}
+	keyType := dataKeyType(length)
+	h, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: generators[keyType]}, p.sessionKey(keyType, uint(length), !readable))
+	if err := s.check("C_GenerateKey", rv); err != nil {
+		return nil, err
+	}
+	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
+}
+
+// dataKeyType is CKA_KEY_TYPE of a data key: AES where AES has such keys,
+// because that is what every token generates.
+func dataKeyType(length int) uint {
+	switch length {
+	case 16, 24, 32:
+		return p11.CKK_AES
+	}
+	return p11.CKK_GENERIC_SECRET
+}
+
+// derive makes the data key of a base key. The base key encrypts nothing but
+// these zeros, so what comes out is as good as random.
+func (p *profile) derive(s *session, base cryptoki.Object, length int, readable bool) (*dataKey, error) {
+	h, rv := s.DeriveCBC(s.handle, base, derivationData(length), p.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), !readable))
+	if err := s.check("C_DeriveKey", rv); err != nil {
+		return nil, err
+	}
+	return &dataKey{key: h, wrapped: base, form: derivedKey, length: length}, nil
+}
+
+// derivationData is the whole blocks that a base key encrypts for length
+// bytes.
+func derivationData(length int) []byte { return make([]byte, (length+15)/16*16) }
+
+// injectDataKey makes a data key that is to be read in a token that gives no
+// generated key's value out: of the token's random bytes.
+func (p *profile) injectDataKey(s *session, length int) (*dataKey, error) {
+	value := make([]byte, length)
+	defer clear(value)
+	if err := s.check("C_GenerateRandom", s.GenerateRandom(s.handle, value)); err != nil {
+		return nil, err
+	}
+	t := p.sessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
+	defer clear(t)
+	h, rv := s.CreateObject(s.handle, t)
+	if err := s.check("C_CreateObject", rv); err != nil {
+		return nil, err
+	}
+	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
+}
+
+// deliver gives a data key to whom it is for: the recipient, the caller in the
+// clear, both or neither.
+func (b *Symmetric) deliver(s *session, k *dataKey, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	if r != nil {
+		if sealed, err = b.wrapTo(s, r, k.key, k.length); err != nil {
+			return nil, nil, err
+		}
+	}
+	if readable {
+		if plaintext, err = s.read(k.key, k.length, k.length+7); err != nil {
+			return nil, nil, err
+		}
+	}
+	return sealed, plaintext, nil
+}
+
+// read returns the first length bytes of CKA_VALUE, of at most room.
+func (s *session) read(o cryptoki.Object, length, room int) ([]byte, error) {
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, room)
+	defer q.Reset()
+	if err := s.check("C_GetAttributeValue", s.GetAttributes(s.handle, o, &q)); err != nil {
+		return nil, err
+	}
+	v, ok := q.Value(p11.CKA_VALUE)
+	if !ok || len(v) < length {
+		return nil, backends.Errorf(backends.Internal, "C_GetAttributeValue gave %d bytes of a data key, not %d", len(v), length)
+	}
+	return append([]byte(nil), v[:length]...), nil
+}

@@ -1,0 +1,126 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/ed25519"
+
+	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// OpenDataKey implements [backends.DataKeyMaker].
+func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyRequest) (*backends.OpenDataKeyAnswer, error) {
+	text, err := b.open(ctx, &in.Key, &in.Sealed, in.AAD)
+	if err != nil {
+		return nil, err
+	}
+	p, err := parsePayload(text)
+	if err != nil {
+		return nil, err
+	}
+	if p.pair() != in.Pair {
+		return nil, invalidCiphertext()
+	}
+	answer := &backends.OpenDataKeyAnswer{}
+	w := backends.Key{ID: p.wrapping, Spec: backends.AES256, Usage: backends.WrapDataKeys}
+	err = b.withWrapping(ctx, &w, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
+		var err error
+		if p.pair() {
+			answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
+		} else {
+			answer.ForRecipient, answer.Plaintext, err = b.openSecret(s, w, p, r, in.Plaintext)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	k, err := b.unwrapSecret(s, w, p, readable)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer k.destroy(s)
+	if r != nil && p.length%8 != 0 && k.form == secretKey && !b.profile.keyWrapExact {
+		// Made before the token's profile changed.
+		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
+	}
+	return b.deliver(s, k, r, readable)
+}
+
+// unwrapSecret makes the data key of a payload a session object again.
+func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, readable bool) (*dataKey, error) {
+	m := cryptoki.Mechanism{Type: b.profile.keyWrap}
+	if p.form == derivedKey {
+		base, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE))
+		if err := s.check("C_UnwrapKey", rv); err != nil {
+			return nil, err
+		}
+		return b.profile.derive(s, base, p.length, readable)
+	}
+	h, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.sessionKey(dataKeyType(p.length), 0, !readable))
+	if err := s.check("C_UnwrapKey", rv); err != nil {
+		return nil, err
+	}
+	return &dataKey{key: h, wrapped: h, form: secretKey, length: p.length}, nil
+}
+
+// openPair unwraps a private key: as what it is for the recipient, and to
+// prove that it can be opened; as a secret whose value is its PKCS #8 form
+// (RFC 5208) to be read.
+func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	if r != nil || !readable {
+		length := 0
+		t := b.profile.sessionPrivate(p.form, true)
+		if p.form == ed25519Secret {
+			length = len(ed25519PKCS8) + ed25519.SeedSize
+			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
+		}
+		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped, t)
+		if err := s.check("C_UnwrapKey", rv); err != nil {
+			return nil, nil, err
+		}
+		defer s.destroy(h)
+		if r != nil {
+			if sealed, err = b.wrapTo(s, r, h, length); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if readable {
+		if plaintext, err = b.readPair(s, w, p.wrapped); err != nil {
+			return nil, nil, err
+		}
+	}
+	return sealed, plaintext, nil
+}
+
+// readPair returns the PKCS #8 form of a wrapped private key, without the
+// padding that the token may leave behind it.
+func (b *Symmetric) readPair(s *session, w cryptoki.Object, wrapped []byte) ([]byte, error) {
+	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, wrapped,
+		b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, false))
+	if err := s.check("C_UnwrapKey", rv); err != nil {
+		return nil, err
+	}
+	defer s.destroy(h)
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, maxWrapped)
+	defer q.Reset()
+	if err := s.check("C_GetAttributeValue", s.GetAttributes(s.handle, h, &q)); err != nil {
+		return nil, err
+	}
+	v, _ := q.Value(p11.CKA_VALUE)
+	var pkcs8 cryptobyte.String
+	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
+		return nil, backends.Errorf(backends.Internal, "C_UnwrapKey gave no PKCS #8 private key")
+	}
+	return append([]byte(nil), pkcs8...), nil
+}

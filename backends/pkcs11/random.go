@@ -1,0 +1,33 @@
+package pkcs11
+
+import (
+	"context"
+
+	"cmkd/backends"
+)
+
+// maxRandom is the most random bytes in one answer (AWS's NumberOfBytes).
+const maxRandom = 1024
+
+// GenerateRandom implements [backends.Randomizer].
+func (b *Symmetric) GenerateRandom(ctx context.Context, in *backends.GenerateRandomRequest) (*backends.GenerateRandomAnswer, error) {
+	if in.Length < 1 || in.Length > maxRandom {
+		return nil, backends.Errorf(backends.InvalidRequest, "%d random bytes: 1 to %d are possible", in.Length, maxRandom)
+	}
+	out := make([]byte, in.Length)
+	err := b.withSession(ctx, func(s *session) error {
+		return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, out))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if in.Recipient == nil {
+		return &backends.GenerateRandomAnswer{Plaintext: out}, nil
+	}
+	defer clear(out)
+	sealed, err := sealToRecipient(in.Recipient, out)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.GenerateRandomAnswer{ForRecipient: sealed}, nil
+}
