@@ -17,7 +17,8 @@ import (
 //	length   bytes after the length field
 //	id       chosen by the daemon, the same in the answer
 //	kind     of a call: the number of its row in methods.go;
-//	         of an answer: 0 done, 1 failed
+//	         of an answer: 0 done, 1 failed, 2 late (the deadline passed before
+//	         the call was begun)
 //	timeout  of a call: microseconds that its caller still waits; of an answer: 0
 //	body     CBOR of the request, of the answer or of wireError
 //
@@ -30,6 +31,7 @@ const (
 
 	kindDone   = 0
 	kindFailed = 1
+	kindLate   = 2
 )
 
 // frame is a frame without its length.

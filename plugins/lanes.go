@@ -64,7 +64,12 @@ type job struct {
 	row      *row
 	id       uint64
 	body     []byte
-	deadline time.Time
+	deadline time.Time // of the caller; zero: it has none
+}
+
+// late says whether the caller has given up.
+func (j job) late(now time.Time) bool {
+	return !j.deadline.IsZero() && !now.Before(j.deadline)
 }
 
 // slot is the place in which a call runs; it tells Health how long.
@@ -198,11 +203,9 @@ func (l *lanes) read() ([]job, error) {
 			return jobs, fmt.Errorf("call of kind %d, which has no row", f.kind)
 		}
 		j := job{row: r, id: f.id, body: bytes.Clone(f.body)}
-		limit := l.cfg.limit(r.pace)
 		if f.timeout != 0 {
-			limit = min(limit, time.Duration(f.timeout)*time.Microsecond)
+			j.deadline = time.Now().Add(time.Duration(f.timeout) * time.Microsecond)
 		}
-		j.deadline = time.Now().Add(limit)
 		if r.pace == slow {
 			l.running.Go(func() { l.workSlow(j) })
 		} else {
@@ -216,15 +219,19 @@ func (l *lanes) read() ([]job, error) {
 
 // workSlow runs one call of the slow lane when a slot is free.
 func (l *lanes) workSlow(j job) {
+	var expired <-chan time.Time
+	if !j.deadline.IsZero() {
+		t := time.NewTimer(time.Until(j.deadline))
+		defer t.Stop()
+		expired = t.C
+	}
 	var out bytes.Buffer
-	timeout := time.NewTimer(time.Until(j.deadline))
-	defer timeout.Stop()
 	select {
 	case s := <-l.slow:
 		l.answer(j, s, &out)
 		l.slow <- s
-	case <-timeout.C:
-		l.fail(j, &out, errLate)
+	case <-expired:
+		l.fail(j, &out, kindLate, errLate)
 	}
 	l.flush(&out)
 }
@@ -235,9 +242,14 @@ var errLate = backends.Errorf(backends.Timeout, "the deadline passed while the c
 // answer runs the call and adds its answer to the batch.
 func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
 	now := time.Now()
-	if !now.Before(j.deadline) {
-		l.fail(j, out, errLate)
+	if j.late(now) {
+		l.fail(j, out, kindLate, errLate)
 		return
+	}
+	// The time in the queue counts for the caller's deadline only: a call
+	// that waits behind one that is stuck is repeated, not failed.
+	if limit := now.Add(l.cfg.limit(j.row.pace)); j.deadline.IsZero() || limit.Before(j.deadline) {
+		j.deadline = limit
 	}
 	s.since.Store(now.UnixNano())
 	s.row.Store(j.row)
@@ -245,12 +257,12 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
 	s.row.Store(nil)
 	clear(j.body)
 	if err != nil {
-		l.fail(j, out, err)
+		l.fail(j, out, kindFailed, err)
 		return
 	}
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
 		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
-		l.fail(j, out, backends.Errorf(backends.Internal, "the answer does not encode"))
+		l.fail(j, out, kindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))
 	}
 }
 
@@ -276,8 +288,8 @@ func panicText(r any) string {
 	return fmt.Sprintf("%T", r)
 }
 
-func (l *lanes) fail(j job, out *bytes.Buffer, err error) {
-	if err := encodeFrame(out, frame{id: j.id, kind: kindFailed}, toWire(err)); err != nil {
+func (l *lanes) fail(j job, out *bytes.Buffer, kind byte, err error) {
+	if err := encodeFrame(out, frame{id: j.id, kind: kind}, toWire(err)); err != nil {
 		l.log.Error("an error does not encode", "method", j.row.name, "error", err)
 	}
 }

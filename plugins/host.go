@@ -1,0 +1,280 @@
+package plugins
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cmkd/backends"
+)
+
+// maxTries is how often a call is sent before its caller gets [backends.Lost]:
+// each time the process was lost with it.
+const maxTries = 5
+
+// Host runs one plugin and keeps it running: a process that ends, hangs, or
+// reports that its token is lost is replaced, and the calls that it had are
+// repeated on the next one, so that callers see a delay and no error. It
+// implements every interface of package backends; what the plugin does not do
+// answers [backends.Unsupported].
+type Host struct {
+	spawner *spawner
+	state   atomic.Pointer[state] // stored by the supervisor only
+	// alone is held by a call that has been lost twice: of the calls that a
+	// process took with it one may be the cause, and it must not take the
+	// others with it again.
+	alone chan struct{}
+
+	ctx     context.Context // of the supervisor
+	cancel  context.CancelFunc
+	reloads chan reload
+	closing chan context.Context
+	ended   chan struct{} // closed when the supervisor has ended
+	closer  sync.Once
+}
+
+// Phase is what a plugin is doing.
+type Phase string
+
+// The phases.
+const (
+	Starting    Phase = "starting"     // the first process, or the next one
+	Ready       Phase = "ok"           // serving
+	Failed      Phase = "failed"       // did not start several times; it is tried on
+	LoginFailed Phase = "login failed" // the PIN was refused; waits for Reload
+	Closed      Phase = "closed"
+)
+
+// state is an immutable moment in the life of a Host.
+type state struct {
+	phase    Phase
+	spec     *Spec
+	process  *process // in Ready only; may be broken already
+	err      error    // what calls are answered without a process; nil: they wait
+	last     error    // why the last process ended or did not start
+	restarts int
+	since    time.Time
+	changed  chan struct{} // closed when the next state is stored
+}
+
+// reload asks the supervisor for [Host.Reload].
+type reload struct {
+	spec *Spec
+	done chan error // buffered
+}
+
+// Start starts a plugin and its supervision. It fails only if spec can never
+// work; a plugin that cannot open its token is tried again until [Host.Close].
+// [Host.Wait] tells how it went. ctx bounds nothing but the call itself.
+func Start(ctx context.Context, spec Spec) (*Host, error) {
+	if err := spec.check(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h := &Host{
+		spawner: newSpawner(),
+		alone:   make(chan struct{}, 1),
+		reloads: make(chan reload),
+		closing: make(chan context.Context, 1),
+		ended:   make(chan struct{}),
+	}
+	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	h.state.Store(&state{phase: Starting, spec: &spec, since: time.Now(), changed: make(chan struct{})})
+	s := &supervisor{host: h, spec: &spec, log: newHostLog(spec.Logger)}
+	go s.run()
+	return h, nil
+}
+
+// Wait waits until the plugin serves, and returns nil, or is known not to, and
+// returns why.
+func (h *Host) Wait(ctx context.Context) error {
+	_, _, err := h.acquire(ctx, nil)
+	return err
+}
+
+// do makes a call: it sends it again when the process was lost with it, until
+// it is answered, ctx ends or maxTries are used up. The error is a
+// [backends.Error].
+func (h *Host) do(ctx context.Context, r *row, in, out any) error {
+	request := requests.Get().(*bytes.Buffer)
+	defer recycle(request)
+	if err := encoding.MarshalToBuffer(in, request); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
+	}
+	alone := false
+	for lost := 0; lost < maxTries; {
+		if lost == 2 && !alone {
+			select {
+			case h.alone <- struct{}{}:
+				defer func() { <-h.alone }()
+				alone = true
+			case <-ctx.Done():
+				return expired(ctx)
+			}
+		}
+		p, st, err := h.ready(ctx)
+		if err != nil {
+			return err
+		}
+		err = p.call(ctx, r, request.Bytes(), out)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errRetired):
+			// It was not sent, and another process is on its way.
+			select {
+			case <-p.broken:
+			case <-st.changed:
+			}
+		case errors.Is(err, errGone):
+			lost++
+		case ctx.Err() != nil:
+			return expired(ctx)
+		case errors.Is(err, errNotBegun):
+			return errLate
+		case lostToken(err):
+			p.condemn(err)
+			lost++
+		default:
+			return err
+		}
+	}
+	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", maxTries, r.name)
+}
+
+// lostToken says whether an answer of the backend means that its process is
+// of no more use.
+func lostToken(err error) bool {
+	code := backends.CodeOf(err)
+	return code == backends.Lost || code == backends.Timeout
+}
+
+// expired is the error of a call whose caller has given up.
+func expired(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return backends.Errorf(backends.Timeout, "the call was canceled")
+	}
+	return backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
+}
+
+// ready returns the process to send calls to, and the state it belongs to.
+// While it is being replaced, ready waits.
+func (h *Host) ready(ctx context.Context) (*process, *state, error) {
+	st := h.state.Load()
+	if p := st.process; p != nil && p.usable() {
+		return p, st, nil
+	}
+	t := time.NewTimer(st.spec.WaitTimeout)
+	defer t.Stop()
+	return h.acquire(ctx, t.C)
+}
+
+// acquire is ready with the timer made.
+func (h *Host) acquire(ctx context.Context, timeout <-chan time.Time) (*process, *state, error) {
+	for {
+		st := h.state.Load()
+		if p := st.process; p != nil && p.usable() {
+			return p, st, nil
+		}
+		if st.err != nil {
+			return nil, nil, st.err
+		}
+		select {
+		case <-st.changed:
+		case <-ctx.Done():
+			return nil, nil, expired(ctx)
+		case <-timeout:
+			return nil, nil, backends.Errorf(backends.Lost, "plugin %s did not come back in %v", st.spec.Name, st.spec.WaitTimeout)
+		}
+	}
+}
+
+// requests recycles the buffers of encoded requests.
+var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// recycle wipes the buffer, which may hold plaintext.
+func recycle(b *bytes.Buffer) {
+	clear(b.Bytes())
+	b.Reset()
+	if b.Cap() <= readBuffer {
+		requests.Put(b)
+	}
+}
+
+// Reload changes to another executable or configuration. The new process is
+// started and opened first; then new calls go to it, and the old one ends when
+// its calls have. If the new one cannot be opened, the old one stays and the
+// error says why; where there is no old one, the new specification counts from
+// now on. It also ends the wait after [LoginFailed].
+func (h *Host) Reload(ctx context.Context, spec Spec) error {
+	if err := spec.check(); err != nil {
+		return err
+	}
+	r := reload{spec: &spec, done: make(chan error, 1)}
+	select {
+	case h.reloads <- r:
+	case <-h.ended:
+		return errClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// errClosed answers calls after Close.
+var errClosed = backends.Errorf(backends.Lost, "the plugin was stopped")
+
+// Close refuses new calls, lets those under way finish until ctx ends, and
+// ends the process and the supervision.
+func (h *Host) Close(ctx context.Context) error {
+	h.closer.Do(func() {
+		h.closing <- ctx
+		h.cancel()
+	})
+	<-h.ended
+	return nil
+}
+
+// Status describes a plugin for operators.
+type Status struct {
+	Name  string
+	Phase Phase
+	// Since is when the phase began.
+	Since time.Time
+	// Restarts counts the processes that were replaced because they were lost.
+	Restarts int
+	// LastError is why the last process was lost or did not start.
+	LastError string
+	// PID is the process now serving, 0 if there is none.
+	PID int
+	// InFlight is the number of calls under way in it.
+	InFlight int
+}
+
+// Status returns what is known without asking the plugin; its sessions are in
+// [Host.Info].
+func (h *Host) Status() Status {
+	st := h.state.Load()
+	out := Status{Name: st.spec.Name, Phase: st.phase, Since: st.since, Restarts: st.restarts}
+	if st.last != nil {
+		out.LastError = st.last.Error()
+	}
+	if p := st.process; p != nil {
+		out.PID = p.runner.process()
+		out.InFlight = p.link.inFlight()
+		if !p.usable() {
+			out.Phase = Starting
+		}
+	}
+	return out
+}

@@ -1,0 +1,41 @@
+package plugins
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// newHostLog returns the logger that go-plugin wants, which passes its own
+// records and those of the plugin on to log.
+func newHostLog(log *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Debug, Output: io.Discard})
+	l.RegisterSink(slogSink{log})
+	return l
+}
+
+// slogSink implements [hclog.SinkAdapter].
+type slogSink struct{ log *slog.Logger }
+
+// Accept implements [hclog.SinkAdapter]. hclog's interface has no context.
+func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case hclog.Info:
+		to = slog.LevelInfo
+	case hclog.Warn:
+		to = slog.LevelWarn
+	case hclog.Error:
+		to = slog.LevelError
+	}
+	ctx := context.Background()
+	if !s.log.Enabled(ctx, to) {
+		return
+	}
+	if name != "" {
+		args = append([]any{"from", name}, args...)
+	}
+	s.log.Log(ctx, to, msg, args...)
+}

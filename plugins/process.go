@@ -1,0 +1,291 @@
+package plugins
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+
+	"cmkd/backends"
+	"cmkd/plugins/internal/control"
+)
+
+// exitTimeout is how long a process may take to close its backend after its
+// last call, and to go away after SIGKILL.
+const exitTimeout = 2 * time.Second
+
+// process is one process of a plugin with its backend open. It is used up
+// when broken is closed, and ends with kill or stop.
+type process struct {
+	spec    *Spec
+	runner  *processRunner
+	client  *plugin.Client
+	control control.ControlClient
+	link    *link
+	started time.Time
+
+	breaking sync.Once
+	broken   chan struct{} // closed when the process must be replaced
+	reason   error         // why; set before broken is closed
+
+	watching sync.WaitGroup // the goroutines of the process
+	unwatch  context.CancelFunc
+}
+
+// launch starts a process and opens its backend. Every failure is a
+// [backends.Error], and leaves no process.
+func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*process, error) {
+	ctx, cancel := context.WithTimeout(ctx, spec.StartTimeout)
+	defer cancel()
+	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{})}
+	if err := p.start(ctx, s, log); err != nil {
+		p.kill()
+		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %v", spec.Name, err)
+	}
+	p.watch()
+	if err := p.open(ctx); err != nil {
+		p.kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+// start starts the process and does go-plugin's handshake.
+func (p *process) start(ctx context.Context, s *spawner, log hclog.Logger) error {
+	ours, theirs, err := streamPair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	p.link = newLink(ours)
+
+	stopKill := func() bool { return true }
+	p.client = plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  handshake,
+		Plugins:          plugin.PluginSet{pluginName: &controlPlugin{}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, dir string) (runner.Runner, error) {
+			r, err := newProcessRunner(s, p.spec, cmd.Env, dir, theirs)
+			if err != nil {
+				return nil, err
+			}
+			p.runner = r
+			// go-plugin waits for the handshake and knows no context.
+			stopKill = context.AfterFunc(ctx, func() { _ = r.Kill(context.Background()) })
+			return r, nil
+		},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.spec.Dir},
+		SkipHostEnv:      true,
+		AutoMTLS:         true,
+		StartTimeout:     p.spec.StartTimeout,
+		Logger:           log,
+	})
+	defer func() { stopKill() }()
+	protocol, err := p.client.Client()
+	if err != nil {
+		return err
+	}
+	service, err := protocol.Dispense(pluginName)
+	if err != nil {
+		return err
+	}
+	c, ok := service.(control.ControlClient)
+	if !ok {
+		return fmt.Errorf("go-plugin dispensed a %T", service)
+	}
+	p.control = c
+	return nil
+}
+
+// streamPair makes the socket pair for the calls. The plugin's end blocks, as
+// its workers want it.
+func streamPair() (*net.UnixConn, *os.File, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socket pair for the plugin: %w", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "plugin")
+	file := os.NewFile(uintptr(fds[0]), "calls")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("socket pair for the plugin: %w", err)
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// open opens the backend.
+func (p *process) open(ctx context.Context) error {
+	var config bytes.Buffer
+	if err := encoding.MarshalToBuffer(p.spec.Config, &config); err != nil {
+		return backends.Errorf(backends.Internal, "encoding the configuration of plugin %s: %v", p.spec.Name, err)
+	}
+	answer, err := p.control.Open(ctx, &control.OpenRequest{Config: config.Bytes()})
+	if err != nil {
+		select {
+		case <-p.broken:
+			err = p.reason
+		default:
+		}
+		return backends.Errorf(backends.Lost, "opening the token of plugin %s: %v", p.spec.Name, err)
+	}
+	if answer.GetCode() != "" {
+		w := wireError{backends.Code(answer.GetCode()), answer.GetMessage(), uint(answer.GetRv())}
+		return w.err()
+	}
+	return nil
+}
+
+// watch starts the two goroutines of the process: one hands out the answers
+// until the process ends, the other asks for its health.
+func (p *process) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.unwatch = cancel
+	p.watching.Go(func() {
+		err := p.link.read()
+		p.condemn(fmt.Errorf("the process ended or broke the stream: %w", err))
+	})
+	p.watching.Go(func() { p.heartbeat(ctx) })
+}
+
+// heartbeat condemns a process that does not answer, because it is stopped or
+// its machine is gone, and one in which a call is stuck in the module.
+func (p *process) heartbeat(ctx context.Context) {
+	tick := time.NewTicker(p.spec.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.broken:
+			return
+		case <-tick.C:
+		}
+		answer, err := p.health(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			p.condemn(fmt.Errorf("the process does not answer: %w", err))
+			return
+		case answer.GetOverdue() != "":
+			p.condemn(fmt.Errorf("%s is stuck in the module", answer.GetOverdue()))
+			return
+		}
+	}
+}
+
+func (p *process) health(ctx context.Context) (*control.HealthAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.spec.HeartbeatTimeout)
+	defer cancel()
+	return p.control.Health(ctx, &control.HealthRequest{})
+}
+
+// condemn tells the supervisor to replace the process; the first reason stands.
+func (p *process) condemn(reason error) {
+	p.breaking.Do(func() {
+		p.reason = reason
+		close(p.broken)
+	})
+}
+
+// usable says whether calls may still be sent.
+func (p *process) usable() bool {
+	select {
+	case <-p.broken:
+		return false
+	default:
+		return true
+	}
+}
+
+// call makes one call. The error is that of the backend, errRetired, errGone,
+// errNotBegun or that of ctx.
+func (p *process) call(ctx context.Context, r *row, request []byte, out any) error {
+	c, err := p.link.roundTrip(ctx, r, request)
+	if err != nil {
+		return err
+	}
+	defer c.release()
+	switch c.kind {
+	case kindDone:
+		err = decoding.Unmarshal(c.body, out)
+	case kindLate:
+		return errNotBegun
+	default:
+		var w wireError
+		if err = decoding.Unmarshal(c.body, &w); err == nil {
+			return w.err()
+		}
+	}
+	if err != nil {
+		// The text of the error may quote the answer.
+		p.condemn(errors.New("an answer does not decode"))
+		return backends.Errorf(backends.Internal, "the answer to %s does not decode", r.name)
+	}
+	return nil
+}
+
+// stop ends the process in good order: calls under way may finish until ctx
+// ends, then the plugin closes its backend.
+func (p *process) stop(ctx context.Context) {
+	select {
+	case <-p.link.retire():
+		// The plugin sees the end of the stream and closes its backend.
+		_ = p.link.conn.CloseWrite()
+		p.waitExit(exitTimeout)
+	case <-ctx.Done():
+	case <-p.broken:
+	}
+	p.kill()
+}
+
+// kill ends the process whatever state it is in, and what belongs to it. Calls
+// under way get errGone when it is gone, not before: a repeated creation must
+// not meet the first one.
+func (p *process) kill() {
+	if r := p.runner; r != nil && r.process() != 0 {
+		_ = r.Kill(context.Background())
+		if !p.waitExit(exitTimeout) {
+			r.letGo()
+			p.waitExit(exitTimeout)
+		}
+	}
+	if p.link != nil {
+		p.link.conn.Close()
+	}
+	if p.unwatch != nil {
+		p.unwatch()
+	}
+	p.watching.Wait()
+	if p.client != nil {
+		// Only cleans up: the process is gone.
+		p.client.Kill()
+	}
+	if p.runner != nil {
+		_ = os.RemoveAll(p.runner.dir)
+	}
+}
+
+// waitExit reports whether the process was reaped in time.
+func (p *process) waitExit(timeout time.Duration) bool {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-p.runner.exited:
+		return true
+	case <-t.C:
+		return false
+	}
+}

@@ -1,0 +1,211 @@
+package plugins
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
+)
+
+// errChecksum: the executable is not the one of the configuration.
+var errChecksum = errors.New("the executable does not have the configured SHA-256 checksum")
+
+// spawner starts processes from one thread that lives as long as it does: the
+// kernel sends Pdeathsig when the thread that created a process ends, and Go
+// ends threads as it likes.
+type spawner struct {
+	starts chan func()
+	stop   sync.Once
+}
+
+func newSpawner() *spawner {
+	s := &spawner{starts: make(chan func())}
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for f := range s.starts {
+			f()
+		}
+	}()
+	return s
+}
+
+// start starts cmd on the thread.
+func (s *spawner) start(cmd *exec.Cmd) error {
+	result := make(chan error)
+	s.starts <- func() { result <- cmd.Start() }
+	return <-result
+}
+
+// close ends the thread. No process may be left: it would be killed.
+func (s *spawner) close() { s.stop.Do(func() { close(s.starts) }) }
+
+// processRunner is go-plugin's runner.Runner for a process group of its own
+// that dies with the daemon and has nothing of the daemon's but one end of a
+// socket pair and what Spec.Env says.
+type processRunner struct {
+	spawner *spawner
+	cmd     *exec.Cmd
+	sha256  []byte
+	dir     string // go-plugin's directory for the socket
+	stdout  io.ReadCloser
+	stderr  io.ReadCloser
+
+	mu     sync.Mutex // guards what follows
+	pid    int        // 0: not started
+	killed bool
+	reaped bool
+
+	exited chan struct{} // closed after reaped is set
+}
+
+// newProcessRunner takes over what go-plugin has put into env.
+func newProcessRunner(s *spawner, spec *Spec, env []string, dir string, stream *os.File) (*processRunner, error) {
+	//nolint:noctx // its end is the supervisor's business: Kill and Pdeathsig
+	cmd := exec.Command(spec.Path)
+	cmd.Env = append(spec.environ(), env...)
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{stream}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	r := &processRunner{spawner: s, cmd: cmd, sha256: spec.SHA256, dir: dir, exited: make(chan struct{})}
+	var err error
+	if r.stdout, err = cmd.StdoutPipe(); err != nil {
+		return nil, fmt.Errorf("pipe for standard output: %w", err)
+	}
+	if r.stderr, err = cmd.StderrPipe(); err != nil {
+		return nil, fmt.Errorf("pipe for standard error: %w", err)
+	}
+	return r, nil
+}
+
+// Start implements runner.Runner.
+func (r *processRunner) Start(context.Context) error {
+	if err := r.checkSum(); err != nil {
+		return err
+	}
+	if err := r.spawner.start(r.cmd); err != nil {
+		return fmt.Errorf("starting %s: %w", r.cmd.Path, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pid = r.cmd.Process.Pid
+	if r.killed { // before there was a process
+		return r.kill()
+	}
+	return nil
+}
+
+// checkSum is done here because go-plugin's own check looks at a command that
+// a runner does not use.
+func (r *processRunner) checkSum() error {
+	if r.sha256 == nil {
+		return nil
+	}
+	// Its hash is used up by one check.
+	secure := plugin.SecureConfig{Checksum: r.sha256, Hash: sha256.New()}
+	ok, err := secure.Check(r.cmd.Path)
+	if err != nil {
+		return fmt.Errorf("checking the checksum of %s: %w", r.cmd.Path, err)
+	}
+	if !ok {
+		return fmt.Errorf("%s: %w", r.cmd.Path, errChecksum)
+	}
+	return nil
+}
+
+// Wait implements runner.AttachedRunner. go-plugin calls it once, after the
+// pipes have ended.
+func (r *processRunner) Wait(context.Context) error {
+	// What a process has left behind in its group goes with it, before the
+	// number of the group can become someone else's.
+	for {
+		err := unix.Waitid(unix.P_PID, r.process(), nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	_ = r.Kill(context.Background())
+	err := r.cmd.Wait()
+	r.mu.Lock()
+	r.reaped = true
+	r.mu.Unlock()
+	close(r.exited)
+	return err
+}
+
+// Kill implements runner.AttachedRunner: SIGKILL to the whole group, which
+// also ends a stopped process.
+func (r *processRunner) Kill(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.killed = true
+	return r.kill()
+}
+
+// kill is Kill with mu held.
+func (r *processRunner) kill() error {
+	if r.pid == 0 || r.reaped { // then the number may be someone else's
+		return nil
+	}
+	if err := syscall.Kill(-r.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("killing the process group %d: %w", r.pid, err)
+	}
+	return nil
+}
+
+// letGo ends the pipes, for which Wait waits, although a process that left the
+// group holds their other ends.
+func (r *processRunner) letGo() {
+	r.stdout.Close()
+	r.stderr.Close()
+}
+
+// process returns the process ID, 0 if it was not started.
+func (r *processRunner) process() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pid
+}
+
+// ID implements runner.AttachedRunner.
+func (r *processRunner) ID() string {
+	if pid := r.process(); pid != 0 {
+		return strconv.Itoa(pid)
+	}
+	return ""
+}
+
+// Stdout implements runner.Runner.
+func (r *processRunner) Stdout() io.ReadCloser { return r.stdout }
+
+// Stderr implements runner.Runner.
+func (r *processRunner) Stderr() io.ReadCloser { return r.stderr }
+
+// Name implements runner.Runner.
+func (r *processRunner) Name() string { return filepath.Base(r.cmd.Path) }
+
+// Diagnose implements runner.Runner.
+func (r *processRunner) Diagnose(context.Context) string {
+	return r.cmd.Path + " is no plugin of this version of cmkd, or ended before it could say so"
+}
+
+// PluginToHost implements runner.AddrTranslator.
+func (r *processRunner) PluginToHost(network, address string) (string, string, error) {
+	return network, address, nil
+}
+
+// HostToPlugin implements runner.AddrTranslator.
+func (r *processRunner) HostToPlugin(network, address string) (string, string, error) {
+	return network, address, nil
+}

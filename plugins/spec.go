@@ -1,0 +1,125 @@
+package plugins
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Spec says how to run one plugin on one token.
+type Spec struct {
+	// Name stands in the log, in errors and in [Status], such as
+	// "main/symmetric".
+	Name string
+	// Path is the absolute path of the plugin's executable.
+	Path string
+	// SHA256 is the checksum that the executable must have, 32 bytes. nil: any.
+	SHA256 []byte
+	// Env is the environment of the process, beside a plain PATH: nothing of
+	// the daemon's own environment reaches it.
+	Env map[string]string
+	// Config is what the plugin opens.
+	Config Config
+	// Dir is where the process's sockets are made, a directory that only the
+	// daemon may enter. It is created if it is missing; its path has at most
+	// 69 bytes, so that a socket's has at most 107 (unix(7)).
+	Dir string
+	// Logger takes the plugin's log. nil: slog.Default().
+	Logger *slog.Logger
+
+	// StartTimeout bounds starting the process and opening the token.
+	// 0: 30 s.
+	StartTimeout time.Duration
+	// HeartbeatInterval is how often a process is asked for its health, and
+	// HeartbeatTimeout how long it may take to answer before it is replaced.
+	// 0: 500 ms and 2.5 s.
+	HeartbeatInterval time.Duration
+	HeartbeatTimeout  time.Duration
+	// DrainTimeout is how long calls may go on in a process that is replaced
+	// by Reload. 0: 10 s.
+	DrainTimeout time.Duration
+	// WaitTimeout is how long a call waits for a process to come back, if its
+	// context does not end earlier. 0: 10 s.
+	WaitTimeout time.Duration
+}
+
+// maxDir leaves room for go-plugin's directory and socket, whose names have up
+// to 38 bytes with their random parts.
+const maxDir = 69
+
+// check fills in the defaults and refuses what can never work.
+func (s *Spec) check() error {
+	if s.Logger == nil {
+		s.Logger = slog.Default()
+	}
+	s.Logger = s.Logger.With("plugin", s.Name)
+	s.Config = s.Config.withDefaults()
+	for d, v := range map[*time.Duration]time.Duration{
+		&s.StartTimeout:      30 * time.Second,
+		&s.HeartbeatInterval: 500 * time.Millisecond,
+		&s.HeartbeatTimeout:  2500 * time.Millisecond,
+		&s.DrainTimeout:      10 * time.Second,
+		&s.WaitTimeout:       10 * time.Second,
+	} {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	switch {
+	case s.Name == "":
+		return errors.New("a plugin without a name")
+	case !filepath.IsAbs(s.Path):
+		return fmt.Errorf("plugin %s: the path %q of the executable is not absolute", s.Name, s.Path)
+	case s.SHA256 != nil && len(s.SHA256) != sha256.Size:
+		return fmt.Errorf("plugin %s: a SHA-256 checksum has %d bytes, not %d", s.Name, sha256.Size, len(s.SHA256))
+	}
+	if err := checkDir(s.Dir); err != nil {
+		return fmt.Errorf("plugin %s: directory for sockets: %w", s.Name, err)
+	}
+	return nil
+}
+
+// checkDir makes sure that dir is the caller's and nobody else's.
+func checkDir(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("%q is not absolute", dir)
+	}
+	if len(dir) > maxDir {
+		return fmt.Errorf("%s has %d bytes, at most %d leave room for a socket's name", dir, len(dir), maxDir)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	owner := -1
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		owner = int(st.Uid)
+	}
+	switch {
+	case !fi.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	case owner != os.Geteuid():
+		return fmt.Errorf("%s belongs to uid %d, not to uid %d", dir, owner, os.Geteuid())
+	case fi.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%s has mode %#o: others may enter it; it must be 0700", dir, fi.Mode().Perm())
+	}
+	return nil
+}
+
+// environ is Env as exec wants it.
+func (s *Spec) environ() []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	for k, v := range s.Env {
+		env = append(env, k+"="+v)
+	}
+	return env
+}

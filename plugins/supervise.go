@@ -1,0 +1,176 @@
+package plugins
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"cmkd/backends"
+)
+
+const (
+	// A process that does not start is tried again after firstBackoff, then
+	// after twice the time, up to maxBackoff: a token that comes back is in
+	// use again within that and its opening time.
+	firstBackoff = 50 * time.Millisecond
+	maxBackoff   = 2 * time.Second
+	// After failedStarts in a row calls are not kept waiting any more.
+	failedStarts = 3
+
+	// A process that did start and was lost is replaced at once. If that
+	// happens more than briskRestarts times in a row, each within shortLife,
+	// every further one waits for restartPause.
+	briskRestarts = 5
+	shortLife     = 10 * time.Second
+	restartPause  = 250 * time.Millisecond
+)
+
+// supervisor owns the processes of a Host. All its methods run in the one
+// goroutine of run.
+type supervisor struct {
+	host *Host
+	spec *Spec
+	log  hclog.Logger
+
+	current  *process
+	failures int // starts in a row that failed
+	brisk    int // processes in a row that had a short life
+	restarts int
+	last     error
+	retry    <-chan time.Time // when to start the next process; nil: not at all
+
+	leaving sync.WaitGroup  // processes that are being drained
+	drain   context.Context // ends when close gives up waiting for them
+	cut     context.CancelFunc
+}
+
+func (s *supervisor) run() {
+	defer close(s.host.ended)
+	s.drain, s.cut = context.WithCancel(context.Background())
+	defer s.cut()
+	s.launch()
+	for {
+		var broken <-chan struct{}
+		if s.current != nil {
+			broken = s.current.broken
+		}
+		select {
+		case <-broken:
+			s.replace()
+		case <-s.retry:
+			s.launch()
+		case r := <-s.host.reloads:
+			r.done <- s.reload(r.spec)
+		case ctx := <-s.host.closing:
+			s.close(ctx)
+			return
+		}
+	}
+}
+
+// publish stores the next state and wakes who waits for it.
+func (s *supervisor) publish(phase Phase, err error) {
+	old := s.host.state.Load()
+	s.host.state.Store(&state{
+		phase: phase, spec: s.spec, process: s.current, err: err, last: s.last,
+		restarts: s.restarts, since: time.Now(), changed: make(chan struct{}),
+	})
+	close(old.changed)
+}
+
+// launch starts a process where there is none.
+func (s *supervisor) launch() {
+	s.retry = nil
+	p, err := launch(s.host.ctx, s.host.spawner, s.spec, s.log)
+	if err != nil {
+		s.failed(err)
+		return
+	}
+	s.serve(p)
+}
+
+// serve makes p the process that calls go to.
+func (s *supervisor) serve(p *process) {
+	s.current, s.failures, s.retry = p, 0, nil
+	s.publish(Ready, nil)
+	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond))
+}
+
+// failed schedules the next start, except after a refused PIN: tokens lock.
+func (s *supervisor) failed(err error) {
+	if s.host.ctx.Err() != nil {
+		return // closing
+	}
+	s.last = err
+	if backends.CodeOf(err) == backends.LoginFailed {
+		s.retry = nil
+		s.publish(LoginFailed, err)
+		s.spec.Logger.Error("the token refused the PIN; it is not tried again before the configuration is reloaded", "error", err)
+		return
+	}
+	backoff := min(maxBackoff, firstBackoff<<min(s.failures, 16))
+	s.failures++
+	s.retry = time.After(backoff)
+	if s.failures < failedStarts {
+		s.publish(Starting, nil)
+	} else {
+		s.publish(Failed, backends.Errorf(backends.Lost, "plugin %s is not available: %v", s.spec.Name, err))
+	}
+	s.spec.Logger.Warn("plugin did not start", "error", err, "attempt", s.failures, "next", backoff)
+}
+
+// replace ends a lost process and schedules the next one.
+func (s *supervisor) replace() {
+	p := s.current
+	s.spec.Logger.Warn("plugin lost", "pid", p.runner.process(), "reason", p.reason)
+	s.current, s.last = nil, p.reason
+	s.restarts++
+	if s.brisk++; time.Since(p.started) >= shortLife {
+		s.brisk = 1
+	}
+	s.publish(Starting, nil)
+	p.kill()
+	pause := time.Duration(0)
+	if s.brisk > briskRestarts {
+		pause = restartPause
+	}
+	s.retry = time.After(pause)
+}
+
+// reload is [Host.Reload].
+func (s *supervisor) reload(spec *Spec) error {
+	p, err := launch(s.host.ctx, s.host.spawner, spec, newHostLog(spec.Logger))
+	if err != nil && s.current != nil {
+		return err
+	}
+	s.spec, s.log, s.failures = spec, newHostLog(spec.Logger), 0
+	if err != nil {
+		s.failed(err)
+		return err
+	}
+	old := s.current
+	s.serve(p)
+	if old != nil {
+		s.leaving.Go(func() {
+			ctx, cancel := context.WithTimeout(s.drain, old.spec.DrainTimeout)
+			defer cancel()
+			old.stop(ctx)
+		})
+	}
+	return nil
+}
+
+// close ends everything; see [Host.Close].
+func (s *supervisor) close(ctx context.Context) {
+	defer context.AfterFunc(ctx, s.cut)()
+	old := s.current
+	s.current = nil
+	s.publish(Closed, errClosed)
+	if old != nil {
+		old.stop(ctx)
+	}
+	s.leaving.Wait()
+	s.host.spawner.close()
+}
