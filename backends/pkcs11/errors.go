@@ -113,3 +113,8 @@ func expired(ctx context.Context) error {
 func invalidCiphertext() error {
 	return &backends.Error{Code: backends.InvalidCiphertext, Message: "the ciphertext is not valid"}
 }
+
+// unsupported says which mechanism the token lacks.
+func unsupported(mechanism string) error {
+	return &backends.Error{Code: backends.Unsupported, Message: mechanism}
+}

@@ -10,13 +10,7 @@ import (
 
 // HMAC is the backend of HMAC keys. It implements [backends.Backend] and
 // [backends.MACer].
-type HMAC struct {
-	*Token
-	purposes map[backends.KeySpec]*purpose
-}
-
-// hmacSpecs are the specs in the order in which Info names them.
-var hmacSpecs = []backends.KeySpec{backends.HMAC224, backends.HMAC256, backends.HMAC384, backends.HMAC512}
+type HMAC struct{ *secrets }
 
 // macAlgorithms are AWS's names; each key spec has one.
 var macAlgorithms = map[backends.Algorithm]backends.KeySpec{
@@ -28,50 +22,13 @@ var macAlgorithms = map[backends.Algorithm]backends.KeySpec{
 
 // NewHMAC returns the backend of HMAC keys in t. Closing it closes t.
 func NewHMAC(t *Token) *HMAC {
-	b := &HMAC{Token: t, purposes: make(map[backends.KeySpec]*purpose)}
-	for _, spec := range hmacSpecs {
-		if u, err := t.profile.secretPurpose(spec, backends.GenerateVerifyMAC); err == nil {
-			b.purposes[spec] = &u
-		}
-	}
-	return b
-}
-
-func (b *HMAC) purpose(key *backends.Key) (*purpose, error) {
-	if u := b.purposes[key.Spec]; u != nil && key.Usage == backends.GenerateVerifyMAC {
-		return u, nil
-	}
-	return nil, backends.Errorf(backends.InvalidRequest, "an HMAC backend has no key of spec %s and usage %s", key.Spec, key.Usage)
-}
-
-// Info implements [backends.Backend].
-func (b *HMAC) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
-	var specs []backends.SpecInfo
-	for _, spec := range hmacSpecs {
-		specs = append(specs, backends.SpecInfo{Spec: spec, Usages: []backends.Usage{backends.GenerateVerifyMAC}})
-	}
-	return b.infoAnswer(specs), nil
-}
-
-// CreateKey implements [backends.Backend].
-func (b *HMAC) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
-	u, err := b.purpose(&in.Key)
-	if err != nil {
-		return nil, err
-	}
-	return b.createSecret(ctx, in, u)
-}
-
-// CheckKey implements [backends.Backend].
-func (b *HMAC) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
-	u, err := b.purpose(&in.Key)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.checkSecret(ctx, &in.Key, u); err != nil {
-		return nil, err
-	}
-	return &backends.CheckKeyAnswer{}, nil
+	return &HMAC{newSecrets(
+		t,
+		kind{backends.HMAC224, backends.GenerateVerifyMAC},
+		kind{backends.HMAC256, backends.GenerateVerifyMAC},
+		kind{backends.HMAC384, backends.GenerateVerifyMAC},
+		kind{backends.HMAC512, backends.GenerateVerifyMAC},
+	)}
 }
 
 // GenerateMAC implements [backends.MACer].
@@ -101,7 +58,7 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 	if macAlgorithms[algorithm] != key.Spec {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not compute %s", key.Spec, algorithm)
 	}
-	mac := make([]byte, hmacs[key.Spec].length) // the key is as long as the hash
+	mac := make([]byte, hmacs[key.Spec].hash.Size())
 	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
 		r := s.Sign(s.handle, h, cryptoki.Mechanism{Type: hmacs[key.Spec].mechanism}, message, mac)
 		if err := s.check("C_Sign", r.RV); err != nil {

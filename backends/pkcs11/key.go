@@ -2,26 +2,106 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 )
 
-// createSecret generates a secret key as a token object, unless it is there.
-// Keys belong to one process, so the index knows whether it is.
-func (t *Token) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
-	if existed, err := t.exists(ctx, &in.Key, u); err != nil || existed {
-		return &backends.CreateKeyAnswer{Existed: true}, err
+// kind names keys that have one purpose.
+type kind struct {
+	spec  backends.KeySpec
+	usage backends.Usage
+}
+
+// secrets are the kinds of secret key of a backend. It implements the part of
+// [backends.Backend] that all of them have.
+type secrets struct {
+	*Token
+	kinds []kind
+	// purposes has a purpose, or why there is none, for each kind.
+	purposes map[kind]*purpose
+	refused  map[kind]error
+}
+
+func newSecrets(t *Token, kinds ...kind) *secrets {
+	b := &secrets{Token: t, kinds: kinds, purposes: make(map[kind]*purpose), refused: make(map[kind]error)}
+	for _, k := range kinds {
+		if u, err := t.profile.secretPurpose(k.spec, k.usage); err != nil {
+			b.refused[k] = err
+		} else {
+			b.purposes[k] = &u
+		}
 	}
-	return &backends.CreateKeyAnswer{}, t.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
+	return b
+}
+
+// purpose returns what a key is in the token.
+func (b *secrets) purpose(key *backends.Key) (*purpose, error) {
+	k := kind{key.Spec, key.Usage}
+	if u := b.purposes[k]; u != nil {
+		return u, nil
+	}
+	if err := b.refused[k]; err != nil {
+		return nil, err
+	}
+	return nil, backends.Errorf(backends.InvalidRequest, "this backend has no key of spec %s and usage %s", key.Spec, key.Usage)
+}
+
+// Info implements [backends.Backend].
+func (b *secrets) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	var specs []backends.SpecInfo
+	for _, k := range b.kinds {
+		info := backends.SpecInfo{Spec: k.spec, Usages: []backends.Usage{k.usage}}
+		if e, ok := errors.AsType[*backends.Error](b.refused[k]); ok {
+			info.Unsupported = e.Message
+		}
+		specs = append(specs, info)
+	}
+	return b.infoAnswer(specs), nil
+}
+
+// CreateKey implements [backends.Backend].
+func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	existed, err := b.exists(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	if existed {
+		return &backends.CreateKeyAnswer{Existed: true}, nil
+	}
+	err = b.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
 		m := cryptoki.Mechanism{Type: generators[u.keyType]}
-		h, rv := s.GenerateKey(s.handle, m, t.profile.cmk(*u, true, in.Key.ID[:], []byte(in.Label)))
+		h, rv := s.GenerateKey(s.handle, m, b.profile.cmk(*u, true, in.Key.ID[:], []byte(in.Label)))
 		return h, s.check("C_GenerateKey", rv)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &backends.CreateKeyAnswer{}, nil
+}
+
+// CheckKey implements [backends.Backend]. It reads the attributes now.
+func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+		return b.profile.readBack(s, h, *u, in.Key.Imported)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &backends.CheckKeyAnswer{}, nil
 }
 
 // exists reports whether a key is in the token, with the attributes of its
-// purpose.
+// purpose. Keys belong to one process, so the index knows.
 func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool, error) {
 	if t.index.get(ref{key.ID, u.class}) == nil {
 		return false, nil
@@ -53,13 +133,6 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 		o.safe.Store(&vetting{u, key.Imported})
 		t.index.put(ref{key.ID, u.class}, o)
 		return nil
-	})
-}
-
-// checkSecret reads a secret key's attributes back now.
-func (t *Token) checkSecret(ctx context.Context, key *backends.Key, u *purpose) error {
-	return t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-		return t.profile.readBack(s, h, *u, key.Imported)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,7 +38,9 @@ type profile struct {
 	oaep map[backends.Algorithm]bool
 	// readable: a session key that is not sensitive can be generated and read.
 	readable bool
-	facts    map[string]string
+	// hmac are the HMAC specs whose mechanism gives the right answer.
+	hmac  map[backends.KeySpec]bool
+	facts map[string]string
 }
 
 // ckmCloudHSMKeyWrapZeroPad is AWS CloudHSM's RFC 5649
@@ -61,6 +64,7 @@ func (t *Token) probe(ctx context.Context) (*profile, error) {
 	p := &profile{
 		omitted: map[attributeOf]bool{},
 		oaep:    map[backends.Algorithm]bool{},
+		hmac:    map[backends.KeySpec]bool{},
 		facts:   map[string]string{},
 	}
 	err := t.withSession(ctx, func(s *session) error {
@@ -69,7 +73,7 @@ func (t *Token) probe(ctx context.Context) (*profile, error) {
 		b := &prober{profile: p, s: s}
 		defer b.destroy()
 		for _, probe := range []func() error{
-			b.templates, b.negatives, b.encryption, b.keyWrapping, b.derivation, b.reading, b.recipients,
+			b.templates, b.negatives, b.encryption, b.keyWrapping, b.derivation, b.reading, b.recipients, b.macs,
 		} {
 			if err := expired(ctx); err != nil {
 				return err
@@ -400,6 +404,30 @@ func (b *prober) reading() error {
 	}
 	b.fact("readable-session-keys", yes(b.readable))
 	return fatal("C_GenerateKey", rv)
+}
+
+// macs compares the HMACs with Go's.
+func (b *prober) macs() error {
+	key, value, rv := b.known(p11.CKK_GENERIC_SECRET, p11.CKA_SIGN, p11.CKA_VERIFY)
+	if rv != p11.CKR_OK {
+		b.fact("hmac", "not probed: no key of known value: "+rvName(rv))
+		return fatal("C_CreateObject", rv)
+	}
+	message := []byte("a known message")
+	for spec, h := range hmacs {
+		mac := hmac.New(h.hash.New, value)
+		mac.Write(message)
+		out := make([]byte, h.hash.Size())
+		r := b.s.Sign(b.s.handle, key, cryptoki.Mechanism{Type: h.mechanism}, message, out)
+		if err := fatal("C_Sign", r.RV); err != nil {
+			return err
+		}
+		b.hmac[spec] = r.RV == p11.CKR_OK && hmac.Equal(out[:r.N], mac.Sum(nil))
+		if !b.hmac[spec] {
+			b.fact(h.name, "no: "+rvName(r.RV))
+		}
+	}
+	return nil
 }
 
 // Facts returns what probing found.

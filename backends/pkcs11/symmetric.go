@@ -12,10 +12,7 @@ import (
 // Symmetric is the backend of SYMMETRIC_DEFAULT keys (AES-256-GCM) and of the
 // data keys under them. It implements [backends.Backend], [backends.Cipher],
 // [backends.ReEncrypter], [backends.DataKeyMaker] and [backends.Randomizer].
-type Symmetric struct {
-	*Token
-	cipher, wrapping *purpose // nil: the token cannot
-}
+type Symmetric struct{ *secrets }
 
 // symmetricDefault is the only algorithm of symmetric keys.
 const symmetricDefault backends.Algorithm = "SYMMETRIC_DEFAULT"
@@ -25,67 +22,11 @@ const tagLength = 16
 
 // NewSymmetric returns the backend of symmetric keys in t. Closing it closes t.
 func NewSymmetric(t *Token) *Symmetric {
-	b := &Symmetric{Token: t}
-	if u, err := t.profile.secretPurpose(backends.SymmetricDefault, backends.EncryptDecrypt); err == nil && t.profile.gcm {
-		b.cipher = &u
-	}
-	if u, err := t.profile.secretPurpose(backends.AES256, backends.WrapDataKeys); err == nil {
-		b.wrapping = &u
-	}
-	return b
-}
-
-// purpose returns what a key is in the token.
-func (b *Symmetric) purpose(key *backends.Key) (*purpose, error) {
-	switch {
-	case key.Usage == backends.EncryptDecrypt && key.Spec == backends.SymmetricDefault:
-		if b.cipher == nil {
-			return nil, unsupported("CKM_AES_GCM")
-		}
-		return b.cipher, nil
-	case key.Usage == backends.WrapDataKeys && (key.Spec == backends.AES256 || key.Spec == backends.SymmetricDefault):
-		if b.wrapping == nil {
-			return nil, unsupported("CKM_AES_KEY_WRAP_KWP")
-		}
-		return b.wrapping, nil
-	}
-	return nil, backends.Errorf(backends.InvalidRequest, "a symmetric backend has no key of spec %s and usage %s", key.Spec, key.Usage)
-}
-
-// Info implements [backends.Backend].
-func (b *Symmetric) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
-	spec := func(s backends.KeySpec, u backends.Usage) backends.SpecInfo {
-		info := backends.SpecInfo{Spec: s, Usages: []backends.Usage{u}}
-		if _, err := b.purpose(&backends.Key{Spec: s, Usage: u}); err != nil {
-			info.Unsupported = err.(*backends.Error).Message
-		}
-		return info
-	}
-	return b.infoAnswer([]backends.SpecInfo{
-		spec(backends.SymmetricDefault, backends.EncryptDecrypt),
-		spec(backends.AES256, backends.WrapDataKeys),
-	}), nil
-}
-
-// CreateKey implements [backends.Backend].
-func (b *Symmetric) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
-	u, err := b.purpose(&in.Key)
-	if err != nil {
-		return nil, err
-	}
-	return b.createSecret(ctx, in, u)
-}
-
-// CheckKey implements [backends.Backend].
-func (b *Symmetric) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
-	u, err := b.purpose(&in.Key)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.checkSecret(ctx, &in.Key, u); err != nil {
-		return nil, err
-	}
-	return &backends.CheckKeyAnswer{}, nil
+	return &Symmetric{newSecrets(
+		t,
+		kind{backends.SymmetricDefault, backends.EncryptDecrypt},
+		kind{backends.AES256, backends.WrapDataKeys},
+	)}
 }
 
 // Encrypt implements [backends.Cipher].

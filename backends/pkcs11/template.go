@@ -1,6 +1,10 @@
 package pkcs11
 
 import (
+	"crypto"
+	_ "crypto/sha1" // for crypto.Hash.New
+	_ "crypto/sha256"
+	_ "crypto/sha512"
 	"slices"
 
 	p11 "github.com/miekg/pkcs11"
@@ -39,23 +43,31 @@ var usageAttributes = map[uint][]uint{
 
 // hmacs are the HMAC specs: the key is as long as the hash (the only lengths
 // that AWS KMS generates).
-var hmacs = map[backends.KeySpec]struct{ length, mechanism uint }{
-	backends.HMAC224: {28, p11.CKM_SHA224_HMAC},
-	backends.HMAC256: {32, p11.CKM_SHA256_HMAC},
-	backends.HMAC384: {48, p11.CKM_SHA384_HMAC},
-	backends.HMAC512: {64, p11.CKM_SHA512_HMAC},
+var hmacs = map[backends.KeySpec]struct {
+	hash      crypto.Hash
+	mechanism uint
+	name      string
+}{
+	backends.HMAC224: {crypto.SHA224, p11.CKM_SHA224_HMAC, "CKM_SHA224_HMAC"},
+	backends.HMAC256: {crypto.SHA256, p11.CKM_SHA256_HMAC, "CKM_SHA256_HMAC"},
+	backends.HMAC384: {crypto.SHA384, p11.CKM_SHA384_HMAC, "CKM_SHA384_HMAC"},
+	backends.HMAC512: {crypto.SHA512, p11.CKM_SHA512_HMAC, "CKM_SHA512_HMAC"},
 }
 
 // secretPurpose returns the purpose of a symmetric or HMAC key.
 func (p *profile) secretPurpose(spec backends.KeySpec, usage backends.Usage) (purpose, error) {
+	mac, isMAC := hmacs[spec]
 	switch {
 	case usage == backends.EncryptDecrypt && spec == backends.SymmetricDefault:
+		if !p.gcm {
+			return purpose{}, unsupported("CKM_AES_GCM")
+		}
 		return purpose{
 			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
 			uses:       []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT},
 			mechanisms: []uint{p11.CKM_AES_GCM},
 		}, nil
-	case usage == backends.WrapDataKeys && (spec == backends.AES256 || spec == backends.SymmetricDefault):
+	case usage == backends.WrapDataKeys && spec == backends.AES256:
 		if p.keyWrap == 0 {
 			return purpose{}, unsupported("CKM_AES_KEY_WRAP_KWP")
 		}
@@ -64,18 +76,17 @@ func (p *profile) secretPurpose(spec backends.KeySpec, usage backends.Usage) (pu
 			uses:       []uint{p11.CKA_WRAP, p11.CKA_UNWRAP},
 			mechanisms: []uint{p.keyWrap},
 		}, nil
-	case usage == backends.GenerateVerifyMAC && hmacs[spec].length != 0:
+	case usage == backends.GenerateVerifyMAC && isMAC:
+		if !p.hmac[spec] {
+			return purpose{}, unsupported(mac.name)
+		}
 		return purpose{
-			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_GENERIC_SECRET, length: hmacs[spec].length,
+			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_GENERIC_SECRET, length: uint(mac.hash.Size()),
 			uses:       []uint{p11.CKA_SIGN, p11.CKA_VERIFY},
-			mechanisms: []uint{hmacs[spec].mechanism},
+			mechanisms: []uint{mac.mechanism},
 		}, nil
 	}
 	return purpose{}, backends.Errorf(backends.InvalidRequest, "no secret key of spec %s has usage %s", spec, usage)
-}
-
-func unsupported(mechanism string) error {
-	return &backends.Error{Code: backends.Unsupported, Message: mechanism}
 }
 
 // attributeOf names an attribute of one type of key.
