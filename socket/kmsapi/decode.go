@@ -116,7 +116,7 @@ func (d *decoder) mismatch(kind jsontext.Kind, want string) {
 	if d.err != nil {
 		return
 	}
-	text := ""
+	var text string
 	switch kind {
 	case '[':
 		text = "Start of list found where not expected"
@@ -277,7 +277,7 @@ func (d *decoder) blob(name string, shape *blobShape, dst *[]byte) (present bool
 	text := d.text()
 	blob := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := strictBase64.Decode(blob, text)
-	if d.err == nil && (err != nil || bytes.ContainsAny(text, "\r\n")) {
+	if d.err == nil && (err != nil || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0) {
 		// The value may be plaintext: it is not shown.
 		d.err = &Error{Code: CodeSerializationException, Message: "Value at '" + d.at(name) + "' can not be converted to a Blob"}
 		return false
@@ -296,7 +296,11 @@ func (d *decoder) bool(dst *bool) (present bool) {
 	}
 	switch kind := d.json.PeekKind(); kind {
 	case 't', 'f':
-		*dst = d.token().Bool()
+		t := d.token() // which may turn out to be no more than the start of a literal
+		if d.err != nil {
+			return false
+		}
+		*dst = t.Bool()
 		return true
 	case 'n':
 		d.token()
@@ -312,7 +316,11 @@ func (d *decoder) int32(name string, shape *intShape, dst *int32) (present bool)
 	if !d.value('0', "an Integer") {
 		return false
 	}
-	n, _ := d.token().Int() // errors mean only "cut off" and "saturated"
+	t := d.token()
+	if d.err != nil {
+		return false
+	}
+	n, _ := t.Int() // errors mean only "cut off" and "saturated"
 	*dst = int32(min(max(n, math.MinInt32), math.MaxInt32))
 	d.checkInt(name, shape, n)
 	return true
@@ -330,7 +338,11 @@ func (d *decoder) time(dst *time.Time) (present bool) {
 	if !d.value('0', want) {
 		return false
 	}
-	seconds, err := d.token().Float()
+	t := d.token()
+	if d.err != nil {
+		return false
+	}
+	seconds, err := t.Float()
 	if err != nil || seconds <= minEpochSeconds || seconds > maxEpochSeconds {
 		d.mismatch('0', want)
 		return false

@@ -407,6 +407,7 @@ type KeyEncryptionMechanism string
 
 const (
 	KeyEncryptionMechanismRSAESOAEPSHA256 KeyEncryptionMechanism = "RSAES_OAEP_SHA_256"
+	KeyEncryptionMechanismRSAESOAEPSHA1   KeyEncryptionMechanism = "RSAES_OAEP_SHA_1"
 )
 
 // Values lists all values of the type.
@@ -416,6 +417,7 @@ func (KeyEncryptionMechanism) Values() []KeyEncryptionMechanism {
 
 var keyEncryptionMechanismValues = []KeyEncryptionMechanism{
 	KeyEncryptionMechanismRSAESOAEPSHA256,
+	KeyEncryptionMechanismRSAESOAEPSHA1,
 }
 
 // KeyLastUsageTrackingOperation is an enum of the API.

@@ -111,6 +111,7 @@ var Operations = []Operation{
 			CodeDisabledException,
 			CodeKeyUnavailableException,
 			CodeDependencyTimeoutException,
+			CodeInvalidCiphertextException,
 			CodeInvalidGrantTokenException,
 			CodeInvalidKeyUsageException,
 			CodeKMSInternalException,

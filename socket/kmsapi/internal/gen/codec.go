@@ -192,14 +192,14 @@ func (w *writer) size(s shape) string {
 	fixed, terms := len("{}"), []string{}
 	for _, member := range s.Members.names {
 		fixed += len(`,"":""`) + len(member)
-		switch of := w.Shapes.by[s.Members.by[member].Shape]; {
-		case of.Type == "blob":
+		switch w.Shapes.by[s.Members.by[member].Shape].Type {
+		case "blob":
 			terms = append(terms, "base64.StdEncoding.EncodedLen(len(out."+member+"))")
-		case of.Type == "string":
+		case "string":
 			terms = append(terms, "len(out."+member+")")
-		case of.Type == "timestamp":
+		case "timestamp":
 			fixed += len("1700000000.123")
-		case of.Type == "boolean", of.Type == "integer":
+		case "boolean", "integer":
 			fixed += len("false")
 		}
 	}

@@ -33,6 +33,7 @@ var files = []struct {
 	{"zz_shapes.go", (*writer).shapes},
 	{"zz_decode.go", (*writer).decoders},
 	{"zz_encode.go", (*writer).encoders},
+	{"zz_parameters.go", (*writer).parameters},
 	{"zz_errors.go", (*writer).errors},
 	{"zz_operations.go", (*writer).operations},
 }
