@@ -1,0 +1,68 @@
+#!/bin/sh
+# Installs the Debian packages that tests and `make demo` need, those that are
+# missing only. It asks nothing, works as root or through sudo, and says
+# nothing when there is nothing to do.
+set -eu
+
+missing=
+
+# need COMMAND PACKAGE: the package gives the command.
+need() {
+	command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+
+# need_module: SoftHSM2's library may be elsewhere than its tools.
+need_module() {
+	[ -n "${SOFTHSM2_MODULE:-}" ] && return
+	for f in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so \
+		/usr/lib64/pkcs11/libsofthsm2.so /usr/local/lib/softhsm/libsofthsm2.so; do
+		[ -e "$f" ] && return
+	done
+	missing="$missing softhsm2"
+}
+
+# need_remoting: the client half of p11-kit remoting is a module, not a command.
+need_remoting() {
+	for f in /usr/lib/*/pkcs11/p11-kit-client.so /usr/lib/pkcs11/p11-kit-client.so \
+		/usr/lib64/pkcs11/p11-kit-client.so; do
+		[ -e "$f" ] && return
+	done
+	missing="$missing p11-kit-modules"
+}
+
+need gcc 'gcc libc6-dev'
+need softhsm2-util softhsm2
+need_module
+need pkcs11-tool opensc
+need p11-kit p11-kit
+need_remoting
+need openssl openssl
+need curl curl
+need jq jq
+need aws awscli
+
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "deps: these Debian packages are missing and there is no apt-get:$missing" >&2
+	exit 1
+fi
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+	if ! command -v sudo >/dev/null 2>&1; then
+		echo "deps: run this as root, or install as root:$missing" >&2
+		exit 1
+	fi
+	as_root='sudo -n'
+fi
+
+echo "deps: installing$missing" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086 # both are lists of words
+if ! { $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null; then
+	cat "$log" >&2
+	echo "deps: installing failed" >&2
+	exit 1
+fi
