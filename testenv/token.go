@@ -198,6 +198,7 @@ func (tok *Token) Objects(t testing.TB) (*p11.Ctx, p11.SessionHandle) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = ctx.CloseSession(s) }) // the module may be finalised by then
 		return ctx, s
 	}
 	t.Fatalf("no slot has the token with serial number %s", tok.Serial)
