@@ -46,7 +46,7 @@ func probeRSA() *rsa.PrivateKey {
 // what it wrapped.
 func (b *prober) recipients() error {
 	private := probeRSA()
-	key, value, rv := b.known(p11.CKK_GENERIC_SECRET)
+	key, value, rv := b.known(p11.CKK_GENERIC_SECRET, 32)
 	if rv != p11.CKR_OK {
 		b.fact("oaep", "not probed: no key of known value: "+rvName(rv))
 		return fatal("C_CreateObject", rv)

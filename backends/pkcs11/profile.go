@@ -247,27 +247,28 @@ func (b *prober) tryWrap(mechanism uint, wrapping, key cryptoki.Object) uint {
 	return b.s.WrapKey(b.s.handle, m, wrapping, key, out[:]).RV
 }
 
-// probeKey is the value of the keys made for known answers. It protects
-// nothing.
-var probeKey = []byte("known answers: probe of a token.")
+// probeKey is the value of the keys made for known answers, as much of it as
+// is needed. It protects nothing.
+var probeKey = []byte("known answers: the keys of these bytes protect nothing whatsoever")
 
-// known makes a session key whose value is probeKey. Where a token does not
-// import keys in the clear, it reads back one that it generated.
-func (b *prober) known(keyType uint, uses ...uint) (cryptoki.Object, []byte, uint) {
+// known makes a session key of length bytes whose value is probeKey's. Where a
+// token does not import keys in the clear, it reads back one that it generated.
+func (b *prober) known(keyType uint, length int, uses ...uint) (cryptoki.Object, []byte, uint) {
+	value := probeKey[:length]
 	t := b.sessionKey(keyType, 0, false, uses...)
-	if o, rv := b.keep(b.s.CreateObject(b.s.handle, t.Bytes(p11.CKA_VALUE, probeKey))); rv == p11.CKR_OK {
-		return o, probeKey, rv
+	if o, rv := b.keep(b.s.CreateObject(b.s.handle, t.Bytes(p11.CKA_VALUE, value))); rv == p11.CKR_OK {
+		return o, value, rv
 	}
-	t = b.sessionKey(keyType, uint(len(probeKey)), false, uses...)
+	t = b.sessionKey(keyType, uint(length), false, uses...)
 	o, rv := b.generate(generators[keyType], t)
 	if rv != p11.CKR_OK {
 		return 0, nil, rv
 	}
 	var q cryptoki.Query
-	q.Ask(p11.CKA_VALUE, len(probeKey))
+	q.Ask(p11.CKA_VALUE, length)
 	rv = b.s.GetAttributes(b.s.handle, o, &q)
 	v, ok := q.Value(p11.CKA_VALUE)
-	if rv == p11.CKR_OK && (!ok || len(v) != len(probeKey)) {
+	if rv == p11.CKR_OK && (!ok || len(v) != length) {
 		rv = p11.CKR_ATTRIBUTE_SENSITIVE
 	}
 	return o, v, rv
@@ -280,7 +281,7 @@ var generators = map[uint]uint{
 
 // encryption compares AES-256-GCM with Go's.
 func (b *prober) encryption() error {
-	key, value, rv := b.known(p11.CKK_AES, p11.CKA_ENCRYPT, p11.CKA_DECRYPT)
+	key, value, rv := b.known(p11.CKK_AES, 32, p11.CKA_ENCRYPT, p11.CKA_DECRYPT)
 	if rv != p11.CKR_OK {
 		b.fact("aes-gcm", "not probed: no key of known value: "+rvName(rv))
 		return fatal("C_CreateObject", rv)
@@ -324,7 +325,7 @@ func (b *prober) encryption() error {
 
 // keyWrapping finds RFC 5649.
 func (b *prober) keyWrapping() error {
-	kek, value, rv := b.known(p11.CKK_AES, p11.CKA_WRAP, p11.CKA_UNWRAP)
+	kek, value, rv := b.known(p11.CKK_AES, 32, p11.CKA_WRAP, p11.CKA_UNWRAP)
 	if rv != p11.CKR_OK {
 		b.fact("aes-key-wrap-pad", "not probed: no key of known value: "+rvName(rv))
 		return fatal("C_CreateObject", rv)
@@ -333,7 +334,7 @@ func (b *prober) keyWrapping() error {
 	if err != nil {
 		return err
 	}
-	data, dataValue, rv := b.known(p11.CKK_GENERIC_SECRET)
+	data, dataValue, rv := b.known(p11.CKK_GENERIC_SECRET, 32)
 	if rv != p11.CKR_OK {
 		b.fact("aes-key-wrap-pad", "not probed: no data key of known value: "+rvName(rv))
 		return nil
@@ -408,7 +409,8 @@ func (b *prober) reading() error {
 
 // macs compares the HMACs with Go's.
 func (b *prober) macs() error {
-	key, value, rv := b.known(p11.CKK_GENERIC_SECRET, p11.CKA_SIGN, p11.CKA_VERIFY)
+	// As long as the longest hash: tokens may refuse shorter keys.
+	key, value, rv := b.known(p11.CKK_GENERIC_SECRET, 64, p11.CKA_SIGN, p11.CKA_VERIFY)
 	if rv != p11.CKR_OK {
 		b.fact("hmac", "not probed: no key of known value: "+rvName(rv))
 		return fatal("C_CreateObject", rv)
