@@ -95,24 +95,3 @@ func TestDelegationNeverLoosens(t *testing.T) {
 		}
 	})
 }
-
-func TestGrantOperations(t *testing.T) {
-	t.Parallel()
-	all := GrantOperations(0)
-	for _, op := range grantOperations {
-		if actionBit["kms:"+op.name] == 0 {
-			t.Errorf("grant operation %s is not an action", op.name)
-		}
-		one := operations(t, op.name)
-		if one.String() != op.name || !one.Has(op.name) || all&one != 0 {
-			t.Errorf("operation %s is %v", op.name, one)
-		}
-		all |= one
-	}
-	if _, err := ParseGrantOperations([]string{"Decrypt", "PutKeyPolicy"}); err == nil {
-		t.Error("PutKeyPolicy passes for a grant operation")
-	}
-	if all.Has("PutKeyPolicy") {
-		t.Error("a grant has PutKeyPolicy")
-	}
-}
