@@ -112,13 +112,16 @@ type Grant struct {
 // still names: it is written before the token is touched and removed with the
 // transaction that completes the work.
 type Intent struct {
-	CKAID    []byte
-	Action   string // "create" or "destroy"
-	KeyID    string // of the CMK, or the purpose of a system key
-	Version  int
-	Token    string
-	Spec     string // backends.KeySpec
-	Usage    string // backends.Usage
+	CKAID   []byte
+	Action  string // "create" or "destroy"
+	KeyID   string // of the CMK, or the purpose of a system key
+	Version int
+	Token   string
+	Spec    string // backends.KeySpec
+	Usage   string // backends.Usage
+	// Route is the key spec whose backend holds the object, if it is not Spec:
+	// the wrapping pair of an import lives with the kind of key imported.
+	Route    string `json:",omitempty"`
 	Imported bool   `json:",omitempty"`
 	Created  time.Time
 }
@@ -169,6 +172,7 @@ type Usage struct {
 	Time      time.Time
 	RequestID string
 	Principal string
+	EventID   string `json:",omitempty"`
 }
 
 // Setting is a fact about the database: "account", "clock" and the like.

@@ -1,0 +1,140 @@
+package audit
+
+import (
+	"fmt"
+	"runtime"
+)
+
+// maxBacklog bounds the memory that records waiting for the disk take.
+const maxBacklog = 16 << 20
+
+// batch is the records of one write.
+type batch struct {
+	lines   []byte
+	records int
+	last    link
+	done    chan struct{} // closed when err is set
+	err     error
+}
+
+func newBatch(buf []byte) *batch { return &batch{lines: buf[:0], done: make(chan struct{})} }
+
+func (b *batch) finish(err error) {
+	b.err = err
+	close(b.done)
+}
+
+// enqueue chains the record and adds it to the next batch.
+func (l *Log) enqueue(body []byte, own bool) (*batch, uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.refusal(own); err != nil {
+		return nil, 0, err
+	}
+	b := l.pending
+	b.lines, l.tip = l.tip.seal(b.lines, body)
+	b.last = l.tip
+	b.records++
+	if b.records == 1 {
+		l.signal(l.wake)
+	}
+	return b, l.tip.sequence, nil
+}
+
+// commits writes batch after batch.
+func (l *Log) commits() {
+	defer l.committed.Done()
+	for range l.wake {
+		l.gather()
+		b, ended := l.take()
+		if b.records > 0 {
+			l.commit(b)
+		}
+		if ended {
+			return
+		}
+	}
+}
+
+// gather lets callers who are ready to run hand in their records first: those
+// who waited for the batch before come together again in the next one,
+// instead of splitting into two groups that wait for each other's fdatasync.
+func (l *Log) gather() {
+	for before := -1; ; {
+		l.mu.Lock()
+		n := l.pending.records
+		l.mu.Unlock()
+		if n == before {
+			return
+		}
+		before = n
+		runtime.Gosched()
+	}
+}
+
+// take returns the pending batch and begins another, in which the buffer of
+// the batch before serves again.
+func (l *Log) take() (b *batch, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b = l.pending
+	if b.records > 0 {
+		l.writing, l.pending = b, newBatch(l.spare)
+		l.spare = nil
+	}
+	return b, l.ended
+}
+
+// commit writes b and tells its callers.
+func (l *Log) commit(b *batch) {
+	l.io.Lock()
+	err := l.at.write(b.lines, l.cfg.SegmentBytes)
+	l.mu.Lock()
+	if err != nil {
+		// The records behind b are chained to it: they fail with it.
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
+		l.broken = err
+		if l.pending.records > 0 {
+			l.pending.finish(err)
+			l.pending = newBatch(nil)
+		}
+		l.tip = l.durable
+	} else {
+		l.durable = b.last
+		if l.cfg.Signer != nil && b.last.sequence-l.signed >= l.cfg.CheckpointRecords {
+			l.signal(l.due)
+		}
+	}
+	l.writing = nil
+	if cap(b.lines) <= 1<<20 {
+		l.spare = b.lines[:0]
+	}
+	l.mu.Unlock()
+	l.io.Unlock()
+	b.finish(err)
+}
+
+// write appends lines durably, to a new segment if the old one is full.
+func (p *position) write(lines []byte, segmentBytes int64) error {
+	if p.size > 0 && p.size+int64(len(lines)) > segmentBytes {
+		next := segment{dir: p.segment.dir, number: p.segment.number + 1}
+		f, err := next.create()
+		if err != nil {
+			return fmt.Errorf("beginning a segment: %w", err)
+		}
+		// All of the old one is on the disk: every write was synced.
+		err = p.file.Close()
+		*p = position{segment: next, file: f}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := p.file.Write(lines); err != nil {
+		return err
+	}
+	if err := datasync(p.file); err != nil {
+		return err
+	}
+	p.size += int64(len(lines))
+	return nil
+}

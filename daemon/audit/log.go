@@ -1,0 +1,322 @@
+// Package audit writes an append-only log of API calls that shows whether
+// somebody has changed it.
+//
+// # Format
+//
+// The log is a directory of segments, audit-000001.jsonl and so on, each a
+// file of lines. A line is one JSON object in the fields of a CloudTrail
+// event (see [Record]), without white space between its tokens, whose last
+// four members chain it to the line before. Version 1:
+//
+//	{"eventVersion":"1.11", … ,"chainVersion":1,"sequence":N,"previousHash":"P","hash":"H"}⏎
+//	└────────────────────────── hashed: SHA-256 is H ─────────────────────────┘
+//
+//	N  counts from 1 over all segments
+//	P  hash of the line before, 64 zeros for N = 1; lower-case hexadecimal, like H
+//	H  SHA-256 of the bytes of the line up to, and without, ,"hash":
+//
+// The chain runs on from segment to segment. Records with the eventSource
+// "audit.cmkd" are the log's own: an AuditLogRepaired tells of a torn end that
+// was moved aside, an AuditCheckpoint carries a signature. Its
+// serviceEventDetails are {"sequence":N,"hash":"H","keyId":K,"signature":S};
+// S is the base64 of a signature over the SHA-256 of
+//
+//	cmkd audit checkpoint v1⏎N⏎H⏎T⏎
+//
+// where N and H are of an earlier record and T is the checkpoint's eventTime.
+// The chain alone shows an edit by somebody who cannot write the whole rest
+// of the log anew; a checkpoint shows it whoever made it, up to the record
+// that the checkpoint names. A log that was cut off at its end is sound by
+// itself: keep a [Log.Head] elsewhere and give it to [Verify].
+//
+// # Durability
+//
+// [Log.Append] returns when the record is on the disk. Callers that come
+// together share one write and one fdatasync. After the first failure the log
+// is broken: no record is taken until [Log.Reopen] has succeeded. Files are
+// not preallocated: it would save a third of the time of an fdatasync only if
+// the blocks were written full of zeros beforehand, which readers of the live
+// log would stumble on.
+//
+// Segments are never removed; that is for the operator, oldest first.
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// Config is the configuration of a [Log].
+type Config struct {
+	// Dir is the directory of the log. It is created with mode 0700 if its
+	// parent exists.
+	Dir string
+	// SegmentBytes is the size at which a new segment is begun: 0 is 64 MiB.
+	// It is at most exceeded by records that were written together.
+	SegmentBytes int64
+
+	// Signer signs checkpoints; nil: there are none.
+	Signer Signer
+	// CheckpointRecords and CheckpointInterval say how often: after so many
+	// records (0 is 10,000), and after so long (0 is a minute) if there is a
+	// new record.
+	CheckpointRecords  uint64
+	CheckpointInterval time.Duration
+	// SignTimeout bounds one signature: 0 is 10 seconds.
+	SignTimeout time.Duration
+	// Logger is told of checkpoints that failed; nil: nobody is.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.SegmentBytes <= 0 {
+		c.SegmentBytes = 64 << 20
+	}
+	if c.CheckpointRecords == 0 {
+		c.CheckpointRecords = 10_000
+	}
+	if c.CheckpointInterval <= 0 {
+		c.CheckpointInterval = time.Minute
+	}
+	if c.SignTimeout <= 0 {
+		c.SignTimeout = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Errors of [Log.Append].
+var (
+	// ErrBroken: an earlier record could not be written. See [Log.Reopen].
+	ErrBroken = errors.New("the audit log is broken")
+	// ErrBacklog: the disk is not keeping up; nothing was recorded.
+	ErrBacklog = errors.New("the audit log has a backlog")
+	// ErrClosed: the log has been closed.
+	ErrClosed = errors.New("the audit log is closed")
+)
+
+// Log is a log open for appending. Its methods may be called concurrently.
+type Log struct {
+	cfg  Config
+	lock *os.File // holds the flock until it is closed
+
+	wake chan struct{} // the committer has something to do
+	due  chan struct{} // a checkpoint is due
+
+	stop      context.CancelFunc // ends checkpoints
+	owned     sync.WaitGroup     // checkpoints
+	committed sync.WaitGroup     // the committer
+	closeOnce sync.Once
+	closeErr  error
+
+	mu       sync.Mutex // guards what follows
+	tip      link       // the last record in pending, or else durable
+	durable  link       // the last record on disk
+	pending  *batch     // the records that the next write takes
+	writing  *batch     // the records of the write under way, nil if none is
+	spare    []byte     // the buffer of the write before
+	broken   error      // why nothing can be appended, nil if it can
+	closing  bool       // only the log's own records are taken
+	ended    bool       // nothing is taken any more
+	signed   uint64     // the last record that a checkpoint covers
+	signedBy uint64     // the record of that checkpoint
+
+	io sync.Mutex // guards what follows; taken before mu
+	at position
+}
+
+// position is the end of the durable log.
+type position struct {
+	segment segment
+	file    *os.File
+	size    int64
+}
+
+// Open opens the log in cfg.Dir to append to it, or begins one. It verifies
+// the last segment and its tie to the one before, and refuses with a
+// [*ChainError] what does not verify. Only a torn last line, which a crash in
+// the middle of a write leaves, is repaired: it is moved to a file beside the
+// segment, and a record tells of it.
+func Open(cfg Config) (*Log, error) {
+	l, err := open(cfg.withDefaults())
+	if err != nil {
+		return nil, fmt.Errorf("opening the audit log %s: %w", cfg.Dir, err)
+	}
+	return l, nil
+}
+
+func open(cfg Config) (*Log, error) {
+	if err := os.Mkdir(cfg.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	end, err := findEnd(cfg.Dir)
+	if err != nil {
+		return nil, errors.Join(err, unlockDir(lock))
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l := &Log{
+		cfg: cfg, lock: lock, stop: stop, at: end.position,
+		wake: make(chan struct{}, 1), due: make(chan struct{}, 1),
+		tip: end.head, durable: end.head, pending: newBatch(nil), signed: end.signed, signedBy: end.signedBy,
+	}
+	l.committed.Add(1)
+	go l.commits()
+	if cfg.Signer != nil {
+		l.owned.Add(1)
+		go l.checkpoints(ctx)
+	}
+	if end.torn.Bytes > 0 {
+		if err := l.reportRepair(ctx, end.torn); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	return l, nil
+}
+
+// Append writes a record and returns when it is durable. An error that does
+// not wrap ctx's means that the call must not be answered: the record was
+// refused ([ErrTooLong], [ErrInvalidRecord], [ErrBacklog], [ErrClosed]) or may
+// or may not be in the log ([ErrBroken]).
+//
+// ctx bounds the wait only. The record is handed in even if ctx is done, for
+// the call that it tells of has happened; it will be written, but Append then
+// returns ctx's error, as it cannot say that it has been.
+func (l *Log) Append(ctx context.Context, r *Record) error {
+	if r.EventSource == ownSource {
+		return fmt.Errorf("%w: the eventSource %s is the log's own", ErrInvalidRecord, ownSource)
+	}
+	_, err := l.append(ctx, r, false)
+	return err
+}
+
+// bodies are buffers for encoding.
+var bodies = sync.Pool{New: func() any { return new([]byte) }}
+
+// append is Append, also for the log's own records. It returns the sequence.
+func (l *Log) append(ctx context.Context, r *Record, own bool) (uint64, error) {
+	body := bodies.Get().(*[]byte)
+	defer bodies.Put(body)
+	encoded, err := appendRecord((*body)[:0], r)
+	if err != nil {
+		return 0, err
+	}
+	*body = encoded
+	b, sequence, err := l.enqueue(encoded, own)
+	if err != nil {
+		return 0, err
+	}
+	if ctx.Done() != nil {
+		select {
+		case <-b.done:
+		case <-ctx.Done():
+			select {
+			case <-b.done:
+			default:
+				return 0, fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
+			}
+		}
+	}
+	<-b.done
+	return sequence, b.err
+}
+
+// Head returns the last durable record's sequence number and hash: 0 and
+// zeros of an empty log.
+func (l *Log) Head() (sequence uint64, hash [sha256.Size]byte) {
+	h := l.head()
+	return h.sequence, h.hash
+}
+
+func (l *Log) head() link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// Err returns nil while records can be appended, and why not otherwise.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refusal(false)
+}
+
+func (l *Log) refusal(own bool) error {
+	switch {
+	case l.ended || l.closing && !own:
+		return ErrClosed
+	case l.broken != nil:
+		return l.broken
+	case len(l.pending.lines) > maxBacklog:
+		return ErrBacklog
+	}
+	return nil
+}
+
+// Close takes no more records, writes those at hand, makes a last checkpoint
+// and releases the log. The signer must still be able to sign.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() {
+		if err := l.close(); err != nil {
+			l.closeErr = fmt.Errorf("closing the audit log: %w", err)
+		}
+	})
+	return l.closeErr
+}
+
+func (l *Log) close() error {
+	l.stop()
+	l.owned.Wait()
+	l.mu.Lock()
+	l.closing = true
+	l.mu.Unlock()
+	var errs []error
+	if l.cfg.Signer != nil && l.flush() && l.unsigned() > 0 {
+		errs = append(errs, l.checkpoint(context.Background()))
+	}
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.signal(l.wake)
+	l.committed.Wait()
+	l.io.Lock()
+	defer l.io.Unlock()
+	return errors.Join(append(errs, l.at.file.Close(), unlockDir(l.lock))...)
+}
+
+// flush waits until the records at hand are durable and reports whether they
+// are.
+func (l *Log) flush() bool {
+	l.mu.Lock()
+	b := l.writing
+	if l.pending.records > 0 {
+		b = l.pending
+	}
+	err := l.broken
+	l.mu.Unlock()
+	if b == nil {
+		return err == nil
+	}
+	<-b.done
+	return b.err == nil
+}
+
+// signal tells a goroutine that there is something to do, unless it has been
+// told already.
+func (l *Log) signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,96 @@
+// Command cmkd is the daemon. It reads one configuration file and serves the
+// AWS KMS API on a Unix socket.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	cmkd "cmkd/daemon"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "cmkd:", err)
+		os.Exit(1)
+	}
+}
+
+// run does what the flags say.
+func run(args []string) error {
+	flags := flag.NewFlagSet("cmkd", flag.ContinueOnError)
+	config := flags.String("config", "/etc/cmkd/config.toml", "configuration `file`")
+	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
+	check := flags.Bool("check", false, "check the configuration and exit")
+	version := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if *version {
+		fmt.Println("cmkd", cmkd.Version)
+		return nil
+	}
+	if *check {
+		_, err := cmkd.LoadConfig(*config)
+		return err
+	}
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return serve(ctx, *config, *initialise, log)
+}
+
+// serve opens the daemon and serves until ctx ends.
+func serve(ctx context.Context, config string, initialise bool, log *slog.Logger) (err error) {
+	d, err := cmkd.Open(ctx, config, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close(context.WithoutCancel(ctx))) }()
+	if initialise {
+		return d.Init(ctx)
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go reloads(ctx, d, hangups, log)
+	return d.Serve(ctx, func() { notify(log, daemon.SdNotifyReady) })
+}
+
+// reloads reloads on each SIGHUP until ctx ends.
+func reloads(ctx context.Context, d *cmkd.Daemon, hangups <-chan os.Signal, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			notify(log, daemon.SdNotifyReloading)
+			if err := d.Reload(ctx); err != nil {
+				log.Error("reload failed, the old plugins stay", "error", err)
+			} else {
+				log.Info("reloaded")
+			}
+			notify(log, daemon.SdNotifyReady)
+		}
+	}
+}
+
+// notify tells systemd, if it listens.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd was not told", "state", state, "error", err)
+	}
+}

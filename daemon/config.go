@@ -1,0 +1,233 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"cmkd/socket"
+)
+
+// Config is the configuration file, TOML. Unknown keys are errors.
+// config.example.toml shows every key with its default.
+type Config struct {
+	// Account is the 12-digit account number in ARNs. Required.
+	Account string `toml:"account"`
+	// Region is the Region of calls that name none, and the default home of
+	// keys. Optional, "us-east-1".
+	Region string `toml:"region"`
+	// Regions are all the Regions served; Region is always among them.
+	// Optional.
+	Regions []string `toml:"regions"`
+	// StateDir holds the database, the audit trail and the plugins' sockets.
+	// The daemon makes it with mode 0700. Required.
+	StateDir string `toml:"state_dir"`
+	// AuditDir holds the audit trail. Optional, StateDir/audit.
+	AuditDir string `toml:"audit_dir"`
+	// PluginDir is where plugins without a path are looked for. Optional, the
+	// folder of the cmkd executable.
+	PluginDir string `toml:"plugin_dir"`
+	// PlaintextDataKeys lets data keys leave in the clear, as AWS KMS does.
+	// Optional, false.
+	PlaintextDataKeys bool `toml:"plaintext_data_keys"`
+
+	Socket SocketConfig `toml:"socket"`
+	Admins AdminConfig  `toml:"admins"`
+	// Tokens: the first holds the keys of no custom key store.
+	Tokens []TokenConfig `toml:"token"`
+	// Plugins replace the default three: symmetric, asymmetric, hmac.
+	Plugins []PluginConfig `toml:"plugin"`
+}
+
+// SocketConfig is the socket that clients connect to.
+type SocketConfig struct {
+	// Path of the socket. Optional under systemd socket activation.
+	Path string `toml:"path"`
+	// Mode of the socket file, octal. Optional, "0660".
+	Mode string `toml:"mode"`
+	// Group of the socket file. Optional, the daemon's own.
+	Group string `toml:"group"`
+	// MaxConnections at one time. Optional, 4096.
+	MaxConnections int `toml:"max_connections"`
+	// MaxConnectionsPerUser at one time. Optional, half of MaxConnections.
+	MaxConnectionsPerUser int `toml:"max_connections_per_user"`
+	// MaxCalls in flight. Optional, 1024.
+	MaxCalls int `toml:"max_calls"`
+	// MaxCallsPerUser in flight. Optional, half of MaxCalls.
+	MaxCallsPerUser int `toml:"max_calls_per_user"`
+	// RatePerUser is calls per second that a user may start. Optional, 0: any
+	// number.
+	RatePerUser float64 `toml:"rate_per_user"`
+}
+
+// AdminConfig names who may do everything, beside uid 0 and the daemon's own
+// user.
+type AdminConfig struct {
+	// Users are names or uids.
+	Users []string `toml:"users"`
+	// Groups are names or gids.
+	Groups []string `toml:"groups"`
+}
+
+// TokenConfig is a PKCS#11 token. It is chosen by Label or Serial, never by
+// slot number.
+type TokenConfig struct {
+	// Name by which keys and logs know the token. Required, never to change.
+	Name string `toml:"name"`
+	// Module is the path of the PKCS#11 library. Required.
+	Module string `toml:"module"`
+	// Label of the token. One of Label and Serial is required.
+	Label string `toml:"label"`
+	// Serial number of the token.
+	Serial string `toml:"serial"`
+	// PINFile holds the PIN of the user, readable by the daemon alone.
+	// AWS CloudHSM: user:password. Required.
+	PINFile string `toml:"pin_file"`
+	// MaxSessions bounds the sessions of each plugin. Optional, 64.
+	MaxSessions int `toml:"max_sessions"`
+	// Env are further environment variables for the module.
+	Env map[string]string `toml:"env"`
+}
+
+// PluginConfig is one kind of backend. Each token gets a process of it.
+type PluginConfig struct {
+	// Name for logs and status. Required.
+	Name string `toml:"name"`
+	// Path of the executable. Optional, PluginDir/cmkd-NAME.
+	Path string `toml:"path"`
+	// SHA256 of the executable, hexadecimal. Optional, unchecked.
+	SHA256 string `toml:"sha256"`
+}
+
+// LoadConfig reads and checks a configuration file.
+func LoadConfig(path string) (*Config, error) {
+	var cfg Config
+	meta, err := toml.DecodeFile(path, &cfg)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return nil, fmt.Errorf("reading %s: unknown key %s", path, unknown[0])
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &cfg, nil
+}
+
+var (
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
+	regionPattern  = regexp.MustCompile(`^([a-z]+-){2,3}[0-9]+$`)
+	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+)
+
+// complete fills in defaults and checks the values.
+func (c *Config) complete() error {
+	if !accountPattern.MatchString(c.Account) {
+		return fmt.Errorf("account must be 12 digits, not %q", c.Account)
+	}
+	if c.Region == "" {
+		c.Region = "us-east-1"
+	}
+	if !slices.Contains(c.Regions, c.Region) {
+		c.Regions = append([]string{c.Region}, c.Regions...)
+	}
+	for _, r := range c.Regions {
+		if !regionPattern.MatchString(r) {
+			return fmt.Errorf("region must be of the form us-east-1, not %q", r)
+		}
+	}
+	if !filepath.IsAbs(c.StateDir) {
+		return fmt.Errorf("state_dir must be an absolute path, not %q", c.StateDir)
+	}
+	if c.AuditDir == "" {
+		c.AuditDir = filepath.Join(c.StateDir, "audit")
+	}
+	if _, err := c.Socket.mode(); err != nil {
+		return err
+	}
+	if err := c.completeTokens(); err != nil {
+		return err
+	}
+	return c.completePlugins()
+}
+
+func (c *Config) completeTokens() error {
+	if len(c.Tokens) == 0 {
+		return errors.New("no [[token]]: at least one is needed")
+	}
+	seen := map[string]bool{}
+	for _, t := range c.Tokens {
+		switch {
+		case !namePattern.MatchString(t.Name):
+			return fmt.Errorf("token name must be lower-case letters, digits and dashes, not %q", t.Name)
+		case seen[t.Name]:
+			return fmt.Errorf("two tokens are named %q", t.Name)
+		case !filepath.IsAbs(t.Module):
+			return fmt.Errorf("token %s: module must be an absolute path, not %q", t.Name, t.Module)
+		case (t.Label == "") == (t.Serial == ""):
+			return fmt.Errorf("token %s: give label or serial, one of them", t.Name)
+		case !filepath.IsAbs(t.PINFile):
+			return fmt.Errorf("token %s: pin_file must be an absolute path, not %q", t.Name, t.PINFile)
+		}
+		seen[t.Name] = true
+	}
+	return nil
+}
+
+func (c *Config) completePlugins() error {
+	if c.PluginDir == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding the plugins: %w", err)
+		}
+		c.PluginDir = filepath.Dir(exe)
+	}
+	if len(c.Plugins) == 0 {
+		c.Plugins = []PluginConfig{{Name: "symmetric"}, {Name: "asymmetric"}, {Name: "hmac"}}
+	}
+	seen := map[string]bool{}
+	for i := range c.Plugins {
+		p := &c.Plugins[i]
+		if !namePattern.MatchString(p.Name) || seen[p.Name] {
+			return fmt.Errorf("plugin name must be unique, of lower-case letters, digits and dashes, not %q", p.Name)
+		}
+		seen[p.Name] = true
+		if p.Path == "" {
+			p.Path = filepath.Join(c.PluginDir, "cmkd-"+p.Name)
+		}
+	}
+	return nil
+}
+
+// mode parses the file mode.
+func (s *SocketConfig) mode() (fs.FileMode, error) {
+	if s.Mode == "" {
+		return 0o660, nil
+	}
+	m, err := strconv.ParseUint(strings.TrimPrefix(s.Mode, "0o"), 8, 9)
+	if err != nil {
+		return 0, fmt.Errorf("socket mode must be octal, such as 0660, not %q", s.Mode)
+	}
+	return fs.FileMode(m), nil
+}
+
+// socketConfig is the same for package socket.
+func (s *SocketConfig) socketConfig() (socket.Config, error) {
+	mode, err := s.mode()
+	return socket.Config{
+		Path: s.Path, Mode: mode, Group: s.Group,
+		Limits: socket.Limits{
+			Connections: s.MaxConnections, ConnectionsPerUID: s.MaxConnectionsPerUser,
+			Calls: s.MaxCalls, CallsPerUID: s.MaxCallsPerUser, RatePerUID: s.RatePerUser,
+		},
+	}, err
+}

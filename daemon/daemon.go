@@ -1,0 +1,176 @@
+// Package daemon wires cmkd together: configuration, store, audit trail,
+// plugins, the KMS API and the socket.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"cmkd/daemon/audit"
+	"cmkd/daemon/kms"
+	"cmkd/daemon/store"
+	"cmkd/socket"
+	"cmkd/socket/kmsapi"
+)
+
+// Version is the release, set at build time.
+var Version = "dev"
+
+// Daemon is cmkd with its files open and its plugins running.
+type Daemon struct {
+	path       string // of the configuration
+	cfg        *Config
+	log        *slog.Logger
+	started    time.Time
+	store      *store.Store
+	audit      *audit.Log
+	router     *router
+	kms        *kms.Service
+	identities *identities
+
+	reloading sync.Mutex // held by Reload
+}
+
+// Open opens the store and the audit trail and starts the plugins.
+func Open(ctx context.Context, path string, log *slog.Logger) (_ *Daemon, err error) {
+	cfg, err := LoadConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now()}
+	defer func() {
+		if err != nil {
+			d.Close(context.WithoutCancel(ctx))
+		}
+	}()
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the state folder: %w", err)
+	}
+	if d.identities, err = newIdentities(cfg.Account, cfg.Admins); err != nil {
+		return nil, err
+	}
+	if d.store, err = store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")); err != nil {
+		return nil, fmt.Errorf("opening the store: %w", err)
+	}
+	if err := d.bindAccount(ctx); err != nil {
+		return nil, err
+	}
+	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir}); err != nil {
+		return nil, fmt.Errorf("opening the audit trail: %w", err)
+	}
+	if d.router, err = startRouter(ctx, cfg, log, d.socketDir()); err != nil {
+		return nil, err
+	}
+	d.kms = kms.New(kms.Config{
+		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
+		PlaintextDataKeys: cfg.PlaintextDataKeys,
+		Store:             d.store, Trail: d.audit, Router: d.router, Logger: log,
+	})
+	return d, nil
+}
+
+// socketDir is the private folder of the plugins' sockets.
+func (d *Daemon) socketDir() string { return filepath.Join(d.cfg.StateDir, "plugins") }
+
+// bindAccount keeps the account from changing under the keys: it is part of
+// every ARN and of what ciphertexts authenticate.
+func (d *Daemon) bindAccount(ctx context.Context) error {
+	if was, ok := d.store.View().Setting("account"); ok {
+		if was.Value != d.cfg.Account {
+			return fmt.Errorf("the store belongs to account %s, the configuration says %s", was.Value, d.cfg.Account)
+		}
+		return nil
+	}
+	return d.store.Update(ctx, func(tx *store.Tx) error {
+		return tx.PutSetting(&store.Setting{Name: "account", Value: d.cfg.Account})
+	})
+}
+
+// Init finishes interrupted work and makes the daemon's own keys, those that
+// are missing, in every token.
+func (d *Daemon) Init(ctx context.Context) error {
+	if err := d.kms.Reconcile(ctx); err != nil {
+		return err
+	}
+	for _, t := range d.cfg.Tokens {
+		made, err := d.kms.Init(ctx, t.Name)
+		if err != nil {
+			return err
+		}
+		d.log.Info("token is initialised", "token", t.Name, "made", made)
+	}
+	return nil
+}
+
+// Serve answers clients until ctx ends, then drains. It calls ready once
+// clients can connect.
+func (d *Daemon) Serve(ctx context.Context, ready func()) error {
+	if err := d.kms.Reconcile(ctx); err != nil {
+		return err
+	}
+	for _, t := range d.cfg.Tokens {
+		if err := d.kms.CheckSystemKeys(ctx, t.Name); err != nil {
+			return err
+		}
+	}
+	sc, err := d.cfg.Socket.socketConfig()
+	if err != nil {
+		return err
+	}
+	sc.Log = d.log
+	server, err := socket.Listen(ctx, sc)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", kmsapi.NewHandler(d))
+	mux.HandleFunc("GET /status", d.serveStatus)
+	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
+		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
+	ready()
+	return server.Serve(ctx, mux)
+}
+
+// Dispatch implements [kmsapi.Dispatcher].
+func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
+	caller, err := d.identities.caller(ctx)
+	if err != nil {
+		d.log.ErrorContext(ctx, "call without a caller", "error", err)
+		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
+	}
+	return d.kms.Dispatch(ctx, caller, r)
+}
+
+// Reload swaps the plugins for new processes, on SIGHUP: new executables, new
+// PINs, no call lost. What else changed in the configuration needs a restart.
+func (d *Daemon) Reload(ctx context.Context) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	cfg, err := LoadConfig(d.path)
+	if err != nil {
+		return err
+	}
+	return d.router.reload(ctx, cfg, d.log, d.socketDir())
+}
+
+// Close ends the plugins and closes the files.
+func (d *Daemon) Close(ctx context.Context) error {
+	var errs []error
+	if d.router != nil {
+		d.router.close(ctx)
+	}
+	if d.audit != nil {
+		errs = append(errs, d.audit.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}

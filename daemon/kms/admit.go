@@ -1,0 +1,138 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// demand is what a call wants of a key. The operation's row says the rest.
+type demand struct {
+	keyID       string // as the client wrote it
+	action      string // without "kms:"; "" means the operation's name
+	usage       backends.Usage
+	algorithm   string // must be one of the key's; "" means none is asked for
+	grantTokens []string
+	context     map[string]string // encryption context
+	conditions  []condition
+	grant       *store.Grant // that CreateGrant would make
+	// plaintextDataKey: a data key would leave in the clear.
+	plaintextDataKey bool
+}
+
+// condition is a condition key of the request, such as
+// kms:EncryptionAlgorithm, with its values.
+type condition struct {
+	name   string
+	values []string
+}
+
+// key is a key that a call may use.
+type key struct {
+	*store.Key
+	arn     string
+	state   kmsapi.KeyState
+	view    *store.View
+	backend Backend
+}
+
+// admit is the one door to a key. It resolves what the client wrote, then
+// authorises the caller, then holds the operation against the key's state and
+// usage, in this order: the policy hangs on the key, and a stranger must not
+// learn a state.
+func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
+	if err := checkGrantTokens(d.grantTokens); err != nil {
+		return nil, err
+	}
+	row, id, err := s.resolve(c.view, c.region, d.keyID, c.op.aliases)
+	if err != nil {
+		return nil, s.conceal(c, d, err)
+	}
+	return s.admitKey(ctx, c, d, row, id)
+}
+
+// admitKey is admit for a key that is known already, such as the one that a
+// ciphertext names.
+func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key, id identifier) (*key, error) {
+	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
+	c.admitted(s, k.arn)
+	if err := s.authorise(c, d, k, id); err != nil {
+		return nil, err
+	}
+	if c.op.origin != "" && row.Origin != string(c.op.origin) {
+		return nil, wrongOrigin(k)
+	}
+	k.state = s.keyState(c.view, row)
+	if err := checkState(c.op, k.arn, k.state); err != nil {
+		return nil, err
+	}
+	if d.usage != "" && row.Usage != string(d.usage) {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
+			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, c.op.name)
+	}
+	if d.algorithm != "" && !allowsAlgorithm(row, d.algorithm) {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
+			"Algorithm %s is incompatible with key spec %s.", d.algorithm, row.Spec)
+	}
+	b, _, ok := s.router.Route(row.Token, backends.KeySpec(row.Spec))
+	if !ok && c.op.uses {
+		return nil, invalidState(k.arn, "unavailable")
+	}
+	k.backend = b
+	if c.op.uses {
+		s.usages.note(&store.Usage{
+			Region: row.Region, KeyID: row.ID, Operation: c.op.name, Time: c.record.EventTime,
+			RequestID: c.record.RequestID, Principal: c.record.UserIdentity.ARN,
+		})
+	}
+	return k, nil
+}
+
+func wrongOrigin(k *key) error {
+	return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+		"%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
+}
+
+func allowsAlgorithm(row *store.Key, algorithm string) bool {
+	for _, a := range specs[backends.KeySpec(row.Spec)].algorithms[backends.Usage(row.Usage)] {
+		if a == algorithm {
+			return true
+		}
+	}
+	return false
+}
+
+// errDryRun is the answer to a call that would have succeeded.
+func errDryRun() error {
+	return kmsapi.Errorf(kmsapi.CodeDryRunOperationException, "The request would have succeeded, but the DryRun option is set.")
+}
+
+// current returns the version of the key that new ciphertexts are made with.
+func (k *key) current() (*store.Version, error) {
+	v, ok := k.view.CurrentVersion(k.ID)
+	if !ok {
+		return nil, invalidState(k.arn, "unavailable")
+	}
+	return v, nil
+}
+
+// ref names a version of the key to its backend.
+func (k *key) ref(v *store.Version) backends.Key {
+	return backends.Key{
+		ID:       backends.KeyID(v.CKAID),
+		Spec:     backends.KeySpec(k.Spec),
+		Usage:    backends.Usage(k.Usage),
+		Imported: v.Imported,
+	}
+}
+
+// currentRef is ref of the current version.
+func (k *key) currentRef() (backends.Key, error) {
+	v, err := k.current()
+	if err != nil {
+		return backends.Key{}, err
+	}
+	return k.ref(v), nil
+}

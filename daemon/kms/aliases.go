@@ -1,0 +1,190 @@
+package kms
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAliasRequest) (*kmsapi.CreateAliasResponse, error) {
+	if err := checkAliasName(in.AliasName); err != nil {
+		return nil, err
+	}
+	k, err := s.admitTarget(ctx, c, in.AliasName, in.TargetKeyId)
+	if err != nil {
+		return nil, err
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		if err := s.checkTarget(tx, c, k); err != nil {
+			return err
+		}
+		if _, ok := tx.Alias(c.region, in.AliasName); ok {
+			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "An alias with the name %s already exists", s.aliasARN(c.region, in.AliasName))
+		}
+		if count(tx.AliasesOf(c.region, k.ID, "")) >= s.limits.AliasesPerKey {
+			return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The key %s has %d aliases, the most that a key may have.", k.arn, s.limits.AliasesPerKey)
+		}
+		now := s.now()
+		return tx.PutAlias(&store.Alias{Region: c.region, Name: in.AliasName, KeyID: k.ID, Created: now, Updated: now})
+	})
+	return &kmsapi.CreateAliasResponse{}, err
+}
+
+func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAliasRequest) (*kmsapi.UpdateAliasResponse, error) {
+	if err := checkAliasName(in.AliasName); err != nil {
+		return nil, err
+	}
+	k, err := s.admitTarget(ctx, c, in.AliasName, in.TargetKeyId)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admitOldTarget(c, in.AliasName); err != nil {
+		return nil, err
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		if err := s.checkTarget(tx, c, k); err != nil {
+			return err
+		}
+		now, ok := tx.Alias(c.region, in.AliasName)
+		if !ok {
+			return s.aliasNotFound(c, in.AliasName)
+		}
+		old, ok := tx.Key(c.region, now.KeyID)
+		if ok && (keyType(old) != keyType(k.Key) || old.Usage != k.Usage) {
+			return kmsapi.Errorf(kmsapi.CodeValidationException,
+				"Alias %s cannot be changed from key %s to key %s. The current key and the new key must be the same type (both symmetric or both asymmetric or both HMAC) and have the same key usage.",
+				s.aliasARN(c.region, in.AliasName), s.keyARN(old.Region, old.ID), k.arn)
+		}
+		alias := *now
+		alias.KeyID, alias.Updated = k.ID, s.now()
+		return tx.PutAlias(&alias)
+	})
+	return &kmsapi.UpdateAliasResponse{}, err
+}
+
+func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAliasRequest) (*kmsapi.DeleteAliasResponse, error) {
+	if err := checkAliasName(in.AliasName); err != nil {
+		return nil, err
+	}
+	alias, ok := c.view.Alias(c.region, in.AliasName)
+	if !ok {
+		return nil, s.conceal(c, &demand{keyID: in.AliasName}, s.aliasNotFound(c, in.AliasName))
+	}
+	if err := s.authoriseResource(c, &demand{}, s.aliasARN(c.region, in.AliasName)); err != nil {
+		return nil, err
+	}
+	if _, err := s.admit(ctx, c, &demand{keyID: alias.KeyID}); err != nil {
+		return nil, err
+	}
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if !tx.DeleteAlias(c.region, in.AliasName) {
+			return s.aliasNotFound(c, in.AliasName)
+		}
+		return nil
+	})
+	return &kmsapi.DeleteAliasResponse{}, err
+}
+
+func (s *Service) listAliases(ctx context.Context, c *Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.authoriseAccount(c, &demand{}); err != nil {
+		return nil, err
+	}
+	rows := c.view.Aliases(c.region, after)
+	if in.KeyId != "" {
+		k, _, err := s.resolve(c.view, c.region, in.KeyId, false)
+		if err != nil {
+			return nil, err
+		}
+		rows = c.view.AliasesOf(c.region, k.ID, after)
+	}
+	list, next := page(rows, limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
+	out := &kmsapi.ListAliasesResponse{Aliases: []kmsapi.AliasListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, a := range list {
+		out.Aliases = append(out.Aliases, kmsapi.AliasListEntry{
+			AliasName: a.Name, AliasArn: s.aliasARN(a.Region, a.Name), TargetKeyId: a.KeyID,
+			CreationDate: a.Created, LastUpdatedDate: a.Updated,
+		})
+	}
+	return out, nil
+}
+
+func count[T any](rows iter.Seq[T]) (n int) {
+	for range rows {
+		n++
+	}
+	return n
+}
+
+// checkTarget looks at the target's state again, inside of the transaction.
+func (s *Service) checkTarget(tx *store.Tx, c *Call, k *key) error {
+	now, ok := tx.Key(k.Region, k.ID)
+	if !ok {
+		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
+	}
+	return checkState(c.op, k.arn, s.keyState(tx, now))
+}
+
+// admitOldTarget admits the key that an alias points to now. Its state does
+// not matter: it may be pending deletion.
+func (s *Service) admitOldTarget(c *Call, name string) error {
+	alias, ok := c.view.Alias(c.region, name)
+	if !ok {
+		return s.conceal(c, &demand{keyID: name}, s.aliasNotFound(c, name))
+	}
+	old, ok := c.view.Key(c.region, alias.KeyID)
+	if !ok {
+		return nil
+	}
+	return s.authorise(c, &demand{keyID: alias.KeyID}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
+}
+
+// admitTarget admits the key that an alias is to point to, after the alias
+// itself: the caller needs both.
+func (s *Service) admitTarget(ctx context.Context, c *Call, name, target string) (*key, error) {
+	if id, err := s.parseIdentifier(c.region, target); err == nil && id.alias != "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Aliases must refer to keys. Not aliases")
+	}
+	d := &demand{keyID: target, conditions: []condition{{"kms:RequestAlias", []string{name}}}}
+	if err := s.authoriseResource(c, d, s.aliasARN(c.region, name)); err != nil {
+		return nil, err
+	}
+	return s.admit(ctx, c, d)
+}
+
+// checkAliasName refuses names without the prefix and the names that are kept
+// for keys that the daemon manages.
+func checkAliasName(name string) error {
+	switch {
+	case !strings.HasPrefix(name, aliasPrefix) || name == aliasPrefix:
+		return kmsapi.Errorf(kmsapi.CodeValidationException,
+			`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
+	case strings.HasPrefix(name, aliasPrefix+"aws/"):
+		return kmsapi.Errorf(kmsapi.CodeNotAuthorizedException, "")
+	case strings.Contains(name[len(aliasPrefix):], ":"):
+		return kmsapi.Errorf(kmsapi.CodeInvalidAliasNameException, "%s contains invalid characters for an alias", name)
+	}
+	return nil
+}
+
+func (s *Service) aliasNotFound(c *Call, name string) error {
+	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.aliasARN(c.region, name))
+}
+
+// keyType is what UpdateAlias must not change: symmetric, HMAC or asymmetric.
+func keyType(k *store.Key) string {
+	switch {
+	case k.Spec == "SYMMETRIC_DEFAULT":
+		return "symmetric"
+	case strings.HasPrefix(k.Spec, "HMAC_"):
+		return "HMAC"
+	default:
+		return "asymmetric"
+	}
+}

@@ -1,0 +1,277 @@
+package kms
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// authorise decides whether the caller may do what d demands of the key, by
+// the key policy, the caller's identity policies and the key's grants.
+func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
+	r := s.policyRequest(c, d)
+	r.Resource = k.arn
+	r.Context = &keyContext{s: s, c: c, d: d, key: k.Key, alias: id.alias}
+	document, err := s.policies.parse(k.Policy)
+	if err != nil {
+		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", k.arn)
+	}
+	decision := policy.Evaluate(r, document, c.caller.Policies, nil)
+	if !decision.Allowed && !decision.Explicit {
+		// Grants only add: they are looked at when nothing else allows.
+		decision = policy.Evaluate(r, document, c.caller.Policies, s.grantsFor(c, k))
+	}
+	c.decided(decision)
+	if decision.Allowed {
+		return nil
+	}
+	if s.stranger(c, d, r) {
+		return s.strangerDenied(c, d, r)
+	}
+	r.Resource = k.arn
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
+}
+
+// policyRequest is what policies need to know of every call.
+func (s *Service) policyRequest(c *Call, d *demand) *policy.Request {
+	return &policy.Request{
+		Principal: c.caller.Principal, Action: d.actionName(c), ResourceAccount: s.account, Now: s.now(),
+		EncryptionContext: d.context, NewGrant: policyGrant(d.grant),
+	}
+}
+
+// authoriseAccount decides about an operation on no key in particular, such as
+// CreateKey: identity policies alone allow it.
+func (s *Service) authoriseAccount(c *Call, d *demand) error {
+	return s.authoriseResource(c, d, "*")
+}
+
+// authoriseResource decides about something that has no key policy: all keys
+// ("*"), or an alias.
+func (s *Service) authoriseResource(c *Call, d *demand, resource string) error {
+	r := s.policyRequest(c, d)
+	r.Resource = resource
+	r.Context = &keyContext{s: s, c: c, d: d}
+	decision := policy.Evaluate(r, nil, c.caller.Policies, nil)
+	c.decided(decision)
+	if !decision.Allowed {
+		return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
+	}
+	return nil
+}
+
+// authoriseRetire decides who may retire a grant.
+func (s *Service) authoriseRetire(c *Call, g *store.Grant) error {
+	row, ok := c.view.Key(g.Region, g.KeyID)
+	if !ok {
+		return errGrantNotFound(g.ID)
+	}
+	c.arn = s.keyARN(row.Region, row.ID)
+	document, err := s.policies.parse(row.Policy)
+	if err != nil {
+		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", c.arn)
+	}
+	d := &demand{}
+	r := s.policyRequest(c, d)
+	r.Resource = c.arn
+	r.Context = &keyContext{s: s, c: c, d: d, key: row}
+	decision := policy.EvaluateRetire(r, policyGrant(g), document, c.caller.Policies)
+	c.decided(decision)
+	if !decision.Allowed {
+		return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
+	}
+	return nil
+}
+
+// stranger reports whether the caller may not do this to any key that leaves
+// the decision to the account: such a caller must not learn what exists.
+func (s *Service) stranger(c *Call, d *demand, r *policy.Request) bool {
+	r.Resource = s.writtenARN(c, d.keyID)
+	r.Context = &keyContext{s: s, c: c, d: d}
+	return !policy.Evaluate(r, s.policies.standard, c.caller.Policies, nil).Allowed
+}
+
+// strangerDenied is the one answer to a stranger, whether the key exists or
+// not: it repeats only what the stranger wrote.
+func (s *Service) strangerDenied(c *Call, d *demand, r *policy.Request) error {
+	r.Resource = s.writtenARN(c, d.keyID)
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.Decision{Source: policy.KeyPolicySource}.AccessDenied(r))
+}
+
+// conceal returns err, which tells that something does not exist, unless the
+// caller is a stranger.
+func (s *Service) conceal(c *Call, d *demand, err error) error {
+	r := s.policyRequest(c, d)
+	if s.stranger(c, d, r) {
+		return s.strangerDenied(c, d, r)
+	}
+	return err
+}
+
+// writtenARN is what the client wrote, as an ARN.
+func (s *Service) writtenARN(c *Call, id string) string {
+	switch {
+	case strings.HasPrefix(id, "arn:"):
+		return id
+	case strings.HasPrefix(id, aliasPrefix):
+		return s.aliasARN(c.region, id)
+	default:
+		return s.keyARN(c.region, id)
+	}
+}
+
+// actionName is the action as policies write it, such as "kms:Encrypt".
+func (d *demand) actionName(c *Call) string {
+	if d.action != "" {
+		return "kms:" + d.action
+	}
+	return "kms:" + c.op.name
+}
+
+// grantsFor are the grants of the key that may concern the caller.
+func (s *Service) grantsFor(c *Call, k *key) []*policy.Grant {
+	var list []*policy.Grant
+	p := &c.caller.Principal
+	for _, arn := range append([]string{p.ARN, p.SessionARN, s.rootARN()}, p.Groups...) {
+		if arn == "" {
+			continue
+		}
+		for g := range c.view.GrantsByGrantee(k.Region, k.ID, arn) {
+			list = append(list, policyGrant(g))
+		}
+	}
+	return list
+}
+
+func (s *Service) rootARN() string { return "arn:" + partition + ":iam::" + s.account + ":root" }
+
+// policyGrant is the grant as package policy sees it.
+func policyGrant(g *store.Grant) *policy.Grant {
+	if g == nil {
+		return nil
+	}
+	operations, err := policy.ParseGrantOperations(g.Operations)
+	if err != nil {
+		operations = 0 // an operation of a newer version: the grant allows nothing here
+	}
+	return &policy.Grant{
+		ID: g.ID, Grantee: g.Grantee, RetiringPrincipal: g.Retiring, Operations: operations,
+		ContextEquals: policy.NewConstraint(g.ContextEquals), ContextSubset: policy.NewConstraint(g.ContextSubset),
+	}
+}
+
+// keyContext answers condition keys from the call and its key. key is nil
+// where there is none.
+type keyContext struct {
+	s     *Service
+	c     *Call
+	d     *demand
+	key   *store.Key
+	alias string
+}
+
+// AppendValues implements [policy.Context].
+func (k *keyContext) AppendValues(dst []string, name string) []string {
+	for _, cond := range k.d.conditions {
+		if strings.EqualFold(cond.name, name) {
+			return append(dst, cond.values...)
+		}
+	}
+	switch name {
+	case "aws:requestedregion":
+		return append(dst, k.c.region)
+	case "aws:useragent":
+		return append(dst, k.c.record.UserAgent)
+	case "cmkd:peeruid":
+		return append(dst, strconv.FormatUint(uint64(k.c.caller.UID), 10))
+	case "cmkd:peergid":
+		return append(dst, strconv.FormatUint(uint64(k.c.caller.GID), 10))
+	case "cmkd:peerexecutable":
+		return appendNonEmpty(dst, k.c.caller.executable())
+	case "cmkd:plaintextdatakey":
+		return append(dst, boolean(k.d.plaintextDataKey))
+	case "kms:requestalias":
+		return appendNonEmpty(dst, k.alias)
+	}
+	if k.key == nil {
+		return dst
+	}
+	return k.appendKey(dst, name)
+}
+
+// appendKey answers the condition keys that are about the key.
+func (k *keyContext) appendKey(dst []string, name string) []string {
+	row := k.key
+	switch name {
+	case "kms:keyspec":
+		return append(dst, row.Spec)
+	case "kms:keyusage":
+		return append(dst, row.Usage)
+	case "kms:keyorigin":
+		return append(dst, row.Origin)
+	case "kms:multiregion":
+		return append(dst, boolean(row.PrimaryRegion != ""))
+	case "kms:multiregionkeytype":
+		return appendNonEmpty(dst, multiRegionType(row))
+	case "kms:primaryregion":
+		return appendNonEmpty(dst, row.PrimaryRegion)
+	case "kms:resourcealiases":
+		for a := range k.c.view.AliasesOf(row.Region, row.ID, "") {
+			dst = append(dst, a.Name)
+		}
+		return dst
+	case "kms:trailingdayswithoutkeyusage":
+		return append(dst, strconv.Itoa(k.s.daysUnused(k.c.view, row)))
+	}
+	if tag, ok := strings.CutPrefix(name, "aws:resourcetag/"); ok {
+		for _, t := range row.Tags {
+			if strings.EqualFold(t.Key, tag) {
+				dst = append(dst, t.Value)
+			}
+		}
+	}
+	return dst
+}
+
+func appendNonEmpty(dst []string, value string) []string {
+	if value == "" {
+		return dst
+	}
+	return append(dst, value)
+}
+
+func multiRegionType(row *store.Key) string {
+	switch row.PrimaryRegion {
+	case "":
+		return ""
+	case row.Region:
+		return "PRIMARY"
+	default:
+		return "REPLICA"
+	}
+}
+
+// daysUnused is the number of whole days since the key was used, or made.
+func (s *Service) daysUnused(view *store.View, row *store.Key) int {
+	last := row.Created
+	if u, ok := s.usages.get(row.Region, row.ID); ok {
+		last = u.Time
+	} else if u, ok := view.Usage(row.Region, row.ID); ok {
+		last = u.Time
+	}
+	return max(0, int(s.now().Sub(last)/(24*time.Hour)))
+}
+
+// checkGrantTokens refuses what cannot be a grant token. A token gives nothing
+// to anyone but the grantee, whose grants count without it.
+func checkGrantTokens(tokens []string) error {
+	if slices.ContainsFunc(tokens, func(t string) bool { _, ok := parseGrantToken(t); return !ok }) {
+		return kmsapi.Errorf(kmsapi.CodeInvalidGrantTokenException, "Grant token is invalid")
+	}
+	return nil
+}

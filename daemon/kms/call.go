@@ -1,0 +1,148 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"cmkd/daemon/audit"
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// Caller is who calls, as the kernel told (SO_PEERCRED).
+type Caller struct {
+	Principal policy.Principal
+	// Policies are the identity policies of the principal and its groups.
+	Policies []*policy.Document
+	UID      uint32
+	GID      uint32
+	PID      int32
+}
+
+// Call is one call on its way through the daemon.
+type Call struct {
+	caller Caller
+	op     *operation
+	region string
+	view   *store.View
+	// arn is of the key admitted last, for errors.
+	arn    string
+	record audit.Record
+}
+
+// Dispatch answers one call: every answer, refusal and error is on record
+// before it leaves. It never returns nil.
+func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
+	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
+	s.openRecord(c, r)
+	out, err := s.serve(ctx, c, r)
+	if err != nil {
+		return s.refuse(ctx, c, err)
+	}
+	body := out.AppendJSON(nil)
+	if err := s.trail.Append(ctx, &c.record); err != nil {
+		return s.unrecorded(ctx, err)
+	}
+	return &kmsapi.Answer{Status: 200, Body: body}
+}
+
+// decided notes what the policies said.
+func (c *Call) decided(d policy.Decision) {
+	c.record.AdditionalEventData.Decision = "Deny"
+	if d.Allowed {
+		c.record.AdditionalEventData.Decision = "Allow"
+	}
+	c.record.AdditionalEventData.Reason = d.String()
+}
+
+// admitted notes the key that the call is about.
+func (c *Call) admitted(s *Service, arn string) {
+	c.arn = arn
+	c.record.Resources = append(c.record.Resources, audit.Resource{AccountID: s.account, Type: "AWS::KMS::Key", ARN: arn})
+}
+
+// serve finds the operation and runs it.
+func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer, error) {
+	op, ok := operations[r.Operation]
+	if !ok {
+		if why, known := unsupported[r.Operation]; known {
+			return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s", why)
+		}
+		return nil, &kmsapi.Error{Code: kmsapi.CodeUnknownOperationException}
+	}
+	c.op = op
+	c.record.ReadOnly = op.readOnly
+	if r.Region != "" {
+		if !s.regions[r.Region] {
+			return nil, kmsapi.Errorf(kmsapi.CodeInvalidSignatureException,
+				"Credential should be scoped to a valid region, not '%s'.", r.Region)
+		}
+		c.region = r.Region
+		c.record.AWSRegion = r.Region
+	}
+	return op.serve(ctx, s, c, r.Body)
+}
+
+// refuse records the error and answers it.
+func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer {
+	e := s.apiError(c, err)
+	if e.Status() >= 500 || backendTrouble(err) {
+		s.log.LogAttrs(ctx, slog.LevelError, "call failed", slog.String("operation", c.record.EventName),
+			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
+	}
+	c.record.ErrorCode = e.Code
+	if e.Code == kmsapi.CodeAccessDeniedException {
+		c.record.ErrorCode = "AccessDenied" // as CloudTrail writes it
+	}
+	c.record.ErrorMessage = e.Message
+	if err := s.trail.Append(ctx, &c.record); err != nil {
+		return s.unrecorded(ctx, err)
+	}
+	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+}
+
+// unrecorded is the answer when the audit trail cannot be written: whatever
+// the call did, its answer does not leave.
+func (s *Service) unrecorded(ctx context.Context, err error) *kmsapi.Answer {
+	s.log.LogAttrs(ctx, slog.LevelError, "audit trail cannot be written, answers are withheld", slog.Any("error", err))
+	e := kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written.")
+	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+}
+
+// openRecord fills in what is known of every call.
+func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
+	c.record = audit.Record{
+		EventTime: s.now(),
+		EventName: r.Operation,
+		AWSRegion: c.region,
+		UserAgent: r.UserAgent,
+		RequestID: r.RequestID,
+		UserIdentity: audit.UserIdentity{
+			Type: "IAMUser", ARN: c.caller.Principal.DisplayARN(), AccountID: s.account, UserName: c.caller.Principal.UserName,
+		},
+		RecipientAccountID: s.account,
+		AdditionalEventData: audit.AdditionalEventData{
+			Peer: &audit.Peer{UID: c.caller.UID, GID: c.caller.GID, PID: c.caller.PID},
+		},
+		ManagementEvent: true,
+	}
+	if c.caller.Principal.Type == policy.Root {
+		c.record.UserIdentity.Type = "Root"
+	}
+}
+
+func asError[E error](err error) (E, bool) { return errors.AsType[E](err) }
+
+// executable is the path of the caller's program. It is advisory: the process
+// may have been replaced since it connected.
+func (c *Caller) executable() string {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(int(c.PID)) + "/exe")
+	if err != nil {
+		return ""
+	}
+	return path
+}

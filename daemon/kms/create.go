@@ -1,0 +1,277 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRequest) (*kmsapi.CreateKeyResponse, error) {
+	row, err := s.newKey(c, in)
+	if err != nil {
+		return nil, err
+	}
+	d := &demand{conditions: append(tagConditions(row.Tags),
+		condition{"kms:KeySpec", []string{row.Spec}},
+		condition{"kms:KeyUsage", []string{row.Usage}},
+		condition{"kms:KeyOrigin", []string{row.Origin}},
+		condition{"kms:MultiRegion", []string{boolean(in.MultiRegion)}},
+		condition{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(in.BypassPolicyLockoutSafetyCheck)}},
+	)}
+	if err := s.authoriseAccount(c, d); err != nil {
+		return nil, err
+	}
+	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, s.keyARN(row.Region, row.ID)); err != nil {
+		return nil, err
+	}
+	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
+	if err != nil {
+		return nil, err
+	}
+	if row.Origin == string(kmsapi.OriginTypeExternal) {
+		row.State = string(kmsapi.KeyStatePendingImport)
+		err = s.store.Update(ctx, func(tx *store.Tx) error { return s.putNewKey(tx, row) })
+	} else {
+		err = s.generateKey(ctx, b, row)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.admitted(s, s.keyARN(row.Region, row.ID))
+	return &kmsapi.CreateKeyResponse{KeyMetadata: s.metadata(s.store.View(), row)}, nil
+}
+
+// generateKey makes the first version of the key in the token.
+func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key) error {
+	version := newVersion(row.ID, 1, s.now())
+	intent := &store.Intent{
+		CKAID: version.CKAID, Action: "create", KeyID: row.ID, Version: 1,
+		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
+	}
+	_, err := s.generate(ctx, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+		row.PublicKey = made.PublicKey
+		if err := tx.PutVersion(version); err != nil {
+			return err
+		}
+		return s.putNewKey(tx, row)
+	})
+	return err
+}
+
+// putNewKey stores the row of a new key, within the quota.
+func (s *Service) putNewKey(tx *store.Tx, row *store.Key) error {
+	if tx.KeyCount(row.Region) >= s.limits.Keys {
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The account has %d keys, the most that it may have.", s.limits.Keys)
+	}
+	return tx.PutKey(row)
+}
+
+// newKey makes the row of the key that the request asks for, or says what is
+// wrong with the request.
+func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, error) {
+	keySpec, usage, err := specAndUsage(in)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := newTags(in.Tags)
+	if err != nil {
+		return nil, err
+	}
+	row := &store.Key{
+		Region:      c.region,
+		ID:          uuid.NewString(),
+		Description: in.Description,
+		Spec:        string(keySpec),
+		Usage:       string(usage),
+		Origin:      string(kmsapi.OriginTypeAWSKMS),
+		Manager:     string(kmsapi.KeyManagerTypeCustomer),
+		State:       string(kmsapi.KeyStateEnabled),
+		Token:       s.token,
+		Tags:        tags,
+		Created:     s.now(),
+		Creator:     c.caller.Principal.DisplayARN(),
+	}
+	if in.MultiRegion {
+		row.ID = newMultiRegionID()
+		row.PrimaryRegion = row.Region
+	}
+	return row, s.placeKey(c, in, keySpec, row)
+}
+
+// placeKey reads Origin and CustomKeyStoreId.
+func (s *Service) placeKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store.Key) error {
+	if in.Origin != "" {
+		row.Origin = string(in.Origin)
+	}
+	switch {
+	case in.Origin == kmsapi.OriginTypeExternalKeyStore || in.XksKeyId != "":
+		return errNoXKS()
+	case in.Origin == kmsapi.OriginTypeExternal && !specs[keySpec].importable:
+		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "Origin EXTERNAL is not supported for KeySpec %s.", keySpec)
+	case (in.Origin == kmsapi.OriginTypeAWSCloudHSM) != (in.CustomKeyStoreId != ""):
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "CustomKeyStoreId and Origin AWS_CLOUDHSM go together.")
+	case in.CustomKeyStoreId == "":
+		return nil
+	}
+	cks, err := s.storeForKey(c, in, keySpec)
+	if err != nil {
+		return err
+	}
+	row.CustomKeyStoreID, row.Token = cks.ID, cks.Token
+	return nil
+}
+
+// newMultiRegionID makes a key ID of the form "mrk-" and 32 digits.
+func newMultiRegionID() string {
+	id := uuid.New()
+	return mrkPrefix + hex.EncodeToString(id[:])
+}
+
+// specAndUsage reads KeySpec, or its older name, and KeyUsage.
+func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage, error) {
+	keySpec, usage := backends.KeySpec(in.KeySpec), backends.Usage(in.KeyUsage)
+	if in.CustomerMasterKeySpec != "" {
+		if in.KeySpec != "" {
+			return "", "", kmsapi.Errorf(kmsapi.CodeValidationException,
+				"You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated.")
+		}
+		keySpec = backends.KeySpec(in.CustomerMasterKeySpec)
+	}
+	if keySpec == "" {
+		keySpec = backends.SymmetricDefault
+	}
+	allowed, ok := specs[keySpec]
+	if !ok {
+		return "", "", kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported: it exists in China Regions only.", keySpec)
+	}
+	if usage == "" {
+		if keySpec != backends.SymmetricDefault {
+			return "", "", kmsapi.Errorf(kmsapi.CodeValidationException, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys.")
+		}
+		usage = backends.EncryptDecrypt
+	}
+	if !slices.Contains(allowed.usages, usage) {
+		return "", "", kmsapi.Errorf(kmsapi.CodeValidationException, "KeyUsage %s is not compatible with KeySpec %s", usage, keySpec)
+	}
+	return keySpec, usage, nil
+}
+
+// routeNew finds the backend that can make a key of the spec in the token.
+func (s *Service) routeNew(token string, spec backends.KeySpec) (Backend, error) {
+	b, info, ok := s.router.Route(token, spec)
+	if !ok {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported: no plugin serves it.", spec)
+	}
+	if info.Unsupported != "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"KeySpec %s is not supported: token %s lacks %s.", spec, token, info.Unsupported)
+	}
+	return b, nil
+}
+
+func newVersion(keyID string, number int, now time.Time) *store.Version {
+	var material [32]byte
+	_, _ = rand.Read(material[:]) // never fails: crypto/rand
+	return &store.Version{
+		KeyID: keyID, Number: number, CKAID: newCKAID(), MaterialID: hex.EncodeToString(material[:]),
+		State: string(kmsapi.KeyMaterialStateCurrent), Created: now,
+	}
+}
+
+// newCKAID chooses a CKA_ID.
+func newCKAID() []byte {
+	var id backends.KeyID
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	return id[:]
+}
+
+// label is CKA_LABEL of a key version.
+func label(keyID string, version int) string { return fmt.Sprintf("cmkd:%s:%d", keyID, version) }
+
+// generate makes a key in the token: the intent first, then the token, then
+// what finish stores together with the intent's end. A crash in between
+// leaves an intent, and reconciliation destroys what it explains.
+func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
+	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
+		return nil, fmt.Errorf("storing the intent: %w", err)
+	}
+	made, err := b.CreateKey(ctx, &backends.CreateKeyRequest{
+		Key:   intentKey(intent),
+		Label: label(intent.KeyID, intent.Version),
+	})
+	if err == nil {
+		err = s.store.Update(ctx, func(tx *store.Tx) error {
+			if err := finish(tx, made); err != nil {
+				return err
+			}
+			tx.DeleteIntent(intent.CKAID)
+			return nil
+		})
+	}
+	if err != nil {
+		s.undo(context.WithoutCancel(ctx), b, intent)
+		return nil, err
+	}
+	return made, nil
+}
+
+func intentKey(i *store.Intent) backends.Key {
+	return backends.Key{
+		ID: backends.KeyID(i.CKAID), Spec: backends.KeySpec(i.Spec),
+		Usage: backends.Usage(i.Usage), Imported: i.Imported,
+	}
+}
+
+// undo destroys what a creation left in the token and ends its intent. If that
+// fails, the intent stays for the next reconciliation.
+func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
+	if err == nil {
+		err = s.store.Update(ctx, func(tx *store.Tx) error {
+			tx.DeleteIntent(intent.CKAID)
+			return nil
+		})
+	}
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "key left for reconciliation",
+			slog.String("key", intent.KeyID), slog.Any("error", err))
+	}
+}
+
+// Reconcile finishes what a crash interrupted: of every intent that is left,
+// the object is destroyed and the intent ended. It touches only what an
+// intent explains.
+func (s *Service) Reconcile(ctx context.Context) error {
+	for intent := range s.store.View().Intents() {
+		b, _, ok := s.router.Route(intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec)))
+		if !ok {
+			return fmt.Errorf("reconciling key %s: no backend for %s in token %s", intent.KeyID, intent.Spec, intent.Token)
+		}
+		made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
+		if err != nil {
+			return fmt.Errorf("reconciling key %s: %w", intent.KeyID, err)
+		}
+		if err := s.store.Update(ctx, func(tx *store.Tx) error {
+			tx.DeleteIntent(intent.CKAID)
+			return nil
+		}); err != nil {
+			return fmt.Errorf("reconciling key %s: %w", intent.KeyID, err)
+		}
+		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
+			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", made.Objects))
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"strings"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// A custom key store is a further token of the configuration, which clients
+// know by its cluster ID. The PIN stays in the configuration: KeyStorePassword
+// is never looked at.
+// https://docs.aws.amazon.com/kms/latest/developerguide/keystore-cloudhsm.html
+
+func errStoreNotFound(id string) error {
+	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreNotFoundException, "Custom key store %s is not found.", id)
+}
+
+func errNoXKS() error {
+	return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+		"External key stores (XKS) are not supported: keys of this service live in PKCS#11 tokens.")
+}
+
+// customStoreOperation authorises an operation on custom key stores.
+func (s *Service) customStoreOperation(c *Call) error {
+	return s.authoriseAccount(c, &demand{})
+}
+
+func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
+	if err := s.customStoreOperation(c); err != nil {
+		return nil, err
+	}
+	if in.CustomKeyStoreType == kmsapi.CustomKeyStoreTypeExternalKeyStore || in.XksProxyUriEndpoint != "" {
+		return nil, errNoXKS()
+	}
+	if in.CloudHsmClusterId == "" || in.TrustAnchorCertificate == "" || in.KeyStorePassword == "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"CloudHsmClusterId, TrustAnchorCertificate and KeyStorePassword are required for an AWS_CLOUDHSM custom key store.")
+	}
+	token, err := s.clusterToken(in.CloudHsmClusterId)
+	if err != nil {
+		return nil, err
+	}
+	var id [9]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	row := &store.CustomKeyStore{
+		Region: c.region, ID: "cks-" + hex.EncodeToString(id[:])[:17], Name: in.CustomKeyStoreName, Token: token,
+		ClusterID: in.CloudHsmClusterId, TrustAnchor: in.TrustAnchorCertificate,
+		ConnectionState: string(kmsapi.ConnectionStateTypeDisconnected), Created: s.now(),
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		if _, ok := tx.CustomKeyStoreByName(c.region, row.Name); ok {
+			return errStoreName(row.Name)
+		}
+		if _, ok := tx.CustomKeyStoreByToken(c.region, token); ok {
+			return kmsapi.Errorf(kmsapi.CodeCloudHsmClusterInUseException, "Cluster %s is used by another custom key store.", row.ClusterID)
+		}
+		return tx.PutCustomKeyStore(row)
+	})
+	return &kmsapi.CreateCustomKeyStoreResponse{CustomKeyStoreId: row.ID}, err
+}
+
+func errStoreName(name string) error {
+	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreNameInUseException, "A custom key store with the name %s already exists.", name)
+}
+
+// clusterToken finds the token that a cluster ID names.
+func (s *Service) clusterToken(cluster string) (string, error) {
+	token, ok := s.clusters[cluster]
+	if !ok || token == s.token {
+		return "", kmsapi.Errorf(kmsapi.CodeCloudHsmClusterNotFoundException, "Cluster %s is not a further token of the configuration.", cluster)
+	}
+	return token, nil
+}
+
+// changeStore stores a changed copy of a custom key store's row.
+func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx *store.Tx, row *store.CustomKeyStore) error) error {
+	if err := s.customStoreOperation(c); err != nil {
+		return err
+	}
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		now, ok := tx.CustomKeyStore(c.region, id)
+		if !ok {
+			return errStoreNotFound(id)
+		}
+		row := *now
+		if err := f(tx, &row); err != nil {
+			return err
+		}
+		return tx.PutCustomKeyStore(&row)
+	})
+}
+
+func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
+	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
+		switch row.ConnectionState {
+		case string(kmsapi.ConnectionStateTypeDisconnected):
+		case string(kmsapi.ConnectionStateTypeFailed):
+			return errStoreState(row, "Disconnect it first.")
+		default:
+			return errStoreState(row, "")
+		}
+		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeConnected), ""
+		if !s.router.Available(row.Token) {
+			row.ConnectionState = string(kmsapi.ConnectionStateTypeFailed)
+			row.ConnectionError = string(kmsapi.ConnectionErrorCodeTypeNetworkErrors)
+		}
+		return nil
+	})
+	return &kmsapi.ConnectCustomKeyStoreResponse{}, err
+}
+
+func errStoreState(row *store.CustomKeyStore, hint string) error {
+	text := "Custom key store " + row.ID + " is " + row.ConnectionState + ". " + hint
+	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreInvalidStateException, "%s", strings.TrimSpace(text))
+}
+
+func (s *Service) disconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
+	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
+		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeDisconnected), ""
+		return nil
+	})
+	return &kmsapi.DisconnectCustomKeyStoreResponse{}, err
+}
+
+func (s *Service) updateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.UpdateCustomKeyStoreRequest) (*kmsapi.UpdateCustomKeyStoreResponse, error) {
+	if in.XksProxyUriEndpoint != "" || in.XksProxyUriPath != "" || in.XksProxyConnectivity != "" {
+		return nil, errNoXKS()
+	}
+	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(tx *store.Tx, row *store.CustomKeyStore) error {
+		if row.ConnectionState != string(kmsapi.ConnectionStateTypeDisconnected) {
+			return errStoreState(row, "Disconnect it first.")
+		}
+		if in.NewCustomKeyStoreName != "" && in.NewCustomKeyStoreName != row.Name {
+			if _, ok := tx.CustomKeyStoreByName(c.region, in.NewCustomKeyStoreName); ok {
+				return errStoreName(in.NewCustomKeyStoreName)
+			}
+			row.Name = in.NewCustomKeyStoreName
+		}
+		if in.CloudHsmClusterId != "" && in.CloudHsmClusterId != row.ClusterID {
+			token, err := s.clusterToken(in.CloudHsmClusterId)
+			if err != nil {
+				return err
+			}
+			if token != row.Token {
+				return kmsapi.Errorf(kmsapi.CodeCloudHsmClusterNotRelatedException,
+					"Cluster %s is another token: it does not hold the keys of this custom key store.", in.CloudHsmClusterId)
+			}
+			row.ClusterID = in.CloudHsmClusterId
+		}
+		return nil
+	})
+	return &kmsapi.UpdateCustomKeyStoreResponse{}, err
+}
+
+func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
+	if err := s.customStoreOperation(c); err != nil {
+		return nil, err
+	}
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		row, ok := tx.CustomKeyStore(c.region, in.CustomKeyStoreId)
+		if !ok {
+			return errStoreNotFound(in.CustomKeyStoreId)
+		}
+		for k := range tx.AllKeys() {
+			if k.CustomKeyStoreID == row.ID {
+				return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreHasCMKsException, "Custom key store %s has keys.", row.ID)
+			}
+		}
+		if row.ConnectionState != string(kmsapi.ConnectionStateTypeDisconnected) {
+			return errStoreState(row, "Disconnect it first.")
+		}
+		tx.DeleteCustomKeyStore(row.Region, row.ID)
+		return nil
+	})
+	return &kmsapi.DeleteCustomKeyStoreResponse{}, err
+}
+
+func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi.DescribeCustomKeyStoresRequest) (*kmsapi.DescribeCustomKeyStoresResponse, error) {
+	if err := s.customStoreOperation(c); err != nil {
+		return nil, err
+	}
+	if in.CustomKeyStoreId != "" && in.CustomKeyStoreName != "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify CustomKeyStoreId or CustomKeyStoreName, not both.")
+	}
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows := func(yield func(*store.CustomKeyStore) bool) {
+		for row := range c.view.CustomKeyStores(c.region, after) {
+			wanted := (in.CustomKeyStoreId == "" || row.ID == in.CustomKeyStoreId) && (in.CustomKeyStoreName == "" || row.Name == in.CustomKeyStoreName)
+			if wanted && !yield(row) {
+				return
+			}
+		}
+	}
+	list, next := page(rows, limit(in.Limit, 100), func(r *store.CustomKeyStore) string { return r.ID })
+	if len(list) == 0 && in.CustomKeyStoreId+in.CustomKeyStoreName != "" {
+		return nil, errStoreNotFound(in.CustomKeyStoreId + in.CustomKeyStoreName)
+	}
+	out := &kmsapi.DescribeCustomKeyStoresResponse{CustomKeyStores: []kmsapi.CustomKeyStoresListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, r := range list {
+		out.CustomKeyStores = append(out.CustomKeyStores, kmsapi.CustomKeyStoresListEntry{
+			CustomKeyStoreId: r.ID, CustomKeyStoreName: r.Name, CloudHsmClusterId: r.ClusterID, TrustAnchorCertificate: r.TrustAnchor,
+			ConnectionState:     kmsapi.ConnectionStateType(r.ConnectionState),
+			ConnectionErrorCode: kmsapi.ConnectionErrorCodeType(r.ConnectionError),
+			CreationDate:        r.Created, CustomKeyStoreType: kmsapi.CustomKeyStoreTypeAWSCloudHSM,
+		})
+	}
+	return out, nil
+}
+
+// storeForKey finds the custom key store that a new key is to live in.
+func (s *Service) storeForKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec) (*store.CustomKeyStore, error) {
+	row, ok := c.view.CustomKeyStore(c.region, in.CustomKeyStoreId)
+	if !ok {
+		return nil, errStoreNotFound(in.CustomKeyStoreId)
+	}
+	if row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token) {
+		return nil, errStoreState(row, "Connect it first.")
+	}
+	if keySpec != backends.SymmetricDefault || in.MultiRegion {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"A custom key store holds symmetric encryption keys of one Region only.")
+	}
+	return row, nil
+}
+
+// connected reports whether the key's custom key store, if it has one, is
+// connected.
+func connected(view reader, row *store.Key) bool {
+	if row.CustomKeyStoreID == "" {
+		return true
+	}
+	cks, ok := view.CustomKeyStore(row.Region, row.CustomKeyStoreID)
+	return ok && cks.ConnectionState == string(kmsapi.ConnectionStateTypeConnected)
+}

@@ -1,0 +1,221 @@
+package kms
+
+import (
+	"context"
+	"slices"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// errPlaintextDataKey refuses a data key in the clear.
+func errPlaintextDataKey() error {
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException,
+		"Data keys leave this service only wrapped: plaintext_data_keys is false in its configuration. "+
+			"Use GenerateDataKeyWithoutPlaintext or GenerateDataKeyPairWithoutPlaintext, or send a Recipient with your RSA public key.")
+}
+
+// dataKeyCall is what the four data key operations have in common.
+type dataKeyCall struct {
+	keyID       string
+	context     map[string]string
+	grantTokens []string
+	recipient   *kmsapi.RecipientInfo
+	plaintext   bool // the operation returns the data key itself
+	dryRun      bool
+	conditions  []condition
+}
+
+// dataKeyTarget is an admitted dataKeyCall.
+type dataKeyTarget struct {
+	key       *key
+	version   *store.Version
+	wrapping  backends.Key
+	recipient *backends.Recipient
+	plaintext bool
+}
+
+func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*dataKeyTarget, error) {
+	recipient, err := s.recipient(in.recipient)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.admit(ctx, c, &demand{
+		keyID: in.keyID, usage: backends.EncryptDecrypt, algorithm: symmetricDefault,
+		grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil,
+		conditions: append(in.conditions, condition{"kms:EncryptionAlgorithm", []string{symmetricDefault}}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	t := &dataKeyTarget{key: k, recipient: recipient, plaintext: in.plaintext && recipient == nil}
+	if t.plaintext && !s.plaintextDataKeys {
+		return nil, errPlaintextDataKey()
+	}
+	if t.version, err = k.current(); err != nil {
+		return nil, err
+	}
+	if t.wrapping, err = s.wrappingKey(c.view, k.Token); err != nil {
+		return nil, err
+	}
+	if in.dryRun {
+		return nil, errDryRun()
+	}
+	return t, s.counters.take(ctx, s.store, t.version)
+}
+
+// wrappingKey is the current data-key wrapping key of a token.
+func (s *Service) wrappingKey(view *store.View, token string) (backends.Key, error) {
+	w, ok := view.CurrentSystemKey(token, PurposeWrapping)
+	if !ok {
+		return backends.Key{}, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Token %s has no data-key wrapping key: run cmkctl init.", token)
+	}
+	return systemKeyRef(w), nil
+}
+
+// blob is the blob that the data key goes into.
+func (t *dataKeyTarget) blob(kind blobKind) *blob {
+	return &blob{kind: kind, keyID: t.key.ID, material: t.version.MaterialID}
+}
+
+// dataKeyLength reads KeySpec or NumberOfBytes: one of them.
+func dataKeyLength(spec kmsapi.DataKeySpec, bytes int32) (int, error) {
+	switch {
+	case (spec == "") == (bytes == 0):
+		return 0, kmsapi.Errorf(kmsapi.CodeValidationException, "Please specify either number of bytes or key spec.")
+	case spec == kmsapi.DataKeySpecAES256:
+		return 32, nil
+	case spec == kmsapi.DataKeySpecAES128:
+		return 16, nil
+	}
+	return int(bytes), nil
+}
+
+func (s *Service) generateDataKey(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyRequest) (*kmsapi.GenerateDataKeyResponse, error) {
+	call := &dataKeyCall{
+		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
+		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
+	}
+	return s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
+}
+
+func (s *Service) generateDataKeyWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
+	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
+	out, err := s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.GenerateDataKeyWithoutPlaintextResponse{
+		CiphertextBlob: out.CiphertextBlob, KeyId: out.KeyId, KeyMaterialId: out.KeyMaterialId,
+	}, nil
+}
+
+func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, spec kmsapi.DataKeySpec, bytes int32) (*kmsapi.GenerateDataKeyResponse, error) {
+	length, err := dataKeyLength(spec, bytes)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.admitDataKey(ctx, c, call)
+	if err != nil {
+		return nil, err
+	}
+	b := t.blob(kindDataKey)
+	made, err := t.key.backend.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{
+		Key: t.key.ref(t.version), Wrapping: t.wrapping, Length: length,
+		AAD: b.aad(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.sealed = made.Sealed
+	return &kmsapi.GenerateDataKeyResponse{
+		CiphertextBlob: b.marshal(), Plaintext: made.Plaintext, CiphertextForRecipient: made.ForRecipient,
+		KeyId: t.key.arn, KeyMaterialId: t.version.MaterialID,
+	}, nil
+}
+
+func (s *Service) generateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairRequest) (*kmsapi.GenerateDataKeyPairResponse, error) {
+	call := &dataKeyCall{
+		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
+		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
+	}
+	return s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
+}
+
+func (s *Service) generateDataKeyPairWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyPairWithoutPlaintextResponse, error) {
+	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
+	out, err := s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.GenerateDataKeyPairWithoutPlaintextResponse{
+		PrivateKeyCiphertextBlob: out.PrivateKeyCiphertextBlob, PublicKey: out.PublicKey,
+		KeyId: out.KeyId, KeyPairSpec: out.KeyPairSpec, KeyMaterialId: out.KeyMaterialId,
+	}, nil
+}
+
+// dataKeyPairSpecs are the pairs that a token can wrap as PKCS#8.
+var dataKeyPairSpecs = []backends.KeySpec{
+	backends.RSA2048, backends.RSA3072, backends.RSA4096, backends.P256, backends.P384, backends.P521,
+	backends.Secp256k1, backends.Ed25519,
+}
+
+func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCall, spec kmsapi.DataKeyPairSpec) (*kmsapi.GenerateDataKeyPairResponse, error) {
+	if !slices.Contains(dataKeyPairSpecs, backends.KeySpec(spec)) {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeyPairSpec %s is not supported.", spec)
+	}
+	call.conditions = []condition{{"kms:DataKeyPairSpec", []string{string(spec)}}}
+	t, err := s.admitDataKey(ctx, c, call)
+	if err != nil {
+		return nil, err
+	}
+	b := t.blob(kindPrivateKey)
+	made, err := t.key.backend.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{
+		Key: t.key.ref(t.version), Wrapping: t.wrapping, Spec: backends.KeySpec(spec),
+		AAD: b.aad(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.sealed = made.Sealed
+	return &kmsapi.GenerateDataKeyPairResponse{
+		PrivateKeyCiphertextBlob: b.marshal(), PrivateKeyPlaintext: made.Plaintext,
+		CiphertextForRecipient: made.ForRecipient, PublicKey: made.PublicKey,
+		KeyId: t.key.arn, KeyPairSpec: spec, KeyMaterialId: t.version.MaterialID,
+	}, nil
+}
+
+func (s *Service) generateRandom(ctx context.Context, c *Call, in *kmsapi.GenerateRandomRequest) (*kmsapi.GenerateRandomResponse, error) {
+	if in.NumberOfBytes == 0 {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "NumberOfBytes is required.")
+	}
+	recipient, err := s.recipient(in.Recipient)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.authoriseAccount(c, &demand{}); err != nil {
+		return nil, err
+	}
+	token, err := s.randomToken(c, in.CustomKeyStoreId)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.routeNew(token, backends.SymmetricDefault)
+	if err != nil {
+		return nil, err
+	}
+	made, err := b.GenerateRandom(ctx, &backends.GenerateRandomRequest{Length: int(in.NumberOfBytes), Recipient: recipient})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.GenerateRandomResponse{Plaintext: made.Plaintext, CiphertextForRecipient: made.ForRecipient}, nil
+}
+
+// randomToken is the token whose generator the caller asks for.
+func (s *Service) randomToken(_ *Call, customKeyStore string) (string, error) {
+	if customKeyStore == "" {
+		return s.token, nil
+	}
+	return "", &kmsapi.Error{Code: kmsapi.CodeCustomKeyStoreNotFoundException}
+}

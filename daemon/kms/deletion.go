@@ -1,0 +1,185 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+const (
+	day                  = 24 * time.Hour
+	minDeletionDays      = 7
+	maxDeletionDays      = 30
+	presetDeletionDays   = 30
+	settingClock         = "clock"         // when the jobs ran last
+	settingHeldDeletions = "held-deletion" // set while deletions are held
+	// clockJump is how far the clock may run ahead of the last time seen
+	// before deletions are held until an operator confirms the time.
+	clockJump = day
+)
+
+func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
+	days := int(in.PendingWindowInDays)
+	if days == 0 {
+		days = presetDeletionDays
+	}
+	if days < minDeletionDays || days > maxDeletionDays {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Pending window must be between %d and %d days, not %d.", minDeletionDays, maxDeletionDays, days)
+	}
+	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
+	d := &demand{keyID: in.KeyId, conditions: []condition{
+		{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}},
+	}}
+	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) error {
+		row.State = string(kmsapi.KeyStatePendingDeletion)
+		row.Deletion = s.now().Add(time.Duration(days) * day)
+		if row.Region == row.PrimaryRegion && len(tx.KeyReplicas(row.ID)) > 1 {
+			row.State = string(kmsapi.KeyStatePendingReplicaDeletion)
+			row.Deletion = time.Time{}
+		}
+		row.PendingWindowDays = days
+		out.KeyState = kmsapi.KeyState(row.State)
+		out.DeletionDate = row.Deletion
+		return nil
+	})
+	out.KeyId = c.arn
+	return out, err
+}
+
+func (s *Service) cancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
+	err := s.changeTx(ctx, c, &demand{keyID: in.KeyId}, func(tx *store.Tx, row *store.Key) error {
+		row.State = string(kmsapi.KeyStateDisabled)
+		if row.Origin == string(kmsapi.OriginTypeExternal) && !hasMaterial(tx, row.ID) {
+			row.State = string(kmsapi.KeyStatePendingImport)
+		}
+		row.Deletion, row.PendingWindowDays = time.Time{}, 0
+		return nil
+	})
+	return &kmsapi.CancelKeyDeletionResponse{KeyId: c.arn}, err
+}
+
+// DeleteDue destroys the keys whose waiting period is over: every version in
+// the token, which proves that nothing is left, then the rows. It returns the
+// number of keys deleted.
+//
+// A clock that jumped ahead by more than a day since the last run deletes
+// nothing: deletions are held until ConfirmClock.
+func (s *Service) DeleteDue(ctx context.Context) (int, error) {
+	now := s.now()
+	held, err := s.watchClock(ctx, now)
+	if err != nil || held {
+		return 0, err
+	}
+	deleted := 0
+	for key := range s.store.View().AllKeys() {
+		if key.State != string(kmsapi.KeyStatePendingDeletion) || key.Deletion.IsZero() || now.Before(key.Deletion) {
+			continue
+		}
+		if err := s.deleteKey(ctx, key); err != nil {
+			return deleted, fmt.Errorf("deleting key %s: %w", s.keyARN(key.Region, key.ID), err)
+		}
+		deleted++
+	}
+	return deleted, nil
+}
+
+// watchClock notes the time and reports whether deletions are held.
+func (s *Service) watchClock(ctx context.Context, now time.Time) (held bool, err error) {
+	view := s.store.View()
+	_, held = view.Setting(settingHeldDeletions)
+	if last, ok := view.Setting(settingClock); ok && !held {
+		seen, err := time.Parse(time.RFC3339, last.Value)
+		if err != nil {
+			return true, fmt.Errorf("reading the last time seen: %w", err)
+		}
+		if now.Sub(seen) > clockJump {
+			held = true
+			s.log.LogAttrs(ctx, slog.LevelError, "the clock is more than a day ahead of the last time seen: deletions are held until an operator confirms the time",
+				slog.Time("seen", seen), slog.Time("now", now))
+		}
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		if held {
+			if err := tx.PutSetting(&store.Setting{Name: settingHeldDeletions, Value: now.UTC().Format(time.RFC3339)}); err != nil {
+				return err
+			}
+		}
+		return tx.PutSetting(&store.Setting{Name: settingClock, Value: now.UTC().Format(time.RFC3339)})
+	})
+	return held, err
+}
+
+// ConfirmClock ends the hold on deletions: an operator has looked at the time.
+func (s *Service) ConfirmClock(ctx context.Context) error {
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.DeleteSetting(settingHeldDeletions)
+		return tx.PutSetting(&store.Setting{Name: settingClock, Value: s.now().UTC().Format(time.RFC3339)})
+	})
+}
+
+// deleteKey deletes one key. The material of a multi-Region key is destroyed
+// with the last of its replicas.
+func (s *Service) deleteKey(ctx context.Context, key *store.Key) error {
+	view := s.store.View()
+	last := len(view.KeyReplicas(key.ID)) <= 1
+	if last {
+		for _, v := range view.Versions(key.ID) {
+			if err := s.destroyVersion(ctx, key, v); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.discardImportParameters(ctx, key); err != nil {
+		return err
+	}
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if last {
+			for _, v := range tx.Versions(key.ID) {
+				tx.DeleteVersion(v.KeyID, v.Number)
+			}
+		}
+		tx.DeleteKey(key.Region, key.ID) // with its aliases, grants and usage
+		return s.startPrimaryDeletion(tx, key)
+	})
+	if err == nil {
+		s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)))
+	}
+	return err
+}
+
+// startPrimaryDeletion starts the waiting period of a primary whose last
+// replica is gone.
+func (s *Service) startPrimaryDeletion(tx *store.Tx, gone *store.Key) error {
+	left := tx.KeyReplicas(gone.ID)
+	if len(left) != 1 || left[0].State != string(kmsapi.KeyStatePendingReplicaDeletion) {
+		return nil
+	}
+	row := *left[0]
+	row.State = string(kmsapi.KeyStatePendingDeletion)
+	row.Deletion = s.now().Add(time.Duration(row.PendingWindowDays) * day)
+	return tx.PutKey(&row)
+}
+
+// destroyVersion destroys one key material in the token.
+func (s *Service) destroyVersion(ctx context.Context, key *store.Key, v *store.Version) error {
+	b, _, ok := s.router.Route(key.Token, backends.KeySpec(key.Spec))
+	if !ok {
+		return fmt.Errorf("no backend for %s in token %s", key.Spec, key.Token)
+	}
+	ref := backends.Key{
+		ID: backends.KeyID(v.CKAID), Spec: backends.KeySpec(key.Spec),
+		Usage: backends.Usage(key.Usage), Imported: v.Imported,
+	}
+	if _, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: ref}); err != nil {
+		return fmt.Errorf("destroying version %d: %w", v.Number, err)
+	}
+	s.counters.forget(v)
+	return nil
+}

@@ -1,0 +1,241 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/backends"
+	"cmkd/socket/kmsapi"
+)
+
+// symmetricDefault is the algorithm of symmetric keys, and the one meant when
+// a request names none.
+const symmetricDefault = "SYMMETRIC_DEFAULT"
+
+func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) string {
+	if a == "" {
+		return symmetricDefault
+	}
+	return string(a)
+}
+
+func (s *Service) encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
+	algorithm := algorithmOr(in.EncryptionAlgorithm)
+	k, err := s.admit(ctx, c, &demand{
+		keyID: in.KeyId, usage: backends.EncryptDecrypt, algorithm: algorithm, grantTokens: in.GrantTokens,
+		context: in.EncryptionContext, conditions: []condition{{"kms:EncryptionAlgorithm", []string{algorithm}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkEncryptInput(k, algorithm, in.Plaintext, in.EncryptionContext); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	ciphertext, _, err := s.seal(ctx, k, algorithm, in.Plaintext, in.EncryptionContext)
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.EncryptResponse{
+		CiphertextBlob: ciphertext, KeyId: k.arn, EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm),
+	}, nil
+}
+
+// checkEncryptInput holds the plaintext and context against what the
+// algorithm takes.
+func checkEncryptInput(k *key, algorithm string, plaintext []byte, context map[string]string) error {
+	if algorithm == symmetricDefault {
+		return nil
+	}
+	if err := checkNoContext(context); err != nil {
+		return err
+	}
+	if most := oaepLimit(backends.KeySpec(k.Spec), algorithm); len(plaintext) > most {
+		return kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
+	}
+	return nil
+}
+
+func checkNoContext(context map[string]string) error {
+	if len(context) > 0 {
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "An encryption context is not supported with asymmetric encryption algorithms.")
+	}
+	return nil
+}
+
+// seal encrypts under the current version of the key and returns the blob, or
+// the bare RSA ciphertext, and the key material ID.
+func (s *Service) seal(ctx context.Context, k *key, algorithm string, plaintext []byte, context map[string]string) ([]byte, string, error) {
+	v, err := k.current()
+	if err != nil {
+		return nil, "", err
+	}
+	req := &backends.EncryptRequest{Key: k.ref(v), Algorithm: backends.Algorithm(algorithm), Plaintext: plaintext}
+	if algorithm != symmetricDefault {
+		made, err := k.backend.Encrypt(ctx, req)
+		if err != nil {
+			return nil, "", err
+		}
+		return made.Sealed.Ciphertext, "", nil
+	}
+	if err := s.counters.take(ctx, s.store, v); err != nil {
+		return nil, "", err
+	}
+	b := &blob{kind: kindPlaintext, keyID: k.ID, material: v.MaterialID}
+	req.AAD = b.aad(s.account, context)
+	made, err := k.backend.Encrypt(ctx, req)
+	if err != nil {
+		return nil, "", err
+	}
+	b.sealed = made.Sealed
+	return b.marshal(), v.MaterialID, nil
+}
+
+func (s *Service) decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
+	algorithm := algorithmOr(in.EncryptionAlgorithm)
+	recipient, err := s.recipient(in.Recipient)
+	if err != nil {
+		return nil, err
+	}
+	src, err := s.admitSource(ctx, c, &source{
+		ciphertext: in.CiphertextBlob, algorithm: algorithm, keyID: in.KeyId, context: in.EncryptionContext,
+		grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
+		wantsPlaintext: recipient == nil,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun && src.ignored {
+		return nil, errDryRun()
+	}
+	opened, err := s.open(ctx, src, recipient)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		clear(opened.Plaintext)
+		return nil, errDryRun()
+	}
+	return &kmsapi.DecryptResponse{
+		KeyId: src.key.arn, Plaintext: opened.Plaintext, CiphertextForRecipient: opened.ForRecipient,
+		EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm), KeyMaterialId: src.material(),
+	}, nil
+}
+
+func (s *Service) reEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRequest) (*kmsapi.ReEncryptResponse, error) {
+	from, to := algorithmOr(in.SourceEncryptionAlgorithm), algorithmOr(in.DestinationEncryptionAlgorithm)
+	src, err := s.admitSource(ctx, c, &source{
+		ciphertext: in.CiphertextBlob, algorithm: from, keyID: in.SourceKeyId, context: in.SourceEncryptionContext,
+		action: "ReEncryptFrom", grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
+		destination: in.DestinationKeyId,
+	})
+	if err != nil {
+		return nil, err
+	}
+	dst, err := s.admit(ctx, c, &demand{
+		keyID: in.DestinationKeyId, action: "ReEncryptTo", usage: backends.EncryptDecrypt, algorithm: to,
+		grantTokens: in.GrantTokens, context: in.DestinationEncryptionContext,
+		conditions: []condition{
+			{"kms:EncryptionAlgorithm", []string{to}},
+			{"kms:ReEncryptOnSameKey", []string{boolean(s.sameKey(c, src.key, in.DestinationKeyId))}},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if to != symmetricDefault {
+		if err := checkNoContext(in.DestinationEncryptionContext); err != nil {
+			return nil, err
+		}
+	}
+	if in.DryRun && src.ignored {
+		return nil, errDryRun()
+	}
+	made, err := s.move(ctx, src, dst, to, in.DestinationEncryptionContext)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	return &kmsapi.ReEncryptResponse{
+		CiphertextBlob: made.ciphertext, SourceKeyId: src.key.arn, KeyId: dst.arn,
+		SourceEncryptionAlgorithm:      kmsapi.EncryptionAlgorithmSpec(from),
+		DestinationEncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(to),
+		SourceKeyMaterialId:            src.material(), DestinationKeyMaterialId: made.material,
+	}, nil
+}
+
+// moved is a ciphertext under its new key.
+type moved struct {
+	ciphertext []byte
+	material   string
+}
+
+// move re-encrypts. Between symmetric keys of one token the plaintext stays in
+// the plugin, and a wrapped data key is not unwrapped at all. A data key on
+// its way to an RSA key is wrapped to that key in the token.
+func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to string, context map[string]string) (*moved, error) {
+	symmetric := src.algorithm == symmetricDefault && to == symmetricDefault
+	switch {
+	case symmetric && src.key.Token == dst.Token:
+		return s.moveInToken(ctx, src, dst, context)
+	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
+		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to)})
+		if err != nil {
+			return nil, err
+		}
+		if len(opened.ForRecipient) > oaepLimit(backends.KeySpec(dst.Spec), "RSAES_OAEP_SHA_1")+42 {
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The data key is too long for key spec %s.", dst.Spec)
+		}
+		return &moved{ciphertext: opened.ForRecipient}, nil
+	case src.blob != nil && src.blob.kind != kindPlaintext:
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"A wrapped data key cannot move to another token: it is wrapped under a key of the token that made it.")
+	}
+	opened, err := s.open(ctx, src, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(opened.Plaintext)
+	if err := checkEncryptInput(dst, to, opened.Plaintext, context); err != nil {
+		return nil, err
+	}
+	ciphertext, material, err := s.seal(ctx, dst, to, opened.Plaintext, context)
+	return &moved{ciphertext: ciphertext, material: material}, err
+}
+
+func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key, context map[string]string) (*moved, error) {
+	v, err := dst.current()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.counters.take(ctx, s.store, v); err != nil {
+		return nil, err
+	}
+	b := &blob{kind: src.blob.kind, keyID: dst.ID, material: v.MaterialID}
+	made, err := dst.backend.ReEncrypt(ctx, &backends.ReEncryptRequest{
+		Source: src.ref, Sealed: src.blob.sealed, SourceAAD: src.aad,
+		Destination: dst.ref(v), DestinationAAD: b.aad(s.account, context),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.sealed = made.Sealed
+	return &moved{ciphertext: b.marshal(), material: v.MaterialID}, nil
+}
+
+// sameKey reports whether the destination is the source key.
+func (s *Service) sameKey(c *Call, src *key, destination string) bool {
+	row, _, err := s.resolve(c.view, c.region, destination, true)
+	return err == nil && row.ID == src.ID
+}
+
+func boolean(b bool) string {
+	if b {
+		return "true"
+	}
+	return "false"
+}

@@ -1,0 +1,354 @@
+package kms
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// maxGrants is AWS's quota of grants for a key.
+const maxGrants = 50_000
+
+// grantOperations are the operations that a grant on a key of some usage may
+// allow; those in grantAnyKey go with every usage.
+var grantOperations = map[backends.Usage][]kmsapi.GrantOperation{
+	backends.EncryptDecrypt: {
+		kmsapi.GrantOperationEncrypt, kmsapi.GrantOperationDecrypt,
+		kmsapi.GrantOperationReEncryptFrom, kmsapi.GrantOperationReEncryptTo,
+	},
+	backends.SignVerify:             {kmsapi.GrantOperationSign, kmsapi.GrantOperationVerify},
+	backends.GenerateVerifyMAC:      {kmsapi.GrantOperationGenerateMac, kmsapi.GrantOperationVerifyMac},
+	backends.KeyAgreement:           {kmsapi.GrantOperationDeriveSharedSecret},
+	backends.EncapsulateDecapsulate: {kmsapi.GrantOperationEncapsulate, kmsapi.GrantOperationDecapsulate},
+}
+
+var (
+	grantAnyKey   = []kmsapi.GrantOperation{kmsapi.GrantOperationCreateGrant, kmsapi.GrantOperationRetireGrant, kmsapi.GrantOperationDescribeKey}
+	grantDataKeys = []kmsapi.GrantOperation{
+		kmsapi.GrantOperationGenerateDataKey, kmsapi.GrantOperationGenerateDataKeyWithoutPlaintext,
+		kmsapi.GrantOperationGenerateDataKeyPair, kmsapi.GrantOperationGenerateDataKeyPairWithoutPlaintext,
+	}
+)
+
+// suits reports whether a grant on the key may allow the operation.
+func suits(k *store.Key, op kmsapi.GrantOperation) bool {
+	switch {
+	case slices.Contains(grantAnyKey, op), slices.Contains(grantOperations[backends.Usage(k.Usage)], op):
+		return true
+	case slices.Contains(grantDataKeys, op):
+		return k.Spec == symmetricDefault
+	case op == kmsapi.GrantOperationGetPublicKey:
+		return keyType(k) == "asymmetric"
+	}
+	return false
+}
+
+func (s *Service) createGrant(ctx context.Context, c *Call, in *kmsapi.CreateGrantRequest) (*kmsapi.CreateGrantResponse, error) {
+	g, err := s.newGrant(c, in)
+	if err != nil {
+		return nil, err
+	}
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens, grant: g, conditions: grantConditions(g)})
+	if err != nil {
+		return nil, err
+	}
+	g.Region, g.KeyID = k.Region, k.ID
+	for _, op := range in.Operations {
+		if !suits(k.Key, op) {
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+				"Operation %s is not supported for a grant on a key with key spec %s and key usage %s.", op, k.Spec, k.Usage)
+		}
+	}
+	if k.Spec != symmetricDefault && (g.ContextEquals != nil || g.ContextSubset != nil) {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Encryption context constraints are supported only on grants for symmetric encryption keys.")
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error { return s.putGrant(tx, c, k, g) })
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.CreateGrantResponse{GrantId: g.ID, GrantToken: newGrantToken(g.ID)}, nil
+}
+
+// putGrant stores the grant, unless one of the same name and content is there:
+// then that is the grant.
+func (s *Service) putGrant(tx *store.Tx, c *Call, k *key, g *store.Grant) error {
+	now, ok := tx.Key(k.Region, k.ID)
+	if !ok {
+		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
+	}
+	if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
+		return err
+	}
+	if g.Name != "" {
+		for old := range tx.GrantsByName(k.Region, k.ID, g.Name) {
+			if sameGrant(old, g) {
+				g.ID = old.ID
+				return nil
+			}
+		}
+	}
+	if tx.GrantCount(k.Region, k.ID) >= s.limits.GrantsPerKey {
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The key %s has %d grants, the most that a key may have.", k.arn, s.limits.GrantsPerKey)
+	}
+	return tx.PutGrant(g)
+}
+
+func sameGrant(a, b *store.Grant) bool {
+	return a.Grantee == b.Grantee && a.Retiring == b.Retiring && a.SourceArn == b.SourceArn &&
+		a.GranteeIsService == b.GranteeIsService && a.RetiringIsService == b.RetiringIsService &&
+		slices.Equal(slices.Sorted(slices.Values(a.Operations)), slices.Sorted(slices.Values(b.Operations))) &&
+		maps.Equal(a.ContextEquals, b.ContextEquals) && maps.Equal(a.ContextSubset, b.ContextSubset)
+}
+
+// newGrant makes the grant that the request asks for.
+func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant, error) {
+	var id [32]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	g := &store.Grant{
+		ID: hex.EncodeToString(id[:]), Name: in.Name, Created: s.now(),
+		Grantee: in.GranteePrincipal, Retiring: in.RetiringPrincipal,
+		Issuer: c.caller.Principal.DisplayARN(),
+	}
+	if in.GranteeServicePrincipal != "" {
+		if in.GranteePrincipal != "" {
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "GranteePrincipal and GranteeServicePrincipal cannot both be specified.")
+		}
+		g.Grantee, g.GranteeIsService = in.GranteeServicePrincipal, true
+	}
+	if in.RetiringServicePrincipal != "" {
+		if in.RetiringPrincipal != "" {
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "RetiringPrincipal and RetiringServicePrincipal cannot both be specified.")
+		}
+		g.Retiring, g.RetiringIsService = in.RetiringServicePrincipal, true
+	}
+	if g.Grantee == "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "A grantee principal must be specified.")
+	}
+	if !g.GranteeIsService && !s.isPrincipal(g.Grantee) {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Grantee)
+	}
+	if g.Retiring != "" && !g.RetiringIsService && !s.isPrincipal(g.Retiring) {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Retiring)
+	}
+	for _, op := range in.Operations {
+		if !slices.Contains(g.Operations, string(op)) {
+			g.Operations = append(g.Operations, string(op))
+		}
+	}
+	if in.Constraints != nil {
+		g.ContextEquals, g.ContextSubset = in.Constraints.EncryptionContextEquals, in.Constraints.EncryptionContextSubset
+		g.SourceArn = in.Constraints.SourceArn
+	}
+	if g.ContextEquals != nil && g.ContextSubset != nil {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "A grant can have EncryptionContextEquals or EncryptionContextSubset, not both.")
+	}
+	return g, nil
+}
+
+// isPrincipal reports whether the ARN is of a user, group, role or root of the
+// account.
+func (s *Service) isPrincipal(arn string) bool {
+	name, ok := strings.CutPrefix(arn, "arn:"+partition+":iam::"+s.account+":")
+	if !ok {
+		name, ok = strings.CutPrefix(arn, "arn:"+partition+":sts::"+s.account+":")
+		return ok && strings.HasPrefix(name, "assumed-role/")
+	}
+	kind, rest, _ := strings.Cut(name, "/")
+	return name == "root" || rest != "" && (kind == "user" || kind == "group" || kind == "role")
+}
+
+func grantConditions(g *store.Grant) []condition {
+	list := []condition{
+		{"kms:GrantOperations", g.Operations},
+		{"kms:GranteePrincipal", []string{g.Grantee}},
+	}
+	if g.Retiring != "" {
+		list = append(list, condition{"kms:RetiringPrincipal", []string{g.Retiring}})
+	}
+	switch {
+	case g.ContextEquals != nil:
+		list = append(list, condition{"kms:GrantConstraintType", []string{"EncryptionContextEquals"}})
+	case g.ContextSubset != nil:
+		list = append(list, condition{"kms:GrantConstraintType", []string{"EncryptionContextSubset"}})
+	}
+	return list
+}
+
+// A grant token names its grant and differs each time. It proves nothing: who
+// shows it must be the grantee or retiring principal all the same.
+func newGrantToken(id string) string {
+	raw, _ := hex.DecodeString(id)
+	var nonce [16]byte
+	_, _ = rand.Read(nonce[:]) // never fails: crypto/rand
+	return base64.StdEncoding.EncodeToString(append(append([]byte{1}, nonce[:]...), raw...))
+}
+
+// parseGrantToken returns the grant ID in a token.
+func parseGrantToken(token string) (id string, ok bool) {
+	raw, err := base64.StdEncoding.DecodeString(token)
+	if err != nil || len(raw) != 1+16+32 || raw[0] != 1 {
+		return "", false
+	}
+	return hex.EncodeToString(raw[17:]), true
+}
+
+func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows := func(yield func(*store.Grant) bool) {
+		for g := range c.view.GrantsOf(k.Region, k.ID, after) {
+			if in.GrantId != "" && g.ID != in.GrantId ||
+				in.GranteePrincipal != "" && (g.GranteeIsService || g.Grantee != in.GranteePrincipal) ||
+				in.GranteeServicePrincipal != "" && (!g.GranteeIsService || g.Grantee != in.GranteeServicePrincipal) {
+				continue
+			}
+			if !yield(g) {
+				return
+			}
+		}
+	}
+	list, next := page(rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	return s.describeGrants(list, next), nil
+}
+
+func (s *Service) listRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+	if err := s.authoriseAccount(c, &demand{}); err != nil {
+		return nil, err
+	}
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	principal, service := in.RetiringPrincipal, false
+	if in.RetiringServicePrincipal != "" {
+		principal, service = in.RetiringServicePrincipal, true
+	}
+	rows := func(yield func(*store.Grant) bool) {
+		for g := range c.view.GrantsByRetiring(c.region, principal, after) {
+			if g.RetiringIsService == service && !yield(g) {
+				return
+			}
+		}
+	}
+	list, next := page(rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	return s.describeGrants(list, next), nil
+}
+
+func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListGrantsResponse {
+	out := &kmsapi.ListGrantsResponse{Grants: []kmsapi.GrantListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, g := range list {
+		e := kmsapi.GrantListEntry{
+			KeyId: s.keyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
+			IssuingAccount: "arn:" + partition + ":iam::" + s.account + ":root", Operations: named[kmsapi.GrantOperation](g.Operations),
+		}
+		if g.GranteeIsService {
+			e.GranteeServicePrincipal = g.Grantee
+		} else {
+			e.GranteePrincipal = g.Grantee
+		}
+		if g.RetiringIsService {
+			e.RetiringServicePrincipal = g.Retiring
+		} else {
+			e.RetiringPrincipal = g.Retiring
+		}
+		if g.ContextEquals != nil || g.ContextSubset != nil || g.SourceArn != "" {
+			e.Constraints = &kmsapi.GrantConstraints{
+				EncryptionContextEquals: g.ContextEquals, EncryptionContextSubset: g.ContextSubset, SourceArn: g.SourceArn,
+			}
+		}
+		out.Grants = append(out.Grants, e)
+	}
+	return out
+}
+
+func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := c.view.Grant(k.Region, k.ID, in.GrantId); !ok {
+		return nil, errGrantNotFound(in.GrantId)
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	return &kmsapi.RevokeGrantResponse{}, s.removeGrant(ctx, k.Region, k.ID, in.GrantId)
+}
+
+func errGrantNotFound(id string) error {
+	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Grant ID %s not found", id)
+}
+
+func (s *Service) removeGrant(ctx context.Context, region, keyID, id string) error {
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		if !tx.DeleteGrant(region, keyID, id) {
+			return errGrantNotFound(id)
+		}
+		return nil
+	})
+}
+
+func (s *Service) retireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGrantRequest) (*kmsapi.RetireGrantResponse, error) {
+	g, err := s.grantToRetire(c, in)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.authoriseRetire(c, g); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	return &kmsapi.RetireGrantResponse{}, s.removeGrant(ctx, g.Region, g.KeyID, g.ID)
+}
+
+// grantToRetire finds the grant by its token, or by key ARN and grant ID.
+func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.Grant, error) {
+	if in.GrantToken != "" {
+		if in.KeyId != "" || in.GrantId != "" {
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key ARN and a grant ID, not both.")
+		}
+		id, ok := parseGrantToken(in.GrantToken)
+		if !ok {
+			return nil, kmsapi.Errorf(kmsapi.CodeInvalidGrantTokenException, "Grant token is invalid")
+		}
+		g, ok := c.view.GrantByID(c.region, id)
+		if !ok {
+			return nil, errGrantNotFound(id)
+		}
+		return g, nil
+	}
+	if in.KeyId == "" || in.GrantId == "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key ARN and a grant ID.")
+	}
+	if !strings.HasPrefix(in.KeyId, "arn:") {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "Invalid ARN '%s'", in.KeyId)
+	}
+	key, _, err := s.resolve(c.view, c.region, in.KeyId, false)
+	if err != nil {
+		return nil, s.conceal(c, &demand{keyID: in.KeyId}, err)
+	}
+	g, ok := c.view.Grant(key.Region, key.ID, in.GrantId)
+	if !ok {
+		return nil, s.conceal(c, &demand{keyID: in.KeyId}, errGrantNotFound(in.GrantId))
+	}
+	return g, nil
+}

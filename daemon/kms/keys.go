@@ -1,0 +1,186 @@
+package kms
+
+import (
+	"context"
+	"slices"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+func (s *Service) describeKey(ctx context.Context, c *Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.DescribeKeyResponse{KeyMetadata: s.metadata(c.view, k.Key)}, nil
+}
+
+// olderSpecs are the key specs that CustomerMasterKeySpec knows too.
+var olderSpecs = kmsapi.CustomerMasterKeySpec("").Values()
+
+// metadata is KeyMetadata of a key as it stands in the view.
+func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
+	state := s.keyState(view, row)
+	m := &kmsapi.KeyMetadata{
+		AWSAccountId:     s.account,
+		KeyId:            row.ID,
+		Arn:              s.keyARN(row.Region, row.ID),
+		CreationDate:     row.Created,
+		Enabled:          state == kmsapi.KeyStateEnabled,
+		Description:      row.Description,
+		KeyUsage:         kmsapi.KeyUsageType(row.Usage),
+		KeyState:         state,
+		DeletionDate:     row.Deletion,
+		ValidTo:          row.ValidTo,
+		Origin:           kmsapi.OriginType(row.Origin),
+		CustomKeyStoreId: row.CustomKeyStoreID,
+		ExpirationModel:  kmsapi.ExpirationModelType(row.ExpirationModel),
+		KeyManager:       kmsapi.KeyManagerType(row.Manager),
+		KeySpec:          kmsapi.KeySpec(row.Spec),
+		MultiRegion:      row.PrimaryRegion != "",
+	}
+	if slices.Contains(olderSpecs, kmsapi.CustomerMasterKeySpec(row.Spec)) {
+		m.CustomerMasterKeySpec = kmsapi.CustomerMasterKeySpec(row.Spec)
+	}
+	if row.State == string(kmsapi.KeyStatePendingReplicaDeletion) {
+		m.PendingDeletionWindowInDays = int32(row.PendingWindowDays)
+	}
+	m.MultiRegionConfiguration = s.describeReplicas(view, row)
+	if cks, ok := view.CustomKeyStore(row.Region, row.CustomKeyStoreID); ok {
+		m.CloudHsmClusterId = cks.ClusterID
+	}
+	describeAlgorithms(m, row)
+	if row.Spec == string(backends.SymmetricDefault) {
+		if v, ok := view.CurrentVersion(row.ID); ok {
+			m.CurrentKeyMaterialId = v.MaterialID
+		}
+	}
+	return m
+}
+
+// describeAlgorithms lists the algorithms of the key's usage.
+func describeAlgorithms(m *kmsapi.KeyMetadata, row *store.Key) {
+	names := specs[backends.KeySpec(row.Spec)].algorithms[backends.Usage(row.Usage)]
+	switch backends.Usage(row.Usage) {
+	case backends.EncryptDecrypt:
+		m.EncryptionAlgorithms = named[kmsapi.EncryptionAlgorithmSpec](names)
+	case backends.SignVerify:
+		m.SigningAlgorithms = named[kmsapi.SigningAlgorithmSpec](names)
+	case backends.GenerateVerifyMAC:
+		m.MacAlgorithms = named[kmsapi.MacAlgorithmSpec](names)
+	case backends.KeyAgreement:
+		m.KeyAgreementAlgorithms = named[kmsapi.KeyAgreementAlgorithmSpec](names)
+	case backends.EncapsulateDecapsulate:
+		m.EncapsulationAlgorithms = named[kmsapi.EncapsulationAlgorithmSpec](names)
+	}
+}
+
+func named[T ~string](names []string) []T {
+	list := make([]T, len(names))
+	for i, n := range names {
+		list[i] = T(n)
+	}
+	return list
+}
+
+// reader is what View and Tx have in common.
+type reader interface {
+	Key(region, id string) (*store.Key, bool)
+	Alias(region, name string) (*store.Alias, bool)
+	CurrentVersion(keyID string) (*store.Version, bool)
+	KeyReplicas(id string) []*store.Key
+	CustomKeyStore(region, id string) (*store.CustomKeyStore, bool)
+}
+
+func (s *Service) listKeys(_ context.Context, c *Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
+	if err := s.authoriseAccount(c, &demand{}); err != nil {
+		return nil, err
+	}
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows, next := page(c.view.Keys(c.region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
+	out := &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, k := range rows {
+		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: k.ID, KeyArn: s.keyARN(k.Region, k.ID)})
+	}
+	return out, nil
+}
+
+func (s *Service) updateKeyDescription(ctx context.Context, c *Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
+	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+		row.Description = in.Description
+		return nil
+	})
+	return &kmsapi.UpdateKeyDescriptionResponse{}, err
+}
+
+func (s *Service) enableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
+	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+		row.State = string(kmsapi.KeyStateEnabled)
+		return nil
+	})
+	return &kmsapi.EnableKeyResponse{}, err
+}
+
+func (s *Service) disableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
+	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+		row.State = string(kmsapi.KeyStateDisabled)
+		return nil
+	})
+	return &kmsapi.DisableKeyResponse{}, err
+}
+
+// change admits the call and stores a changed copy of the key's row. The
+// state is looked at again inside of the transaction: of two changes at once,
+// the second sees the first.
+func (s *Service) change(ctx context.Context, c *Call, d *demand, f func(row *store.Key) error) error {
+	return s.changeTx(ctx, c, d, func(_ *store.Tx, row *store.Key) error { return f(row) })
+}
+
+// changeTx is change for what needs to see other rows.
+func (s *Service) changeTx(ctx context.Context, c *Call, d *demand, f func(tx *store.Tx, row *store.Key) error) error {
+	k, err := s.admit(ctx, c, d)
+	if err != nil {
+		return err
+	}
+	return s.rewrite(ctx, c, k, f)
+}
+
+// rewrite stores a changed copy of the row of an admitted key.
+func (s *Service) rewrite(ctx context.Context, c *Call, k *key, f func(tx *store.Tx, row *store.Key) error) error {
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		now, ok := tx.Key(k.Region, k.ID)
+		if !ok {
+			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
+		}
+		if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
+			return err
+		}
+		row := *now
+		if err := f(tx, &row); err != nil {
+			return err
+		}
+		return tx.PutKey(&row)
+	})
+}
+
+func (s *Service) getPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
+	if err != nil {
+		return nil, err
+	}
+	if len(k.PublicKey) == 0 {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"GetPublicKey is not supported for key spec %s.", k.Spec)
+	}
+	m := s.metadata(c.view, k.Key)
+	return &kmsapi.GetPublicKeyResponse{
+		KeyId: k.arn, PublicKey: k.PublicKey, KeySpec: m.KeySpec, CustomerMasterKeySpec: m.CustomerMasterKeySpec,
+		KeyUsage: m.KeyUsage, EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms,
+		KeyAgreementAlgorithms: m.KeyAgreementAlgorithms, EncapsulationAlgorithms: m.EncapsulationAlgorithms,
+	}, nil
+}

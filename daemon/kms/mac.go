@@ -1,0 +1,57 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/backends"
+	"cmkd/socket/kmsapi"
+)
+
+func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm kmsapi.MacAlgorithmSpec, grantTokens []string) (*key, backends.Key, error) {
+	k, err := s.admit(ctx, c, &demand{
+		keyID: keyID, usage: backends.GenerateVerifyMAC, algorithm: string(algorithm), grantTokens: grantTokens,
+		conditions: []condition{{"kms:MacAlgorithm", []string{string(algorithm)}}},
+	})
+	if err != nil {
+		return nil, backends.Key{}, err
+	}
+	ref, err := k.currentRef()
+	return k, ref, err
+}
+
+func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
+	k, ref, err := s.admitMAC(ctx, c, in.KeyId, in.MacAlgorithm, in.GrantTokens)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	made, err := k.backend.GenerateMAC(ctx, &backends.MACRequest{
+		Key: ref, Algorithm: backends.Algorithm(in.MacAlgorithm), Message: in.Message,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.GenerateMacResponse{KeyId: k.arn, Mac: made.MAC, MacAlgorithm: in.MacAlgorithm}, nil
+}
+
+func (s *Service) verifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
+	k, ref, err := s.admitMAC(ctx, c, in.KeyId, in.MacAlgorithm, in.GrantTokens)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	made, err := k.backend.VerifyMAC(ctx, &backends.VerifyMACRequest{
+		Key: ref, Algorithm: backends.Algorithm(in.MacAlgorithm), Message: in.Message, MAC: in.Mac,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !made.Valid {
+		return nil, &kmsapi.Error{Code: kmsapi.CodeKMSInvalidMacException}
+	}
+	return &kmsapi.VerifyMacResponse{KeyId: k.arn, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
+}

@@ -1,0 +1,135 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// policyName is the only name that a key policy has.
+const policyName = "default"
+
+// compiled keeps key policies in their compiled form, by their text: most keys
+// share one.
+type compiled struct {
+	standard *policy.Document // the default key policy
+
+	mu        sync.RWMutex
+	documents map[string]*policy.Document // guarded by mu
+}
+
+// maxCompiled bounds the number of texts kept.
+const maxCompiled = 4096
+
+func newCompiled(account string) compiled {
+	standard, err := policy.Parse([]byte(policy.DefaultKeyPolicy(account)), policy.KeyPolicy)
+	if err != nil {
+		panic("the default key policy does not parse: " + err.Error()) // a constant
+	}
+	return compiled{standard: standard, documents: map[string]*policy.Document{}}
+}
+
+// parse returns the compiled form of a stored policy.
+func (p *compiled) parse(text string) (*policy.Document, error) {
+	p.mu.RLock()
+	d, ok := p.documents[text]
+	p.mu.RUnlock()
+	if ok {
+		return d, nil
+	}
+	d, err := policy.Parse([]byte(text), policy.KeyPolicy, policy.WithName(policyName))
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.documents) >= maxCompiled {
+		clear(p.documents)
+	}
+	p.documents[text] = d
+	return d, nil
+}
+
+// newPolicy checks the policy of a request and returns it, or the default one
+// where the request has none. arn is the key that it is for.
+func (s *Service) newPolicy(c *Call, text string, bypass bool, arn string) (string, error) {
+	if text == "" {
+		return policy.DefaultKeyPolicy(s.account), nil
+	}
+	d, err := policy.Parse([]byte(text), policy.KeyPolicy)
+	if err != nil {
+		syntax, ok := errors.AsType[*policy.SyntaxError](err)
+		if !ok {
+			return "", err
+		}
+		return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "%s", syntax.Error())
+	}
+	if s.principals != nil {
+		for _, p := range d.Principals() {
+			if !s.principals.Exists(p) {
+				return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "Policy contains a statement with one or more invalid principals.")
+			}
+		}
+	}
+	if bypass {
+		return text, nil
+	}
+	r := s.policyRequest(c, &demand{action: "PutKeyPolicy"})
+	r.Resource = arn
+	if d.LocksOut(r, c.caller.Policies) {
+		return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "The new key policy will not allow you to update the key policy in the future.")
+	}
+	return text, nil
+}
+
+func checkPolicyName(name string) error {
+	if name != "" && name != policyName {
+		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "No such policy exists")
+	}
+	return nil
+}
+
+func (s *Service) getKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPolicyRequest) (*kmsapi.GetKeyPolicyResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPolicyName(in.PolicyName); err != nil {
+		return nil, err
+	}
+	return &kmsapi.GetKeyPolicyResponse{Policy: k.Policy, PolicyName: policyName}, nil
+}
+
+func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
+		{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(in.BypassPolicyLockoutSafetyCheck)}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPolicyName(in.PolicyName); err != nil {
+		return nil, err
+	}
+	text, err := s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, k.arn)
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.PutKeyPolicyResponse{}, s.rewrite(ctx, c, k, func(_ *store.Tx, row *store.Key) error {
+		row.Policy = text
+		return nil
+	})
+}
+
+func (s *Service) listKeyPolicies(ctx context.Context, c *Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
+	if _, err := s.admit(ctx, c, &demand{keyID: in.KeyId}); err != nil {
+		return nil, err
+	}
+	if _, err := decodeMarker(in.Marker); err != nil {
+		return nil, err
+	}
+	return &kmsapi.ListKeyPoliciesResponse{PolicyNames: []string{policyName}}, nil
+}

@@ -1,0 +1,104 @@
+package kms
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// Key identifiers, as a client may write them:
+// https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id
+//
+//	1234abcd-12ab-34cd-56ef-1234567890ab or mrk-1234abcd12ab34cd56ef1234567890ab
+//	arn:aws:kms:us-east-1:111122223333:key/1234abcd-…
+//	alias/example
+//	arn:aws:kms:us-east-1:111122223333:alias/example
+var keyIDPattern = regexp.MustCompile(`^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$`)
+
+// identifier is a parsed key identifier: one of the two.
+type identifier struct {
+	keyID string
+	alias string // with the prefix "alias/"
+}
+
+// partitions of AWS; cmkd answers in the first.
+const partition = "aws"
+
+const aliasPrefix = "alias/"
+
+// keyARN returns the ARN of a key.
+func (s *Service) keyARN(region, id string) string {
+	return "arn:" + partition + ":kms:" + region + ":" + s.account + ":key/" + id
+}
+
+// aliasARN returns the ARN of an alias, whose name has its prefix.
+func (s *Service) aliasARN(region, name string) string {
+	return "arn:" + partition + ":kms:" + region + ":" + s.account + ":" + name
+}
+
+// parseIdentifier parses what the client wrote. ARNs of other Regions,
+// accounts and services are not found.
+func (s *Service) parseIdentifier(region, text string) (identifier, error) {
+	name := text
+	if strings.HasPrefix(text, "arn:") {
+		parts := strings.SplitN(text, ":", 6)
+		if len(parts) != 6 || parts[1] != partition || parts[2] != "kms" {
+			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
+		}
+		if parts[3] != region || parts[4] != s.account {
+			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", parts[3])
+		}
+		name = parts[5]
+		if id, ok := strings.CutPrefix(name, "key/"); ok {
+			name = id
+		} else if !strings.HasPrefix(name, aliasPrefix) {
+			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
+		}
+	}
+	if strings.HasPrefix(name, aliasPrefix) {
+		return identifier{alias: name}, nil
+	}
+	if !keyIDPattern.MatchString(name) {
+		return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId '%s'", text)
+	}
+	return identifier{keyID: name}, nil
+}
+
+// resolve finds the key that the client means. Aliases are followed only if
+// the operation accepts them: management operations do not.
+func (s *Service) resolve(view *store.View, region, text string, aliases bool) (*store.Key, identifier, error) {
+	id, err := s.parseIdentifier(region, text)
+	if err != nil {
+		return nil, id, err
+	}
+	if id.alias != "" {
+		if !aliases {
+			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", text)
+		}
+		alias, ok := view.Alias(region, id.alias)
+		if !ok {
+			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.aliasARN(region, id.alias))
+		}
+		id.keyID = alias.KeyID
+	}
+	key, ok := view.Key(region, id.keyID)
+	if !ok {
+		return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.keyARN(region, id.keyID))
+	}
+	return key, id, nil
+}
+
+func sortedKeys(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,272 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+const (
+	presetRotationDays   = 365
+	maxOnDemandRotations = 25
+)
+
+// errNoRotation refuses rotation of keys that are not symmetric. AWS sends no
+// message.
+func errNoRotation() error {
+	return &kmsapi.Error{Code: kmsapi.CodeUnsupportedOperationException}
+}
+
+// checkRotatable refuses automatic rotation of keys that cannot have it.
+func (s *Service) checkRotatable(k *key) error {
+	switch {
+	case k.Spec != symmetricDefault:
+		return errNoRotation()
+	case k.Origin != string(kmsapi.OriginTypeAWSKMS):
+		return wrongOrigin(k)
+	}
+	return nil
+}
+
+// checkPrimary refuses what only the primary of a multi-Region key does.
+func checkPrimary(k *key) error {
+	if k.PrimaryRegion != "" && k.PrimaryRegion != k.Region {
+		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.arn)
+	}
+	return nil
+}
+
+func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
+	days := int(in.RotationPeriodInDays)
+	if days == 0 {
+		days = presetRotationDays
+	}
+	d := &demand{keyID: in.KeyId, conditions: []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}}
+	err := s.changeRotation(ctx, c, d, func(row *store.Key) {
+		row.RotationPeriodDays = days
+		row.NextRotation = s.now().Add(time.Duration(days) * day)
+	})
+	return &kmsapi.EnableKeyRotationResponse{}, err
+}
+
+func (s *Service) disableKeyRotation(ctx context.Context, c *Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
+	err := s.changeRotation(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) {
+		row.RotationPeriodDays, row.NextRotation = 0, time.Time{}
+	})
+	return &kmsapi.DisableKeyRotationResponse{}, err
+}
+
+func (s *Service) changeRotation(ctx context.Context, c *Call, d *demand, f func(row *store.Key)) error {
+	k, err := s.admit(ctx, c, d)
+	if err != nil {
+		return err
+	}
+	if err := s.checkRotatable(k); err != nil {
+		return err
+	}
+	if err := checkPrimary(k); err != nil {
+		return err
+	}
+	return s.rewrite(ctx, c, k, func(_ *store.Tx, row *store.Key) error {
+		f(row)
+		return nil
+	})
+}
+
+func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkRotatable(k); err != nil {
+		return nil, err
+	}
+	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.arn}
+	row := s.primary(c.view, k.Key)
+	if row.RotationPeriodDays > 0 && k.state != kmsapi.KeyStatePendingDeletion {
+		out.KeyRotationEnabled = true
+		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
+		out.NextRotationDate = row.NextRotation
+	}
+	if started, ok := rotating(c.view, k.ID); ok {
+		out.OnDemandRotationStartDate = started
+	}
+	return out, nil
+}
+
+// primary is the row that holds the rotation of a multi-Region key.
+func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
+	if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
+		if p, ok := view.Key(row.PrimaryRegion, row.ID); ok {
+			return p
+		}
+	}
+	return row
+}
+
+// rotating tells since when a rotation of the key is under way.
+func rotating(view *store.View, keyID string) (since time.Time, ok bool) {
+	for i := range view.Intents() {
+		if i.KeyID == keyID && i.Action == "create" {
+			return i.Created, true
+		}
+	}
+	return time.Time{}, false
+}
+
+func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case k.Spec != symmetricDefault:
+		return nil, errNoRotation()
+	case k.Origin == string(kmsapi.OriginTypeAWSCloudHSM):
+		return nil, wrongOrigin(k)
+	}
+	if err := checkPrimary(k); err != nil {
+		return nil, err
+	}
+	out := &kmsapi.RotateKeyOnDemandResponse{KeyId: k.arn}
+	if k.Origin == string(kmsapi.OriginTypeExternal) {
+		return out, s.rotateImported(ctx, c, k)
+	}
+	if k.OnDemandRotations >= maxOnDemandRotations {
+		return nil, errRotationLimit(k.arn)
+	}
+	if _, busy := rotating(s.store.View(), k.ID); busy {
+		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
+	}
+	return out, s.rotate(ctx, k.Key, "ON_DEMAND")
+}
+
+func errRotationLimit(arn string) error {
+	return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+		"The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be performed for this key: %s", arn)
+}
+
+// rotate makes a new key material in the token and makes it current, both or
+// neither. Old materials go on decrypting.
+func (s *Service) rotate(ctx context.Context, row *store.Key, kind string) error {
+	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
+	if err != nil {
+		return err
+	}
+	versions := s.store.View().Versions(row.ID)
+	if len(versions) == 0 {
+		return fmt.Errorf("key %s has no material to rotate", row.ID)
+	}
+	fresh := newVersion(row.ID, versions[len(versions)-1].Number+1, s.now())
+	fresh.RotationType, fresh.Rotated = kind, fresh.Created
+	intent := &store.Intent{
+		CKAID: fresh.CKAID, Action: "create", KeyID: row.ID, Version: fresh.Number,
+		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
+	}
+	_, err = s.generate(ctx, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
+		return s.promote(tx, row, fresh)
+	})
+	return err
+}
+
+// promote makes the version current, and the key's row tell of the rotation.
+func (s *Service) promote(tx *store.Tx, was *store.Key, fresh *store.Version) error {
+	now, ok := tx.Key(was.Region, was.ID)
+	if !ok || now.State == string(kmsapi.KeyStatePendingDeletion) {
+		return invalidState(s.keyARN(was.Region, was.ID), "pending deletion")
+	}
+	row := *now
+	if fresh.RotationType == "ON_DEMAND" {
+		if row.OnDemandRotations >= maxOnDemandRotations {
+			return errRotationLimit(s.keyARN(row.Region, row.ID))
+		}
+		row.OnDemandRotations++
+	} else {
+		if row.RotationPeriodDays == 0 || fresh.Rotated.Before(row.NextRotation) {
+			return kmsapi.Errorf(kmsapi.CodeConflictException, "%s is not due for rotation.", s.keyARN(row.Region, row.ID))
+		}
+		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * day)
+	}
+	if old, ok := tx.CurrentVersion(row.ID); ok {
+		if old.Number >= fresh.Number && !fresh.Imported {
+			return kmsapi.Errorf(kmsapi.CodeConflictException, "%s was rotated at the same time.", s.keyARN(row.Region, row.ID))
+		}
+		demoted := *old
+		demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
+		if err := tx.PutVersion(&demoted); err != nil {
+			return err
+		}
+	}
+	current := *fresh
+	current.State = string(kmsapi.KeyMaterialStateCurrent)
+	if err := tx.PutVersion(&current); err != nil {
+		return err
+	}
+	return tx.PutKey(&row)
+}
+
+// RotateDue rotates the keys whose time has come and returns how many. A key
+// that was not rotated for several periods is rotated once.
+func (s *Service) RotateDue(ctx context.Context) (int, error) {
+	now := s.now()
+	rotated := 0
+	for row := range s.store.View().AllKeys() {
+		if row.State != string(kmsapi.KeyStateEnabled) || row.RotationPeriodDays == 0 || now.Before(row.NextRotation) {
+			continue
+		}
+		if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
+			continue
+		}
+		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
+			return rotated, fmt.Errorf("rotating key %s: %w", s.keyARN(row.Region, row.ID), err)
+		}
+		s.log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.keyARN(row.Region, row.ID)))
+		rotated++
+	}
+	return rotated, nil
+}
+
+func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	if k.Spec != symmetricDefault {
+		return nil, errNoRotation()
+	}
+	after, err := decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	first := 0
+	if after != "" {
+		if first, err = strconv.Atoi(after); err != nil {
+			return nil, errInvalidMarker()
+		}
+	}
+	all := in.IncludeKeyMaterial == kmsapi.IncludeKeyMaterialAllKeyMaterial
+	rows := func(yield func(*store.Version) bool) {
+		for _, v := range c.view.Versions(k.ID) {
+			if v.Number > first && (all || !v.Rotated.IsZero()) && !yield(v) {
+				return
+			}
+		}
+	}
+	list, next := page(rows, limit(in.Limit, 100), func(v *store.Version) string { return strconv.Itoa(v.Number) })
+	out := &kmsapi.ListKeyRotationsResponse{Rotations: []kmsapi.RotationsListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, v := range list {
+		out.Rotations = append(out.Rotations, kmsapi.RotationsListEntry{
+			KeyId: k.ID, KeyMaterialId: v.MaterialID, KeyMaterialDescription: v.Description,
+			ImportState: kmsapi.ImportState(v.ImportState), KeyMaterialState: kmsapi.KeyMaterialState(v.State),
+			ExpirationModel: kmsapi.ExpirationModelType(v.ExpirationModel), ValidTo: v.ValidTo,
+			RotationDate: v.Rotated, RotationType: kmsapi.RotationType(v.RotationType),
+		})
+	}
+	return out, nil
+}

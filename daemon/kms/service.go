@@ -1,0 +1,144 @@
+// Package kms is the AWS KMS API on top of backends: the operations, the one
+// door through which every call reaches a key, and the ciphertext format.
+package kms
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/audit"
+	"cmkd/daemon/store"
+)
+
+// Backend has every family of operations. Those that its kinds of key do not
+// have answer [backends.Unsupported].
+type Backend interface {
+	backends.Backend
+	backends.Cipher
+	backends.ReEncrypter
+	backends.DataKeyMaker
+	backends.Randomizer
+	backends.Signer
+	backends.MACer
+	backends.Agreer
+	backends.Importer
+	backends.Encapsulator
+}
+
+// Router finds the backend for a key.
+type Router interface {
+	// Route returns the backend that announced the key spec for the token, and
+	// what it announced. ok is false if none did.
+	Route(token string, spec backends.KeySpec) (b Backend, info backends.SpecInfo, ok bool)
+	// Available reports whether the token answers now.
+	Available(token string) bool
+}
+
+// Trail is where calls are recorded; see [audit.Log].
+type Trail interface {
+	// Append returns when the record is durable.
+	Append(ctx context.Context, r *audit.Record) error
+}
+
+// Config is what a [Service] works with. Every field is required unless it
+// says otherwise.
+type Config struct {
+	Account string   // 12 digits
+	Region  string   // of calls that name none
+	Regions []string // every Region served, Region included
+	Token   string   // name of the token that holds keys of no custom key store
+
+	// PlaintextDataKeys lets data keys leave in the clear.
+	PlaintextDataKeys bool
+
+	// TokenOnlyImport refuses imports whose material would have to pass
+	// through a plugin's memory because the token lacks the mechanism.
+	TokenOnlyImport bool
+	// Clusters are the cluster IDs by which clients know further tokens.
+	Clusters map[string]string
+	Limits   Limits
+	// Principals tells which principals exist; nil means all do.
+	Principals Principals
+
+	Store  *store.Store
+	Trail  Trail
+	Router Router
+	Logger *slog.Logger
+	// Now is the clock; nil means [time.Now].
+	Now func() time.Time
+}
+
+// Limits are the quotas of an account in one Region. A zero value means AWS's.
+// https://docs.aws.amazon.com/kms/latest/developerguide/resource-limits.html
+type Limits struct {
+	Keys          int // 100,000
+	AliasesPerKey int // 50
+	GrantsPerKey  int // 50,000
+}
+
+// Principals knows who exists.
+type Principals interface {
+	// Exists reports whether the ARN is of an existing principal.
+	Exists(arn string) bool
+}
+
+// Service answers KMS calls. Its methods may be called concurrently.
+type Service struct {
+	account           string
+	region            string
+	regions           map[string]bool
+	token             string
+	plaintextDataKeys bool
+	tokenOnlyImport   bool
+	clusters          map[string]string
+	limits            Limits
+	principals        Principals
+	policies          compiled
+	usages            usages
+
+	store    *store.Store
+	trail    Trail
+	router   Router
+	log      *slog.Logger
+	now      func() time.Time
+	counters counters
+}
+
+// New makes a service.
+func New(cfg Config) *Service {
+	s := &Service{
+		account:           cfg.Account,
+		region:            cfg.Region,
+		regions:           map[string]bool{cfg.Region: true},
+		token:             cfg.Token,
+		plaintextDataKeys: cfg.PlaintextDataKeys,
+		tokenOnlyImport:   cfg.TokenOnlyImport,
+		clusters:          cfg.Clusters,
+		limits:            cfg.Limits.orAWS(),
+		principals:        cfg.Principals,
+		policies:          newCompiled(cfg.Account),
+		store:             cfg.Store,
+		trail:             cfg.Trail,
+		router:            cfg.Router,
+		log:               cfg.Logger,
+		now:               cfg.Now,
+	}
+	for _, r := range cfg.Regions {
+		s.regions[r] = true
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	return s
+}
+
+// orAWS fills in AWS's quotas.
+func (l Limits) orAWS() Limits {
+	l.Keys = cmp.Or(l.Keys, 100_000)
+	l.AliasesPerKey = cmp.Or(l.AliasesPerKey, 50)
+	l.GrantsPerKey = cmp.Or(l.GrantsPerKey, maxGrants)
+	return l
+}

@@ -1,0 +1,118 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/backends"
+	"cmkd/socket/kmsapi"
+)
+
+// signing is what Sign and Verify have in common.
+type signing struct {
+	keyID       string
+	algorithm   string
+	messageType kmsapi.MessageType
+	message     []byte
+	grantTokens []string
+}
+
+// admitSigning admits the call and checks the message against the algorithm.
+func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key, backends.Key, error) {
+	if in.messageType == "" {
+		in.messageType = kmsapi.MessageTypeRaw
+	}
+	k, err := s.admit(ctx, c, &demand{
+		keyID: in.keyID, usage: backends.SignVerify, algorithm: in.algorithm, grantTokens: in.grantTokens,
+		conditions: []condition{
+			{"kms:SigningAlgorithm", []string{in.algorithm}},
+			{"kms:MessageType", []string{string(in.messageType)}},
+		},
+	})
+	if err != nil {
+		return nil, backends.Key{}, err
+	}
+	if err := checkMessage(in); err != nil {
+		return nil, backends.Key{}, err
+	}
+	ref, err := k.currentRef()
+	return k, ref, err
+}
+
+// checkMessage holds the message type and length against the algorithm.
+func checkMessage(in *signing) error {
+	wrongType := kmsapi.Errorf(kmsapi.CodeValidationException,
+		"MessageType %s is not valid for algorithm %s.", in.messageType, in.algorithm)
+	switch in.algorithm {
+	case "ED25519_SHA_512":
+		if in.messageType != kmsapi.MessageTypeRaw {
+			return wrongType
+		}
+		return nil
+	case "ED25519_PH_SHA_512":
+		if in.messageType != kmsapi.MessageTypeDigest {
+			return wrongType
+		}
+	case "ML_DSA_SHAKE_256":
+		if in.messageType == kmsapi.MessageTypeDigest {
+			return wrongType
+		}
+		if in.messageType == kmsapi.MessageTypeExternalMU && len(in.message) != 64 {
+			return kmsapi.Errorf(kmsapi.CodeValidationException, "Message is invalid length for algorithm %s.", in.algorithm)
+		}
+		return nil
+	default:
+		if in.messageType == kmsapi.MessageTypeExternalMU {
+			return wrongType
+		}
+	}
+	if in.messageType == kmsapi.MessageTypeDigest && len(in.message) != signingHash[in.algorithm].Size() {
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "Digest is invalid length for algorithm %s.", in.algorithm)
+	}
+	return nil
+}
+
+func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
+	call := &signing{
+		keyID: in.KeyId, algorithm: string(in.SigningAlgorithm), messageType: in.MessageType,
+		message: in.Message, grantTokens: in.GrantTokens,
+	}
+	k, ref, err := s.admitSigning(ctx, c, call)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	made, err := k.backend.Sign(ctx, &backends.SignRequest{
+		Key: ref, Algorithm: backends.Algorithm(call.algorithm), Type: backends.MessageType(call.messageType), Message: in.Message,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &kmsapi.SignResponse{KeyId: k.arn, Signature: made.Signature, SigningAlgorithm: in.SigningAlgorithm}, nil
+}
+
+func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
+	call := &signing{
+		keyID: in.KeyId, algorithm: string(in.SigningAlgorithm), messageType: in.MessageType,
+		message: in.Message, grantTokens: in.GrantTokens,
+	}
+	k, ref, err := s.admitSigning(ctx, c, call)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return nil, errDryRun()
+	}
+	made, err := k.backend.Verify(ctx, &backends.VerifyRequest{
+		Key: ref, Algorithm: backends.Algorithm(call.algorithm), Type: backends.MessageType(call.messageType),
+		Message: in.Message, Signature: in.Signature,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !made.Valid {
+		return nil, &kmsapi.Error{Code: kmsapi.CodeKMSInvalidSignatureException}
+	}
+	return &kmsapi.VerifyResponse{KeyId: k.arn, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
+}

@@ -1,0 +1,171 @@
+package kms
+
+import (
+	"context"
+	"slices"
+
+	"cmkd/backends"
+	"cmkd/socket/kmsapi"
+)
+
+// source is a ciphertext that a call wants opened.
+type source struct {
+	ciphertext  []byte
+	algorithm   string
+	keyID       string // "" if the client leaves it to the ciphertext
+	action      string
+	context     map[string]string
+	grantTokens []string
+	dryRun      bool
+	modifiers   []kmsapi.DryRunModifierType
+	destination string // of ReEncrypt
+	// wantsPlaintext: what is inside is to leave in the clear.
+	wantsPlaintext bool
+}
+
+// admittedSource is a source whose key the caller may use.
+type admittedSource struct {
+	key       *key
+	algorithm string
+	blob      *blob // nil for RSA
+	ref       backends.Key
+	aad       []byte
+	rsa       []byte // ciphertext of an RSA key
+	// ignored: the ciphertext does not count (DryRun with IGNORE_CIPHERTEXT).
+	ignored bool
+}
+
+// material is the key material ID that the ciphertext names.
+func (a *admittedSource) material() string {
+	if a.blob == nil {
+		return ""
+	}
+	return a.blob.material
+}
+
+func errInvalidCiphertext() error {
+	return &kmsapi.Error{Code: kmsapi.CodeInvalidCiphertextException}
+}
+
+func errIncorrectKey() error {
+	return kmsapi.Errorf(kmsapi.CodeIncorrectKeyException,
+		"The key ID in the request does not identify a CMK that can perform this operation.")
+}
+
+// admitSource finds the key of a ciphertext and admits the call to it.
+func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
+	d := &demand{
+		keyID: src.keyID, action: src.action, grantTokens: src.grantTokens, context: src.context,
+		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
+	}
+	a := &admittedSource{
+		algorithm: src.algorithm,
+		ignored:   src.dryRun && slices.Contains(src.modifiers, kmsapi.DryRunModifierTypeIgnoreCiphertext),
+	}
+	if len(src.modifiers) > 0 && !src.dryRun {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "DryRunModifiers requires DryRun.")
+	}
+	if len(src.ciphertext) == 0 && !a.ignored {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
+	}
+	if src.action != "" {
+		d.conditions = append(d.conditions, condition{"kms:ReEncryptOnSameKey", nil})
+	}
+	if src.keyID == "" && (a.ignored || src.algorithm != symmetricDefault) {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The request must specify a key ID.")
+	}
+	if err := s.admitSourceKey(ctx, c, d, src, a); err != nil {
+		return nil, err
+	}
+	if a.ignored {
+		return a, nil
+	}
+	if src.algorithm != symmetricDefault {
+		if err := checkNoContext(src.context); err != nil {
+			return nil, err
+		}
+		a.rsa = src.ciphertext
+		ref, err := a.key.currentRef()
+		a.ref = ref
+		return a, err
+	}
+	if src.wantsPlaintext && a.blob.kind != kindPlaintext && !s.plaintextDataKeys {
+		return nil, errPlaintextDataKey()
+	}
+	a.aad = a.blob.aad(s.account, src.context)
+	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok {
+		if v.ImportState == string(kmsapi.ImportStatePendingImport) {
+			return nil, invalidState(a.key.arn, "pending import")
+		}
+		a.ref = a.key.ref(v)
+		return a, nil
+	}
+	// A material ID that is not of this key: the header was altered. The
+	// token refuses it like every other alteration, in the same time.
+	ref, err := a.key.currentRef()
+	a.ref = ref
+	return a, err
+}
+
+// admitSourceKey admits the key that the client or the ciphertext names.
+func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *source, a *admittedSource) error {
+	b, parsed := parseBlob(src.ciphertext)
+	if src.algorithm != symmetricDefault {
+		b = nil
+	}
+	d.plaintextDataKey = src.wantsPlaintext && b != nil && b.kind != kindPlaintext
+	var err error
+	if src.keyID != "" {
+		a.key, err = s.admit(ctx, c, d)
+	} else {
+		if !parsed {
+			return errInvalidCiphertext()
+		}
+		row, ok := c.view.Key(c.region, b.keyID)
+		if !ok {
+			return s.conceal(c, d, errInvalidCiphertext())
+		}
+		a.key, err = s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case a.key.Usage != string(backends.EncryptDecrypt),
+		src.algorithm == symmetricDefault && a.key.Spec != symmetricDefault:
+		return errIncorrectKey()
+	case !allowsAlgorithm(a.key.Key, src.algorithm):
+		return kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
+			"Algorithm %s is incompatible with key spec %s.", src.algorithm, a.key.Spec)
+	case a.ignored || src.algorithm != symmetricDefault:
+		return nil
+	case !parsed:
+		return errInvalidCiphertext()
+	case b.keyID != a.key.ID:
+		return errIncorrectKey()
+	}
+	a.blob = b
+	return nil
+}
+
+// open decrypts the source, to the recipient if there is one.
+func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Recipient) (*backends.DecryptAnswer, error) {
+	if a.blob != nil && a.blob.kind != kindPlaintext {
+		out, err := a.key.backend.OpenDataKey(ctx, &backends.OpenDataKeyRequest{
+			Key: a.ref, Sealed: a.blob.sealed, AAD: a.aad, Pair: a.blob.kind == kindPrivateKey,
+			Recipient: to, Plaintext: to == nil,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &backends.DecryptAnswer{Plaintext: out.Plaintext, ForRecipient: out.ForRecipient}, nil
+	}
+	req := &backends.DecryptRequest{Key: a.ref, Algorithm: backends.Algorithm(a.algorithm), AAD: a.aad, Recipient: to}
+	if a.blob != nil {
+		req.Sealed = a.blob.sealed
+	} else {
+		req.Sealed = backends.Sealed{Ciphertext: a.rsa}
+	}
+	return a.key.backend.Decrypt(ctx, req)
+}

@@ -1,0 +1,121 @@
+package kms
+
+import (
+	"crypto"
+
+	"cmkd/backends"
+)
+
+// spec is what AWS KMS allows of keys of one key spec.
+// https://docs.aws.amazon.com/kms/latest/developerguide/symm-asymm-choose-key-spec.html
+type spec struct {
+	usages []backends.Usage // the first is the default where AWS has one
+	// algorithms by usage. The order is the order in KeyMetadata: clients
+	// such as sigstore take the first.
+	algorithms map[backends.Usage][]string
+	// importable: Origin EXTERNAL is allowed.
+	importable bool
+}
+
+var (
+	rsaSpec = spec{
+		usages: []backends.Usage{backends.EncryptDecrypt, backends.SignVerify},
+		algorithms: map[backends.Usage][]string{
+			backends.EncryptDecrypt: {"RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"},
+			backends.SignVerify: {
+				"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
+				"RSASSA_PSS_SHA_256", "RSASSA_PSS_SHA_384", "RSASSA_PSS_SHA_512",
+			},
+		},
+		importable: true,
+	}
+	mldsaSpec = spec{
+		usages:     []backends.Usage{backends.SignVerify},
+		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ML_DSA_SHAKE_256"}},
+		importable: true,
+	}
+	mlkemSpec = spec{
+		usages:     []backends.Usage{backends.EncapsulateDecapsulate},
+		algorithms: map[backends.Usage][]string{backends.EncapsulateDecapsulate: {"ML_KEM"}},
+	}
+)
+
+func nistCurve(signing string) spec {
+	return spec{
+		usages: []backends.Usage{backends.SignVerify, backends.KeyAgreement},
+		algorithms: map[backends.Usage][]string{
+			backends.SignVerify:   {signing},
+			backends.KeyAgreement: {"ECDH"},
+		},
+		importable: true,
+	}
+}
+
+func hmacSpec(algorithm string) spec {
+	return spec{
+		usages:     []backends.Usage{backends.GenerateVerifyMAC},
+		algorithms: map[backends.Usage][]string{backends.GenerateVerifyMAC: {algorithm}},
+		importable: true,
+	}
+}
+
+// specs are the key specs of the API model, SM2 (China Regions only) aside.
+var specs = map[backends.KeySpec]spec{
+	backends.SymmetricDefault: {
+		usages:     []backends.Usage{backends.EncryptDecrypt},
+		algorithms: map[backends.Usage][]string{backends.EncryptDecrypt: {"SYMMETRIC_DEFAULT"}},
+		importable: true,
+	},
+	backends.RSA2048: rsaSpec,
+	backends.RSA3072: rsaSpec,
+	backends.RSA4096: rsaSpec,
+	backends.P256:    nistCurve("ECDSA_SHA_256"),
+	backends.P384:    nistCurve("ECDSA_SHA_384"),
+	backends.P521:    nistCurve("ECDSA_SHA_512"),
+	backends.Secp256k1: {
+		usages:     []backends.Usage{backends.SignVerify},
+		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ECDSA_SHA_256"}},
+		importable: true,
+	},
+	backends.Ed25519: {
+		usages:     []backends.Usage{backends.SignVerify},
+		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ED25519_SHA_512", "ED25519_PH_SHA_512"}},
+		importable: true,
+	},
+	backends.HMAC224:   hmacSpec("HMAC_SHA_224"),
+	backends.HMAC256:   hmacSpec("HMAC_SHA_256"),
+	backends.HMAC384:   hmacSpec("HMAC_SHA_384"),
+	backends.HMAC512:   hmacSpec("HMAC_SHA_512"),
+	backends.MLDSA44:   mldsaSpec,
+	backends.MLDSA65:   mldsaSpec,
+	backends.MLDSA87:   mldsaSpec,
+	backends.MLKEM512:  mlkemSpec,
+	backends.MLKEM768:  mlkemSpec,
+	backends.MLKEM1024: mlkemSpec,
+}
+
+// signingHash is the hash whose length a DIGEST message must have. Ed25519
+// takes a DIGEST (SHA-512) only in its pre-hashed form (RFC 8032, Ed25519ph)
+// and a RAW message only in the pure one.
+var signingHash = map[string]crypto.Hash{
+	"RSASSA_PSS_SHA_256":        crypto.SHA256,
+	"RSASSA_PSS_SHA_384":        crypto.SHA384,
+	"RSASSA_PSS_SHA_512":        crypto.SHA512,
+	"RSASSA_PKCS1_V1_5_SHA_256": crypto.SHA256,
+	"RSASSA_PKCS1_V1_5_SHA_384": crypto.SHA384,
+	"RSASSA_PKCS1_V1_5_SHA_512": crypto.SHA512,
+	"ECDSA_SHA_256":             crypto.SHA256,
+	"ECDSA_SHA_384":             crypto.SHA384,
+	"ECDSA_SHA_512":             crypto.SHA512,
+	"ED25519_PH_SHA_512":        crypto.SHA512,
+}
+
+// oaepLimit is the longest plaintext, in bytes, of RSAES-OAEP: modulus length
+// less twice the hash length less 2 (RFC 8017 section 7.1.1).
+func oaepLimit(s backends.KeySpec, algorithm string) int {
+	modulus := map[backends.KeySpec]int{backends.RSA2048: 256, backends.RSA3072: 384, backends.RSA4096: 512}[s]
+	if algorithm == "RSAES_OAEP_SHA_1" {
+		return modulus - 2*20 - 2
+	}
+	return modulus - 2*32 - 2
+}

@@ -1,0 +1,109 @@
+package kms
+
+import (
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// stateColumns are the columns of operation.refuses, as in AWS's table:
+// https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html
+//
+// The letters: . allowed; D disabled; P pending deletion; I pending import;
+// U unavailable; C creating; G updating; N not pending deletion.
+var stateColumns = map[kmsapi.KeyState]int{
+	kmsapi.KeyStateEnabled:                0,
+	kmsapi.KeyStateDisabled:               1,
+	kmsapi.KeyStatePendingDeletion:        2,
+	kmsapi.KeyStatePendingReplicaDeletion: 2,
+	kmsapi.KeyStatePendingImport:          3,
+	kmsapi.KeyStateUnavailable:            4,
+	kmsapi.KeyStateCreating:               5,
+	kmsapi.KeyStateUpdating:               6,
+}
+
+// checkState refuses what the key's state does not allow.
+func checkState(op *operation, arn string, state kmsapi.KeyState) error {
+	if op.refuses == "" {
+		return nil
+	}
+	switch op.refuses[stateColumns[state]] {
+	case 'D':
+		return kmsapi.Errorf(kmsapi.CodeDisabledException, "%s is disabled.", arn)
+	case 'P':
+		return invalidState(arn, "pending deletion")
+	case 'I':
+		return invalidState(arn, "pending import")
+	case 'U':
+		return invalidState(arn, "unavailable")
+	case 'C':
+		return invalidState(arn, "creating")
+	case 'G':
+		return invalidState(arn, "updating")
+	case 'N':
+		return invalidState(arn, "not pending deletion")
+	}
+	return nil
+}
+
+func invalidState(arn, what string) error {
+	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s is %s.", arn, what)
+}
+
+// keyState is the state of the key now: that of its row, or Unavailable while
+// its token does not answer or its custom key store is disconnected. A key pending deletion or import stays so.
+func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
+	state := kmsapi.KeyState(key.State)
+	if (state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled) && (!connected(view, key) || !s.router.Available(key.Token)) {
+		return kmsapi.KeyStateUnavailable
+	}
+	return state
+}
+
+// apiError turns any error into one of the API. It is the only place where
+// that happens.
+func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
+	if e, ok := asError[*kmsapi.Error](err); ok {
+		return e
+	}
+	e, ok := asError[*backends.Error](err)
+	if !ok {
+		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "An internal error occurred.")
+	}
+	switch e.Code {
+	case backends.InvalidCiphertext:
+		return &kmsapi.Error{Code: kmsapi.CodeInvalidCiphertextException}
+	case backends.InvalidRequest:
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "%s", e.Message)
+	case backends.InvalidMaterial:
+		return kmsapi.Errorf(kmsapi.CodeInvalidCiphertextException, "%s", e.Message)
+	case backends.Unsupported:
+		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s", e.Message)
+	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.LoginFailed:
+		// A state that lasts: a 5xx would only make SDKs repeat the call.
+		if c.arn == "" {
+			return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "The token is unavailable.")
+		}
+		return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s is unavailable.", c.arn)
+	case backends.TokenFull:
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The token has no room for another key.")
+	case backends.Lost:
+		return kmsapi.Errorf(kmsapi.CodeKeyUnavailableException, "The token that holds the key does not answer. Try again.")
+	case backends.Timeout:
+		return kmsapi.Errorf(kmsapi.CodeDependencyTimeoutException, "The token did not answer in time. Try again.")
+	default:
+		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "An internal error occurred.")
+	}
+}
+
+// backendTrouble reports whether operators should hear of the error: it says
+// something about the token, not about the request.
+func backendTrouble(err error) bool {
+	switch backends.CodeOf(err) {
+	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.TokenFull,
+		backends.LoginFailed, backends.Lost, backends.Timeout:
+		return true
+	default:
+		return false
+	}
+}

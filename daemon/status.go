@@ -1,0 +1,71 @@
+package daemon
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"cmkd/plugins"
+)
+
+// status is the answer to GET /status.
+type status struct {
+	State         string         `json:"state"` // "ok" or "degraded"
+	Version       string         `json:"version"`
+	UptimeSeconds int64          `json:"uptimeSeconds"`
+	Account       string         `json:"account"`
+	Regions       []string       `json:"regions"`
+	Keys          int            `json:"keys"`
+	AuditRecords  uint64         `json:"auditRecords"`
+	Tokens        []tokenStatus  `json:"tokens"`
+	Plugins       []pluginStatus `json:"plugins"`
+}
+
+type tokenStatus struct {
+	Name   string `json:"name"`
+	Label  string `json:"label"`
+	Serial string `json:"serial"`
+	Model  string `json:"model"`
+	State  string `json:"state"` // "ok" or "unavailable"
+}
+
+type pluginStatus struct {
+	Name  string `json:"name"`
+	Token string `json:"token"`
+	plugins.Status
+}
+
+// serveStatus answers GET /status. It tells nothing secret, but it names
+// tokens and processes, so only root and admins get it.
+func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
+	caller, err := d.identities.caller(r.Context())
+	if err != nil || !caller.Root && !caller.Admin {
+		http.Error(w, "only root and the configuration's admins may see the status", http.StatusForbidden)
+		return
+	}
+	sequence, _ := d.audit.Head()
+	s := status{
+		State: "ok", Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),
+		Account: d.cfg.Account, Regions: d.cfg.Regions, AuditRecords: sequence,
+		Tokens: d.router.tokens(),
+	}
+	view := d.store.View()
+	for _, region := range d.cfg.Regions {
+		s.Keys += view.KeyCount(region)
+	}
+	for _, t := range s.Tokens {
+		if t.State != "ok" {
+			s.State = "degraded"
+		}
+	}
+	for _, h := range d.router.hosts {
+		s.Plugins = append(s.Plugins, pluginStatus{Name: h.plugin, Token: h.token, Status: h.Status()})
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if s.State != "ok" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(s) // the client may be gone
+}

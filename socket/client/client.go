@@ -1,0 +1,108 @@
+// Package client is the Go library for programs that use cmkd: a configuration
+// that points aws-sdk-go-v2 at the daemon's Unix socket, a recipient key that
+// lets programs use data keys which leave the token only wrapped, and envelope
+// encryption on top of both.
+package client
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+)
+
+// DefaultPath is where the daemon listens if nobody says otherwise.
+const DefaultPath = "/run/cmkd/cmkd.sock"
+
+// PathVariable is the environment variable that names another socket.
+const PathVariable = "CMKD_SOCKET"
+
+// DefaultRegion is the Region that requests name if nobody says otherwise.
+const DefaultRegion = "us-east-1"
+
+// endpoint is the origin of every request. The name is never resolved.
+const endpoint = "http://localhost"
+
+// Option changes a default of [Config], [New] or [NewEnvelopeClient].
+type Option func(*options)
+
+type options struct {
+	region string
+	bits   int
+}
+
+// WithRegion sets the Region in which keys are looked for; default
+// AWS_REGION, AWS_DEFAULT_REGION or [DefaultRegion].
+func WithRegion(region string) Option {
+	return func(o *options) { o.region = region }
+}
+
+// WithRecipientBits sets the modulus length of the recipient key of
+// [NewEnvelopeClient]: 2048 (the default), 3072 or 4096.
+func WithRecipientBits(bits int) Option {
+	return func(o *options) { o.bits = bits }
+}
+
+func collect(opts []Option) options {
+	o := options{region: firstOf(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), DefaultRegion), bits: 2048}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+func firstOf(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// Path returns path, or if that is empty the value of CMKD_SOCKET, or else
+// [DefaultPath].
+func Path(path string) string {
+	return firstOf(path, os.Getenv(PathVariable), DefaultPath)
+}
+
+// Config returns a configuration whose requests go to the socket at [Path] of
+// path. The daemon knows its callers from the kernel, so the credentials in it
+// are a formality: the signature carries the Region.
+func Config(path string, opts ...Option) aws.Config {
+	return aws.Config{
+		Region:       collect(opts).region,
+		BaseEndpoint: aws.String(endpoint),
+		Credentials:  credentials.NewStaticCredentialsProvider("cmkd", "cmkd", ""),
+		HTTPClient:   HTTPClient(path),
+	}
+}
+
+// HTTPClient returns a client whose every request goes to the socket at [Path]
+// of path, whatever its URL says.
+func HTTPClient(path string) *awshttp.BuildableClient {
+	path = Path(path)
+	var dialer net.Dialer
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", path)
+		}
+		t.DisableCompression = true
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = 256, 256
+		t.IdleConnTimeout = 90 * time.Second
+	})
+}
+
+// New returns an SDK client for the daemon at [Path] of path. Its
+// GenerateDataKey and its Decrypt of a data key work only where the daemon is
+// configured to give out plaintext data keys; see [NewEnvelopeClient].
+func New(path string, opts ...Option) *kms.Client {
+	return kms.NewFromConfig(Config(path, opts...))
+}
