@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cmkd/daemon/kms"
+	"cmkd/daemon/policy"
 	"cmkd/socket"
 )
 
@@ -28,6 +29,8 @@ type identities struct {
 	self    uint32
 	admins  AdminConfig
 	now     func() time.Time
+	// administrator is administratorAccess, compiled.
+	administrator *policy.Document
 
 	mu    sync.Mutex
 	known map[uint32]identity // guarded by mu
@@ -43,9 +46,13 @@ type identity struct {
 const maxIdentities = 4096
 
 func newIdentities(account string, admins AdminConfig) (*identities, error) {
+	administrator, err := policy.Parse([]byte(administratorAccess), policy.IdentityPolicy, policy.WithName("AdministratorAccess"))
+	if err != nil {
+		return nil, fmt.Errorf("compiling the administrators' policy: %w", err)
+	}
 	ids := &identities{
 		account: account, self: uint32(os.Getuid()), admins: admins,
-		now: time.Now, known: map[uint32]identity{},
+		now: time.Now, administrator: administrator, known: map[uint32]identity{},
 	}
 	return ids, ids.check()
 }
@@ -114,29 +121,40 @@ func sameGroups(a, b []uint32) bool {
 
 // lookup asks the user database.
 func (ids *identities) lookup(peer socket.Peer) *kms.Caller {
-	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID, Root: peer.UID == 0 || peer.UID == ids.self}
 	uid := strconv.FormatUint(uint64(peer.UID), 10)
-	c.Name = "uid-" + uid
+	name := "uid-" + uid
 	if u, err := user.LookupId(uid); err == nil {
-		c.Name = u.Username
+		name = u.Username
 	}
 	prefix := "arn:aws:iam::" + ids.account
-	c.ARN = prefix + ":user/" + c.Name
-	if c.Root {
-		c.ARN = prefix + ":root"
-	}
-	c.Admin = listed(ids.admins.Users, c.Name, uid)
+	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID, Principal: policy.Principal{
+		Type: policy.User, ARN: prefix + ":user/" + name, AccountID: ids.account, UserName: name,
+	}}
+	admin := listed(ids.admins.Users, name, uid)
 	for _, gid := range append([]uint32{peer.GID}, peer.Groups...) {
 		number := strconv.FormatUint(uint64(gid), 10)
-		name := "gid-" + number
+		group := "gid-" + number
 		if g, err := user.LookupGroupId(number); err == nil {
-			name = g.Name
+			group = g.Name
 		}
-		c.Groups = append(c.Groups, prefix+":group/"+name)
-		c.Admin = c.Admin || listed(ids.admins.Groups, name, number)
+		c.Principal.Groups = append(c.Principal.Groups, prefix+":group/"+group)
+		admin = admin || listed(ids.admins.Groups, group, number)
+	}
+	if peer.UID == 0 || peer.UID == ids.self {
+		c.Principal = policy.Principal{Type: policy.Root, ARN: prefix + ":root", AccountID: ids.account}
+		admin = true
+	}
+	c.Admin = admin
+	if admin {
+		c.Policies = []*policy.Document{ids.administrator}
 	}
 	return c
 }
+
+// administratorAccess is the identity policy of the configuration's admins.
+// Like any identity policy it counts where a key policy hands over to the
+// account; a key policy that does not keeps the admins out.
+const administratorAccess = `{"Version":"2012-10-17","Statement":[{"Sid":"AdministratorAccess","Effect":"Allow","Action":"*","Resource":"*"}]}`
 
 func listed(list []string, name, number string) bool {
 	for _, l := range list {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -56,12 +57,19 @@ func startRouter(ctx context.Context, cfg *Config, log *slog.Logger, socketDir s
 }
 
 func (r *router) add(ctx context.Context, t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) error {
-	host, err := plugins.Start(ctx, pluginSpec(t, p, log, socketDir))
+	spec, err := pluginSpec(t, p, log, socketDir)
+	if err != nil {
+		return err
+	}
+	host, err := plugins.Start(ctx, spec)
 	if err != nil {
 		return err
 	}
 	h := &tokenHost{Host: host, token: t.Name, plugin: p.Name}
 	r.hosts = append(r.hosts, h)
+	if err := h.Wait(ctx); err != nil {
+		return err
+	}
 	info, err := h.Info(ctx, &backends.InfoRequest{})
 	if err != nil {
 		return err
@@ -77,16 +85,26 @@ func (r *router) add(ctx context.Context, t TokenConfig, p PluginConfig, log *sl
 	return nil
 }
 
-func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) plugins.Spec {
+func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) (plugins.Spec, error) {
+	sum, err := hex.DecodeString(p.SHA256)
+	if err != nil {
+		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
+	}
+	if len(sum) == 0 {
+		sum = nil
+	}
 	return plugins.Spec{
-		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Dir: socketDir, Env: t.Env,
+		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: socketDir, Env: t.Env,
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
 			PINFile: t.PINFile, MaxSessions: t.MaxSessions,
 		},
-	}
+	}, nil
 }
+
+// ready reports whether a process of the plugin serves.
+func (h *tokenHost) ready() bool { return h.Status().Phase == plugins.Ready }
 
 // Route implements [kms.Router].
 func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
@@ -100,7 +118,7 @@ func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backen
 // Available implements [kms.Router].
 func (r *router) Available(token string) bool {
 	for _, h := range r.hosts {
-		if h.token == token && !h.Ready() {
+		if h.token == token && !h.ready() {
 			return false
 		}
 	}
@@ -116,7 +134,11 @@ func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger, sock
 		if t < 0 || p < 0 {
 			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.token)
 		}
-		if err := h.Reload(ctx, pluginSpec(cfg.Tokens[t], cfg.Plugins[p], log, socketDir)); err != nil {
+		spec, err := pluginSpec(cfg.Tokens[t], cfg.Plugins[p], log, socketDir)
+		if err != nil {
+			return err
+		}
+		if err := h.Reload(ctx, spec); err != nil {
 			return fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err)
 		}
 	}
@@ -128,7 +150,7 @@ func (r *router) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	for _, h := range r.hosts {
-		h.Close(ctx)
+		_ = h.Close(ctx) // it ends in any case
 	}
 }
 
@@ -145,7 +167,7 @@ func (r *router) tokens() []tokenStatus {
 		if old, ok := found[h.token]; ok {
 			s.State = old.State
 		}
-		if !h.Ready() {
+		if !h.ready() {
 			s.State = "unavailable"
 		}
 		found[h.token] = s

@@ -18,9 +18,11 @@ type Caller struct {
 	Principal policy.Principal
 	// Policies are the identity policies of the principal and its groups.
 	Policies []*policy.Document
-	UID      uint32
-	GID      uint32
-	PID      int32
+	// Admin: root, or named in the configuration's admins.
+	Admin bool
+	UID   uint32
+	GID   uint32
+	PID   int32
 }
 
 // Call is one call on its way through the daemon.
