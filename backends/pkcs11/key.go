@@ -149,7 +149,9 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key) (*backends.Destr
 		if err != nil {
 			return err
 		}
-		t.index.forget(key.ID)
+		if known := t.index.forget(key.ID); known && len(handles) == 0 {
+			return t.lose(key.ID)
+		}
 		for _, h := range handles {
 			if err := s.check("C_DestroyObject", s.DestroyObject(s.handle, cryptoki.Object(h))); err != nil {
 				return err
@@ -174,13 +176,15 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key) (*backends.Destr
 	return answer, nil
 }
 
-// forget drops all objects with an ID.
-func (x *index) forget(id backends.KeyID) {
+// forget drops all objects with an ID, and reports whether there was any.
+func (x *index) forget(id backends.KeyID) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	known := len(x.objects)
 	for class := range usageAttributes {
 		delete(x.objects, ref{id, class})
 	}
+	return len(x.objects) < known
 }
 
 // ListKeys implements [backends.Backend] for every kind of key. It searches

@@ -42,24 +42,25 @@ func (t *Token) chooseSlot(cfg Config) error {
 }
 
 // login tries the PIN once, and not at all when the token counts down to
-// locking itself.
-func (t *Token) login(pinFile string) error {
+// locking itself: with one wrong PIN in the configuration, the processes of
+// three plugins would lock a token that takes three tries.
+func (t *Token) login(cfg Config) error {
 	switch flags := t.info.Flags; {
 	case flags&p11.CKF_USER_PIN_LOCKED != 0:
 		return backends.Errorf(backends.LoginFailed, "the token's user PIN is locked")
 	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
 		return backends.Errorf(backends.LoginFailed, "the token's user PIN has one try left: not tried")
-	case flags&p11.CKF_USER_PIN_COUNT_LOW != 0:
-		return backends.Errorf(backends.LoginFailed, "a wrong user PIN was given to the token before: not tried; log in by hand to clear its count")
+	case flags&p11.CKF_USER_PIN_COUNT_LOW != 0 && !cfg.TryPINAgain:
+		return backends.Errorf(backends.LoginFailed, "a wrong user PIN was given to the token last time: not tried again, so that it does not lock; a login by hand (pkcs11-tool --login --list-objects) clears its count")
 	}
-	text, err := os.ReadFile(pinFile)
+	text, err := os.ReadFile(cfg.PINFile)
 	defer func() { clear(text) }()
 	if err != nil {
 		return backends.Errorf(backends.LoginFailed, "reading the PIN: %v", err)
 	}
 	pin := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 	if len(pin) == 0 {
-		return backends.Errorf(backends.LoginFailed, "the PIN file %s is empty", pinFile)
+		return backends.Errorf(backends.LoginFailed, "the PIN file %s is empty", cfg.PINFile)
 	}
 	switch rv := t.module.Login(t.anchor, pin); rv {
 	case p11.CKR_OK, p11.CKR_USER_ALREADY_LOGGED_IN:

@@ -50,6 +50,9 @@ type vetting struct {
 type index struct {
 	mu      sync.RWMutex // guards objects
 	objects map[ref]*object
+	// lost: an object that was known has gone, so nothing that is not found
+	// is evidence of anything until the token is opened anew.
+	lost atomic.Bool
 }
 
 func (x *index) get(r ref) *object {
@@ -249,6 +252,9 @@ func (t *Token) missing(s *session, r ref) error {
 // proveObjects looks at the login and at an object other than r that was there
 // before.
 func (t *Token) proveObjects(s *session, r ref) error {
+	if t.index.lost.Load() {
+		return t.lose(r.id)
+	}
 	if err := t.loggedIn(s); err != nil {
 		return err
 	}
@@ -259,6 +265,12 @@ func (t *Token) proveObjects(s *session, r ref) error {
 	var q cryptoki.Query
 	q.AskULong(p11.CKA_CLASS)
 	return s.attributes(o.handle, &q)
+}
+
+// lose is the answer when an object that was known is not found.
+func (t *Token) lose(id backends.KeyID) error {
+	t.index.lost.Store(true)
+	return backends.Errorf(backends.Lost, "objects that were in the token are not found (CKA_ID %s)", id)
 }
 
 // loggedIn fails unless the session sees private objects.
@@ -321,7 +333,7 @@ func (t *Token) withKey(ctx context.Context, key *backends.Key, u *purpose, do f
 		}
 		switch {
 		case known && attempt > 1 && backends.CodeOf(err) == backends.KeyMissing:
-			return backends.Errorf(backends.Lost, "key %s was in the token and is not found", key.ID)
+			return t.lose(key.ID)
 		case attempt > 1 || !staleHandle(err):
 			return err
 		}

@@ -2,6 +2,9 @@ package pkcs11_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"slices"
 	"testing"
 
@@ -142,4 +145,18 @@ func plant(t testing.TB, tok *testenv.Token, key backends.Key, flaw backendstest
 	if err != nil {
 		t.Fatalf("planting a key that is %s: %v", flaw, err)
 	}
+}
+
+// benchRecipient is a recipient that SoftHSM2 can wrap to.
+func benchRecipient(t testing.TB) *backends.Recipient {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &backends.Recipient{PublicKey: der, Algorithm: "RSAES_OAEP_SHA_1"}
 }

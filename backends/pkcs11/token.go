@@ -30,6 +30,10 @@ type Config struct {
 	// MaxSessions bounds the sessions of this process; 0 means 16. Three of
 	// them keep the login and cached objects alive.
 	MaxSessions int
+	// TryPINAgain: an operator has changed the PIN since the token refused
+	// one, so it is tried although the token says that a wrong one was given
+	// (CKF_USER_PIN_COUNT_LOW). It is never the last try.
+	TryPINAgain bool
 }
 
 const (
@@ -122,7 +126,7 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 		return failure("C_OpenSession", err)
 	}
 	t.anchor = cryptoki.Session(anchor)
-	if err := t.login(cfg.PINFile); err != nil {
+	if err := t.login(cfg); err != nil {
 		return err
 	}
 	if t.profile, err = t.probe(ctx); err != nil {

@@ -23,6 +23,7 @@ func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
 		TokenSerial: cfg.TokenSerial,
 		PINFile:     cfg.PINFile,
 		MaxSessions: cfg.MaxSessions,
+		TryPINAgain: cfg.Settings["try-pin-again"] == "yes",
 	})
 	if err != nil {
 		return nil, err
