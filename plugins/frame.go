@@ -133,34 +133,41 @@ func (r *frameReader) whole() (int, error) {
 	return 0, nil
 }
 
-// fill reads once, with room for at least the rest of the frame at start.
+// fill reads once, after making room for at least the rest of the frame at
+// start.
 func (r *frameReader) fill() error {
-	left := r.end - r.start
 	need := readBuffer
-	if left >= 4 {
-		need = max(need, int(binary.BigEndian.Uint32(r.buf[r.start:]))+4)
+	if b := r.buf[r.start:r.end]; len(b) >= 4 {
+		need = max(need, int(binary.BigEndian.Uint32(b))+4)
 	}
-	into := r.buf
-	if len(r.buf) != need {
-		into = make([]byte, need)
+	if r.start > 0 || len(r.buf) != need {
+		r.move(need)
 	}
-	copy(into, r.buf[r.start:r.end])
-	if &into[0] != &r.buf[0] {
-		clear(r.buf[:r.end])
-	} else {
-		clear(r.buf[left:r.end])
-	}
-	r.buf, r.start, r.end = into, 0, left
-
 	n, err := r.r.Read(r.buf[r.end:])
 	r.end += n
 	switch {
 	case n > 0:
 		return nil
-	case err == io.EOF && left > 0:
+	case err == io.EOF && r.end > 0:
 		return io.ErrUnexpectedEOF
 	case err == nil:
 		return io.ErrNoProgress
 	}
 	return err
+}
+
+// move brings what is left to the front of a buffer of the given size and
+// wipes the rest.
+func (r *frameReader) move(size int) {
+	left := r.buf[r.start:r.end]
+	if len(r.buf) != size {
+		into := make([]byte, size)
+		copy(into, left)
+		clear(r.buf[:r.end])
+		r.buf = into
+	} else {
+		copy(r.buf, left)
+		clear(r.buf[len(left):r.end])
+	}
+	r.start, r.end = 0, len(left)
 }
