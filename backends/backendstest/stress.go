@@ -64,7 +64,7 @@ func (s *suite) concurrency(t *testing.T, b backends.Backend) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	const callers, calls, creators, keys = 16, 200, 3, 20
-	errs := make(chan error, callers+creators)
+	errs := make(chan error, callers+creators+2)
 	var wg sync.WaitGroup
 	for range callers {
 		wg.Go(func() {
@@ -88,11 +88,43 @@ func (s *suite) concurrency(t *testing.T, b backends.Backend) {
 			}
 		})
 	}
+	if d, ok := b.(backends.DataKeyMaker); ok {
+		request := &backends.GenerateDataKeyRequest{Key: key, Wrapping: create(t, b, wrapping), Length: 33}
+		wg.Go(func() { errs <- makeDataKeys(ctx, d, request, calls) })
+		wg.Go(func() { errs <- makePairs(ctx, d, request) })
+	}
 	wg.Wait()
 	close(errs)
 	for err := range errs {
-		t.Error(err)
+		if err != nil {
+			t.Error(err)
+		}
 	}
+}
+
+// makeDataKeys makes session keys and destroys them.
+func makeDataKeys(ctx context.Context, d backends.DataKeyMaker, in *backends.GenerateDataKeyRequest, n int) error {
+	for range n {
+		made, err := d.GenerateDataKey(ctx, in)
+		if err != nil {
+			return err
+		}
+		if _, err := d.OpenDataKey(ctx, &backends.OpenDataKeyRequest{Key: in.Key, Sealed: made.Sealed}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePairs makes the slow kind of pair and some of the quick kind.
+func makePairs(ctx context.Context, d backends.DataKeyMaker, in *backends.GenerateDataKeyRequest) error {
+	for _, spec := range []backends.KeySpec{backends.P256, backends.RSA2048, backends.P384, backends.RSA2048, backends.P521} {
+		_, err := d.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{Key: in.Key, Wrapping: in.Wrapping, Spec: spec})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func createUseDestroy(ctx context.Context, b backends.Backend, key backends.Key) error {
