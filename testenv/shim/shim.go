@@ -1,0 +1,69 @@
+// Package shim makes a PKCS#11 module misbehave: it builds a small module in C
+// (module/shim.c) that forwards to another one and, when a test says so, delays
+// calls, answers errors, hangs, crashes, prints, or takes the manners of AWS
+// CloudHSM. Rules change while the module is in use, in any process.
+package shim
+
+import (
+	_ "embed"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+//go:embed module/shim.c
+var source []byte
+
+// Module is a shim before one module.
+type Module struct {
+	// Path is the shim's own path, to be loaded in place of the real module.
+	Path string
+	// Env is what a process that loads it must have in its environment.
+	Env []string
+	// Control changes what it does.
+	Control *Control
+}
+
+// New builds a shim that forwards to the module at the path real.
+func New(t testing.TB, real string) *Module {
+	t.Helper()
+	c := newControl(t)
+	return &Module{
+		Path:    Build(t),
+		Env:     []string{"CMKD_SHIM_MODULE=" + real, "CMKD_SHIM_CONTROL=" + c.path},
+		Control: c,
+	}
+}
+
+// headers finds the PKCS#11 headers, which miekg/pkcs11 brings along.
+var headers = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output() //nolint:noctx // once per test binary, and quick
+	return strings.TrimSpace(string(out)), err
+})
+
+// Build compiles the shim into a folder of the test and returns its path. The
+// compiler is the one in CC, or cc.
+func Build(t testing.TB) string {
+	t.Helper()
+	dir, err := headers()
+	if err != nil {
+		t.Fatalf("finding the PKCS#11 headers with go list: %v", err)
+	}
+	folder := t.TempDir()
+	file, lib := filepath.Join(folder, "shim.c"), filepath.Join(folder, "shim.so")
+	if err := os.WriteFile(file, source, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cc := os.Getenv("CC")
+	if cc == "" {
+		cc = "cc"
+	}
+	cmd := exec.CommandContext(t.Context(), cc, "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-I", dir, "-o", lib, file, "-ldl")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compiling the shim: %v (is a C compiler installed? `make deps`)\n%s", err, out)
+	}
+	return lib
+}
