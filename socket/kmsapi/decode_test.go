@@ -100,7 +100,7 @@ func TestDecodeAccepts(t *testing.T) {
 		{"null structures", `{"KeyId":"k","Operations":[],"Constraints":null,"GrantTokens":null,"DryRun":null}`, &kmsapi.CreateGrantRequest{}, &kmsapi.CreateGrantRequest{KeyId: "k", Operations: []kmsapi.GrantOperation{}}},
 		{"empty body", ``, &kmsapi.ListKeysRequest{}, &kmsapi.ListKeysRequest{}},
 		{"what was there before is gone", `{"KeyId":"k"}`, &kmsapi.DescribeKeyRequest{KeyId: "old", GrantTokens: []string{"old"}}, &kmsapi.DescribeKeyRequest{KeyId: "k"}},
-		{"milliseconds", `{"KeyId":"k","ImportToken":"AA==","EncryptedKeyMaterial":"AA==","ValidTo":1715800000.1234}`, &kmsapi.ImportKeyMaterialRequest{}, &kmsapi.ImportKeyMaterialRequest{KeyId: "k", ImportToken: []byte{0}, EncryptedKeyMaterial: []byte{0}, ValidTo: at(1715800000123)}},
+		{"milliseconds", `{"KeyId":"k","ImportToken":"AA==","EncryptedKeyMaterial":"AA==","ValidTo":1715800000.1226}`, &kmsapi.ImportKeyMaterialRequest{}, &kmsapi.ImportKeyMaterialRequest{KeyId: "k", ImportToken: []byte{0}, EncryptedKeyMaterial: []byte{0}, ValidTo: at(1715800000123)}},
 		{"the epoch is not absent", `{"KeyId":"k","ImportToken":"AA==","EncryptedKeyMaterial":"AA==","ValidTo":0}`, &kmsapi.ImportKeyMaterialRequest{}, &kmsapi.ImportKeyMaterialRequest{KeyId: "k", ImportToken: []byte{0}, EncryptedKeyMaterial: []byte{0}, ValidTo: at(0)}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -263,6 +263,9 @@ func TestEveryBoundary(t *testing.T) {
 			values = []any{s.Max}
 		case s.Type == "list":
 			values = []any{[]any{}, slices.Repeat([]any{m.sample(s.Member.Shape)}, max(s.Max, 1))}
+			if item := m.Shapes[s.Member.Shape]; item.Type == "string" && item.Max > 0 {
+				values = append(values, []any{strings.Repeat("\U0001F511", item.Max), strings.Repeat("A", item.Min)})
+			}
 		case s.Type == "map":
 			values = []any{map[string]any{}, map[string]any{"": ""}}
 		case s.Type == "timestamp":
