@@ -85,6 +85,7 @@ func (s *statement) why(e *evaluation, failed element, index int, stands standin
 		return "Resource does not match"
 	case conditionElement:
 		return s.conditions[index].whyNot(e)
+	default: // matched
 	}
 	switch {
 	case stands == accountIsNamed:

@@ -103,7 +103,7 @@ func parseOperator(text string) (condition, operator, error) {
 		return c, op, fmt.Errorf("the condition operator %q is unknown", text)
 	}
 	if op.null && (c.ifExists || c.quantity != single) {
-		return c, op, errors.New("Null takes neither a set operator nor IfExists")
+		return c, op, errors.New("the operator Null takes neither a set operator nor IfExists")
 	}
 	c.negated, c.null = op.negated, op.null
 	return c, op, nil

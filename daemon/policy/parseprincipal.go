@@ -6,12 +6,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The forms of a principal. A wildcard cannot stand for part of one.
+// The forms of a principal. A wildcard cannot stand for part of one, and the
+// partition is always aws: as in AWS, no principal of another one is valid.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
 var (
-	accountForm = regexp.MustCompile(`^(?:arn:aws[a-z-]*:iam::([0-9]{12}):root|([0-9]{12}))$`)
-	groupForm   = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:group/[^*?\s]+$`)
-	arnForm     = regexp.MustCompile(`^arn:aws[a-z-]*:(?:iam::[0-9]{12}:(?:user|role)/[^*?\s]+` +
+	accountForm = regexp.MustCompile(`^(?:arn:aws:iam::([0-9]{12}):root|([0-9]{12}))$`)
+	groupForm   = regexp.MustCompile(`^arn:aws:iam::[0-9]{12}:group/[^*?\s]+$`)
+	arnForm     = regexp.MustCompile(`^arn:aws:(?:iam::[0-9]{12}:(?:user|role)/[^*?\s]+` +
 		`|sts::[0-9]{12}:(?:assumed-role/[^*?\s/]+/[^*?\s/]+|federated-user/[^*?\s]+))$`)
 	serviceForm = regexp.MustCompile(`^[a-z0-9-]+(?:\.[a-z0-9-]+)+$`)
 )

@@ -72,10 +72,10 @@ func (p *Principal) isOf(account string) bool { return account != "" && p.Accoun
 func accountOf(id string) string {
 	account := id
 	if parts, ok := splitARN(id); ok {
-		if parts[2] != "iam" || parts[arnParts-1] != "root" {
+		account = parts[4]
+		if id != "arn:aws:iam::"+account+":root" {
 			return ""
 		}
-		account = parts[4]
 	}
 	const accountDigits = 12
 	if len(account) != accountDigits || !isDigits(account) {

@@ -53,7 +53,11 @@ func (f *reference) condition(operator, key string, wanted []any, effect string,
 			hit = hit || h && known
 			unknown = unknown || !known
 		}
-		if negated && !hit && !(unknown && effect == "Allow") || !negated && hit {
+		holds := hit
+		if negated {
+			holds = !hit && (!unknown || effect == "Deny")
+		}
+		if holds {
 			fitting++
 		}
 	}
@@ -99,7 +103,8 @@ func (f *reference) compare(operator, want, have string, variables bool) (hit, k
 	case "IpAddress":
 		return inNetwork(want, have), true
 	}
-	order, ok := 0, false
+	var order int
+	var ok bool
 	if relation, isDate := strings.CutPrefix(operator, "Date"); isDate {
 		operator = relation
 		a, okA := date(have)
@@ -109,8 +114,8 @@ func (f *reference) compare(operator, want, have string, variables bool) (hit, k
 		operator = strings.TrimPrefix(operator, "Numeric")
 		a, okA := number(have)
 		b, okB := number(want)
-		if ok = okA && okB; ok {
-			order = a.Cmp(b)
+		if okA && okB {
+			order, ok = a.Cmp(b), true
 		}
 	}
 	return ok && map[string]bool{
