@@ -22,7 +22,7 @@ var systemSpecs = []struct {
 	spec    backends.KeySpec
 	usage   backends.Usage
 }{
-	{PurposeWrapping, backends.SymmetricDefault, backends.WrapDataKeys},
+	{PurposeWrapping, backends.AES256, backends.WrapDataKeys},
 	{PurposeState, backends.HMAC256, backends.GenerateVerifyMAC},
 	{PurposeAudit, backends.P256, backends.SignVerify},
 }
