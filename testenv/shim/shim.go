@@ -44,16 +44,23 @@ var headers = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), err
 })
 
-// Build compiles the shim into a folder of the test and returns its path. The
-// compiler is the one in CC, or cc.
+// Build compiles the shim into a folder of the test and returns its path.
 func Build(t testing.TB) string {
+	t.Helper()
+	return Compile(t, "shim", source)
+}
+
+// Compile compiles a PKCS#11 module written in C, which may include pkcs11.h,
+// into a folder of the test and returns its path. The compiler is the one in
+// CC, or cc; flags are put before the source.
+func Compile(t testing.TB, name string, source []byte, flags ...string) string {
 	t.Helper()
 	dir, err := headers()
 	if err != nil {
 		t.Fatalf("finding the PKCS#11 headers with go list: %v", err)
 	}
 	folder := t.TempDir()
-	file, lib := filepath.Join(folder, "shim.c"), filepath.Join(folder, "shim.so")
+	file, lib := filepath.Join(folder, name+".c"), filepath.Join(folder, name+".so")
 	if err := os.WriteFile(file, source, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -61,9 +68,10 @@ func Build(t testing.TB) string {
 	if cc == "" {
 		cc = "cc"
 	}
-	cmd := exec.CommandContext(t.Context(), cc, "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-I", dir, "-o", lib, file, "-ldl")
+	args := append([]string{"-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-I", dir, "-o", lib}, flags...)
+	cmd := exec.CommandContext(t.Context(), cc, append(args, file, "-ldl")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compiling the shim: %v (is a C compiler installed? `make deps`)\n%s", err, out)
+		t.Fatalf("compiling %s.c: %v (is a C compiler installed? `make deps`)\n%s", name, err, out)
 	}
 	return lib
 }
