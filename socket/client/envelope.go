@@ -189,18 +189,27 @@ func newStream(dataKey []byte) (*streaming.AESGCMHKDF, error) {
 	return streaming.NewAESGCMHKDF(dataKey, "SHA256", 32, segmentLen, 0)
 }
 
-// openReader tells altered data from a source that fails.
+// openReader tells altered data from a source that fails. Its errors stay:
+// Tink's reader, asked again after an altered last segment, would say io.EOF.
 type openReader struct {
 	r      io.Reader
 	source *sourceReader
+	err    error
 }
 
 func (o *openReader) Read(p []byte) (int, error) {
-	n, err := o.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = o.source.explain(err)
+	if o.err != nil {
+		return 0, o.err
 	}
-	return n, err
+	n, err := o.r.Read(p)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		o.err = io.EOF
+	default:
+		o.err = o.source.explain(err)
+	}
+	return n, o.err
 }
 
 // sourceReader remembers the error of a source.
