@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestExample loads the example, as it is and with its comments taken off
+// every optional key: the example must not name a key that does not exist.
+func TestExample(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../config.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadConfig("../config.example.toml"); err != nil {
+		t.Errorf("as it is: %v", err)
+	}
+	var all strings.Builder
+	for line := range strings.Lines(string(raw)) {
+		rest, commented := strings.CutPrefix(line, "# ")
+		if commented && (strings.HasPrefix(rest, "[[") || strings.Contains(rest, " = ")) {
+			line = rest
+		}
+		all.WriteString(line)
+	}
+	path := filepath.Join(t.TempDir(), "all.toml")
+	text := strings.ReplaceAll(all.String(), `sha256 = ""`, `sha256 = "00"`)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := LoadConfig(path)
+	if err != nil {
+		t.Fatalf("uncommented: %v", err)
+	}
+	if cfg.Socket.MaxCallsPerUser != 512 || cfg.Tokens[0].MaxSessions != 64 || len(cfg.Plugins) != 1 {
+		t.Errorf("the uncommented keys did not take effect: %+v", cfg)
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	t.Parallel()
+	const good = `account = "123456789012"
+state_dir = "/s"
+[[token]]
+name = "main"
+module = "/m"
+label = "l"
+pin_file = "/p"
+`
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"unknown key", `state_dir`, "no_such = 1\nstate_dir", "unknown key no_such"},
+		{"account", `"123456789012"`, `"12345"`, "account must be 12 digits"},
+		{"relative state", `"/s"`, `"s"`, "state_dir must be an absolute path"},
+		{"no token", good[strings.Index(good, "[[token]]"):], "", "at least one is needed"},
+		{"label and serial", `label = "l"`, "label = \"l\"\nserial = \"1\"", "label or serial"},
+		{"token name", `"main"`, `"Main"`, "token name"},
+		{"relative module", `"/m"`, `"m"`, "module must be an absolute path"},
+		{"relative PIN", `"/p"`, `"p"`, "pin_file must be an absolute path"},
+		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},
+		{"mode", `[[token]]`, "[socket]\nmode = \"rw\"\n[[token]]", "socket mode must be octal"},
+		{"two plugins", "pin_file = \"/p\"\n", "pin_file = \"/p\"\n[[plugin]]\nname = \"a\"\n[[plugin]]\nname = \"a\"\n", "plugin name must be unique"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "config.toml")
+			if err := os.WriteFile(path, []byte(strings.Replace(good, tt.old, tt.new, 1)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := LoadConfig(path)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
