@@ -62,8 +62,11 @@ func (d *dataKeySuite) lengths(t *testing.T) {
 	seen := make(map[string]bool)
 	for n := 1; n <= 1024; n++ {
 		made, err := d.generate(t, n, true, nil)
-		if err != nil || len(made.Plaintext) != n || made.ForRecipient != nil {
-			t.Fatalf("%d bytes: %d came, %v", n, len(made.Plaintext), err)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+		if len(made.Plaintext) != n || made.ForRecipient != nil {
+			t.Fatalf("%d bytes: %d came", n, len(made.Plaintext))
 		}
 		opened, err := d.open(t, made.Sealed, true, nil)
 		if err != nil || !bytes.Equal(opened.Plaintext, made.Plaintext) {
@@ -75,14 +78,14 @@ func (d *dataKeySuite) lengths(t *testing.T) {
 		seen[string(made.Plaintext[:min(n, 16)])] = true
 		hidden, err := d.generate(t, n, false, nil)
 		if err != nil || hidden.Plaintext != nil {
-			t.Fatalf("%d bytes without plaintext: %d came, %v", n, len(hidden.Plaintext), err)
+			t.Fatalf("%d bytes without plaintext: %+v, %v", n, hidden, err)
 		}
 		proof, err := d.open(t, hidden.Sealed, false, nil)
 		if err != nil || proof.Plaintext != nil || proof.ForRecipient != nil {
 			t.Fatalf("%d bytes: proving that it opens: %+v, %v", n, proof, err)
 		}
 		if opened, err = d.open(t, hidden.Sealed, true, nil); err != nil || len(opened.Plaintext) != n {
-			t.Fatalf("%d bytes, generated hidden: %d came, %v", n, len(opened.Plaintext), err)
+			t.Fatalf("%d bytes, generated hidden: %+v, %v", n, opened, err)
 		}
 	}
 }
@@ -227,7 +230,7 @@ func (d *dataKeySuite) pair(t *testing.T, spec backends.KeySpec) {
 			continue
 		}
 		if err != nil || opened.Plaintext != nil {
-			t.Fatalf("for a recipient: %d bytes of plaintext, %v", len(opened.Plaintext), err)
+			t.Fatalf("for a recipient: %+v, %v", opened, err)
 		}
 		got, err := openRecipient(algorithm, opened.ForRecipient)
 		if n := len(made.Plaintext); err != nil || len(got) < n || len(got) > n+7 ||

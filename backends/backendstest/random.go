@@ -13,7 +13,7 @@ func (s *suite) random(t *testing.T, backend backends.Backend) {
 	for _, n := range []int{1, 2, 31, 1023, 1024} {
 		answer, err := b.GenerateRandom(t.Context(), &backends.GenerateRandomRequest{Length: n})
 		if err != nil || len(answer.Plaintext) != n {
-			t.Fatalf("%d bytes: %d came, %v", n, len(answer.Plaintext), err)
+			t.Fatalf("%d bytes: %+v, %v", n, answer, err)
 		}
 		again, err := b.GenerateRandom(t.Context(), &backends.GenerateRandomRequest{Length: n})
 		if err != nil || n > 16 && bytes.Equal(answer.Plaintext, again.Plaintext) {
@@ -28,7 +28,7 @@ func (s *suite) random(t *testing.T, backend backends.Backend) {
 		for _, n := range []int{1, 1024} {
 			answer, err := b.GenerateRandom(t.Context(), &backends.GenerateRandomRequest{Length: n, Recipient: newRecipient(t, algorithm)})
 			if err != nil || answer.Plaintext != nil {
-				t.Fatalf("for a recipient: %d bytes of plaintext, %v", len(answer.Plaintext), err)
+				t.Fatalf("for a recipient: %+v, %v", answer, err)
 			}
 			got, err := openRecipient(algorithm, answer.ForRecipient)
 			if err != nil || len(got) != n {

@@ -101,12 +101,16 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 }
 
 // exists reports whether a key is in the token, with the attributes of its
-// purpose. Keys belong to one process, so the index knows.
+// purpose. Keys belong to one process, so the index knows, unless a creation
+// has failed.
 func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool, error) {
-	if t.index.get(ref{key.ID, u.class}) == nil {
+	if t.index.get(ref{key.ID, u.class}) == nil && !t.index.doubtful.Load() {
 		return false, nil
 	}
 	_, err := t.object(ctx, key, u)
+	if backends.CodeOf(err) == backends.KeyMissing {
+		return false, nil
+	}
 	return err == nil, err
 }
 
@@ -121,6 +125,7 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 	return t.withSession(ctx, func(s *session) error {
 		h, err := do(s)
 		if err != nil {
+			t.index.doubtful.Store(true)
 			return err
 		}
 		if err := t.profile.readBack(s, h, *u, key.Imported); err != nil {

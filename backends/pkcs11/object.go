@@ -53,6 +53,9 @@ type index struct {
 	// lost: an object that was known has gone, so nothing that is not found
 	// is evidence of anything until the token is opened anew.
 	lost atomic.Bool
+	// doubtful: a creation failed, and tokens have been seen to keep what
+	// they said they could not make. Creations search the token from then on.
+	doubtful atomic.Bool
 }
 
 func (x *index) get(r ref) *object {

@@ -67,25 +67,21 @@ func (t *Token) probe(ctx context.Context) (*profile, error) {
 		hmac:    map[backends.KeySpec]bool{},
 		facts:   map[string]string{},
 	}
-	err := t.withSession(ctx, func(s *session) error {
-		// Much of what follows may fail; the session is not used again.
-		s.broken = true
-		b := &prober{profile: p, s: s}
-		defer b.destroy()
-		for _, probe := range []func() error{
-			b.templates, b.negatives, b.encryption, b.keyWrapping, b.derivation, b.reading, b.recipients, b.macs,
-		} {
-			if err := expired(ctx); err != nil {
-				return err
-			}
-			if err := probe(); err != nil {
-				return fmt.Errorf("probing the token: %w", err)
-			}
+	for _, probe := range []func(*prober) error{
+		(*prober).templates, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
+		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).macs,
+	} {
+		err := t.withSession(ctx, func(s *session) error {
+			// Calls that are to fail leave a session in no known state, so
+			// each probe has its own.
+			s.broken = true
+			b := &prober{profile: p, s: s}
+			defer b.destroy()
+			return probe(b)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("probing the token: %w", err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	return p, nil
 }
@@ -306,7 +302,8 @@ func (b *prober) encryption() error {
 		b.fact("aes-gcm", "no: wrong answer")
 		return nil
 	}
-	if r := b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out))); r.RV != p11.CKR_OK {
+	back := make([]byte, len(out))
+	if r := b.s.DecryptGCM(b.s.handle, key, iv, aad, out, back); r.RV != p11.CKR_OK || !bytes.Equal(back[:r.N], text) {
 		b.fact("aes-gcm", "no: does not decrypt: "+rvName(r.RV))
 		return nil
 	}
@@ -356,7 +353,29 @@ func (b *prober) keyWrapping() error {
 		return nil
 	}
 	b.fact("aes-key-wrap-pad", fmt.Sprintf("0x%X", b.keyWrap))
+	if err := b.allowed(data); err != nil {
+		return err
+	}
 	return b.exactness(kek, kwp)
+}
+
+// allowed looks whether a key that is allowed keyWrap alone does it: tokens
+// with a number of their own for a mechanism may know it by another in
+// CKA_ALLOWED_MECHANISMS.
+func (b *prober) allowed(data cryptoki.Object) error {
+	u, err := b.secretPurpose(backends.AES256, backends.WrapDataKeys)
+	if err != nil {
+		return err
+	}
+	w, rv := b.generate(p11.CKM_AES_KEY_GEN, b.cmk(u, false, nil, nil))
+	if rv == p11.CKR_OK {
+		rv = b.tryWrap(b.keyWrap, w, data)
+	}
+	if rv != p11.CKR_OK {
+		b.omitted[attributeOf{p11.CKK_AES, p11.CKA_ALLOWED_MECHANISMS}] = true
+	}
+	b.fact("allowed-mechanisms", yes(rv == p11.CKR_OK))
+	return fatal("C_WrapKey", rv)
 }
 
 // exactness looks what becomes of a key whose length is not a multiple of 8.

@@ -122,10 +122,10 @@ func attributes(key backends.Key, flaw backendstest.Flaw) template {
 		list = append(list, p11.NewAttribute(p11.CKA_ALLOWED_MECHANISMS, m).Value...)
 	}
 	a.set(p11.CKA_ALLOWED_MECHANISMS, list)
-	switch flaw {
-	case backendstest.OtherLength:
+	if flaw == backendstest.OtherLength {
 		a.set(p11.CKA_VALUE_LEN, uint(16))
-	case backendstest.NotGenerated:
+	}
+	if flaw == backendstest.NotGenerated {
 		a.drop(p11.CKA_VALUE_LEN)
 		a.set(p11.CKA_VALUE, make([]byte, kind.length))
 	}

@@ -126,29 +126,45 @@ func (b *Symmetric) open(ctx context.Context, key *backends.Key, sealed *backend
 	if len(sealed.IV) != ivLength || len(sealed.Ciphertext) < tagLength {
 		return nil, invalidCiphertext()
 	}
-	var plaintext []byte
-	ambiguous := false
+	plaintext, err := b.decrypt(ctx, key, u, sealed, aad)
+	if maybeBadTag(rvOf(err)) {
+		if err := b.canary(ctx, key, u, err); err != nil {
+			return nil, err
+		}
+		// The key works now. Does it not with this ciphertext, then that is
+		// to blame, not an error that has passed.
+		plaintext, err = b.decrypt(ctx, key, u, sealed, aad)
+		if maybeBadTag(rvOf(err)) {
+			return nil, invalidCiphertext()
+		}
+	}
+	if backends.CodeOf(err) == backends.InvalidCiphertext {
+		return nil, invalidCiphertext()
+	}
+	return plaintext, err
+}
+
+func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *purpose, sealed *backends.Sealed, aad []byte) (plaintext []byte, err error) {
 	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
 		// Some modules want room for the tag, too.
 		out := make([]byte, len(sealed.Ciphertext))
 		r := s.DecryptGCM(s.handle, h, sealed.IV, aad, sealed.Ciphertext, out)
-		ambiguous = !r.Init && maybeBadTag(r.RV)
-		if r.RV == p11.CKR_OK && r.N != len(out)-tagLength {
+		if err := s.check("C_Decrypt", r.RV); err != nil {
+			clear(out)
+			return err
+		}
+		if r.N != len(out)-tagLength {
 			s.broken = true
+			clear(out)
 			return backends.Errorf(backends.Internal, "C_Decrypt wrote %d bytes, not %d", r.N, len(out)-tagLength)
 		}
 		plaintext = out[:r.N]
-		return s.check("C_Decrypt", r.RV)
+		return nil
 	})
-	switch {
-	case err == nil:
-		return plaintext, nil
-	case ambiguous:
-		return nil, b.canary(ctx, key, u, err)
-	case backends.CodeOf(err) == backends.InvalidCiphertext:
-		return nil, invalidCiphertext()
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	return plaintext, nil
 }
 
 // maybeBadTag reports whether some tokens answer so to a wrong tag (SoftHSM2:
@@ -162,10 +178,9 @@ func maybeBadTag(rv uint) bool {
 	return false
 }
 
-// canary decides what an ambiguous failure was: if the key, on another
-// session, decrypts what it is known to have encrypted, then the ciphertext is
-// to blame, else the token is. One ciphertext per key is made and kept, so
-// that a flood of bad ciphertexts does not use up the key's encryptions.
+// canary returns nil if the key decrypts what it is known to have encrypted,
+// and else [backends.Lost]. One ciphertext per key is made and kept, so that a
+// flood of bad ciphertexts does not use up the key's encryptions.
 func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose, failure error) error {
 	err := b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
 		o := b.index.get(ref{key.ID, u.class})
@@ -184,10 +199,7 @@ func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose, f
 		out := make([]byte, len(known.Ciphertext))
 		return s.check("C_Decrypt", s.DecryptGCM(s.handle, h, known.IV, nil, known.Ciphertext, out).RV)
 	})
-	if err == nil {
-		return invalidCiphertext()
-	}
-	if backends.CodeOf(err) == backends.Timeout {
+	if err == nil || backends.CodeOf(err) == backends.Timeout {
 		return err
 	}
 	return &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rvOf(failure)}

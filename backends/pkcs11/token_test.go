@@ -194,7 +194,7 @@ func TestManyKeys(t *testing.T) {
 		}
 		list, err := fresh.ListKeys(t.Context(), nil)
 		if err != nil || len(list.Objects) != keys {
-			t.Fatalf("%d keys are listed, %v", len(list.Objects), err)
+			t.Fatalf("%+v are listed, %v", list, err)
 		}
 		for _, o := range list.Objects {
 			key := backends.Key{ID: o.ID, Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt}

@@ -1,0 +1,203 @@
+package pkcs11_test
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/backendstest"
+	"cmkd/backends/pkcs11"
+	"cmkd/testenv"
+	"cmkd/testenv/shim"
+)
+
+// shimmed puts a shim before the token's module in this process.
+func shimmed(t *testing.T, tok *testenv.Token) *shim.Control {
+	t.Helper()
+	m := shim.New(t, tok.Module)
+	for _, e := range m.Env {
+		name, value, _ := strings.Cut(e, "=")
+		if err := os.Setenv(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tok.Module = m.Path
+	return m.Control
+}
+
+// behind returns the token as what is behind a shim sees it, for putting
+// objects there by SoftHSM2's manners.
+func behind(tok *testenv.Token) *testenv.Token {
+	b := *tok
+	b.Module = os.Getenv("CMKD_SHIM_MODULE")
+	return &b
+}
+
+// TestCloudHSM runs the suite on a token with the manners of AWS CloudHSM.
+func TestCloudHSM(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		shimmed(t, tok).CloudHSM(true)
+		for name, backend := range map[string]func(*pkcs11.Token) backends.Backend{
+			"Symmetric": func(k *pkcs11.Token) backends.Backend { return pkcs11.NewSymmetric(k) },
+			"HMAC":      func(k *pkcs11.Token) backends.Backend { return pkcs11.NewHMAC(k) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				k := open(t, tok)
+				supportsAll(t, backend(k))
+				r := rig(tok, backend)
+				r.Plant = nil // CloudHSM has no such keys
+				r.Inject = rig(behind(tok), backend).Inject
+				backendstest.Run(t, r)
+			})
+		}
+		info, err := pkcs11.NewSymmetric(open(t, tok)).Info(t.Context(), nil)
+		if err != nil || info.Facts["aes-gcm-iv-by-token"] != "yes" || info.Facts["aes-key-wrap-pad"] != "0x8000216F" {
+			t.Errorf("probing found %v, %v", info, err)
+		}
+	})
+}
+
+// TestLeakyToken opens tokens that let keys out.
+func TestLeakyToken(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		for _, function := range []string{"C_CopyObject", "C_SetAttributeValue", "C_WrapKey"} {
+			control.Set(function, shim.Fail(p11.CKR_OK)) // says that it did
+			_, err := pkcs11.Open(t.Context(), config(tok))
+			wantCode(t, function+" succeeds", err, backends.KeyUnsafe)
+			control.Clear(function)
+		}
+		control.Set("C_Decrypt", shim.Fail(p11.CKR_OK)) // whatever the tag
+		k, err := pkcs11.Open(t.Context(), config(tok))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := pkcs11.NewSymmetric(k)
+		_, err = b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: unknownKey(), Label: "cmkd:test:1"})
+		wantCode(t, "a key in a token that accepts every tag", err, backends.Unsupported)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		control.Clear("C_Decrypt")
+		open(t, tok)
+	})
+}
+
+// TestTroubledToken lets calls fail in ways that may or may not pass.
+func TestTroubledToken(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		b := pkcs11.NewSymmetric(open(t, tok))
+		key, w := newKey(t, b), unknownKey()
+		w.Spec, w.Usage = backends.AES256, backends.WrapDataKeys
+		if _, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: w, Label: "cmkd:w:1"}); err != nil {
+			t.Fatal(err)
+		}
+		plaintext := []byte("plaintext")
+		encrypt := func() (*backends.EncryptAnswer, error) {
+			return b.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: plaintext})
+		}
+		good, err := encrypt()
+		if err != nil {
+			t.Fatal(err)
+		}
+		decrypt := func() error {
+			answer, err := b.Decrypt(t.Context(), &backends.DecryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Sealed: good.Sealed})
+			if err == nil && !bytes.Equal(answer.Plaintext, plaintext) {
+				t.Error("another plaintext comes back")
+			}
+			return err
+		}
+		dataKey := func() error {
+			made, err := b.GenerateDataKey(t.Context(), &backends.GenerateDataKeyRequest{
+				Key: key, Wrapping: w, Length: 33, Recipient: benchRecipient(t), Plaintext: true,
+			})
+			if err != nil {
+				return err
+			}
+			_, err = b.OpenDataKey(t.Context(), &backends.OpenDataKeyRequest{Key: key, Sealed: made.Sealed, Plaintext: true})
+			return err
+		}
+		calls := map[string]func() error{
+			"Encrypt":  func() error { _, err := encrypt(); return err },
+			"Decrypt":  decrypt,
+			"data key": dataKey,
+			"ListKeys": func() error { _, err := b.ListKeys(t.Context(), nil); return err },
+			"CheckKey": func() error { _, err := b.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: key}); return err },
+			"an absent key": func() error {
+				_, err := b.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: unknownKey()})
+				return err
+			},
+		}
+		want := func(what string, rule shim.Rule, function, call string, code backends.Code) {
+			t.Helper()
+			control.SetRule(function, rule)
+			wantCode(t, what, calls[call](), code)
+			control.Clear(function)
+		}
+		for _, c := range []struct{ call, function string }{
+			{"Encrypt", "C_EncryptInit"}, {"Encrypt", "C_Encrypt"}, {"Decrypt", "C_DecryptInit"}, {"Decrypt", "C_Decrypt"},
+			{"data key", "C_GenerateKey"}, {"data key", "C_WrapKey"}, {"data key", "C_UnwrapKey"}, {"data key", "C_DeriveKey"},
+			{"data key", "C_GetAttributeValue"}, {"data key", "C_CreateObject"}, {"ListKeys", "C_FindObjects"},
+			{"ListKeys", "C_FindObjectsInit"}, {"ListKeys", "C_GetAttributeValue"}, {"CheckKey", "C_GetAttributeValue"},
+			{"an absent key", "C_GetSessionInfo"},
+		} {
+			fail := shim.Fail(p11.CKR_DEVICE_ERROR)
+			want(c.call+" when "+c.function+" fails once", shim.Rule{Do: fail, Times: 1}, c.function, c.call, backends.Lost)
+		}
+		bad, once := shim.Fail(p11.CKR_GENERAL_ERROR), uint64(1)
+		want("a good ciphertext, when C_Decrypt fails for a moment", shim.Rule{Do: bad, Times: once}, "C_Decrypt", "Decrypt", "")
+		want("a good ciphertext, when C_Decrypt always fails", shim.Rule{Do: bad}, "C_Decrypt", "Decrypt", backends.Lost)
+		stale := shim.Fail(p11.CKR_OBJECT_HANDLE_INVALID)
+		want("a handle that is stale once", shim.Rule{Do: stale, Times: once}, "C_EncryptInit", "Encrypt", "")
+		want("a handle that stays stale", shim.Rule{Do: stale}, "C_EncryptInit", "Encrypt", backends.Lost)
+		for name, call := range calls {
+			code := backends.Code("")
+			if name == "an absent key" {
+				code = backends.KeyMissing
+			}
+			wantCode(t, name+" afterwards", call(), code)
+		}
+		opened, closed := control.Calls("C_OpenSession"), control.Calls("C_CloseSession")
+		info, err := b.Info(t.Context(), nil)
+		if err != nil || opened-closed != uint64(info.Token.OpenSessions) {
+			t.Errorf("%d sessions were opened and %d closed, but %+v: %v", opened, closed, info, err)
+		}
+	})
+}
+
+// TestFailedButPersisted creates keys while the token says that it could not
+// make what it made.
+func TestFailedButPersisted(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		for rv, code := range map[uint]backends.Code{p11.CKR_DEVICE_ERROR: backends.Lost, p11.CKR_FUNCTION_FAILED: backends.Internal} {
+			for name, reopen := range map[string]bool{"in this process": false, "in a new one": true} {
+				b := pkcs11.NewSymmetric(open(t, tok))
+				in := &backends.CreateKeyRequest{Key: unknownKey(), Label: "cmkd:test:1"}
+				control.SetRule("C_GenerateKey", shim.Rule{Do: shim.FailAfter(rv), Times: 1})
+				_, err := b.CreateKey(t.Context(), in)
+				wantCode(t, "creating", err, code)
+				if reopen {
+					b = pkcs11.NewSymmetric(open(t, tok))
+				}
+				answer, err := b.CreateKey(t.Context(), in)
+				if err != nil || !answer.Existed {
+					t.Errorf("creating again %s: %+v, %v", name, answer, err)
+				}
+				destroyed, err := b.DestroyKey(t.Context(), &backends.DestroyKeyRequest{Key: in.Key})
+				if err != nil || destroyed.Objects != 1 {
+					t.Errorf("destroying: %+v, %v", destroyed, err)
+				}
+			}
+		}
+	})
+}
