@@ -116,6 +116,9 @@ func lastRecord(path string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
+	if size == 0 {
+		return record{}, &ChainError{File: path, Err: fmt.Errorf("%w: the segment is empty", ErrChain)}
+	}
 	from := max(0, size-int64(maxLine)-1)
 	tail, err := io.ReadAll(io.NewSectionReader(f, from, size-from))
 	if err != nil {
@@ -127,7 +130,7 @@ func lastRecord(path string) (record, error) {
 	}
 	r, err := parse(line[bytes.LastIndexByte(line, '\n')+1:])
 	if err != nil {
-		return record{}, &ChainError{File: path, Err: fmt.Errorf("the last line: %w", err)}
+		return record{}, &ChainError{File: path, Err: fmt.Errorf("last line: %w", err)}
 	}
 	return r, nil
 }
@@ -233,9 +236,9 @@ func (l *Log) reopen() (torn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	old := l.at.file
+	l.at.file.Close() //nolint:errcheck // it is broken, and nothing in it is needed
 	l.at, l.tip, l.broken = e.position, e.head, nil
-	return moved, old.Close()
+	return moved, nil
 }
 
 // cut moves what is behind p aside, if there is anything.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 )
@@ -18,7 +19,7 @@ import (
 // above, with detail.
 type ChainError struct {
 	File string // "" when a stream was verified
-	Line int    // from 1
+	Line int    // from 1; 0 if the problem is at the end
 	// Sequence is the number that the record at fault should have, 0 if the
 	// log before it gives none.
 	Sequence uint64
@@ -27,14 +28,17 @@ type ChainError struct {
 
 // Error implements error.
 func (e *ChainError) Error() string {
-	where := fmt.Sprintf("line %d", e.Line)
+	var where []string
 	if e.File != "" {
-		where = filepath.Base(e.File) + ", " + where
+		where = append(where, filepath.Base(e.File))
+	}
+	if e.Line != 0 {
+		where = append(where, fmt.Sprintf("line %d", e.Line))
 	}
 	if e.Sequence != 0 {
-		where += fmt.Sprintf(", record %d", e.Sequence)
+		where = append(where, fmt.Sprintf("record %d", e.Sequence))
 	}
-	return where + ": " + e.Err.Error()
+	return strings.Join(where, ", ") + ": " + e.Err.Error()
 }
 
 // Unwrap returns the problem.
