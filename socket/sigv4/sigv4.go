@@ -1,0 +1,221 @@
+// Package sigv4 checks AWS Signature Version 4 on requests to an AWS JSON
+// service, where the SDKs only make signatures.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+package sigv4
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	algorithm  = "AWS4-HMAC-SHA256"
+	terminator = "aws4_request"
+	timeFormat = "20060102T150405Z"
+	// maxSkew is how far the clocks of client and server may be apart.
+	maxSkew = 5 * time.Minute
+)
+
+// Error is the refusal of a request, in AWS's words. Its HTTP status is 400,
+// as for every client error of the JSON protocols.
+type Error struct {
+	Code    string // such as InvalidSignatureException
+	Message string
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+func errorf(code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+const (
+	codeMissing      = "MissingAuthenticationTokenException"
+	codeIncomplete   = "IncompleteSignatureException"
+	codeInvalid      = "InvalidSignatureException"
+	codeUnrecognized = "UnrecognizedClientException"
+)
+
+// Verifier checks requests signed for one service.
+type Verifier struct {
+	// Service is the name in the credential's scope, such as "kms".
+	Service string
+	// Secret returns the secret access key of an access key ID, false if there
+	// is none.
+	Secret func(accessKeyID string) (string, bool)
+	// Now is the clock, default [time.Now].
+	Now func() time.Time
+}
+
+// Identity is what a good signature proves, and the Region it names.
+type Identity struct {
+	AccessKeyID string
+	Region      string
+}
+
+// Verify checks the signature in r's Authorization header, of which body is
+// the whole body. The error is an [*Error]. A request is good for five minutes
+// around its date and may be repeated in that time: whoever can read it can
+// also replay it.
+//
+// The canonical request is built here and not by an SDK's signer, because each
+// SDK leaves other headers out: the SDK for Java signs User-Agent, which the
+// one for Go never would. What counts is what SignedHeaders lists.
+func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
+	auth, err := parseAuthorization(r.Header["Authorization"])
+	if err != nil {
+		return Identity{}, err
+	}
+	if r.URL.EscapedPath() != "/" || r.URL.RawQuery != "" || r.URL.ForceQuery {
+		// JSON protocols know no other URL, so there is nothing to canonicalise.
+		return Identity{}, errorf("UnknownOperationException", "The requested URL is not that of an operation.")
+	}
+	date, err := v.checkDate(r, auth)
+	if err != nil {
+		return Identity{}, err
+	}
+	if auth.service != v.Service {
+		return Identity{}, errorf(codeInvalid, "Credential should be scoped to correct service: '%s'.", v.Service)
+	}
+	payload := hex.EncodeToString(hash(body))
+	// Some SDKs send the hash too. It is signed or not, but it must be right.
+	for _, claimed := range r.Header["X-Amz-Content-Sha256"] {
+		if claimed != payload {
+			return Identity{}, errorf(codeInvalid, "The value of 'X-Amz-Content-Sha256' does not match the hash of the body.")
+		}
+	}
+	canonical, err := canonicalRequest(r, auth.signedHeaders, payload)
+	if err != nil {
+		return Identity{}, err
+	}
+	if r.Header.Get("X-Amz-Security-Token") != "" {
+		return Identity{}, errorf(codeUnrecognized, "The security token included in the request is invalid.")
+	}
+	secret, ok := v.Secret(auth.accessKeyID)
+	if !ok {
+		return Identity{}, errorf(codeUnrecognized, "The security token included in the request is invalid.")
+	}
+	want := sign(secret, date, auth, canonical)
+	if subtle.ConstantTimeCompare(want, auth.signature) != 1 {
+		return Identity{}, errorf(codeInvalid, "The request signature we calculated does not match the signature you provided. "+
+			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
+	}
+	return Identity{AccessKeyID: auth.accessKeyID, Region: auth.region}, nil
+}
+
+// checkDate returns the date of the request as written in it.
+func (v *Verifier) checkDate(r *http.Request, auth *authorization) (string, error) {
+	dates := r.Header["X-Amz-Date"]
+	if len(dates) != 1 {
+		return "", errorf(codeIncomplete, "Authorization header requires existence of one 'X-Amz-Date' header.")
+	}
+	date := dates[0]
+	at, err := time.Parse(timeFormat, date)
+	if err != nil {
+		return "", errorf(codeIncomplete, "Date must be in ISO-8601 'basic format'. Got '%s'. See http://en.wikipedia.org/wiki/ISO_8601", quotable(date))
+	}
+	if !strings.HasPrefix(date, auth.date) {
+		return "", errorf(codeInvalid, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%s' != '%s', from '%s'.",
+			auth.date, date[:8], date)
+	}
+	now := time.Now
+	if v.Now != nil {
+		now = v.Now
+	}
+	t := now().UTC()
+	if oldest := t.Add(-maxSkew); at.Before(oldest) {
+		return "", errorf(codeInvalid, "Signature expired: %s is now earlier than %s (%s - 5 min.)", date, oldest.Format(timeFormat), t.Format(timeFormat))
+	}
+	if newest := t.Add(maxSkew); at.After(newest) {
+		return "", errorf(codeInvalid, "Signature not yet current: %s is still later than %s (%s + 5 min.)", date, newest.Format(timeFormat), t.Format(timeFormat))
+	}
+	return date, nil
+}
+
+// mustSign are headers that a signature must cover: without the first it would
+// be good for another server, without the second for another time, and without
+// the third for another operation.
+var mustSign = []string{"host", "x-amz-date", "x-amz-target"}
+
+// canonicalRequest is the request in the form that is signed, for exactly the
+// headers listed.
+func canonicalRequest(r *http.Request, signedHeaders []string, payload string) (string, error) {
+	for _, name := range mustSign {
+		present := name == "host" || len(r.Header.Values(name)) > 0
+		if present && !slices.Contains(signedHeaders, name) {
+			return "", errorf(codeInvalid, "'%s' must be a 'SignedHeader' in the AWS Authorization.", name)
+		}
+	}
+	var b strings.Builder
+	b.WriteString(r.Method)
+	b.WriteString("\n/\n\n")
+	for _, name := range signedHeaders {
+		values, err := headerValues(r, name)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(name)
+		b.WriteByte(':')
+		for i, value := range values {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(strings.Join(strings.Fields(value), " "))
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteByte('\n')
+	b.WriteString(strings.Join(signedHeaders, ";"))
+	b.WriteByte('\n')
+	b.WriteString(payload)
+	return b.String(), nil
+}
+
+// headerValues returns the values of a header by its lower-case name, also of
+// those that net/http takes out of the header.
+func headerValues(r *http.Request, name string) ([]string, error) {
+	switch name {
+	case "host":
+		return []string{r.Host}, nil
+	case "content-length":
+		return []string{strconv.FormatInt(max(r.ContentLength, 0), 10)}, nil
+	case "transfer-encoding":
+		return r.TransferEncoding, nil
+	}
+	values := r.Header.Values(name)
+	if len(values) == 0 {
+		return nil, errorf(codeInvalid, "The header '%s' is signed and not present.", quotable(name))
+	}
+	return values, nil
+}
+
+// sign computes the signature over a canonical request.
+func sign(secret, date string, auth *authorization, canonical string) []byte {
+	scope := strings.Join([]string{auth.date, auth.region, auth.service, terminator}, "/")
+	stringToSign := strings.Join([]string{algorithm, date, scope, hex.EncodeToString(hash([]byte(canonical)))}, "\n")
+	key := mac([]byte("AWS4"+secret), auth.date)
+	key = mac(key, auth.region)
+	key = mac(key, auth.service)
+	key = mac(key, terminator)
+	return mac(key, stringToSign)
+}
+
+func mac(key []byte, message string) []byte {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(message))
+	return h.Sum(nil)
+}
+
+func hash(b []byte) []byte {
+	sum := sha256.Sum256(b)
+	return sum[:]
+}
