@@ -79,17 +79,27 @@ func (x *index) drop(r ref, o *object) {
 	}
 }
 
-// any returns an object that is not r, for proving that the token still has
-// its objects.
-func (x *index) any(r ref) *object {
+// witnesses returns some objects that are not of id, for proving that the
+// token still has its objects: those first that this process has used. The
+// others may be of another plugin, which may have destroyed them.
+func (x *index) witnesses(id backends.KeyID) []*object {
+	const enough = 8
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for k, o := range x.objects {
-		if k.id != r.id {
-			return o
+	var used, others []*object
+	for r, o := range x.objects {
+		switch {
+		case r.id == id:
+		case o.safe.Load() != nil:
+			used = append(used, o)
+		case len(others) < enough:
+			others = append(others, o)
+		}
+		if len(used) == enough {
+			break
 		}
 	}
-	return nil
+	return append(used, others...)
 }
 
 // listing is what a search over the whole token found.
@@ -252,7 +262,7 @@ func (t *Token) missing(s *session, r ref) error {
 	return backends.Errorf(backends.KeyMissing, "the token has no object with CKA_ID %s for now", r.id)
 }
 
-// proveObjects looks at the login and at an object other than r that was there
+// proveObjects looks at the login and for an object other than r that was there
 // before.
 func (t *Token) proveObjects(s *session, r ref) error {
 	if t.index.lost.Load() {
@@ -261,13 +271,19 @@ func (t *Token) proveObjects(s *session, r ref) error {
 	if err := t.loggedIn(s); err != nil {
 		return err
 	}
-	o := t.index.any(r)
-	if o == nil {
+	witnesses := t.index.witnesses(r.id)
+	if len(witnesses) == 0 {
 		return nil // there never was another
 	}
 	var q cryptoki.Query
 	q.AskULong(p11.CKA_CLASS)
-	return s.attributes(o.handle, &q)
+	var err error
+	for _, o := range witnesses {
+		if err = s.attributes(o.handle, &q); !staleHandle(err) {
+			return err
+		}
+	}
+	return err
 }
 
 // lose is the answer when an object that was known is not found.

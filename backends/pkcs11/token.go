@@ -36,6 +36,18 @@ type Config struct {
 	TryPINAgain bool
 }
 
+// Set applies the settings of a plugin that no field of its configuration has:
+// "try-pin-again" ("yes" or "no") is TryPINAgain.
+func (c *Config) Set(settings map[string]string) error {
+	for name, value := range settings {
+		if name != "try-pin-again" || value != "yes" && value != "no" {
+			return backends.Errorf(backends.Internal, "no setting %q = %q", name, value)
+		}
+		c.TryPINAgain = value == "yes"
+	}
+	return nil
+}
+
 const (
 	defaultSessions = 16
 	// keptSessions are crypto11's own and the anchor.

@@ -18,14 +18,17 @@ func main() {
 }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{
+	token := pkcs11.Config{
 		Module:      cfg.Module,
 		TokenLabel:  cfg.TokenLabel,
 		TokenSerial: cfg.TokenSerial,
 		PINFile:     cfg.PINFile,
 		MaxSessions: cfg.MaxSessions,
-		TryPINAgain: cfg.Settings["try-pin-again"] == "yes",
-	})
+	}
+	if err := token.Set(cfg.Settings); err != nil {
+		return nil, err
+	}
+	t, err := pkcs11.Open(ctx, token)
 	if err != nil {
 		return nil, err
 	}
