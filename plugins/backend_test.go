@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -35,7 +36,15 @@ func TestMain(m *testing.M) {
 		parent()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	dir, err := os.MkdirTemp("", "cmkd-plugin")
+	if err != nil {
+		panic(err)
+	}
+	buildDir = dir
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
 }
 
 // memory is a backend without a token. It serves Backend, Cipher, Signer and
@@ -177,8 +186,11 @@ func (m *memory) obey(ctx context.Context, order string) error {
 	if rest, ok := strings.CutPrefix(order, "once "); ok {
 		file, order, _ := strings.Cut(rest, " ")
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrExist):
 			return nil
+		case err != nil:
+			return err
 		}
 		f.Close()
 		return m.obey(ctx, order)

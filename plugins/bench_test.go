@@ -9,14 +9,29 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins"
+	"cmkd/testenv"
 )
 
 // BenchmarkBoundary measures the boundary alone: Encrypt of 32 bytes by a
 // backend that returns its input.
 func BenchmarkBoundary(b *testing.B) {
+	benchmarkEncrypt(b, func(b *testing.B) *plugins.Host { return start(b, spec(b, nil)) })
+}
+
+// BenchmarkToken measures the same with the real plugin on SoftHSM2.
+func BenchmarkToken(b *testing.B) {
+	benchmarkEncrypt(b, func(b *testing.B) *plugins.Host {
+		h := start(b, symmetric(b, testenv.NewToken(b), "", nil))
+		create(b, h)
+		return h
+	})
+}
+
+func benchmarkEncrypt(b *testing.B, start func(*testing.B) *plugins.Host) {
 	for _, callers := range []int{1, 8, 64} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			h := start(b, spec(b, nil))
+		b.Run(fmt.Sprintf("%d-callers", callers), func(b *testing.B) {
+			h := start(b)
 			b.ReportAllocs()
 			b.ResetTimer()
 			took := make([][]time.Duration, callers)
@@ -42,6 +57,7 @@ func BenchmarkBoundary(b *testing.B) {
 // encrypts makes n calls and returns how long each one took.
 func encrypts(b *testing.B, h backends.Cipher, n int) []time.Duration {
 	in := encryptRequest("", "0123456789abcdef0123456789abcdef")
+	in.Key = cmk
 	took := make([]time.Duration, 0, n)
 	for range n {
 		began := time.Now()

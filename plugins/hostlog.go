@@ -21,7 +21,7 @@ type slogSink struct{ log *slog.Logger }
 
 // Accept implements [hclog.SinkAdapter]. hclog's interface has no context.
 func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
-	to := slog.LevelDebug
+	var to slog.Level
 	switch level {
 	case hclog.Info:
 		to = slog.LevelInfo
@@ -29,6 +29,8 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 		to = slog.LevelWarn
 	case hclog.Error:
 		to = slog.LevelError
+	default:
+		to = slog.LevelDebug
 	}
 	ctx := context.Background()
 	if !s.log.Enabled(ctx, to) {

@@ -66,7 +66,7 @@ func (p *process) start(ctx context.Context, s *spawner, log hclog.Logger) error
 	if err != nil {
 		return err
 	}
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }()
 	p.link = newLink(ours)
 
 	stopKill := func() bool { return true }
@@ -116,10 +116,10 @@ func streamPair() (*net.UnixConn, *os.File, error) {
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "plugin")
 	file := os.NewFile(uintptr(fds[0]), "calls")
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	conn, err := net.FileConn(file)
 	if err != nil {
-		theirs.Close()
+		_ = theirs.Close()
 		return nil, nil, fmt.Errorf("socket pair for the plugin: %w", err)
 	}
 	return conn.(*net.UnixConn), theirs, nil
@@ -263,7 +263,7 @@ func (p *process) kill() {
 		}
 	}
 	if p.link != nil {
-		p.link.conn.Close()
+		_ = p.link.conn.Close()
 	}
 	if p.unwatch != nil {
 		p.unwatch()

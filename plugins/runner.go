@@ -167,8 +167,8 @@ func (r *processRunner) kill() error {
 // letGo ends the pipes, for which Wait waits, although a process that left the
 // group holds their other ends.
 func (r *processRunner) letGo() {
-	r.stdout.Close()
-	r.stderr.Close()
+	_ = r.stdout.Close()
+	_ = r.stderr.Close()
 }
 
 // process returns the process ID, 0 if it was not started.

@@ -27,20 +27,20 @@ type Module struct {
 	Control *Control
 }
 
-// New builds a shim that forwards to the module at the path real.
-func New(t testing.TB, real string) *Module {
+// New builds a shim that forwards to the module at the path behind.
+func New(t testing.TB, behind string) *Module {
 	t.Helper()
 	c := newControl(t)
 	return &Module{
 		Path:    Build(t),
-		Env:     []string{"CMKD_SHIM_MODULE=" + real, "CMKD_SHIM_CONTROL=" + c.path},
+		Env:     []string{"CMKD_SHIM_MODULE=" + behind, "CMKD_SHIM_CONTROL=" + c.path},
 		Control: c,
 	}
 }
 
 // headers finds the PKCS#11 headers, which miekg/pkcs11 brings along.
 var headers = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output() //nolint:noctx // once per test binary, and quick
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/miekg/pkcs11").Output()
 	return strings.TrimSpace(string(out)), err
 })
 

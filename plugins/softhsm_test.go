@@ -1,0 +1,256 @@
+package plugins_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/plugins"
+	"cmkd/testenv"
+	"cmkd/testenv/p11kit"
+	"cmkd/testenv/shim"
+)
+
+// The tests below run the real symmetric plugin on a SoftHSM2 token.
+
+// buildDir is a folder that TestMain makes and removes.
+var buildDir string
+
+// built is the folder with the plugin's executable, made once.
+var built = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("go", "build", "-o", buildDir, "cmkd/plugins/symmetric").CombinedOutput()
+	if err != nil {
+		return "", errors.New(string(out))
+	}
+	return buildDir, nil
+})
+
+// symmetric describes the plugin on a token, with a module in place of the
+// token's own if it is not "".
+func symmetric(t testing.TB, tok *testenv.Token, module string, env []string) plugins.Spec {
+	t.Helper()
+	dir, err := built()
+	if err != nil {
+		t.Fatalf("building the symmetric plugin: %v", err)
+	}
+	s := spec(t, nil)
+	s.Name = "test/symmetric"
+	s.Path = filepath.Join(dir, "symmetric")
+	s.Env = map[string]string{}
+	for _, e := range append(tok.Env, env...) {
+		name, value, _ := strings.Cut(e, "=")
+		s.Env[name] = value
+	}
+	if module == "" {
+		module = tok.Module
+	}
+	s.Config = plugins.Config{Module: module, TokenLabel: tok.Label, PINFile: tok.PINFile}
+	return s
+}
+
+var (
+	cmk      = backends.Key{ID: backends.KeyID{1}, Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt}
+	wrapping = backends.Key{ID: backends.KeyID{2}, Spec: backends.AES256, Usage: backends.WrapDataKeys}
+)
+
+// create makes both keys.
+func create(t testing.TB, h *plugins.Host) {
+	t.Helper()
+	for _, k := range []backends.Key{cmk, wrapping} {
+		if _, err := h.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: k, Label: "cmkd:" + k.ID.String() + ":1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// roundTrip encrypts, decrypts and makes a data key.
+func roundTrip(ctx context.Context, h *plugins.Host) error {
+	in := &backends.EncryptRequest{Key: cmk, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("plaintext"), AAD: []byte("context")}
+	sealed, err := h.Encrypt(ctx, in)
+	if err != nil {
+		return err
+	}
+	opened, err := h.Decrypt(ctx, &backends.DecryptRequest{Key: cmk, Algorithm: in.Algorithm, Sealed: sealed.Sealed, AAD: in.AAD})
+	if err != nil {
+		return err
+	}
+	if string(opened.Plaintext) != "plaintext" {
+		return errors.New("decrypted to something else")
+	}
+	key, err := h.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{Key: cmk, Wrapping: wrapping, Length: 32, AAD: in.AAD})
+	if err != nil {
+		return err
+	}
+	_, err = h.OpenDataKey(ctx, &backends.OpenDataKeyRequest{Key: cmk, Sealed: key.Sealed, AAD: in.AAD})
+	return err
+}
+
+// tokenLoad is load with a real token.
+func tokenLoad(t *testing.T, h *plugins.Host, callers int) (calls *atomic.Int64, stop func()) {
+	t.Helper()
+	calls = new(atomic.Int64)
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range callers {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := roundTrip(context.Background(), h); err != nil {
+					t.Errorf("client error: %v", err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	return calls, func() { close(done); wg.Wait() }
+}
+
+func TestTokenKillUnderLoad(t *testing.T) {
+	t.Parallel()
+	h := start(t, symmetric(t, testenv.NewToken(t), "", nil))
+	create(t, h)
+	calls, stop := tokenLoad(t, h, 32)
+	for range 20 {
+		progress(t, calls, 20)
+		kill(t, h.Status().PID)
+	}
+	progress(t, calls, 20)
+	stop()
+}
+
+// TestTokenFailures lets the module fail in the middle of a load of calls; no
+// caller notices.
+func TestTokenFailures(t *testing.T) {
+	t.Parallel()
+	const deviceError = 0x30
+	for name, c := range map[string]struct {
+		function string
+		do       shim.Action
+		replaced bool
+	}{
+		"crash":         {"C_Encrypt", shim.Crash, true},
+		"crash after":   {"C_WrapKey", shim.CrashAfter, true},
+		"hang":          {"C_Encrypt", shim.Hang, true},
+		"device error":  {"C_DecryptInit", shim.Fail(deviceError), true},
+		"persisted":     {"C_Encrypt", shim.FailAfter(deviceError), true},
+		"random fails":  {"C_GenerateRandom", shim.Fail(deviceError), true},
+		"slow":          {"C_Encrypt", shim.Delay(100 * time.Millisecond), false},
+		"noise":         {"C_Encrypt", shim.Noise, false},
+		"noise at open": {"C_Initialize", shim.Noise, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok := testenv.NewToken(t)
+			m := shim.New(t, tok.Module)
+			s := symmetric(t, tok, m.Path, m.Env)
+			s.Config.QuickTimeout = time.Second
+			if c.function == "C_Initialize" {
+				m.Control.Set(c.function, c.do)
+			}
+			h := start(t, s)
+			create(t, h)
+			calls, stop := tokenLoad(t, h, 8)
+			progress(t, calls, 20)
+			times := uint64(1)
+			if c.function == "C_GenerateRandom" {
+				times = 3
+			}
+			if c.function != "C_Initialize" {
+				m.Control.SetRule(c.function, shim.Rule{Do: c.do, Times: times})
+			}
+			for before := h.Status().Restarts; c.replaced && h.Status().Restarts == before && !t.Failed(); {
+				progress(t, calls, 1)
+			}
+			progress(t, calls, 50)
+			stop()
+			if st := h.Status(); !c.replaced && st.Restarts != 0 {
+				t.Errorf("the process was replaced: %+v", st)
+			}
+		})
+	}
+}
+
+// TestTokenCreationThatFailedButPersisted repeats a creation whose first try
+// left a key in the token.
+func TestTokenCreationThatFailedButPersisted(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]shim.Action{"error": shim.FailAfter(0x30), "crash": shim.CrashAfter} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok := testenv.NewToken(t)
+			m := shim.New(t, tok.Module)
+			h := start(t, symmetric(t, tok, m.Path, m.Env))
+			m.Control.SetRule("C_GenerateKey", shim.Rule{Do: do, Times: 1})
+			answer, err := h.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: cmk, Label: "cmkd:a:1"})
+			if err != nil || !answer.Existed {
+				t.Errorf("CreateKey: %+v, %v", answer, err)
+			}
+			list, err := h.ListKeys(t.Context(), &backends.ListKeysRequest{})
+			if err != nil || len(list.Objects) != 1 {
+				t.Errorf("the token holds %v, %v", list, err)
+			}
+			if st := h.Status(); st.Restarts != 1 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+func TestTokenWrongPIN(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewToken(t)
+	m := shim.New(t, tok.Module)
+	s := symmetric(t, tok, m.Path, m.Env)
+	wrong := filepath.Join(shortDir(t), "pin")
+	if err := os.WriteFile(wrong, []byte("wrong\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	right := s.Config.PINFile
+	s.Config.PINFile = wrong
+	h := launch(t, s)
+	for range 10 {
+		if err := h.Wait(t.Context()); backends.CodeOf(err) != backends.LoginFailed {
+			t.Fatalf("with a wrong PIN: %v", err)
+		}
+	}
+	if n := m.Control.Calls("C_Login"); n != 1 {
+		t.Errorf("C_Login was called %d times", n)
+	}
+	s.Config.PINFile = right
+	s.Config.Settings = map[string]string{"try-pin-again": "yes"}
+	if err := h.Reload(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	create(t, h)
+}
+
+func TestTokenInAnotherProcess(t *testing.T) {
+	t.Parallel()
+	tok := p11kit.Start(t, testenv.NewToken(t))
+	h := start(t, symmetric(t, tok, "", nil))
+	create(t, h)
+	if err := roundTrip(t.Context(), h); err != nil {
+		t.Error(err)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", h.Status().PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(maps), "softhsm") {
+		t.Error("SoftHSM2 is in the plugin's process")
+	}
+}
