@@ -134,8 +134,14 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux.HandleFunc("GET /status", d.serveStatus)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
+	jobs, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { d.runJobs(jobs) })
 	ready()
-	return server.Serve(ctx, mux)
+	err = server.Serve(ctx, mux)
+	stop()
+	running.Wait()
+	return errors.Join(err, d.kms.FlushUsage(context.WithoutCancel(ctx)))
 }
 
 // Dispatch implements [kmsapi.Dispatcher].

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
 
+	"cmkd/backends"
 	"cmkd/plugins"
 )
 
@@ -30,10 +32,37 @@ type tokenStatus struct {
 }
 
 type pluginStatus struct {
-	Name  string `json:"name"`
-	Token string `json:"token"`
-	plugins.Status
+	Name      string    `json:"name"`
+	Token     string    `json:"token"`
+	State     string    `json:"state"` // see [plugins.Phase]
+	Since     time.Time `json:"since"`
+	Restarts  int       `json:"restarts"`
+	LastError string    `json:"lastError,omitempty"`
+	PID       int       `json:"pid"`
+	InFlight  int       `json:"inFlight"`
+	Sessions  int       `json:"sessions"` // PKCS#11 sessions open
 }
+
+// pluginStatus asks the plugin, briefly, how many sessions it holds.
+func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
+	st := h.Status()
+	out := pluginStatus{
+		Name: h.plugin, Token: h.token, State: string(st.Phase), Since: st.Since,
+		Restarts: st.Restarts, LastError: st.LastError, PID: st.PID, InFlight: st.InFlight,
+	}
+	if st.Phase != plugins.Ready {
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	if info, err := h.Info(ctx, &backends.InfoRequest{}); err == nil {
+		out.Sessions = info.Token.OpenSessions
+	}
+	return out
+}
+
+// statusTimeout bounds what the status waits for a plugin.
+const statusTimeout = time.Second
 
 // serveStatus answers GET /status. It tells nothing secret, but it names
 // tokens and processes, so only root and admins get it.
@@ -59,7 +88,7 @@ func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for _, h := range d.router.hosts {
-		s.Plugins = append(s.Plugins, pluginStatus{Name: h.plugin, Token: h.token, Status: h.Status()})
+		s.Plugins = append(s.Plugins, h.pluginStatus(r.Context()))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if s.State != "ok" {
