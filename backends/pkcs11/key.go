@@ -15,7 +15,8 @@ type kind struct {
 }
 
 // secrets are the kinds of secret key of a backend. It implements the part of
-// [backends.Backend] that all of them have.
+// [backends.Backend] that all of them have, and [backends.Importer]. Beside
+// what it announces it makes the wrapping pairs that imports need.
 type secrets struct {
 	*Token
 	kinds []kind
@@ -45,6 +46,9 @@ func (b *secrets) purpose(key *backends.Key) (*purpose, error) {
 	if err := b.refused[k]; err != nil {
 		return nil, err
 	}
+	if k.usage == backends.UnwrapImport {
+		return b.wrappingPurpose(key)
+	}
 	return nil, backends.Errorf(backends.InvalidRequest, "this backend has no key of spec %s and usage %s", key.Spec, key.Usage)
 }
 
@@ -66,6 +70,9 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	u, err := b.purpose(&in.Key)
 	if err != nil {
 		return nil, err
+	}
+	if u.pair != nil {
+		return b.createPair(ctx, in, u)
 	}
 	existed, err := b.exists(ctx, &in.Key, u)
 	if err != nil {
@@ -90,6 +97,9 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 	u, err := b.purpose(&in.Key)
 	if err != nil {
 		return nil, err
+	}
+	if u.pair != nil {
+		return b.checkPair(ctx, in, u)
 	}
 	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
 		return b.profile.readBack(s, h, *u, in.Key.Imported)

@@ -32,9 +32,8 @@ type object struct {
 	// safe is what the attributes were last held against and found good; nil
 	// if not yet.
 	safe atomic.Pointer[vetting]
-	// publicKey is the DER SubjectPublicKeyInfo of a private key, once it is
-	// known.
-	publicKey atomic.Pointer[[]byte]
+	// public is the public key of a private key, once it is known.
+	public atomic.Pointer[publicKey]
 	// canary is a ciphertext that the key is known to have made.
 	canary atomic.Pointer[backends.Sealed]
 }

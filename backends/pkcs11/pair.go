@@ -23,12 +23,18 @@ const (
 // pairKind is how key pairs of a spec are generated, and how their public key
 // looks outside.
 type pairKind struct {
+	spec      backends.KeySpec
 	form      form
 	mechanism uint // of C_GenerateKeyPair
 	name      string
 	bits      uint                          // of an RSA modulus
 	curve     encodingasn1.ObjectIdentifier // of an elliptic curve (RFC 5480, SEC 2, RFC 8410)
 	point     int                           // bytes of a public point as CKA_EC_POINT holds it, without its DER header
+	// parameterSet is CKA_PARAMETER_SET, and signature the length of a
+	// signature, of an ML-DSA key, whose curve is its algorithm and whose
+	// point is its CKA_VALUE.
+	parameterSet uint
+	signature    int
 }
 
 var (
@@ -44,21 +50,24 @@ var (
 // pairKinds are the kinds of key pair of the AWS KMS API that PKCS#11 2.40 and
 // 3.0 know.
 var pairKinds = map[backends.KeySpec]*pairKind{
-	backends.RSA2048:   {form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 2048},
-	backends.RSA3072:   {form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 3072},
-	backends.RSA4096:   {form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 4096},
-	backends.P256:      {form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-256", curve: oidP256, point: 65},
-	backends.P384:      {form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-384", curve: oidP384, point: 97},
-	backends.P521:      {form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-521", curve: oidP521, point: 133},
-	backends.Secp256k1: {form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on secp256k1", curve: oidSecp256k1, point: 65},
-	backends.Ed25519:   {form: edwardsKey, mechanism: ckmECEdwardsKeyPairGen, name: "CKM_EC_EDWARDS_KEY_PAIR_GEN", curve: oidEd25519, point: 32},
+	backends.RSA2048:   {spec: backends.RSA2048, form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 2048},
+	backends.RSA3072:   {spec: backends.RSA3072, form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 3072},
+	backends.RSA4096:   {spec: backends.RSA4096, form: rsaKey, mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, name: "CKM_RSA_PKCS_KEY_PAIR_GEN", bits: 4096},
+	backends.P256:      {spec: backends.P256, form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-256", curve: oidP256, point: 65},
+	backends.P384:      {spec: backends.P384, form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-384", curve: oidP384, point: 97},
+	backends.P521:      {spec: backends.P521, form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on P-521", curve: oidP521, point: 133},
+	backends.Secp256k1: {spec: backends.Secp256k1, form: ecKey, mechanism: p11.CKM_EC_KEY_PAIR_GEN, name: "CKM_EC_KEY_PAIR_GEN on secp256k1", curve: oidSecp256k1, point: 65},
+	backends.Ed25519:   {spec: backends.Ed25519, form: edwardsKey, mechanism: ckmECEdwardsKeyPairGen, name: "CKM_EC_EDWARDS_KEY_PAIR_GEN", curve: oidEd25519, point: 32},
 }
 
 // generation appends the attributes that say which key to generate.
 func (k *pairKind) generation(t cryptoki.Template) cryptoki.Template {
-	if k.form == rsaKey {
+	switch k.form {
+	case rsaKey:
 		return t.ULong(p11.CKA_MODULUS_BITS, k.bits).
 			Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(65537).Bytes())
+	case mlDSAKey:
+		return t.ULong(ckaParameterSet, k.parameterSet)
 	}
 	return t.Bytes(p11.CKA_EC_PARAMS, k.params())
 }
@@ -106,11 +115,19 @@ func (k *pairKind) publicKey(s *session, o cryptoki.Object) ([]byte, error) {
 	q.Ask(p11.CKA_MODULUS, 512)
 	q.Ask(p11.CKA_PUBLIC_EXPONENT, 16)
 	q.Ask(p11.CKA_EC_POINT, 160)
+	q.Ask(p11.CKA_VALUE, 4096)
 	if err := s.attributes(o, &q); err != nil {
 		return nil, err
 	}
 	if k.form == rsaKey {
 		return rsaPublicKey(&q, int(k.bits))
+	}
+	if k.form == mlDSAKey {
+		value, ok := q.Value(p11.CKA_VALUE)
+		if !ok || len(value) != k.point {
+			return nil, backends.Errorf(backends.Internal, "CKA_VALUE of a public key has %d bytes, not %d", len(value), k.point)
+		}
+		return k.pointKey(value)
 	}
 	point, ok := q.Value(p11.CKA_EC_POINT)
 	if !ok {
@@ -148,14 +165,14 @@ func (k *pairKind) ecPublicKey(value []byte) ([]byte, error) {
 	if k.form == ecKey && point[0] != 4 {
 		return nil, backends.Errorf(backends.Internal, "CKA_EC_POINT is not an uncompressed point")
 	}
+	return k.pointKey(point)
+}
+
+// pointKey is the SubjectPublicKeyInfo of a key that is a string of bytes.
+func (k *pairKind) pointKey(point []byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			if k.form == ecKey {
-				b.AddASN1ObjectIdentifier(oidECPublicKey)
-			}
-			b.AddASN1ObjectIdentifier(k.curve)
-		})
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(k.algorithm()) })
 		b.AddASN1BitString(point)
 	})
 	der, err := b.Bytes()

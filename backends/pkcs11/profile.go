@@ -39,7 +39,8 @@ type profile struct {
 	// readable: a session key that is not sensitive can be generated and read.
 	readable bool
 	// hmac are the HMAC specs whose mechanism gives the right answer.
-	hmac  map[backends.KeySpec]bool
+	hmac map[backends.KeySpec]bool
+	importProfile
 	facts map[string]string
 }
 
@@ -66,10 +67,13 @@ func (t *Token) probe(ctx context.Context) (*profile, error) {
 		oaep:    map[backends.Algorithm]bool{},
 		hmac:    map[backends.KeySpec]bool{},
 		facts:   map[string]string{},
+
+		importProfile: newImportProfile(),
 	}
 	for _, probe := range []func(*prober) error{
 		(*prober).templates, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
 		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).macs,
+		(*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
 	} {
 		err := t.withSession(ctx, func(s *session) error {
 			// Calls that are to fail leave a session in no known state, so

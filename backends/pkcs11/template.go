@@ -24,6 +24,11 @@ type purpose struct {
 	uses []uint
 	// mechanisms is CKA_ALLOWED_MECHANISMS; empty: not set.
 	mechanisms []uint
+	// tolerated are mechanisms that a key of this purpose was made with when
+	// the token could do less or more than it can now.
+	tolerated []uint
+	// pair is the kind of a private key, nil of a secret key.
+	pair *pairKind
 }
 
 // The usage attributes by class of key (PKCS#11 2.40 Base, sections 4.8 to
@@ -109,13 +114,13 @@ func (p *profile) cmk(u purpose, token bool, id, label []byte) cryptoki.Template
 		t = t.ULong(p11.CKA_VALUE_LEN, u.length)
 	}
 	t = p.flag(t, u, p11.CKA_PRIVATE, true)
-	t = p.flag(t, u, p11.CKA_MODIFIABLE, false)
 	t = p.flag(t, u, p11.CKA_COPYABLE, false)
 	t = p.usage(t, u)
 	if token {
 		t = t.Bytes(p11.CKA_ID, id).Bytes(p11.CKA_LABEL, label)
 	}
-	return t
+	// Last: C_UnwrapKey of SoftHSM2 lets nothing follow it.
+	return p.flag(t, u, p11.CKA_MODIFIABLE, false)
 }
 
 // usage appends the usage attributes of a purpose, and the mechanisms.

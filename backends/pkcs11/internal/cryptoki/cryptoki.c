@@ -11,10 +11,13 @@ enum {
 
   MECHANISM_AES_GCM = 0x1087,
   MECHANISM_ECDH1_DERIVE = 0x1050,
+  MECHANISM_RSA_AES_KEY_WRAP = 0x1054,
   MECHANISM_AES_CBC_ENCRYPT_DATA = 0x1105,
 
   USER = 1,
   TAG_BITS = 128,
+  OAEP_DATA_SPECIFIED = 1,
+  AES_KEY_BITS = 256,
 };
 
 void *cmkd_open(const char *path, cmkd_functions **functions) {
@@ -170,6 +173,20 @@ cmkd_result cmkd_unwrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
   CK_MECHANISM mech = mechanism(m);
   cmkd_result r = {0};
   r.rv = f->UnwrapKey(session, &mech, unwrapping, in.p, in.n, a, n, &r.n);
+  return r;
+}
+
+cmkd_result cmkd_unwrap_rsa_aes(cmkd_functions *f, CK_HANDLE session,
+                                CK_ULONG hash, CK_ULONG mgf,
+                                CK_HANDLE unwrapping, cmkd_bytes in,
+                                cmkd_template t) {
+  ATTRIBUTES(a, n, t);
+  CK_RSA_PKCS_OAEP_PARAMS oaep = {
+      .hash = hash, .mgf = mgf, .source = OAEP_DATA_SPECIFIED};
+  CK_RSA_AES_KEY_WRAP_PARAMS p = {.aes_key_bits = AES_KEY_BITS, .oaep = &oaep};
+  CK_MECHANISM m = {MECHANISM_RSA_AES_KEY_WRAP, &p, sizeof p};
+  cmkd_result r = {0};
+  r.rv = f->UnwrapKey(session, &m, unwrapping, in.p, in.n, a, n, &r.n);
   return r;
 }
 

@@ -26,6 +26,7 @@ package cryptoki
 #cgo noescape cmkd_generate_pair
 #cgo noescape cmkd_wrap
 #cgo noescape cmkd_unwrap
+#cgo noescape cmkd_unwrap_rsa_aes
 #cgo noescape cmkd_derive_ecdh
 #cgo noescape cmkd_derive_cbc
 #cgo noescape cmkd_create
@@ -165,6 +166,13 @@ func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object, out []
 // UnwrapKey makes a key of what WrapKey made.
 func (m *Module) UnwrapKey(s Session, mech Mechanism, unwrapping Object, in []byte, t Template) (Object, uint) {
 	r := C.cmkd_unwrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(unwrapping), view(in), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// UnwrapRSAAES is UnwrapKey with CKM_RSA_AES_KEY_WRAP: an AES-256 key under
+// OAEP without a label, then the key under that by RFC 5649.
+func (m *Module) UnwrapRSAAES(s Session, hash, mgf uint, unwrapping Object, in []byte, t Template) (Object, uint) {
+	r := C.cmkd_unwrap_rsa_aes(m.functions, C.CK_HANDLE(s), C.CK_ULONG(hash), C.CK_ULONG(mgf), C.CK_HANDLE(unwrapping), view(in), t.c())
 	return Object(r.n), uint(r.rv)
 }
 

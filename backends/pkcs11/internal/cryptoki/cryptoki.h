@@ -49,6 +49,17 @@ typedef struct {
 } CK_AES_CBC_ENCRYPT_DATA_PARAMS;
 
 typedef struct {
+  CK_ULONG hash, mgf, source;
+  void *source_data;
+  CK_ULONG source_data_len;
+} CK_RSA_PKCS_OAEP_PARAMS;
+
+typedef struct {
+  CK_ULONG aes_key_bits;
+  CK_RSA_PKCS_OAEP_PARAMS *oaep;
+} CK_RSA_AES_KEY_WRAP_PARAMS;
+
+typedef struct {
   CK_BYTE major, minor;
 } CK_VERSION;
 
@@ -160,6 +171,10 @@ cmkd_result cmkd_wrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
                       CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out);
 cmkd_result cmkd_unwrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
                         CK_HANDLE unwrapping, cmkd_bytes in, cmkd_template t);
+cmkd_result cmkd_unwrap_rsa_aes(cmkd_functions *f, CK_HANDLE session,
+                                CK_ULONG hash, CK_ULONG mgf,
+                                CK_HANDLE unwrapping, cmkd_bytes in,
+                                cmkd_template t);
 cmkd_result cmkd_derive_ecdh(cmkd_functions *f, CK_HANDLE session,
                              CK_HANDLE base, CK_ULONG kdf, cmkd_bytes peer,
                              cmkd_template t);

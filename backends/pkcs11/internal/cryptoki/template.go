@@ -20,6 +20,17 @@ func AppendULong(b []byte, v uint) []byte {
 	return binary.NativeEndian.AppendUint64(b, uint64(v))
 }
 
+// EDDSAParams is CK_EDDSA_PARAMS without a context (PKCS#11 3.0 Current
+// Mechanisms, section 2.3.10): a CK_BBOOL, a length and a pointer, each of the
+// last two as long as a CK_ULONG on every Unix.
+func EDDSAParams(prehashed bool) []byte {
+	b := make([]byte, 3*ulong)
+	if prehashed {
+		b[0] = 1
+	}
+	return b
+}
+
 func uLong(b []byte) uint {
 	if ulong == 4 {
 		return uint(binary.NativeEndian.Uint32(b))

@@ -1,0 +1,76 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/ecdsa"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// DeriveSharedSecret implements [backends.Agreer]: the x coordinate of the
+// shared point (NIST SP 800-56A, section 5.7.1.2), as long as a field element,
+// as AWS KMS has it.
+func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.DeriveSharedSecretRequest) (*backends.DeriveSharedSecretAnswer, error) {
+	u, err := b.purposeFor(&in.Key, backends.KeyAgreement)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := parsePeer(in.Key.Spec, in.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	if b.signs.peer == nil {
+		return nil, unsupported("CKM_ECDH1_DERIVE")
+	}
+	var r *recipient
+	if in.Recipient != nil {
+		if r, err = b.recipient(in.Recipient); err != nil {
+			return nil, err
+		}
+		defer b.recipients.release(r.key)
+	}
+	answer := &backends.DeriveSharedSecretAnswer{}
+	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+		length := u.pair.size()
+		secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
+			b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r != nil))
+		if err := s.check("C_DeriveKey", rv); err != nil {
+			return err
+		}
+		defer s.destroy(secret)
+		var err error
+		if r != nil {
+			answer.ForRecipient, err = b.wrapTo(s, r, secret, length)
+		} else {
+			answer.SharedSecret, err = s.read(secret, length, length)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// parsePeer returns the point of a peer's public key, which must be on the
+// curve of the key that it is used with: a point elsewhere would give the
+// private key away bit by bit.
+func parsePeer(spec backends.KeySpec, der []byte) ([]byte, error) {
+	invalid := backends.Errorf(backends.InvalidRequest, "the peer's public key is not a SubjectPublicKeyInfo of a point on the curve of the key")
+	public, err := parsePublic(spec, der)
+	if err != nil {
+		return nil, invalid
+	}
+	key, ok := public.key.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, invalid
+	}
+	point, err := key.ECDH() // checks that it is on the curve
+	if err != nil {
+		return nil, invalid
+	}
+	return point.Bytes(), nil
+}

@@ -1,0 +1,401 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	p11 "github.com/miekg/pkcs11"
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// importAlgorithm is an AlgorithmSpec of GetParametersForImport.
+// https://docs.aws.amazon.com/kms/latest/developerguide/importing-keys-get-public-key-and-token.html
+type importAlgorithm struct {
+	oaep backends.Algorithm
+	// twice: RSA-OAEP of an AES-256 key, then the material under that by
+	// RFC 5649. Otherwise RSA-OAEP of the material.
+	twice bool
+}
+
+var importAlgorithms = map[backends.Algorithm]importAlgorithm{
+	"RSAES_OAEP_SHA_1":         {"RSAES_OAEP_SHA_1", false},
+	"RSAES_OAEP_SHA_256":       {"RSAES_OAEP_SHA_256", false},
+	"RSA_AES_KEY_WRAP_SHA_1":   {"RSAES_OAEP_SHA_1", true},
+	"RSA_AES_KEY_WRAP_SHA_256": {"RSAES_OAEP_SHA_256", true},
+}
+
+// mechanism names what the token would need.
+func (a importAlgorithm) mechanism() string {
+	if a.twice {
+		return "CKM_RSA_AES_KEY_WRAP"
+	}
+	return oaepHashes[a.oaep].name
+}
+
+// arrival is key material on its way into the token. One of three is made of
+// it:
+//   - where the token can do the algorithm, the wrapping pair unwraps it and
+//     nothing is seen here;
+//   - else, of RSA_AES_KEY_WRAP, only the AES key passes through this process,
+//     and the token unwraps the material with it;
+//   - else the material passes through this process.
+type arrival struct {
+	*Token
+	in        *backends.ImportKeyRequest
+	key       *purpose // what it becomes
+	wrapping  *purpose
+	algorithm importAlgorithm
+
+	// aesKey wraps wrapped; nil: it did not come here.
+	aesKey, wrapped []byte
+	// material is the key material; nil: it did not come here.
+	material []byte
+	private  *privateKey // material taken apart, of a private key
+}
+
+// ImportKey implements [backends.Importer].
+func (b *Asymmetric) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	return b.importKey(ctx, in, u)
+}
+
+// ImportKey implements [backends.Importer].
+func (b *secrets) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
+	u, err := b.purpose(&in.Key)
+	if err != nil {
+		return nil, err
+	}
+	return b.importKey(ctx, in, u)
+}
+
+// importKey brings key material into the token. A session key is made of it
+// and tried first: material that is no key of the purpose never becomes a
+// token object, not even for a moment in which the process may end.
+func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u *purpose) (*backends.ImportKeyAnswer, error) {
+	a, err := t.arrive(in, u)
+	if err != nil {
+		return nil, err
+	}
+	defer a.clear()
+	if !a.inToken() {
+		if err := a.open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	answer, err := a.tryOut(ctx)
+	if err != nil {
+		return nil, a.judge(ctx, err)
+	}
+	answer.ThroughPlugin = !a.inToken()
+	existed, err := t.exists(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	if existed {
+		return answer, a.same(ctx, answer)
+	}
+	if err := a.store(ctx, answer.PublicKey); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// arrive checks a request as far as that can be done without a key.
+func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, error) {
+	a := &arrival{Token: t, in: in, key: u}
+	var ok bool
+	if a.algorithm, ok = importAlgorithms[in.Algorithm]; !ok {
+		return nil, backends.Errorf(backends.InvalidRequest, "no wrapping algorithm %s", in.Algorithm)
+	}
+	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == ckkMLDSA {
+		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s and usage %s is not imported", in.Key.Spec, in.Key.Usage)
+	}
+	if in.Wrapping.Usage != backends.UnwrapImport {
+		return nil, backends.Errorf(backends.InvalidRequest, "a key of usage %s does not unwrap key material", in.Wrapping.Usage)
+	}
+	var err error
+	if a.wrapping, err = t.wrappingPurpose(&in.Wrapping); err != nil {
+		return nil, err
+	}
+	size := a.wrapping.pair.size()
+	switch behind := len(in.Material) - size; {
+	case !a.algorithm.twice && behind == 0:
+	case a.algorithm.twice && behind >= 16 && behind%8 == 0 && behind <= maxWrapped: // RFC 5649, section 4.1
+	default:
+		return nil, invalidMaterial()
+	}
+	if !a.inToken() && (in.TokenOnly || !t.profile.rawRSA) {
+		return nil, unsupported(a.algorithm.mechanism())
+	}
+	return a, nil
+}
+
+// invalidMaterial is the answer to all material that does not unwrap to what
+// the key spec wants, whatever the reason.
+func invalidMaterial() error {
+	return &backends.Error{Code: backends.InvalidMaterial, Message: "the key material does not unwrap to a key of the key's spec"}
+}
+
+// inToken reports whether the token can unwrap the material, and prove that it
+// is as long as it must be.
+func (a *arrival) inToken() bool {
+	p := a.profile
+	if a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep] {
+		return false
+	}
+	if a.key.pair != nil {
+		return p.unwrapsPrivate[a.key.pair.form]
+	}
+	return p.unwrappedLength || a.key.keyType == p11.CKK_AES && p.keyWrap != 0
+}
+
+// open decrypts, with the bare RSA primitive of the token, what is under the
+// wrapping key.
+func (a *arrival) open(ctx context.Context) error {
+	size := a.wrapping.pair.size()
+	d := &rsaDecryption{Token: a.Token, key: &a.in.Wrapping, purpose: a.wrapping, hash: oaepHashes[a.algorithm.oaep]}
+	opened, err := d.decrypt(ctx, a.in.Material[:size])
+	if backends.CodeOf(err) == backends.InvalidCiphertext {
+		return invalidMaterial()
+	}
+	if err != nil {
+		return err
+	}
+	if !a.algorithm.twice {
+		return a.see(opened)
+	}
+	a.aesKey, a.wrapped = opened, a.in.Material[size:]
+	if len(a.aesKey) != kekLength {
+		return invalidMaterial()
+	}
+	if a.unwrapsInToken() {
+		return nil
+	}
+	kwp, err := subtle.NewKWP(a.aesKey)
+	if err != nil {
+		return invalidMaterial()
+	}
+	material, err := kwp.Unwrap(a.wrapped)
+	if err != nil {
+		return invalidMaterial()
+	}
+	return a.see(material)
+}
+
+// unwrapsInToken reports whether the token makes the right key of what is
+// under the AES key.
+func (a *arrival) unwrapsInToken() bool {
+	p := a.profile
+	switch {
+	case p.keyWrap == 0:
+		return false
+	case a.key.pair != nil:
+		return p.unwrapsPrivate[a.key.pair.form]
+	}
+	return a.key.length%8 == 0 || p.keyWrapExact
+}
+
+// see takes key material that has come into this process.
+func (a *arrival) see(material []byte) error {
+	a.material = material
+	if a.key.pair == nil {
+		if uint(len(material)) != a.key.length {
+			return invalidMaterial()
+		}
+		return nil
+	}
+	var err error
+	if a.private, err = parsePKCS8(a.key.pair, material); err != nil {
+		return invalidMaterial()
+	}
+	return nil
+}
+
+func (a *arrival) clear() {
+	clear(a.aesKey)
+	clear(a.material)
+}
+
+// make makes a key of the material by a template.
+func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template) (cryptoki.Object, error) {
+	switch {
+	case a.material != nil:
+		if a.private != nil {
+			t = a.private.components(t)
+		} else {
+			t = t.Bytes(p11.CKA_VALUE, a.material)
+		}
+		defer clear(t)
+		h, rv := s.CreateObject(s.handle, t)
+		return h, s.check("C_CreateObject", rv)
+	case a.aesKey != nil:
+		kek, err := a.kek(s)
+		if err != nil {
+			return 0, err
+		}
+		defer s.destroy(kek)
+		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, a.wrapped, t)
+		return h, s.check("C_UnwrapKey", rv)
+	case a.algorithm.twice:
+		o := oaepHashes[a.algorithm.oaep]
+		h, rv := s.UnwrapRSAAES(s.handle, o.ckm, o.mgf, wrapping, a.in.Material, t)
+		return h, s.check("C_UnwrapKey", rv)
+	default:
+		h, rv := s.UnwrapKey(s.handle, oaepHashes[a.algorithm.oaep].mechanism(), wrapping, a.in.Material, t)
+		return h, s.check("C_UnwrapKey", rv)
+	}
+}
+
+// kek makes a session key of the AES key.
+func (a *arrival) kek(s *session) (cryptoki.Object, error) {
+	t := a.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_UNWRAP, p11.CKA_WRAP).Bytes(p11.CKA_VALUE, a.aesKey)
+	defer clear(t)
+	h, rv := s.CreateObject(s.handle, t)
+	return h, s.check("C_CreateObject", rv)
+}
+
+// withWrapping runs do with the wrapping key's handle, if that is needed.
+func (a *arrival) withWrapping(ctx context.Context, do func(s *session, wrapping cryptoki.Object) error) error {
+	if !a.inToken() {
+		return a.withSession(ctx, func(s *session) error { return do(s, 0) })
+	}
+	return a.withKey(ctx, &a.in.Wrapping, a.wrapping, do)
+}
+
+// store makes the token objects.
+func (a *arrival) store(ctx context.Context, public []byte) error {
+	var wrapping cryptoki.Object
+	if a.inToken() {
+		// Looked for before create takes the lock that looking takes.
+		o, err := a.object(ctx, &a.in.Wrapping, a.wrapping)
+		if err != nil {
+			return err
+		}
+		wrapping = o.handle
+	}
+	unsized := *a.key // how long it is is for the material to say
+	unsized.length = 0
+	id, label := a.in.Key.ID[:], []byte(a.in.Label)
+	var publicHandle cryptoki.Object
+	err := a.create(ctx, &a.in.Key, a.key, a.in.Label, func(s *session) (cryptoki.Object, error) {
+		if err := a.removePublic(s, a.in.Key.ID); err != nil {
+			return 0, err
+		}
+		h, err := a.make(s, wrapping, a.profile.cmk(unsized, true, id, label))
+		if err != nil || public == nil {
+			return h, err
+		}
+		if publicHandle, err = a.storePublic(s, public); err != nil {
+			s.destroy(h)
+		}
+		return h, err
+	})
+	if err != nil {
+		if backends.CodeOf(err) == backends.KeyUnsafe {
+			_, _ = a.destroy(ctx, &a.in.Key) // err says more than a failure to do so
+		}
+		return err
+	}
+	if public != nil {
+		a.index.put(ref{a.in.Key.ID, p11.CKO_PUBLIC_KEY}, &object{handle: publicHandle, label: a.in.Label})
+	}
+	return nil
+}
+
+// storePublic makes the public key object.
+func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
+	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], []byte(a.in.Label))
+	t, err := a.key.pair.publicComponents(t, der)
+	if err != nil {
+		return 0, err
+	}
+	h, rv := s.CreateObject(s.handle, t)
+	return h, s.check("C_CreateObject", rv)
+}
+
+// same fails unless the key that is in the token already, made by a call whose
+// answer got lost, is of the same material.
+func (a *arrival) same(ctx context.Context, answer *backends.ImportKeyAnswer) error {
+	var value []byte
+	switch {
+	case a.checksByCMAC():
+		return nil // the key itself does no CMAC
+	case a.key.pair != nil:
+		public, err := a.publicKey(ctx, &a.in.Key, a.key)
+		if err != nil {
+			return err
+		}
+		value = publicCheckValue(public.der)
+	default:
+		err := a.withKey(ctx, &a.in.Key, a.key, func(s *session, h cryptoki.Object) (err error) {
+			value, err = a.secretCheckValue(s, h)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(value, answer.CheckValue) {
+		return backends.Errorf(backends.InvalidRequest, "CKA_ID %s has a key of other material", a.in.Key.ID)
+	}
+	return nil
+}
+
+// judge decides what a failure of the trial was. Tokens answer material that
+// is no key with errors of every kind, some of which also mean that the token
+// is in trouble: then material that is known to be good goes the same way.
+func (a *arrival) judge(ctx context.Context, failure error) error {
+	switch rv := rvOf(failure); {
+	case errors.Is(failure, &backends.Error{Code: backends.InvalidMaterial}):
+		return invalidMaterial()
+	case rv == p11.CKR_OK:
+		return failure
+	case backends.CodeOf(failure) == backends.Lost && !maybeBadTag(rv) && rv != p11.CKR_DEVICE_ERROR,
+		backends.CodeOf(failure) == backends.TokenFull:
+		return failure
+	}
+	if err := a.canary(ctx); err != nil {
+		return failure
+	}
+	return invalidMaterial()
+}
+
+// canary brings an AES key of known value the same way into a session object.
+func (a *arrival) canary(ctx context.Context) error {
+	known := probeKey[:kekLength]
+	c := *a
+	switch {
+	case a.material != nil:
+		c.material, c.private = known, nil
+	case a.aesKey != nil:
+		kwp, err := subtle.NewKWP(a.aesKey)
+		if err != nil {
+			return err
+		}
+		if c.wrapped, err = kwp.Wrap(known); err != nil {
+			return err
+		}
+	default:
+		in := *a.in
+		var err error
+		if in.Material, err = a.wrap(ctx, known); err != nil {
+			return err
+		}
+		c.in = &in
+	}
+	return c.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
+		h, err := c.make(s, wrapping, a.profile.sessionKey(p11.CKK_AES, 0, true))
+		if err != nil {
+			return err
+		}
+		s.destroy(h)
+		return nil
+	})
+}

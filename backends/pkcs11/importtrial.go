@@ -1,0 +1,308 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"math/big"
+	"slices"
+
+	p11 "github.com/miekg/pkcs11"
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// tryOut makes a session key of the material and finds out whether it is a key
+// of the purpose, its public key, and its check value.
+func (a *arrival) tryOut(ctx context.Context) (*backends.ImportKeyAnswer, error) {
+	answer := &backends.ImportKeyAnswer{}
+	err := a.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
+		h, err := a.make(s, wrapping, a.trialTemplate())
+		if err != nil {
+			return err
+		}
+		defer s.destroy(h)
+		if a.key.pair == nil {
+			if err := a.measure(s, h); err != nil {
+				return err
+			}
+			answer.CheckValue, err = a.secretCheckValue(s, h)
+			return err
+		}
+		if answer.PublicKey, err = a.examine(s, h); err != nil {
+			return err
+		}
+		answer.CheckValue = publicCheckValue(answer.PublicKey)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// trialTemplate is the template of the session key: that of the purpose, as
+// far as the trial allows. A secret key whose length the token does not tell
+// is wrapped to be measured; an EC key signs to give its public key away.
+func (a *arrival) trialTemplate() cryptoki.Template {
+	u := *a.key
+	switch {
+	case u.pair == nil && a.checksByCMAC():
+		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, []uint{p11.CKM_AES_CMAC}
+	case u.pair != nil && u.pair.form == ecKey:
+		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, signMechanisms[ecKey]
+	}
+	if u.pair == nil && !a.profile.unwrappedLength {
+		return a.profile.sessionKey(u.keyType, 0, true, u.uses...)
+	}
+	u.length = 0
+	return a.profile.cmk(u, false, nil, nil)
+}
+
+// measure fails unless a secret key is as long as the purpose wants.
+func (a *arrival) measure(s *session, h cryptoki.Object) error {
+	right := false
+	var err error
+	switch {
+	case a.material != nil:
+		return nil // see looked at it
+	case a.profile.unwrappedLength:
+		var q cryptoki.Query
+		q.AskULong(p11.CKA_VALUE_LEN)
+		err = s.attributes(h, &q)
+		n, ok := q.ULong(p11.CKA_VALUE_LEN)
+		right = ok && n == a.key.length
+	case a.aesKey != nil:
+		right, err = a.wrapsToSame(s, h)
+	default:
+		right, err = a.wrapsToLength(s, h)
+	}
+	if err == nil && !right {
+		return invalidMaterial()
+	}
+	return err
+}
+
+// wrapsToSame wraps a key again: only a key of exactly the length that the
+// ciphertext says comes out the same (RFC 5649 is deterministic, and has the
+// length in what it encrypts). SoftHSM2 pads a shorter one with zeros.
+func (a *arrival) wrapsToSame(s *session, h cryptoki.Object) (bool, error) {
+	kek, err := a.kek(s)
+	if err != nil {
+		return false, err
+	}
+	defer s.destroy(kek)
+	again, err := s.wrap(cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, h, maxWrapped)
+	return bytes.Equal(again, a.wrapped) && uint(len(again)) == a.key.length+8, err
+}
+
+// wrapsToLength wraps an AES key under a fresh key to see how long it is, to a
+// multiple of 8 bytes. What is no AES key at all fails in the cipher.
+func (a *arrival) wrapsToLength(s *session, h cryptoki.Object) (bool, error) {
+	kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		a.profile.sessionKey(p11.CKK_AES, kekLength, true, p11.CKA_WRAP))
+	if err := s.check("C_GenerateKey", rv); err != nil {
+		return false, err
+	}
+	defer s.destroy(kek)
+	wrapped, err := s.wrap(cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, h, maxWrapped)
+	return uint(len(wrapped)) == a.key.length+8, err
+}
+
+// checkLabel is what check values are computed over.
+var checkLabel = []byte("cmkd: check value of imported key material, version 1")
+
+// checkIV is an IV that serves nothing else: it encrypts no plaintext, and
+// always the same one, so that it comes twice under a key without harm. The
+// IVs of ciphertexts are random and meet it with probability 2^-96.
+var checkIV = []byte("cmkd check 1")
+
+// secretCheckValue is the SHA-256 of what the key makes of checkLabel: a GCM
+// tag, or an HMAC. Where the token chooses its IVs it is a CMAC.
+func (a *arrival) secretCheckValue(s *session, h cryptoki.Object) ([]byte, error) {
+	out := make([]byte, 64)
+	var r cryptoki.Result
+	call := "C_Sign"
+	switch {
+	case a.key.keyType != p11.CKK_AES:
+		r = s.Sign(s.handle, h, cryptoki.Mechanism{Type: a.key.mechanisms[0]}, checkLabel, out)
+	case a.checksByCMAC():
+		r = s.Sign(s.handle, h, cryptoki.Mechanism{Type: p11.CKM_AES_CMAC}, checkLabel, out)
+	default:
+		call = "C_Encrypt"
+		r = s.EncryptGCM(s.handle, h, bytes.Clone(checkIV), checkLabel, nil, out[:tagLength])
+	}
+	if err := s.check(call, r.RV); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(out[:r.N])
+	return sum[:], nil
+}
+
+func (a *arrival) checksByCMAC() bool { return a.key.keyType == p11.CKK_AES && a.profile.gcmIV }
+
+// publicCheckValue is the check value of a private key.
+func publicCheckValue(der []byte) []byte {
+	sum := sha256.Sum256(der)
+	return sum[:]
+}
+
+// examine finds the public key of a private key, and proves that the two
+// belong together.
+func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
+	k := a.key.pair
+	if name, err := k.mismatch(s, h); err != nil || name != "" {
+		if err == nil {
+			err = invalidMaterial()
+		}
+		return nil, err
+	}
+	switch k.form {
+	case ecKey:
+		return k.recoverPublic(s, h)
+	case rsaKey:
+		return a.examineRSA(s, h)
+	}
+	der, err := a.edwardsPublic(s, h)
+	if err != nil {
+		return nil, err
+	}
+	return der, a.signsFor(s, h, der, signings["ED25519_SHA_512"])
+}
+
+// minExponent is the smallest public exponent of an imported RSA key (FIPS
+// 186-5, section 5.1: larger than 2^16).
+const minExponent = 65537
+
+func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
+	der, err := a.key.pair.rsaPrivatePublic(s, h)
+	if err != nil {
+		return nil, invalidMaterial()
+	}
+	if der == nil {
+		return nil, unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
+	}
+	public, err := parsePublic(a.in.Key.Spec, der)
+	if err != nil || public.key.(*rsa.PublicKey).E < minExponent {
+		return nil, invalidMaterial()
+	}
+	if a.in.Key.Usage == backends.SignVerify {
+		return der, a.signsFor(s, h, der, signings["RSASSA_PKCS1_V1_5_SHA_256"])
+	}
+	return der, a.decryptsFor(s, h, public.key.(*rsa.PublicKey))
+}
+
+// signsFor proves that a private key belongs to a public key.
+func (a *arrival) signsFor(s *session, h cryptoki.Object, der []byte, with *signing) error {
+	public, err := parsePublic(a.in.Key.Spec, der)
+	if err != nil {
+		return invalidMaterial()
+	}
+	input := sha256.Sum256(checkLabel)
+	signature, err := with.sign(s, h, a.key.pair, input[:])
+	if err != nil {
+		return err
+	}
+	if !with.verify(public.key, input[:], signature) {
+		return invalidMaterial()
+	}
+	return nil
+}
+
+// decryptsFor is signsFor for a private key that decrypts: with the bare
+// primitive, or OAEP in the token.
+func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicKey) error {
+	out := make([]byte, public.Size())
+	if slices.Contains(a.key.mechanisms, uint(p11.CKM_RSA_X_509)) {
+		message := make([]byte, public.Size())
+		copy(message[1:], checkLabel)
+		e := big.NewInt(int64(public.E))
+		c := new(big.Int).Exp(new(big.Int).SetBytes(message), e, public.N).FillBytes(make([]byte, len(message)))
+		if err := s.rawRSA(h, c, out); err != nil {
+			return err
+		}
+		if !bytes.Equal(out, message) {
+			return invalidMaterial()
+		}
+		return nil
+	}
+	hash := oaepHashes["RSAES_OAEP_SHA_256"]
+	c, err := oaep(public, hash, checkLabel)
+	if err != nil {
+		return err
+	}
+	r := s.Decrypt(s.handle, h, hash.mechanism(), c, out)
+	if err := s.check("C_Decrypt", r.RV); err != nil {
+		return err
+	}
+	if !bytes.Equal(out[:r.N], checkLabel) {
+		return invalidMaterial()
+	}
+	return nil
+}
+
+// edwardsPublic finds the public key of an Ed25519 private key. Signatures do
+// not give it away, so the token must, or the seed passed through this process.
+func (a *arrival) edwardsPublic(s *session, h cryptoki.Object) ([]byte, error) {
+	if a.private != nil {
+		return a.private.edwardsPublic()
+	}
+	return a.key.pair.edwardsPublic(s, h)
+}
+
+// edwardsPublic reads the public key from an Ed25519 private key.
+func (k *pairKind) edwardsPublic(s *session, private cryptoki.Object) ([]byte, error) {
+	var q cryptoki.Query
+	q.Ask(p11.CKA_PUBLIC_KEY_INFO, 256) // PKCS#11 2.40 Base, section 4.9
+	q.Ask(p11.CKA_EC_POINT, 64)
+	if err := s.attributes(private, &q); err != nil {
+		return nil, err
+	}
+	if der, ok := q.Value(p11.CKA_PUBLIC_KEY_INFO); ok && len(der) > 0 {
+		return bytes.Clone(der), nil
+	}
+	point, _ := q.Value(p11.CKA_EC_POINT)
+	return k.ecPublicKey(point)
+}
+
+// publicComponents appends the value of a public key to a template.
+func (k *pairKind) publicComponents(t cryptoki.Template, der []byte) (cryptoki.Template, error) {
+	public, err := parsePublic(k.spec, der)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
+	}
+	if key, ok := public.key.(*rsa.PublicKey); ok {
+		return t.Bytes(p11.CKA_MODULUS, key.N.Bytes()).
+			Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(key.E)).Bytes()), nil
+	}
+	point, err := splitPublic(k, der)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
+	}
+	return t.Bytes(p11.CKA_EC_PARAMS, k.params()).Bytes(p11.CKA_EC_POINT, octetString(point)), nil
+}
+
+// wrap wraps key material by the algorithm, as a client does.
+func (a *arrival) wrap(ctx context.Context, material []byte) ([]byte, error) {
+	public, err := a.publicKey(ctx, &a.in.Wrapping, a.wrapping)
+	if err != nil {
+		return nil, err
+	}
+	key, hash := public.key.(*rsa.PublicKey), oaepHashes[a.algorithm.oaep]
+	if !a.algorithm.twice {
+		return oaep(key, hash, material)
+	}
+	kwp, err := subtle.NewKWP(probeKey[:kekLength])
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := kwp.Wrap(material)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := oaep(key, hash, probeKey[:kekLength])
+	return append(sealed, wrapped...), err
+}

@@ -1,0 +1,211 @@
+package pkcs11
+
+import (
+	"context"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// wrappingPurpose returns what a wrapping pair for imports is in the token.
+// Every kind of backend has such pairs.
+func (t *Token) wrappingPurpose(key *backends.Key) (*purpose, error) {
+	k := kind{key.Spec, key.Usage}
+	if u := t.profile.wrapping[k]; u != nil {
+		return u, nil
+	}
+	if err := t.profile.wrappingRefused[k]; err != nil {
+		return nil, err
+	}
+	return nil, noSuchPair(k)
+}
+
+// createPair generates a key pair as token objects, unless it is there. The
+// two have the same CKA_ID. Pairs are generated one at a time.
+func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
+	if err := t.pairs.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer t.pairs.unlock()
+	existed, err := t.exists(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	if existed {
+		public, err := t.publicKey(ctx, &in.Key, u)
+		if err != nil {
+			return nil, err
+		}
+		return &backends.CreateKeyAnswer{PublicKey: public.der, Existed: true}, nil
+	}
+	id, label := in.Key.ID[:], []byte(in.Label)
+	var der []byte
+	var public cryptoki.Object
+	err = t.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
+		if err := t.removePublic(s, in.Key.ID); err != nil {
+			return 0, err
+		}
+		var private cryptoki.Object
+		var rv uint
+		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
+			u.pair.generation(t.profile.publicTemplate(u, true, id, label)), t.profile.cmk(*u, true, id, label))
+		if err := s.check("C_GenerateKeyPair", rv); err != nil {
+			return 0, u.pair.refused(err)
+		}
+		var err error
+		if der, err = u.pair.publicKey(s, public); err != nil {
+			s.destroy(private, public)
+		}
+		return private, err
+	})
+	if err != nil {
+		if backends.CodeOf(err) == backends.KeyUnsafe {
+			_, _ = t.destroy(ctx, &in.Key) // err says more than a failure to do so
+		}
+		return nil, err
+	}
+	t.index.put(ref{in.Key.ID, p11.CKO_PUBLIC_KEY}, &object{handle: public, label: in.Label})
+	return &backends.CreateKeyAnswer{PublicKey: der}, nil
+}
+
+// removePublic destroys public keys that an interrupted creation left without
+// their private key. The caller holds t.change.
+func (t *Token) removePublic(s *session, id backends.KeyID) error {
+	r := ref{id, p11.CKO_PUBLIC_KEY}
+	o := t.index.get(r)
+	if o == nil {
+		return nil
+	}
+	handles, err := t.searchID(s, id, p11.CKO_PUBLIC_KEY)
+	if err != nil {
+		return err
+	}
+	for _, h := range handles {
+		if err := s.check("C_DestroyObject", s.DestroyObject(s.handle, cryptoki.Object(h))); err != nil {
+			return err
+		}
+	}
+	t.index.drop(r, o)
+	return nil
+}
+
+// checkPair reads the attributes of a private key now.
+func (t *Token) checkPair(ctx context.Context, in *backends.CheckKeyRequest, u *purpose) (*backends.CheckKeyAnswer, error) {
+	err := t.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+		return t.profile.readBack(s, h, *u, in.Key.Imported)
+	})
+	if err != nil {
+		return nil, err
+	}
+	public, err := t.publicKey(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.CheckKeyAnswer{PublicKey: public.der}, nil
+}
+
+// publicKey returns the public key of a pair. It is read and parsed once for
+// each private key object.
+func (t *Token) publicKey(ctx context.Context, key *backends.Key, u *purpose) (*publicKey, error) {
+	o, err := t.object(ctx, key, u)
+	if err != nil {
+		return nil, err
+	}
+	if k := o.public.Load(); k != nil {
+		return k, nil
+	}
+	der, err := t.readPublic(ctx, key, u)
+	if err != nil {
+		return nil, err
+	}
+	k, err := parsePublic(key.Spec, der)
+	if err != nil {
+		return nil, backends.Errorf(backends.KeyUnsafe, "the public key in the token is not one of spec %s: %v", key.Spec, err)
+	}
+	o.public.Store(k)
+	return k, nil
+}
+
+// readPublic finds out the public key that belongs to a private key: by the
+// attributes of an RSA private key, which cannot be another's, else by the
+// public key object, else by two signatures.
+func (t *Token) readPublic(ctx context.Context, key *backends.Key, u *purpose) ([]byte, error) {
+	if u.pair.form == rsaKey {
+		if der, err := t.rsaPublic(ctx, key, u); err != nil || der != nil {
+			return der, err
+		}
+	}
+	var der []byte
+	err := t.withObject(ctx, ref{key.ID, p11.CKO_PUBLIC_KEY}, func(s *session, h cryptoki.Object) (err error) {
+		der, err = u.pair.publicKey(s, h)
+		return err
+	})
+	if backends.CodeOf(err) == backends.KeyMissing {
+		return t.recoverPublic(ctx, key, u)
+	}
+	return der, err
+}
+
+// withObject runs do with a session and the handle of an object that is not
+// held against any purpose: a public key. A stale handle is searched for again,
+// once.
+func (t *Token) withObject(ctx context.Context, r ref, do func(s *session, h cryptoki.Object) error) error {
+	for attempt := 1; ; attempt++ {
+		o := t.index.get(r)
+		if o == nil {
+			var err error
+			if o, err = t.find(ctx, r); err != nil {
+				return err
+			}
+		}
+		if o.duplicate {
+			return backends.Errorf(backends.KeyDuplicate, "more than one object of a class has CKA_ID %s", r.id)
+		}
+		err := t.withSession(ctx, func(s *session) error { return do(s, o.handle) })
+		if attempt > 1 || !staleHandle(err) {
+			return err
+		}
+		t.index.drop(r, o)
+	}
+}
+
+// rsaPublic reads the public key from the private one. It returns nothing if
+// the token does not give it.
+func (t *Token) rsaPublic(ctx context.Context, key *backends.Key, u *purpose) (der []byte, err error) {
+	err = t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+		der, err = u.pair.rsaPrivatePublic(s, h)
+		return err
+	})
+	return der, err
+}
+
+// rsaPrivatePublic returns the SubjectPublicKeyInfo of an RSA private key,
+// nothing if it has no CKA_PUBLIC_EXPONENT.
+func (k *pairKind) rsaPrivatePublic(s *session, private cryptoki.Object) ([]byte, error) {
+	var q cryptoki.Query
+	q.Ask(p11.CKA_MODULUS, maxModulus)
+	q.Ask(p11.CKA_PUBLIC_EXPONENT, 16)
+	if err := s.attributes(private, &q); err != nil {
+		return nil, err
+	}
+	if e, ok := q.Value(p11.CKA_PUBLIC_EXPONENT); !ok || len(e) == 0 {
+		return nil, nil
+	}
+	return rsaPublicKey(&q, int(k.bits))
+}
+
+// recoverPublic recovers the public key of a pair whose public key object is
+// missing. Only ECDSA gives it away.
+func (t *Token) recoverPublic(ctx context.Context, key *backends.Key, u *purpose) ([]byte, error) {
+	if key.Usage != backends.SignVerify || u.pair.form != ecKey {
+		return nil, backends.Errorf(backends.KeyMissing, "the token has no public key with CKA_ID %s for now", key.ID)
+	}
+	var der []byte
+	err := t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) (err error) {
+		der, err = u.pair.recoverPublic(s, h)
+		return err
+	})
+	return der, err
+}

@@ -1,0 +1,312 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"math/big"
+	"slices"
+
+	p11 "github.com/miekg/pkcs11"
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// importProfile is what a token can do with RSA private keys that decrypt and
+// unwrap. The maps are by the name of AWS's OAEP algorithm.
+type importProfile struct {
+	// rawRSA: CKM_RSA_X_509 gives the right answer.
+	rawRSA bool
+	// oaepDecrypt: CKM_RSA_PKCS_OAEP decrypts. oaepUnwrap: it unwraps.
+	// rsaAESUnwrap: CKM_RSA_AES_KEY_WRAP does, to keys of any length.
+	oaepDecrypt, oaepUnwrap, rsaAESUnwrap map[backends.Algorithm]bool
+	// unwrappedLength: CKA_VALUE_LEN tells how long an unwrapped secret key is.
+	// SoftHSM2 has 0 there.
+	unwrappedLength bool
+	// unwrapsPrivate are the forms of private key that C_UnwrapKey makes of
+	// PKCS #8 so that their public key can be found out.
+	unwrapsPrivate map[form]bool
+	// wrapping has a purpose, or wrappingRefused why there is none, for each
+	// kind of wrapping pair.
+	wrapping        map[kind]*purpose
+	wrappingRefused map[kind]error
+}
+
+func newImportProfile() importProfile {
+	return importProfile{
+		oaepDecrypt:     map[backends.Algorithm]bool{},
+		oaepUnwrap:      map[backends.Algorithm]bool{},
+		rsaAESUnwrap:    map[backends.Algorithm]bool{},
+		unwrapsPrivate:  map[form]bool{},
+		wrapping:        map[kind]*purpose{},
+		wrappingRefused: map[kind]error{},
+	}
+}
+
+// rsaKeyOf makes a session object of an RSA private key: of the known one or,
+// where the token imports none, of one that it generates, which takes a while.
+func (b *prober) rsaKeyOf(uses ...uint) (cryptoki.Object, *rsa.PublicKey, uint) {
+	u := &purpose{
+		class: p11.CKO_PRIVATE_KEY, keyType: p11.CKK_RSA, uses: uses, pair: pairKinds[backends.RSA2048],
+		mechanisms: []uint{p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_X_509, p11.CKM_RSA_AES_KEY_WRAP, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS},
+	}
+	known := probeRSA()
+	var o cryptoki.Object
+	rv := b.fit(u, func() (rv uint) {
+		o, rv = b.keep(b.s.CreateObject(b.s.handle, rsaComponents(b.cmk(*u, false, nil, nil), known)))
+		return rv
+	})
+	if rv == p11.CKR_OK {
+		return o, &known.PublicKey, rv
+	}
+	var public cryptoki.Object
+	rv = b.fit(u, func() (rv uint) {
+		public, o, rv = b.generatePair(u)
+		return rv
+	})
+	if rv != p11.CKR_OK {
+		return 0, nil, rv
+	}
+	key, err := b.parsedPublic(u.pair, public)
+	if err != nil {
+		return 0, nil, p11.CKR_GENERAL_ERROR
+	}
+	return o, key.(*rsa.PublicKey), rv
+}
+
+func (b *prober) generatePair(u *purpose) (public, private cryptoki.Object, rv uint) {
+	public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
+		u.pair.generation(b.publicTemplate(u, false, nil, nil)), b.cmk(*u, false, nil, nil))
+	if rv == p11.CKR_OK {
+		b.made = append(b.made, public, private)
+	}
+	return public, private, rv
+}
+
+func (b *prober) parsedPublic(k *pairKind, public cryptoki.Object) (any, error) {
+	der, err := k.publicKey(b.s, public)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parsePublic(k.spec, der)
+	if err != nil {
+		return nil, err
+	}
+	return key.key, nil
+}
+
+// rsaComponents appends the value of an RSA private key.
+func rsaComponents(t cryptoki.Template, k *rsa.PrivateKey) cryptoki.Template {
+	return t.Bytes(p11.CKA_MODULUS, k.N.Bytes()).
+		Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes()).
+		Bytes(p11.CKA_PRIVATE_EXPONENT, k.D.Bytes()).
+		Bytes(p11.CKA_PRIME_1, k.Primes[0].Bytes()).
+		Bytes(p11.CKA_PRIME_2, k.Primes[1].Bytes()).
+		Bytes(p11.CKA_EXPONENT_1, k.Precomputed.Dp.Bytes()).
+		Bytes(p11.CKA_EXPONENT_2, k.Precomputed.Dq.Bytes()).
+		Bytes(p11.CKA_COEFFICIENT, k.Precomputed.Qinv.Bytes())
+}
+
+// fit calls make, which makes a pair or a private key by b's templates. If the
+// token refuses the template, it leaves every attribute away that it may do
+// without, and takes back one after the other what the token accepts.
+func (b *prober) fit(u *purpose, try func() uint) uint {
+	rv := try()
+	if !refusedTemplate(rv) {
+		return rv
+	}
+	public := u.publicUse()
+	var may []uint
+	for class, uses := range map[uint][]uint{p11.CKO_PRIVATE_KEY: u.uses, p11.CKO_PUBLIC_KEY: public} {
+		for _, a := range usageAttributes[class] {
+			if !slices.Contains(uses, a) && !slices.Contains(u.uses, a) && !slices.Contains(public, a) {
+				may = append(may, a)
+			}
+		}
+	}
+	may = append(may, optional...)
+	var added []attributeOf
+	for _, a := range may {
+		if at := (attributeOf{u.keyType, a}); !b.omitted[at] {
+			b.omitted[at] = true
+			added = append(added, at)
+		}
+	}
+	if rv = try(); rv != p11.CKR_OK {
+		for _, at := range added { // that was not it
+			delete(b.omitted, at)
+		}
+		return rv
+	}
+	for _, at := range added {
+		delete(b.omitted, at)
+		if try() != p11.CKR_OK {
+			b.omitted[at] = true
+		}
+	}
+	return try()
+}
+
+// wrappingPairs sums up what the probes of imports found.
+func (b *prober) wrappingPairs() error {
+	for _, spec := range rsaSpecs {
+		k := kind{spec, backends.UnwrapImport}
+		if u, err := b.pairPurpose(k); err != nil {
+			b.wrappingRefused[k] = err
+		} else {
+			b.wrapping[k] = u
+		}
+	}
+	b.importFacts()
+	return nil
+}
+
+// rsaDecrypts compares what the token decrypts.
+func (b *prober) rsaDecrypts() error {
+	key, public, rv := b.rsaKeyOf(p11.CKA_DECRYPT)
+	if rv != p11.CKR_OK {
+		b.fact("rsa-decrypt", "not probed: no RSA private key: "+rvName(rv))
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	size := public.Size()
+	message := append(make([]byte, size-len(probeKey)), probeKey...) // smaller than the modulus
+	c := new(big.Int).Exp(new(big.Int).SetBytes(message), big.NewInt(int64(public.E)), public.N)
+	out := make([]byte, size)
+	err := b.s.rawRSA(key, c.FillBytes(make([]byte, size)), out)
+	if err == nil && !bytes.Equal(out, message) {
+		b.fact("rsa-decrypt", "no: wrong answer")
+		return nil // a module that says so has left its session in any state
+	}
+	b.rawRSA = err == nil
+	b.fact("rsa-x509", yes(b.rawRSA))
+	for name, h := range oaepHashes {
+		good, err := rsa.EncryptOAEP(h.hash.New(), rand.Reader, public, probeKey, nil)
+		if err != nil {
+			return err
+		}
+		decrypt := func() cryptoki.Result { return b.s.Decrypt(b.s.handle, key, h.mechanism(), good, out) }
+		r := decrypt()
+		if err := fatal("C_Decrypt", r.RV); err != nil {
+			return err
+		}
+		right := r.RV == p11.CKR_OK && bytes.Equal(out[:r.N], probeKey)
+		if r.RV == p11.CKR_OK && !right {
+			b.fact(h.fact+"-decrypt", "no: wrong answer")
+			return nil
+		}
+		good[len(good)-1] ^= 1
+		b.oaepDecrypt[name] = right && decrypt().RV != p11.CKR_OK
+		b.fact(h.fact+"-decrypt", yes(b.oaepDecrypt[name]))
+	}
+	return nil
+}
+
+// rsaUnwraps compares what the token unwraps. The material has a length that
+// is not a multiple of 8.
+func (b *prober) rsaUnwraps() error {
+	key, public, rv := b.rsaKeyOf(p11.CKA_UNWRAP)
+	if rv != p11.CKR_OK {
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	const length = 33
+	kwp, err := subtle.NewKWP(probeKey[:kekLength])
+	if err != nil {
+		return err
+	}
+	wrapped, err := kwp.Wrap(probeKey[:length])
+	if err != nil {
+		return err
+	}
+	for name, h := range oaepHashes {
+		direct, err := oaep(public, h, probeKey[:length])
+		if err != nil {
+			return err
+		}
+		t := b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)
+		o, rv := b.keep(b.s.UnwrapKey(b.s.handle, h.mechanism(), key, direct, t))
+		b.oaepUnwrap[name] = rv == p11.CKR_OK && b.reads(o, probeKey[:length])
+		b.unwrappedLength = b.unwrappedLength || rv == p11.CKR_OK && b.valueLength(o) == length
+		twice, err := oaep(public, h, probeKey[:kekLength])
+		if err != nil {
+			return err
+		}
+		o, rv = b.keep(b.s.UnwrapRSAAES(b.s.handle, h.ckm, h.mgf, key, append(twice, wrapped...), t))
+		b.rsaAESUnwrap[name] = rv == p11.CKR_OK && b.reads(o, probeKey[:length]) && b.valueLength(o) == length
+	}
+	return nil
+}
+
+// reads reports whether a key that is not sensitive has the value. A token
+// that gives no value out is believed.
+func (b *prober) reads(o cryptoki.Object, value []byte) bool {
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, 2*len(value))
+	b.s.GetAttributes(b.s.handle, o, &q)
+	v, ok := q.Value(p11.CKA_VALUE)
+	return !ok || bytes.Equal(v, value)
+}
+
+// privateUnwraps looks which private keys the token unwraps by RFC 5649.
+func (b *prober) privateUnwraps() error {
+	if b.keyWrap == 0 {
+		return nil
+	}
+	kek, value, rv := b.known(p11.CKK_AES, kekLength, p11.CKA_UNWRAP)
+	if rv != p11.CKR_OK {
+		return fatal("C_CreateObject", rv)
+	}
+	kwp, err := subtle.NewKWP(value)
+	if err != nil {
+		return err
+	}
+	ec, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), probeKey[:32])
+	if err != nil {
+		return err
+	}
+	for f, k := range map[form]any{
+		rsaKey: probeRSA(), ecKey: ec, edwardsKey: ed25519.NewKeyFromSeed(probeKey[:32]),
+	} {
+		der, err := x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			return err
+		}
+		wrapped, err := kwp.Wrap(der)
+		if err != nil {
+			return err
+		}
+		o, rv := b.keep(b.s.UnwrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, kek, wrapped, b.sessionPrivate(f, true)))
+		b.unwrapsPrivate[f] = rv == p11.CKR_OK
+		if private, ok := k.(ed25519.PrivateKey); ok && rv == p11.CKR_OK {
+			// Its public key cannot be found out but by asking.
+			der, err := pairKinds[backends.Ed25519].edwardsPublic(b.s, o)
+			b.unwrapsPrivate[f] = err == nil && bytes.HasSuffix(der, private.Public().(ed25519.PublicKey))
+		}
+	}
+	return nil
+}
+
+// importFacts says which way imported key material takes.
+func (b *prober) importFacts() {
+	b.fact("unwrapped-length", yes(b.unwrappedLength))
+	for name, h := range oaepHashes {
+		for fact, token := range map[string]bool{
+			"import-" + h.fact:             b.oaepUnwrap[name],
+			"import-rsa-aes-" + h.fact[5:]: b.rsaAESUnwrap[name],
+		} {
+			switch {
+			case token:
+				b.fact(fact, "in the token")
+			case b.rawRSA:
+				b.fact(fact, "through the plugin")
+			default:
+				b.fact(fact, "no")
+			}
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"fmt"
+	"slices"
+
+	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// specAlgorithm is an algorithm with keys of a spec.
+type specAlgorithm struct {
+	spec      backends.KeySpec
+	algorithm backends.Algorithm
+}
+
+// signProfile is what a token can do with key pairs besides decrypting.
+type signProfile struct {
+	// can are the specs and algorithms that give right signatures.
+	can map[specAlgorithm]bool
+	// refused is why key pairs of a spec cannot be had.
+	refused map[backends.KeySpec]error
+	// peer encodes a peer's point for CKM_ECDH1_DERIVE; nil: cannot derive.
+	peer  func(point []byte) []byte
+	facts map[string]string
+}
+
+// purpose returns the purpose of a kind of key pair, if the token can have it.
+func (p *signProfile) purpose(t *profile, k kind) (*purpose, error) {
+	if k.usage == backends.EncapsulateDecapsulate {
+		return nil, unsupported("CKM_ML_KEM_KEY_PAIR_GEN")
+	}
+	if err := p.refused[k.spec]; err != nil {
+		return nil, err
+	}
+	if k.usage == backends.KeyAgreement && p.peer == nil {
+		return nil, unsupported("CKM_ECDH1_DERIVE")
+	}
+	if k.usage == backends.SignVerify {
+		some := false
+		for name := range signings {
+			some = some || p.can[specAlgorithm{k.spec, name}]
+		}
+		if !some {
+			return nil, unsupported(pairKindOf(k.spec).signMechanism())
+		}
+	}
+	return t.pairPurpose(k)
+}
+
+// signMechanism names the first mechanism that a key of this kind signs with.
+func (k *pairKind) signMechanism() string {
+	return map[form]string{rsaKey: "CKM_RSA_PKCS", ecKey: "CKM_ECDSA", edwardsKey: "CKM_EDDSA", mlDSAKey: "CKM_ML_DSA"}[k.form]
+}
+
+// probePairs makes session keys of each kind and compares what they do with
+// the standard library. What it makes is destroyed.
+func (t *Token) probePairs(ctx context.Context) (*signProfile, error) {
+	p := &signProfile{can: map[specAlgorithm]bool{}, refused: map[backends.KeySpec]error{}, facts: map[string]string{}}
+	for _, probe := range []func(*pairProber) error{
+		(*pairProber).rsa, (*pairProber).points, (*pairProber).agreement, (*pairProber).leaks,
+	} {
+		err := t.withSession(ctx, func(s *session) error {
+			s.broken = true // as in probe
+			b := &pairProber{&prober{profile: t.profile, s: s}, p}
+			defer b.destroy()
+			return probe(b)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("probing the token for key pairs: %w", err)
+		}
+	}
+	for name, a := range signings {
+		fact := "yes"
+		for _, spec := range a.specs {
+			if !p.can[specAlgorithm{spec, name}] {
+				fact = "no: " + a.mechanism
+			}
+		}
+		p.facts["sign-"+string(name)] = fact
+	}
+	return p, nil
+}
+
+type pairProber struct {
+	*prober
+	*signProfile
+}
+
+// rsa signs with a session key of 2048 bits, for keys of all lengths.
+func (b *pairProber) rsa() error {
+	key, public, rv := b.rsaKeyOf(p11.CKA_SIGN)
+	if rv != p11.CKR_OK {
+		for _, spec := range rsaSpecs {
+			b.refused[spec] = unsupported("CKM_RSA_PKCS_KEY_PAIR_GEN")
+		}
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	for name, a := range signings {
+		if a.scheme != rsaPKCS1 && a.scheme != rsaPSS {
+			continue
+		}
+		right, err := b.try(a, key, pairKinds[backends.RSA2048], public)
+		if err != nil {
+			return err
+		}
+		for _, spec := range rsaSpecs {
+			b.can[specAlgorithm{spec, name}] = right
+		}
+	}
+	return nil
+}
+
+// try signs and verifies.
+func (b *pairProber) try(a *signing, key cryptoki.Object, k *pairKind, public any) (bool, error) {
+	input := bytes.Clone(probeKey[:32])
+	if a.hash != 0 {
+		input = make([]byte, a.hash.Size())
+		copy(input, probeKey)
+	}
+	signature, err := a.sign(b.s, key, k, input)
+	if err != nil {
+		return false, fatal("C_Sign", rvOf(err))
+	}
+	return a.verify(public, input, signature), nil
+}
+
+// points generates a pair of each kind that is not RSA, and signs with it.
+func (b *pairProber) points() error {
+	for _, s := range asymmetricSpecs {
+		k := pairKindOf(s.spec)
+		if k == nil || k.form == rsaKey {
+			continue
+		}
+		u := &purpose{
+			class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
+			uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[k.form],
+		}
+		var public, private cryptoki.Object
+		rv := b.fit(u, func() (rv uint) {
+			public, private, rv = b.generatePair(u)
+			return rv
+		})
+		if rv != p11.CKR_OK {
+			if err := fatal("C_GenerateKeyPair", rv); err != nil {
+				return err
+			}
+			b.refused[s.spec] = &backends.Error{Code: backends.Unsupported, Message: k.name, RV: rv}
+			continue
+		}
+		if err := b.signPoint(k, public, private); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *pairProber) signPoint(k *pairKind, public, private cryptoki.Object) error {
+	key, err := b.parsedPublic(k, public)
+	if err != nil {
+		b.refused[k.spec] = unsupported(k.name)
+		return fatal("C_GetAttributeValue", rvOf(err))
+	}
+	for name, a := range signings {
+		if !slices.Contains(a.specs, k.spec) {
+			continue
+		}
+		var right bool
+		if k.form == mlDSAKey {
+			right = b.tryInToken(a, k, public, private)
+		} else if right, err = b.try(a, private, k, key); err != nil {
+			return err
+		}
+		b.can[specAlgorithm{k.spec, name}] = right
+	}
+	return nil
+}
+
+// agreement finds out how CKM_ECDH1_DERIVE wants the peer's point: as it is
+// (PKCS#11 2.40) or as a DER OCTET STRING, too (3.0).
+func (b *pairProber) agreement() error {
+	k := pairKinds[backends.P256]
+	u := &purpose{
+		class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
+		uses: []uint{p11.CKA_DERIVE}, mechanisms: []uint{p11.CKM_ECDH1_DERIVE},
+	}
+	var public, private cryptoki.Object
+	rv := b.fit(u, func() (rv uint) {
+		public, private, rv = b.generatePair(u)
+		return rv
+	})
+	if rv != p11.CKR_OK {
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	key, err := b.parsedPublic(k, public)
+	if err != nil {
+		return fatal("C_GetAttributeValue", rvOf(err))
+	}
+	ours, err := key.(*ecdsa.PublicKey).ECDH()
+	if err != nil {
+		return err
+	}
+	peer, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	want, err := peer.ECDH(ours)
+	if err != nil {
+		return err
+	}
+	for name, encode := range map[string]func([]byte) []byte{"raw": func(p []byte) []byte { return p }, "der": octetString} {
+		secret, rv := b.keep(b.s.DeriveECDH(b.s.handle, private, p11.CKD_NULL, encode(peer.PublicKey().Bytes()),
+			b.sessionKey(p11.CKK_GENERIC_SECRET, uint(len(want)), false)))
+		if rv != p11.CKR_OK {
+			if err := fatal("C_DeriveKey", rv); err != nil {
+				return err
+			}
+			continue
+		}
+		if got, err := b.s.read(secret, len(want), len(want)); err == nil && bytes.Equal(got, want) {
+			b.peer = encode
+			b.signProfile.facts["ecdh-point"] = name
+			if name == "raw" {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func octetString(v []byte) []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddBytes(v) })
+	return b.BytesOrPanic() // short
+}
+
+// leaks tries to get a private key, made as a CMK is made, out of the token.
+func (b *pairProber) leaks() error {
+	k := pairKinds[backends.P256]
+	u := &purpose{
+		class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
+		uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[ecKey],
+	}
+	_, private, rv := b.generatePair(u)
+	if rv != p11.CKR_OK {
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	var q cryptoki.Query
+	q.Ask(p11.CKA_VALUE, 256)
+	b.s.GetAttributes(b.s.handle, private, &q)
+	if v, ok := q.Value(p11.CKA_VALUE); ok && len(v) > 0 {
+		return leaky("reads the value of a sensitive private key")
+	}
+	for what, t := range map[string]cryptoki.Template{
+		"EXTRACTABLE":   cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true),
+		"not SENSITIVE": cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false),
+	} {
+		if _, rv := b.keep(b.s.CopyObject(b.s.handle, private, t)); rv == p11.CKR_OK {
+			return leaky("copies a private key that must not be extracted to one that is " + what)
+		}
+		if b.s.SetAttributes(b.s.handle, private, t) == p11.CKR_OK {
+			return leaky("changes a private key that must not be extracted to " + what)
+		}
+	}
+	wrapping, rv := b.generate(p11.CKM_AES_KEY_GEN, b.sessionKey(p11.CKK_AES, 32, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
+	if rv != p11.CKR_OK {
+		return fatal("C_GenerateKey", rv)
+	}
+	for _, m := range append([]uint{p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC_PAD, p11.CKM_AES_GCM}, keyWraps...) {
+		if b.tryWrap(m, wrapping, private) == p11.CKR_OK {
+			return leaky(fmt.Sprintf("wraps a private key that must not be extracted (mechanism 0x%X)", m))
+		}
+	}
+	return nil
+}
+
+// tryInToken is try for a key that only the token verifies with: it must
+// accept its own signature and refuse an altered one.
+func (b *pairProber) tryInToken(a *signing, k *pairKind, public, private cryptoki.Object) bool {
+	message := probeKey[:32]
+	signature, err := a.sign(b.s, private, k, message)
+	if err != nil || b.s.Verify(b.s.handle, public, a.ckm(), message, signature).RV != p11.CKR_OK {
+		return false
+	}
+	signature[0] ^= 1
+	return b.s.Verify(b.s.handle, public, a.ckm(), message, signature).RV == p11.CKR_SIGNATURE_INVALID
+}

@@ -1,0 +1,188 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"math/big"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// Encrypt implements [backends.Cipher]: RSAES-OAEP with the public key, in
+// this process.
+func (b *Asymmetric) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
+	u, h, err := b.decrypting(&in.Key, in.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.AAD) > 0 {
+		return nil, backends.Errorf(backends.InvalidRequest, "RSA keys take no additional authenticated data")
+	}
+	public, err := b.publicKey(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	key := public.key.(*rsa.PublicKey)
+	if room := h.room(key.Size()); len(in.Plaintext) > room {
+		return nil, backends.Errorf(backends.InvalidRequest, "a plaintext of %d bytes: %s under this key takes %d", len(in.Plaintext), in.Algorithm, room)
+	}
+	ciphertext, err := rsa.EncryptOAEP(h.hash.New(), rand.Reader, key, in.Plaintext, nil)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "encrypting with OAEP: %v", err)
+	}
+	return &backends.EncryptAnswer{Sealed: backends.Sealed{Ciphertext: ciphertext}}, nil
+}
+
+// Decrypt implements [backends.Cipher].
+func (b *Asymmetric) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
+	u, h, err := b.decrypting(&in.Key, in.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.AAD) > 0 || len(in.Sealed.IV) > 0 {
+		return nil, invalidCiphertext()
+	}
+	d := &rsaDecryption{Token: b.Token, key: &in.Key, purpose: u, hash: h, token: b.profile.oaepDecrypt[in.Algorithm]}
+	plaintext, err := d.decrypt(ctx, in.Sealed.Ciphertext)
+	if err != nil {
+		return nil, err
+	}
+	if in.Recipient == nil {
+		return &backends.DecryptAnswer{Plaintext: plaintext}, nil
+	}
+	defer clear(plaintext)
+	sealed, err := sealToRecipient(in.Recipient, plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.DecryptAnswer{ForRecipient: sealed}, nil
+}
+
+// decrypting returns what a key is in the token and the hash of its OAEP.
+func (b *Asymmetric) decrypting(key *backends.Key, algorithm backends.Algorithm) (*purpose, oaepHash, error) {
+	u, err := b.purposeFor(key, backends.EncryptDecrypt)
+	if err != nil {
+		return nil, oaepHash{}, err
+	}
+	h, ok := oaepHashes[algorithm]
+	if !ok {
+		return nil, h, backends.Errorf(backends.InvalidRequest, "RSA keys do not encrypt with %s", algorithm)
+	}
+	if !b.profile.oaepDecrypt[algorithm] && !b.profile.rawRSA {
+		return nil, h, unsupported(h.name)
+	}
+	return u, h, nil
+}
+
+// rsaDecryption decrypts RSAES-OAEP with a private key.
+type rsaDecryption struct {
+	*Token
+	key     *backends.Key
+	purpose *purpose
+	hash    oaepHash
+	// token: the token removes the padding. Otherwise it does the bare RSA
+	// primitive and the padding is removed here.
+	token bool
+}
+
+// decrypt answers [backends.InvalidCiphertext] to whatever is not a ciphertext.
+func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte, error) {
+	public, err := d.publicKey(ctx, d.key, d.purpose)
+	if err != nil {
+		return nil, err
+	}
+	// Anybody can see that these are no ciphertexts (RFC 8017, section 5.1.2).
+	// With them out of the way, an error of the bare primitive is the token's.
+	n := public.key.(*rsa.PublicKey).N
+	if len(ciphertext) != d.purpose.pair.size() || new(big.Int).SetBytes(ciphertext).Cmp(n) >= 0 {
+		return nil, invalidCiphertext()
+	}
+	if d.token {
+		return d.inToken(ctx, ciphertext)
+	}
+	encoded := make([]byte, len(ciphertext))
+	err = d.withKey(ctx, d.key, d.purpose, func(s *session, h cryptoki.Object) error {
+		return s.rawRSA(h, ciphertext, encoded)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer clear(encoded)
+	plaintext, ok := removeOAEP(d.hash.hash, encoded)
+	if !ok {
+		return nil, invalidCiphertext()
+	}
+	return bytes.Clone(plaintext), nil
+}
+
+// rawRSA is CKM_RSA_X_509, which fills encoded.
+func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error {
+	r := s.Decrypt(s.handle, key, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509}, ciphertext, encoded)
+	if err := s.check("C_Decrypt", r.RV); err != nil {
+		if err := err.(*backends.Error); err.Code == backends.InvalidCiphertext {
+			// It was no larger than the modulus.
+			return &backends.Error{Code: backends.Internal, Message: err.Message, RV: err.RV}
+		}
+		return err
+	}
+	if missing := len(encoded) - r.N; missing > 0 { // some tokens drop leading zeros
+		copy(encoded[missing:], encoded[:r.N])
+		clear(encoded[:missing])
+	}
+	return nil
+}
+
+// inToken decrypts with CKM_RSA_PKCS_OAEP. Tokens answer bad padding with
+// errors of every kind, so what is not clearly a lost token is looked into.
+func (d *rsaDecryption) inToken(ctx context.Context, ciphertext []byte) ([]byte, error) {
+	plaintext, begun, err := d.oaep(ctx, ciphertext)
+	if err == nil || !begun {
+		return plaintext, err
+	}
+	rv := rvOf(err)
+	if !maybeBadTag(rv) && backends.CodeOf(err) != backends.InvalidCiphertext && backends.CodeOf(err) != backends.Internal {
+		return nil, err
+	}
+	// A canary: if the key decrypts what is known to be good, the ciphertext
+	// was bad. It is done for every bad ciphertext alike.
+	known, kerr := d.canary(ctx)
+	if kerr != nil {
+		return nil, kerr
+	}
+	switch _, _, kerr := d.oaep(ctx, known); {
+	case kerr == nil:
+		return nil, invalidCiphertext()
+	case backends.CodeOf(kerr) == backends.Timeout:
+		return nil, kerr
+	default:
+		return nil, &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rv}
+	}
+}
+
+// oaep is C_Decrypt; begun tells whether it was that, not its Init half or
+// what comes before, that failed.
+func (d *rsaDecryption) oaep(ctx context.Context, ciphertext []byte) (plaintext []byte, begun bool, err error) {
+	err = d.withKey(ctx, d.key, d.purpose, func(s *session, h cryptoki.Object) error {
+		out := make([]byte, len(ciphertext)) // some modules want room for the padding, too
+		r := s.Decrypt(s.handle, h, d.hash.mechanism(), ciphertext, out)
+		begun = !r.Init
+		plaintext = out[:r.N]
+		return s.check("C_Decrypt", r.RV)
+	})
+	return plaintext, begun, err
+}
+
+// canary returns a ciphertext that is known to be good. One is made for each
+// hash.
+func (d *rsaDecryption) canary(ctx context.Context) ([]byte, error) {
+	public, err := d.publicKey(ctx, d.key, d.purpose)
+	if err != nil {
+		return nil, err
+	}
+	return oaep(public.key.(*rsa.PublicKey), d.hash, []byte("canary"))
+}

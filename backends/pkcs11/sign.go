@@ -1,0 +1,63 @@
+package pkcs11
+
+import (
+	"context"
+	"slices"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// Sign implements [backends.Signer].
+func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backends.SignAnswer, error) {
+	u, a, err := b.signing(&in.Key, in.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	input, err := a.input(in.Type, in.Message)
+	if err != nil {
+		return nil, err
+	}
+	if !b.signs.can[specAlgorithm{in.Key.Spec, in.Algorithm}] {
+		return nil, unsupported(a.mechanism)
+	}
+	var signature []byte
+	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+		signature, err = a.sign(s, h, u.pair, input)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &backends.SignAnswer{Signature: signature}, nil
+}
+
+// signing returns what a key is in the token and how it signs.
+func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*purpose, *signing, error) {
+	u, err := b.purposeFor(key, backends.SignVerify)
+	if err != nil {
+		return nil, nil, err
+	}
+	a := signings[algorithm]
+	if a == nil || !slices.Contains(a.specs, key.Spec) {
+		return nil, nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not sign with %s", key.Spec, algorithm)
+	}
+	return u, a, nil
+}
+
+// sign signs what input returned, and encodes the signature.
+func (a *signing) sign(s *session, key cryptoki.Object, k *pairKind, input []byte) ([]byte, error) {
+	out := make([]byte, a.length(k))
+	r := s.Sign(s.handle, key, a.ckm(), a.tokenInput(input), out)
+	if err := s.check("C_Sign", r.RV); err != nil {
+		return nil, err
+	}
+	if r.N != len(out) {
+		s.broken = true
+		return nil, backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(out))
+	}
+	if a.scheme == ecdsaDER {
+		return ecdsaToDER(out)
+	}
+	return out, nil
+}
