@@ -2,9 +2,12 @@ package pkcs11_test
 
 import (
 	"bytes"
+	"context"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -199,5 +202,34 @@ func TestFailedButPersisted(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// TestHungCall has one session, which a call that never returns holds.
+func TestHungCall(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		cfg := config(tok)
+		cfg.MaxSessions = 4
+		k, err := pkcs11.Open(t.Context(), cfg) // not closed: that would wait for the call
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := pkcs11.NewSymmetric(k)
+		key := newKey(t, b)
+		control.Set("C_Encrypt", shim.Hang)
+		encrypt := func(ctx context.Context) error {
+			_, err := b.Encrypt(ctx, &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("x")})
+			return err
+		}
+		before := control.Calls("C_Encrypt")
+		go func() { _ = encrypt(context.Background()) }() // ends with the process
+		for control.Calls("C_Encrypt") == before {
+			runtime.Gosched()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		wantCode(t, "a call that waits for a session", encrypt(ctx), backends.Timeout)
 	})
 }
