@@ -146,10 +146,20 @@ func TestTroubledToken(t *testing.T) {
 			control.Clear(function)
 		}
 		for _, c := range []struct{ call, function string }{
-			{"Encrypt", "C_EncryptInit"}, {"Encrypt", "C_Encrypt"}, {"Decrypt", "C_DecryptInit"}, {"Decrypt", "C_Decrypt"},
-			{"data key", "C_GenerateKey"}, {"data key", "C_WrapKey"}, {"data key", "C_UnwrapKey"}, {"data key", "C_DeriveKey"},
-			{"data key", "C_GetAttributeValue"}, {"data key", "C_CreateObject"}, {"ListKeys", "C_FindObjects"},
-			{"ListKeys", "C_FindObjectsInit"}, {"ListKeys", "C_GetAttributeValue"}, {"CheckKey", "C_GetAttributeValue"},
+			{"Encrypt", "C_EncryptInit"},
+			{"Encrypt", "C_Encrypt"},
+			{"Decrypt", "C_DecryptInit"},
+			{"Decrypt", "C_Decrypt"},
+			{"data key", "C_GenerateKey"},
+			{"data key", "C_WrapKey"},
+			{"data key", "C_UnwrapKey"},
+			{"data key", "C_DeriveKey"},
+			{"data key", "C_GetAttributeValue"},
+			{"data key", "C_CreateObject"},
+			{"ListKeys", "C_FindObjects"},
+			{"ListKeys", "C_FindObjectsInit"},
+			{"ListKeys", "C_GetAttributeValue"},
+			{"CheckKey", "C_GetAttributeValue"},
 			{"an absent key", "C_GetSessionInfo"},
 		} {
 			fail := shim.Fail(p11.CKR_DEVICE_ERROR)
