@@ -182,9 +182,12 @@ func (l *lanes) wait() (job, bool) {
 			if !errors.Is(err, io.EOF) {
 				l.err = err
 			}
-		}
-		if len(l.workers) > 1 {
 			l.turn.Broadcast()
+		}
+		// One call is this worker's own; so one of those it wakes has nothing
+		// to run and becomes the next reader.
+		for range min(len(jobs), len(l.workers)-1) {
+			l.turn.Signal()
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (l *link) roundTrip(ctx context.Context, r *row, request []byte) (*call, er
 		return nil, err
 	}
 	f.id = id
-	l.send(f, others)
+	l.send(f, c, others)
 
 	select {
 	case <-c.done:
@@ -139,19 +139,34 @@ func (l *link) checkIdle() {
 	}
 }
 
-// send puts the frame into the batch and, if nobody else is writing, writes
-// until the batch is empty. A write fails when the process has ended; read
-// notices the same and fails the calls.
-func (l *link) send(f frame, others int) {
+// send puts the frame of c into the batch and, if nobody else is writing,
+// writes. It may block for as long as the process does not read, which the
+// supervision bounds.
+func (l *link) send(f frame, c *call, others int) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.batch = appendFrame(l.batch, f)
-	if l.busy {
-		return
+	if !l.busy {
+		l.busy = true
+		l.write(c, others > 0)
 	}
-	l.busy = true
+}
+
+// write writes until the batch is empty, with writing held in between. A write
+// fails when the process has ended; read notices the same and fails the calls.
+func (l *link) write(c *call, others bool) {
 	for len(l.batch) > 0 {
-		if others > 0 {
+		if c != nil && len(c.done) > 0 {
+			// The caller has its answer and must not write for others any
+			// longer. This goroutine ends with the batch.
+			go func() {
+				l.writing.Lock()
+				defer l.writing.Unlock()
+				l.write(nil, true)
+			}()
+			return
+		}
+		if others {
 			// Callers that the same batch of answers has woken are about
 			// to send: let them join.
 			l.writing.Unlock()

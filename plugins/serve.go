@@ -47,6 +47,11 @@ func Serve(name string, open Open, opts ...Option) {
 	// signals the whole group must not take the token away from calls that
 	// the daemon is still answering.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// The memory of a process that crashes in the vendor's library may hold
+	// plaintext: it makes no core file.
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: forbidding core files: %v\n", name, err)
+	}
 	log := newPluginLog(os.Stderr)
 	slog.SetDefault(log)
 
