@@ -34,20 +34,30 @@ type Daemon struct {
 	router     *router
 	kms        *kms.Service
 	identities *identities
+	now        func() time.Time // nil: time.Now
 
 	reloading sync.Mutex // held by Reload
 }
 
+// Option changes how a daemon is opened.
+type Option func(*Daemon)
+
+// WithClock sets the clock, for tests that move it. nil is [time.Now].
+func WithClock(now func() time.Time) Option { return func(d *Daemon) { d.now = now } }
+
 // Open opens the store and the audit trail and starts the plugins.
-func Open(ctx context.Context, path string, log *slog.Logger) (_ *Daemon, err error) {
+func Open(ctx context.Context, path string, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
 	cfg, err := LoadConfig(path)
 	if err != nil {
 		return nil, err
 	}
 	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now()}
+	for _, o := range options {
+		o(d)
+	}
 	defer func() {
 		if err != nil {
-			d.Close(context.WithoutCancel(ctx))
+			_ = d.Close(context.WithoutCancel(ctx)) // err says what matters
 		}
 	}()
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
@@ -71,7 +81,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (_ *Daemon, err er
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
 		PlaintextDataKeys: cfg.PlaintextDataKeys,
-		Store:             d.store, Trail: d.audit, Router: d.router, Logger: log,
+		Store:             d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	return d, nil
 }

@@ -1,0 +1,61 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// Binaries returns the folder of cmkd, cmkctl and the plugins, built from the
+// tree as it is. Test binaries that run at once share one build.
+func Binaries(t testing.TB) string {
+	t.Helper()
+	dir, err := binaries()
+	if err != nil {
+		t.Fatalf("building cmkd: %v", err)
+	}
+	return dir
+}
+
+var binaries = sync.OnceValues(func() (string, error) {
+	root := Root()
+	dir := filepath.Join(root, ".cache", "bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("locking %s: %w", dir, err)
+	}
+	for _, b := range []struct{ name, pkg, cgo string }{
+		{"cmkd", "./daemon/cmd/cmkd", "0"},
+		{"cmkctl", "./socket/cmd/cmkctl", "0"},
+		{"cmkd-symmetric", "./plugins/symmetric", "1"},
+		{"cmkd-asymmetric", "./plugins/asymmetric", "1"},
+		{"cmkd-hmac", "./plugins/hmac", "1"},
+	} {
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, b.name), b.pkg)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+b.cgo)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("go build %s: %w\n%s", b.pkg, err, strings.TrimSpace(string(out)))
+		}
+	}
+	return dir, nil
+})
+
+// Root is the folder of go.mod.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}

@@ -1,0 +1,372 @@
+// Package rig runs a whole cmkd for a test: a fresh SoftHSM2 token, the real
+// plugin processes, the daemon and its socket, and the AWS SDK as the client.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"cmkd/daemon"
+	"cmkd/testenv"
+)
+
+// Account and Region of every rig.
+const (
+	Account = "123456789012"
+	Region  = "us-east-1"
+)
+
+// Config is what a test asks for. The zero value is a daemon as `cmkctl init`
+// configures it.
+type Config struct {
+	// PlaintextDataKeys is plaintext_data_keys.
+	PlaintextDataKeys bool
+	// Regions besides Region.
+	Regions []string
+	// Extra is TOML that goes before the tables, and Tables after them.
+	Extra, Tables string
+	// Module and Env replace those of the token: a shim, or a remote module.
+	Module string
+	Env    map[string]string
+	// Now is the daemon's clock, nil the real one.
+	Now func() time.Time
+	// Process runs cmkd in a process of its own, built as `make build` does,
+	// so that it can be killed.
+	Process bool
+	// Log takes the daemon's log; nil: the test's, if it fails.
+	Log io.Writer
+}
+
+// Rig is a running daemon.
+type Rig struct {
+	Token  *testenv.Token
+	Dir    string // state and configuration
+	Path   string // of the configuration
+	Socket string
+	// Daemon is nil if the daemon runs in a process of its own.
+	Daemon *daemon.Daemon
+	// Process is nil if it does not.
+	Process *exec.Cmd
+
+	cfg  Config
+	log  *syncBuffer
+	stop func() error
+}
+
+// New starts a daemon that lives as long as the test.
+func New(t testing.TB, cfg Config) *Rig {
+	t.Helper()
+	r := &Rig{Token: testenv.NewToken(t), cfg: cfg, log: &syncBuffer{}}
+	dir, err := os.MkdirTemp("", "cmkd-") // short: socket paths are limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Dir, r.Path, r.Socket = dir, filepath.Join(dir, "config.toml"), filepath.Join(dir, "cmkd.sock")
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	r.configure(t)
+	t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			t.Errorf("stopping cmkd: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("log of cmkd:\n%s", r.log.String())
+		}
+	})
+	r.initialise(t)
+	r.Start(t)
+	return r
+}
+
+// configure writes the configuration.
+func (r *Rig) configure(t testing.TB) {
+	t.Helper()
+	module, env := r.Token.Module, map[string]string{"SOFTHSM2_CONF": r.Token.ConfFile}
+	if r.cfg.Module != "" {
+		module = r.cfg.Module
+	}
+	for k, v := range r.cfg.Env {
+		env[k] = v
+	}
+	var pairs []string
+	for k, v := range env {
+		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
+	}
+	text := fmt.Sprintf(`account = %q
+region = %q
+regions = [%s]
+state_dir = %q
+plugin_dir = %q
+plaintext_data_keys = %t
+%s
+[socket]
+path = %q
+mode = "0666"
+[[token]]
+name = "main"
+module = %q
+label = %q
+pin_file = %q
+env = { %s }
+%s
+`, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra,
+		r.Socket, module, r.Token.Label, r.Token.PINFile, strings.Join(pairs, ", "), r.cfg.Tables)
+	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func quoted(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = fmt.Sprintf("%q", s)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (r *Rig) logger() *slog.Logger {
+	var w io.Writer = r.log
+	if r.cfg.Log != nil {
+		w = io.MultiWriter(r.log, r.cfg.Log)
+	}
+	return slog.New(slog.NewJSONHandler(w, nil))
+}
+
+func (r *Rig) initialise(t testing.TB) {
+	t.Helper()
+	ctx := t.Context()
+	d, err := daemon.Open(ctx, r.Path, r.logger())
+	if err != nil {
+		t.Fatalf("opening cmkd: %v", err)
+	}
+	if err := d.Init(ctx); err != nil {
+		t.Fatalf("initialising cmkd: %v", err)
+	}
+	if err := d.Close(ctx); err != nil {
+		t.Fatalf("closing cmkd: %v", err)
+	}
+}
+
+// Start starts the daemon, again after Stop or Kill.
+func (r *Rig) Start(t testing.TB) {
+	t.Helper()
+	if r.cfg.Process {
+		r.startProcess(t)
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d, err := daemon.Open(ctx, r.Path, r.logger(), daemon.WithClock(r.cfg.Now))
+	if err != nil {
+		cancel()
+		t.Fatalf("opening cmkd: %v", err)
+	}
+	r.Daemon = d
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- d.Serve(ctx, func() { close(ready) }) }()
+	select {
+	case <-ready:
+	case err := <-ended:
+		cancel()
+		t.Fatalf("serving: %v", err)
+	}
+	r.stop = func() error {
+		cancel()
+		return errors.Join(<-ended, d.Close(context.Background()))
+	}
+}
+
+func (r *Rig) startProcess(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(Binaries(t), "cmkd"), "-config", r.Path)
+	cmd.Stdout, cmd.Stderr = r.log, r.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	ended := make(chan error, 1)
+	go func() { // Pdeathsig follows the thread that starts the process
+		runtime.LockOSThread()
+		started <- cmd.Start()
+		ended <- cmd.Wait()
+	}()
+	if err := <-started; err != nil {
+		t.Fatalf("starting cmkd: %v", err)
+	}
+	r.Process = cmd
+	r.stop = func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		return <-ended
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		c, err := net.Dial("unix", r.Socket)
+		if err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case err := <-ended:
+			r.stop = nil
+			t.Fatalf("cmkd ended: %v\n%s", err, r.log.String())
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("cmkd is not ready after 30 s\n%s", r.log.String())
+		}
+	}
+}
+
+// Kill ends the daemon's process with SIGKILL and waits for its end.
+func (r *Rig) Kill() {
+	_ = r.Process.Process.Kill()
+	if r.stop != nil {
+		_ = r.stop()
+		r.stop = nil
+	}
+}
+
+// Stop drains and ends the daemon.
+func (r *Rig) Stop() error {
+	if r.stop == nil {
+		return nil
+	}
+	stop := r.stop
+	r.stop = nil
+	return stop()
+}
+
+// HTTP is an HTTP client whose connections go to the socket.
+func (r *Rig) HTTP() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 256,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", r.Socket)
+		},
+	}}
+}
+
+// Client is the AWS SDK's client for a Region, "" meaning Region. It does not
+// retry: a test sees each answer.
+func (r *Rig) Client(region string) *kms.Client {
+	if region == "" {
+		region = Region
+	}
+	return kms.New(kms.Options{
+		BaseEndpoint: aws.String("http://localhost"), Region: region, HTTPClient: r.HTTP(),
+		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
+		Retryer:     aws.NopRetryer{},
+	})
+}
+
+// Post sends a body as it is and returns the HTTP status and the answer.
+func (r *Rig) Post(t testing.TB, operation, body string) (int, map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Amz-Target", "TrentService."+operation)
+	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
+	resp, err := r.HTTP().Do(req)
+	if err != nil {
+		t.Fatalf("%s: %v", operation, err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s: %v", operation, err)
+	}
+	answer := map[string]any{}
+	if len(bytes.TrimSpace(raw)) > 0 {
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			t.Fatalf("%s answered %q: %v", operation, raw, err)
+		}
+	}
+	return resp.StatusCode, answer
+}
+
+// Status is GET /status.
+type Status struct {
+	State   string
+	Keys    int
+	Plugins []struct {
+		Name, Token, State string
+		Restarts, PID      int
+		Sessions           int
+	}
+}
+
+// Status asks the daemon for its status.
+func (r *Rig) Status(t testing.TB) Status {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/status", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := r.HTTP().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var s Status
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// AuditTrail returns the records of the audit trail so far, as JSON lines.
+func (r *Rig) AuditTrail(t testing.TB) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.Dir, "s", "audit", "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no audit trail: %v", err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(raw)
+	}
+	return all.String()
+}
+
+// syncBuffer is a buffer that the daemon's goroutines share.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// Log is what the daemon logged so far.
+func (r *Rig) Log() string { return r.log.String() }
