@@ -5,6 +5,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // DefaultPath is where the daemon listens if nobody says otherwise.
@@ -22,9 +25,6 @@ const DefaultPath = "/run/cmkd/cmkd.sock"
 
 // PathVariable is the environment variable that names another socket.
 const PathVariable = "CMKD_SOCKET"
-
-// DefaultRegion is the Region that requests name if nobody says otherwise.
-const DefaultRegion = "us-east-1"
 
 // endpoint is the origin of every request. The name is never resolved.
 const endpoint = "http://localhost"
@@ -38,7 +38,7 @@ type options struct {
 }
 
 // WithRegion sets the Region in which keys are looked for; default
-// AWS_REGION, AWS_DEFAULT_REGION or [DefaultRegion].
+// AWS_REGION, AWS_DEFAULT_REGION or the daemon's own.
 func WithRegion(region string) Option {
 	return func(o *options) { o.region = region }
 }
@@ -50,38 +50,50 @@ func WithRecipientBits(bits int) Option {
 }
 
 func collect(opts []Option) options {
-	o := options{region: firstOf(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), DefaultRegion), bits: 2048}
+	o := options{bits: 2048}
 	for _, opt := range opts {
 		opt(&o)
 	}
+	o.region = cmp.Or(o.region, os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))
 	return o
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // Path returns path, or if that is empty the value of CMKD_SOCKET, or else
 // [DefaultPath].
 func Path(path string) string {
-	return firstOf(path, os.Getenv(PathVariable), DefaultPath)
+	return cmp.Or(path, os.Getenv(PathVariable), DefaultPath)
 }
 
 // Config returns a configuration whose requests go to the socket at [Path] of
 // path. The daemon knows its callers from the kernel, so the credentials in it
-// are a formality: the signature carries the Region.
+// are a formality: what counts in the signature is the Region.
 func Config(path string, opts ...Option) aws.Config {
-	return aws.Config{
+	cfg := aws.Config{
 		Region:       collect(opts).region,
 		BaseEndpoint: aws.String(endpoint),
 		Credentials:  credentials.NewStaticCredentialsProvider("cmkd", "cmkd", ""),
 		HTTPClient:   HTTPClient(path),
 	}
+	if cfg.Region == "" {
+		cfg.Region = placeholderRegion
+		cfg.APIOptions = append(cfg.APIOptions, dropSignature)
+	}
+	return cfg
+}
+
+// placeholderRegion is for the SDK, which insists on one.
+const placeholderRegion = "us-east-1"
+
+// dropSignature takes off what would name a Region that nobody has chosen:
+// without it the daemon takes its own.
+func dropSignature(stack *middleware.Stack) error {
+	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("cmkdDropSignature",
+		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+			if req, ok := in.Request.(*smithyhttp.Request); ok {
+				req.Header.Del("Authorization")
+			}
+			return next.HandleFinalize(ctx, in)
+		}), "Signing", middleware.After)
 }
 
 // HTTPClient returns a client whose every request goes to the socket at [Path]

@@ -174,6 +174,22 @@ func TestPlainClient(t *testing.T) {
 	}
 }
 
+func TestWithoutARegionTheDaemonChooses(t *testing.T) {
+	t.Setenv("AWS_REGION", "")
+	t.Setenv("AWS_DEFAULT_REGION", "")
+	s := newService()
+	path := s.start(t)
+	for _, want := range []string{"", "eu-west-2"} {
+		t.Setenv("AWS_REGION", want)
+		if _, err := New(path).ListKeys(t.Context(), &kms.ListKeysInput{}); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.seen(); r[0].Region != want {
+			t.Errorf("Region %q, want %q", r[0].Region, want)
+		}
+	}
+}
+
 func TestOpenRefusesWhatIsNotForTheKey(t *testing.T) {
 	t.Parallel()
 	key, err := processKey(2048)

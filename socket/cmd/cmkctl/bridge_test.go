@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go"
+)
+
+// bridgedService starts a service and a bridge to it, and returns the service's
+// end.
+func bridgedService(t *testing.T, cred credential) (*bridge, func() error) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bridge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	stop, err := startService(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	b, err := startBridge(t.Context(), path, 0, cred)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.stop)
+	return b, stop
+}
+
+func sdk(b *bridge, cred credential, region string) *kms.Client {
+	return kms.New(kms.Options{
+		BaseEndpoint: &b.endpoint,
+		Region:       region,
+		Credentials:  credentials.NewStaticCredentialsProvider(cred.id, cred.secret, ""),
+		Retryer:      aws.NopRetryer{},
+	})
+}
+
+func errorCode(err error) string {
+	var apiErr smithy.APIError
+	if errors.As(err, &apiErr) {
+		return apiErr.ErrorCode()
+	}
+	return fmt.Sprint(err)
+}
+
+func TestBridgeForwardsSignedRequests(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, _ := bridgedService(t, cred)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		region := []string{"us-east-1", "eu-central-1"}[i%2]
+		c := sdk(b, cred, region)
+		wg.Go(func() {
+			for j := range int32(10) {
+				out, err := c.ListAliases(t.Context(), &kms.ListAliasesInput{Limit: aws.Int32(j + 1)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				a := out.Aliases[0]
+				if *a.AliasName != "alias/"+region || *a.TargetKeyId != fmt.Sprintf("uid %d host localhost", os.Getuid()) || *a.AliasArn != fmt.Sprintf(`{"Limit":%d}`, j+1) {
+					t.Errorf("arrived as %s %s %s", *a.AliasName, *a.TargetKeyId, *a.AliasArn)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := sdk(b, cred, "us-east-1").ListKeys(t.Context(), nil); errorCode(err) != "AccessDeniedException" {
+		t.Errorf("an error of the service: %v", err)
+	}
+}
+
+func TestBridgeRefusesOthers(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, _ := bridgedService(t, cred)
+	for want, other := range map[string]credential{
+		"InvalidSignatureException":   {cred.id, newCredential().secret},
+		"UnrecognizedClientException": {newCredential().id, cred.secret},
+	} {
+		if _, err := sdk(b, other, "us-east-1").ListAliases(t.Context(), nil); errorCode(err) != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+
+	for path, want := range map[string]string{"/": "MissingAuthenticationTokenException", "/status": "MissingAuthenticationTokenException"} {
+		resp, err := http.Get(b.endpoint + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), `"__type":"`+want+`"`) {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+		}
+		if ct := resp.Header.Get("Content-Type"); ct != "application/x-amz-json-1.1" || len(resp.Header.Get("x-amzn-RequestId")) != 36 {
+			t.Errorf("%s: header %v", path, resp.Header)
+		}
+	}
+
+	resp, err := http.Post(b.endpoint, "application/x-amz-json-1.1", strings.NewReader(strings.Repeat("x", maxBody+1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !strings.Contains(string(body), "RequestEntityTooLargeException") {
+		t.Errorf("large body: %d %s", resp.StatusCode, body)
+	}
+}
+
+func TestBridgeWithoutDaemon(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, stop := bridgedService(t, cred)
+	c := sdk(b, cred, "us-east-1")
+	if _, err := c.ListAliases(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ListAliases(t.Context(), nil); errorCode(err) != "ServiceUnavailableException" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBridgeIsOnLoopbackOnly(t *testing.T) {
+	t.Parallel()
+	b, _ := bridgedService(t, newCredential())
+	addr := strings.TrimPrefix(b.endpoint, "http://")
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host != "127.0.0.1" {
+		t.Errorf("listens on %s: %v", addr, err)
+	}
+	if conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.2", port)); err == nil {
+		conn.Close()
+		t.Error("reachable by another address")
+	}
+}
+
+func TestBridgedEnvironment(t *testing.T) {
+	t.Parallel()
+	vars := awsVariables("http://127.0.0.1:1", "eu-west-1", credential{"ID", "secret"})
+	got := bridged([]string{
+		"HOME=/home/x", "AWS_PROFILE=prod", "AWS_SESSION_TOKEN=t", "AWS_REGION=us-west-2", "AWS_ACCESS_KEY_ID=real", "no_proxy=example.com",
+	}, vars)
+	slices.Sort(got)
+	want := []string{
+		"AWS_ACCESS_KEY_ID=ID", "AWS_DEFAULT_REGION=eu-west-1", "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:1", "AWS_REGION=eu-west-1",
+		"AWS_SECRET_ACCESS_KEY=secret", "HOME=/home/x", "NO_PROXY=127.0.0.1", "no_proxy=example.com,127.0.0.1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	a, b := newCredential(), newCredential()
+	if a == b || len(a.id) != 20 || len(a.secret) != 40 || !accessKeyPattern.MatchString(a.id) {
+		t.Errorf("made %d and %d characters", len(a.id), len(a.secret))
+	}
+	for _, bad := range [][2]string{{"id", ""}, {"", "secret"}, {"a/b", "secret"}, {strings.Repeat("x", 129), "secret"}} {
+		if _, err := chosenCredential(bad[0], bad[1]); err == nil {
+			t.Errorf("%q accepted", bad)
+		}
+	}
+	for s, want := range map[string]string{"a/b+c=": "a/b+c=", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$x": "'$x'"} {
+		if got := shellQuote(s); got != want {
+			t.Errorf("quoted %s as %s", s, got)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// findDaemon returns the path of cmkd: beside cmkctl itself, else in PATH.
+func findDaemon() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "cmkd")
+		if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
+			return beside, nil
+		}
+	}
+	path, err := exec.LookPath("cmkd")
+	if err != nil {
+		return "", fmt.Errorf("cmkd is neither beside cmkctl nor in PATH: %w", err)
+	}
+	return path, nil
+}
+
+// initDaemon has cmkd make its own keys. What it says is shown if it fails.
+func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error {
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, daemon, "--config", config, "--init")
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		_, writeErr := said.WriteTo(log)
+		return errors.Join(fmt.Errorf("cmkd --init: %w", err), writeErr)
+	}
+	return nil
+}
+
+// daemon is a running cmkd of ours.
+type daemon struct {
+	process *os.Process
+	ended   chan struct{} // closed when the process has ended
+	err     error         // why, readable then
+}
+
+// startDaemon starts cmkd, which will not outlive cmkctl.
+func startDaemon(path, config string, log io.Writer) (*daemon, error) {
+	d := &daemon{ended: make(chan struct{})}
+	started := make(chan error, 1)
+	go func() {
+		// The kernel sends Pdeathsig when the thread that started the child
+		// ends, so this one must last as long as the child
+		// (https://go.dev/issue/27505).
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd := exec.CommandContext(context.Background(), path, "--config", config)
+		cmd.Stdout, cmd.Stderr = log, log
+		// A group of its own: Ctrl-C is for cmkctl, which stops the bridge first.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+		err := cmd.Start()
+		d.process = cmd.Process
+		started <- err
+		if err != nil {
+			return
+		}
+		d.err = cmd.Wait()
+		close(d.ended)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("starting cmkd: %w", err)
+	}
+	return d, nil
+}
+
+// pollInterval is how often a starting daemon is asked whether it is ready.
+const pollInterval = 10 * time.Millisecond
+
+// ready waits until the daemon says that it is well. Another daemon may have
+// the socket, and ours be about to find that out.
+func (d *daemon) ready(ctx context.Context, socket string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("cmkd was not ready within a minute"))
+	defer cancel()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
+			if h, err := readHealth(ctx, socket); err == nil && h.State == stateOK {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-d.ended:
+			return fmt.Errorf("cmkd ended before it was ready: %w", d.cause())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// listener returns the pid of the process that listens on a socket (unix(7),
+// SO_PEERCRED).
+func listener(ctx context.Context, path string) (pid int, err error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	ctlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(ctlErr, err); err != nil {
+		return 0, err
+	}
+	return int(cred.Pid), nil
+}
+
+// cause is why the ended daemon ended.
+func (d *daemon) cause() error {
+	if d.err == nil {
+		return errors.New("exit status 0")
+	}
+	return d.err
+}
+
+// stop ends the daemon, which may drain.
+func (d *daemon) stop() error {
+	_ = d.process.Signal(syscall.SIGTERM) // it may have ended just now
+	timeout := time.NewTimer(30 * time.Second)
+	defer timeout.Stop()
+	select {
+	case <-d.ended:
+		return d.err
+	case <-timeout.C:
+		_ = d.process.Kill()
+		<-d.ended
+		return errors.New("cmkd did not end within 30 s and was killed")
+	}
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/socket/client"
+)
+
+// devFlags are the flags of dev.
+type devFlags struct {
+	socket        string
+	port          uint16
+	dir           string
+	account       string
+	regions       []string
+	accessKey     string
+	secretKey     string
+	plaintextKeys bool
+	envFile       string
+	module        string
+	verbose       bool
+	// changed reports whether a flag was given.
+	changed func(name string) bool
+}
+
+// newDev makes the command; socket is the value of the common --socket flag.
+func newDev(socket *string) *cobra.Command {
+	var f devFlags
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a throwaway daemon on a SoftHSM2 token, with a bridge",
+		Long: `Dev makes a SoftHSM2 token in a temporary folder, starts cmkd and a bridge on it,
+prints export lines for AWS clients, and removes everything on Ctrl-C or
+SIGTERM. It is for trying cmkd out and for tests: a SoftHSM2 token is a file.
+
+With --dir the token and its keys stay there, for the next start.
+
+AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS: use
+--endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
+		Example: `  cmkctl dev --env-file env &
+  . ./env; aws kms create-key
+  cmkctl dev --port 4599 --access-key test --secret-key test --plaintext-data-keys`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			f.socket = *socket
+			f.changed = cmd.Flags().Changed
+			return f.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	flags.Uint16Var(&f.port, "port", 0, "loopback `port` of the bridge, 0 for any")
+	flags.StringVar(&f.dir, "dir", "", "`folder` to keep the state in (default a temporary one)")
+	flags.StringVar(&f.account, "account", defaultAccount, "account `number` in ARNs, 12 digits")
+	flags.StringSliceVar(&f.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
+	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default random)")
+	flags.StringVar(&f.secretKey, "secret-key", "", "its `secret` (default random)")
+	flags.BoolVar(&f.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
+	flags.StringVar(&f.envFile, "env-file", "", "`file` to write the export lines to once all is ready; removed at the end")
+	flags.StringVar(&f.module, "module", "", "`path` of the SoftHSM2 library (default where distributions put it)")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the daemon's log (default only in cmkd.log of the folder)")
+	return cmd
+}
+
+// run makes everything, says so on out, and undoes it when ctx ends.
+func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
+	cred, err := chosenCredential(f.accessKey, f.secretKey)
+	if err != nil {
+		return err
+	}
+	l, remove, err := f.folder()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	cfg, err := f.prepare(ctx, l, errOut)
+	if err != nil {
+		return err
+	}
+	log, closeLog, err := f.log(l, errOut)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	path, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	d, err := startDaemon(path, l.config(), log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if stopErr := d.stop(); err == nil {
+			err = stopErr
+		}
+	}()
+	if err := d.ready(ctx, cfg.Socket.Path); err != nil {
+		if !f.verbose {
+			showTail(l.log(), errOut)
+		}
+		return err
+	}
+	b, err := startBridge(ctx, cfg.Socket.Path, f.port, cred)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	vars := append([]variable{{client.PathVariable, cfg.Socket.Path}}, awsVariables(b.endpoint, cfg.Region, cred)...)
+	fmt.Fprintf(errOut, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
+		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
+	if err := writeExports(out, vars); err != nil {
+		return fmt.Errorf("printing the variables: %w", err)
+	}
+	if f.envFile != "" {
+		if err := writeFileAtomically(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
+			return fmt.Errorf("writing the variables: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.Remove(f.envFile)) }()
+	}
+	return f.wait(ctx, d, b)
+}
+
+// wait returns nil when ctx ends, and an error when something breaks before.
+func (f *devFlags) wait(ctx context.Context, d *daemon, b *bridge) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-d.ended:
+			cancel(fmt.Errorf("cmkd ended: %w", d.cause()))
+		case <-ctx.Done():
+		}
+	}()
+	if err := b.wait(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// fate says what the end means for the state.
+func (f *devFlags) fate() string {
+	if f.dir == "" {
+		return " and removes everything"
+	}
+	return "; the keys stay in " + f.dir
+}
+
+// folder makes the folder and says how to remove it.
+func (f *devFlags) folder() (l layout, remove func() error, err error) {
+	if f.dir != "" {
+		l, err = makeLayout(f.dir)
+		return l, func() error { return nil }, err
+	}
+	dir, err := os.MkdirTemp("", "cmkd-dev-") // mode 0700
+	if err != nil {
+		return layout{}, nil, err
+	}
+	return layout{dir: dir}, func() error { return os.RemoveAll(dir) }, nil
+}
+
+// prepare sets up a daemon in l, or takes the one that is there with what
+// flags change.
+func (f *devFlags) prepare(ctx context.Context, l layout, errOut io.Writer) (*daemonConfig, error) {
+	cfg, err := readConfig(l.config())
+	if err != nil {
+		return nil, err
+	}
+	if cfg == nil {
+		s := &setup{
+			account: f.account, regions: f.regions, socket: f.socket, mode: "0600", label: defaultLabel,
+			module: f.module, softHSM: true, plaintextKeys: f.plaintextKeys,
+		}
+		if err := s.run(ctx, l, errOut); err != nil {
+			return nil, err
+		}
+		return readConfig(l.config())
+	}
+	if f.changed("account") && f.account != cfg.Account {
+		return nil, fmt.Errorf("the keys in %s belong to account %s", l.dir, cfg.Account)
+	}
+	if f.changed("socket") {
+		return nil, fmt.Errorf("the daemon in %s has its socket at %s", l.dir, cfg.Socket.Path)
+	}
+	before := *cfg
+	if f.changed("region") {
+		cfg.Region, cfg.Regions = f.regions[0], f.regions
+	}
+	if f.changed("plaintext-data-keys") {
+		cfg.PlaintextDataKeys = f.plaintextKeys
+	}
+	if cfg.Region != before.Region || !slices.Equal(cfg.Regions, before.Regions) || cfg.PlaintextDataKeys != before.PlaintextDataKeys {
+		if err := cfg.check(); err != nil {
+			return nil, err
+		}
+		if err := writeFileAtomically(l.config(), cfg.write); err != nil {
+			return nil, fmt.Errorf("writing the configuration: %w", err)
+		}
+	}
+	return cfg, nil
+}
+
+// log opens where the daemon's log goes.
+func (f *devFlags) log(l layout, errOut io.Writer) (io.Writer, func(), error) {
+	if f.verbose {
+		return errOut, func() {}, nil
+	}
+	file, err := os.OpenFile(l.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, func() { file.Close() }, nil
+}
+
+// showTail copies the end of a log.
+func showTail(path string, out io.Writer) {
+	const enough = 4096
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return // the error that made us look is told anyway
+	}
+	_, _ = out.Write(content[max(0, len(content)-enough):])
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+)
+
+// setup is what init and dev need to know to set a daemon up.
+type setup struct {
+	account       string
+	regions       []string
+	socket        string
+	mode          string
+	group         string
+	stateDir      string
+	module        string
+	moduleEnv     map[string]string
+	label         string
+	pinFile       string
+	softHSM       bool
+	plaintextKeys bool
+}
+
+const (
+	defaultAccount = "000000000000"
+	defaultLabel   = "cmkd"
+)
+
+// newInit makes the command; socket is the value of the common --socket flag.
+func newInit(socket *string) *cobra.Command {
+	var (
+		s   setup
+		dir string
+	)
+	cmd := &cobra.Command{
+		Use:   "init --dir DIR (--softhsm | --module PATH --pin-file FILE)",
+		Short: "Write a configuration and make the daemon's own keys in a token",
+		Long: `Init writes DIR/config.toml, which must not exist, and has cmkd make in the token
+the key that wraps data keys and its other own keys. The token is chosen by its
+label. With --softhsm, init first makes a new SoftHSM2 token in DIR/tokens with
+random PINs in DIR/pin and DIR/so-pin.`,
+		Example: `  cmkctl init --dir /etc/cmkd --module /opt/cloudhsm/lib/libcloudhsm_pkcs11.so \
+      --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012 --socket /run/cmkd/cmkd.sock
+  cmkctl init --dir ~/cmkd --softhsm`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !s.softHSM && (s.module == "" || s.pinFile == "") {
+				return errors.New("give --module and --pin-file of a token, or --softhsm for a new one")
+			}
+			if s.softHSM && s.pinFile != "" {
+				return errors.New("--softhsm makes its own --pin-file")
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			l, err := makeLayout(dir)
+			if err != nil {
+				return err
+			}
+			s.socket = *socket
+			if err := s.run(ctx, l, cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "cmkd is set up. Start it with: cmkd --config %s\n", shellQuote(l.config()))
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
+	flags.BoolVar(&s.softHSM, "softhsm", false, "make a new SoftHSM2 token in the folder")
+	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
+	flags.StringToStringVar(&s.moduleEnv, "module-env", nil, "environment variable for the library, `NAME=VALUE`; repeatable")
+	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
+	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
+	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
+	flags.StringSliceVar(&s.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
+	flags.StringVar(&s.stateDir, "state-dir", "", "`folder` for the database and the audit trail (default DIR/state)")
+	flags.StringVar(&s.mode, "socket-mode", "0660", "file `mode` of the socket")
+	flags.StringVar(&s.group, "socket-group", "", "`group` of the socket (default the daemon's)")
+	flags.BoolVar(&s.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
+	_ = cmd.MarkFlagRequired("dir") // fails only for a flag that is not there
+	return cmd
+}
+
+// run makes token, configuration and keys in l. Complaints of cmkd go to log.
+func (s *setup) run(ctx context.Context, l layout, log io.Writer) error {
+	if _, err := os.Lstat(l.config()); err == nil {
+		return fmt.Errorf("%s exists; a configuration is never overwritten", l.config())
+	}
+	cfg, err := s.config(l)
+	if err != nil {
+		return err
+	}
+	daemon, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	if s.softHSM {
+		if cfg.Tokens[0], err = makeSoftHSMToken(ctx, l, s.module, s.label); err != nil {
+			return err
+		}
+	}
+	if err := cfg.create(l.config()); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	if err := initDaemon(ctx, daemon, l.config(), log); err != nil {
+		return fmt.Errorf("%w\nThe configuration is written. When the cause is gone: %s --init --config %s", err, daemon, shellQuote(l.config()))
+	}
+	return nil
+}
+
+// config is the configuration for s, with the token it names.
+func (s *setup) config(l layout) (*daemonConfig, error) {
+	cfg := &daemonConfig{
+		Account:           s.account,
+		Regions:           s.regions,
+		StateDir:          l.state(),
+		PlaintextDataKeys: s.plaintextKeys,
+		Socket:            socketConfig{Path: l.socket(), Mode: s.mode, Group: s.group},
+		Admins:            adminConfig{Users: []string{}, Groups: []string{}},
+		Tokens:            []tokenConfig{{Name: "main", Module: s.module, Label: s.label, PINFile: s.pinFile, Env: s.moduleEnv}},
+	}
+	if len(s.regions) > 0 {
+		cfg.Region = s.regions[0]
+	}
+	for _, p := range []struct {
+		target *string
+		chosen string
+	}{
+		{&cfg.Socket.Path, s.socket},
+		{&cfg.StateDir, s.stateDir},
+		{&cfg.Tokens[0].Module, s.module},
+		{&cfg.Tokens[0].PINFile, s.pinFile},
+	} {
+		if p.chosen == "" {
+			continue
+		}
+		abs, err := filepath.Abs(p.chosen)
+		if err != nil {
+			return nil, err
+		}
+		*p.target = abs
+	}
+	return cfg, cfg.check()
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/socket/client"
+)
+
+// health is what the daemon says of itself.
+type health struct {
+	State         string   `json:"state"`
+	Version       string   `json:"version"`
+	UptimeSeconds int64    `json:"uptimeSeconds"`
+	Account       string   `json:"account"`
+	Regions       []string `json:"regions"`
+	Keys          int      `json:"keys"`
+	Tokens        []struct {
+		Name   string `json:"name"`
+		Label  string `json:"label"`
+		Serial string `json:"serial"`
+		Model  string `json:"model"`
+		State  string `json:"state"`
+	} `json:"tokens"`
+	Plugins []struct {
+		Name      string `json:"name"`
+		Token     string `json:"token"`
+		State     string `json:"state"`
+		Restarts  int    `json:"restarts"`
+		PID       int    `json:"pid"`
+		LastError string `json:"lastError"`
+	} `json:"plugins"`
+}
+
+const stateOK = "ok"
+
+func newStatus(socket func() string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say how the daemon is; exit with 1 unless it is well",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := fetchStatus(cmd.Context(), socket())
+			if err != nil {
+				return err
+			}
+			h, err := parseHealth(body)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = cmd.OutOrStdout().Write(body)
+			} else {
+				err = h.print(cmd.OutOrStdout())
+			}
+			if err != nil {
+				return fmt.Errorf("printing the status: %w", err)
+			}
+			if h.State != stateOK {
+				return &exitError{status: 1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the daemon's own JSON")
+	return cmd
+}
+
+// fetchStatus gets /status. A daemon that is not well answers with status 503
+// and the same JSON.
+func fetchStatus(ctx context.Context, socket string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Close = true // the connection serves once
+	resp, err := client.HTTPClient(socket).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("cmkd does not answer on %s: %w", socket, rootCause(err))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading the daemon's status: %w", err)
+	}
+	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+		return nil, fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), resp.StatusCode)
+	}
+	return body, nil
+}
+
+func parseHealth(body []byte) (*health, error) {
+	var h health
+	if err := json.Unmarshal(body, &h); err != nil {
+		return nil, fmt.Errorf("reading the daemon's status: %w", err)
+	}
+	return &h, nil
+}
+
+// readHealth asks the daemon how it is.
+func readHealth(ctx context.Context, socket string) (*health, error) {
+	body, err := fetchStatus(ctx, socket)
+	if err != nil {
+		return nil, err
+	}
+	return parseHealth(body)
+}
+
+func (h *health) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "state\t%s\n", h.State)
+	fmt.Fprintf(w, "version\t%s\n", h.Version)
+	fmt.Fprintf(w, "uptime\t%s\n", time.Duration(h.UptimeSeconds)*time.Second)
+	fmt.Fprintf(w, "account\t%s\n", h.Account)
+	fmt.Fprintf(w, "regions\t%s\n", strings.Join(h.Regions, " "))
+	fmt.Fprintf(w, "keys\t%d\n", h.Keys)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	w = tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	if len(h.Tokens) > 0 {
+		fmt.Fprintln(w, "\nTOKEN\tSTATE\tLABEL\tSERIAL\tMODEL")
+		for _, t := range h.Tokens {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.State, t.Label, t.Serial, t.Model)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(h.Plugins) > 0 {
+		fmt.Fprintln(w, "\nPLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
+		for _, p := range h.Plugins {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, p.LastError)
+		}
+	}
+	return w.Flush()
+}
