@@ -33,6 +33,7 @@ type Daemon struct {
 	audit      *audit.Log
 	router     *router
 	kms        *kms.Service
+	signer     trailSigner
 	identities *identities
 	now        func() time.Time // nil: time.Now
 
@@ -72,7 +73,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir}); err != nil {
+	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir, Signer: &d.signer, Logger: log}); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
 	if d.router, err = startRouter(ctx, cfg, log, d.socketDir()); err != nil {
@@ -83,6 +84,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 		PlaintextDataKeys: cfg.PlaintextDataKeys,
 		Store:             d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
+	d.signer.service.Store(d.kms)
 	return d, nil
 }
 
@@ -129,6 +131,9 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		if err := d.kms.CheckSystemKeys(ctx, t.Name); err != nil {
 			return err
 		}
+	}
+	if err := d.publishAuditKeys(); err != nil {
+		return err
 	}
 	sc, err := d.cfg.Socket.socketConfig()
 	if err != nil {
@@ -179,11 +184,11 @@ func (d *Daemon) Reload(ctx context.Context) error {
 // Close ends the plugins and closes the files.
 func (d *Daemon) Close(ctx context.Context) error {
 	var errs []error
+	if d.audit != nil { // before the plugins: it signs a last checkpoint
+		errs = append(errs, d.audit.Close())
+	}
 	if d.router != nil {
 		d.router.close(ctx)
-	}
-	if d.audit != nil {
-		errs = append(errs, d.audit.Close())
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

@@ -30,8 +30,9 @@ func importAlgorithms(spec backends.KeySpec) []kmsapi.AlgorithmSpec {
 	switch spec {
 	case backends.RSA2048, backends.RSA3072, backends.RSA4096, backends.MLDSA44, backends.MLDSA65, backends.MLDSA87:
 		return hybrid
+	default:
+		return append(hybrid, kmsapi.AlgorithmSpecRSAESOAEPSHA1, kmsapi.AlgorithmSpecRSAESOAEPSHA256)
 	}
-	return append(hybrid, kmsapi.AlgorithmSpecRSAESOAEPSHA1, kmsapi.AlgorithmSpecRSAESOAEPSHA256)
 }
 
 func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {

@@ -74,6 +74,7 @@ func describeAlgorithms(m *kmsapi.KeyMetadata, row *store.Key) {
 		m.KeyAgreementAlgorithms = named[kmsapi.KeyAgreementAlgorithmSpec](names)
 	case backends.EncapsulateDecapsulate:
 		m.EncapsulationAlgorithms = named[kmsapi.EncapsulationAlgorithmSpec](names)
+	default: // usages of the daemon's own keys, which no client sees
 	}
 }
 

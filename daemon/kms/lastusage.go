@@ -8,9 +8,6 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// settingUsageSince is when the tracking of usage began.
-const settingUsageSince = "usage-since"
-
 // usages remember the last use of each key until FlushUsage writes them: a
 // crash loses what is newer than the last flush.
 type usages struct {

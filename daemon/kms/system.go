@@ -71,6 +71,35 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 	return err
 }
 
+// SignCheckpoint implements [audit.Signer] with the audit key of the first
+// token. keyID is the key's CKA_ID.
+func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature []byte, keyID string, err error) {
+	k, ok := s.store.View().CurrentSystemKey(s.token, PurposeAudit)
+	if !ok {
+		return nil, "", fmt.Errorf("token %s has no audit key: run cmkctl init", s.token)
+	}
+	ref := systemKeyRef(k)
+	b, err := s.routeNew(s.token, ref.Spec)
+	if err != nil {
+		return nil, "", err
+	}
+	made, err := b.Sign(ctx, &backends.SignRequest{Key: ref, Algorithm: "ECDSA_SHA_256", Type: backends.Digest, Message: digest})
+	if err != nil {
+		return nil, "", err
+	}
+	return made.Signature, ref.ID.String(), nil
+}
+
+// AuditKeys returns the public keys, DER SubjectPublicKeyInfo, that verify
+// checkpoints, by their names.
+func (s *Service) AuditKeys() map[string][]byte {
+	keys := map[string][]byte{}
+	for _, k := range s.store.View().SystemKeys(s.token, PurposeAudit) {
+		keys[backends.KeyID(k.CKAID).String()] = k.PublicKey
+	}
+	return keys
+}
+
 // CheckSystemKeys says which of the daemon's own keys are missing or unsafe:
 // without them it does not serve.
 func (s *Service) CheckSystemKeys(ctx context.Context, token string) error {

@@ -196,7 +196,7 @@ func (r *Rig) Start(t testing.TB) {
 
 func (r *Rig) startProcess(t testing.TB) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(Binaries(t), "cmkd"), "-config", r.Path)
+	cmd := exec.CommandContext(context.Background(), filepath.Join(Binaries(t), "cmkd"), "-config", r.Path) // it outlives t.Context in Stop
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
@@ -216,7 +216,7 @@ func (r *Rig) startProcess(t testing.TB) {
 	}
 	deadline := time.Now().Add(30 * time.Second)
 	for {
-		c, err := net.Dial("unix", r.Socket)
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", r.Socket)
 		if err == nil {
 			_ = c.Close()
 			return

@@ -30,6 +30,7 @@ func run(args []string) error {
 	config := flags.String("config", "/etc/cmkd/config.toml", "configuration `file`")
 	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
 	check := flags.Bool("check", false, "check the configuration and exit")
+	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
 	version := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -37,12 +38,15 @@ func run(args []string) error {
 		}
 		return err
 	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
-	}
 	if *version {
 		fmt.Println("cmkd", cmkd.Version)
 		return nil
+	}
+	if *verify != "" {
+		return verifyTrail(*verify, flags.Args())
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if *check {
 		_, err := cmkd.LoadConfig(*config)
@@ -52,6 +56,14 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve(ctx, *config, *initialise, log)
+}
+
+// verifyTrail verifies an audit trail offline and says what it found.
+func verifyTrail(dir string, keyFiles []string) error {
+	report, err := cmkd.VerifyTrail(dir, keyFiles)
+	fmt.Printf("records %d to %d in %d segments, %d checkpoints, signed through record %d, last hash %x\n",
+		report.First, report.Last, report.Segments, report.Checkpoints, report.SignedThrough, report.Hash)
+	return err
 }
 
 // serve opens the daemon and serves until ctx ends.
