@@ -63,6 +63,15 @@ func Run(t *testing.T, rig Rig) {
 	if _, ok := b.(backends.MACer); ok {
 		t.Run("MACer", func(t *testing.T) { s.macs(t, b) })
 	}
+	if _, ok := s.supports(t, b, backends.RSA2048, backends.EncryptDecrypt); ok {
+		t.Run("RSA", func(t *testing.T) { s.rsaCipher(t, b) })
+	}
+	if _, ok := b.(backends.Signer); ok {
+		t.Run("Signer", func(t *testing.T) { s.signer(t, b) })
+	}
+	if _, ok := b.(backends.Agreer); ok {
+		t.Run("Agreer", func(t *testing.T) { s.agreer(t, b) })
+	}
 	t.Run("Failures", func(t *testing.T) { s.failures(t, b) })
 	t.Run("Concurrency", func(t *testing.T) { s.concurrency(t, b) })
 }
@@ -144,11 +153,20 @@ func use(ctx context.Context, b backends.Backend, key backends.Key) error {
 	var err error
 	switch key.Usage {
 	case backends.EncryptDecrypt:
+		algorithm := symmetricDefault
 		if key.Spec != backends.SymmetricDefault {
-			return errNoUse
+			algorithm = "RSAES_OAEP_SHA_256"
 		}
 		_, err = b.(backends.Cipher).Encrypt(ctx, &backends.EncryptRequest{
-			Key: key, Algorithm: symmetricDefault, Plaintext: []byte("plaintext"),
+			Key: key, Algorithm: algorithm, Plaintext: []byte("plaintext"),
+		})
+	case backends.SignVerify:
+		all := signings[key.Spec]
+		if all == nil {
+			return errNoUse
+		}
+		_, err = b.(backends.Signer).Sign(ctx, &backends.SignRequest{
+			Key: key, Algorithm: all[0].algorithm, Type: backends.Raw, Message: []byte("message"),
 		})
 	case backends.GenerateVerifyMAC:
 		_, err = b.(backends.MACer).GenerateMAC(ctx, &backends.MACRequest{

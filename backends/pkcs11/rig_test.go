@@ -134,6 +134,10 @@ func attributes(key backends.Key, flaw backendstest.Flaw) template {
 
 func plant(t testing.TB, tok *testenv.Token, key backends.Key, flaw backendstest.Flaw) {
 	t.Helper()
+	if _, ok := pairs[key.Spec]; ok {
+		plantPair(t, tok, key, flaw)
+		return
+	}
 	ctx, s := tok.Objects(t)
 	a := attributes(key, flaw)
 	var err error
