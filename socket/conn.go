@@ -50,12 +50,12 @@ func (s *Server) Accept() (net.Conn, error) {
 		peer, err := readPeer(raw)
 		if err != nil {
 			s.cfg.Log.Warn("closing a connection without a known peer", "error", err)
-			raw.Close()
+			_ = raw.Close()
 			continue
 		}
 		acct, was := s.accounts.connect(peer.UID)
 		if was == dropped {
-			raw.Close()
+			_ = raw.Close()
 			continue
 		}
 		c := &conn{UnixConn: raw, server: s, peer: peer, account: acct, was: was}
@@ -63,7 +63,7 @@ func (s *Server) Accept() (net.Conn, error) {
 		s.remember(c)
 		if s.draining.Load() {
 			// CloseIdle may have run before the connection was known.
-			c.Close()
+			_ = c.Close()
 			continue
 		}
 		return c, nil
@@ -90,7 +90,7 @@ func connState(c net.Conn, state http.ConnState) {
 	if c, ok := c.(*conn); ok && state == http.StateIdle {
 		c.idle.Store(true)
 		if c.server.draining.Load() {
-			c.Close() // CloseIdle may have run just before
+			_ = c.Close() // CloseIdle may have run just before
 		}
 	}
 }
@@ -108,6 +108,6 @@ func (s *Server) CloseIdle() {
 	}
 	s.mu.Unlock()
 	for _, c := range idle {
-		c.Close()
+		_ = c.Close()
 	}
 }

@@ -54,7 +54,7 @@ func bind(ctx context.Context, cfg Config) (*binding, error) {
 	}
 	b := &binding{path: cfg.Path, lock: lock}
 	if err := b.listen(ctx, cfg.Mode, gid); err != nil {
-		b.Close()
+		_ = b.Close()
 		return nil, err
 	}
 	return b, nil
@@ -70,7 +70,7 @@ func activated() (*binding, error) {
 	}
 	defer func() {
 		for _, f := range files {
-			f.Close()
+			_ = f.Close()
 		}
 	}()
 	if len(files) > 1 {
@@ -83,7 +83,7 @@ func activated() (*binding, error) {
 	unixLn, ok := ln.(*net.UnixListener)
 	if !ok {
 		addr := ln.Addr()
-		ln.Close()
+		_ = ln.Close()
 		return nil, fmt.Errorf("systemd passed a listener on %s %s, want a Unix stream socket", addr.Network(), addr)
 	}
 	return &binding{UnixListener: unixLn, path: unixLn.Addr().String()}, nil
@@ -118,7 +118,7 @@ func acquireLock(path string) (*os.File, error) {
 		err = fmt.Errorf("locking %s: %w", path, err)
 	}
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, err
 	}
 	return lock, nil
@@ -167,7 +167,7 @@ func removeStale(ctx context.Context, path string) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	switch {
 	case err == nil:
-		conn.Close()
+		_ = conn.Close()
 		return fmt.Errorf("%w: another process listens on %s", ErrInUse, path)
 	case errors.Is(err, unix.ENOENT):
 		return nil

@@ -90,7 +90,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 
 func TestWhatIsInTheWayStays(t *testing.T) {
 	t.Parallel()
-	for name, make := range map[string]func(t *testing.T, path string){
+	for name, put := range map[string]func(t *testing.T, path string){
 		"regular file": func(t *testing.T, path string) {
 			if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 				t.Fatal(err)
@@ -130,7 +130,7 @@ func TestWhatIsInTheWayStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := socketPath(t)
-			make(t, path)
+			put(t, path)
 			before, err := os.Lstat(path)
 			if err != nil {
 				t.Fatal(err)

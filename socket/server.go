@@ -101,7 +101,9 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 	case <-ctx.Done():
 	}
 	err := s.drain(context.WithoutCancel(ctx), srv)
-	<-served
+	if acceptErr := <-served; !errors.Is(acceptErr, net.ErrClosed) && !errors.Is(acceptErr, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("accepting connections: %w", acceptErr))
+	}
 	return err
 }
 

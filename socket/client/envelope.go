@@ -155,21 +155,22 @@ func (c *EnvelopeClient) OpenReader(ctx context.Context, src io.Reader, keyID st
 
 // readHeader reads an envelope up to its stream.
 func readHeader(src io.Reader) ([]byte, error) {
-	header := make([]byte, fixedLen)
-	if _, err := io.ReadFull(src, header); err != nil {
+	var fixed [fixedLen]byte
+	if _, err := io.ReadFull(src, fixed[:]); err != nil {
 		return nil, truncated(err)
 	}
-	if string(header[:len(envelopeMagic)]) != envelopeMagic {
+	if string(fixed[:len(envelopeMagic)]) != envelopeMagic {
 		return nil, ErrEnvelope
 	}
-	if v := header[len(envelopeMagic)]; v != envelopeVersion {
+	if v := fixed[len(envelopeMagic)]; v != envelopeVersion {
 		return nil, fmt.Errorf("%w: version %d, want %d", ErrEnvelope, v, envelopeVersion)
 	}
-	n := int(binary.BigEndian.Uint16(header[fixedLen-2:]))
+	n := int(binary.BigEndian.Uint16(fixed[fixedLen-2:]))
 	if n == 0 || n > maxDataKeyLen {
 		return nil, fmt.Errorf("%w: encrypted data key of %d bytes", ErrEnvelope, n)
 	}
-	header = append(header, make([]byte, n)...)
+	header := make([]byte, fixedLen+n)
+	copy(header, fixed[:])
 	if _, err := io.ReadFull(src, header[fixedLen:]); err != nil {
 		return nil, truncated(err)
 	}

@@ -37,11 +37,11 @@ var processKeys = map[int]func() (*recipientKey, error){
 }
 
 func processKey(bits int) (*recipientKey, error) {
-	make, ok := processKeys[bits]
+	keyOf, ok := processKeys[bits]
 	if !ok {
 		return nil, fmt.Errorf("recipient key of %d bits, want 2048, 3072 or 4096", bits)
 	}
-	return make()
+	return keyOf()
 }
 
 func newRecipientKey(bits int) (*recipientKey, error) {

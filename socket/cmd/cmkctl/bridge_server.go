@@ -30,7 +30,8 @@ const maxBody = 1 << 20
 type bridge struct {
 	endpoint string // its URL
 	server   *http.Server
-	served   chan error
+	ended    chan struct{} // closed when it serves no more
+	err      error         // why, readable then
 }
 
 // startBridge serves HTTP on a loopback port, 0 for any, for clients that sign
@@ -51,18 +52,20 @@ func startBridge(ctx context.Context, socket string, port uint16, cred credentia
 			BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 			ErrorLog:          log.New(io.Discard, "", 0),
 		},
-		served: make(chan error, 1),
+		ended: make(chan struct{}),
 	}
-	go func() { b.served <- b.server.Serve(ln) }()
+	go func() {
+		defer close(b.ended)
+		b.err = b.server.Serve(ln)
+	}()
 	return b, nil
 }
 
 // wait returns when ctx ends, or with an error when the bridge breaks.
 func (b *bridge) wait(ctx context.Context) error {
 	select {
-	case err := <-b.served:
-		b.served <- http.ErrServerClosed // for stop
-		return fmt.Errorf("the bridge broke: %w", err)
+	case <-b.ended:
+		return fmt.Errorf("the bridge broke: %w", b.err)
 	case <-ctx.Done():
 		return nil
 	}
@@ -75,7 +78,7 @@ func (b *bridge) stop() {
 	if b.server.Shutdown(ctx) != nil {
 		_ = b.server.Close() // nothing is left to do about it
 	}
-	<-b.served
+	<-b.ended
 }
 
 // bridgeHandler checks signatures and forwards.

@@ -220,7 +220,7 @@ func (f *devFlags) log(l layout, errOut io.Writer) (io.Writer, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return file, func() { file.Close() }, nil
+	return file, func() { _ = file.Close() }, nil
 }
 
 // showTail copies the end of a log.

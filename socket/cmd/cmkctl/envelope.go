@@ -136,7 +136,7 @@ func input(cmd *cobra.Command, args []string) (src io.Reader, size int64, closeS
 	if err != nil {
 		return nil, 0, nil, err
 	}
-	closeSrc = func() { file.Close() }
+	closeSrc = func() { _ = file.Close() }
 	info, err := file.Stat()
 	if err != nil {
 		closeSrc()
