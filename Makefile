@@ -16,11 +16,16 @@ build:
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
 	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
 
+# A tour on a throwaway token, with the AWS CLI where there is one.
+demo: deps build
+	./testenv/demo.sh
+
 test: deps
 	go test -race -timeout 15m ./...
 
 check: deps
 	$(GOLANGCI_LINT) run ./...
+	CGO_ENABLED=0 go build -o /dev/null ./daemon/cmd/cmkd
 
 generate:
 	go generate ./...
