@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"bytes"
 	"context"
-	"errors"
 
 	p11 "github.com/miekg/pkcs11"
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
@@ -90,8 +89,21 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 		}
 	}
 	answer, err := a.tryOut(ctx)
+	if err != nil && a.maybeMaterial(err) {
+		// Material that is known to be good goes the same way. If it arrives,
+		// and this one still does not, then the material is to blame.
+		if a.canary(ctx) != nil {
+			return nil, err
+		}
+		if answer, err = a.tryOut(ctx); err != nil && a.maybeMaterial(err) {
+			return nil, invalidMaterial()
+		}
+	}
+	if backends.CodeOf(err) == backends.InvalidMaterial {
+		return nil, invalidMaterial()
+	}
 	if err != nil {
-		return nil, a.judge(ctx, err)
+		return nil, err
 	}
 	answer.ThroughPlugin = !a.inToken()
 	existed, err := t.exists(ctx, &in.Key, u)
@@ -348,23 +360,18 @@ func (a *arrival) same(ctx context.Context, answer *backends.ImportKeyAnswer) er
 	return nil
 }
 
-// judge decides what a failure of the trial was. Tokens answer material that
-// is no key with errors of every kind, some of which also mean that the token
-// is in trouble: then material that is known to be good goes the same way.
-func (a *arrival) judge(ctx context.Context, failure error) error {
-	switch rv := rvOf(failure); {
-	case errors.Is(failure, &backends.Error{Code: backends.InvalidMaterial}):
-		return invalidMaterial()
-	case rv == p11.CKR_OK:
-		return failure
-	case backends.CodeOf(failure) == backends.Lost && !maybeBadTag(rv) && rv != p11.CKR_DEVICE_ERROR,
-		backends.CodeOf(failure) == backends.TokenFull:
-		return failure
+// maybeMaterial reports whether some token answers so to material that is no
+// key: by errors of every kind, some of which also mean trouble of its own.
+func (a *arrival) maybeMaterial(err error) bool {
+	switch rv := rvOf(err); rv {
+	case p11.CKR_OK:
+		return false
+	case p11.CKR_DEVICE_ERROR:
+		return true
+	default:
+		code := backends.CodeOf(err)
+		return maybeBadTag(rv) || code != backends.Lost && code != backends.Timeout && code != backends.TokenFull
 	}
-	if err := a.canary(ctx); err != nil {
-		return failure
-	}
-	return invalidMaterial()
 }
 
 // canary brings an AES key of known value the same way into a session object.

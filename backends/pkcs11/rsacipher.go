@@ -138,30 +138,35 @@ func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error 
 }
 
 // inToken decrypts with CKM_RSA_PKCS_OAEP. Tokens answer bad padding with
-// errors of every kind, so what is not clearly a lost token is looked into.
+// errors of every kind, so what is not clearly a lost token is looked into: if
+// the key decrypts what is known to be good, and still not this ciphertext,
+// then that is to blame. It is done for every bad ciphertext alike.
 func (d *rsaDecryption) inToken(ctx context.Context, ciphertext []byte) ([]byte, error) {
 	plaintext, begun, err := d.oaep(ctx, ciphertext)
-	if err == nil || !begun {
+	if err == nil || !begun || !maybeBadPadding(err) {
 		return plaintext, err
 	}
-	rv := rvOf(err)
-	if !maybeBadTag(rv) && backends.CodeOf(err) != backends.InvalidCiphertext && backends.CodeOf(err) != backends.Internal {
-		return nil, err
-	}
-	// A canary: if the key decrypts what is known to be good, the ciphertext
-	// was bad. It is done for every bad ciphertext alike.
 	known, kerr := d.canary(ctx)
 	if kerr != nil {
 		return nil, kerr
 	}
-	switch _, _, kerr := d.oaep(ctx, known); {
-	case kerr == nil:
-		return nil, invalidCiphertext()
-	case backends.CodeOf(kerr) == backends.Timeout:
-		return nil, kerr
-	default:
-		return nil, &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rv}
+	if _, _, kerr := d.oaep(ctx, known); kerr != nil {
+		if backends.CodeOf(kerr) == backends.Timeout {
+			return nil, kerr
+		}
+		return nil, &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rvOf(err)}
 	}
+	plaintext, _, err = d.oaep(ctx, ciphertext)
+	if err != nil && maybeBadPadding(err) {
+		return nil, invalidCiphertext()
+	}
+	return plaintext, err
+}
+
+// maybeBadPadding reports whether some token answers so to bad padding.
+func maybeBadPadding(err error) bool {
+	code := backends.CodeOf(err)
+	return maybeBadTag(rvOf(err)) || code == backends.InvalidCiphertext || code == backends.Internal && rvOf(err) != p11.CKR_OK
 }
 
 // oaep is C_Decrypt; begun tells whether it was that, not its Init half or
@@ -171,14 +176,17 @@ func (d *rsaDecryption) oaep(ctx context.Context, ciphertext []byte) (plaintext 
 		out := make([]byte, len(ciphertext)) // some modules want room for the padding, too
 		r := s.Decrypt(s.handle, h, d.hash.mechanism(), ciphertext, out)
 		begun = !r.Init
+		if err := s.check("C_Decrypt", r.RV); err != nil {
+			clear(out)
+			return err
+		}
 		plaintext = out[:r.N]
-		return s.check("C_Decrypt", r.RV)
+		return nil
 	})
 	return plaintext, begun, err
 }
 
-// canary returns a ciphertext that is known to be good. One is made for each
-// hash.
+// canary returns a ciphertext that is known to be good.
 func (d *rsaDecryption) canary(ctx context.Context) ([]byte, error) {
 	public, err := d.publicKey(ctx, d.key, d.purpose)
 	if err != nil {
