@@ -32,3 +32,7 @@ generate:
 
 clean:
 	rm -rf $(BIN) .cache
+
+bench: deps build
+	go build -trimpath -o .cache/bench/rawtoken ./backends/pkcs11/cmd/rawtoken
+	go run ./testenv/bench $(BENCHFLAGS)
