@@ -104,7 +104,7 @@ func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir strin
 }
 
 // ready reports whether a process of the plugin serves.
-func (h *tokenHost) ready() bool { return h.Status().Phase == plugins.Ready }
+func (h *tokenHost) ready() bool { return h.Phase() == plugins.Ready }
 
 // Route implements [kms.Router].
 func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
@@ -115,14 +115,16 @@ func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backen
 	return s.host, s.info, true
 }
 
-// Available implements [kms.Router].
-func (r *router) Available(token string) bool {
-	for _, h := range r.hosts {
-		if h.token == token && !h.ready() {
-			return false
-		}
+// Available implements [kms.Router]. A process that is being replaced counts:
+// its calls wait for the next one, and a key whose state flickered would fail
+// calls that need not fail.
+func (r *router) Available(token string, spec backends.KeySpec) bool {
+	s, ok := r.routes[route{token, spec}]
+	if !ok {
+		return false
 	}
-	return true
+	phase := s.host.Phase()
+	return phase == plugins.Ready || phase == plugins.Starting
 }
 
 // reload swaps every plugin process for a new one, with the executables and

@@ -245,6 +245,15 @@ func (h *Host) Close(ctx context.Context) error {
 	return nil
 }
 
+// Phase is the phase of [Status], at the cost of one load.
+func (h *Host) Phase() Phase {
+	st := h.state.Load()
+	if st.process != nil && !st.process.usable() {
+		return Starting
+	}
+	return st.phase
+}
+
 // Status describes a plugin for operators.
 type Status struct {
 	Name  string
@@ -265,16 +274,13 @@ type Status struct {
 // [Host.Info].
 func (h *Host) Status() Status {
 	st := h.state.Load()
-	out := Status{Name: st.spec.Name, Phase: st.phase, Since: st.since, Restarts: st.restarts}
+	out := Status{Name: st.spec.Name, Phase: h.Phase(), Since: st.since, Restarts: st.restarts}
 	if st.last != nil {
 		out.LastError = st.last.Error()
 	}
 	if p := st.process; p != nil {
 		out.PID = p.runner.process()
 		out.InFlight = p.link.inFlight()
-		if !p.usable() {
-			out.Phase = Starting
-		}
 	}
 	return out
 }

@@ -105,7 +105,7 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 			return errStoreState(row, "")
 		}
 		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeConnected), ""
-		if !s.router.Available(row.Token) {
+		if !s.router.Available(row.Token, backends.SymmetricDefault) {
 			row.ConnectionState = string(kmsapi.ConnectionStateTypeFailed)
 			row.ConnectionError = string(kmsapi.ConnectionErrorCodeTypeNetworkErrors)
 		}
@@ -221,7 +221,7 @@ func (s *Service) storeForKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec back
 	if !ok {
 		return nil, errStoreNotFound(in.CustomKeyStoreId)
 	}
-	if row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token) {
+	if row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token, backends.SymmetricDefault) {
 		return nil, errStoreState(row, "Connect it first.")
 	}
 	if keySpec != backends.SymmetricDefault || in.MultiRegion {

@@ -33,8 +33,10 @@ type Router interface {
 	// Route returns the backend that announced the key spec for the token, and
 	// what it announced. ok is false if none did.
 	Route(token string, spec backends.KeySpec) (b Backend, info backends.SpecInfo, ok bool)
-	// Available reports whether the token answers now.
-	Available(token string) bool
+	// Available reports whether keys of the spec in the token can be used: calls
+	// are answered, if need be after the plugin's process has been replaced.
+	// It is false when starting the process again has failed for a while.
+	Available(token string, spec backends.KeySpec) bool
 }
 
 // Trail is where calls are recorded; see [audit.Log].

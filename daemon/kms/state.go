@@ -54,7 +54,7 @@ func invalidState(arn, what string) error {
 // its token does not answer or its custom key store is disconnected. A key pending deletion or import stays so.
 func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 	state := kmsapi.KeyState(key.State)
-	if (state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled) && (!connected(view, key) || !s.router.Available(key.Token)) {
+	if (state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled) && (!connected(view, key) || !s.router.Available(key.Token, backends.KeySpec(key.Spec))) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state
