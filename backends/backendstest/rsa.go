@@ -13,6 +13,12 @@ import (
 	"cmkd/backends"
 )
 
+// RunRSA runs the part of the suite that is about RSA keys that decrypt.
+func RunRSA(t *testing.T, rig Rig) {
+	s := &suite{rig: rig}
+	s.rsaCipher(t, s.open(t))
+}
+
 // rsaCipher encrypts and decrypts with RSA keys of each length.
 func (s *suite) rsaCipher(t *testing.T, backend backends.Backend) {
 	for _, kind := range s.kinds(t, backend) {

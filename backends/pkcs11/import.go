@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
@@ -25,14 +26,6 @@ var importAlgorithms = map[backends.Algorithm]importAlgorithm{
 	"RSAES_OAEP_SHA_256":       {"RSAES_OAEP_SHA_256", false},
 	"RSA_AES_KEY_WRAP_SHA_1":   {"RSAES_OAEP_SHA_1", true},
 	"RSA_AES_KEY_WRAP_SHA_256": {"RSAES_OAEP_SHA_256", true},
-}
-
-// mechanism names what the token would need.
-func (a importAlgorithm) mechanism() string {
-	if a.twice {
-		return "CKM_RSA_AES_KEY_WRAP"
-	}
-	return oaepHashes[a.oaep].name
 }
 
 // arrival is key material on its way into the token. One of three is made of
@@ -143,8 +136,8 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	default:
 		return nil, invalidMaterial()
 	}
-	if !a.inToken() && (in.TokenOnly || !t.profile.rawRSA) {
-		return nil, unsupported(a.algorithm.mechanism())
+	if !a.inToken() && (in.TokenOnly || !slices.Contains(a.wrapping.uses, uint(p11.CKA_DECRYPT))) {
+		return nil, unsupported(a.mechanism())
 	}
 	return a, nil
 }
@@ -166,6 +159,21 @@ func (a *arrival) inToken() bool {
 		return p.unwrapsPrivate[a.key.pair.form]
 	}
 	return p.unwrappedLength || a.key.keyType == p11.CKK_AES && p.keyWrap != 0
+}
+
+// mechanism names what the token would need.
+func (a *arrival) mechanism() string {
+	switch p := a.profile; {
+	case a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep]:
+		return "CKM_RSA_AES_KEY_WRAP"
+	case !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep]:
+		return oaepHashes[a.algorithm.oaep].name
+	case a.key.pair == nil:
+		return "CKM_RSA_PKCS_OAEP that tells CKA_VALUE_LEN"
+	case a.key.pair.form == edwardsKey:
+		return "C_UnwrapKey to CKK_EC_EDWARDS with CKA_PUBLIC_KEY_INFO"
+	}
+	return "C_UnwrapKey to a private key"
 }
 
 // open decrypts, with the bare RSA primitive of the token, what is under the

@@ -73,7 +73,8 @@ func (p *profile) rsaDecryption(u *purpose) (*purpose, error) {
 // material. Where the token cannot unwrap some algorithm, the key decrypts as
 // well, and what it decrypts passes through the memory of this process.
 func (p *profile) rsaUnwrapping(u *purpose) (*purpose, error) {
-	all, oaep, rsaAES := true, false, false
+	oaep, rsaAES := false, false
+	all := p.unwrappedLength && p.unwrapsPrivate[rsaKey] && p.unwrapsPrivate[ecKey]
 	for name := range oaepHashes {
 		oaep, rsaAES = oaep || p.oaepUnwrap[name], rsaAES || p.rsaAESUnwrap[name]
 		all = all && p.oaepUnwrap[name] && p.rsaAESUnwrap[name]
