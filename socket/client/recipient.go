@@ -160,6 +160,6 @@ func (r *Recipient) openInto(plaintext, ciphertext *[]byte, algorithm types.KeyE
 	if err != nil {
 		return err
 	}
-	*plaintext, *ciphertext = opened, nil
+	*plaintext, *ciphertext = cutPadding(opened), nil
 	return nil
 }
