@@ -69,6 +69,7 @@ const (
 	anyState  = "......."
 	cryptoOp  = ".DPIUC."
 	manageOp  = "..P...."
+	grantOp   = ".DPI.C."
 	disableOp = "..PI.CG"
 	// Rotation operations answer for imported material and custom key stores
 	// before the states that only those keys have.
@@ -100,7 +101,7 @@ var operations = table(
 	operation{name: "GetKeyPolicy", refuses: anyState, readOnly: true, serve: handle((*Service).getKeyPolicy)},
 	operation{name: "PutKeyPolicy", refuses: anyState, serve: handle((*Service).putKeyPolicy)},
 	operation{name: "ListKeyPolicies", refuses: anyState, readOnly: true, serve: handle((*Service).listKeyPolicies)},
-	operation{name: "CreateGrant", refuses: cryptoOp, serve: handle((*Service).createGrant)},
+	operation{name: "CreateGrant", refuses: grantOp, serve: handle((*Service).createGrant)},
 	operation{name: "ListGrants", refuses: anyState, readOnly: true, serve: handle((*Service).listGrants)},
 	operation{name: "ListRetirableGrants", readOnly: true, serve: handle((*Service).listRetirableGrants)},
 	operation{name: "RetireGrant", refuses: anyState, serve: handle((*Service).retireGrant)},
