@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +25,11 @@ type Peer struct {
 	// Groups are the supplementary groups. It is shared by all calls of the
 	// connection: do not modify it.
 	Groups []uint32
+	// Cgroup is the path of the control group that the process was in when its
+	// connection was accepted, as the daemon sees it; "" if that is not known
+	// for certain. It is of the process that connected, even if its PID is used
+	// again.
+	Cgroup string
 }
 
 // PeerFrom returns the peer of the connection that a request came over. It is
@@ -56,6 +64,7 @@ func readPeer(conn *net.UnixConn) (*Peer, error) {
 			return
 		}
 		peer = &Peer{UID: cred.Uid, GID: cred.Gid, PID: cred.Pid, Groups: groups}
+		peer.Cgroup = peerCgroup(fd, cred.Pid)
 	})
 	if err != nil {
 		return nil, err
@@ -81,4 +90,42 @@ func peerGroups(fd uintptr) ([]uint32, error) {
 			return nil, errno
 		}
 	}
+}
+
+// peerCgroup returns the control group of the process that connected, "" if it
+// cannot be told for certain.
+//
+// The pid alone does not do: the process may have handed its connection on and
+// ended, and the pid be another's by now. So the kernel is asked for the
+// process itself (SO_PEERPIDFD, Linux 6.5), and what was read by pid counts only
+// if that process is alive afterwards: then the pid was its own all along.
+func peerCgroup(fd uintptr, pid int32) string {
+	pidfd, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(pidfd) //nolint:errcheck // a process has nothing to write back
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/cgroup")
+	if err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
+		return ""
+	}
+	return systemdCgroup(string(raw))
+}
+
+// systemdCgroup finds in /proc/PID/cgroup (cgroups(7)) the hierarchy that systemd
+// keeps services in: its own named one where there is one, else the unified one.
+func systemdCgroup(text string) string {
+	unified := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		_, rest, _ := strings.Cut(line, ":")
+		controllers, path, _ := strings.Cut(rest, ":")
+		switch controllers {
+		case "name=systemd":
+			return path
+		case "":
+			unified = path
+		}
+	}
+	return unified
 }

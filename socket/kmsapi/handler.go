@@ -51,6 +51,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Ans
 		UserAgent: r.UserAgent(),
 		RequestID: id,
 		Header:    r.Header,
+		HTTP:      r,
 	}
 	call.AccessKeyID, call.Region = credential(r.Header)
 	routed := r.Method == http.MethodPost && r.URL.Path == "/"

@@ -15,6 +15,9 @@ type Request struct {
 	UserAgent   string      // as sent
 	RequestID   string      // a UUID made for this call, also sent as x-amzn-RequestId
 	Header      http.Header // as sent
+	// HTTP is the request itself, for whoever checks its signature. Its body has
+	// been read: it is Body.
+	HTTP *http.Request
 }
 
 // Answer is what a call is answered with.

@@ -60,12 +60,19 @@ type Verifier struct {
 type Identity struct {
 	AccessKeyID string
 	Region      string
+	// Date is when the request says that it was signed, and Signature what
+	// tells it from every other request of that second: see [Replays].
+	Date      time.Time
+	Signature [sha256.Size]byte
+	// Unique: the request carries, signed, the SDKs' Amz-Sdk-Invocation-Id, so
+	// no two calls have the same signature.
+	Unique bool
 }
 
 // Verify checks the signature in r's Authorization header, of which body is
 // the whole body. The error is an [*Error]. A request is good for five minutes
-// around its date and may be repeated in that time: whoever can read it can
-// also replay it.
+// around its date and may be repeated in that time, unless [Replays] is asked
+// too: whoever can read it can also replay it.
 //
 // The canonical request is built here and not by an SDK's signer, because each
 // SDK leaves other headers out: the SDK for Java signs User-Agent, which the
@@ -109,7 +116,11 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 		return Identity{}, errorf(codeInvalid, "The request signature we calculated does not match the signature you provided. "+
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
-	return Identity{AccessKeyID: auth.accessKeyID, Region: auth.region}, nil
+	at, _ := time.Parse(timeFormat, date) // checkDate has
+	return Identity{
+		AccessKeyID: auth.accessKeyID, Region: auth.region, Date: at, Signature: [sha256.Size]byte(auth.signature),
+		Unique: slices.Contains(auth.signedHeaders, "amz-sdk-invocation-id"),
+	}, nil
 }
 
 // checkDate returns the date of the request as written in it.
