@@ -38,9 +38,15 @@ type Config struct {
 	// PlaintextDataKeys lets data keys leave in the clear, as AWS KMS does.
 	// Optional, false.
 	PlaintextDataKeys bool `toml:"plaintext_data_keys"`
+	// IdentityPolicies is the folder of the identity policies, as
+	// docs/authorisation.md draws it; read again on SIGHUP. Optional, none.
+	IdentityPolicies string `toml:"identity_policies"`
 
-	Socket SocketConfig `toml:"socket"`
-	Admins AdminConfig  `toml:"admins"`
+	Socket     SocketConfig    `toml:"socket"`
+	Admins     AdminConfig     `toml:"admins"`
+	Principals PrincipalConfig `toml:"principals"`
+	// AccessKeys are fixed credentials, which requests may be signed with.
+	AccessKeys []AccessKeyConfig `toml:"access_key"`
 	// Tokens: the first holds the keys of no custom key store.
 	Tokens []TokenConfig `toml:"token"`
 	// Plugins replace the default three: symmetric, asymmetric, hmac.
@@ -75,6 +81,47 @@ type AdminConfig struct {
 	Users []string `toml:"users"`
 	// Groups are names or gids.
 	Groups []string `toml:"groups"`
+}
+
+// PrincipalConfig says what callers are to policies, where that is not
+// arn:aws:iam::ACCOUNT:user/NAME. It is read again on SIGHUP.
+type PrincipalConfig struct {
+	// Known are ARNs of users, groups and roles that policies and grants may
+	// name although nothing else in this configuration or the system's user
+	// database does. Optional.
+	Known []string `toml:"known"`
+	// Map are tried in order: the first that fits a caller counts. Optional.
+	Map []MapConfig `toml:"map"`
+}
+
+// MapConfig gives callers another ARN. At least one of Unit, User and Group is
+// required, and a caller must fit all that are given.
+type MapConfig struct {
+	// Unit is the systemd service or scope that the caller runs in, such as
+	// "web.service"; "web@.service" stands for every instance.
+	Unit string `toml:"unit"`
+	// User is a name or a uid.
+	User string `toml:"user"`
+	// Group is a name or a gid.
+	Group string `toml:"group"`
+	// ARN of a user or role of the account; with Group alone it may be that of
+	// a group, which then is the ARN of this group. Required.
+	ARN string `toml:"arn"`
+	// Tags are the principal's: aws:PrincipalTag/KEY. Optional.
+	Tags map[string]string `toml:"tags"`
+}
+
+// AccessKeyConfig is a fixed credential: whoever signs with it is the
+// principal, whatever the kernel says. It is read again on SIGHUP.
+type AccessKeyConfig struct {
+	// ID is the access key ID, 16 to 128 letters and digits. Required.
+	ID string `toml:"id"`
+	// SecretFile holds the secret access key. An absolute path is of a file
+	// that only its owner, root or the daemon's user, can read; another one is
+	// the name of a systemd credential. Required.
+	SecretFile string `toml:"secret_file"`
+	// Principal is the ARN of a user or role of the account. Required.
+	Principal string `toml:"principal"`
 }
 
 // TokenConfig is a PKCS#11 token. It is chosen by Label or Serial, never by
@@ -152,6 +199,12 @@ func (c *Config) complete() error {
 		c.AuditDir = filepath.Join(c.StateDir, "audit")
 	}
 	if _, err := c.Socket.mode(); err != nil {
+		return err
+	}
+	if c.IdentityPolicies != "" && !filepath.IsAbs(c.IdentityPolicies) {
+		return fmt.Errorf("identity_policies must be an absolute path, not %q", c.IdentityPolicies)
+	}
+	if err := c.checkPrincipals(); err != nil {
 		return err
 	}
 	if err := c.completeTokens(); err != nil {

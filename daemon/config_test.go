@@ -3,6 +3,7 @@ package daemon
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -38,6 +39,39 @@ func TestExample(t *testing.T) {
 	if cfg.Socket.MaxCallsPerUser != 512 || cfg.Tokens[0].MaxSessions != 64 || len(cfg.Plugins) != 1 {
 		t.Errorf("the uncommented keys did not take effect: %+v", cfg)
 	}
+	if cfg.IdentityPolicies == "" || len(cfg.Principals.Known) != 1 || cfg.Principals.Map[0].Unit != "web.service" ||
+		cfg.Principals.Map[0].Tags["stage"] != "prod" || cfg.AccessKeys[0].SecretFile == "" {
+		t.Errorf("the uncommented keys about callers did not take effect: %+v", cfg)
+	}
+}
+
+// TestExampleIsComplete: every key of the configuration is in the example.
+func TestExampleIsComplete(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../config.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var missing func(typ reflect.Type)
+	missing = func(typ reflect.Type) {
+		for f := range typ.Fields() {
+			at := f.Type
+			if at.Kind() == reflect.Slice {
+				at = at.Elem()
+			}
+			name := f.Tag.Get("toml")
+			if at.Kind() == reflect.Struct {
+				if !strings.Contains(string(raw), "["+name+"]") && !strings.Contains(string(raw), "."+name+"]") {
+					t.Errorf("the example has no table %s", name)
+				}
+				missing(at)
+			} else if !strings.Contains(string(raw), "\n# "+name+" = ") && !strings.Contains(string(raw), "\n"+name+" = ") &&
+				!strings.Contains(string(raw), "or "+name+" = ") {
+				t.Errorf("the example has no key %s", name)
+			}
+		}
+	}
+	missing(reflect.TypeFor[Config]())
 }
 
 func TestConfigRefuses(t *testing.T) {
@@ -62,6 +96,15 @@ pin_file = "/p"
 		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},
 		{"mode", `[[token]]`, "[socket]\nmode = \"rw\"\n[[token]]", "socket mode must be octal"},
 		{"two plugins", "pin_file = \"/p\"\n", "pin_file = \"/p\"\n[[plugin]]\nname = \"a\"\n[[plugin]]\nname = \"a\"\n", "plugin name must be unique"},
+		{"relative policies", `state_dir`, "identity_policies = \"p\"\nstate_dir", "identity_policies must be an absolute path"},
+		{"known of another account", `state_dir`, "principals.known = [\"arn:aws:iam::210987654321:role/a\"]\nstate_dir", "principals: known"},
+		{"map of nobody", `[[token]]`, "[[principals.map]]\narn = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "give unit, user or group"},
+		{"map to root", `[[token]]`, "[[principals.map]]\nuser = \"1\"\narn = \"arn:aws:iam::123456789012:root\"\n[[token]]", "is no ARN"},
+		{"map of a unit to a group", `[[token]]`, "[[principals.map]]\nunit = \"a.service\"\narn = \"arn:aws:iam::123456789012:group/a\"\n[[token]]", "goes with a group alone"},
+		{"map of no unit", `[[token]]`, "[[principals.map]]\nunit = \"a.socket\"\narn = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "service or scope"},
+		{"short access key", `[[token]]`, "[[access_key]]\nid = \"AKIA\"\nsecret_file = \"/s\"\nprincipal = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "16 to 128"},
+		{"access key of a group", `[[token]]`, "[[access_key]]\nid = \"AKIAIOSFODNN7EXAMPLE\"\nsecret_file = \"/s\"\nprincipal = \"arn:aws:iam::123456789012:group/a\"\n[[token]]", "a user or a role"},
+		{"access key without a secret", `[[token]]`, "[[access_key]]\nid = \"AKIAIOSFODNN7EXAMPLE\"\nprincipal = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "secret_file is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

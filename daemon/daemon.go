@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cmkd/daemon/audit"
@@ -18,6 +19,7 @@ import (
 	"cmkd/daemon/store"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
+	"cmkd/socket/sigv4"
 )
 
 // Version is the release, set at build time.
@@ -34,7 +36,8 @@ type Daemon struct {
 	router     *router
 	kms        *kms.Service
 	signer     trailSigner
-	identities *identities
+	identities atomic.Pointer[identities]
+	replays    *sigv4.Replays
 	now        func() time.Time // nil: time.Now
 
 	reloading sync.Mutex // held by Reload
@@ -52,7 +55,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now()}
+	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now(), replays: sigv4.NewReplays()}
 	for _, o := range options {
 		o(d)
 	}
@@ -64,7 +67,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
-	if d.identities, err = newIdentities(cfg.Account, cfg.Admins); err != nil {
+	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if d.store, err = store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")); err != nil {
@@ -81,8 +84,8 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	}
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
-		PlaintextDataKeys: cfg.PlaintextDataKeys,
-		Store:             d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
+		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d},
+		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)
 	return d, nil
@@ -161,22 +164,36 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 
 // Dispatch implements [kmsapi.Dispatcher].
 func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
-	caller, err := d.identities.caller(ctx)
+	ids := d.identities.Load()
+	caller, err := ids.caller(ctx)
 	if err != nil {
 		d.log.ErrorContext(ctx, "call without a caller", "error", err)
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
 	}
+	if signer, ok, err := d.signedBy(ids, caller, r); err != nil {
+		return d.kms.Refuse(ctx, caller, r, signatureRefusal(err))
+	} else if ok {
+		caller = signer
+	}
 	return d.kms.Dispatch(ctx, caller, r)
 }
 
-// Reload swaps the plugins for new processes, on SIGHUP: new executables, new
-// PINs, no call lost. What else changed in the configuration needs a restart.
+// Reload reads again, on SIGHUP, who callers are: admins, principals, access
+// keys and identity policies. All of it must be right, or the old set stays.
+// Then it swaps the plugins for new processes: new executables, new PINs, no
+// call lost. What else changed in the configuration needs a restart.
 func (d *Daemon) Reload(ctx context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	cfg, err := LoadConfig(d.path)
 	if err != nil {
 		return err
+	}
+	if cfg.Account != d.cfg.Account {
+		return fmt.Errorf("the account is %s and cannot become %s", d.cfg.Account, cfg.Account)
+	}
+	if err := d.loadIdentities(ctx, cfg); err != nil {
+		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}
 	return d.router.reload(ctx, cfg, d.log, d.socketDir())
 }

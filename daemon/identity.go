@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -20,20 +21,32 @@ import (
 // after logging in anew, since the kernel tells the groups of the login).
 const identityAge = 10 * time.Second
 
-// identities turns the peer that the kernel names into a caller.
+// identities turns the peer that the kernel names into a caller. A reload of
+// the configuration makes new ones, so nothing old is believed.
 //
 // The daemon is built without cgo, so names come from /etc/passwd and
 // /etc/group; a uid that is not there is named after its number.
 type identities struct {
-	account string
-	self    uint32
-	admins  AdminConfig
-	now     func() time.Time
+	account  string
+	self     uint32
+	admins   AdminConfig
+	rules    []MapConfig
+	policies identityPolicies
+	keys     accessKeys
+	// configured are the ARNs that the configuration knows.
+	configured map[string]bool
+	now        func() time.Time
 	// administrator is administratorAccess, compiled.
 	administrator *policy.Document
 
 	mu    sync.Mutex
-	known map[uint32]identity // guarded by mu
+	known map[identityKey]identity // guarded by mu
+}
+
+// identityKey is what a caller is looked up by. Groups are compared.
+type identityKey struct {
+	uid  uint32
+	unit string
 }
 
 type identity struct {
@@ -45,38 +58,65 @@ type identity struct {
 // maxIdentities bounds the cache.
 const maxIdentities = 4096
 
-func newIdentities(account string, admins AdminConfig) (*identities, error) {
+// newIdentities reads all that the configuration says of callers.
+func newIdentities(cfg *Config) (*identities, error) {
 	administrator, err := policy.Parse([]byte(administratorAccess), policy.IdentityPolicy, policy.WithName("AdministratorAccess"))
 	if err != nil {
 		return nil, fmt.Errorf("compiling the administrators' policy: %w", err)
 	}
 	ids := &identities{
-		account: account, self: uint32(os.Getuid()), admins: admins,
-		now: time.Now, administrator: administrator, known: map[uint32]identity{},
+		account: cfg.Account, self: uint32(os.Getuid()), admins: cfg.Admins, rules: cfg.Principals.Map,
+		now: time.Now, administrator: administrator, known: map[identityKey]identity{},
 	}
-	return ids, ids.check()
+	if err := ids.check(); err != nil {
+		return nil, err
+	}
+	if ids.policies, err = loadIdentityPolicies(cfg.IdentityPolicies); err != nil {
+		return nil, fmt.Errorf("loading the identity policies: %w", err)
+	}
+	if ids.keys, err = loadAccessKeys(cfg.AccessKeys); err != nil {
+		return nil, err
+	}
+	ids.configured = ids.collect(cfg)
+	return ids, nil
 }
 
-// check refuses admins that the system does not know: a typing error must not
-// wait for the day the name is given to somebody.
+// check refuses users and groups that the system does not know: a typing error
+// must not wait for the day the name is given to somebody.
 func (ids *identities) check() error {
 	for _, u := range ids.admins.Users {
-		if _, err := strconv.ParseUint(u, 10, 32); err == nil {
-			continue
-		}
-		if _, err := user.Lookup(u); err != nil {
+		if err := checkUser(u); err != nil {
 			return fmt.Errorf("admins: %w", err)
 		}
 	}
 	for _, g := range ids.admins.Groups {
-		if _, err := strconv.ParseUint(g, 10, 32); err == nil {
-			continue
-		}
-		if _, err := user.LookupGroup(g); err != nil {
+		if err := checkGroup(g); err != nil {
 			return fmt.Errorf("admins: %w", err)
 		}
 	}
+	for i, m := range ids.rules {
+		if err := errors.Join(checkUser(m.User), checkGroup(m.Group)); err != nil {
+			return fmt.Errorf("principals: map %d: %w", i+1, err)
+		}
+	}
 	return nil
+}
+
+// checkUser looks a name up; "" and numbers need no entry.
+func checkUser(name string) error {
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil || name == "" {
+		return nil
+	}
+	_, err := user.Lookup(name)
+	return err
+}
+
+func checkGroup(name string) error {
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil || name == "" {
+		return nil
+	}
+	_, err := user.LookupGroup(name)
+	return err
 }
 
 // caller returns who is at the other end of the connection.
@@ -85,11 +125,11 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	if !ok {
 		return nil, errors.New("the connection has no peer")
 	}
-	now := ids.now()
+	now, key := ids.now(), identityKey{peer.UID, unitOf(peer.Cgroup)}
 	ids.mu.Lock()
-	id, ok := ids.known[peer.UID]
+	id, ok := ids.known[key]
 	ids.mu.Unlock()
-	if ok && now.Before(id.expires) && id.caller.GID == peer.GID && sameGroups(id.groups, peer.Groups) {
+	if ok && now.Before(id.expires) && id.caller.GID == peer.GID && slices.Equal(id.groups, peer.Groups) {
 		if id.caller.PID == peer.PID {
 			return id.caller, nil
 		}
@@ -97,58 +137,75 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 		c.PID = peer.PID
 		return &c, nil
 	}
-	c := ids.lookup(peer)
+	c := ids.lookup(peer, key.unit)
 	ids.mu.Lock()
 	if len(ids.known) >= maxIdentities {
 		clear(ids.known)
 	}
-	ids.known[peer.UID] = identity{caller: c, groups: peer.Groups, expires: now.Add(identityAge)}
+	ids.known[key] = identity{caller: c, groups: peer.Groups, expires: now.Add(identityAge)}
 	ids.mu.Unlock()
 	return c, nil
 }
 
-func sameGroups(a, b []uint32) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+// names is a peer with the names of its user and groups.
+type names struct {
+	user, uid string
+	groups    []groupName
+	unit      string
 }
 
-// lookup asks the user database.
-func (ids *identities) lookup(peer socket.Peer) *kms.Caller {
-	uid := strconv.FormatUint(uint64(peer.UID), 10)
-	name := "uid-" + uid
-	if u, err := user.LookupId(uid); err == nil {
-		name = u.Username
-	}
-	prefix := "arn:aws:iam::" + ids.account
-	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID, Principal: policy.Principal{
-		Type: policy.User, ARN: prefix + ":user/" + name, AccountID: ids.account, UserName: name,
-	}}
-	admin := listed(ids.admins.Users, name, uid)
+type groupName struct{ name, gid string }
+
+// lookup asks the user database and the configuration.
+func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
+	n := names{uid: strconv.FormatUint(uint64(peer.UID), 10), unit: unit}
+	n.user = userName(n.uid)
 	for _, gid := range append([]uint32{peer.GID}, peer.Groups...) {
 		number := strconv.FormatUint(uint64(gid), 10)
-		group := "gid-" + number
-		if g, err := user.LookupGroupId(number); err == nil {
-			group = g.Name
+		g := groupName{name: "gid-" + number, gid: number}
+		if found, err := user.LookupGroupId(number); err == nil {
+			g.name = found.Name
 		}
-		c.Principal.Groups = append(c.Principal.Groups, prefix+":group/"+group)
-		admin = admin || listed(ids.admins.Groups, group, number)
+		if !slices.Contains(n.groups, g) {
+			n.groups = append(n.groups, g)
+		}
 	}
-	if peer.UID == 0 || peer.UID == ids.self {
-		c.Principal = policy.Principal{Type: policy.Root, ARN: prefix + ":root", AccountID: ids.account}
-		admin = true
+	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
+	root := peer.UID == 0 || peer.UID == ids.self
+	if rule := ids.rule(&n); rule != nil {
+		c.Principal = ids.principal(rule.ARN, n.user)
+		c.Principal.Tags = rule.Tags
+	} else if root {
+		c.Principal = policy.Principal{Type: policy.Root, ARN: ids.prefix() + "root", AccountID: ids.account}
+	} else {
+		c.Principal = ids.principal(ids.prefix()+"user/"+n.user, n.user)
 	}
-	c.Admin = admin
-	if admin {
-		c.Policies = []*policy.Document{ids.administrator}
+	if c.Principal.Type == policy.User {
+		c.Principal.Groups = ids.groupARNs(n.groups)
 	}
+	c.Policies = ids.policiesOf(&c.Principal)
+	listed := ids.listed(&n) && c.Principal.Type != policy.Role
+	if listed || c.Principal.Type == policy.Root {
+		c.Policies = append(c.Policies, ids.administrator)
+	}
+	c.Admin = listed || root
 	return c
+}
+
+// userName is the name of a uid.
+func userName(uid string) string {
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return "uid-" + uid
+}
+
+// listed reports whether the peer is named in the configuration's admins.
+func (ids *identities) listed(n *names) bool {
+	return slices.Contains(ids.admins.Users, n.user) || slices.Contains(ids.admins.Users, n.uid) ||
+		slices.ContainsFunc(n.groups, func(g groupName) bool {
+			return slices.Contains(ids.admins.Groups, g.name) || slices.Contains(ids.admins.Groups, g.gid)
+		})
 }
 
 // administratorAccess is the identity policy of the configuration's admins.
@@ -156,11 +213,24 @@ func (ids *identities) lookup(peer socket.Peer) *kms.Caller {
 // account; a key policy that does not keeps the admins out.
 const administratorAccess = `{"Version":"2012-10-17","Statement":[{"Sid":"AdministratorAccess","Effect":"Allow","Action":"*","Resource":"*"}]}`
 
-func listed(list []string, name, number string) bool {
-	for _, l := range list {
-		if l == name || l == number {
-			return true
+// loadIdentities reads all that the configuration says of callers. Calls that
+// start once it has returned know nothing of what was before.
+func (d *Daemon) loadIdentities(ctx context.Context, cfg *Config) error {
+	ids, err := newIdentities(cfg)
+	if err != nil {
+		return err
+	}
+	for owner := range ids.policies {
+		if !ids.somebody(owner) {
+			d.log.WarnContext(ctx, "identity policies are there for nobody", "owner", owner)
 		}
 	}
-	return false
+	d.identities.Store(ids)
+	return nil
 }
+
+// principals tells the KMS API who exists now. It implements [kms.Principals].
+type principals struct{ daemon *Daemon }
+
+// Exists implements [kms.Principals].
+func (p principals) Exists(arn string) bool { return p.daemon.identities.Load().Exists(arn) }

@@ -67,7 +67,7 @@ const statusTimeout = time.Second
 // serveStatus answers GET /status. It tells nothing secret, but it names
 // tokens and processes, so only root and admins get it.
 func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
-	caller, err := d.identities.caller(r.Context())
+	caller, err := d.identities.Load().caller(r.Context())
 	if err != nil || !caller.Admin {
 		http.Error(w, "only root and the configuration's admins may see the status", http.StatusForbidden)
 		return

@@ -23,6 +23,9 @@ type Caller struct {
 	UID   uint32
 	GID   uint32
 	PID   int32
+	// AccessKeyID is of the credential that the request is signed with, "" if it
+	// was the kernel that told who calls.
+	AccessKeyID string
 }
 
 // Call is one call on its way through the daemon.
@@ -50,6 +53,13 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 		return s.unrecorded(ctx, err)
 	}
 	return &kmsapi.Answer{Status: 200, Body: body}
+}
+
+// Refuse answers a call that does not come to its operation with e, on record.
+func (s *Service) Refuse(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) *kmsapi.Answer {
+	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
+	s.openRecord(c, r)
+	return s.refuse(ctx, c, e)
 }
 
 // decided notes what the policies said.
@@ -125,6 +135,7 @@ func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
 		RequestID: r.RequestID,
 		UserIdentity: audit.UserIdentity{
 			Type: "IAMUser", ARN: c.caller.Principal.DisplayARN(), AccountID: s.account, UserName: c.caller.Principal.UserName,
+			AccessKeyID: c.caller.AccessKeyID,
 		},
 		RecipientAccountID: s.account,
 		AdditionalEventData: audit.AdditionalEventData{
@@ -132,8 +143,12 @@ func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
 		},
 		ManagementEvent: true,
 	}
-	if c.caller.Principal.Type == policy.Root {
+	switch c.caller.Principal.Type {
+	case policy.Root:
 		c.record.UserIdentity.Type = "Root"
+	case policy.Role:
+		c.record.UserIdentity.Type = "AssumedRole"
+	default:
 	}
 }
 

@@ -91,7 +91,7 @@ func reloads(ctx context.Context, d *cmkd.Daemon, hangups <-chan os.Signal, log 
 		case <-hangups:
 			notify(log, daemon.SdNotifyReloading)
 			if err := d.Reload(ctx); err != nil {
-				log.Error("reload failed, the old plugins stay", "error", err)
+				log.Error("reload failed", "error", err)
 			} else {
 				log.Info("reloaded")
 			}

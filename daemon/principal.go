@@ -1,0 +1,287 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cmkd/daemon/kms"
+	"cmkd/daemon/policy"
+	"cmkd/socket"
+)
+
+// prefix leads the ARNs of the account's principals.
+func (ids *identities) prefix() string { return "arn:aws:iam::" + ids.account + ":" }
+
+// rule is the first rule of the configuration that fits the peer, nil if none
+// does. Rules that give groups another ARN make no principal.
+func (ids *identities) rule(n *names) *MapConfig {
+	for i := range ids.rules {
+		r := &ids.rules[i]
+		p, err := parsePrincipal(ids.account, r.ARN)
+		if err != nil || p.kind == "group" {
+			continue
+		}
+		if (r.Unit == "" || matchUnit(r.Unit, n.unit)) &&
+			(r.User == "" || r.User == n.user || r.User == n.uid) &&
+			(r.Group == "" || slices.ContainsFunc(n.groups, r.namesGroup)) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (m *MapConfig) namesGroup(g groupName) bool { return m.Group == g.name || m.Group == g.gid }
+
+// groupARNs are the ARNs of a user's groups.
+func (ids *identities) groupARNs(groups []groupName) []string {
+	var arns []string
+	for _, g := range groups {
+		arn := ids.prefix() + "group/" + g.name
+		for i := range ids.rules {
+			r := &ids.rules[i]
+			if p, err := parsePrincipal(ids.account, r.ARN); err == nil && p.kind == "group" && r.namesGroup(g) {
+				arn = r.ARN
+				break
+			}
+		}
+		arns = append(arns, arn)
+	}
+	return arns
+}
+
+// principal is the user or role of an ARN. session names the session of a role:
+// the Unix user, or the access key.
+func (ids *identities) principal(arn, session string) policy.Principal {
+	p, err := parsePrincipal(ids.account, arn)
+	if err != nil { // a Unix user of a name that AWS would not allow
+		p = arnParts{kind: "user", name: arn[strings.LastIndexByte(arn, '/')+1:]}
+	}
+	if p.kind == "role" {
+		return policy.Principal{
+			Type: policy.Role, ARN: arn, AccountID: ids.account,
+			SessionARN: ids.sessionPrefix() + p.name + "/" + session,
+		}
+	}
+	return policy.Principal{Type: policy.User, ARN: arn, AccountID: ids.account, UserName: p.name}
+}
+
+func (ids *identities) sessionPrefix() string {
+	return "arn:aws:sts::" + ids.account + ":assumed-role/"
+}
+
+// policiesOf are the identity policies of a principal and its groups. A folder
+// belongs to the name, which in AWS too is unique whatever the path.
+func (ids *identities) policiesOf(p *policy.Principal) []*policy.Document {
+	kind, name := "user", p.UserName
+	if p.Type == policy.Role {
+		kind, name = "role", lastPart(p.ARN)
+	}
+	list := slices.Clone(ids.policies[kind+"/"+name])
+	for _, g := range p.Groups {
+		list = append(list, ids.policies["group/"+lastPart(g)]...)
+	}
+	return list
+}
+
+func lastPart(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
+
+// collect lists the ARNs that the configuration knows.
+func (ids *identities) collect(cfg *Config) map[string]bool {
+	arns := map[string]bool{}
+	for _, arn := range cfg.Principals.Known {
+		arns[arn] = true
+	}
+	for _, m := range cfg.Principals.Map {
+		arns[m.ARN] = true
+	}
+	for _, k := range cfg.AccessKeys {
+		arns[k.Principal] = true
+	}
+	for owner := range ids.policies {
+		arns[ids.prefix()+owner] = true
+	}
+	return arns
+}
+
+// Exists implements [kms.Principals]: the account, users and groups that the
+// system or the configuration knows, roles that the configuration knows, their
+// sessions, and services. Other accounts do not exist here.
+func (ids *identities) Exists(arn string) bool {
+	if ids.configured[arn] || arn == ids.prefix()+"root" {
+		return true
+	}
+	if session, ok := strings.CutPrefix(arn, ids.sessionPrefix()); ok {
+		role, name, ok := strings.Cut(session, "/")
+		return ok && name != "" && ids.knowsRole(role)
+	}
+	if rest, ok := strings.CutPrefix(arn, ids.prefix()); ok {
+		kind, name, _ := strings.Cut(rest, "/")
+		return kind == "user" && systemUser(name) || kind == "group" && systemGroup(name)
+	}
+	return strings.HasSuffix(arn, ".amazonaws.com")
+}
+
+// somebody reports whether anyone can be the owner of identity policies, such as
+// "user/deploy". Who else, in time, is given that name gets its policies.
+func (ids *identities) somebody(owner string) bool {
+	kind, name, _ := strings.Cut(owner, "/")
+	for _, r := range ids.rules {
+		if p, err := parsePrincipal(ids.account, r.ARN); err == nil && p.kind == kind && p.name == name {
+			return true
+		}
+	}
+	for _, k := range ids.keys {
+		if p, err := parsePrincipal(ids.account, k.principal); err == nil && p.kind == kind && p.name == name {
+			return true
+		}
+	}
+	return kind == "user" && systemUser(name) || kind == "group" && systemGroup(name)
+}
+
+// knowsRole reports whether a role of the name is configured, under any path.
+func (ids *identities) knowsRole(name string) bool {
+	for arn := range ids.configured {
+		if p, err := parsePrincipal(ids.account, arn); err == nil && p.kind == "role" && p.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// systemUser reports whether callers can be called so: by a name of the user
+// database, or uid-N for a number without a name.
+func systemUser(name string) bool {
+	if number, ok := strings.CutPrefix(name, "uid-"); ok && isID(number) {
+		return userName(number) == name
+	}
+	_, err := user.Lookup(name)
+	return err == nil
+}
+
+func systemGroup(name string) bool {
+	if number, ok := strings.CutPrefix(name, "gid-"); ok && isID(number) {
+		_, err := user.LookupGroupId(number)
+		return err != nil
+	}
+	_, err := user.LookupGroup(name)
+	return err == nil
+}
+
+// isID reports whether the text is a uid or gid as it is written here.
+func isID(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return err == nil && strconv.FormatUint(n, 10) == text
+}
+
+// errUnknownPrincipal: a name that nobody has.
+var errUnknownPrincipal = errors.New("no such user, group or role")
+
+// named is the caller that an administrator means: the name of a user, or
+// user:NAME, group:NAME, role:NAME, unit:NAME, or an ARN. A group stands for a
+// member of it that is nothing else, and a unit for a service that runs in it as
+// root.
+func (ids *identities) named(text string) (*kms.Caller, error) {
+	kind, name, ok := strings.Cut(text, ":")
+	if !ok {
+		kind, name = "user", text
+	}
+	switch kind {
+	case "arn":
+		return ids.byARN(text)
+	case "user":
+		return ids.byUser(name)
+	case "group":
+		return ids.byGroup(name)
+	case "role":
+		return ids.byARN(ids.prefix() + "role/" + name)
+	case "unit":
+		if c := ids.lookup(socket.Peer{}, name); c.Principal.Type != policy.Root {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("%q: %w", text, errUnknownPrincipal)
+}
+
+// byUser is the user of the system, with all its groups.
+func (ids *identities) byUser(name string) (*kms.Caller, error) {
+	u, err := user.Lookup(name)
+	if number := strings.TrimPrefix(name, "uid-"); err != nil && isID(number) {
+		u, err = &user.User{Uid: number, Gid: number}, nil
+	}
+	if err != nil {
+		return ids.byARN(ids.prefix() + "user/" + name)
+	}
+	peer := socket.Peer{UID: parseID(u.Uid), GID: parseID(u.Gid)}
+	if u.Username != "" {
+		gids, err := u.GroupIds()
+		if err != nil {
+			return nil, fmt.Errorf("looking up the groups of %s: %w", name, err)
+		}
+		for _, gid := range gids {
+			peer.Groups = append(peer.Groups, parseID(gid))
+		}
+	}
+	return ids.lookup(peer, ""), nil
+}
+
+// parseID parses a number of the user database, which has been one already.
+func parseID(text string) uint32 {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return uint32(n)
+}
+
+func (ids *identities) byGroup(name string) (*kms.Caller, error) {
+	arns := ids.groupARNs([]groupName{{name: name}})
+	if !ids.Exists(ids.prefix()+"group/"+name) && !ids.configured[arns[0]] {
+		return nil, fmt.Errorf("group %q: %w", name, errUnknownPrincipal)
+	}
+	c := &kms.Caller{Principal: policy.Principal{Type: policy.User, ARN: arns[0], AccountID: ids.account, Groups: arns}}
+	c.Policies = ids.policiesOf(&c.Principal)
+	return c, nil
+}
+
+// byARN is the principal of an ARN: of a session its role, of a user of the
+// system that user.
+func (ids *identities) byARN(arn string) (*kms.Caller, error) {
+	if arn == ids.prefix()+"root" {
+		root := policy.Principal{Type: policy.Root, ARN: arn, AccountID: ids.account}
+		return &kms.Caller{Principal: root, Policies: []*policy.Document{ids.administrator}, Admin: true}, nil
+	}
+	session := "explain"
+	if rest, ok := strings.CutPrefix(arn, ids.sessionPrefix()); ok {
+		role, name, _ := strings.Cut(rest, "/")
+		arn, session = ids.roleARN(role), name
+	}
+	if !ids.Exists(arn) {
+		return nil, fmt.Errorf("%s: %w", arn, errUnknownPrincipal)
+	}
+	if name, ok := strings.CutPrefix(arn, ids.prefix()+"group/"); ok {
+		return ids.byGroup(name)
+	}
+	if name, ok := strings.CutPrefix(arn, ids.prefix()+"user/"); ok && systemUser(name) {
+		return ids.byUser(name)
+	}
+	c := &kms.Caller{Principal: ids.principal(arn, session)}
+	for i := range ids.rules {
+		if ids.rules[i].ARN == arn {
+			c.Principal.Tags = ids.rules[i].Tags
+			break
+		}
+	}
+	c.Policies = ids.policiesOf(&c.Principal)
+	return c, nil
+}
+
+// roleARN is the ARN of the configured role of a name.
+func (ids *identities) roleARN(name string) string {
+	for arn := range ids.configured {
+		if p, err := parsePrincipal(ids.account, arn); err == nil && p.kind == "role" && p.name == name {
+			return arn
+		}
+	}
+	return ids.prefix() + "role/" + name
+}
