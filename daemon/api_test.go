@@ -146,9 +146,11 @@ func validation(message string) want      { return want{"ValidationException", m
 func dryRun() want {
 	return want{"DryRunOperationException", "The request would have succeeded, but the DryRun option is set."}
 }
+
 func notFound(format string, a ...any) want {
 	return want{"NotFoundException", fmt.Sprintf(format, a...)}
 }
+
 func invalidState(arn, state string) want {
 	return want{"KMSInvalidStateException", arn + " is " + state + "."}
 }
