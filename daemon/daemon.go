@@ -39,6 +39,7 @@ type Daemon struct {
 	identities atomic.Pointer[identities]
 	replays    *sigv4.Replays
 	now        func() time.Time // nil: time.Now
+	jobs       sync.Mutex       // held by RunJobs
 
 	reloading sync.Mutex // held by Reload
 }
@@ -127,8 +128,8 @@ func (d *Daemon) Init(ctx context.Context) error {
 // Serve answers clients until ctx ends, then drains. It calls ready once
 // clients can connect.
 func (d *Daemon) Serve(ctx context.Context, ready func()) error {
-	if err := d.kms.Reconcile(ctx); err != nil {
-		return err
+	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
+		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
 	}
 	for _, t := range d.cfg.Tokens {
 		if err := d.kms.CheckSystemKeys(ctx, t.Name); err != nil {
@@ -154,7 +155,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { d.runJobs(jobs) })
+	running.Go(func() { d.jobLoop(jobs) })
 	ready()
 	err = server.Serve(ctx, mux)
 	stop()

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 )
@@ -10,13 +12,14 @@ import (
 // deletions and expiries count in days, so a minute is soon enough.
 const jobInterval = time.Minute
 
-// runJobs does what is due, now and every jobInterval, until ctx ends. A job
-// that fails is tried again the next time.
-func (d *Daemon) runJobs(ctx context.Context) {
+// jobLoop runs the jobs, now and every jobInterval, until ctx ends.
+func (d *Daemon) jobLoop(ctx context.Context) {
 	ticker := time.NewTicker(jobInterval)
 	defer ticker.Stop()
 	for {
-		d.doJobs(ctx)
+		if err := d.RunJobs(ctx); err != nil && ctx.Err() == nil {
+			d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err))
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -25,26 +28,35 @@ func (d *Daemon) runJobs(ctx context.Context) {
 	}
 }
 
-// doJobs does what is due now.
-func (d *Daemon) doJobs(ctx context.Context) {
-	jobs := []struct {
+// RunJobs does what is due now: it finishes interrupted work, rotates keys,
+// takes expired material out of the tokens, deletes keys, and writes down when
+// keys were last used. A job that fails does not stop the next one; the error
+// joins what failed. The daemon does the same once a minute.
+func (d *Daemon) RunJobs(ctx context.Context) error {
+	d.jobs.Lock()
+	defer d.jobs.Unlock()
+	var errs []error
+	for _, job := range []struct {
 		name string
-		run  func(context.Context) (int, error)
+		run  func(context.Context) error
 	}{
-		{"rotation", d.kms.RotateDue},
-		{"expiry", d.kms.ExpireDue},
-		{"deletion", d.kms.DeleteDue},
-		{"usage", func(ctx context.Context) (int, error) { return 0, d.kms.FlushUsage(ctx) }},
-	}
-	for _, job := range jobs {
-		n, err := job.run(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			d.log.LogAttrs(ctx, slog.LevelError, "job failed", slog.String("job", job.name), slog.Int("done", n), slog.Any("error", err))
-		case n > 0:
-			d.log.LogAttrs(ctx, slog.LevelInfo, "job done", slog.String("job", job.name), slog.Int("done", n))
+		{"reconciliation", d.kms.Reconcile},
+		{"rotation", counted(d.kms.RotateDue)},
+		{"expiry", counted(d.kms.ExpireDue)},
+		{"deletion", counted(d.kms.DeleteDue)},
+		{"usage", d.kms.FlushUsage},
+	} {
+		if err := job.run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// counted drops the number of keys that a job dealt with: each is logged.
+func counted(run func(context.Context) (int, error)) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := run(ctx)
+		return err
 	}
 }

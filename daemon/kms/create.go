@@ -1,12 +1,10 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -198,80 +196,3 @@ func newCKAID() []byte {
 
 // label is CKA_LABEL of a key version.
 func label(keyID string, version int) string { return fmt.Sprintf("cmkd:%s:%d", keyID, version) }
-
-// generate makes a key in the token: the intent first, then the token, then
-// what finish stores together with the intent's end. A crash in between
-// leaves an intent, and reconciliation destroys what it explains.
-func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
-	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
-		return nil, fmt.Errorf("storing the intent: %w", err)
-	}
-	made, err := b.CreateKey(ctx, &backends.CreateKeyRequest{
-		Key:   intentKey(intent),
-		Label: label(intent.KeyID, intent.Version),
-	})
-	if err == nil {
-		err = s.store.Update(ctx, func(tx *store.Tx) error {
-			if err := finish(tx, made); err != nil {
-				return err
-			}
-			tx.DeleteIntent(intent.CKAID)
-			return nil
-		})
-	}
-	if err != nil {
-		s.undo(context.WithoutCancel(ctx), b, intent)
-		return nil, err
-	}
-	return made, nil
-}
-
-func intentKey(i *store.Intent) backends.Key {
-	return backends.Key{
-		ID: backends.KeyID(i.CKAID), Spec: backends.KeySpec(i.Spec),
-		Usage: backends.Usage(i.Usage), Imported: i.Imported,
-	}
-}
-
-// undo destroys what a creation left in the token and ends its intent. If that
-// fails, the intent stays for the next reconciliation.
-func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
-	if err == nil {
-		err = s.store.Update(ctx, func(tx *store.Tx) error {
-			tx.DeleteIntent(intent.CKAID)
-			return nil
-		})
-	}
-	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "key left for reconciliation",
-			slog.String("key", intent.KeyID), slog.Any("error", err))
-	}
-}
-
-// Reconcile finishes what a crash interrupted: of every intent that is left,
-// the object is destroyed and the intent ended. It touches only what an
-// intent explains.
-func (s *Service) Reconcile(ctx context.Context) error {
-	for intent := range s.store.View().Intents() {
-		b, _, ok := s.router.Route(intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec)))
-		if !ok {
-			return fmt.Errorf("reconciling key %s: no backend for %s in token %s", intent.KeyID, intent.Spec, intent.Token)
-		}
-		made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
-		if err != nil {
-			return fmt.Errorf("reconciling key %s: %w", intent.KeyID, err)
-		}
-		if err := s.store.Update(ctx, func(tx *store.Tx) error {
-			tx.DeleteIntent(intent.CKAID)
-			return nil
-		}); err != nil {
-			return fmt.Errorf("reconciling key %s: %w", intent.KeyID, err)
-		}
-		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
-			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", made.Objects))
-	}
-	return nil
-}

@@ -2,12 +2,12 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
 
-	"cmkd/backends"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -78,16 +78,23 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	deleted := 0
+	var errs []error
 	for key := range s.store.View().AllKeys() {
-		if key.State != string(kmsapi.KeyStatePendingDeletion) || key.Deletion.IsZero() || now.Before(key.Deletion) {
+		if !s.deletionDue(key) {
 			continue
 		}
 		if err := s.deleteKey(ctx, key); err != nil {
-			return deleted, fmt.Errorf("deleting key %s: %w", s.keyARN(key.Region, key.ID), err)
+			errs = append(errs, fmt.Errorf("deleting key %s: %w", s.keyARN(key.Region, key.ID), err))
+			continue
 		}
 		deleted++
 	}
-	return deleted, nil
+	return deleted, errors.Join(errs...)
+}
+
+// deletionDue reports whether the waiting period of a key is over.
+func (s *Service) deletionDue(key *store.Key) bool {
+	return key.State == string(kmsapi.KeyStatePendingDeletion) && !key.Deletion.IsZero() && !s.now().Before(key.Deletion)
 }
 
 // watchClock notes the time and reports whether deletions are held.
@@ -124,34 +131,63 @@ func (s *Service) ConfirmClock(ctx context.Context) error {
 	})
 }
 
-// deleteKey deletes one key. The material of a multi-Region key is destroyed
-// with the last of its replicas.
+// deleteKey deletes one key. The rows go first, all at once, with intents that
+// explain the objects: from then on the deletion cannot be cancelled, and if
+// the token fails, reconciliation goes on. The material of a multi-Region key
+// is destroyed with the last of its replicas.
 func (s *Service) deleteKey(ctx context.Context, key *store.Key) error {
-	view := s.store.View()
-	last := len(view.KeyReplicas(key.ID)) <= 1
-	if last {
-		for _, v := range view.Versions(key.ID) {
-			if err := s.destroyVersion(ctx, key, v); err != nil {
-				return err
-			}
-		}
-	}
-	if err := s.discardImportParameters(ctx, key); err != nil {
+	b, err := s.available(key)
+	if err != nil {
 		return err
 	}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		if last {
-			for _, v := range tx.Versions(key.ID) {
-				tx.DeleteVersion(v.KeyID, v.Number)
+	var intents []*store.Intent
+	gone := false
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		now, ok := tx.Key(key.Region, key.ID)
+		if !ok || !s.deletionDue(now) {
+			return nil // cancelled since
+		}
+		gone = true
+		intents = s.takeOut(tx, now)
+		for _, i := range intents {
+			if err := tx.PutIntent(i); err != nil {
+				return err
 			}
 		}
 		tx.DeleteKey(key.Region, key.ID) // with its aliases, grants and usage
 		return s.startPrimaryDeletion(tx, key)
 	})
-	if err == nil {
-		s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)))
+	if err != nil || !gone {
+		return err
 	}
-	return err
+	objects := 0
+	for _, i := range intents {
+		n, err := s.destroy(ctx, b, i)
+		if err != nil {
+			return err
+		}
+		objects += n
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)), slog.Int("objects", objects))
+	return nil
+}
+
+// takeOut deletes the rows of what the key has in the token, and returns the
+// intents that explain the objects instead.
+func (s *Service) takeOut(tx *store.Tx, key *store.Key) []*store.Intent {
+	var intents []*store.Intent
+	if len(tx.KeyReplicas(key.ID)) <= 1 {
+		for _, v := range tx.Versions(key.ID) {
+			intents = append(intents, s.destroyIntent(key, v))
+			tx.DeleteVersion(v.KeyID, v.Number)
+			s.counters.forget(v)
+		}
+	}
+	for p := range tx.ImportParametersOf(key.Region, key.ID) {
+		intents = append(intents, s.pairIntent(key, p))
+		tx.DeleteImportParameters(p.TokenHash)
+	}
+	return intents
 }
 
 // startPrimaryDeletion starts the waiting period of a primary whose last
@@ -165,21 +201,4 @@ func (s *Service) startPrimaryDeletion(tx *store.Tx, gone *store.Key) error {
 	row.State = string(kmsapi.KeyStatePendingDeletion)
 	row.Deletion = s.now().Add(time.Duration(row.PendingWindowDays) * day)
 	return tx.PutKey(&row)
-}
-
-// destroyVersion destroys one key material in the token.
-func (s *Service) destroyVersion(ctx context.Context, key *store.Key, v *store.Version) error {
-	b, _, ok := s.router.Route(key.Token, backends.KeySpec(key.Spec))
-	if !ok {
-		return fmt.Errorf("no backend for %s in token %s", key.Spec, key.Token)
-	}
-	ref := backends.Key{
-		ID: backends.KeyID(v.CKAID), Spec: backends.KeySpec(key.Spec),
-		Usage: backends.Usage(key.Usage), Imported: v.Imported,
-	}
-	if _, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: ref}); err != nil {
-		return fmt.Errorf("destroying version %d: %w", v.Number, err)
-	}
-	s.counters.forget(v)
-	return nil
 }

@@ -103,9 +103,6 @@ func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.Imp
 	if err := s.importVersion(ctx, c, k, params, v, in.EncryptedKeyMaterial); err != nil {
 		return nil, err
 	}
-	if err := s.discard(ctx, k.backend, params); err != nil {
-		return nil, err
-	}
 	return &kmsapi.ImportKeyMaterialResponse{KeyId: k.arn, KeyMaterialId: v.MaterialID}, nil
 }
 
@@ -199,12 +196,15 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 }
 
 // importVersion brings the material into the token under v's CKA_ID and makes
-// it v's.
+// it v's. The wrapping pair has served then and is destroyed; if the material
+// is refused, the client may try again with it.
 func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *store.ImportParameters, v *store.Version, material []byte) error {
 	intent := &store.Intent{
 		CKAID: v.CKAID, Action: "create", KeyID: k.ID, Version: v.Number, Token: k.Token,
 		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
 	}
+	s.working.begin(intent.CKAID)
+	defer s.working.end(intent.CKAID)
 	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
 		return fmt.Errorf("storing the intent: %w", err)
 	}
@@ -213,13 +213,13 @@ func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *st
 		Wrapping:  backends.Key{ID: backends.KeyID(params.CKAID), Spec: backends.KeySpec(params.Spec), Usage: backends.UnwrapImport},
 		Algorithm: backends.Algorithm(params.Algorithm), Material: material, TokenOnly: s.tokenOnlyImport,
 	})
-	var old *store.Intent
+	var spent []*store.Intent
 	if err == nil {
 		if made.ThroughPlugin {
 			c.record.AdditionalEventData.Details = jsontext.Value(`{"materialThroughPlugin":true}`)
 		}
 		err = s.store.Update(ctx, func(tx *store.Tx) error {
-			old, err = s.adopt(tx, k, v, made)
+			spent, err = s.adopt(tx, k, v, params, made)
 			if err != nil {
 				return err
 			}
@@ -228,21 +228,25 @@ func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *st
 		})
 	}
 	if err != nil {
-		s.undo(context.WithoutCancel(ctx), k.backend, intent)
+		s.undo(ctx, k.backend, intent)
 		return err
 	}
-	if old != nil {
-		s.undo(context.WithoutCancel(ctx), k.backend, old)
+	for _, i := range spent {
+		s.undo(ctx, k.backend, i)
 	}
 	return nil
 }
 
-// adopt stores the version that was just imported, and the intent to destroy
-// the object that it replaces, if there is one.
-func (s *Service) adopt(tx *store.Tx, k *key, v *store.Version, made *backends.ImportKeyAnswer) (*store.Intent, error) {
+// adopt stores the version that was just imported, and the intents to destroy
+// what has served: the wrapping pair, and the object that v replaces if there
+// is one.
+func (s *Service) adopt(tx *store.Tx, k *key, v *store.Version, params *store.ImportParameters, made *backends.ImportKeyAnswer) ([]*store.Intent, error) {
 	now, ok := tx.Key(k.Region, k.ID)
 	if !ok {
 		return nil, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
+	}
+	if !tx.DeleteImportParameters(params.TokenHash) {
+		return nil, &kmsapi.Error{Code: kmsapi.CodeInvalidImportTokenException} // used at the same time
 	}
 	for _, other := range tx.Versions(k.ID) {
 		same := bytes.Equal(other.CheckValue, made.CheckValue)
@@ -250,10 +254,12 @@ func (s *Service) adopt(tx *store.Tx, k *key, v *store.Version, made *backends.I
 			return nil, &kmsapi.Error{Code: kmsapi.CodeIncorrectKeyMaterialException}
 		}
 	}
-	var replaced *store.Intent
+	spent := []*store.Intent{s.pairIntent(k.Key, params)}
 	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == string(kmsapi.ImportStateImported) {
-		replaced = s.destroyIntent(k.Key, old)
-		if err := tx.PutIntent(replaced); err != nil {
+		spent = append(spent, s.destroyIntent(k.Key, old))
+	}
+	for _, i := range spent {
+		if err := tx.PutIntent(i); err != nil {
 			return nil, err
 		}
 	}
@@ -266,14 +272,7 @@ func (s *Service) adopt(tx *store.Tx, k *key, v *store.Version, made *backends.I
 		row.PublicKey = made.PublicKey
 	}
 	s.reflectImport(tx, &row)
-	return replaced, tx.PutKey(&row)
-}
-
-func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent {
-	return &store.Intent{
-		CKAID: v.CKAID, Action: "destroy", KeyID: row.ID, Version: v.Number, Token: row.Token,
-		Spec: row.Spec, Usage: row.Usage, Imported: true, Created: s.now(),
-	}
+	return spent, tx.PutKey(&row)
 }
 
 // reflectImport sets what the key's row says of its imported material: a key

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -113,7 +114,7 @@ func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
 // rotating tells since when a rotation of the key is under way.
 func rotating(view *store.View, keyID string) (since time.Time, ok bool) {
 	for i := range view.Intents() {
-		if i.KeyID == keyID && i.Action == "create" {
+		if i.KeyID == keyID && i.Action == "create" && !i.Imported {
 			return i.Created, true
 		}
 	}
@@ -212,10 +213,12 @@ func (s *Service) promote(tx *store.Tx, was *store.Key, fresh *store.Version) er
 }
 
 // RotateDue rotates the keys whose time has come and returns how many. A key
-// that was not rotated for several periods is rotated once.
+// that was not rotated for several periods is rotated once. One that fails does
+// not stop the others.
 func (s *Service) RotateDue(ctx context.Context) (int, error) {
 	now := s.now()
 	rotated := 0
+	var errs []error
 	for row := range s.store.View().AllKeys() {
 		if row.State != string(kmsapi.KeyStateEnabled) || row.RotationPeriodDays == 0 || now.Before(row.NextRotation) {
 			continue
@@ -224,12 +227,13 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 			continue
 		}
 		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
-			return rotated, fmt.Errorf("rotating key %s: %w", s.keyARN(row.Region, row.ID), err)
+			errs = append(errs, fmt.Errorf("rotating key %s: %w", s.keyARN(row.Region, row.ID), err))
+			continue
 		}
 		s.log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.keyARN(row.Region, row.ID)))
 		rotated++
 	}
-	return rotated, nil
+	return rotated, errors.Join(errs...)
 }
 
 func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {

@@ -107,6 +107,7 @@ type Service struct {
 	log      *slog.Logger
 	now      func() time.Time
 	counters counters
+	working  working
 }
 
 // New makes a service.

@@ -1,0 +1,167 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+)
+
+// The store and the token cannot change at one moment. So an intent is stored
+// before the token is touched, and ended with the transaction that completes
+// the work. Whatever a crash leaves in the token, an intent explains.
+
+// destroyTimeout bounds the end of work whose caller may have gone.
+const destroyTimeout = 10 * time.Second
+
+// working are the intents that calls of this process are busy with:
+// reconciliation leaves them alone.
+type working struct {
+	mu  sync.Mutex
+	ids map[string]bool // guarded by mu; CKA_IDs
+}
+
+func (w *working) begin(id []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ids == nil {
+		w.ids = map[string]bool{}
+	}
+	w.ids[string(id)] = true
+}
+
+func (w *working) end(id []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.ids, string(id))
+}
+
+func (w *working) on(id []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ids[string(id)]
+}
+
+// generate makes a key in the token: the intent first, then the token, then
+// what finish stores together with the intent's end. A crash in between
+// leaves an intent, and reconciliation destroys what it explains.
+func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
+	s.working.begin(intent.CKAID)
+	defer s.working.end(intent.CKAID)
+	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
+		return nil, fmt.Errorf("storing the intent: %w", err)
+	}
+	made, err := b.CreateKey(ctx, &backends.CreateKeyRequest{
+		Key:   intentKey(intent),
+		Label: label(intent.KeyID, intent.Version),
+	})
+	if err == nil {
+		err = s.store.Update(ctx, func(tx *store.Tx) error {
+			if err := finish(tx, made); err != nil {
+				return err
+			}
+			tx.DeleteIntent(intent.CKAID)
+			return nil
+		})
+	}
+	if err != nil {
+		s.undo(ctx, b, intent)
+		return nil, err
+	}
+	return made, nil
+}
+
+func intentKey(i *store.Intent) backends.Key {
+	return backends.Key{
+		ID: backends.KeyID(i.CKAID), Spec: backends.KeySpec(i.Spec),
+		Usage: backends.Usage(i.Usage), Imported: i.Imported,
+	}
+}
+
+// destroyIntent explains the object of a version that is on its way out.
+func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent {
+	return &store.Intent{
+		CKAID: v.CKAID, Action: "destroy", KeyID: row.ID, Version: v.Number, Token: row.Token,
+		Spec: row.Spec, Usage: row.Usage, Imported: v.Imported, Created: s.now(),
+	}
+}
+
+// pairIntent is destroyIntent of the wrapping pair of an import.
+func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.Intent {
+	return &store.Intent{
+		CKAID: p.CKAID, Action: "destroy", KeyID: "import-" + p.KeyID, Version: 1, Token: p.Token,
+		Spec: p.Spec, Usage: string(backends.UnwrapImport), Route: row.Spec, Created: s.now(),
+	}
+}
+
+// destroy takes the object that the intent explains out of the token, and ends
+// the intent. The backend has looked again and found nothing.
+func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent) (objects int, err error) {
+	made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
+	if err != nil {
+		return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
+	}
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.DeleteIntent(intent.CKAID)
+		return nil
+	})
+	return made.Objects, err
+}
+
+// undo is destroy for a caller that has its answer, or has gone: if it fails,
+// the intent stays for the next reconciliation.
+func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+	defer cancel()
+	if _, err := s.destroy(ctx, b, intent); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "key left for reconciliation",
+			slog.String("key", intent.KeyID), slog.Any("error", err))
+	}
+}
+
+// Reconcile finishes what was interrupted: of every intent that is left, the
+// object is destroyed and the intent ended. It touches only what an intent
+// explains, and passes over tokens that are away. One that fails does not stop
+// the others.
+func (s *Service) Reconcile(ctx context.Context) error {
+	var errs []error
+	for intent := range s.store.View().Intents() {
+		if s.working.on(intent.CKAID) {
+			continue
+		}
+		// Work may have ended since the view was taken. An intent that nobody
+		// works on and that is still there now, nobody will end.
+		if _, ok := s.store.View().Intent(intent.CKAID); !ok {
+			continue
+		}
+		spec := backends.KeySpec(cmp.Or(intent.Route, intent.Spec))
+		b, _, ok := s.router.Route(intent.Token, spec)
+		if !ok || !s.router.Available(intent.Token, spec) {
+			continue
+		}
+		objects, err := s.destroy(ctx, b, intent)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
+			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", objects))
+	}
+	return errors.Join(errs...)
+}
+
+// available finds the backend of a key that is to be changed in its token now.
+func (s *Service) available(row *store.Key) (Backend, error) {
+	spec := backends.KeySpec(row.Spec)
+	b, _, ok := s.router.Route(row.Token, spec)
+	if !ok || !s.router.Available(row.Token, spec) {
+		return nil, invalidState(s.keyARN(row.Region, row.ID), "unavailable")
+	}
+	return b, nil
+}
