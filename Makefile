@@ -4,7 +4,7 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 BIN := bin
 PLUGINS := symmetric asymmetric hmac
 
-.PHONY: all deps build demo test check bench fuzz generate clean
+.PHONY: all deps build demo test check bench fuzz generate clean long
 
 all: build
 
@@ -36,3 +36,7 @@ clean:
 bench: deps build
 	go build -trimpath -o .cache/bench/rawtoken ./backends/pkcs11/cmd/rawtoken
 	go run ./testenv/bench $(BENCHFLAGS)
+
+# What takes too long for every run: 100 kills in the middle of rotations.
+long: deps
+	CMKD_KILLS=100 go test -count=1 -timeout 60m -run 'Killed' ./daemon/
