@@ -64,7 +64,7 @@ func (a *arrival) trialTemplate() cryptoki.Template {
 
 // measure fails unless a secret key is as long as the purpose wants.
 func (a *arrival) measure(s *session, h cryptoki.Object) error {
-	right := false
+	var right bool
 	var err error
 	switch {
 	case a.material != nil:
@@ -165,7 +165,12 @@ func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 		return k.recoverPublic(s, h)
 	case rsaKey:
 		return a.examineRSA(s, h)
+	default:
+		return a.examineEdwards(s, h)
 	}
+}
+
+func (a *arrival) examineEdwards(s *session, h cryptoki.Object) ([]byte, error) {
 	der, err := a.edwardsPublic(s, h)
 	if err != nil {
 		return nil, err

@@ -6,8 +6,10 @@ import (
 	"cmkd/backends"
 )
 
-// Encapsulate implements [backends.Encapsulator]. C_EncapsulateKey came with
-// PKCS#11 3.2 and is not called by this package yet.
+// Encapsulate implements [backends.Encapsulator]: it refuses. ML-KEM needs
+// C_EncapsulateKey and C_DecapsulateKey, which are not in the function list of
+// PKCS#11 2.40 but in the interface of 3.2; no token that could be tested with
+// has them, so keys of these specs are not made on any token.
 func (b *Asymmetric) Encapsulate(_ context.Context, in *backends.EncapsulateRequest) (*backends.EncapsulateAnswer, error) {
 	_, err := b.purposeFor(&in.Key, backends.EncapsulateDecapsulate)
 	return nil, err

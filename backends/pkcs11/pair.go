@@ -68,8 +68,9 @@ func (k *pairKind) generation(t cryptoki.Template) cryptoki.Template {
 			Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(65537).Bytes())
 	case mlDSAKey:
 		return t.ULong(ckaParameterSet, k.parameterSet)
+	default:
+		return t.Bytes(p11.CKA_EC_PARAMS, k.params())
 	}
-	return t.Bytes(p11.CKA_EC_PARAMS, k.params())
 }
 
 // params is CKA_EC_PARAMS. For Edwards curves that is the name as a

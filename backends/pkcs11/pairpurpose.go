@@ -139,8 +139,9 @@ func (k *pairKind) keyType() uint {
 		return ckkMLDSA
 	case mlKEMKey:
 		return ckkMLKEM
+	default:
+		return pairKeyTypes[k.form]
 	}
-	return pairKeyTypes[k.form]
 }
 
 // size is the length in bytes of an RSA modulus or of a field element.
@@ -150,8 +151,9 @@ func (k *pairKind) size() int {
 		return int(k.bits) / 8
 	case ecKey:
 		return k.point / 2 // 04 | x | y
+	default:
+		return k.point
 	}
-	return k.point
 }
 
 // mismatch names the attribute in which a private key is not of this kind, ""

@@ -125,8 +125,8 @@ func plantPrivate(t testing.TB, tok *testenv.Token, key backends.Key, a template
 	t.Helper()
 	number := make([]byte, 32)
 	number[31] = 7
-	switch {
-	case key.Spec == backends.RSA2048:
+	switch key.Spec {
+	case backends.RSA2048:
 		k, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			t.Fatal(err)

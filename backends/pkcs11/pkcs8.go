@@ -56,6 +56,7 @@ func parsePKCS8(kind *pairKind, der []byte) (*privateKey, error) {
 		ok = bytes.Equal(algorithm, kind.algorithm()) && k.parseEC(private)
 	case edwardsKey:
 		ok = bytes.Equal(algorithm, kind.algorithm()) && k.parseEdwards(private)
+	default: // is not imported
 	}
 	if !ok {
 		return nil, errPKCS8

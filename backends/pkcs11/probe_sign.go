@@ -228,7 +228,7 @@ func (b *pairProber) agreement() error {
 		}
 		if got, err := b.s.read(secret, len(want), len(want)); err == nil && bytes.Equal(got, want) {
 			b.peer = encode
-			b.signProfile.facts["ecdh-point"] = name
+			b.facts["ecdh-point"] = name
 			if name == "raw" {
 				break
 			}

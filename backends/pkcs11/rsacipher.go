@@ -123,11 +123,10 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 // rawRSA is CKM_RSA_X_509, which fills encoded.
 func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error {
 	r := s.Decrypt(s.handle, key, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509}, ciphertext, encoded)
-	if err := s.check("C_Decrypt", r.RV); err != nil {
-		if err := err.(*backends.Error); err.Code == backends.InvalidCiphertext {
-			// It was no larger than the modulus.
-			return &backends.Error{Code: backends.Internal, Message: err.Message, RV: err.RV}
-		}
+	switch err := s.check("C_Decrypt", r.RV); {
+	case backends.CodeOf(err) == backends.InvalidCiphertext: // it was no larger than the modulus
+		return &backends.Error{Code: backends.Internal, Message: "C_Decrypt with CKM_RSA_X_509", RV: r.RV}
+	case err != nil:
 		return err
 	}
 	if missing := len(encoded) - r.N; missing > 0 { // some tokens drop leading zeros

@@ -287,6 +287,7 @@ func TestSigningInput(t *testing.T) {
 					want = a.scheme != ed25519PH && n <= 4096
 				case backends.Digest:
 					want = hashed && n == a.hash.Size()
+				default: // is refused
 				}
 				if (err == nil) != want {
 					t.Errorf("%s, %s of %d bytes: %v", name, kind, n, err)
