@@ -12,12 +12,15 @@ import (
 type demand struct {
 	keyID       string // as the client wrote it
 	action      string // without "kms:"; "" means the operation's name
+	region      string // "" means the call's; ReplicateKey acts in another too
 	usage       backends.Usage
 	algorithm   string // must be one of the key's; "" means none is asked for
 	grantTokens []string
 	context     map[string]string // encryption context
 	conditions  []condition
 	grant       *store.Grant // that CreateGrant would make
+	// otherKey is the other key of ReEncrypt, as the client wrote it.
+	otherKey string
 	// plaintextDataKey: a data key would leave in the clear.
 	plaintextDataKey bool
 }

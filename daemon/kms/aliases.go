@@ -69,15 +69,19 @@ func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAli
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
-	alias, ok := c.view.Alias(c.region, in.AliasName)
-	if !ok {
-		return nil, s.conceal(c, &demand{keyID: in.AliasName}, s.aliasNotFound(c, in.AliasName))
-	}
+	// First the alias, which has no policy of its own: whoever may not delete it
+	// does not learn whether it is there.
 	if err := s.authoriseResource(c, &demand{}, s.aliasARN(c.region, in.AliasName)); err != nil {
 		return nil, err
 	}
-	if _, err := s.admit(ctx, c, &demand{keyID: alias.KeyID}); err != nil {
-		return nil, err
+	alias, ok := c.view.Alias(c.region, in.AliasName)
+	if !ok {
+		return nil, s.aliasNotFound(c, in.AliasName)
+	}
+	if row, ok := c.view.Key(c.region, alias.KeyID); ok {
+		if _, err := s.admitKey(ctx, c, &demand{keyID: in.AliasName}, row, identifier{keyID: row.ID}); err != nil {
+			return nil, err
+		}
 	}
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		if !tx.DeleteAlias(c.region, in.AliasName) {
@@ -136,13 +140,13 @@ func (s *Service) checkTarget(tx *store.Tx, c *Call, k *key) error {
 func (s *Service) admitOldTarget(c *Call, name string) error {
 	alias, ok := c.view.Alias(c.region, name)
 	if !ok {
-		return s.conceal(c, &demand{keyID: name}, s.aliasNotFound(c, name))
+		return s.aliasNotFound(c, name)
 	}
 	old, ok := c.view.Key(c.region, alias.KeyID)
 	if !ok {
 		return nil
 	}
-	return s.authorise(c, &demand{keyID: alias.KeyID}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
+	return s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
 }
 
 // admitTarget admits the key that an alias is to point to, after the alias
@@ -151,7 +155,7 @@ func (s *Service) admitTarget(ctx context.Context, c *Call, name, target string)
 	if id, err := s.parseIdentifier(c.region, target); err == nil && id.alias != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Aliases must refer to keys. Not aliases")
 	}
-	d := &demand{keyID: target, conditions: []condition{{"kms:RequestAlias", []string{name}}}}
+	d := &demand{keyID: target}
 	if err := s.authoriseResource(c, d, s.aliasARN(c.region, name)); err != nil {
 		return nil, err
 	}

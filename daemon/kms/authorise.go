@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,8 +66,29 @@ func (s *Service) authoriseResource(c *Call, d *demand, resource string) error {
 	return nil
 }
 
-// authoriseRetire decides who may retire a grant.
-func (s *Service) authoriseRetire(c *Call, g *store.Grant) error {
+// authoriseTags decides whether the caller may give tags to a key that is yet to
+// be made: TagResource, which AWS asks of CreateKey and ReplicateKey with tags.
+// The key has no policy of its own yet, so identity policies decide, as under
+// the default key policy.
+func (s *Service) authoriseTags(c *Call, region, arn string, tags []store.Tag) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	d := &demand{action: "TagResource", region: region, conditions: tagConditions(tags)}
+	r := s.policyRequest(c, d)
+	r.Resource = arn
+	r.Context = &keyContext{s: s, c: c, d: d}
+	decision := policy.Evaluate(r, s.policies.standard, c.caller.Policies, nil)
+	if decision.Allowed {
+		return nil
+	}
+	c.decided(decision)
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
+}
+
+// authoriseRetire decides who may retire a grant. keyID is what the client wrote
+// of the key, "" if it showed a token.
+func (s *Service) authoriseRetire(c *Call, g *store.Grant, keyID string) error {
 	row, ok := c.view.Key(g.Region, g.KeyID)
 	if !ok {
 		return errGrantNotFound(g.ID)
@@ -76,16 +98,20 @@ func (s *Service) authoriseRetire(c *Call, g *store.Grant) error {
 	if err != nil {
 		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", c.arn)
 	}
-	d := &demand{}
+	d := &demand{keyID: keyID}
 	r := s.policyRequest(c, d)
 	r.Resource = c.arn
 	r.Context = &keyContext{s: s, c: c, d: d, key: row}
 	decision := policy.EvaluateRetire(r, policyGrant(g), document, c.caller.Policies)
 	c.decided(decision)
-	if !decision.Allowed {
-		return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
+	if decision.Allowed {
+		return nil
 	}
-	return nil
+	if keyID != "" && s.stranger(c, d, r) {
+		return s.strangerDenied(c, d, r)
+	}
+	r.Resource = c.arn
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
 }
 
 // stranger reports whether the caller may not do this to any key that leaves
@@ -107,6 +133,13 @@ func (s *Service) strangerDenied(c *Call, d *demand, r *policy.Request) error {
 // caller is a stranger.
 func (s *Service) conceal(c *Call, d *demand, err error) error {
 	r := s.policyRequest(c, d)
+	r.Resource = s.writtenARN(c, d.keyID)
+	r.Context = &keyContext{s: s, c: c, d: d}
+	// The evaluation that a key which exists would have had: the refusals take
+	// the same time.
+	if decision := policy.Evaluate(r, s.policies.standard, c.caller.Policies, nil); !decision.Allowed {
+		c.decided(decision)
+	}
 	if s.stranger(c, d, r) {
 		return s.strangerDenied(c, d, r)
 	}
@@ -175,18 +208,27 @@ type keyContext struct {
 	alias string
 }
 
-// AppendValues implements [policy.Context].
+// AppendValues implements [policy.Context]. What it does not know is not in the
+// request: kms:ViaService, aws:SourceIp and others of callers through AWS or a
+// network, and kms:RecipientAttestation:*, since a recipient here sends a public
+// key and no attestation.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
 func (k *keyContext) AppendValues(dst []string, name string) []string {
 	for _, cond := range k.d.conditions {
-		if strings.EqualFold(cond.name, name) {
-			return append(dst, cond.values...)
+		if policy.EqualFold(cond.name, name) {
+			dst = append(dst, cond.values...)
+			if !strings.HasPrefix(name, "aws:requesttag/") {
+				return dst
+			} // of two tags whose keys differ in case, both have their say
 		}
 	}
 	switch name {
 	case "aws:requestedregion":
-		return append(dst, k.c.region)
+		return append(dst, cmp.Or(k.d.region, k.c.region))
 	case "aws:useragent":
-		return append(dst, k.c.record.UserAgent)
+		return appendNonEmpty(dst, k.c.record.UserAgent)
+	case "aws:viaawsservice":
+		return append(dst, "false")
 	case "cmkd:peeruid":
 		return append(dst, strconv.FormatUint(uint64(k.c.caller.UID), 10))
 	case "cmkd:peergid":
@@ -218,8 +260,11 @@ func (k *keyContext) appendKey(dst []string, name string) []string {
 		return append(dst, boolean(row.PrimaryRegion != ""))
 	case "kms:multiregionkeytype":
 		return appendNonEmpty(dst, multiRegionType(row))
-	case "kms:primaryregion":
-		return appendNonEmpty(dst, row.PrimaryRegion)
+	case "kms:reencryptonsamekey":
+		if k.d.otherKey == "" {
+			return dst
+		}
+		return append(dst, boolean(k.s.sameKey(k.c, row, k.d.otherKey)))
 	case "kms:resourcealiases":
 		for a := range k.c.view.AliasesOf(row.Region, row.ID, "") {
 			dst = append(dst, a.Name)
@@ -230,7 +275,7 @@ func (k *keyContext) appendKey(dst []string, name string) []string {
 	}
 	if tag, ok := strings.CutPrefix(name, "aws:resourcetag/"); ok {
 		for _, t := range row.Tags {
-			if strings.EqualFold(t.Key, tag) {
+			if policy.EqualFold(t.Key, tag) {
 				dst = append(dst, t.Value)
 			}
 		}
@@ -244,6 +289,8 @@ func appendNonEmpty(dst []string, value string) []string {
 	}
 	return append(dst, value)
 }
+
+func nonEmpty(value string) []string { return appendNonEmpty(nil, value) }
 
 func multiRegionType(row *store.Key) string {
 	switch row.PrimaryRegion {

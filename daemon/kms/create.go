@@ -25,12 +25,16 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 		condition{"kms:KeyUsage", []string{row.Usage}},
 		condition{"kms:KeyOrigin", []string{row.Origin}},
 		condition{"kms:MultiRegion", []string{boolean(in.MultiRegion)}},
+		condition{"kms:MultiRegionKeyType", nonEmpty(multiRegionType(row))},
 		condition{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(in.BypassPolicyLockoutSafetyCheck)}},
 	)}
 	if err := s.authoriseAccount(c, d); err != nil {
 		return nil, err
 	}
-	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, s.keyARN(row.Region, row.ID)); err != nil {
+	if err := s.authoriseTags(c, row.Region, s.keyARN(row.Region, row.ID), row.Tags); err != nil {
+		return nil, err
+	}
+	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
 	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))

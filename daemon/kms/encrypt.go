@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -137,10 +138,7 @@ func (s *Service) reEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRe
 	dst, err := s.admit(ctx, c, &demand{
 		keyID: in.DestinationKeyId, action: "ReEncryptTo", usage: backends.EncryptDecrypt, algorithm: to,
 		grantTokens: in.GrantTokens, context: in.DestinationEncryptionContext,
-		conditions: []condition{
-			{"kms:EncryptionAlgorithm", []string{to}},
-			{"kms:ReEncryptOnSameKey", []string{boolean(s.sameKey(c, src.key, in.DestinationKeyId))}},
-		},
+		otherKey: src.key.arn, conditions: []condition{{"kms:EncryptionAlgorithm", []string{to}}},
 	})
 	if err != nil {
 		return nil, err
@@ -227,10 +225,10 @@ func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key
 	return &moved{ciphertext: b.marshal(), material: v.MaterialID}, nil
 }
 
-// sameKey reports whether the destination is the source key.
-func (s *Service) sameKey(c *Call, src *key, destination string) bool {
-	row, _, err := s.resolve(c.view, c.region, destination, true)
-	return err == nil && row.ID == src.ID
+// sameKey reports whether what the client wrote is the key.
+func (s *Service) sameKey(c *Call, key *store.Key, written string) bool {
+	row, _, err := s.resolve(c.view, c.region, written, true)
+	return err == nil && row.ID == key.ID
 }
 
 func boolean(b bool) string {

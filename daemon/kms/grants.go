@@ -56,7 +56,10 @@ func (s *Service) createGrant(ctx context.Context, c *Call, in *kmsapi.CreateGra
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens, grant: g, conditions: grantConditions(g)})
+	k, err := s.admit(ctx, c, &demand{
+		keyID: in.KeyId, grantTokens: in.GrantTokens, grant: g,
+		context: constraintContext(g), conditions: grantConditions(g),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -136,10 +139,10 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 	if g.Grantee == "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "A grantee principal must be specified.")
 	}
-	if !g.GranteeIsService && !s.isPrincipal(g.Grantee) {
+	if !g.GranteeIsService && !s.principalExists(g.Grantee) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Grantee)
 	}
-	if g.Retiring != "" && !g.RetiringIsService && !s.isPrincipal(g.Retiring) {
+	if g.Retiring != "" && !g.RetiringIsService && !s.principalExists(g.Retiring) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Retiring)
 	}
 	for _, op := range in.Operations {
@@ -157,6 +160,12 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 	return g, nil
 }
 
+// principalExists reports whether the ARN can be a grantee or a retiring
+// principal.
+func (s *Service) principalExists(arn string) bool {
+	return s.isPrincipal(arn) && (s.principals == nil || s.principals.Exists(arn))
+}
+
 // isPrincipal reports whether the ARN is of a user, group, role or root of the
 // account.
 func (s *Service) isPrincipal(arn string) bool {
@@ -169,8 +178,23 @@ func (s *Service) isPrincipal(arn string) bool {
 	return name == "root" || rest != "" && (kind == "user" || kind == "group" || kind == "role")
 }
 
+// constraintContext is the encryption context of the grant's constraint, which
+// is what kms:EncryptionContext:KEY and kms:EncryptionContextKeys are of
+// CreateGrant.
+func constraintContext(g *store.Grant) map[string]string {
+	if g.ContextEquals != nil {
+		return g.ContextEquals
+	}
+	return g.ContextSubset
+}
+
+// notForService is the condition of the operations on grants that an AWS service
+// could call for the caller: here none does.
+var notForService = condition{"kms:GrantIsForAWSResource", []string{"false"}}
+
 func grantConditions(g *store.Grant) []condition {
 	list := []condition{
+		notForService,
 		{"kms:GrantOperations", g.Operations},
 		{"kms:GranteePrincipal", []string{g.Grantee}},
 	}
@@ -205,7 +229,7 @@ func parseGrantToken(token string) (id string, ok bool) {
 }
 
 func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +304,7 @@ func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListG
 }
 
 func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
@@ -311,7 +335,7 @@ func (s *Service) retireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGra
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authoriseRetire(c, g); err != nil {
+	if err := s.authoriseRetire(c, g, in.KeyId); err != nil {
 		return nil, err
 	}
 	if in.DryRun {

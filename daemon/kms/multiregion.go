@@ -28,12 +28,14 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	if !s.regions[in.ReplicaRegion] {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "ReplicaRegion %s is not a Region of this service.", in.ReplicaRegion)
 	}
-	document, err := s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, s.keyARN(in.ReplicaRegion, k.ID))
-	if err != nil {
+	row := *k.Key
+	row.Region, row.Description, row.Tags = in.ReplicaRegion, in.Description, tags
+	if err := s.authoriseReplica(c, &row, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
-	row := *k.Key
-	row.Region, row.Description, row.Policy, row.Tags = in.ReplicaRegion, in.Description, document, tags
+	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
+		return nil, err
+	}
 	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), string(kmsapi.KeyStateEnabled)
 	row.RotationPeriodDays, row.OnDemandRotations = 0, 0
 	row.NextRotation = time.Time{} // the primary's row holds the rotation
@@ -58,8 +60,28 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	return out, nil
 }
 
+// authoriseReplica decides about what ReplicateKey needs besides kms:ReplicateKey
+// on the primary key: kms:CreateKey in the Region of the replica, and
+// kms:TagResource there if it has tags.
+// https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-auth.html
+func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass bool) error {
+	d := &demand{action: "CreateKey", region: row.Region, conditions: append(tagConditions(row.Tags),
+		condition{"kms:KeySpec", []string{row.Spec}},
+		condition{"kms:KeyUsage", []string{row.Usage}},
+		condition{"kms:KeyOrigin", []string{row.Origin}},
+		condition{"kms:MultiRegion", []string{boolean(true)}},
+		condition{"kms:MultiRegionKeyType", []string{multiRegionType(row)}},
+		condition{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(bypass)}},
+	)}
+	if err := s.authoriseAccount(c, d); err != nil {
+		return err
+	}
+	return s.authoriseTags(c, row.Region, s.keyARN(row.Region, row.ID), row.Tags)
+}
+
 func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{{"kms:PrimaryRegion", []string{in.PrimaryRegion}}}})
+	conditions := []condition{{"kms:PrimaryRegion", []string{in.PrimaryRegion}}}
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: conditions})
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +90,13 @@ func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.U
 	}
 	if in.PrimaryRegion == k.Region {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "%s is the primary Region already.", in.PrimaryRegion)
+	}
+	if next, ok := c.view.Key(in.PrimaryRegion, k.ID); ok {
+		// The caller needs the permission on both keys: each has a policy.
+		d := &demand{keyID: s.keyARN(next.Region, next.ID), conditions: conditions}
+		if err := s.authorise(c, d, &key{Key: next, arn: d.keyID, view: c.view}, identifier{keyID: next.ID}); err != nil {
+			return nil, err
+		}
 	}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		next, ok := tx.Key(in.PrimaryRegion, k.ID)

@@ -55,35 +55,44 @@ func (p *compiled) parse(text string) (*policy.Document, error) {
 }
 
 // newPolicy checks the policy of a request and returns it, or the default one
-// where the request has none. arn is the key that it is for.
-func (s *Service) newPolicy(c *Call, text string, bypass bool, arn string) (string, error) {
+// where the request has none. row is the key that it is for.
+func (s *Service) newPolicy(c *Call, text string, bypass bool, row *store.Key) (string, error) {
 	if text == "" {
 		return policy.DefaultKeyPolicy(s.account), nil
 	}
-	d, err := policy.Parse([]byte(text), policy.KeyPolicy)
+	d, err := s.parsePolicy(text)
 	if err != nil {
-		syntax, ok := errors.AsType[*policy.SyntaxError](err)
-		if !ok {
-			return "", err
-		}
-		return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "%s", syntax.Error())
-	}
-	if s.principals != nil {
-		for _, p := range d.Principals() {
-			if !s.principals.Exists(p) {
-				return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "Policy contains a statement with one or more invalid principals.")
-			}
-		}
+		return "", err
 	}
 	if bypass {
 		return text, nil
 	}
-	r := s.policyRequest(c, &demand{action: "PutKeyPolicy"})
-	r.Resource = arn
+	put := &demand{action: "PutKeyPolicy", region: row.Region}
+	r := s.policyRequest(c, put)
+	r.Resource = s.keyARN(row.Region, row.ID)
+	r.Context = &keyContext{s: s, c: c, d: put, key: row}
 	if d.LocksOut(r, c.caller.Policies) {
 		return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "The new key policy will not allow you to update the key policy in the future.")
 	}
 	return text, nil
+}
+
+// parsePolicy checks the grammar of a key policy, and that its principals exist.
+func (s *Service) parsePolicy(text string) (*policy.Document, error) {
+	d, err := policy.Parse([]byte(text), policy.KeyPolicy)
+	if err != nil {
+		syntax, ok := errors.AsType[*policy.SyntaxError](err)
+		if !ok {
+			return nil, err
+		}
+		return nil, kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "%s", syntax.Error())
+	}
+	for _, p := range d.Principals() {
+		if s.principals != nil && !s.principals.Exists(p) {
+			return nil, kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "Policy contains a statement with one or more invalid principals.")
+		}
+	}
+	return d, nil
 }
 
 func checkPolicyName(name string) error {
@@ -114,7 +123,7 @@ func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPo
 	if err := checkPolicyName(in.PolicyName); err != nil {
 		return nil, err
 	}
-	text, err := s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, k.arn)
+	text, err := s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, k.Key)
 	if err != nil {
 		return nil, err
 	}

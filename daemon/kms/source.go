@@ -55,7 +55,7 @@ func errIncorrectKey() error {
 // admitSource finds the key of a ciphertext and admits the call to it.
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
-		keyID: src.keyID, action: src.action, grantTokens: src.grantTokens, context: src.context,
+		keyID: src.keyID, action: src.action, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
 	}
 	a := &admittedSource{
@@ -68,9 +68,6 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 	if len(src.ciphertext) == 0 && !a.ignored {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
 			"1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
-	}
-	if src.action != "" {
-		d.conditions = append(d.conditions, condition{"kms:ReEncryptOnSameKey", nil})
 	}
 	if src.keyID == "" && (a.ignored || src.algorithm != symmetricDefault) {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The request must specify a key ID.")

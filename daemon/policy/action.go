@@ -80,3 +80,15 @@ func matchesAny(patterns []pattern, value string) bool {
 	}
 	return false
 }
+
+// CanonicalAction returns the action of that name, which may lack "kms:" and be
+// in any case, as AWS spells it: "kms:Decrypt" for "decrypt".
+func CanonicalAction(name string) (action string, ok bool) {
+	lower := "kms:" + strings.TrimPrefix(strings.ToLower(name), "kms:")
+	for i := range lowerActions {
+		if lowerActions[i] == lower {
+			return "kms:" + actionNames[i], true
+		}
+	}
+	return "", false
+}

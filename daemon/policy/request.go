@@ -67,6 +67,10 @@ func AppendTag(dst []string, tags map[string]string, name string) []string {
 	return dst
 }
 
+// EqualFold compares the names of condition keys, tags and encryption context
+// keys as policies do: without regard to the case of A to Z.
+func EqualFold(a, b string) bool { return equalFoldASCII(a, b) }
+
 // equalFoldASCII compares without regard to the case of A to Z. Unicode's
 // folding would let U+212A (the Kelvin sign) stand for a k, and so a renamed
 // encryption context key for the one that a policy requires.

@@ -1,0 +1,185 @@
+package kms
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"cmkd/backends"
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// Question is a call that nobody makes: what would the policies say to it?
+type Question struct {
+	Caller *Caller
+	Action string // such as "kms:Decrypt"; see [policy.CanonicalAction]
+	KeyID  string // as in a request, an alias too; "" for what is on no key
+	Region string // "" means the service's own
+	// Policy is a key policy to be held against the call instead of the key's
+	// own; "" means that.
+	Policy            string
+	EncryptionContext map[string]string
+	// Conditions are values of condition keys that the call would have. What an
+	// operation has by default need not be given.
+	Conditions map[string][]string
+}
+
+// Explanation is the answer to a [Question].
+type Explanation struct {
+	policy.Trace
+	Action   string
+	Resource string          // ARN of the key, "*" if there is none
+	KeyState kmsapi.KeyState // which counts after the policies; "" without a key
+}
+
+// Explain says what the policies and grants would decide, and why.
+func (s *Service) Explain(q *Question) (*Explanation, error) {
+	action, ok := policy.CanonicalAction(q.Action)
+	if !ok {
+		return nil, fmt.Errorf("%q is no action of AWS KMS; ReEncrypt has two, kms:ReEncryptFrom and kms:ReEncryptTo", q.Action)
+	}
+	c := &Call{caller: *q.Caller, region: s.regionOr(q.Region), view: s.store.View()}
+	d := &demand{keyID: q.KeyID, action: strings.TrimPrefix(action, "kms:"), context: q.EncryptionContext}
+	for _, name := range slices.Sorted(maps.Keys(q.Conditions)) {
+		d.conditions = append(d.conditions, condition{name, q.Conditions[name]})
+	}
+	r := s.policyRequest(c, d)
+	if q.KeyID == "" {
+		r.Resource = "*"
+		r.Context = &keyContext{s: s, c: c, d: d}
+		return &Explanation{Trace: policy.Explain(r, nil, c.caller.Policies, nil), Action: action, Resource: r.Resource}, nil
+	}
+	row, id, err := s.resolve(c.view, c.region, q.KeyID, true)
+	if err != nil {
+		return nil, err
+	}
+	d.addDefaults(row)
+	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
+	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row, alias: id.alias}
+	document, err := s.policyIn(q, row)
+	if err != nil {
+		return nil, err
+	}
+	return &Explanation{
+		Trace:  policy.Explain(r, document, c.caller.Policies, s.grantsFor(c, k)),
+		Action: action, Resource: k.arn, KeyState: s.keyState(c.view, row),
+	}, nil
+}
+
+func (s *Service) regionOr(region string) string {
+	if region == "" {
+		return s.region
+	}
+	return region
+}
+
+// policyIn is the key policy that the question is about.
+func (s *Service) policyIn(q *Question, row *store.Key) (*policy.Document, error) {
+	if q.Policy == "" {
+		return s.policies.parse(row.Policy)
+	}
+	return s.policies.parse(q.Policy)
+}
+
+// addDefaults adds the condition keys that the operation has by default and the
+// question does not mention.
+func (d *demand) addDefaults(row *store.Key) {
+	add := func(name, value string) {
+		if !slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, name) }) {
+			d.conditions = append(d.conditions, condition{name, []string{value}})
+		}
+	}
+	switch d.action {
+	case "Sign", "Verify":
+		add("kms:MessageType", string(kmsapi.MessageTypeRaw))
+	case "CreateGrant", "ListGrants", "RevokeGrant":
+		add("kms:GrantIsForAWSResource", "false")
+	case "PutKeyPolicy":
+		add("kms:BypassPolicyLockoutSafetyCheck", "false")
+	case "ScheduleKeyDeletion":
+		add("kms:ScheduleKeyDeletionPendingWindowInDays", fmt.Sprint(presetDeletionDays))
+	default:
+		if usage := backends.Usage(row.Usage); usage == backends.EncryptDecrypt && row.Spec == symmetricDefault && takesContext(d.action) {
+			add("kms:EncryptionAlgorithm", symmetricDefault)
+		}
+	}
+}
+
+// takesContext reports whether the action is of an operation with an encryption
+// context.
+func takesContext(action string) bool {
+	return action == "Encrypt" || action == "Decrypt" || strings.HasPrefix(action, "ReEncrypt") || strings.HasPrefix(action, "GenerateDataKey")
+}
+
+// CheckPolicy parses a key policy as PutKeyPolicy would for a key, and says what
+// is wrong with it.
+func (s *Service) CheckPolicy(text string) error {
+	if text == "" {
+		return errors.New("the policy is empty")
+	}
+	_, err := s.parsePolicy(text)
+	return err
+}
+
+// PrincipalsOf are the principals that the key's policy and grants name, sorted.
+func (s *Service) PrincipalsOf(region, keyID string) ([]string, error) {
+	view := s.store.View()
+	row, _, err := s.resolve(view, s.regionOr(region), keyID, true)
+	if err != nil {
+		return nil, err
+	}
+	document, err := s.policies.parse(row.Policy)
+	if err != nil {
+		return nil, err
+	}
+	names := document.Principals()
+	seen := map[string]bool{}
+	for g := range view.GrantsOf(row.Region, row.ID, "") {
+		if !seen[g.Grantee] {
+			seen[g.Grantee] = true
+			names = append(names, g.Grantee)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// ARNOf is the ARN of the key that an identifier names.
+func (s *Service) ARNOf(region, keyID string) (string, error) {
+	row, _, err := s.resolve(s.store.View(), s.regionOr(region), keyID, true)
+	if err != nil {
+		return "", err
+	}
+	return s.keyARN(row.Region, row.ID), nil
+}
+
+// ConsolePolicy is the key policy that AWS's console writes: for the account,
+// for administrators and for users, given by their ARNs. spec and usage are as
+// in CreateKey, which has the same defaults.
+func (s *Service) ConsolePolicy(admins, users []string, spec, usage string) (string, error) {
+	in := &kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpec(spec), KeyUsage: kmsapi.KeyUsageType(usage)}
+	keySpec, keyUsage, err := specAndUsage(in)
+	if err != nil {
+		return "", err
+	}
+	use := policy.UseSymmetricEncryption
+	switch keyUsage {
+	case backends.SignVerify:
+		use = policy.UseSigning
+	case backends.GenerateVerifyMAC:
+		use = policy.UseMAC
+	case backends.KeyAgreement:
+		use = policy.UseKeyAgreement
+	case backends.EncapsulateDecapsulate:
+		use = policy.UseEncapsulation
+	default:
+		if keySpec != backends.SymmetricDefault {
+			use = policy.UseAsymmetricEncryption
+		}
+	}
+	return policy.KeyPolicyFor(s.account, admins, users, use), nil
+}
