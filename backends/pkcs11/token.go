@@ -1,6 +1,6 @@
-// Package pkcs11 implements the backends on a PKCS#11 token: [Symmetric] and
-// [HMAC] on a [Token], which is a login, its sessions, a cache of key handles
-// and what probing found out about the token.
+// Package pkcs11 implements the backends on a PKCS#11 token: [Symmetric],
+// [Asymmetric] and [HMAC] on a [Token], which is a login, its sessions, a cache
+// of key handles and what probing found out about the token.
 package pkcs11
 
 import (
