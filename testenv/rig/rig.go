@@ -43,6 +43,9 @@ type Config struct {
 	PlaintextDataKeys bool
 	// Regions besides Region.
 	Regions []string
+	// World lets every user reach the socket. Other rigs are for the test's own
+	// user, so that nobody on the machine can use them.
+	World bool
 	// Extra is TOML that goes before the tables, and Tables after them.
 	Extra, Tables string
 	// Module and Env replace those of the token: a shim, or a remote module.
@@ -83,6 +86,11 @@ func New(t testing.TB, cfg Config) *Rig {
 	}
 	r.Dir, r.Path, r.Socket = dir, filepath.Join(dir, "config.toml"), filepath.Join(dir, "cmkd.sock")
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if cfg.World {
+		if err := os.Chmod(dir, 0o711); err != nil { // what is in it is closed
+			t.Fatal(err)
+		}
+	}
 	r.configure(t)
 	t.Cleanup(func() {
 		if err := r.Stop(); err != nil {

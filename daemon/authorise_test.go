@@ -1,0 +1,321 @@
+package daemon_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"cmkd/testenv/rig"
+)
+
+// The users of these tests are in no user database: cmkd calls them uid-N.
+var (
+	operator = rig.User{UID: 61001, GID: 61001}                          // administers the key
+	app      = rig.User{UID: 61002, GID: 61002, Groups: []uint32{61100}} // uses it, by its group
+	stranger = rig.User{UID: 61003, GID: 61003}
+	appGroup = "arn:aws:iam::" + rig.Account + ":group/gid-61100"
+)
+
+const rootARN = "arn:aws:iam::" + rig.Account + ":root"
+
+// allowing writes one Allow statement of a key policy.
+func allowing(principal, actions, condition string) string {
+	if condition != "" {
+		condition = `,"Condition":` + condition
+	}
+	return fmt.Sprintf(`{"Effect":"Allow","Principal":{"AWS":%q},"Action":[%s],"Resource":"*"%s}`, principal, actions, condition)
+}
+
+func keyPolicy(statements ...string) *string {
+	return aws.String(`{"Version":"2012-10-17","Statement":[` + strings.Join(statements, ",") + `]}`)
+}
+
+// threePart is the key policy of AWS's console: account, administrators, users.
+func threePart(admin, user string) *string {
+	return keyPolicy(allowing(rootARN, `"kms:*"`, ""),
+		allowing(admin, `"kms:Create*","kms:Describe*","kms:Enable*","kms:List*","kms:Put*","kms:Update*","kms:Revoke*","kms:Disable*","kms:Get*","kms:Delete*","kms:TagResource","kms:UntagResource","kms:ScheduleKeyDeletion","kms:CancelKeyDeletion"`, ""),
+		allowing(user, `"kms:Encrypt","kms:Decrypt","kms:ReEncrypt*","kms:GenerateDataKey*","kms:DescribeKey"`, ""))
+}
+
+func encryptWith(t *testing.T, c *kms.Client, key string) error {
+	_, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &key, Plaintext: []byte("x")})
+	return err
+}
+
+func outcome(t *testing.T, what string, err error, wantCode string) {
+	t.Helper()
+	if code(err) != wantCode {
+		t.Errorf("%s: %v, want code %q", what, err, wantCode)
+	}
+}
+
+const denied = "AccessDeniedException"
+
+// TestRoles: whoever administers a key cannot use it, whoever uses it cannot
+// administer it, root may do what the policy hands to the account.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true})
+	ctx, root := t.Context(), r.Client("")
+	id := newKey(t, root, &kms.CreateKeyInput{Policy: threePart(operator.ARN(), appGroup)})
+	admin, user := r.As(t, operator), r.As(t, app)
+
+	outcome(t, "user encrypts", encryptWith(t, user, id), "")
+	outcome(t, "administrator encrypts", encryptWith(t, admin, id), denied)
+	outcome(t, "root encrypts", encryptWith(t, root, id), "")
+	_, err := admin.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: &id, Description: aws.String("d")})
+	outcome(t, "administrator describes", err, "")
+	_, err = user.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: &id, Description: aws.String("d")})
+	outcome(t, "user describes", err, denied)
+	_, err = user.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: &id, Policy: threePart(app.ARN(), app.ARN())})
+	outcome(t, "user changes the policy", err, denied)
+	_, err = user.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &id})
+	outcome(t, "user disables", err, denied)
+	_, err = user.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: &id, GranteePrincipal: aws.String(stranger.ARN()), Operations: []types.GrantOperation{"Decrypt"}})
+	outcome(t, "user makes a grant", err, denied)
+
+	// Without the group there is nothing left.
+	alone := app
+	alone.Groups = nil
+	outcome(t, "user outside of the group", encryptWith(t, r.As(t, alone), id), denied)
+
+	// The state is not for those who may do nothing.
+	_, err = admin.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &id})
+	outcome(t, "administrator disables", err, "")
+	outcome(t, "user of a disabled key", encryptWith(t, user, id), "DisabledException")
+	outcome(t, "stranger of a disabled key", encryptWith(t, r.As(t, stranger), id), denied)
+	if err := encryptWith(t, r.As(t, stranger), id); !strings.Contains(message(err), "because no resource-based policy allows the kms:Encrypt action") {
+		t.Errorf("AWS words it otherwise: %v", err)
+	}
+}
+
+// rawAnswer is all that a client sees of an answer but its date and request ID.
+func rawAnswer(t *testing.T, c *http.Client, operation, body string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Amz-Target", "TrentService."+operation)
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []string{"Date", "X-Amzn-Requestid", "Content-Length"} {
+		resp.Header.Del(h)
+	}
+	return fmt.Sprint(resp.StatusCode, resp.Header, string(raw))
+}
+
+// TestStranger: the answers about a key that exists and one that does not are
+// the same, but for what the stranger wrote.
+func TestStranger(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true})
+	ctx, root := t.Context(), r.Client("")
+	id := newKey(t, root, &kms.CreateKeyInput{})
+	if _, err := root.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String("alias/there"), TargetKeyId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := root.Encrypt(ctx, &kms.EncryptInput{KeyId: &id, Plaintext: []byte("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant, err := root.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: &id, GranteePrincipal: aws.String(app.ARN()), Operations: []types.GrantOperation{"Decrypt"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	const missing = "00000000-0000-4000-8000-000000000000"
+	client := r.HTTPAs(t, stranger)
+	same := func(operation, body, there, notThere string) {
+		t.Helper()
+		a := rawAnswer(t, client, operation, strings.ReplaceAll(body, "KEY", there))
+		b := rawAnswer(t, client, operation, strings.ReplaceAll(body, "KEY", notThere))
+		if strings.ReplaceAll(a, there, "KEY") != strings.ReplaceAll(b, notThere, "KEY") {
+			t.Errorf("%s tells whether a key is there:\n%s\n%s", operation, a, b)
+		}
+		if !strings.Contains(a, denied) {
+			t.Errorf("%s: %s", operation, a)
+		}
+	}
+	for _, operation := range []struct{ name, body string }{
+		{"DescribeKey", `{"KeyId":"KEY"}`},
+		{"Encrypt", `{"KeyId":"KEY","Plaintext":"eA=="}`},
+		{"Encrypt", `{"KeyId":"KEY","Plaintext":"eA==","DryRun":true}`},
+		{"GenerateDataKeyWithoutPlaintext", `{"KeyId":"KEY","KeySpec":"AES_256"}`},
+		{"Sign", `{"KeyId":"KEY","Message":"eA==","SigningAlgorithm":"ECDSA_SHA_256"}`},
+		{"GenerateMac", `{"KeyId":"KEY","Message":"eA==","MacAlgorithm":"HMAC_SHA_256"}`},
+		{"GetPublicKey", `{"KeyId":"KEY"}`},
+		{"ReEncrypt", `{"CiphertextBlob":"eA==","SourceKeyId":"KEY","DestinationKeyId":"KEY"}`},
+		{"GetKeyPolicy", `{"KeyId":"KEY"}`},
+		{"DisableKey", `{"KeyId":"KEY"}`},
+		{"EnableKeyRotation", `{"KeyId":"KEY"}`},
+		{"ScheduleKeyDeletion", `{"KeyId":"KEY"}`},
+		{"CancelKeyDeletion", `{"KeyId":"KEY"}`},
+		{"ListGrants", `{"KeyId":"KEY"}`},
+		{"TagResource", `{"KeyId":"KEY","Tags":[{"TagKey":"a","TagValue":"b"}]}`},
+		{"GetParametersForImport", `{"KeyId":"KEY","WrappingAlgorithm":"RSAES_OAEP_SHA_256","WrappingKeySpec":"RSA_2048"}`},
+		{"CreateGrant", `{"KeyId":"KEY","GranteePrincipal":"` + stranger.ARN() + `","Operations":["Decrypt"]}`},
+		{"RevokeGrant", `{"KeyId":"KEY","GrantId":"` + *grant.GrantId + `"}`},
+		{"UpdatePrimaryRegion", `{"KeyId":"KEY","PrimaryRegion":"eu-west-1"}`},
+		{"GetKeyLastUsage", `{"KeyId":"KEY"}`},
+	} {
+		same(operation.name, operation.body, id, missing)
+		same(operation.name, operation.body, arn("key/"+id), arn("key/"+missing))
+		same(operation.name, operation.body, "alias/there", "alias/gone")
+		same(operation.name, operation.body, arn("alias/there"), arn("alias/gone"))
+	}
+	same("RetireGrant", `{"KeyId":"KEY","GrantId":"`+*grant.GrantId+`"}`, arn("key/"+id), arn("key/"+missing))
+	same("DeleteAlias", `{"AliasName":"KEY"}`, "alias/there", "alias/gone")
+	same("UpdateAlias", `{"AliasName":"KEY","TargetKeyId":"`+id+`"}`, "alias/there", "alias/gone")
+	same("CreateAlias", `{"AliasName":"KEY","TargetKeyId":"`+id+`"}`, "alias/there", "alias/gone")
+
+	// A ciphertext of a key, and one of a key that never was.
+	there := rawAnswer(t, client, "Decrypt", fmt.Sprintf(`{"CiphertextBlob":%q}`, base64.StdEncoding.EncodeToString(sealed.CiphertextBlob)))
+	altered := append([]byte{}, sealed.CiphertextBlob...)
+	altered[3] ^= 1 // in the key ID
+	if got := rawAnswer(t, client, "Decrypt", fmt.Sprintf(`{"CiphertextBlob":%q}`, base64.StdEncoding.EncodeToString(altered))); got != there {
+		t.Errorf("Decrypt tells whether a key is there:\n%s\n%s", there, got)
+	}
+}
+
+// TestIdentityPolicies: files give permissions, by user, group and role; a
+// reload takes effect at once and only as a whole.
+func TestIdentityPolicies(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	role := "arn:aws:iam::" + rig.Account + ":role/backup"
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow := func(action string) string {
+		return `{"Version":"2012-10-17","Statement":{"Sid":"S","Effect":"Allow","Action":"` + action + `","Resource":"*"}}`
+	}
+	write("user/uid-61001/admin.json", allow("kms:*"))
+	write("group/gid-61100/use.json", allow("kms:Encrypt"))
+	write("role/backup/use.json", allow("kms:Encrypt"))
+	write("role/backup/README", "not a policy")
+	backup := rig.User{UID: 61004, GID: 61004}
+	r := rig.New(t, rig.Config{
+		World: true, Extra: fmt.Sprintf("identity_policies = %q", dir),
+		Tables: fmt.Sprintf("[[principals.map]]\nuser = \"61004\"\narn = %q\ntags = { stage = \"prod\" }\n", role),
+	})
+	ctx, root := t.Context(), r.Client("")
+	id := newKey(t, root, &kms.CreateKeyInput{})
+	closed := newKey(t, root, &kms.CreateKeyInput{Policy: keyPolicy(allowing(rootARN, `"kms:PutKeyPolicy"`, ""), allowing(role, `"kms:Encrypt"`, `{"StringEquals":{"aws:PrincipalTag/stage":"prod"}}`))})
+
+	outcome(t, "by the user's policy", encryptWith(t, r.As(t, operator), id), "")
+	outcome(t, "by the group's policy", encryptWith(t, r.As(t, app), id), "")
+	outcome(t, "by the role's policy", encryptWith(t, r.As(t, backup), id), "")
+	outcome(t, "by nothing", encryptWith(t, r.As(t, stranger), id), denied)
+	outcome(t, "where the key policy does not hand over", encryptWith(t, r.As(t, operator), closed), denied)
+	outcome(t, "where the key policy names the role", encryptWith(t, r.As(t, backup), closed), "")
+	if trail := r.AuditTrail(t); !strings.Contains(trail, `of the identity policy user/uid-61001/admin`) ||
+		!strings.Contains(trail, `"type":"AssumedRole","arn":"arn:aws:sts::`+rig.Account+`:assumed-role/backup/uid-61004"`) {
+		t.Error("the audit trail does not say which policy allowed, or who called")
+	}
+
+	// A key needs the permission to tag it, and an unknown principal is refused.
+	_, err := r.As(t, operator).CreateKey(ctx, &kms.CreateKeyInput{Policy: threePart("arn:aws:iam::"+rig.Account+":user/no-such-user", appGroup)})
+	outcome(t, "policy with an unknown user", err, "MalformedPolicyDocumentException")
+	_, err = root.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: &id, GranteePrincipal: aws.String("arn:aws:iam::" + rig.Account + ":role/no-such-role"), Operations: []types.GrantOperation{"Decrypt"}})
+	outcome(t, "grant to an unknown role", err, "InvalidArnException")
+	_, err = root.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: &id, Policy: threePart(role, "arn:aws:iam::"+rig.Account+":group/root")})
+	outcome(t, "policy with a role and a group of the system", err, "")
+
+	// A bad file: the old set stays, whole.
+	write("user/uid-61001/admin.json", allow("kms:Decrypt"))
+	write("group/gid-61100/use.json", `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"kms:Encrypt","Resource":"*","Colour":"red"}}`)
+	if err := r.Daemon.Reload(ctx); err == nil || !strings.Contains(err.Error(), "use.json") || !strings.Contains(err.Error(), "Colour") {
+		t.Errorf("reload of a bad file: %v", err)
+	}
+	outcome(t, "after a refused reload", encryptWith(t, r.As(t, operator), id), "")
+	write("group/gid-61100/use.json", allow("kms:Encrypt"))
+	if err := os.Chmod(filepath.Join(dir, "group/gid-61100/use.json"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Daemon.Reload(ctx); err == nil || !strings.Contains(err.Error(), "can be written by others") {
+		t.Errorf("reload of a file that anyone can write: %v", err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "group/gid-61100/use.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write("users/uid-61001/typo.json", allow("kms:*"))
+	if err := r.Daemon.Reload(ctx); err == nil || !strings.Contains(err.Error(), "not one of the folders") {
+		t.Errorf("reload of a folder of the wrong name: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "users")); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Daemon.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	outcome(t, "after the reload", encryptWith(t, r.As(t, operator), id), denied)
+	outcome(t, "of the group, after the reload", encryptWith(t, r.As(t, app), id), "")
+
+	// The role is gone from the configuration: the user is itself again.
+	config, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(config), "[[principals.map]]")
+	if err := os.WriteFile(r.Path, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	connected := r.As(t, backup)
+	outcome(t, "before it is removed", encryptWith(t, connected, id), "")
+	if err := r.Daemon.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	outcome(t, "removed, on the connection of before", encryptWith(t, connected, id), denied)
+	outcome(t, "removed, where the key policy names the role", encryptWith(t, connected, closed), denied)
+}
+
+// TestAdmins: the configuration's admins may do everything that key policies
+// leave to the account, until they are not admins any more.
+func TestAdmins(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true, Tables: "[admins]\nusers = [\"61001\"]\ngroups = [\"61100\"]\n"})
+	ctx := t.Context()
+	id := newKey(t, r.As(t, operator), &kms.CreateKeyInput{Tags: []types.Tag{{TagKey: aws.String("a"), TagValue: aws.String("b")}}})
+	outcome(t, "admin by group", encryptWith(t, r.As(t, app), id), "")
+	outcome(t, "stranger", encryptWith(t, r.As(t, stranger), id), denied)
+	config, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(config), `users = ["61001"]`, `users = []`, 1)
+	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Daemon.Reload(ctx); err != nil {
+		t.Fatal(err)
+	}
+	outcome(t, "admin no more", encryptWith(t, r.As(t, operator), id), denied)
+	_, err = r.As(t, operator).ListKeys(ctx, &kms.ListKeysInput{})
+	outcome(t, "admin no more, without a key", err, denied)
+}
