@@ -53,6 +53,9 @@ func run(args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	if err := relaxTimers(); err != nil {
+		log.Warn("timers stay exact, which costs processor time", "error", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve(ctx, *config, *initialise, log)

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// timerSlack is how late, in nanoseconds, a timer of the process may fire
+// (PR_SET_TIMERSLACK(2const)). No deadline here is finer than that.
+//
+// The Go runtime has a thread that looks after the others. While there is work
+// it sleeps for 20 µs at a time, which Linux's default slack of 50 µs makes
+// 70 µs: up to 14,000 wake-ups a second, in the daemon and again in each plugin
+// that has work. docs/performance.md has what that cost.
+const timerSlack = 1_000_000
+
+// relaxTimers starts the program again, with the slack, unless it has it. The
+// runtime's thread takes the slack from the thread that starts it, before any
+// code of ours runs, and no unprivileged process may change it for another
+// thread. The plugins inherit it. A service manager that sets the slack
+// (TimerSlackNSec=) saves the second start.
+func relaxTimers() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("reading the timer slack: %w", err)
+	}
+	if slack >= timerSlack {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0); err != nil {
+		return fmt.Errorf("setting the timer slack: %w", err)
+	}
+	// A system that takes the value without keeping it must not start us
+	// again and again.
+	if slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0); err != nil || slack < timerSlack {
+		return fmt.Errorf("setting the timer slack: it stayed at %d ns", slack)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the program to start it again: %w", err)
+	}
+	if err := syscall.Exec(self, os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("starting %s again: %w", self, err)
+	}
+	return nil
+}
