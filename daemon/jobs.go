@@ -40,6 +40,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		name string
 		run  func(context.Context) error
 	}{
+		{"clock", d.kms.WatchClock},
 		{"reconciliation", d.kms.Reconcile},
 		{"rotation", counted(d.kms.RotateDue)},
 		{"expiry", counted(d.kms.ExpireDue)},

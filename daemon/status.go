@@ -3,22 +3,26 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/kms"
 	"cmkd/plugins"
 )
 
 // status is the answer to GET /status.
 type status struct {
-	State         string         `json:"state"` // "ok" or "degraded"
-	Version       string         `json:"version"`
-	UptimeSeconds int64          `json:"uptimeSeconds"`
-	Account       string         `json:"account"`
-	Regions       []string       `json:"regions"`
-	Keys          int            `json:"keys"`
-	AuditRecords  uint64         `json:"auditRecords"`
+	State         string   `json:"state"` // "ok" or "degraded"
+	Version       string   `json:"version"`
+	UptimeSeconds int64    `json:"uptimeSeconds"`
+	Account       string   `json:"account"`
+	Regions       []string `json:"regions"`
+	Keys          int      `json:"keys"`
+	AuditRecords  uint64   `json:"auditRecords"`
+	// DeletionsHeld: the clock jumped ahead, an operator must confirm it.
+	DeletionsHeld bool           `json:"deletionsHeld,omitempty"`
 	Tokens        []tokenStatus  `json:"tokens"`
 	Plugins       []pluginStatus `json:"plugins"`
 }
@@ -67,20 +71,21 @@ const statusTimeout = time.Second
 // serveStatus answers GET /status. It tells nothing secret, but it names
 // tokens and processes, so only root and admins get it.
 func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
-	caller, err := d.identities.Load().caller(r.Context())
-	if err != nil || !caller.Admin {
-		http.Error(w, "only root and the configuration's admins may see the status", http.StatusForbidden)
+	if d.admin(w, r) == nil {
 		return
 	}
 	sequence, _ := d.audit.Head()
 	s := status{
 		State: "ok", Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),
 		Account: d.cfg.Account, Regions: d.cfg.Regions, AuditRecords: sequence,
-		Tokens: d.router.tokens(),
+		Tokens: d.router.tokens(), DeletionsHeld: d.kms.Held(),
 	}
 	view := d.store.View()
 	for _, region := range d.cfg.Regions {
 		s.Keys += view.KeyCount(region)
+	}
+	if s.DeletionsHeld {
+		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {
 		if t.State != "ok" {
@@ -97,4 +102,32 @@ func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(s) // the client may be gone
+}
+
+// admin returns the caller of an endpoint for operators, or refuses and
+// returns nil.
+func (d *Daemon) admin(w http.ResponseWriter, r *http.Request) *kms.Caller {
+	caller, err := d.identities.Load().caller(r.Context())
+	if err != nil || !caller.Admin {
+		http.Error(w, "only root and the configuration's admins may do this", http.StatusForbidden)
+		return nil
+	}
+	return caller
+}
+
+// serveConfirmClock answers POST /confirm-clock: an operator says that the
+// daemon's clock is right.
+func (d *Daemon) serveConfirmClock(w http.ResponseWriter, r *http.Request) {
+	caller := d.admin(w, r)
+	if caller == nil {
+		return
+	}
+	now, err := d.kms.ConfirmClock(r.Context(), caller)
+	if err != nil {
+		d.log.LogAttrs(r.Context(), slog.LevelError, "the clock is not confirmed", slog.Any("error", err))
+		http.Error(w, "the clock is not confirmed: the log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]time.Time{"now": now}) // the client may be gone
 }

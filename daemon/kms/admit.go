@@ -85,10 +85,7 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 	}
 	k.backend = b
 	if c.op.uses {
-		s.usages.note(&store.Usage{
-			Region: row.Region, KeyID: row.ID, Operation: c.op.name, Time: c.record.EventTime,
-			RequestID: c.record.RequestID, Principal: c.record.UserIdentity.ARN,
-		})
+		c.used = append(c.used, row)
 	}
 	return k, nil
 }

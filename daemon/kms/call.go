@@ -35,7 +35,9 @@ type Call struct {
 	region string
 	view   *store.View
 	// arn is of the key admitted last, for errors.
-	arn    string
+	arn string
+	// used are the keys that count as used if the call succeeds.
+	used   []*store.Key
 	record audit.Record
 }
 
@@ -52,6 +54,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 	if err := s.trail.Append(ctx, &c.record); err != nil {
 		return s.unrecorded(ctx, err)
 	}
+	s.usages.note(c)
 	return &kmsapi.Answer{Status: 200, Body: body}
 }
 

@@ -13,15 +13,9 @@ import (
 )
 
 const (
-	day                  = 24 * time.Hour
-	minDeletionDays      = 7
-	maxDeletionDays      = 30
-	presetDeletionDays   = 30
-	settingClock         = "clock"         // when the jobs ran last
-	settingHeldDeletions = "held-deletion" // set while deletions are held
-	// clockJump is how far the clock may run ahead of the last time seen
-	// before deletions are held until an operator confirms the time.
-	clockJump = day
+	minDeletionDays    = 7
+	maxDeletionDays    = 30
+	presetDeletionDays = 30
 )
 
 func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
@@ -68,14 +62,10 @@ func (s *Service) cancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.Can
 // DeleteDue destroys the keys whose waiting period is over: every version in
 // the token, which proves that nothing is left, then the rows. It returns the
 // number of keys deleted.
-//
-// A clock that jumped ahead by more than a day since the last run deletes
-// nothing: deletions are held until ConfirmClock.
+// While the clock is not to be trusted it deletes nothing: see [Service.Held].
 func (s *Service) DeleteDue(ctx context.Context) (int, error) {
-	now := s.now()
-	held, err := s.watchClock(ctx, now)
-	if err != nil || held {
-		return 0, err
+	if s.Held() {
+		return 0, nil
 	}
 	deleted := 0
 	var errs []error
@@ -95,40 +85,6 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 // deletionDue reports whether the waiting period of a key is over.
 func (s *Service) deletionDue(key *store.Key) bool {
 	return key.State == string(kmsapi.KeyStatePendingDeletion) && !key.Deletion.IsZero() && !s.now().Before(key.Deletion)
-}
-
-// watchClock notes the time and reports whether deletions are held.
-func (s *Service) watchClock(ctx context.Context, now time.Time) (held bool, err error) {
-	view := s.store.View()
-	_, held = view.Setting(settingHeldDeletions)
-	if last, ok := view.Setting(settingClock); ok && !held {
-		seen, err := time.Parse(time.RFC3339, last.Value)
-		if err != nil {
-			return true, fmt.Errorf("reading the last time seen: %w", err)
-		}
-		if now.Sub(seen) > clockJump {
-			held = true
-			s.log.LogAttrs(ctx, slog.LevelError, "the clock is more than a day ahead of the last time seen: deletions are held until an operator confirms the time",
-				slog.Time("seen", seen), slog.Time("now", now))
-		}
-	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		if held {
-			if err := tx.PutSetting(&store.Setting{Name: settingHeldDeletions, Value: now.UTC().Format(time.RFC3339)}); err != nil {
-				return err
-			}
-		}
-		return tx.PutSetting(&store.Setting{Name: settingClock, Value: now.UTC().Format(time.RFC3339)})
-	})
-	return held, err
-}
-
-// ConfirmClock ends the hold on deletions: an operator has looked at the time.
-func (s *Service) ConfirmClock(ctx context.Context) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
-		tx.DeleteSetting(settingHeldDeletions)
-		return tx.PutSetting(&store.Setting{Name: settingClock, Value: s.now().UTC().Format(time.RFC3339)})
-	})
 }
 
 // deleteKey deletes one key. The rows go first, all at once, with intents that

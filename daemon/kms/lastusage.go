@@ -17,14 +17,22 @@ type usages struct {
 
 type usageKey struct{ region, keyID string }
 
-// note remembers that a call used the key.
-func (u *usages) note(row *store.Usage) {
+// note remembers that the call used its keys.
+func (u *usages) note(c *Call) {
+	if len(c.used) == 0 {
+		return
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.last == nil {
 		u.last = map[usageKey]*store.Usage{}
 	}
-	u.last[usageKey{row.Region, row.KeyID}] = row
+	for _, k := range c.used {
+		u.last[usageKey{k.Region, k.ID}] = &store.Usage{
+			Region: k.Region, KeyID: k.ID, Operation: c.op.name, Time: c.record.EventTime,
+			RequestID: c.record.RequestID, Principal: c.record.UserIdentity.ARN,
+		}
+	}
 }
 
 // get returns what is not written yet.
@@ -37,14 +45,11 @@ func (u *usages) get(region, keyID string) (*store.Usage, bool) {
 
 // FlushUsage writes what was noted since the last flush.
 func (s *Service) FlushUsage(ctx context.Context) error {
-	s.usages.mu.Lock()
-	noted := s.usages.last
-	s.usages.last = nil
-	s.usages.mu.Unlock()
+	noted := s.usages.take()
 	if len(noted) == 0 {
 		return nil
 	}
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		for _, row := range noted {
 			if _, ok := tx.Key(row.Region, row.KeyID); !ok {
 				continue // deleted since
@@ -55,6 +60,29 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil {
+		s.usages.giveBack(noted)
+	}
+	return err
+}
+
+// take takes out what is not written yet.
+func (u *usages) take() map[usageKey]*store.Usage {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	noted := u.last
+	u.last = nil
+	return noted
+}
+
+// giveBack is for what could not be written: newer uses count.
+func (u *usages) giveBack(noted map[usageKey]*store.Usage) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for key, row := range u.last {
+		noted[key] = row
+	}
+	u.last = noted
 }
 
 func (s *Service) getKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKeyLastUsageRequest) (*kmsapi.GetKeyLastUsageResponse, error) {

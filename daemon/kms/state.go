@@ -50,11 +50,17 @@ func invalidState(arn, what string) error {
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s is %s.", arn, what)
 }
 
-// keyState is the state of the key now: that of its row, or Unavailable while
-// its token does not answer or its custom key store is disconnected. A key pending deletion or import stays so.
+// keyState is the state of the key now: that of its row, Unavailable while its
+// token does not answer or its custom key store is disconnected, or
+// PendingImport from the moment its imported material expires. A key pending
+// deletion or import stays so.
 func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 	state := kmsapi.KeyState(key.State)
-	if (state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled) && (!connected(view, key) || !s.router.Available(key.Token, backends.KeySpec(key.Spec))) {
+	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
+	if usable && !key.ValidTo.IsZero() && !s.now().Before(key.ValidTo) {
+		return kmsapi.KeyStatePendingImport
+	}
+	if usable && (!connected(view, key) || !s.router.Available(key.Token, backends.KeySpec(key.Spec))) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state

@@ -23,6 +23,7 @@ type health struct {
 	Account       string   `json:"account"`
 	Regions       []string `json:"regions"`
 	Keys          int      `json:"keys"`
+	DeletionsHeld bool     `json:"deletionsHeld"`
 	Tokens        []struct {
 		Name   string `json:"name"`
 		Label  string `json:"label"`
@@ -125,6 +126,9 @@ func (h *health) print(out io.Writer) error {
 	fmt.Fprintf(w, "account\t%s\n", h.Account)
 	fmt.Fprintf(w, "regions\t%s\n", strings.Join(h.Regions, " "))
 	fmt.Fprintf(w, "keys\t%d\n", h.Keys)
+	if h.DeletionsHeld {
+		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead, see cmkctl confirm-clock")
+	}
 	if err := w.Flush(); err != nil {
 		return err
 	}

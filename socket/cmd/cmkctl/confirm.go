@@ -1,0 +1,50 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/socket/client"
+)
+
+func newConfirmClock(socket func() string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "confirm-clock",
+		Short: "Say that the daemon's clock is right, so that it deletes again",
+		Long: `When the daemon's clock is more than a day ahead of the last time it saw, it
+deletes neither keys nor expired material until somebody says that the time is
+right: a wrong clock would end every waiting period at once. "cmkctl status"
+says whether deletions are held.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, "http://localhost/confirm-clock", nil)
+			if err != nil {
+				return err
+			}
+			req.Close = true // the connection serves once
+			resp, err := client.HTTPClient(socket()).Do(req)
+			if err != nil {
+				return fmt.Errorf("cmkd does not answer on %s: %w", socket(), rootCause(err))
+			}
+			defer resp.Body.Close()
+			body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+			if err != nil {
+				return fmt.Errorf("reading the daemon's answer: %w", err)
+			}
+			var answer struct {
+				Now time.Time `json:"now"`
+			}
+			if resp.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil {
+				return fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), resp.StatusCode)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
+			return nil
+		},
+	}
+}
