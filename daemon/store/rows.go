@@ -100,8 +100,11 @@ type Grant struct {
 	Retiring          string `json:",omitempty"`
 	Issuer            string // account root ARN of the key, or the caller's
 	Operations        []string
-	ContextEquals     map[string]string `json:",omitempty"`
-	ContextSubset     map[string]string `json:",omitempty"`
+	// ContextEquals and ContextSubset are the constraints, nil: none. An empty
+	// one is a constraint too, so it must not be omitted: Equals of nothing
+	// allows only calls without an encryption context.
+	ContextEquals     map[string]string `json:",omitzero"`
+	ContextSubset     map[string]string `json:",omitzero"`
 	GranteeIsService  bool              `json:",omitempty"`
 	RetiringIsService bool              `json:",omitempty"`
 	SourceArn         string            `json:",omitempty"`
