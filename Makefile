@@ -36,6 +36,7 @@ clean:
 bench: deps build
 	go build -trimpath -o .cache/bench/rawtoken ./backends/pkcs11/cmd/rawtoken
 	go run ./testenv/bench $(BENCHFLAGS)
+	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/kms
 
 # What takes too long for every run: 100 kills in the middle of rotations.
 long: deps
