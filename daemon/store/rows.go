@@ -92,14 +92,14 @@ type Alias struct {
 
 // Grant allows operations on one key to one principal.
 type Grant struct {
-	Region            string
-	KeyID             string
-	ID                string // 64 hexadecimal digits
-	Name              string `json:",omitempty"`
-	Grantee           string // principal ARN or service principal
-	Retiring          string `json:",omitempty"`
-	Issuer            string // account root ARN of the key, or the caller's
-	Operations        []string
+	Region     string
+	KeyID      string
+	ID         string // 64 hexadecimal digits
+	Name       string `json:",omitempty"`
+	Grantee    string // principal ARN or service principal
+	Retiring   string `json:",omitempty"`
+	Issuer     string // account root ARN of the key, or the caller's
+	Operations []string
 	// ContextEquals and ContextSubset are the constraints, nil: none. An empty
 	// one is a constraint too, so it must not be omitted: Equals of nothing
 	// allows only calls without an encryption context.
