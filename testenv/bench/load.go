@@ -96,7 +96,7 @@ func (l *load) open(ctx context.Context, socket string, callers int) (err error)
 
 func (l *load) close() {
 	for _, c := range l.callers {
-		c.conn.Close()
+		_ = c.conn.Close() // nothing is under way
 	}
 	_ = unix.Close(l.epoll) // it was only read
 }
