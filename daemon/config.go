@@ -125,7 +125,8 @@ type AccessKeyConfig struct {
 }
 
 // TokenConfig is a PKCS#11 token. It is chosen by Label or Serial, never by
-// slot number.
+// slot number. The first must be there when the daemon starts; further ones
+// may come and go.
 type TokenConfig struct {
 	// Name by which keys and logs know the token. Required, never to change.
 	Name string `toml:"name"`
@@ -138,6 +139,10 @@ type TokenConfig struct {
 	// PINFile holds the PIN of the user, readable by the daemon alone.
 	// AWS CloudHSM: user:password. Required.
 	PINFile string `toml:"pin_file"`
+	// ClusterID is the CloudHsmClusterId by which clients make a custom key
+	// store of the token: "cluster-" and 11 to 16 letters and digits 2 to 7.
+	// Optional; the first token has none, a further one serves nothing without.
+	ClusterID string `toml:"cluster_id"`
 	// MaxSessions bounds the sessions of each plugin. Optional, 64.
 	MaxSessions int `toml:"max_sessions"`
 	// Env are further environment variables for the module.
@@ -173,6 +178,7 @@ func LoadConfig(path string) (*Config, error) {
 var (
 	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 	regionPattern  = regexp.MustCompile(`^([a-z]+-){2,3}[0-9]+$`)
+	clusterPattern = regexp.MustCompile(`^cluster-[2-7a-zA-Z]{11,16}$`)
 	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
 )
 
@@ -218,7 +224,7 @@ func (c *Config) completeTokens() error {
 		return errors.New("no [[token]]: at least one is needed")
 	}
 	seen := map[string]bool{}
-	for _, t := range c.Tokens {
+	for i, t := range c.Tokens {
 		switch {
 		case !namePattern.MatchString(t.Name):
 			return fmt.Errorf("token name must be lower-case letters, digits and dashes, not %q", t.Name)
@@ -230,8 +236,14 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: give label or serial, one of them", t.Name)
 		case !filepath.IsAbs(t.PINFile):
 			return fmt.Errorf("token %s: pin_file must be an absolute path, not %q", t.Name, t.PINFile)
+		case i == 0 && t.ClusterID != "":
+			return fmt.Errorf("token %s: the first token holds the keys of no custom key store and has no cluster_id", t.Name)
+		case t.ClusterID != "" && !clusterPattern.MatchString(t.ClusterID):
+			return fmt.Errorf("token %s: cluster_id must be \"cluster-\" and 11 to 16 letters and digits 2 to 7, not %q", t.Name, t.ClusterID)
+		case t.ClusterID != "" && seen[t.ClusterID]:
+			return fmt.Errorf("two tokens have the cluster_id %q", t.ClusterID)
 		}
-		seen[t.Name] = true
+		seen[t.Name], seen[t.ClusterID] = true, true
 	}
 	return nil
 }
@@ -283,4 +295,15 @@ func (s *SocketConfig) socketConfig() (socket.Config, error) {
 			Calls: s.MaxCalls, CallsPerUID: s.MaxCallsPerUser, RatePerUID: s.RatePerUser,
 		},
 	}, err
+}
+
+// clusters are the tokens by their cluster IDs.
+func (c *Config) clusters() map[string]string {
+	found := map[string]string{}
+	for _, t := range c.Tokens {
+		if t.ClusterID != "" {
+			found[t.ClusterID] = t.Name
+		}
+	}
+	return found
 }

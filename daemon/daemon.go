@@ -85,7 +85,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	}
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
-		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d},
+		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)
@@ -110,13 +110,17 @@ func (d *Daemon) bindAccount(ctx context.Context) error {
 }
 
 // Init finishes interrupted work and makes the daemon's own keys, those that
-// are missing, in every token.
+// are missing, in every token that is there.
 func (d *Daemon) Init(ctx context.Context) error {
 	if err := d.kms.Reconcile(ctx); err != nil {
 		return err
 	}
-	for _, t := range d.cfg.Tokens {
+	for i, t := range d.cfg.Tokens {
 		made, err := d.kms.Init(ctx, t.Name)
+		if err != nil && i > 0 { // ConnectCustomKeyStore does it when the token is there
+			d.log.Warn("token is not initialised", "token", t.Name, "error", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -131,10 +135,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
 		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
 	}
-	for _, t := range d.cfg.Tokens {
-		if err := d.kms.CheckSystemKeys(ctx, t.Name); err != nil {
-			return err
-		}
+	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
+		return err
 	}
 	if err := d.publishAuditKeys(); err != nil {
 		return err

@@ -3,11 +3,13 @@ package daemon
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,9 @@ import (
 type router struct {
 	hosts  []*tokenHost
 	routes map[route]*served // fixed after start
+
+	arrivals sync.WaitGroup // further tokens that are waited for
+	stop     context.CancelFunc
 }
 
 type route struct {
@@ -28,9 +33,12 @@ type route struct {
 	spec  backends.KeySpec
 }
 
+// served is a key spec of a token.
 type served struct {
 	host *tokenHost
-	info backends.SpecInfo
+	// preset is what the plugin announced on the first token. It counts until
+	// the plugin has seen its own.
+	preset backends.SpecInfo
 }
 
 // tokenHost is a plugin process and the token that it serves.
@@ -41,32 +49,49 @@ type tokenHost struct {
 	info   atomic.Pointer[backends.InfoAnswer]
 }
 
-// startRouter starts every plugin on every token and asks what they serve. Two
-// plugins that announce one key spec are an error.
+// arrivalTimeout is how long the start waits for a further token.
+const arrivalTimeout = 5 * time.Second
+
+// startRouter starts every plugin on every token. Those of the first token
+// must serve: they announce what key specs there are, and two that announce
+// one spec are an error. Further tokens may be away, and come when they can.
 func startRouter(ctx context.Context, cfg *Config, log *slog.Logger, socketDir string) (*router, error) {
 	r := &router{routes: map[route]*served{}}
-	for _, t := range cfg.Tokens {
-		for _, p := range cfg.Plugins {
-			if err := r.add(ctx, t, p, log, socketDir); err != nil {
-				r.close(context.WithoutCancel(ctx))
-				return nil, fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
-			}
-		}
+	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
+	r.stop = stop
+	if err := r.start(ctx, arrive, cfg, log, socketDir); err != nil {
+		r.close(context.WithoutCancel(ctx))
+		return nil, err
 	}
 	return r, nil
 }
 
-func (r *router) add(ctx context.Context, t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) error {
-	spec, err := pluginSpec(t, p, log, socketDir)
-	if err != nil {
-		return err
+func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
+	for i, t := range cfg.Tokens {
+		for _, p := range cfg.Plugins {
+			spec, err := pluginSpec(t, p, log, socketDir)
+			if err != nil {
+				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
+			}
+			host, err := plugins.Start(ctx, spec)
+			if err != nil {
+				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
+			}
+			h := &tokenHost{Host: host, token: t.Name, plugin: p.Name}
+			r.hosts = append(r.hosts, h)
+			if i > 0 {
+				r.expect(arrive, h, log)
+			} else if err := r.announce(ctx, h); err != nil {
+				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
+			}
+		}
 	}
-	host, err := plugins.Start(ctx, spec)
-	if err != nil {
-		return err
-	}
-	h := &tokenHost{Host: host, token: t.Name, plugin: p.Name}
-	r.hosts = append(r.hosts, h)
+	r.extend(cfg)
+	return r.await(ctx)
+}
+
+// announce waits for a plugin of the first token and takes in what it serves.
+func (r *router) announce(ctx context.Context, h *tokenHost) error {
 	if err := h.Wait(ctx); err != nil {
 		return err
 	}
@@ -76,13 +101,58 @@ func (r *router) add(ctx context.Context, t TokenConfig, p PluginConfig, log *sl
 	}
 	h.info.Store(info)
 	for _, spec := range info.Specs {
-		at := route{t.Name, spec.Spec}
+		at := route{h.token, spec.Spec}
 		if other, ok := r.routes[at]; ok {
 			return fmt.Errorf("key spec %s is announced by %s too", spec.Spec, other.host.plugin)
 		}
-		r.routes[at] = &served{host: h, info: spec}
+		r.routes[at] = &served{host: h, preset: spec}
 	}
 	return nil
+}
+
+// extend routes the key specs of each plugin on further tokens as on the first
+// one: it is the same executable.
+func (r *router) extend(cfg *Config) {
+	first := cfg.Tokens[0].Name
+	for _, h := range r.hosts {
+		if h.token == first {
+			continue
+		}
+		for at, s := range r.routes {
+			if at.token == first && s.host.plugin == h.plugin {
+				r.routes[route{h.token, at.spec}] = &served{host: h, preset: s.preset}
+			}
+		}
+	}
+}
+
+// expect asks a plugin of a further token what it serves, whenever it is there.
+func (r *router) expect(ctx context.Context, h *tokenHost, log *slog.Logger) {
+	r.arrivals.Go(func() {
+		if err := h.Ready(ctx); err != nil {
+			return // the daemon ends
+		}
+		info, err := h.Info(ctx, &backends.InfoRequest{})
+		if err != nil {
+			if ctx.Err() == nil {
+				log.LogAttrs(ctx, slog.LevelError, "plugin does not say what it serves",
+					slog.String("plugin", h.plugin), slog.String("token", h.token), slog.Any("error", err))
+			}
+			return
+		}
+		h.info.Store(info)
+	})
+}
+
+// await gives further tokens a moment, so that a start where nothing is amiss
+// ends with every token there.
+func (r *router) await(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, arrivalTimeout)
+	defer cancel()
+	for _, h := range r.hosts {
+		_ = h.Wait(bounded) // its state says what is the matter
+	}
+	return ctx.Err()
 }
 
 func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) (plugins.Spec, error) {
@@ -108,11 +178,24 @@ func (h *tokenHost) ready() bool { return h.Phase() == plugins.Ready }
 
 // Route implements [kms.Router].
 func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
-	s, ok := r.routes[route{token, spec}]
+	at := route{token, spec}
+	s, ok := r.routes[at]
 	if !ok {
 		return nil, backends.SpecInfo{}, false
 	}
-	return s.host, s.info, true
+	return s.host, s.info(at.spec), true
+}
+
+// info is what is known of the key spec on its token.
+func (s *served) info(spec backends.KeySpec) backends.SpecInfo {
+	if answer := s.host.info.Load(); answer != nil {
+		for _, known := range answer.Specs {
+			if known.Spec == spec {
+				return known
+			}
+		}
+	}
+	return s.preset
 }
 
 // Available implements [kms.Router]. A process that is being replaced counts:
@@ -130,6 +213,7 @@ func (r *router) Available(token string, spec backends.KeySpec) bool {
 // reload swaps every plugin process for a new one, with the executables and
 // PINs as they are now. Calls in flight end on the old process.
 func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
+	var errs []error
 	for _, h := range r.hosts {
 		t := slices.IndexFunc(cfg.Tokens, func(t TokenConfig) bool { return t.Name == h.token })
 		p := slices.IndexFunc(cfg.Plugins, func(p PluginConfig) bool { return p.Name == h.plugin })
@@ -141,19 +225,21 @@ func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger, sock
 			return err
 		}
 		if err := h.Reload(ctx, spec); err != nil {
-			return fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err)
+			errs = append(errs, fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // close ends the plugin processes.
 func (r *router) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	r.stop()
 	for _, h := range r.hosts {
 		_ = h.Close(ctx) // it ends in any case
 	}
+	r.arrivals.Wait()
 }
 
 // tokens describes each token once, for the log and the status.

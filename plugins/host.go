@@ -97,6 +97,25 @@ func (h *Host) Wait(ctx context.Context) error {
 	return err
 }
 
+// Ready waits until the plugin serves, however often it fails to start before.
+// It returns an error when ctx ends or the Host is closed.
+func (h *Host) Ready(ctx context.Context) error {
+	for {
+		st := h.state.Load()
+		switch {
+		case st.process != nil && st.process.usable():
+			return nil
+		case st.phase == Closed:
+			return errClosed
+		}
+		select {
+		case <-st.changed:
+		case <-ctx.Done():
+			return expired(ctx)
+		}
+	}
+}
+
 // do makes a call: it sends it again when the process was lost with it, until
 // it is answered, ctx ends or maxTries are used up. The error is a
 // [backends.Error].

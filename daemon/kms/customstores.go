@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"log/slog"
 	"strings"
 
 	"cmkd/backends"
@@ -45,6 +46,9 @@ func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	if err != nil {
 		return nil, err
 	}
+	if !s.router.Available(token, backends.SymmetricDefault) {
+		return nil, errClusterNotActive(in.CloudHsmClusterId)
+	}
 	var id [9]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand
 	row := &store.CustomKeyStore{
@@ -62,6 +66,10 @@ func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 		return tx.PutCustomKeyStore(row)
 	})
 	return &kmsapi.CreateCustomKeyStoreResponse{CustomKeyStoreId: row.ID}, err
+}
+
+func errClusterNotActive(id string) error {
+	return kmsapi.Errorf(kmsapi.CodeCloudHsmClusterNotActiveException, "Cluster %s is not active: its token does not answer.", id)
 }
 
 func errStoreName(name string) error {
@@ -96,22 +104,66 @@ func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx
 }
 
 func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
+	if err := s.customStoreOperation(c); err != nil {
+		return nil, err
+	}
+	row, ok := c.view.CustomKeyStore(c.region, in.CustomKeyStoreId)
+	if !ok {
+		return nil, errStoreNotFound(in.CustomKeyStoreId)
+	}
+	if err := checkConnectable(row); err != nil {
+		return nil, err
+	}
+	if !s.router.Available(row.Token, backends.SymmetricDefault) {
+		return nil, errClusterNotActive(row.ClusterID)
+	}
+	state, trouble := kmsapi.ConnectionStateTypeConnected, kmsapi.ConnectionErrorCodeType("")
+	if err := s.prepareToken(ctx, row.Token); err != nil {
+		state, trouble = kmsapi.ConnectionStateTypeFailed, connectionError(err)
+		s.log.LogAttrs(ctx, slog.LevelError, "custom key store is not connected", slog.String("store", row.ID), slog.Any("error", err))
+	}
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
-		switch row.ConnectionState {
-		case string(kmsapi.ConnectionStateTypeDisconnected):
-		case string(kmsapi.ConnectionStateTypeFailed):
-			return errStoreState(row, "Disconnect it first.")
-		default:
-			return errStoreState(row, "")
+		if err := checkConnectable(row); err != nil {
+			return err
 		}
-		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeConnected), ""
-		if !s.router.Available(row.Token, backends.SymmetricDefault) {
-			row.ConnectionState = string(kmsapi.ConnectionStateTypeFailed)
-			row.ConnectionError = string(kmsapi.ConnectionErrorCodeTypeNetworkErrors)
-		}
+		row.ConnectionState, row.ConnectionError = string(state), string(trouble)
 		return nil
 	})
 	return &kmsapi.ConnectCustomKeyStoreResponse{}, err
+}
+
+// checkConnectable refuses to connect a store that is connected, or that
+// failed and was not disconnected since.
+func checkConnectable(row *store.CustomKeyStore) error {
+	switch row.ConnectionState {
+	case string(kmsapi.ConnectionStateTypeDisconnected):
+		return nil
+	case string(kmsapi.ConnectionStateTypeFailed):
+		return errStoreState(row, "Disconnect it first.")
+	default:
+		return errStoreState(row, "")
+	}
+}
+
+// prepareToken sees to the daemon's own keys in a further token: those that
+// are missing are made, the others must be as they should.
+func (s *Service) prepareToken(ctx context.Context, token string) error {
+	if _, err := s.Init(ctx, token); err != nil {
+		return err
+	}
+	return s.CheckSystemKeys(ctx, token)
+}
+
+// connectionError says in AWS's words why a store is not connected.
+func connectionError(err error) kmsapi.ConnectionErrorCodeType {
+	switch backends.CodeOf(err) {
+	case backends.LoginFailed:
+		return kmsapi.ConnectionErrorCodeTypeInvalidCredentials
+	case backends.Lost, backends.Timeout:
+		return kmsapi.ConnectionErrorCodeTypeNetworkErrors
+	default:
+		return kmsapi.ConnectionErrorCodeTypeInternalError
+	}
 }
 
 func errStoreState(row *store.CustomKeyStore, hint string) error {
