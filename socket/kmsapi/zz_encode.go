@@ -905,9 +905,7 @@ func (out *Tag) AppendJSON(b []byte) []byte {
 	if out.TagKey != "" {
 		b = appendText(append(b, `,"TagKey":`...), out.TagKey)
 	}
-	if out.TagValue != "" {
-		b = appendText(append(b, `,"TagValue":`...), out.TagValue)
-	}
+	b = appendText(append(b, `,"TagValue":`...), out.TagValue)
 	return closeObject(b, start)
 }
 

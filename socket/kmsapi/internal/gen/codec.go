@@ -86,6 +86,7 @@ func (w *writer) read(member, of string) string {
 var alwaysSent = map[string]bool{
 	"KeyMetadata.Description":                         true, // "" for a key without one
 	"KeyMetadata.MultiRegion":                         true,
+	"Tag.TagValue":                                    true, // "" is a value
 	"GrantListEntry.Name":                             true, // "" for a grant without one
 	"MultiRegionConfiguration.ReplicaKeys":            true,
 	"DescribeCustomKeyStoresResponse.CustomKeyStores": true,
