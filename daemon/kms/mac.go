@@ -41,9 +41,6 @@ func (s *Service) verifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRe
 	if err != nil {
 		return nil, err
 	}
-	if in.DryRun {
-		return nil, errDryRun()
-	}
 	made, err := k.backend.VerifyMAC(ctx, &backends.VerifyMACRequest{
 		Key: ref, Algorithm: backends.Algorithm(in.MacAlgorithm), Message: in.Message, MAC: in.Mac,
 	})
@@ -52,6 +49,9 @@ func (s *Service) verifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRe
 	}
 	if !made.Valid {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeKMSInvalidMacException}
+	}
+	if in.DryRun { // a call with another MAC would not have succeeded
+		return nil, errDryRun()
 	}
 	return &kmsapi.VerifyMacResponse{KeyId: k.arn, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 }

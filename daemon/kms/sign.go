@@ -101,9 +101,6 @@ func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest)
 	if err != nil {
 		return nil, err
 	}
-	if in.DryRun {
-		return nil, errDryRun()
-	}
 	made, err := k.backend.Verify(ctx, &backends.VerifyRequest{
 		Key: ref, Algorithm: backends.Algorithm(call.algorithm), Type: backends.MessageType(call.messageType),
 		Message: in.Message, Signature: in.Signature,
@@ -113,6 +110,9 @@ func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest)
 	}
 	if !made.Valid {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeKMSInvalidSignatureException}
+	}
+	if in.DryRun { // a call with another signature would not have succeeded
+		return nil, errDryRun()
 	}
 	return &kmsapi.VerifyResponse{KeyId: k.arn, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
