@@ -172,6 +172,15 @@ type moved struct {
 	material   string
 }
 
+// errUnmarkedDataKey refuses to move a data key to an RSA key: unlike a blob, an
+// RSA ciphertext does not say that it holds a data key, so Decrypt would give it
+// out in the clear.
+func errUnmarkedDataKey() error {
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException,
+		"Data keys leave this service only wrapped: plaintext_data_keys is false in its configuration, "+
+			"and a data key under an RSA key could be decrypted like any other plaintext.")
+}
+
 // move re-encrypts. Between symmetric keys of one token the plaintext stays in
 // the plugin, and a wrapped data key is not unwrapped at all. A data key on
 // its way to an RSA key is wrapped to that key in the token.
@@ -180,6 +189,8 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to st
 	switch {
 	case symmetric && src.key.Token == dst.Token:
 		return s.moveInToken(ctx, src, dst, context)
+	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault && !s.plaintextDataKeys:
+		return nil, errUnmarkedDataKey()
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
 		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to)})
 		if err != nil {
