@@ -48,7 +48,7 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 		if len(parts) != 6 || parts[1] != partition || parts[2] != "kms" {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
 		}
-		if parts[3] != region || parts[4] != s.account {
+		if parts[3] != region {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", parts[3])
 		}
 		name = parts[5]
@@ -56,6 +56,9 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 			name = id
 		} else if !strings.HasPrefix(name, aliasPrefix) {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
+		}
+		if parts[4] != s.account {
+			return identifier{}, elsewhere(text, name)
 		}
 	}
 	if strings.HasPrefix(name, aliasPrefix) {
@@ -65,6 +68,14 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 		return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId '%s'", text)
 	}
 	return identifier{keyID: name}, nil
+}
+
+// elsewhere refuses the ARN of another account: nothing of it is here.
+func elsewhere(arn, name string) error {
+	if strings.HasPrefix(name, aliasPrefix) {
+		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", arn)
+	}
+	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", arn)
 }
 
 // resolve finds the key that the client means. Aliases are followed only if
