@@ -79,6 +79,10 @@ func (s *Service) newPolicy(c *Call, text string, bypass bool, row *store.Key) (
 
 // parsePolicy checks the grammar of a key policy, and that its principals exist.
 func (s *Service) parsePolicy(text string) (*policy.Document, error) {
+	if len(text) > policy.MaxSize {
+		return nil, kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+			"The key policy has %d bytes, the most that it may have is %d.", len(text), policy.MaxSize)
+	}
 	d, err := policy.Parse([]byte(text), policy.KeyPolicy)
 	if err != nil {
 		syntax, ok := errors.AsType[*policy.SyntaxError](err)
