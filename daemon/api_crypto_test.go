@@ -1,10 +1,19 @@
 package daemon_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -66,4 +75,78 @@ func sealOAEP1(t *testing.T, public, plaintext []byte) []byte {
 		t.Fatal(err)
 	}
 	return sealed
+}
+
+// openssl runs openssl with input and returns what it prints.
+func openssl(t *testing.T, input []byte, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "openssl", args...)
+	var complaint strings.Builder
+	cmd.Stdin, cmd.Stderr = strings.NewReader(string(input)), &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("openssl %v: %v\n%s%s", args, err, out, complaint.String())
+	}
+	return string(out)
+}
+
+// signingHashes are the hashes of the algorithms that sign a digest.
+var signingHashes = map[string]crypto.Hash{"256": crypto.SHA256, "384": crypto.SHA384, "512": crypto.SHA512}
+
+func hashOf(algorithm string) crypto.Hash { return signingHashes[algorithm[len(algorithm)-3:]] }
+
+func digest(h crypto.Hash, message []byte) []byte {
+	w := h.New()
+	w.Write(message)
+	return w.Sum(nil)
+}
+
+// verifyHere verifies with Go's standard library what it knows.
+func verifyHere(der []byte, algorithm string, message, signature []byte) error {
+	parsed, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return err
+	}
+	switch key := parsed.(type) {
+	case ed25519.PublicKey:
+		return ed25519.VerifyWithOptions(key, message, signature, &ed25519.Options{})
+	case *ecdsa.PublicKey:
+		if !ecdsa.VerifyASN1(key, digest(hashOf(algorithm), message), signature) {
+			return fmt.Errorf("no ECDSA signature of the message")
+		}
+		return nil
+	case *rsa.PublicKey:
+		h := hashOf(algorithm)
+		if strings.Contains(algorithm, "PSS") {
+			return rsa.VerifyPSS(key, h, digest(h, message), signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		}
+		return rsa.VerifyPKCS1v15(key, h, digest(h, message), signature)
+	}
+	return fmt.Errorf("a key of type %T", parsed)
+}
+
+// verifyOpenSSL verifies with openssl.
+func verifyOpenSSL(t *testing.T, der []byte, algorithm string, message, signature []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	sig := write("sig", signature)
+	if strings.HasPrefix(algorithm, "ED25519") {
+		openssl(t, nil, "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", write("message", message), "-sigfile", sig)
+		return
+	}
+	args := []string{"dgst", "-sha" + algorithm[len(algorithm)-3:], "-verify", key, "-signature", sig}
+	if strings.Contains(algorithm, "PSS") {
+		args = append(args, "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest")
+	}
+	if out := openssl(t, message, args...); !strings.Contains(out, "Verified OK") {
+		t.Errorf("openssl says %s", out)
+	}
 }

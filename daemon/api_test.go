@@ -15,6 +15,13 @@ import (
 	"cmkd/testenv/rig"
 )
 
+// The principals that grants and policies of the tests name.
+const (
+	someone     = "arn:aws:iam::" + rig.Account + ":user/someone"
+	somePager   = "arn:aws:iam::" + rig.Account + ":user/pager"
+	someRetirer = "arn:aws:iam::" + rig.Account + ":role/retirer"
+)
+
 // otherRegion is the second Region of the daemon under test.
 const otherRegion = "eu-west-1"
 
@@ -38,6 +45,7 @@ type sharedKey struct {
 func newAPI(t *testing.T, cfg rig.Config) *api {
 	t.Helper()
 	cfg.Regions = []string{rig.Region, otherRegion}
+	cfg.Tables += fmt.Sprintf("[principals]\nknown = [%q, %q, %q]\n", someone, somePager, someRetirer)
 	r := rig.New(t, cfg)
 	return &api{Rig: r, Client: r.Client(""), other: r.Client(otherRegion), keys: map[string]*sharedKey{}}
 }
@@ -125,11 +133,15 @@ func keyARN(id *string) string { return arn("key/" + *id) }
 
 // message is the message of an API error, "" for nil.
 func message(err error) string {
-	if e, ok := errors.AsType[smithy.APIError](err); ok {
-		return e.ErrorMessage()
+	e, ok := errors.AsType[smithy.APIError](err)
+	if !ok || e.ErrorMessage() == noMessageSent {
+		return ""
 	}
-	return ""
+	return e.ErrorMessage()
 }
+
+// noMessageSent is what the SDK says where a body has no message.
+const noMessageSent = "UnknownError"
 
 // want is an expected outcome: an error code, "" for success, and the message.
 type want struct {

@@ -1,0 +1,227 @@
+package daemon_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"cmkd/testenv/rig"
+)
+
+const unknownID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+
+// testIdentifiers: how keys may be named, and what is said of other names.
+func testIdentifiers(t *testing.T, a *api) {
+	id := *a.fresh(t, &kms.CreateKeyInput{})
+	alias := "alias/named-" + id
+	if _, err := a.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: &alias, TargetKeyId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	invalid := func(text string) want { return notFound("Invalid keyId '%s'", text) }
+	replaced := func(old, with string) string { return strings.Replace(arn("key/"+id), old, with, 1) }
+	mrk := "mrk-d3b95762d3b95762d3b95762d3b95762"
+	names := []struct {
+		name, id  string
+		key, mgmt want
+	}{
+		{"key ID", id, wantOK(), wantOK()},
+		{"key ARN", arn("key/" + id), wantOK(), wantOK()},
+		{"alias", alias, wantOK(), notFound("Invalid keyId %s", alias)},
+		{"alias ARN", arn(alias), wantOK(), notFound("Invalid keyId %s", arn(alias))},
+		{"unknown key ID", unknownID, notFound("Key '%s' does not exist", arn("key/"+unknownID)), notFound("Key '%s' does not exist", arn("key/"+unknownID))},
+		{"unknown key ARN", arn("key/" + unknownID), notFound("Key '%s' does not exist", arn("key/"+unknownID)), notFound("Key '%s' does not exist", arn("key/"+unknownID))},
+		{"unknown multi-Region ID", mrk, notFound("Key '%s' does not exist", arn("key/"+mrk)), notFound("Key '%s' does not exist", arn("key/"+mrk))},
+		{"unknown alias", "alias/none", notFound("Alias %s is not found.", arn("alias/none")), notFound("Invalid keyId %s", "alias/none")},
+		{"unknown alias ARN", arn("alias/none"), notFound("Alias %s is not found.", arn("alias/none")), notFound("Invalid keyId %s", arn("alias/none"))},
+		{"no UUID", "fake-key-id", invalid("fake-key-id"), invalid("fake-key-id")},
+		{"UUID without dashes", "134f2428cec14b25a1ae9048164dba47", invalid("134f2428cec14b25a1ae9048164dba47"), invalid("134f2428cec14b25a1ae9048164dba47")},
+		{"short multi-Region ID", "mrk-fake-key-id", invalid("mrk-fake-key-id"), invalid("mrk-fake-key-id")},
+		{"capital letters", strings.ToUpper(id), invalid(strings.ToUpper(id)), invalid(strings.ToUpper(id))},
+		{"space", " " + id, invalid(" " + id), invalid(" " + id)},
+		{"other Region", replaced(rig.Region, "ap-southeast-1"), notFound("Invalid arn ap-southeast-1"), notFound("Invalid arn ap-southeast-1")},
+		{"other Region of the service", replaced(rig.Region, otherRegion), notFound("Invalid arn %s", otherRegion), notFound("Invalid arn %s", otherRegion)},
+		{"other account", replaced(rig.Account, "999999999999"), notFound("Key '%s' does not exist", replaced(rig.Account, "999999999999")), notFound("Key '%s' does not exist", replaced(rig.Account, "999999999999"))},
+		{"other partition", replaced("arn:aws:", "arn:aws-cn:"), notFound("Invalid arn %s", replaced("arn:aws:", "arn:aws-cn:")), notFound("Invalid arn %s", replaced("arn:aws:", "arn:aws-cn:"))},
+		{"other service", replaced(":kms:", ":s3:"), notFound("Invalid arn %s", replaced(":kms:", ":s3:")), notFound("Invalid arn %s", replaced(":kms:", ":s3:"))},
+		{"other resource", arn("grant/" + id), notFound("Invalid arn %s", arn("grant/"+id)), notFound("Invalid arn %s", arn("grant/"+id))},
+		{"ARN without an ID", arn("key/"), invalid(arn("key/")), invalid(arn("key/"))},
+		{"short ARN", "arn:aws:kms", notFound("Invalid arn arn:aws:kms"), notFound("Invalid arn arn:aws:kms")},
+		{"not UTF-8's plain letters", "ключ", invalid("ключ"), invalid("ключ")},
+	}
+	for _, n := range names {
+		t.Run(n.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			n.key.check(t, errOf(a.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &n.id})))
+			n.key.check(t, errOf(a.Encrypt(ctx, &kms.EncryptInput{KeyId: &n.id, Plaintext: aMessage})))
+			n.mgmt.check(t, errOf(a.ListResourceTags(ctx, &kms.ListResourceTagsInput{KeyId: &n.id})))
+			n.mgmt.check(t, errOf(a.GetKeyPolicy(ctx, &kms.GetKeyPolicyInput{KeyId: &n.id})))
+		})
+	}
+	t.Run("by ID in another Region", func(t *testing.T) {
+		t.Parallel()
+		there := strings.Replace(arn("key/"+id), rig.Region, otherRegion, 1)
+		notFound("Key '%s' does not exist", there).check(t, errOf(a.other.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})))
+		notFound("Invalid arn %s", rig.Region).check(t, errOf(a.other.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: aws.String(arn("key/" + id))})))
+	})
+}
+
+// testManagement: operations that manage keys take no alias.
+func testManagement(t *testing.T, a *api) {
+	id := *a.fresh(t, &kms.CreateKeyInput{})
+	alias := aws.String("alias/managed-" + id)
+	if _, err := a.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: alias, TargetKeyId: &id}); err != nil {
+		t.Fatal(err)
+	}
+	refused := notFound("Invalid keyId %s", *alias)
+	token := []byte("0123456789abcdef")
+	runCalls(t, []call{
+		{"CancelKeyDeletion", func(ctx context.Context) error {
+			return errOf(a.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: alias}))
+		}, refused},
+		{"CreateGrant", func(ctx context.Context) error {
+			return errOf(a.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: alias, GranteePrincipal: aws.String(someone), Operations: []types.GrantOperation{"Decrypt"}}))
+		}, refused},
+		{"DeleteImportedKeyMaterial", func(ctx context.Context) error {
+			return errOf(a.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: alias}))
+		}, refused},
+		{"DisableKey", func(ctx context.Context) error { return errOf(a.DisableKey(ctx, &kms.DisableKeyInput{KeyId: alias})) }, refused},
+		{"DisableKeyRotation", func(ctx context.Context) error {
+			return errOf(a.DisableKeyRotation(ctx, &kms.DisableKeyRotationInput{KeyId: alias}))
+		}, refused},
+		{"EnableKey", func(ctx context.Context) error { return errOf(a.EnableKey(ctx, &kms.EnableKeyInput{KeyId: alias})) }, refused},
+		{"EnableKeyRotation", func(ctx context.Context) error {
+			return errOf(a.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: alias}))
+		}, refused},
+		{"GetKeyLastUsage", func(ctx context.Context) error {
+			return errOf(a.GetKeyLastUsage(ctx, &kms.GetKeyLastUsageInput{KeyId: alias}))
+		}, refused},
+		{"GetKeyRotationStatus", func(ctx context.Context) error {
+			return errOf(a.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: alias}))
+		}, refused},
+		{"GetParametersForImport", func(ctx context.Context) error {
+			return errOf(a.GetParametersForImport(ctx, &kms.GetParametersForImportInput{KeyId: alias, WrappingAlgorithm: oaepSHA1, WrappingKeySpec: spec2048}))
+		}, refused},
+		{"ImportKeyMaterial", func(ctx context.Context) error {
+			return errOf(a.ImportKeyMaterial(ctx, &kms.ImportKeyMaterialInput{KeyId: alias, ImportToken: token, EncryptedKeyMaterial: token, ExpirationModel: lifetime}))
+		}, refused},
+		{"ListGrants", func(ctx context.Context) error { return errOf(a.ListGrants(ctx, &kms.ListGrantsInput{KeyId: alias})) }, refused},
+		{"ListKeyPolicies", func(ctx context.Context) error {
+			return errOf(a.ListKeyPolicies(ctx, &kms.ListKeyPoliciesInput{KeyId: alias}))
+		}, refused},
+		{"ListKeyRotations", func(ctx context.Context) error {
+			return errOf(a.ListKeyRotations(ctx, &kms.ListKeyRotationsInput{KeyId: alias}))
+		}, refused},
+		{"PutKeyPolicy", func(ctx context.Context) error {
+			return errOf(a.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: alias, Policy: aws.String(accountPolicy)}))
+		}, refused},
+		{"ReplicateKey", func(ctx context.Context) error {
+			return errOf(a.ReplicateKey(ctx, &kms.ReplicateKeyInput{KeyId: alias, ReplicaRegion: aws.String(otherRegion)}))
+		}, refused},
+		{"RevokeGrant", func(ctx context.Context) error {
+			return errOf(a.RevokeGrant(ctx, &kms.RevokeGrantInput{KeyId: alias, GrantId: aws.String("0123")}))
+		}, refused},
+		{"RotateKeyOnDemand", func(ctx context.Context) error {
+			return errOf(a.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: alias}))
+		}, refused},
+		{"ScheduleKeyDeletion", func(ctx context.Context) error {
+			return errOf(a.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: alias}))
+		}, refused},
+		{"TagResource", func(ctx context.Context) error {
+			return errOf(a.TagResource(ctx, &kms.TagResourceInput{KeyId: alias, Tags: tags("a", "b")}))
+		}, refused},
+		{"UntagResource", func(ctx context.Context) error {
+			return errOf(a.UntagResource(ctx, &kms.UntagResourceInput{KeyId: alias, TagKeys: []string{"a"}}))
+		}, refused},
+		{"UpdateKeyDescription", func(ctx context.Context) error {
+			return errOf(a.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: alias, Description: aws.String("d")}))
+		}, refused},
+		{"UpdatePrimaryRegion", func(ctx context.Context) error {
+			return errOf(a.UpdatePrimaryRegion(ctx, &kms.UpdatePrimaryRegionInput{KeyId: alias, PrimaryRegion: aws.String(otherRegion)}))
+		}, refused},
+		{"ListAliases", func(ctx context.Context) error {
+			return errOf(a.ListAliases(ctx, &kms.ListAliasesInput{KeyId: alias}))
+		}, refused},
+	})
+}
+
+// testAnswersByARN: answers name keys by their ARN, however the client did.
+func testAnswersByARN(t *testing.T, a *api) {
+	ctx := t.Context()
+	alias := func(id *string) *string {
+		name := aws.String("alias/by-" + *id)
+		if _, err := a.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: name, TargetKeyId: id}); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	same := func(what string, got, id *string, err error) {
+		t.Helper()
+		if err != nil || aws.ToString(got) != keyARN(id) {
+			t.Errorf("%s names %q, %v; want %q", what, aws.ToString(got), err, keyARN(id))
+		}
+	}
+	id := a.fresh(t, &kms.CreateKeyInput{})
+	key := alias(id)
+	sealed, err := a.Encrypt(ctx, &kms.EncryptInput{KeyId: key, Plaintext: aMessage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same("Encrypt", sealed.KeyId, id, err)
+	opened, err := a.Decrypt(ctx, &kms.DecryptInput{KeyId: key, CiphertextBlob: sealed.CiphertextBlob})
+	same("Decrypt", opened.KeyId, id, err)
+	moved, err := a.ReEncrypt(ctx, &kms.ReEncryptInput{SourceKeyId: key, DestinationKeyId: key, CiphertextBlob: sealed.CiphertextBlob})
+	same("ReEncrypt's source", moved.SourceKeyId, id, err)
+	same("ReEncrypt's destination", moved.KeyId, id, err)
+	wrapped, err := a.GenerateDataKeyWithoutPlaintext(ctx, &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: key, KeySpec: types.DataKeySpecAes128})
+	same("GenerateDataKeyWithoutPlaintext", wrapped.KeyId, id, err)
+	sent, err := a.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: key, KeySpec: types.DataKeySpecAes128, Recipient: toTests().info()})
+	same("GenerateDataKey", sent.KeyId, id, err)
+	pair, err := a.GenerateDataKeyPairWithoutPlaintext(ctx, &kms.GenerateDataKeyPairWithoutPlaintextInput{KeyId: key, KeyPairSpec: p256Pair})
+	same("GenerateDataKeyPairWithoutPlaintext", pair.KeyId, id, err)
+	status, err := a.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: id})
+	same("GetKeyRotationStatus", status.KeyId, id, err)
+	rotated, err := a.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: id})
+	same("RotateKeyOnDemand", rotated.KeyId, id, err)
+	used, err := a.GetKeyLastUsage(ctx, &kms.GetKeyLastUsageInput{KeyId: id})
+	same("GetKeyLastUsage", used.KeyId, id, err)
+	due, err := a.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: id})
+	same("ScheduleKeyDeletion", due.KeyId, id, err)
+	back, err := a.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: id})
+	same("CancelKeyDeletion", back.KeyId, id, err)
+
+	signing, mac := a.fresh(t, &kms.CreateKeyInput{KeySpec: signingKind.spec, KeyUsage: signingKind.usage}), a.fresh(t, &kms.CreateKeyInput{KeySpec: macKind.spec, KeyUsage: macKind.usage})
+	signer, authenticator := alias(signing), alias(mac)
+	signed, err := a.Sign(ctx, &kms.SignInput{KeyId: signer, Message: aMessage, SigningAlgorithm: ecdsa256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same("Sign", signed.KeyId, signing, err)
+	verified, err := a.Verify(ctx, &kms.VerifyInput{KeyId: signer, Message: aMessage, SigningAlgorithm: ecdsa256, Signature: signed.Signature})
+	same("Verify", verified.KeyId, signing, err)
+	public, err := a.GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: signer})
+	same("GetPublicKey", public.KeyId, signing, err)
+	tagged, err := a.GenerateMac(ctx, &kms.GenerateMacInput{KeyId: authenticator, Message: aMessage, MacAlgorithm: hmac256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same("GenerateMac", tagged.KeyId, mac, err)
+	checked, err := a.VerifyMac(ctx, &kms.VerifyMacInput{KeyId: authenticator, Message: aMessage, MacAlgorithm: hmac256, Mac: tagged.Mac})
+	same("VerifyMac", checked.KeyId, mac, err)
+	external := a.fresh(t, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
+	parameters, err := a.GetParametersForImport(ctx, &kms.GetParametersForImportInput{KeyId: external, WrappingAlgorithm: oaepSHA1, WrappingKeySpec: spec2048})
+	same("GetParametersForImport", parameters.KeyId, external, err)
+}
+
+// tags makes tags of keys and values in turn.
+func tags(pairs ...string) []types.Tag {
+	var list []types.Tag
+	for i := 0; i < len(pairs); i += 2 {
+		list = append(list, types.Tag{TagKey: &pairs[i], TagValue: &pairs[i+1]})
+	}
+	return list
+}
