@@ -2,6 +2,7 @@ package kms
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
 	decision := policy.Evaluate(r, document, c.caller.Policies, nil)
 	if !decision.Allowed && !decision.Explicit {
 		// Grants only add: they are looked at when nothing else allows.
-		decision = policy.Evaluate(r, document, c.caller.Policies, s.grantsFor(c, k))
+		decision = policy.Evaluate(r, document, c.caller.Policies, s.grantsFor(c, k, d))
 	}
 	c.decided(decision)
 	if decision.Allowed {
@@ -166,14 +167,59 @@ func (d *demand) actionName(c *Call) string {
 	return "kms:" + c.op.name
 }
 
-// grantsFor are the grants of the key that may concern the caller.
-func (s *Service) grantsFor(c *Call, k *key) []*policy.Grant {
+// grantsFor are the grants of the key that may concern the call. Of the
+// grants to one principal, which may be thousands, those that cannot allow the
+// action are left out before they are compiled.
+func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 	var list []*policy.Grant
+	action := strings.TrimPrefix(d.actionName(c), "kms:")
 	p := &c.caller.Principal
 	for _, arn := range append([]string{p.ARN, p.SessionARN, s.rootARN()}, p.Groups...) {
 		if arn == "" {
 			continue
 		}
+		for g := range c.view.GrantsByGrantee(k.Region, k.ID, arn) {
+			if !slices.Contains(g.Operations, action) || !fits(g, action, d.context) {
+				continue
+			}
+			list = append(list, policyGrant(g))
+			if arn != s.rootARN() && action != "CreateGrant" {
+				return list // it allows; of the parents of a grant one may do where another does not
+			}
+		}
+	}
+	return list
+}
+
+// fits reports whether the encryption context satisfies the grant's constraint,
+// which binds the operations that take one.
+func fits(g *store.Grant, action string, context map[string]string) bool {
+	if !slices.Contains(contextActions, action) {
+		return true
+	}
+	if g.ContextEquals != nil {
+		return maps.Equal(g.ContextEquals, context)
+	}
+	for key, value := range g.ContextSubset {
+		if got, ok := context[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// contextActions are the actions of grants that take an encryption context.
+var contextActions = []string{
+	"Encrypt", "Decrypt", "ReEncryptFrom", "ReEncryptTo", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext",
+	"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
+}
+
+// allGrants are all the grants of the key that name the caller, for people to
+// read.
+func (s *Service) allGrants(c *Call, k *key) []*policy.Grant {
+	var list []*policy.Grant
+	p := &c.caller.Principal
+	for _, arn := range append([]string{p.ARN, p.SessionARN, s.rootARN()}, p.Groups...) {
 		for g := range c.view.GrantsByGrantee(k.Region, k.ID, arn) {
 			list = append(list, policyGrant(g))
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon/policy"
@@ -26,6 +27,7 @@ type Question struct {
 	// Conditions are values of condition keys that the call would have. What an
 	// operation has by default need not be given.
 	Conditions map[string][]string
+	Now        time.Time // zero means now
 }
 
 // Explanation is the answer to a [Question].
@@ -48,6 +50,9 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 		d.conditions = append(d.conditions, condition{name, q.Conditions[name]})
 	}
 	r := s.policyRequest(c, d)
+	if !q.Now.IsZero() {
+		r.Now = q.Now
+	}
 	if q.KeyID == "" {
 		r.Resource = "*"
 		r.Context = &keyContext{s: s, c: c, d: d}
@@ -65,7 +70,7 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 		return nil, err
 	}
 	return &Explanation{
-		Trace:  policy.Explain(r, document, c.caller.Policies, s.grantsFor(c, k)),
+		Trace:  policy.Explain(r, document, c.caller.Policies, s.allGrants(c, k)),
 		Action: action, Resource: k.arn, KeyState: s.keyState(c.view, row),
 	}, nil
 }
