@@ -112,16 +112,25 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 
 // exists reports whether a key is in the token, with the attributes of its
 // purpose. Keys belong to one process, so the index knows, unless a creation
-// has failed.
+// has failed. What an interrupted creation left unfinished is destroyed: the
+// key was never used.
 func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool, error) {
 	if t.index.get(ref{key.ID, u.class}) == nil && !t.index.doubtful.Load() {
 		return false, nil
 	}
 	_, err := t.object(ctx, key, u)
-	if backends.CodeOf(err) == backends.KeyMissing {
+	switch backends.CodeOf(err) {
+	case backends.KeyMissing:
 		return false, nil
+	case backends.KeyUnsafe:
+		if yes, other := t.isUnfinished(ctx, ref{key.ID, u.class}); !yes || other != nil {
+			return false, errors.Join(err, other)
+		}
+		_, err := t.destroy(ctx, key)
+		return false, err
+	default:
+		return err == nil, err
 	}
-	return err == nil, err
 }
 
 // create makes a token object by calling do, which returns its handle, reads
@@ -133,6 +142,9 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 	}
 	defer t.change.unlock()
 	return t.withSession(ctx, func(s *session) error {
+		if err := t.sweep(s); err != nil {
+			return err
+		}
 		h, err := do(s)
 		if err != nil {
 			t.index.doubtful.Store(true)
@@ -160,6 +172,9 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key) (*backends.Destr
 	defer t.change.unlock()
 	answer := &backends.DestroyKeyAnswer{}
 	err := t.withSession(ctx, func(s *session) error {
+		if err := t.sweep(s); err != nil {
+			return err
+		}
 		handles, err := t.searchID(s, key.ID, anyClass)
 		if err != nil {
 			return err
@@ -205,7 +220,7 @@ func (x *index) forget(id backends.KeyID) bool {
 // ListKeys implements [backends.Backend] for every kind of key. It searches
 // the whole token, so keys that were added or doubled by others are noticed.
 func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
-	l, err := t.refresh(ctx)
+	l, err := t.refresh(ctx, false)
 	if err != nil {
 		return nil, err
 	}

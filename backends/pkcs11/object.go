@@ -106,12 +106,18 @@ type listing struct {
 	objects map[ref]*object
 	// keys are cmkd's secret and private keys.
 	keys []backends.Object
+	// debris are found at the opening only.
+	debris []cryptoki.Object
 }
 
-// list reads label, ID and class of every key object in the token. The caller
-// holds t.change.
-func (t *Token) list(s *session) (*listing, error) {
-	handles, err := t.search(s, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true)})
+// list reads label, ID and class of every key object in the token; at the
+// opening it also looks for debris. The caller holds t.change.
+func (t *Token) list(s *session, opening bool) (*listing, error) {
+	var template []*p11.Attribute
+	if !opening {
+		template = append(template, p11.NewAttribute(p11.CKA_TOKEN, true))
+	}
+	handles, err := t.search(s, template)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +126,7 @@ func (t *Token) list(s *session) (*listing, error) {
 	q.AskULong(p11.CKA_CLASS)
 	q.Ask(p11.CKA_ID, len(backends.KeyID{}))
 	q.Ask(p11.CKA_LABEL, 256)
+	q.AskBool(p11.CKA_TOKEN)
 	for _, h := range handles {
 		q.Reset()
 		err := s.attributes(cryptoki.Object(h), &q)
@@ -129,6 +136,12 @@ func (t *Token) list(s *session) (*listing, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if token, ok := q.Bool(p11.CKA_TOKEN); ok && !token {
+			if isDebris(s, cryptoki.Object(h)) {
+				l.debris = append(l.debris, cryptoki.Object(h))
+			}
+			continue
 		}
 		l.add(cryptoki.Object(h), &q)
 	}
@@ -157,22 +170,32 @@ func (l *listing) add(h cryptoki.Object, q *cryptoki.Query) {
 }
 
 // refresh searches the whole token and takes what it finds for the index.
-// What is known of objects that are still there is kept.
-func (t *Token) refresh(ctx context.Context) (*listing, error) {
+// What is known of objects that are still there is kept. opening: it is the
+// first search.
+func (t *Token) refresh(ctx context.Context, opening bool) (*listing, error) {
 	if err := t.change.lock(ctx); err != nil {
 		return nil, err
 	}
 	defer t.change.unlock()
 	var l *listing
-	err := t.withSession(ctx, func(s *session) (err error) {
-		if l, err = t.list(s); err != nil {
+	look := func(s *session) (err error) {
+		if l, err = t.list(s, opening); err != nil {
 			return err
 		}
 		return t.loggedIn(s)
-	})
+	}
+	var err error
+	if opening {
+		// The handles of what says to be a session object last as long as
+		// the session that found it.
+		err = look(&session{Module: t.module, handle: t.anchor})
+	} else {
+		err = t.withSession(ctx, look)
+	}
 	if err != nil {
 		return nil, err
 	}
+	t.debris = append(t.debris, l.debris...)
 	t.index.mu.Lock()
 	defer t.index.mu.Unlock()
 	for r, o := range l.objects {

@@ -75,6 +75,7 @@ type Token struct {
 	// SoftHSM2 fails some of them when they run at the same time. It is taken
 	// before a session, never while one is held.
 	change mutex
+	debris []cryptoki.Object // guarded by change
 	// pairs serialises generating key pairs, which takes seconds.
 	pairs      mutex
 	recipients *recipientCache
@@ -141,18 +142,17 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 	if err := t.login(cfg); err != nil {
 		return err
 	}
-	if t.profile, err = t.probe(ctx); err != nil {
-		return err
-	}
-	if t.recipients, err = newRecipientCache(t.module, t.anchor); err != nil {
-		return err
-	}
-	l, err := t.refresh(ctx)
+	// First, for as long as this process has made no session object.
+	l, err := t.refresh(ctx, true)
 	if err != nil {
 		return err
 	}
 	t.keys = len(l.keys)
-	return nil
+	if t.profile, err = t.probe(ctx); err != nil {
+		return err
+	}
+	t.recipients, err = newRecipientCache(t.module, t.anchor)
+	return err
 }
 
 // sessionLimit is the size of the pool: what the configuration and the token
