@@ -77,8 +77,8 @@ func sealOAEP1(t *testing.T, public, plaintext []byte) []byte {
 	return sealed
 }
 
-// openssl runs openssl with input and returns what it prints.
-func openssl(t *testing.T, input []byte, args ...string) string {
+// runOpenSSL runs openssl with input and returns what it prints.
+func runOpenSSL(t *testing.T, input []byte, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "openssl", args...)
 	var complaint strings.Builder
@@ -139,14 +139,14 @@ func verifyOpenSSL(t *testing.T, der []byte, algorithm string, message, signatur
 	key := write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	sig := write("sig", signature)
 	if strings.HasPrefix(algorithm, "ED25519") {
-		openssl(t, nil, "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", write("message", message), "-sigfile", sig)
+		runOpenSSL(t, nil, "pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-in", write("message", message), "-sigfile", sig)
 		return
 	}
 	args := []string{"dgst", "-sha" + algorithm[len(algorithm)-3:], "-verify", key, "-signature", sig}
 	if strings.Contains(algorithm, "PSS") {
 		args = append(args, "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest")
 	}
-	if out := openssl(t, message, args...); !strings.Contains(out, "Verified OK") {
+	if out := runOpenSSL(t, message, args...); !strings.Contains(out, "Verified OK") {
 		t.Errorf("openssl says %s", out)
 	}
 }

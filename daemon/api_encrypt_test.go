@@ -123,7 +123,7 @@ func testOAEP(t *testing.T, a *api) {
 				if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.PublicKey}), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				there := openssl(t, aMessage, "pkeyutl", "-encrypt", "-pubin", "-inkey", path,
+				there := runOpenSSL(t, aMessage, "pkeyutl", "-encrypt", "-pubin", "-inkey", path,
 					"-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:"+digest, "-pkeyopt", "rsa_mgf1_md:"+digest)
 				decrypts("openssl", []byte(there), aMessage)
 				other := oaep1

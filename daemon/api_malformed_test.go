@@ -129,7 +129,7 @@ func modulus(t *testing.T, der []byte) []byte {
 	if !ok {
 		t.Fatalf("a key of type %T", key)
 	}
-	text := openssl(t, der, "rsa", "-pubin", "-inform", "DER", "-noout", "-modulus")
+	text := runOpenSSL(t, der, "rsa", "-pubin", "-inform", "DER", "-noout", "-modulus")
 	v, ok := new(big.Int).SetString(strings.TrimSpace(strings.TrimPrefix(text, "Modulus=")), 16)
 	if !ok {
 		t.Fatalf("openssl says %s", text)
@@ -255,8 +255,8 @@ func testPeerForms(t *testing.T, a *api) {
 		"hybrid form": withPoint(append([]byte{6}, point[1:]...)), "infinity": infinity(t), "bare point": point,
 		"trailing byte": append(slices.Clone(good), 0), "leading byte": append([]byte{0}, good...),
 		"zeros": make([]byte, 91), "longest": bytes.Repeat([]byte{0x30}, 8192), "PEM": []byte("-----BEGIN PUBLIC KEY-----\n"),
-		"secp256k1":           []byte(openssl(t, []byte(openssl(t, nil, "ecparam", "-name", "secp256k1", "-genkey", "-noout", "-outform", "DER")), "ec", "-inform", "DER", "-pubout", "-outform", "DER")),
-		"explicit parameters": []byte(openssl(t, []byte(openssl(t, nil, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-param_enc", "explicit", "-outform", "DER")), "ec", "-inform", "DER", "-pubout", "-outform", "DER", "-param_enc", "explicit")),
+		"secp256k1":           []byte(runOpenSSL(t, []byte(runOpenSSL(t, nil, "ecparam", "-name", "secp256k1", "-genkey", "-noout", "-outform", "DER")), "ec", "-inform", "DER", "-pubout", "-outform", "DER")),
+		"explicit parameters": []byte(runOpenSSL(t, []byte(runOpenSSL(t, nil, "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-param_enc", "explicit", "-outform", "DER")), "ec", "-inform", "DER", "-pubout", "-outform", "DER", "-param_enc", "explicit")),
 	}
 	for i := 1; i < len(good); i++ {
 		forms[fmt.Sprintf("first %d bytes", i)] = good[:i]

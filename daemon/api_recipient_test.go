@@ -126,7 +126,7 @@ func longDataKeys(t *testing.T, a *api, id *string) {
 // expectPair holds a PKCS #8 private key against its public key, by openssl.
 func expectPair(t *testing.T, spec types.DataKeyPairSpec, private, public []byte) {
 	t.Helper()
-	derived := openssl(t, private, "pkey", "-inform", "DER", "-pubout", "-outform", "DER")
+	derived := runOpenSSL(t, private, "pkey", "-inform", "DER", "-pubout", "-outform", "DER")
 	if derived != string(public) {
 		t.Errorf("%s: the private key is of another public key", spec)
 	}
@@ -145,8 +145,8 @@ func ecKey(t *testing.T) []byte {
 // Go's library makes none so small.
 func smallKey(t *testing.T) []byte {
 	t.Helper()
-	private := openssl(t, nil, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024", "-outform", "DER")
-	return []byte(openssl(t, []byte(private), "pkey", "-inform", "DER", "-pubout", "-outform", "DER"))
+	private := runOpenSSL(t, nil, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024", "-outform", "DER")
+	return []byte(runOpenSSL(t, []byte(private), "pkey", "-inform", "DER", "-pubout", "-outform", "DER"))
 }
 
 func publicDER(t *testing.T, key any) []byte {

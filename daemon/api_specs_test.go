@@ -106,7 +106,7 @@ func expectKey(t *testing.T, a *api, spec types.KeySpec, usage types.KeyUsageTyp
 	if public.KeySpec != spec || public.KeyUsage != usage || !slices.Equal(shown, algorithms) {
 		t.Errorf("GetPublicKey answers %s %s %v", public.KeySpec, public.KeyUsage, shown)
 	}
-	if text := openssl(t, public.PublicKey, "pkey", "-pubin", "-inform", "DER", "-noout", "-text"); !strings.Contains(text, opensslNames[spec]) {
+	if text := runOpenSSL(t, public.PublicKey, "pkey", "-pubin", "-inform", "DER", "-noout", "-text"); !strings.Contains(text, opensslNames[spec]) {
 		t.Errorf("openssl reads the public key as %s, want %q", text, opensslNames[spec])
 	}
 }
