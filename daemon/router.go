@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"cmkd/backends"
 	"cmkd/daemon/kms"
 	"cmkd/plugins"
@@ -59,69 +57,15 @@ const arrivalTimeout = 5 * time.Second
 // one spec are an error. Further tokens may be away, and come when they can.
 func startRouter(ctx context.Context, cfg *Config, log *slog.Logger, socketDir string) (*router, error) {
 	r := &router{routes: map[route]*served{}}
-<<<<<<< HEAD
-	for _, t := range cfg.Tokens {
-		if err := r.addToken(ctx, t, cfg.Plugins, log, socketDir); err != nil {
-			r.close(context.WithoutCancel(ctx))
-			return nil, err
-		}
-=======
 	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
 	if err := r.start(ctx, arrive, cfg, log, socketDir); err != nil {
 		r.close(context.WithoutCancel(ctx))
 		return nil, err
->>>>>>> 21609ac96338b9d4c919ea3c6d6b300fe9ce0287
 	}
 	return r, nil
 }
 
-<<<<<<< HEAD
-// addToken starts the plugins of one token: the first alone, so that a wrong
-// PIN is tried once, then the others together.
-func (r *router) addToken(ctx context.Context, t TokenConfig, list []PluginConfig, log *slog.Logger, socketDir string) error {
-	hosts := make([]*tokenHost, len(list))
-	open := func(ctx context.Context, i int) error {
-		h, err := startHost(ctx, t, list[i], log, socketDir)
-		hosts[i] = h
-		if err != nil {
-			return fmt.Errorf("plugin %s on token %s: %w", list[i].Name, t.Name, err)
-		}
-		return nil
-	}
-	err := open(ctx, 0)
-	if err == nil {
-		others, ctx := errgroup.WithContext(ctx)
-		for i := range list[1:] {
-			others.Go(func() error { return open(ctx, i+1) })
-		}
-		err = others.Wait()
-	}
-	for _, h := range hosts {
-		if h == nil {
-			continue
-		}
-		r.hosts = append(r.hosts, h) // also of those that failed: close ends them
-		if err == nil {
-			err = r.route(h)
-		}
-	}
-	return err
-}
-
-// startHost starts one plugin on one token. With an error it may return a host
-// that is to be closed.
-func startHost(ctx context.Context, t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) (*tokenHost, error) {
-	spec, err := pluginSpec(t, p, log, socketDir)
-	if err != nil {
-		return nil, err
-	}
-	host, err := plugins.Start(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	h := &tokenHost{Host: host, token: t.Name, plugin: p.Name}
-=======
 func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
 	for i, t := range cfg.Tokens {
 		for _, p := range cfg.Plugins {
@@ -148,28 +92,18 @@ func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logge
 
 // announce waits for a plugin of the first token and takes in what it serves.
 func (r *router) announce(ctx context.Context, h *tokenHost) error {
->>>>>>> 21609ac96338b9d4c919ea3c6d6b300fe9ce0287
 	if err := h.Wait(ctx); err != nil {
-		return h, err
+		return err
 	}
 	info, err := h.Info(ctx, &backends.InfoRequest{})
 	if err != nil {
-		return h, err
+		return err
 	}
 	h.info.Store(info)
-<<<<<<< HEAD
-	return h, nil
-}
-
-// route notes what a plugin serves.
-func (r *router) route(h *tokenHost) error {
-	for _, spec := range h.info.Load().Specs {
-=======
 	for _, spec := range info.Specs {
->>>>>>> 21609ac96338b9d4c919ea3c6d6b300fe9ce0287
 		at := route{h.token, spec.Spec}
 		if other, ok := r.routes[at]; ok {
-			return fmt.Errorf("plugin %s on token %s: key spec %s is announced by %s too", h.plugin, h.token, spec.Spec, other.host.plugin)
+			return fmt.Errorf("key spec %s is announced by %s too", spec.Spec, other.host.plugin)
 		}
 		r.routes[at] = &served{host: h, preset: spec}
 	}
