@@ -49,6 +49,9 @@ type Config struct {
 	AccessKeys []AccessKeyConfig `toml:"access_key"`
 	// Tokens: the first holds the keys of no custom key store.
 	Tokens []TokenConfig `toml:"token"`
+	// ManagedKeys are keys that the daemon manages for its users.
+	ManagedKeys []ManagedKeyConfig `toml:"managed_key"`
+	Limits      LimitConfig        `toml:"limits"`
 	// Plugins replace the default three: symmetric, asymmetric, hmac.
 	Plugins []PluginConfig `toml:"plugin"`
 }
@@ -149,6 +152,33 @@ type TokenConfig struct {
 	Env map[string]string `toml:"env"`
 }
 
+// ManagedKeyConfig is a symmetric key that is made at its first use, in each
+// Region, and rotated every year. Clients use it and cannot manage it: AWS calls
+// it an AWS managed key.
+type ManagedKeyConfig struct {
+	// Alias by which clients know it, "alias/aws/NAME". Required.
+	Alias string `toml:"alias"`
+	// Description of the key. Optional.
+	Description string `toml:"description"`
+	// Users are the ARNs of who may use it, or "*" for everyone on the socket.
+	// Required.
+	Users []string `toml:"users"`
+}
+
+// LimitConfig are the quotas of the account in each Region.
+type LimitConfig struct {
+	// Keys, of every state. Optional, 100000.
+	Keys int `toml:"keys"`
+	// AliasesPerKey. Optional, 50.
+	AliasesPerKey int `toml:"aliases_per_key"`
+	// GrantsPerKey. Optional, 50000.
+	GrantsPerKey int `toml:"grants_per_key"`
+	// RequestRates are calls per second of all users together, by the name of
+	// the operation; "*" is for each operation without a rate of its own.
+	// Optional, any number.
+	RequestRates map[string]float64 `toml:"request_rates"`
+}
+
 // PluginConfig is one kind of backend. Each token gets a process of it.
 type PluginConfig struct {
 	// Name for logs and status. Required.
@@ -211,6 +241,12 @@ func (c *Config) complete() error {
 		return fmt.Errorf("identity_policies must be an absolute path, not %q", c.IdentityPolicies)
 	}
 	if err := c.checkPrincipals(); err != nil {
+		return err
+	}
+	if err := c.checkManagedKeys(); err != nil {
+		return err
+	}
+	if err := c.Limits.check(); err != nil {
 		return err
 	}
 	if err := c.completeTokens(); err != nil {

@@ -86,6 +86,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
 		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
+		Managed: cfg.managed(), Limits: cfg.Limits.limits(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)
@@ -136,6 +137,9 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
 	}
 	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
+		return err
+	}
+	if err := d.kms.UpdateManaged(ctx); err != nil {
 		return err
 	}
 	if err := d.publishAuditKeys(); err != nil {

@@ -159,6 +159,11 @@ func TestImport(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	c := r.Client("")
+	t.Cleanup(func() { // after the subtests: SoftHSM2 may show a token to one process while another changes it, or not
+		if got := objects(t, r, "import-"); len(got) != 0 {
+			t.Errorf("wrapping pairs are left: %v", got)
+		}
+	})
 	for _, m := range materials {
 		t.Run(string(m.spec), func(t *testing.T) {
 			t.Parallel()
@@ -194,9 +199,6 @@ func TestImport(t *testing.T) {
 					t.Errorf("%s: the key is %s", algorithm, got)
 				}
 				checkImported(t, c, id, m.spec, m.usage, dir)
-				if got := objects(t, r, "import-"+id); len(got) != 0 {
-					t.Errorf("%s: the wrapping pair is left: %v", algorithm, got)
-				}
 			}
 		})
 	}

@@ -49,6 +49,11 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 	if err := checkGrantTokens(d.grantTokens); err != nil {
 		return nil, err
 	}
+	if c.op.aliases {
+		if err := s.ensureManaged(ctx, c, d.keyID); err != nil {
+			return nil, err
+		}
+	}
 	row, id, err := s.resolve(c.view, c.region, d.keyID, c.op.aliases)
 	if err != nil {
 		return nil, s.conceal(c, d, err)

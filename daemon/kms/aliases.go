@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"iter"
+	"slices"
 	"strings"
 
 	"cmkd/daemon/store"
@@ -100,7 +101,7 @@ func (s *Service) listAliases(ctx context.Context, c *Call, in *kmsapi.ListAlias
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
-	rows := c.view.Aliases(c.region, after)
+	rows := withPending(c.view.Aliases(c.region, after), s.pendingManaged(c.view, c.region), after)
 	if in.KeyId != "" {
 		k, _, err := s.resolve(c.view, c.region, in.KeyId, false)
 		if err != nil {
@@ -117,6 +118,22 @@ func (s *Service) listAliases(ctx context.Context, c *Call, in *kmsapi.ListAlias
 		})
 	}
 	return out, nil
+}
+
+// withPending merges aliases without a key into the list, which is in the order
+// of names.
+func withPending(rows iter.Seq[*store.Alias], pending []*store.Alias, after string) iter.Seq[*store.Alias] {
+	if len(pending) == 0 {
+		return rows
+	}
+	all := slices.Collect(rows)
+	for _, p := range pending {
+		if p.Name > after {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b *store.Alias) int { return strings.Compare(a.Name, b.Name) })
+	return slices.Values(all)
 }
 
 func count[T any](rows iter.Seq[T]) (n int) {

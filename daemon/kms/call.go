@@ -91,6 +91,9 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 	}
 	c.op = op
 	c.record.ReadOnly = op.readOnly
+	if err := s.rates.take(op.name); err != nil {
+		return nil, err
+	}
 	if r.Region != "" {
 		if !s.regions[r.Region] {
 			return nil, kmsapi.Errorf(kmsapi.CodeInvalidSignatureException,

@@ -45,7 +45,7 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 		row.State = string(kmsapi.KeyStatePendingImport)
 		err = s.store.Update(ctx, func(tx *store.Tx) error { return s.putNewKey(tx, row) })
 	} else {
-		err = s.generateKey(ctx, b, row)
+		err = s.generateKey(ctx, b, row, nil)
 	}
 	if err != nil {
 		return nil, err
@@ -54,8 +54,9 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	return &kmsapi.CreateKeyResponse{KeyMetadata: s.metadata(s.store.View(), row)}, nil
 }
 
-// generateKey makes the first version of the key in the token.
-func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key) error {
+// generateKey makes the first version of the key in the token, and its alias if
+// it is to have one.
+func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key, alias *store.Alias) error {
 	version := newVersion(row.ID, 1, s.now())
 	intent := &store.Intent{
 		CKAID: version.CKAID, Action: "create", KeyID: row.ID, Version: 1,
@@ -66,7 +67,10 @@ func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key) er
 		if err := tx.PutVersion(version); err != nil {
 			return err
 		}
-		return s.putNewKey(tx, row)
+		if err := s.putNewKey(tx, row); err != nil || alias == nil {
+			return err
+		}
+		return tx.PutAlias(alias)
 	})
 	return err
 }

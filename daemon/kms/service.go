@@ -61,7 +61,9 @@ type Config struct {
 	TokenOnlyImport bool
 	// Clusters are the cluster IDs by which clients know further tokens.
 	Clusters map[string]string
-	Limits   Limits
+	// Managed are the keys that the service manages for its users.
+	Managed []ManagedKey
+	Limits  Limits
 	// Principals tells which principals exist; nil means all do.
 	Principals Principals
 
@@ -79,6 +81,9 @@ type Limits struct {
 	Keys          int // 100,000
 	AliasesPerKey int // 50
 	GrantsPerKey  int // 50,000
+	// RequestRates are calls per second by operation; EveryOperation is for
+	// each one that is not named. None is preset: AWS's are for its fleet.
+	RequestRates map[string]float64
 }
 
 // Principals knows who exists.
@@ -97,6 +102,8 @@ type Service struct {
 	tokenOnlyImport   bool
 	clusters          map[string]string
 	limits            Limits
+	rates             rates
+	managed           managedKeys
 	principals        Principals
 	policies          compiled
 	usages            usages
@@ -121,6 +128,8 @@ func New(cfg Config) *Service {
 		tokenOnlyImport:   cfg.TokenOnlyImport,
 		clusters:          cfg.Clusters,
 		limits:            cfg.Limits.orAWS(),
+		rates:             newRates(cfg.Limits.RequestRates),
+		managed:           newManagedKeys(cfg.Managed),
 		principals:        cfg.Principals,
 		policies:          newCompiled(cfg.Account),
 		store:             cfg.Store,

@@ -72,6 +72,17 @@ func KeyPolicyFor(account string, admins, users []string, use KeyUse) string {
 	return document("key-consolepolicy-3", statements...)
 }
 
+// ManagedKeyPolicy returns the key policy of a key that the service manages for
+// users, which are ARNs or "*": they may use it, the account may look at it,
+// and nobody may change it, as with AWS managed keys.
+// https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
+func ManagedKeyPolicy(account string, users []string) string {
+	look := []string{"kms:Describe*", "kms:Get*", "kms:List*", "kms:RevokeGrant"}
+	return document("auto-managed-1",
+		allowStatement("Allow use of the key", users, userActions[UseSymmetricEncryption], ""),
+		allowStatement("Allow direct access to key metadata to the account", []string{"arn:aws:iam::" + account + ":root"}, look, ""))
+}
+
 func accountStatement(account string) string {
 	return allowStatement("Enable IAM User Permissions", []string{"arn:aws:iam::" + account + ":root"}, []string{"kms:*"}, "")
 }

@@ -18,6 +18,7 @@ func TestTemplates(t *testing.T) {
 		"rsa":       KeyPolicyFor(account, admins[:1], []string{arns["alice"]}, UseAsymmetricEncryption),
 		"mac":       KeyPolicyFor(account, nil, []string{arns["alice"]}, UseMAC),
 		"agreement": KeyPolicyFor(account, nil, []string{arns["alice"]}, UseKeyAgreement),
+		"managed":   ManagedKeyPolicy(account, []string{"*"}),
 		"kem":       KeyPolicyFor(account, nil, []string{arns["alice"]}, UseEncapsulation),
 	} {
 		mustParse(t, got, KeyPolicy)

@@ -1,0 +1,130 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// ManagedKey is a key that the service manages for its users: AWS calls it an
+// AWS managed key. What clients may do with it is up to its policy, which lets
+// nobody change it.
+// https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#aws-managed-cmk
+type ManagedKey struct {
+	Alias       string // "alias/aws/NAME"
+	Description string
+	Policy      string // key policy document
+}
+
+// managedKeys are those of the configuration.
+type managedKeys struct {
+	byAlias map[string]*ManagedKey
+
+	making *sync.Mutex // held while one is made
+}
+
+func newManagedKeys(list []ManagedKey) managedKeys {
+	m := managedKeys{byAlias: map[string]*ManagedKey{}, making: &sync.Mutex{}}
+	for i := range list {
+		m.byAlias[list[i].Alias] = &list[i]
+	}
+	return m
+}
+
+// ensureManaged makes the managed key that the client means, if this is its
+// first use in the Region, and shows it to the call.
+func (s *Service) ensureManaged(ctx context.Context, c *Call, text string) error {
+	if len(s.managed.byAlias) == 0 {
+		return nil
+	}
+	id, err := s.parseIdentifier(c.region, text)
+	if err != nil {
+		return nil //nolint:nilerr // resolve says what is wrong with it
+	}
+	declared, ok := s.managed.byAlias[id.alias]
+	if !ok {
+		return nil
+	}
+	if _, ok := c.view.Alias(c.region, id.alias); ok {
+		return nil
+	}
+	if err := s.makeManaged(ctx, c.region, declared); err != nil {
+		return fmt.Errorf("making the key of %s: %w", id.alias, err)
+	}
+	c.view = s.store.View()
+	return nil
+}
+
+// makeManaged makes a managed key with its alias, once.
+func (s *Service) makeManaged(ctx context.Context, region string, declared *ManagedKey) error {
+	s.managed.making.Lock()
+	defer s.managed.making.Unlock()
+	if _, ok := s.store.View().Alias(region, declared.Alias); ok {
+		return nil
+	}
+	b, err := s.routeNew(s.token, symmetricDefault)
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	row := &store.Key{
+		Region: region, ID: uuid.NewString(), Description: declared.Description,
+		Spec: symmetricDefault, Usage: string(kmsapi.KeyUsageTypeEncryptDecrypt), Origin: string(kmsapi.OriginTypeAWSKMS),
+		Manager: string(kmsapi.KeyManagerTypeAWS), State: string(kmsapi.KeyStateEnabled), Token: s.token,
+		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
+		RotationPeriodDays: presetRotationDays, NextRotation: now.Add(presetRotationDays * day),
+	}
+	alias := &store.Alias{Region: region, Name: declared.Alias, KeyID: row.ID, Created: now, Updated: now}
+	if err := s.generateKey(ctx, b, row, alias); err != nil {
+		return err
+	}
+	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", declared.Alias), slog.String("key", s.keyARN(region, row.ID)))
+	return nil
+}
+
+// UpdateManaged gives the managed keys that exist the descriptions and
+// policies of the configuration.
+func (s *Service) UpdateManaged(ctx context.Context) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		for region := range s.regions {
+			for _, declared := range s.managed.byAlias {
+				alias, ok := tx.Alias(region, declared.Alias)
+				if !ok {
+					continue
+				}
+				now, ok := tx.Key(region, alias.KeyID)
+				if !ok || now.Policy == declared.Policy && now.Description == declared.Description {
+					continue
+				}
+				row := *now
+				row.Policy, row.Description = declared.Policy, declared.Description
+				if err := tx.PutKey(&row); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("updating the managed keys: %w", err)
+	}
+	return nil
+}
+
+// pendingManaged are the aliases of managed keys that are not made yet in the
+// Region: AWS lists them without a key.
+func (s *Service) pendingManaged(view *store.View, region string) []*store.Alias {
+	var list []*store.Alias
+	for name := range s.managed.byAlias {
+		if _, ok := view.Alias(region, name); !ok {
+			list = append(list, &store.Alias{Region: region, Name: name})
+		}
+	}
+	return list
+}
