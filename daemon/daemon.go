@@ -157,6 +157,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
 	mux.HandleFunc("GET /status", d.serveStatus)
+	d.handlePolicies(mux)
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())

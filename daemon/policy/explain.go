@@ -19,6 +19,9 @@ type Step struct {
 	Effect    Effect
 	GrantID   string
 	Matched   bool
+	// Depends: only a condition, or the constraint of a grant, was not met, so
+	// another request of the same principal for the same action may match.
+	Depends bool
 	// Why says what matched or what did not. It names condition keys but never
 	// their values in the request.
 	Why string
@@ -42,8 +45,8 @@ func (e *evaluation) traceStatement(d *Document, i int, failed element, index in
 	s := &d.statements[i]
 	step := Step{
 		Policy: d.name, Statement: i, Sid: s.sid, Effect: s.effect,
-		Matched: failed == matched,
-		Why:     s.why(e, failed, index, stands),
+		Matched: failed == matched, Depends: failed == conditionElement,
+		Why: s.why(e, failed, index, stands),
 	}
 	if d.kind == IdentityPolicy {
 		step.Source = IdentityPolicySource
@@ -55,7 +58,10 @@ func (e *evaluation) traceGrant(g *Grant, reason string) {
 	if e.trace == nil {
 		return
 	}
-	step := Step{Source: GrantSource, Statement: -1, GrantID: g.ID, Matched: reason == "", Why: reason}
+	step := Step{
+		Source: GrantSource, Statement: -1, GrantID: g.ID, Matched: reason == "", Why: reason,
+		Depends: reason == reasonConstraint || reason == reasonNewGrant,
+	}
 	if step.Matched {
 		step.Why = "the grant allows the operation"
 	}

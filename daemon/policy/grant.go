@@ -179,6 +179,12 @@ func (e *evaluation) grantThatAllows(grants []*Grant, identityAllows bool) *Gran
 	return nil
 }
 
+// The reasons that another request may not have.
+const (
+	reasonConstraint = "the encryption context does not satisfy the grant's constraint"
+	reasonNewGrant   = "the new grant would allow more than this one"
+)
+
 // grantRefuses says why a grant does not allow the request, "" if it does.
 func (e *evaluation) grantRefuses(g *Grant, operation GrantOperations, identityAllows bool) string {
 	switch {
@@ -187,9 +193,9 @@ func (e *evaluation) grantRefuses(g *Grant, operation GrantOperations, identityA
 	case !g.isFor(&e.r.Principal, g.Grantee, identityAllows):
 		return "the grantee is someone else"
 	case operation&contextOperations != 0 && !g.permits(e.r.EncryptionContext):
-		return "the encryption context does not satisfy the grant's constraint"
+		return reasonConstraint
 	case operation == createGrantOperation && (e.r.NewGrant == nil || !e.r.NewGrant.Within(g)):
-		return "the new grant would allow more than this one"
+		return reasonNewGrant
 	default:
 		return ""
 	}

@@ -65,7 +65,9 @@ func newRoot() *cobra.Command {
 		newConfirmClock(path),
 		newDev(&socket),
 		newInit(&socket),
+		newKey(path),
 		newOpen(path),
+		newPolicy(path),
 		newSeal(path),
 		newStatus(path),
 	)

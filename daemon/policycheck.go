@@ -1,0 +1,270 @@
+package daemon
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"cmkd/daemon/audit"
+	"cmkd/daemon/kms"
+)
+
+// checkRequest is POST /policy/check: which calls of the audit trail would a new
+// key policy refuse?
+type checkRequest struct {
+	Key    string    `json:"key"`
+	Region string    `json:"region"`
+	Policy string    `json:"policy"`
+	Since  time.Time `json:"since"` // zero: the whole trail
+}
+
+type checkAnswer struct {
+	Resource string `json:"resource"`
+	// Calls is the number of calls on the key that were allowed.
+	Calls   int           `json:"calls"`
+	Refused []refusedCall `json:"refused"`
+}
+
+// refusedCall are calls of one kind that the new policy would refuse.
+type refusedCall struct {
+	Principal   string    `json:"principal"`
+	Action      string    `json:"action"`
+	ContextKeys []string  `json:"contextKeys,omitempty"` // of the encryption context
+	Calls       int       `json:"calls"`
+	Last        time.Time `json:"last"`
+	Why         string    `json:"why"`
+}
+
+// pastCall is what a record of the audit trail says of a call.
+type pastCall struct {
+	EventTime         time.Time
+	EventName         string
+	EventSource       string
+	AWSRegion         string
+	UserIdentity      struct{ ARN string }
+	RequestParameters json.RawMessage
+	Resources         []struct{ ARN string }
+
+	AdditionalEventData struct {
+		Decision string
+		Peer     struct{ UID, GID uint32 }
+	}
+}
+
+// checkPolicy replays the trail's calls on a key against a new policy, with the
+// identity policies and grants as they are now.
+func (d *Daemon) checkPolicy(ids *identities, in *checkRequest) (*checkAnswer, error) {
+	if err := d.kms.CheckPolicy(in.Policy); err != nil {
+		return nil, err
+	}
+	arn, err := d.kms.ARNOf(in.Region, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	check := &policyCheck{
+		daemon: d, ids: ids, in: in, arn: arn, callers: map[string]*kms.Caller{}, found: map[string]*refusedCall{},
+		out: checkAnswer{Resource: arn, Refused: []refusedCall{}},
+	}
+	quoted := []byte(`"` + arn + `"`)
+	err = audit.Scan(d.cfg.AuditDir, func(line []byte) error {
+		if !bytes.Contains(line, quoted) {
+			return nil
+		}
+		var call pastCall
+		if err := json.Unmarshal(line, &call); err != nil {
+			return err
+		}
+		return check.replay(&call)
+	})
+	for _, r := range check.found {
+		check.out.Refused = append(check.out.Refused, *r)
+	}
+	slices.SortFunc(check.out.Refused, func(a, b refusedCall) int {
+		return cmp.Or(cmp.Compare(a.Principal, b.Principal), cmp.Compare(a.Action, b.Action), slices.Compare(a.ContextKeys, b.ContextKeys), cmp.Compare(a.Why, b.Why))
+	})
+	return &check.out, err
+}
+
+// policyCheck is a replay on its way.
+type policyCheck struct {
+	daemon  *Daemon
+	ids     *identities
+	in      *checkRequest
+	arn     string
+	callers map[string]*kms.Caller // nil: gone
+	found   map[string]*refusedCall
+	out     checkAnswer
+}
+
+// replay holds one call against the new policy, once for each action that it
+// needed on the key.
+func (p *policyCheck) replay(call *pastCall) error {
+	if call.EventSource != "kms.amazonaws.com" || call.AdditionalEventData.Decision != "Allow" ||
+		call.EventName == "CreateKey" || call.EventName == "RetireGrant" || call.EventTime.Before(p.in.Since) {
+		return nil // a key policy has no say in CreateKey and RetireGrant
+	}
+	p.out.Calls++
+	c, known := p.callers[call.UserIdentity.ARN]
+	if !known {
+		c, _ = p.ids.byARN(call.UserIdentity.ARN) // nil if there is nobody of that name any more
+		p.callers[call.UserIdentity.ARN] = c
+	}
+	parameters := map[string]any{}
+	if len(call.RequestParameters) > 0 {
+		if err := json.Unmarshal(call.RequestParameters, &parameters); err != nil {
+			return err
+		}
+	}
+	for i, r := range call.Resources {
+		if r.ARN != p.arn {
+			continue
+		}
+		action := call.EventName
+		if action == "ReEncrypt" {
+			action = []string{"ReEncryptFrom", "ReEncryptTo"}[min(i, 1)]
+		}
+		if err := p.decide(call, c, action, parameters); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, parameters map[string]any) error {
+	refused := refusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action, Calls: 1, Last: call.EventTime}
+	if c == nil {
+		refused.Why = "the principal does not exist any more"
+		p.add(&refused)
+		return nil
+	}
+	caller := *c
+	caller.UID, caller.GID = call.AdditionalEventData.Peer.UID, call.AdditionalEventData.Peer.GID
+	q := &kms.Question{
+		Caller: &caller, Action: action, KeyID: p.arn, Region: p.in.Region, Policy: p.in.Policy,
+		EncryptionContext: encryptionContext(action, parameters), Conditions: pastConditions(action, parameters),
+		Now: call.EventTime,
+	}
+	e, err := p.daemon.kms.Explain(q)
+	if err != nil || e.Decision.Allowed {
+		return err
+	}
+	for key := range q.EncryptionContext {
+		refused.ContextKeys = append(refused.ContextKeys, key)
+	}
+	slices.Sort(refused.ContextKeys)
+	refused.Why = e.Decision.String()
+	p.add(&refused)
+	return nil
+}
+
+// add counts a call to those of its kind.
+func (p *policyCheck) add(r *refusedCall) {
+	kind := strings.Join(append([]string{r.Principal, r.Action, r.Why}, r.ContextKeys...), "\x00")
+	if old := p.found[kind]; old != nil {
+		old.Calls++
+		old.Last = r.Last
+		return
+	}
+	p.found[kind] = r
+}
+
+// encryptionContext is that of a call, or of the constraint of a grant, as its
+// parameters in the audit trail say.
+func encryptionContext(action string, parameters map[string]any) map[string]string {
+	from, in := "encryptionContext", parameters
+	switch action {
+	case "ReEncryptFrom":
+		from = "sourceEncryptionContext"
+	case "ReEncryptTo":
+		from = "destinationEncryptionContext"
+	case "CreateGrant":
+		in, _ = parameters["constraints"].(map[string]any)
+		from = "encryptionContextSubset"
+		if in["encryptionContextEquals"] != nil {
+			from = "encryptionContextEquals"
+		}
+	}
+	pairs, _ := in[from].(map[string]any)
+	if pairs == nil {
+		return nil
+	}
+	context := map[string]string{}
+	for key, value := range pairs {
+		context[key], _ = value.(string)
+	}
+	return context
+}
+
+// parameterConditions are the parameters that are condition keys, where the two
+// are not called alike.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
+var parameterConditions = map[string]string{
+	"encryptionAlgorithm":            "kms:EncryptionAlgorithm",
+	"signingAlgorithm":               "kms:SigningAlgorithm",
+	"macAlgorithm":                   "kms:MacAlgorithm",
+	"keyAgreementAlgorithm":          "kms:KeyAgreementAlgorithm",
+	"messageType":                    "kms:MessageType",
+	"keyPairSpec":                    "kms:DataKeyPairSpec",
+	"wrappingAlgorithm":              "kms:WrappingAlgorithm",
+	"wrappingKeySpec":                "kms:WrappingKeySpec",
+	"expirationModel":                "kms:ExpirationModel",
+	"pendingWindowInDays":            "kms:ScheduleKeyDeletionPendingWindowInDays",
+	"rotationPeriodInDays":           "kms:RotationPeriodInDays",
+	"granteePrincipal":               "kms:GranteePrincipal",
+	"retiringPrincipal":              "kms:RetiringPrincipal",
+	"operations":                     "kms:GrantOperations",
+	"replicaRegion":                  "kms:ReplicaRegion",
+	"primaryRegion":                  "kms:PrimaryRegion",
+	"bypassPolicyLockoutSafetyCheck": "kms:BypassPolicyLockoutSafetyCheck",
+}
+
+// pastConditions are the condition keys that a call had, as far as its
+// parameters in the audit trail say.
+func pastConditions(action string, parameters map[string]any) map[string][]string {
+	conditions := map[string][]string{}
+	for parameter, name := range parameterConditions {
+		if values := texts(parameters[parameter]); values != nil {
+			conditions[name] = values
+		}
+	}
+	side := map[string]string{"ReEncryptFrom": "sourceEncryptionAlgorithm", "ReEncryptTo": "destinationEncryptionAlgorithm"}[action]
+	if values := texts(parameters[side]); values != nil {
+		conditions["kms:EncryptionAlgorithm"] = values
+	}
+	if key, _ := parameters["keyId"].(string); strings.Contains(key, "alias/") {
+		conditions["kms:RequestAlias"] = []string{key[strings.Index(key, "alias/"):]}
+	}
+	if constraints, _ := parameters["constraints"].(map[string]any); constraints != nil {
+		for _, kind := range []string{"EncryptionContextEquals", "EncryptionContextSubset"} {
+			if constraints["e"+kind[1:]] != nil {
+				conditions["kms:GrantConstraintType"] = []string{kind}
+			}
+		}
+	}
+	return conditions
+}
+
+// texts are the values of a parameter as condition keys have them, nil if there
+// are none.
+func texts(value any) []string {
+	switch v := value.(type) {
+	case string:
+		return []string{v}
+	case bool, float64:
+		raw, err := json.Marshal(v)
+		if err != nil {
+			return nil
+		}
+		return []string{string(raw)}
+	case []any:
+		var list []string
+		for _, item := range v {
+			list = append(list, texts(item)...)
+		}
+		return list
+	}
+	return nil
+}

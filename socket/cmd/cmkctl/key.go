@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func newKey(socket func() string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "key",
+		Short: "Make keys",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(newKeyCreate(socket))
+	return cmd
+}
+
+// keyCreation is what key create is told.
+type keyCreation struct {
+	alias, description, spec, usage, region string
+	admins, users                           []string
+}
+
+func newKeyCreate(socket func() string) *cobra.Command {
+	k := &keyCreation{}
+	cmd := &cobra.Command{
+		Use:   "create",
+		Short: "Make a key with administrators and users, and print its ARN",
+		Long: `Create makes a key with the key policy that AWS's console writes: the account,
+the administrators, who may manage the key and not use it, and the users, who
+may use it. Without either, only the account has the key.
+
+` + principalsHelp,
+		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			arn, err := k.create(cmd.Context(), socket())
+			if arn != "" {
+				fmt.Fprintln(cmd.OutOrStdout(), arn)
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&k.alias, "alias", "", "`name` of an alias for the key")
+	f.StringVar(&k.description, "description", "", "`text` for people")
+	f.StringVar(&k.spec, "spec", "SYMMETRIC_DEFAULT", "key `spec`")
+	f.StringVar(&k.usage, "usage", "", "key `usage`; needed but for symmetric encryption keys")
+	f.StringArrayVar(&k.admins, "admin", nil, "`principal` that may manage the key; may be repeated")
+	f.StringArrayVar(&k.users, "user", nil, "`principal` that may use the key; may be repeated")
+	f.StringVar(&k.region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	return cmd
+}
+
+// create makes the key, then its alias. If the alias fails the key is there, and
+// its ARN is returned with the error.
+func (k *keyCreation) create(ctx context.Context, socket string) (arn string, err error) {
+	question := struct {
+		Admins   []string `json:"admins"`
+		Users    []string `json:"users"`
+		KeySpec  string   `json:"keySpec"`
+		KeyUsage string   `json:"keyUsage,omitempty"`
+	}{k.admins, k.users, k.spec, k.usage}
+	var policy struct {
+		Policy string `json:"policy"`
+	}
+	if err := ask(ctx, socket, "/policy/key", question, &policy); err != nil {
+		return "", fmt.Errorf("writing the key policy: %w", err)
+	}
+	in := struct {
+		Description string `json:",omitempty"`
+		KeySpec     string
+		KeyUsage    string `json:",omitempty"`
+		Policy      string
+	}{k.description, k.spec, k.usage, policy.Policy}
+	var made struct{ KeyMetadata struct{ KeyId, Arn string } } //nolint:staticcheck // KeyId is the API's spelling
+	if err := k.call(ctx, socket, "CreateKey", in, &made); err != nil {
+		return "", err
+	}
+	if k.alias == "" {
+		return made.KeyMetadata.Arn, nil
+	}
+	alias := struct{ AliasName, TargetKeyId string }{ //nolint:staticcheck // as is TargetKeyId
+		"alias/" + strings.TrimPrefix(k.alias, "alias/"), made.KeyMetadata.KeyId,
+	}
+	if err := k.call(ctx, socket, "CreateAlias", alias, nil); err != nil {
+		return made.KeyMetadata.Arn, fmt.Errorf("the key is made, its alias is not: %w", err)
+	}
+	return made.KeyMetadata.Arn, nil
+}
+
+// call makes one call of the KMS API.
+func (k *keyCreation) call(ctx context.Context, socket, operation string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	answer, err := call(ctx, socket, k.region, operation, string(body))
+	if err != nil {
+		return fmt.Errorf("%s: %w", operation, err)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}

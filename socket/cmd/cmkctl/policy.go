@@ -1,0 +1,294 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const principalsHelp = `A principal is the name of a user, or user:NAME, group:NAME, role:NAME,
+unit:NAME, or an ARN.`
+
+func newPolicy(socket func() string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Say who may do what, and why",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(newPolicyExplain(socket), newPolicyWho(socket), newPolicyCheck(socket))
+	return cmd
+}
+
+// policyQuestion is what explain and who ask.
+type policyQuestion struct {
+	As                string              `json:"as,omitempty"`
+	Action            string              `json:"action"`
+	Key               string              `json:"key,omitempty"`
+	Region            string              `json:"region,omitempty"`
+	EncryptionContext map[string]string   `json:"encryptionContext,omitempty"`
+	Conditions        map[string][]string `json:"conditions,omitempty"`
+
+	context, conditions []string // KEY=VALUE
+}
+
+func (q *policyQuestion) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
+	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; none for operations on no key")
+	f.StringVar(&q.Region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	f.StringArrayVar(&q.context, "context", nil, "`KEY=VALUE` of the encryption context; may be repeated")
+	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
+	_ = cmd.MarkFlagRequired("action") // the flag exists
+}
+
+// complete reads the pairs.
+func (q *policyQuestion) complete() error {
+	for _, pair := range q.context {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return fmt.Errorf("--context %q: want KEY=VALUE", pair)
+		}
+		if q.EncryptionContext == nil {
+			q.EncryptionContext = map[string]string{}
+		}
+		if _, again := q.EncryptionContext[key]; again {
+			return fmt.Errorf("--context %s is given twice", key)
+		}
+		q.EncryptionContext[key] = value
+	}
+	for _, pair := range q.conditions {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return fmt.Errorf("--condition %q: want KEY=VALUE", pair)
+		}
+		if q.Conditions == nil {
+			q.Conditions = map[string][]string{}
+		}
+		q.Conditions[key] = append(q.Conditions[key], value)
+	}
+	return nil
+}
+
+// policyExplanation is the daemon's answer to explain.
+type policyExplanation struct {
+	Principal string   `json:"principal"`
+	Groups    []string `json:"groups"`
+	Action    string   `json:"action"`
+	Resource  string   `json:"resource"`
+	KeyState  string   `json:"keyState"`
+	Allowed   bool     `json:"allowed"`
+	Decision  string   `json:"decision"`
+	Steps     []struct {
+		Source    string `json:"source"`
+		Statement int    `json:"statement"`
+		Sid       string `json:"sid"`
+		Effect    string `json:"effect"`
+		Matched   bool   `json:"matched"`
+		Why       string `json:"why"`
+	} `json:"steps"`
+}
+
+func newPolicyExplain(socket func() string) *cobra.Command {
+	q := &policyQuestion{}
+	cmd := &cobra.Command{
+		Use:   "explain --as PRINCIPAL --action ACTION [--key KEY]",
+		Short: "Say whether a principal may do something, and which statement decides",
+		Long: `Explain says what the key policy, the identity policies and the grants would
+decide of a call, and all that was looked at on the way. It exits with 1 if the
+call would be refused. Only root and the configuration's admins may ask.
+
+` + principalsHelp,
+		Example: "  cmkctl policy explain --as deploy --action kms:Decrypt --key alias/app --context stage=prod",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := q.complete(); err != nil {
+				return err
+			}
+			var e policyExplanation
+			if err := ask(cmd.Context(), socket(), "/policy/explain", q, &e); err != nil {
+				return err
+			}
+			if err := e.print(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if !e.Allowed {
+				return &exitError{status: 1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would call")
+	_ = cmd.MarkFlagRequired("as") // the flag exists
+	q.flags(cmd)
+	return cmd
+}
+
+func (e *policyExplanation) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "principal\t%s\n", e.Principal)
+	if len(e.Groups) > 0 {
+		fmt.Fprintf(w, "groups\t%s\n", strings.Join(e.Groups, " "))
+	}
+	fmt.Fprintf(w, "action\t%s\n", e.Action)
+	fmt.Fprintf(w, "resource\t%s\n", e.Resource)
+	if e.KeyState != "" {
+		fmt.Fprintf(w, "key state\t%s\n", e.KeyState)
+	}
+	fmt.Fprintf(w, "decision\t%s\n", e.Decision)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(e.Steps) == 0 {
+		return nil
+	}
+	w = tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "\n\tSOURCE\tSTATEMENT\tEFFECT\tWHY")
+	for _, s := range e.Steps {
+		mark, statement := "", ""
+		if s.Matched {
+			mark = "*"
+		}
+		if s.Statement > 0 {
+			statement = strings.TrimSpace(fmt.Sprintf("%d %s", s.Statement, s.Sid))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", mark, s.Source, statement, s.Effect, s.Why)
+	}
+	return w.Flush()
+}
+
+// policyWho is the daemon's answer to who.
+type policyWho struct {
+	Action   string          `json:"action"`
+	Resource string          `json:"resource"`
+	Everyone bool            `json:"everyone"`
+	Allowed  []policyAllowed `json:"allowed"`
+	Depends  []policyAllowed `json:"depends"`
+}
+
+type policyAllowed struct {
+	Principal string `json:"principal"`
+	Why       string `json:"why"`
+}
+
+func newPolicyWho(socket func() string) *cobra.Command {
+	q := &policyQuestion{}
+	cmd := &cobra.Command{
+		Use:   "who --action ACTION [--key KEY]",
+		Short: "List who may do something",
+		Long: `Who lists those who may do something, among root, the users of the system, and
+whom the configuration, the key's policy and its grants name. Under "depends"
+are those whom only a condition keeps out of the call as it is asked for; name
+its encryption context and condition keys to be certain.`,
+		Example: "  cmkctl policy who --key alias/app --action kms:Decrypt",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := q.complete(); err != nil {
+				return err
+			}
+			var who policyWho
+			if err := ask(cmd.Context(), socket(), "/policy/who", q, &who); err != nil {
+				return err
+			}
+			return who.print(cmd.OutOrStdout())
+		},
+	}
+	q.flags(cmd)
+	return cmd
+}
+
+func (who *policyWho) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	if who.Everyone {
+		fmt.Fprintln(w, "EVERYONE\tany user of this machine who reaches the socket")
+	}
+	for _, p := range who.Allowed {
+		fmt.Fprintf(w, "%s\t%s\n", p.Principal, p.Why)
+	}
+	for i, p := range who.Depends {
+		if i == 0 {
+			fmt.Fprintln(w, "\ndepends:")
+		}
+		fmt.Fprintf(w, "%s\t%s\n", p.Principal, p.Why)
+	}
+	return w.Flush()
+}
+
+// policyCheck is the daemon's answer to check.
+type policyCheck struct {
+	Resource string `json:"resource"`
+	Calls    int    `json:"calls"`
+	Refused  []struct {
+		Principal   string    `json:"principal"`
+		Action      string    `json:"action"`
+		ContextKeys []string  `json:"contextKeys"`
+		Calls       int       `json:"calls"`
+		Last        time.Time `json:"last"`
+		Why         string    `json:"why"`
+	} `json:"refused"`
+}
+
+// monthBack is how far back check looks by default.
+const monthBack = 30 * 24 * time.Hour
+
+func newPolicyCheck(socket func() string) *cobra.Command {
+	var key, file, region string
+	var since time.Duration
+	cmd := &cobra.Command{
+		Use:   "check --key KEY --policy FILE",
+		Short: "List the past calls that a new key policy would refuse",
+		Long: `Check replays the calls on a key that the audit trail holds against a key policy
+that is not yet put, with identity policies and grants as they are now, and
+lists those that would now be refused. It exits with 1 if there are any.`,
+		Example: "  cmkctl policy check --key alias/app --policy new.json --since 2160h",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return fmt.Errorf("reading the policy: %w", err)
+			}
+			in := struct {
+				Key    string    `json:"key"`
+				Region string    `json:"region,omitempty"`
+				Policy string    `json:"policy"`
+				Since  time.Time `json:"since"`
+			}{key, region, string(text), time.Now().Add(-since)}
+			var c policyCheck
+			if err := ask(cmd.Context(), socket(), "/policy/check", in, &c); err != nil {
+				return err
+			}
+			if err := c.print(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if len(c.Refused) > 0 {
+				return &exitError{status: 1}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&key, "key", "", "`key` ID, alias or ARN")
+	f.StringVar(&file, "policy", "", "`file` of the new key policy")
+	f.StringVar(&region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	f.DurationVar(&since, "since", monthBack, "how far back to look")
+	_ = cmd.MarkFlagRequired("key") // the flags exist
+	_ = cmd.MarkFlagRequired("policy")
+	return cmd
+}
+
+func (c *policyCheck) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(w, "%d calls on %s, %d kinds of them would be refused\n", c.Calls, c.Resource, len(c.Refused))
+	if len(c.Refused) > 0 {
+		fmt.Fprintln(w, "\nPRINCIPAL\tACTION\tCONTEXT KEYS\tCALLS\tLAST\tWHY")
+	}
+	for _, r := range c.Refused {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Principal, r.Action, strings.Join(r.ContextKeys, " "), r.Calls,
+			r.Last.UTC().Format(time.RFC3339), r.Why)
+	}
+	return w.Flush()
+}
