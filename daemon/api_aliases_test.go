@@ -15,6 +15,7 @@ import (
 // testAliases: the life of an alias, and AWS's texts for what is refused.
 func testAliases(t *testing.T, a *api) {
 	first, second := a.fresh(t, &kms.CreateKeyInput{}), a.fresh(t, &kms.CreateKeyInput{})
+	third := a.fresh(t, &kms.CreateKeyInput{})
 	name := "alias/life-" + *first
 	create := func(name string, target *string) func(context.Context) error {
 		return func(ctx context.Context) error {
@@ -57,6 +58,10 @@ func testAliases(t *testing.T, a *api) {
 		{"update to a signing key", update(name, a.signing(t)), unfit(a.signing(t))},
 		{"update to an HMAC key", update(name, a.authenticating(t)), unfit(a.authenticating(t))},
 		{"update to no key", update(name, unknown), notFound("Key '%s' does not exist", arn("key/"+unknownID))},
+		{"schedule the deletion of a third", func(ctx context.Context) error {
+			return errOf(a.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: third}))
+		}, wantOK()},
+		{"update to a key pending deletion", update(name, third), invalidState(keyARN(third), "pending deletion")},
 		{"update nothing", update("alias/none", first), notFound("Alias %s is not found.", arn("alias/none"))},
 		{"without the prefix", create("life", first), prefix},
 		{"prefix alone", create("alias/", first), prefix},

@@ -15,7 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"cmkd/daemon/store"
 	"cmkd/socket/client"
+	"cmkd/testenv/rig"
 )
 
 // testRecipients: every operation that has Recipient answers to it alone.
@@ -304,7 +306,23 @@ func testRandom(t *testing.T, a *api) {
 		}
 		seen[string(out.Plaintext)] = true
 	}
+	from := func(id string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			return errOf(a.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(16), CustomKeyStoreId: &id}))
+		}
+	}
+	putStore := func(id, state string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			return a.Daemon.Store().Update(ctx, func(tx *store.Tx) error {
+				return tx.PutCustomKeyStore(&store.CustomKeyStore{Region: rig.Region, ID: id, Name: id, Token: "main", ConnectionState: state})
+			})
+		}
+	}
 	runCalls(t, []call{
+		{"put a custom key store there", putStore("cks-random", "DISCONNECTED"), wantOK()},
+		{"from a store that is disconnected", from("cks-random"), wantCode("CustomKeyStoreInvalidStateException")},
+		{"connect it", putStore("cks-random", "CONNECTED"), wantOK()},
+		{"from a store", from("cks-random"), wantOK()},
 		{"custom key store", func(ctx context.Context) error {
 			return errOf(a.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1), CustomKeyStoreId: aws.String("cks-none")}))
 		}, wantCode("CustomKeyStoreNotFoundException")},

@@ -213,9 +213,16 @@ func (s *Service) generateRandom(ctx context.Context, c *Call, in *kmsapi.Genera
 }
 
 // randomToken is the token whose generator the caller asks for.
-func (s *Service) randomToken(_ *Call, customKeyStore string) (string, error) {
+func (s *Service) randomToken(c *Call, customKeyStore string) (string, error) {
 	if customKeyStore == "" {
 		return s.token, nil
 	}
-	return "", &kmsapi.Error{Code: kmsapi.CodeCustomKeyStoreNotFoundException}
+	row, ok := c.view.CustomKeyStore(c.region, customKeyStore)
+	switch {
+	case !ok:
+		return "", errStoreNotFound(customKeyStore)
+	case row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token, backends.SymmetricDefault):
+		return "", errStoreState(row, "Connect it first.")
+	}
+	return row.Token, nil
 }
