@@ -65,7 +65,7 @@ func Module(t testing.TB) string {
 	return ""
 }
 
-// NewToken makes a fresh token in t.TempDir.
+// NewToken makes a fresh token in a folder that goes with the test.
 func NewToken(t testing.TB) *Token {
 	t.Helper()
 	return NewTokenLabelled(t, "cmkd-test")
@@ -74,7 +74,7 @@ func NewToken(t testing.TB) *Token {
 // NewTokenLabelled makes a fresh token with the given label.
 func NewTokenLabelled(t testing.TB, label string) *Token {
 	t.Helper()
-	dir := t.TempDir()
+	dir := tempDir(t)
 	tok := &Token{
 		Module:   Module(t),
 		Label:    label,
@@ -93,6 +93,23 @@ func NewTokenLabelled(t testing.TB, label string) *Token {
 	tok.AddToken(t, label)
 	tok.Serial = tok.serial(t)
 	return tok
+}
+
+// tempDir is t.TempDir, in memory where the system has a place for that:
+// SoftHSM2 writes the file of an object some twenty times until it is made,
+// and a token of a test need not survive the machine.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "cmkd-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("removing the token: %v", err)
+		}
+	})
+	return dir
 }
 
 // AddToken makes one more token beside the first, with the same PIN.

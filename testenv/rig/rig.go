@@ -48,6 +48,8 @@ type Config struct {
 	World bool
 	// Extra is TOML that goes before the tables, and Tables after them.
 	Extra, Tables string
+	// Token is the token to use; nil: a fresh one.
+	Token *testenv.Token
 	// Module and Env replace those of the token: a shim, or a remote module.
 	Module string
 	Env    map[string]string
@@ -79,7 +81,10 @@ type Rig struct {
 // New starts a daemon that lives as long as the test.
 func New(t testing.TB, cfg Config) *Rig {
 	t.Helper()
-	r := &Rig{Token: testenv.NewToken(t), cfg: cfg, log: &syncBuffer{}}
+	if cfg.Token == nil {
+		cfg.Token = testenv.NewToken(t)
+	}
+	r := &Rig{Token: cfg.Token, cfg: cfg, log: &syncBuffer{}}
 	dir, err := os.MkdirTemp("", "cmkd-") // short: socket paths are limited
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +297,9 @@ func (r *Rig) Post(t testing.TB, operation, body string) (int, map[string]any) {
 	}
 	req.Header.Set("X-Amz-Target", "TrentService."+operation)
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	resp, err := r.HTTP().Do(req)
+	c := r.HTTP()
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(req)
 	if err != nil {
 		t.Fatalf("%s: %v", operation, err)
 	}
@@ -328,7 +335,9 @@ func (r *Rig) Status(t testing.TB) Status {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := r.HTTP().Do(req)
+	c := r.HTTP()
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
