@@ -41,3 +41,7 @@ bench: deps build
 # What takes too long for every run: 100 kills in the middle of rotations.
 long: deps
 	CMKD_KILLS=100 go test -count=1 -timeout 60m -run 'Killed' ./daemon/
+
+# Every fuzz target of the tree: FUZZTIME each, 1m by default, policies 10m.
+fuzz: deps
+	./testenv/fuzz.sh
