@@ -159,11 +159,15 @@ func TestImport(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	c := r.Client("")
-	t.Cleanup(func() { // after the subtests: SoftHSM2 may show a token to one process while another changes it, or not
-		if got := objects(t, r, "import-"); len(got) != 0 {
-			t.Errorf("wrapping pairs are left: %v", got)
-		}
-	})
+	t.Run("kinds", func(t *testing.T) { importKinds(t, c) }) // ends with its subtests
+	// pkcs11-tool looks only now: SoftHSM2 may not find the token while another
+	// process changes it.
+	if got := objects(t, r, "import-"); len(got) != 0 {
+		t.Errorf("wrapping pairs are left: %v", got)
+	}
+}
+
+func importKinds(t *testing.T, c *kms.Client) {
 	for _, m := range materials {
 		t.Run(string(m.spec), func(t *testing.T) {
 			t.Parallel()

@@ -268,12 +268,23 @@ func (s *Service) adopt(tx *store.Tx, k *key, v *store.Version, params *store.Im
 	if err := tx.PutVersion(v); err != nil {
 		return nil, err
 	}
-	row := *now
-	if len(made.PublicKey) > 0 {
-		row.PublicKey = made.PublicKey
+	return spent, s.reflectReplicas(tx, now.ID, made.PublicKey)
+}
+
+// reflectReplicas is reflectImport for the key in every Region: they share the
+// material. publicKey is the pair's that was imported, if it is one.
+func (s *Service) reflectReplicas(tx *store.Tx, id string, publicKey []byte) error {
+	for _, replica := range tx.KeyReplicas(id) {
+		row := *replica
+		if len(publicKey) > 0 {
+			row.PublicKey = publicKey
+		}
+		s.reflectImport(tx, &row)
+		if err := tx.PutKey(&row); err != nil {
+			return err
+		}
 	}
-	s.reflectImport(tx, &row)
-	return spent, tx.PutKey(&row)
+	return nil
 }
 
 // reflectImport sets what the key's row says of its imported material: a key
@@ -352,14 +363,7 @@ func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Ver
 				return err
 			}
 		}
-		for _, replica := range tx.KeyReplicas(key.ID) {
-			row := *replica
-			s.reflectImport(tx, &row)
-			if err := tx.PutKey(&row); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.reflectReplicas(tx, key.ID, nil)
 	})
 	if err == nil && dropped {
 		s.undo(ctx, b, intent)
@@ -384,10 +388,7 @@ func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
 				if err := s.promote(tx, k.Key, &fresh); err != nil {
 					return err
 				}
-				promoted, _ := tx.Key(k.Region, k.ID)
-				row := *promoted
-				s.reflectImport(tx, &row)
-				return tx.PutKey(&row)
+				return s.reflectReplicas(tx, k.ID, nil)
 			}
 		}
 		return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "No available key material pending rotation for the key: %s.", k.arn)
