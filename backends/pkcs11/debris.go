@@ -1,8 +1,6 @@
 package pkcs11
 
 import (
-	"context"
-
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends/pkcs11/internal/cryptoki"
@@ -73,17 +71,4 @@ func unfinished(s *session, o cryptoki.Object) bool {
 func empty(q *cryptoki.Query, attribute uint) bool {
 	v, ok := q.Value(attribute)
 	return ok && len(v) == 0
-}
-
-// isUnfinished is unfinished for a key that is in the index.
-func (t *Token) isUnfinished(ctx context.Context, r ref) (yes bool, err error) {
-	o := t.index.get(r)
-	if o == nil {
-		return false, nil
-	}
-	err = t.withSession(ctx, func(s *session) error {
-		yes = unfinished(s, o.handle)
-		return nil
-	})
-	return yes, err
 }

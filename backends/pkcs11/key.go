@@ -112,25 +112,16 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 
 // exists reports whether a key is in the token, with the attributes of its
 // purpose. Keys belong to one process, so the index knows, unless a creation
-// has failed. What an interrupted creation left unfinished is destroyed: the
-// key was never used.
+// has failed.
 func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool, error) {
 	if t.index.get(ref{key.ID, u.class}) == nil && !t.index.doubtful.Load() {
 		return false, nil
 	}
 	_, err := t.object(ctx, key, u)
-	switch backends.CodeOf(err) {
-	case backends.KeyMissing:
+	if backends.CodeOf(err) == backends.KeyMissing {
 		return false, nil
-	case backends.KeyUnsafe:
-		if yes, other := t.isUnfinished(ctx, ref{key.ID, u.class}); !yes || other != nil {
-			return false, errors.Join(err, other)
-		}
-		_, err := t.destroy(ctx, key)
-		return false, err
-	default:
-		return err == nil, err
 	}
+	return err == nil, err
 }
 
 // create makes a token object by calling do, which returns its handle, reads

@@ -57,10 +57,7 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
 		return nil, fmt.Errorf("storing the intent: %w", err)
 	}
-	made, err := b.CreateKey(ctx, &backends.CreateKeyRequest{
-		Key:   intentKey(intent),
-		Label: label(intent.KeyID, intent.Version),
-	})
+	made, err := s.makeKey(ctx, b, intent)
 	if err == nil {
 		err = s.store.Update(ctx, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {
@@ -75,6 +72,23 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 		return nil, err
 	}
 	return made, nil
+}
+
+// makeKey makes the key of an intent. If a process is killed in the middle of
+// a creation, the next one may find a key that lacks attributes, and so looks
+// unsafe: it is destroyed and made again, once. A token that makes unsafe keys
+// does so again.
+func (s *Service) makeKey(ctx context.Context, b Backend, intent *store.Intent) (*backends.CreateKeyAnswer, error) {
+	in := &backends.CreateKeyRequest{Key: intentKey(intent), Label: label(intent.KeyID, intent.Version)}
+	made, err := b.CreateKey(ctx, in)
+	if backends.CodeOf(err) != backends.KeyUnsafe {
+		return made, err
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "unfinished key is made again", slog.String("key", intent.KeyID), slog.Any("error", err))
+	if _, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: in.Key}); err != nil {
+		return nil, err
+	}
+	return b.CreateKey(ctx, in)
 }
 
 func intentKey(i *store.Intent) backends.Key {
