@@ -68,7 +68,7 @@ func startRouter(ctx context.Context, cfg *Config, log *slog.Logger, socketDir s
 
 func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
 	for i, t := range cfg.Tokens {
-		for _, p := range cfg.Plugins {
+		for j, p := range cfg.Plugins {
 			spec, err := pluginSpec(t, p, log, socketDir)
 			if err != nil {
 				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
@@ -81,9 +81,18 @@ func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logge
 			r.hosts = append(r.hosts, h)
 			if i > 0 {
 				r.expect(arrive, h, log)
-			} else if err := r.announce(ctx, h); err != nil {
-				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
+			} else if j == 0 {
+				// Alone, so that a wrong PIN is tried once. The others then
+				// read the token, which takes the time, together.
+				if err := r.announce(ctx, h); err != nil {
+					return err
+				}
 			}
+		}
+	}
+	for _, h := range r.hosts[1:len(cfg.Plugins)] {
+		if err := r.announce(ctx, h); err != nil {
+			return err
 		}
 	}
 	r.extend(cfg)
@@ -91,7 +100,12 @@ func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logge
 }
 
 // announce waits for a plugin of the first token and takes in what it serves.
-func (r *router) announce(ctx context.Context, h *tokenHost) error {
+func (r *router) announce(ctx context.Context, h *tokenHost) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err)
+		}
+	}()
 	if err := h.Wait(ctx); err != nil {
 		return err
 	}
