@@ -77,14 +77,14 @@ func (k *keyCreation) create(ctx context.Context, socket string) (arn string, er
 		KeyUsage    string `json:",omitempty"`
 		Policy      string
 	}{k.description, k.spec, k.usage, policy.Policy}
-	var made struct{ KeyMetadata struct{ KeyId, Arn string } } //nolint:staticcheck // KeyId is the API's spelling
+	var made struct{ KeyMetadata struct{ KeyId, Arn string } }
 	if err := k.call(ctx, socket, "CreateKey", in, &made); err != nil {
 		return "", err
 	}
 	if k.alias == "" {
 		return made.KeyMetadata.Arn, nil
 	}
-	alias := struct{ AliasName, TargetKeyId string }{ //nolint:staticcheck // as is TargetKeyId
+	alias := struct{ AliasName, TargetKeyId string }{
 		"alias/" + strings.TrimPrefix(k.alias, "alias/"), made.KeyMetadata.KeyId,
 	}
 	if err := k.call(ctx, socket, "CreateAlias", alias, nil); err != nil {
