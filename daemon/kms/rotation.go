@@ -226,6 +226,9 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 		if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
 			continue
 		}
+		if !s.router.Available(row.Token, backends.KeySpec(row.Spec)) {
+			continue // it is due when the token is back
+		}
 		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
 			errs = append(errs, fmt.Errorf("rotating key %s: %w", s.keyARN(row.Region, row.ID), err))
 			continue

@@ -1,0 +1,369 @@
+package kms_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"slices"
+	"sync"
+	"testing"
+
+	"cmkd/backends"
+	"cmkd/backends/backendstest"
+	"cmkd/daemon/kms"
+)
+
+// memory is a token in memory, for the one test that makes hundreds of
+// thousands of calls. It passes the suite of the real backends; every other
+// test has a real token.
+type memory struct {
+	mu      sync.Mutex
+	objects map[backends.KeyID]object // guarded by mu
+	away    bool                      // guarded by mu; the token does not answer
+}
+
+type object struct {
+	key    backends.Key
+	label  string
+	secret []byte
+}
+
+func newMemory() *memory { return &memory{objects: map[backends.KeyID]object{}} }
+
+// pair is the wrapping pair of every import: making one takes longer than a
+// sequence of the test.
+var pair = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+var secretLengths = map[backends.KeySpec]int{backends.SymmetricDefault: 32, backends.HMAC256: 32}
+
+// enter begins a call.
+func (m *memory) enter(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return backends.Errorf(backends.Timeout, "the deadline has passed")
+	case ctx.Err() != nil:
+		return backends.Errorf(backends.Internal, "the call was canceled")
+	case m.away:
+		return backends.Errorf(backends.Lost, "the token is away")
+	}
+	return nil
+}
+
+// find returns the object of a key.
+func (m *memory) find(ctx context.Context, key backends.Key) (object, error) {
+	if err := m.enter(ctx); err != nil {
+		return object{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, ok := m.objects[key.ID]
+	switch {
+	case !ok:
+		return o, backends.Errorf(backends.KeyMissing, "no object %s", key.ID)
+	case o.key != key:
+		return o, backends.Errorf(backends.KeyUnsafe, "object %s is another key", key.ID)
+	}
+	return o, nil
+}
+
+func (m *memory) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	return &backends.InfoAnswer{
+		Token: backends.TokenInfo{Label: "memory", Serial: "1", OpenSessions: 1},
+		Specs: []backends.SpecInfo{
+			{Spec: backends.SymmetricDefault, Usages: []backends.Usage{backends.EncryptDecrypt}},
+			{Spec: backends.HMAC256, Usages: []backends.Usage{backends.GenerateVerifyMAC}},
+			{Spec: backends.RSA2048, Usages: []backends.Usage{backends.UnwrapImport}},
+		},
+	}, nil
+}
+
+func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	var public, secret []byte
+	if n := secretLengths[in.Key.Spec]; n > 0 {
+		secret = make([]byte, n)
+		_, _ = rand.Read(secret)
+	} else if in.Key.Usage == backends.UnwrapImport {
+		var err error
+		if public, err = x509.MarshalPKIXPublicKey(&pair().PublicKey); err != nil {
+			return nil, err
+		}
+	} else {
+		return nil, backends.Errorf(backends.InvalidRequest, "no keys of spec %s", in.Key.Spec)
+	}
+	_, err := m.find(ctx, in.Key)
+	switch backends.CodeOf(err) {
+	case "":
+		return &backends.CreateKeyAnswer{PublicKey: public, Existed: true}, nil
+	case backends.KeyMissing:
+	default:
+		return nil, err
+	}
+	m.put(in.Key, in.Label, secret)
+	return &backends.CreateKeyAnswer{PublicKey: public}, nil
+}
+
+func (m *memory) put(key backends.Key, label string, secret []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.objects[key.ID] = object{key: key, label: label, secret: secret}
+}
+
+func (m *memory) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+	_, err := m.find(ctx, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	out := &backends.CheckKeyAnswer{}
+	if in.Key.Usage == backends.UnwrapImport {
+		out.PublicKey, err = x509.MarshalPKIXPublicKey(&pair().PublicKey)
+	}
+	return out, err
+}
+
+func (m *memory) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &backends.DestroyKeyAnswer{}
+	if _, ok := m.objects[in.Key.ID]; ok {
+		out.Objects = 1
+		delete(m.objects, in.Key.ID)
+	}
+	return out, nil
+}
+
+func (m *memory) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
+	if err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &backends.ListKeysAnswer{}
+	for id, o := range m.objects {
+		out.Objects = append(out.Objects, backends.Object{ID: id, Label: o.label})
+	}
+	return out, nil
+}
+
+func (m *memory) gcm(ctx context.Context, key backends.Key) (cipher.AEAD, error) {
+	o, err := m.find(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(o.secret)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func (m *memory) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
+	if len(in.Plaintext) < 1 || len(in.Plaintext) > 4096 || in.Algorithm != "SYMMETRIC_DEFAULT" || in.Key.Usage != backends.EncryptDecrypt {
+		return nil, backends.Errorf(backends.InvalidRequest, "%d bytes by %s with a key for %s", len(in.Plaintext), in.Algorithm, in.Key.Usage)
+	}
+	aead, err := m.gcm(ctx, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	iv := make([]byte, aead.NonceSize())
+	_, _ = rand.Read(iv)
+	return &backends.EncryptAnswer{Sealed: backends.Sealed{IV: iv, Ciphertext: aead.Seal(nil, iv, in.Plaintext, in.AAD)}}, nil
+}
+
+func (m *memory) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
+	if in.Algorithm != "SYMMETRIC_DEFAULT" || in.Key.Usage != backends.EncryptDecrypt {
+		return nil, backends.Errorf(backends.InvalidRequest, "%s with a key for %s", in.Algorithm, in.Key.Usage)
+	}
+	aead, err := m.gcm(ctx, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.Sealed.IV) != aead.NonceSize() {
+		return nil, backends.Errorf(backends.InvalidCiphertext, "")
+	}
+	plaintext, err := aead.Open(nil, in.Sealed.IV, in.Sealed.Ciphertext, in.AAD)
+	if err != nil {
+		return nil, backends.Errorf(backends.InvalidCiphertext, "")
+	}
+	if in.Recipient != nil {
+		sealed, err := sealTo(in.Recipient, plaintext)
+		return &backends.DecryptAnswer{ForRecipient: sealed}, err
+	}
+	return &backends.DecryptAnswer{Plaintext: plaintext}, nil
+}
+
+// sealTo encrypts to a recipient.
+func sealTo(to *backends.Recipient, plaintext []byte) ([]byte, error) {
+	hashes := map[backends.Algorithm]func() hash.Hash{"RSAES_OAEP_SHA_256": sha256.New, "RSAES_OAEP_SHA_1": sha1.New}
+	parsed, err := x509.ParsePKIXPublicKey(to.PublicKey)
+	public, ok := parsed.(*rsa.PublicKey)
+	if err != nil || !ok || public.E != 65537 || hashes[to.Algorithm] == nil {
+		return nil, backends.Errorf(backends.InvalidRequest, "no recipient for %s", to.Algorithm)
+	}
+	fresh := hashes[to.Algorithm]
+	if len(plaintext) <= public.Size()-2*fresh().Size()-2 {
+		return rsa.EncryptOAEP(fresh(), rand.Reader, public, plaintext, nil)
+	}
+	kek := make([]byte, 32)
+	_, _ = rand.Read(kek)
+	sealed, err := rsa.EncryptOAEP(fresh(), rand.Reader, public, kek, nil)
+	return append(sealed, wrapPadded(kek, plaintext)...), err
+}
+
+// wrapPadded is AES key wrap with padding, RFC 5649, of more than 8 bytes.
+func wrapPadded(kek, plaintext []byte) []byte {
+	block, err := aes.NewCipher(kek)
+	if err != nil {
+		panic(err)
+	}
+	n := (len(plaintext) + 7) / 8
+	out := binary.BigEndian.AppendUint32([]byte{0xA6, 0x59, 0x59, 0xA6}, uint32(len(plaintext)))
+	out = append(out, plaintext...)
+	out = append(out, make([]byte, 8*n-len(plaintext))...)
+	var b [16]byte
+	for step := range 6 * n {
+		r := out[8*(step%n+1):][:8]
+		copy(b[:8], out)
+		copy(b[8:], r)
+		block.Encrypt(b[:], b[:])
+		binary.BigEndian.PutUint64(out, binary.BigEndian.Uint64(b[:8])^uint64(step+1))
+		copy(r, b[8:])
+	}
+	return out
+}
+
+func (m *memory) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
+	opened, err := m.Decrypt(ctx, &backends.DecryptRequest{Key: in.Source, Algorithm: "SYMMETRIC_DEFAULT", Sealed: in.Sealed, AAD: in.SourceAAD})
+	if err != nil {
+		return nil, err
+	}
+	return m.Encrypt(ctx, &backends.EncryptRequest{Key: in.Destination, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: opened.Plaintext, AAD: in.DestinationAAD})
+}
+
+func (m *memory) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
+	if in.Algorithm != "HMAC_SHA_256" || in.Key.Usage != backends.GenerateVerifyMAC || len(in.Message) < 1 || len(in.Message) > 4096 {
+		return nil, backends.Errorf(backends.InvalidRequest, "%s of %d bytes with a key for %s", in.Algorithm, len(in.Message), in.Key.Usage)
+	}
+	o, err := m.find(ctx, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, o.secret)
+	mac.Write(in.Message)
+	return &backends.MACAnswer{MAC: mac.Sum(nil)}, nil
+}
+
+func (m *memory) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
+	made, err := m.GenerateMAC(ctx, &backends.MACRequest{Key: in.Key, Algorithm: in.Algorithm, Message: in.Message})
+	if err != nil {
+		return nil, err
+	}
+	return &backends.VerifyAnswer{Valid: hmac.Equal(made.MAC, in.MAC)}, nil
+}
+
+func (m *memory) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
+	if _, err := m.find(ctx, in.Wrapping); err != nil {
+		return nil, err
+	}
+	secret, err := rsa.DecryptOAEP(sha256.New(), nil, pair(), in.Material, nil)
+	if err != nil || len(secret) != secretLengths[in.Key.Spec] {
+		return nil, backends.Errorf(backends.InvalidMaterial, "the material does not unwrap to a key of spec %s", in.Key.Spec)
+	}
+	m.put(in.Key, in.Label, secret)
+	check := sha256.Sum256(append([]byte("check"), secret...))
+	return &backends.ImportKeyAnswer{CheckValue: check[:]}, nil
+}
+
+// TestMemory: the token in memory behaves as the real ones do.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	m := newMemory()
+	backendstest.Run(t, backendstest.Rig{
+		Open: func(testing.TB) backends.Backend { return m },
+		Inject: func(_ testing.TB, key backends.Key, value []byte) {
+			m.put(key, "cmkd:injected:1", bytes.Clone(value))
+		},
+	})
+}
+
+// token is the memory with the families that it does not have.
+type token struct {
+	*memory
+	refusing
+}
+
+// Route implements [kms.Router].
+func (t *token) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+	info, _ := t.Info(context.Background(), nil)
+	i := slices.IndexFunc(info.Specs, func(s backends.SpecInfo) bool { return s.Spec == spec })
+	if i < 0 {
+		return nil, backends.SpecInfo{}, false
+	}
+	return t, info.Specs[i], true
+}
+
+// Available implements [kms.Router].
+func (t *token) Available(string, backends.KeySpec) bool { return t.enter(context.Background()) == nil }
+
+// refusing answers Unsupported.
+type refusing struct{}
+
+func errRefused() error { return backends.Errorf(backends.Unsupported, "not in memory") }
+
+func (refusing) GenerateDataKey(context.Context, *backends.GenerateDataKeyRequest) (*backends.GenerateDataKeyAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) GenerateDataKeyPair(context.Context, *backends.GenerateDataKeyPairRequest) (*backends.GenerateDataKeyAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) OpenDataKey(context.Context, *backends.OpenDataKeyRequest) (*backends.OpenDataKeyAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) GenerateRandom(context.Context, *backends.GenerateRandomRequest) (*backends.GenerateRandomAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) Sign(context.Context, *backends.SignRequest) (*backends.SignAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) Verify(context.Context, *backends.VerifyRequest) (*backends.VerifyAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) DeriveSharedSecret(context.Context, *backends.DeriveSharedSecretRequest) (*backends.DeriveSharedSecretAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) Encapsulate(context.Context, *backends.EncapsulateRequest) (*backends.EncapsulateAnswer, error) {
+	return nil, errRefused()
+}
+
+func (refusing) Decapsulate(context.Context, *backends.DecapsulateRequest) (*backends.DecapsulateAnswer, error) {
+	return nil, errRefused()
+}
+
+var _ kms.Backend = (*token)(nil)
