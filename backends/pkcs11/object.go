@@ -134,6 +134,13 @@ func (t *Token) list(s *session, opening bool) (*listing, error) {
 			s.broken = false
 			continue
 		}
+		if rvOf(err) == p11.CKR_ATTRIBUTE_VALUE_INVALID {
+			// So SoftHSM2 answers for an object whose class or key type was
+			// not written yet when its maker was killed. It is nobody's key,
+			// and it must not keep the others from being served.
+			s.broken = false
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
