@@ -4,7 +4,7 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 BIN := bin
 PLUGINS := symmetric asymmetric hmac
 
-.PHONY: all deps build demo test check bench fuzz generate clean long
+.PHONY: all deps build demo test check bench fuzz generate clean long soak scale
 
 all: build
 
@@ -47,3 +47,11 @@ long: deps
 # Every fuzz target of the tree: FUZZTIME each, 1m by default, policies 10m.
 fuzz: deps
 	./testenv/fuzz.sh
+
+# Ten minutes of mixed calls: memory, descriptors and sessions must not grow.
+soak: deps
+	CMKD_SOAK=10m go test -count=1 -v -timeout 30m -run '^TestSoak$$' ./daemon/
+
+# 10,000 keys in the token: the start, and Encrypt beside a token of 10 keys.
+scale: deps
+	CMKD_SCALE=10000 go test -count=1 -v -timeout 30m -run '^TestScale$$' ./daemon/
