@@ -45,7 +45,8 @@ type Spec struct {
 	// by Reload. 0: 10 s.
 	DrainTimeout time.Duration
 	// WaitTimeout is how long a call waits for a process to come back, if its
-	// context does not end earlier. 0: 10 s.
+	// context does not end earlier. 0: 30 s, as long as a start may take. With
+	// thousands of keys, and others creating more, SoftHSM2 takes 12 s.
 	WaitTimeout time.Duration
 }
 
@@ -65,7 +66,7 @@ func (s *Spec) check() error {
 		&s.HeartbeatInterval: 500 * time.Millisecond,
 		&s.HeartbeatTimeout:  2500 * time.Millisecond,
 		&s.DrainTimeout:      10 * time.Second,
-		&s.WaitTimeout:       10 * time.Second,
+		&s.WaitTimeout:       30 * time.Second,
 	} {
 		if *d <= 0 {
 			*d = v
