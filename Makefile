@@ -3,6 +3,7 @@ SHELL := /bin/bash
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 BIN := bin
 PLUGINS := symmetric asymmetric hmac
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 .PHONY: all deps build demo test check bench fuzz generate clean long soak scale
 
@@ -12,7 +13,7 @@ deps:
 	./testenv/deps.sh
 
 build:
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkd ./daemon/cmd/cmkd
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X cmkd/daemon.Version=$(VERSION)" -o $(BIN)/cmkd ./daemon/cmd/cmkd
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
 	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
 
@@ -21,7 +22,7 @@ demo: deps build
 	./testenv/demo.sh
 
 test: deps
-	go test -race -timeout 15m ./...
+	go test -race -timeout 25m ./...
 
 check: deps
 	$(GOLANGCI_LINT) run ./...

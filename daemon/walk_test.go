@@ -189,7 +189,7 @@ type planted struct {
 
 // plant makes keys that the walk must find.
 func (w *walk) plant() map[string]planted {
-	make := func(want []string, more ...*p11.Attribute) planted {
+	key := func(want []string, more ...*p11.Attribute) planted {
 		k, err := w.ctx.GenerateKey(w.s, mechanism(p11.CKM_AES_KEY_GEN), append([]*p11.Attribute{
 			bit(p11.CKA_TOKEN, true), bit(p11.CKA_PRIVATE, true), p11.NewAttribute(p11.CKA_VALUE_LEN, 32),
 		}, more...))
@@ -197,13 +197,13 @@ func (w *walk) plant() map[string]planted {
 		return planted{k, want}
 	}
 	return map[string]planted{
-		"a readable key": make([]string{"C_GetAttributeValue(0x11)"},
+		"a readable key": key([]string{"C_GetAttributeValue(0x11)"},
 			bit(p11.CKA_SENSITIVE, false), bit(p11.CKA_EXTRACTABLE, true), bit(p11.CKA_MODIFIABLE, false), bit(p11.CKA_COPYABLE, false)),
-		"an extractable key": make([]string{"C_WrapKey by 0x2109", "C_WrapKey by 0x210a"},
+		"an extractable key": key([]string{"C_WrapKey by 0x2109", "C_WrapKey by 0x210a"},
 			bit(p11.CKA_SENSITIVE, true), bit(p11.CKA_EXTRACTABLE, true), bit(p11.CKA_MODIFIABLE, false), bit(p11.CKA_COPYABLE, false)),
-		"a copyable key": make([]string{"C_CopyObject"},
+		"a copyable key": key([]string{"C_CopyObject"},
 			bit(p11.CKA_SENSITIVE, true), bit(p11.CKA_EXTRACTABLE, false), bit(p11.CKA_MODIFIABLE, true), bit(p11.CKA_COPYABLE, true)),
-		"a modifiable key": make([]string{"C_SetAttributeValue"},
+		"a modifiable key": key([]string{"C_SetAttributeValue"},
 			bit(p11.CKA_SENSITIVE, true), bit(p11.CKA_EXTRACTABLE, false), bit(p11.CKA_MODIFIABLE, true), bit(p11.CKA_COPYABLE, false)),
 	}
 }
