@@ -17,8 +17,8 @@ import (
 //	length   bytes after the length field
 //	id       chosen by the daemon, the same in the answer
 //	kind     of a call: the number of its row in methods.go;
-//	         of an answer: 0 done, 1 failed, 2 late (the deadline passed before
-//	         the call was begun)
+//	         of an answer: 0 done, 1 failed, 2 late (the caller's deadline passed
+//	         before there was one)
 //	timeout  of a call: microseconds that its caller still waits; of an answer: 0
 //	body     CBOR of the request, of the answer or of wireError
 //

@@ -154,7 +154,7 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 			lost++
 		case ctx.Err() != nil:
 			return expired(ctx)
-		case errors.Is(err, errNotBegun):
+		case errors.Is(err, errPast):
 			return errLate
 		case lostToken(err):
 			p.condemn(err)

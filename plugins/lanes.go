@@ -239,8 +239,8 @@ func (l *lanes) workSlow(j job) {
 	l.flush(&out)
 }
 
-// errLate answers a call that was never begun.
-var errLate = backends.Errorf(backends.Timeout, "the deadline passed while the call waited for the token")
+// errLate answers a call whose caller has given up.
+var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 
 // answer runs the call and adds its answer to the batch.
 func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
@@ -251,6 +251,7 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
 	}
 	// The time in the queue counts for the caller's deadline only: a call
 	// that waits behind one that is stuck is repeated, not failed.
+	caller := j
 	if limit := now.Add(l.cfg.limit(j.row.pace)); j.deadline.IsZero() || limit.Before(j.deadline) {
 		j.deadline = limit
 	}
@@ -260,7 +261,11 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
 	s.row.Store(nil)
 	clear(j.body)
 	if err != nil {
-		l.fail(j, out, kindFailed, err)
+		kind := byte(kindFailed)
+		if toWire(err).Code == backends.Timeout && caller.late(time.Now()) {
+			kind = kindLate // the token was given less time than it may take
+		}
+		l.fail(j, out, kind, err)
 		return
 	}
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {

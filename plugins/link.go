@@ -14,9 +14,10 @@ import (
 var (
 	// errRetired: the process takes no more calls; this one was not sent.
 	errRetired = errors.New("the plugin process takes no more calls")
-	// errNotBegun: the caller's deadline passed while the call waited for its
-	// turn in the plugin.
-	errNotBegun = errors.New("the deadline passed before the call was begun")
+	// errPast: the caller's deadline passed before the plugin had an answer. It
+	// says nothing about the process. The plugin's clock may see the deadline
+	// before ctx ends here.
+	errPast = errors.New("the caller's deadline passed")
 	// errGone: the process ended while the call was in it.
 	errGone = errors.New("the plugin process ended during the call")
 )
@@ -70,13 +71,13 @@ func newLink(conn *net.UnixConn) *link {
 }
 
 // roundTrip sends one call and waits for its answer, which the caller
-// releases. The error is errRetired, errGone or that of ctx.
+// releases. The error is errRetired, errGone, errPast or that of ctx.
 func (l *link) roundTrip(ctx context.Context, r *row, request []byte) (*call, error) {
 	f := frame{kind: r.id, body: request}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline).Microseconds()
 		if left <= 0 {
-			return nil, context.DeadlineExceeded
+			return nil, errPast
 		}
 		f.timeout = uint32(min(left, math.MaxUint32))
 	}

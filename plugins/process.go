@@ -211,7 +211,7 @@ func (p *process) usable() bool {
 }
 
 // call makes one call. The error is that of the backend, errRetired, errGone,
-// errNotBegun or that of ctx.
+// errPast or that of ctx.
 func (p *process) call(ctx context.Context, r *row, request []byte, out any) error {
 	c, err := p.link.roundTrip(ctx, r, request)
 	if err != nil {
@@ -222,7 +222,7 @@ func (p *process) call(ctx context.Context, r *row, request []byte, out any) err
 	case kindDone:
 		err = decoding.Unmarshal(c.body, out)
 	case kindLate:
-		return errNotBegun
+		return errPast
 	default:
 		var w wireError
 		if err = decoding.Unmarshal(c.body, &w); err == nil {
