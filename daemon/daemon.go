@@ -163,6 +163,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	running.Go(func() { d.mendTrail(jobs) })
 	running.Go(func() { d.jobLoop(jobs) })
 	ready()
 	err = server.Serve(ctx, mux)

@@ -28,13 +28,52 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 	}
 }
 
-// RunJobs does what is due now: it finishes interrupted work, rotates keys,
-// takes expired material out of the tokens, deletes keys, and writes down when
-// keys were last used. A job that fails does not stop the next one; the error
-// joins what failed. The daemon does the same once a minute.
+// mendInterval is how often a broken audit trail is tried again.
+const mendInterval = time.Second
+
+// mendTrail makes the audit trail work again by itself, each time that it has
+// broken, until ctx ends.
+func (d *Daemon) mendTrail(ctx context.Context) {
+	ticker := time.NewTicker(mendInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.audit.Broken():
+		}
+		d.log.LogAttrs(ctx, slog.LevelError, "the audit trail cannot be written, calls are refused until it can", slog.Any("error", d.audit.Err()))
+		said := ""
+		for {
+			err := d.audit.Reopen()
+			if err == nil {
+				break
+			}
+			if said != err.Error() {
+				said = err.Error()
+				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is tried again", slog.Any("error", err), slog.Duration("every", mendInterval))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+		d.log.LogAttrs(ctx, slog.LevelWarn, "the audit trail is written again, calls are answered")
+	}
+}
+
+// RunJobs does what is due now: it mends the audit trail, without which nothing
+// else is done, finishes interrupted work, rotates keys, takes expired material
+// out of the tokens, deletes keys, and writes down when keys were last used. A
+// job that fails does not stop the next one; the error joins what failed. The
+// daemon does the same once a minute.
 func (d *Daemon) RunJobs(ctx context.Context) error {
 	d.jobs.Lock()
 	defer d.jobs.Unlock()
+	if err := d.audit.Reopen(); err != nil {
+		return err
+	}
 	var errs []error
 	for _, job := range []struct {
 		name string

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Signer signs checkpoints with a key that whoever can write the log cannot
@@ -47,7 +48,16 @@ const (
 	serviceEvent    = "AwsServiceEvent"
 	checkpointEvent = "AuditCheckpoint"
 	repairEvent     = "AuditLogRepaired"
+	resumeEvent     = "AuditLogResumed"
 )
+
+// ownRecord makes one of the log's own records.
+func ownRecord(event string, details jsontext.Value) *Record {
+	return &Record{
+		EventSource: ownSource, EventName: event, EventType: serviceEvent,
+		UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, details: details,
+	}
+}
 
 // checkpoint is the serviceEventDetails of a checkpoint record.
 type checkpoint struct {
@@ -81,10 +91,9 @@ func (l *Log) checkpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own, err := l.append(ctx, &Record{
-		EventTime: now, EventSource: ownSource, EventName: checkpointEvent, EventType: serviceEvent,
-		ReadOnly: true, UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, details: details,
-	}, true)
+	r := ownRecord(checkpointEvent, details)
+	r.EventTime, r.ReadOnly = now, true
+	own, err := l.append(ctx, r, true)
 	if err != nil {
 		return err
 	}

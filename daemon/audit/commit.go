@@ -3,6 +3,8 @@ package audit
 import (
 	"fmt"
 	"runtime"
+	"slices"
+	"time"
 )
 
 // maxBacklog bounds the memory that records waiting for the disk take.
@@ -96,14 +98,7 @@ func (l *Log) commit(b *batch) {
 	err := l.at.write(b.lines, l.cfg.SegmentBytes)
 	l.mu.Lock()
 	if err != nil {
-		// The records behind b are chained to it: they fail with it.
-		err = fmt.Errorf("%w: %w", ErrBroken, err)
-		l.broken = err
-		if l.pending.records > 0 {
-			l.pending.finish(err)
-			l.pending = newBatch(nil)
-		}
-		l.tip = l.durable
+		err = l.failed(b, err)
 	} else {
 		l.durable = b.last
 		if l.cfg.Signer != nil && b.last.sequence-l.signed >= l.cfg.CheckpointRecords {
@@ -119,9 +114,26 @@ func (l *Log) commit(b *batch) {
 	b.finish(err)
 }
 
+// failed makes the log broken, because b could not be written. The records
+// behind b are chained to it: they fail with it. The caller holds l.mu.
+func (l *Log) failed(b *batch, err error) error {
+	err = fmt.Errorf("%w: %w", ErrBroken, err)
+	l.outage = &outage{err: err, since: time.Now(), lines: slices.Concat(b.lines, l.pending.lines)}
+	if l.pending.records > 0 {
+		l.pending.finish(err)
+		l.pending = newBatch(nil)
+	}
+	l.tip = l.durable
+	l.signal(l.broken)
+	return err
+}
+
 // write appends lines durably, to a new segment if the old one is full.
 func (p *position) write(lines []byte, segmentBytes int64) error {
 	if p.size > 0 && p.size+int64(len(lines)) > segmentBytes {
+		if err := p.inPlace(); err != nil {
+			return err
+		}
 		next := segment{dir: p.segment.dir, number: p.segment.number + 1}
 		f, err := next.create()
 		if err != nil {
@@ -138,6 +150,9 @@ func (p *position) write(lines []byte, segmentBytes int64) error {
 		return err
 	}
 	if err := datasync(p.file); err != nil {
+		return err
+	}
+	if err := p.inPlace(); err != nil {
 		return err
 	}
 	p.size += int64(len(lines))

@@ -17,8 +17,8 @@
 //
 // The chain runs on from segment to segment. Records with the eventSource
 // "audit.cmkd" are the log's own: an AuditLogRepaired tells of a torn end that
-// was moved aside, an AuditCheckpoint carries a signature. Its
-// serviceEventDetails are {"sequence":N,"hash":"H","keyId":K,"signature":S};
+// was moved aside, an AuditLogResumed of a time in which nothing could be
+// written, an AuditCheckpoint carries a signature. Its serviceEventDetails are {"sequence":N,"hash":"H","keyId":K,"signature":S};
 // S is the base64 of a signature over the SHA-256 of
 //
 //	cmkd audit checkpoint v1⏎N⏎H⏎T⏎
@@ -33,7 +33,9 @@
 //
 // [Log.Append] returns when the record is on the disk. Callers that come
 // together share one write and one fdatasync. After the first failure the log
-// is broken: no record is taken until [Log.Reopen] has succeeded. Files are
+// is broken: no record is taken until [Log.Reopen] has succeeded. So it is when
+// the segment has been removed or moved away: what nobody will find is not
+// recorded. Files are
 // not preallocated: it would save a third of the time of an fdatasync only if
 // the blocks were written full of zeros beforehand, which readers of the live
 // log would stumble on.
@@ -105,11 +107,10 @@ var (
 
 // Log is a log open for appending. Its methods may be called concurrently.
 type Log struct {
-	cfg  Config
-	lock *os.File // holds the flock until it is closed
-
-	wake chan struct{} // the committer has something to do
-	due  chan struct{} // a checkpoint is due
+	cfg    Config
+	wake   chan struct{} // the committer has something to do
+	due    chan struct{} // a checkpoint is due
+	broken chan struct{} // the log has broken
 
 	stop      context.CancelFunc // ends checkpoints
 	owned     sync.WaitGroup     // checkpoints
@@ -123,14 +124,15 @@ type Log struct {
 	pending  *batch     // the records that the next write takes
 	writing  *batch     // the records of the write under way, nil if none is
 	spare    []byte     // the buffer of the write before
-	broken   error      // why nothing can be appended, nil if it can
+	outage   *outage    // why nothing can be appended, nil if it can
 	closing  bool       // only the log's own records are taken
 	ended    bool       // nothing is taken any more
 	signed   uint64     // the last record that a checkpoint covers
 	signedBy uint64     // the record of that checkpoint
 
-	io sync.Mutex // guards what follows; taken before mu
-	at position
+	io   sync.Mutex // guards what follows; taken before mu
+	at   position
+	lock *os.File // holds the flock until it is closed
 }
 
 // position is the end of the durable log.
@@ -168,7 +170,7 @@ func open(cfg Config) (*Log, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Log{
 		cfg: cfg, lock: lock, stop: stop, at: end.position,
-		wake: make(chan struct{}, 1), due: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), broken: make(chan struct{}, 1),
 		tip: end.head, durable: end.head, pending: newBatch(nil), signed: end.signed, signedBy: end.signedBy,
 	}
 	l.committed.Add(1)
@@ -187,8 +189,8 @@ func open(cfg Config) (*Log, error) {
 
 // Append writes a record and returns when it is durable. An error that does
 // not wrap ctx's means that the call must not be answered: the record was
-// refused ([ErrTooLong], [ErrInvalidRecord], [ErrBacklog], [ErrClosed]) or may
-// or may not be in the log ([ErrBroken]).
+// refused ([ErrTooLong], [ErrInvalidRecord], [ErrBacklog], [ErrClosed]), or may
+// or may not be in the log and is written again by [Log.Reopen] ([ErrBroken]).
 //
 // ctx bounds the wait only. The record is handed in even if ctx is done, for
 // the call that it tells of has happened; it will be written, but Append then
@@ -252,12 +254,15 @@ func (l *Log) Err() error {
 	return l.refusal(false)
 }
 
+// Broken receives a value when the log has broken; [Log.Err] says why.
+func (l *Log) Broken() <-chan struct{} { return l.broken }
+
 func (l *Log) refusal(own bool) error {
 	switch {
 	case l.ended || l.closing && !own:
 		return ErrClosed
-	case l.broken != nil:
-		return l.broken
+	case l.outage != nil:
+		return l.outage.err
 	case len(l.pending.lines) > maxBacklog:
 		return ErrBacklog
 	}
@@ -303,10 +308,10 @@ func (l *Log) flush() bool {
 	if l.pending.records > 0 {
 		b = l.pending
 	}
-	err := l.broken
+	sound := l.outage == nil
 	l.mu.Unlock()
 	if b == nil {
-		return err == nil
+		return sound
 	}
 	<-b.done
 	return b.err == nil

@@ -266,7 +266,7 @@ func TestClosed(t *testing.T) {
 	closeLog(t, l)
 	closeLog(t, l)
 	for what, err := range map[string]error{
-		"Append": l.Append(t.Context(), sample(1)), "Err": l.Err(), "Reopen": l.Reopen(t.Context()),
+		"Append": l.Append(t.Context(), sample(1)), "Err": l.Err(), "Reopen": l.Reopen(),
 	} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", what, err)
@@ -274,49 +274,5 @@ func TestClosed(t *testing.T) {
 	}
 	if sequence, _ := l.Head(); sequence != 1 {
 		t.Errorf("head is %d", sequence)
-	}
-}
-
-// TestReopen breaks the log by closing its file underneath it.
-func TestReopen(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	l := openLog(t, Config{Dir: dir})
-	appendN(t, l, 2)
-	if err := l.Reopen(t.Context()); err != nil {
-		t.Errorf("a sound log: %v", err)
-	}
-	if err := l.at.file.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := l.Append(t.Context(), sample(1)); !errors.Is(err, ErrBroken) || !errors.Is(err, os.ErrClosed) {
-			t.Fatalf("got %v", err)
-		}
-	}
-	// A write that reached the file before it failed.
-	f, err := os.OpenFile(l.at.segment.path(), os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines, _ := l.durable.seal(nil, []byte(`{"eventName":"Lost"`))
-	if _, err := f.Write(lines); err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if err := l.Reopen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.Err(); err != nil {
-		t.Error(err)
-	}
-	appendN(t, l, 1)
-	closeLog(t, l)
-	report, err := VerifyDir(dir, VerifyOptions{})
-	if err != nil || report.Records != 4 || report.Repairs != 1 {
-		t.Errorf("%+v, %v", report, err)
-	}
-	if aside, err := os.ReadFile(l.at.segment.path() + ".torn-1"); err != nil || string(aside) != string(lines) {
-		t.Errorf("moved aside: %q, %v", aside, err)
 	}
 }

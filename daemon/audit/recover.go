@@ -182,70 +182,8 @@ func (l *Log) reportRepair(ctx context.Context, t torn) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.append(ctx, &Record{
-		EventSource: ownSource, EventName: repairEvent, EventType: serviceEvent,
-		UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, details: details,
-	}, true)
-	if err != nil {
+	if _, err = l.append(ctx, ownRecord(repairEvent, details), true); err != nil {
 		return fmt.Errorf("recording a repair: %w", err)
 	}
 	return nil
-}
-
-// Reopen mends a broken log, once there is room on the disk again, say. What
-// was written behind the last record that is known to be durable is moved
-// aside, as a torn end is: no caller was told that it is in the log. Reopen
-// does nothing to a log that is not broken.
-func (l *Log) Reopen(ctx context.Context) error {
-	moved, err := l.reopen()
-	if err == nil && moved.Bytes > 0 {
-		err = l.reportRepair(ctx, moved)
-	}
-	if err != nil {
-		return fmt.Errorf("reopening the audit log %s: %w", l.cfg.Dir, err)
-	}
-	return nil
-}
-
-func (l *Log) reopen() (torn, error) {
-	l.io.Lock()
-	defer l.io.Unlock()
-	l.mu.Lock()
-	broken, ended, durable := l.broken, l.ended || l.closing, l.durable
-	l.mu.Unlock()
-	switch {
-	case ended:
-		return torn{}, ErrClosed
-	case broken == nil:
-		return torn{}, nil
-	}
-	// The kernel may believe that what fdatasync failed to write is on the
-	// disk: only what is behind us in the same file can be told to be written
-	// again, so nothing behind the durable end is kept.
-	moved, err := l.at.cut()
-	if err != nil {
-		return torn{}, err
-	}
-	e, err := findEnd(l.cfg.Dir)
-	if err != nil {
-		return torn{}, err
-	}
-	if e.head != durable {
-		return torn{}, errors.Join(e.file.Close(),
-			fmt.Errorf("%w: it ends with record %d, not with record %d", ErrChain, e.head.sequence, durable.sequence))
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.at.file.Close() //nolint:errcheck // it is broken, and nothing in it is needed
-	l.at, l.tip, l.broken = e.position, e.head, nil
-	return moved, nil
-}
-
-// cut moves what is behind p aside, if there is anything.
-func (p *position) cut() (torn, error) {
-	info, err := os.Stat(p.segment.path())
-	if err != nil || info.Size() <= p.size {
-		return torn{}, err
-	}
-	return setAside(p.segment.path(), p.size)
 }

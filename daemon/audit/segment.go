@@ -59,13 +59,21 @@ func listSegments(dir string) ([]segment, error) {
 	return segments, nil
 }
 
-// create makes the segment's file; it must not exist.
+// create makes the segment's file. An empty one may be there, left by an
+// attempt that failed half-way.
 func (s segment) create() (*os.File, error) {
-	f, err := os.OpenFile(s.path(), os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(s.path(), os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(s.dir); err != nil {
+	info, err := f.Stat()
+	if err == nil && info.Size() > 0 {
+		err = fmt.Errorf("%s: %w", s.path(), os.ErrExist)
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -98,9 +106,11 @@ func datasync(f *os.File) error {
 // ErrLocked: another process writes to the log.
 var ErrLocked = errors.New("the audit log is in use by another process")
 
+func lockPath(dir string) string { return filepath.Join(dir, "audit.lock") }
+
 // lockDir takes the lock that keeps a second writer out.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "audit.lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(lockPath(dir), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

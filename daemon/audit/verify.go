@@ -60,8 +60,9 @@ type Report struct {
 	// signature covers: up to it, nobody without the signing key has changed
 	// the log. It is 0 without a [VerifyOptions.Signature].
 	SignedThrough uint64
-	// Repairs is the number of torn ends that were moved aside.
-	Repairs int
+	// Repairs is the number of torn ends that were moved aside, Outages how
+	// often nothing could be written for a time. Their records say more.
+	Repairs, Outages int
 }
 
 // VerifyOptions says what else to hold the log against.
@@ -230,6 +231,9 @@ func (v *verifier) own(line []byte, r record) error {
 	switch event.EventName {
 	case repairEvent:
 		v.report.Repairs++
+		return nil
+	case resumeEvent:
+		v.report.Outages++
 		return nil
 	case checkpointEvent:
 	default:

@@ -42,17 +42,24 @@ type Call struct {
 }
 
 // Dispatch answers one call: every answer, refusal and error is on record
-// before it leaves. It never returns nil.
+// before it leaves, and nothing is done that cannot be recorded. It never
+// returns nil.
 func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
 	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
 	s.openRecord(c, r)
+	switch err := s.trail.Err(); {
+	case errors.Is(err, audit.ErrBroken): // the daemon has logged it, once
+		return noTrail()
+	case err != nil:
+		return s.unrecorded(ctx, c, err)
+	}
 	out, err := s.serve(ctx, c, r)
 	if err != nil {
 		return s.refuse(ctx, c, err)
 	}
 	body := out.AppendJSON(nil)
 	if err := s.trail.Append(ctx, &c.record); err != nil {
-		return s.unrecorded(ctx, err)
+		return s.unrecorded(ctx, c, err)
 	}
 	s.usages.note(c)
 	return &kmsapi.Answer{Status: 200, Body: body}
@@ -118,17 +125,21 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 	}
 	c.record.ErrorMessage = e.Message
 	if err := s.trail.Append(ctx, &c.record); err != nil {
-		return s.unrecorded(ctx, err)
+		return s.unrecorded(ctx, c, err)
 	}
 	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
 }
 
-// unrecorded is the answer when the audit trail cannot be written: whatever
-// the call did, its answer does not leave.
-func (s *Service) unrecorded(ctx context.Context, err error) *kmsapi.Answer {
-	s.log.LogAttrs(ctx, slog.LevelError, "audit trail cannot be written, answers are withheld", slog.Any("error", err))
-	e := kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written.")
-	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+// unrecorded is the answer when the record of a call cannot be written:
+// whatever the call did, its answer does not leave.
+func (s *Service) unrecorded(ctx context.Context, c *Call, err error) *kmsapi.Answer {
+	s.log.LogAttrs(ctx, slog.LevelError, "call is not recorded, its answer is withheld", slog.String("operation", c.record.EventName),
+		slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
+	return noTrail()
+}
+
+func noTrail() *kmsapi.Answer {
+	return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written."))
 }
 
 // openRecord fills in what is known of every call.

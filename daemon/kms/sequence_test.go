@@ -34,6 +34,7 @@ const account = "111122223333"
 type unrecorded struct{}
 
 func (unrecorded) Append(context.Context, *audit.Record) error { return nil }
+func (unrecorded) Err() error                                  { return nil }
 
 // world is the service and the model of it.
 type world struct {

@@ -43,6 +43,8 @@ type Router interface {
 type Trail interface {
 	// Append returns when the record is durable.
 	Append(ctx context.Context, r *audit.Record) error
+	// Err returns nil while records can be appended, and why not otherwise.
+	Err() error
 }
 
 // Config is what a [Service] works with. Every field is required unless it

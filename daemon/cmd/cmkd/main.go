@@ -66,6 +66,10 @@ func verifyTrail(dir string, keyFiles []string) error {
 	report, err := cmkd.VerifyTrail(dir, keyFiles)
 	fmt.Printf("records %d to %d in %d segments, %d checkpoints, signed through record %d, last hash %x\n",
 		report.First, report.Last, report.Segments, report.Checkpoints, report.SignedThrough, report.Hash)
+	if report.Outages+report.Repairs > 0 {
+		fmt.Printf("for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n",
+			report.Outages, report.Repairs)
+	}
 	return err
 }
 

@@ -1,0 +1,137 @@
+package audit
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestReopen breaks the log by closing its file underneath it.
+func TestReopen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := openLog(t, Config{Dir: dir})
+	appendN(t, l, 2)
+	if err := l.Reopen(); err != nil {
+		t.Errorf("a sound log: %v", err)
+	}
+	if err := l.at.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := l.Append(t.Context(), sample(1)); !errors.Is(err, ErrBroken) || !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	// A write that reached the file before it failed.
+	f, err := os.OpenFile(l.at.segment.path(), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, _ := l.durable.seal(nil, []byte(`{"eventName":"Lost"`))
+	if _, err := f.Write(lines); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := l.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Err(); err != nil {
+		t.Error(err)
+	}
+	appendN(t, l, 1)
+	closeLog(t, l)
+	// The first of the two that failed was handed in, and is written late.
+	report, err := VerifyDir(dir, VerifyOptions{})
+	if err != nil || report.Records != 5 || report.Outages != 1 || strings.Contains(readLog(t, dir), "Lost") {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestRemoved takes the segment, or the whole directory, away under the log.
+// What nobody will find is not acknowledged.
+func TestRemoved(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		remove func(dir string) error
+		back   func(dir string) error
+		// Of the log that is there afterwards.
+		first, last uint64
+		missing     bool
+	}{
+		{"directory moved away and back", func(dir string) error {
+			return os.Rename(dir, dir+"-away")
+		}, func(dir string) error {
+			return os.Rename(dir+"-away", dir)
+		}, 1, 5, false},
+		{"directory removed", os.RemoveAll, nil, 3, 5, true},
+		{"segment removed", func(dir string) error {
+			return os.Remove(filepath.Join(dir, "audit-000001.jsonl"))
+		}, nil, 3, 5, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "audit")
+			l := openLog(t, Config{Dir: dir})
+			appendN(t, l, 2)
+			if err := tt.remove(dir); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Append(t.Context(), sample(1)); !errors.Is(err, ErrBroken) || !errors.Is(err, errMoved) {
+				t.Fatalf("recorded where nobody finds it: %v", err)
+			}
+			<-l.Broken()
+			if tt.back != nil {
+				if err := tt.back(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.Reopen(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(Config{Dir: dir}); !errors.Is(err, ErrLocked) {
+				t.Errorf("the lock is lost: %v", err)
+			}
+			appendN(t, l, 1)
+			sequence, hash := l.Head()
+			closeLog(t, l)
+			report, err := VerifyDir(dir, VerifyOptions{Sequence: sequence, Hash: hash})
+			if err != nil || report.First != tt.first || report.Last != tt.last || report.Outages != 1 {
+				t.Errorf("%+v, %v", report, err)
+			}
+			if strings.Contains(readLog(t, dir), `"missing":"audit-000001.jsonl"`) != tt.missing {
+				t.Errorf("missing segment: %s", readLog(t, dir))
+			}
+			closeLog(t, openLog(t, Config{Dir: dir}))
+		})
+	}
+}
+
+// TestRemovedInPart: the log does not go on behind a hole.
+func TestRemovedInPart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := openLog(t, Config{Dir: dir, SegmentBytes: 2000})
+	for l.at.segment.number < 3 {
+		appendN(t, l, 1)
+	}
+	if err := os.Remove(l.at.segment.path()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(t.Context(), sample(1)); !errors.Is(err, ErrBroken) {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); !errors.Is(err, ErrChain) {
+		t.Errorf("went on behind a hole: %v", err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "audit-000001.jsonl")), os.Remove(filepath.Join(dir, "audit-000002.jsonl"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); err != nil {
+		t.Error(err)
+	}
+	closeLog(t, l)
+}
