@@ -125,10 +125,15 @@ type Recipient struct {
 	// Algorithm is RSAES_OAEP_SHA_256 or RSAES_OAEP_SHA_1.
 	Algorithm Algorithm `cbor:"2,keyasint"`
 	// CMS asks for a CMS EnvelopedData (RFC 5652) as AWS answers Nitro
-	// enclaves. Without it the answer is the bare OAEP ciphertext, as long as
-	// the modulus; what is too long for OAEP goes under a fresh AES-256 key
-	// (RFC 5649) that follows the OAEP ciphertext of that key.
+	// enclaves, by RSAES_OAEP_SHA_256 and AES-256-CBC. Without it the answer is
+	// the bare OAEP ciphertext, as long as the modulus; what is too long for
+	// OAEP goes under a fresh AES-256 key (RFC 5649) that follows the OAEP
+	// ciphertext of that key.
 	CMS bool `cbor:"3,keyasint,omitempty"`
+	// ThroughPlugin lets a key pass through the plugin's memory where the token
+	// lacks a mechanism to wrap it to the recipient. Without it such a token
+	// answers [Unsupported].
+	ThroughPlugin bool `cbor:"4,keyasint,omitempty"`
 }
 
 // DecryptRequest decrypts what Encrypt made.

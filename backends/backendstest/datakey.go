@@ -19,10 +19,7 @@ import (
 var wrapping = backends.Key{Spec: backends.AES256, Usage: backends.WrapDataKeys}
 
 func (s *suite) dataKeys(t *testing.T, backend backends.Backend) {
-	d := &dataKeySuite{
-		backend: backend, b: backend.(backends.DataKeyMaker),
-		key: create(t, backend, symmetric), w: create(t, backend, wrapping), other: create(t, backend, symmetric),
-	}
+	d := newDataKeySuite(t, backend)
 	t.Run("lengths", d.lengths)
 	t.Run("recipient", d.toRecipient)
 	t.Run("alterations", d.alterations)
@@ -39,6 +36,14 @@ type dataKeySuite struct {
 	backend       backends.Backend
 	b             backends.DataKeyMaker
 	key, w, other backends.Key
+}
+
+func newDataKeySuite(t testing.TB, backend backends.Backend) *dataKeySuite {
+	t.Helper()
+	return &dataKeySuite{
+		backend: backend, b: backend.(backends.DataKeyMaker),
+		key: create(t, backend, symmetric), w: create(t, backend, wrapping), other: create(t, backend, symmetric),
+	}
 }
 
 var dataKeyAAD = []byte("data key context")
@@ -110,17 +115,21 @@ func (d *dataKeySuite) toRecipient(t *testing.T) {
 		}, made.Plaintext)
 	}
 	for _, n := range []int{5, 32, 33, 1024} {
-		for algorithm := range oaepHashes {
-			made, err := d.generate(t, n, true, newRecipient(t, algorithm))
-			if backends.CodeOf(err) == backends.Unsupported {
+		for _, r := range recipientForms(t) {
+			made, err := d.generate(t, n, true, r)
+			if backends.CodeOf(err) == backends.Unsupported && !r.ThroughPlugin {
 				continue
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := openRecipient(algorithm, made.ForRecipient)
+			got, err := openRecipient(r, made.ForRecipient)
 			if err != nil || !bytes.Equal(got, made.Plaintext) {
-				t.Errorf("%d bytes, %s: the recipient gets another data key than the caller: %v", n, algorithm, err)
+				t.Errorf("%d bytes, %s: the recipient gets another data key than the caller: %v", n, formName(r), err)
+			}
+			hidden, err := d.generate(t, n, false, r)
+			if err != nil || hidden.Plaintext != nil || len(hidden.ForRecipient) == 0 {
+				t.Errorf("%d bytes, %s: without plaintext: %v", n, formName(r), err)
 			}
 		}
 	}
@@ -223,19 +232,19 @@ func (d *dataKeySuite) pair(t *testing.T, spec backends.KeySpec) {
 	_, err = d.b.OpenDataKey(t.Context(), open)
 	wantCode(t, "as a secret key", err, backends.InvalidCiphertext)
 	open.Pair, open.Plaintext = true, false
-	for algorithm := range oaepHashes {
-		open.Recipient = newRecipient(t, algorithm)
+	for _, r := range recipientForms(t) {
+		open.Recipient = r
 		opened, err := d.b.OpenDataKey(t.Context(), open)
-		if backends.CodeOf(err) == backends.Unsupported {
+		if backends.CodeOf(err) == backends.Unsupported && !r.ThroughPlugin {
 			continue
 		}
 		if err != nil || opened.Plaintext != nil {
 			t.Fatalf("for a recipient: %+v, %v", opened, err)
 		}
-		got, err := openRecipient(algorithm, opened.ForRecipient)
+		got, err := openRecipient(r, opened.ForRecipient)
 		if n := len(made.Plaintext); err != nil || len(got) < n || len(got) > n+7 ||
 			!bytes.Equal(got[:n], made.Plaintext) || len(bytes.Trim(got[n:], "\x00")) != 0 {
-			t.Errorf("the recipient gets another private key: %x, %v", got, err)
+			t.Errorf("%s: the recipient gets another private key: %d bytes, %v", formName(r), len(got), err)
 		}
 	}
 	in.Plaintext = false

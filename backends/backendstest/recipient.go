@@ -2,13 +2,18 @@ package backendstest
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -25,24 +30,59 @@ var oaepHashes = map[backends.Algorithm]crypto.Hash{
 	"RSAES_OAEP_SHA_1":   crypto.SHA1,
 }
 
-// toRecipients calls do with a recipient for each algorithm and opens what it
-// answers. A token need not be able to do both, but one.
+// RunRecipients runs the part of the suite that sends data keys to recipients.
+func RunRecipients(t *testing.T, rig Rig) {
+	s := &suite{rig: rig}
+	d := newDataKeySuite(t, s.open(t))
+	t.Run("recipient", d.toRecipient)
+	for _, spec := range []backends.KeySpec{backends.RSA2048, backends.P521, backends.Ed25519} {
+		t.Run(string(spec), func(t *testing.T) { d.pair(t, spec) })
+	}
+}
+
+// recipientForms are all the recipients there may be: by each algorithm, as CMS,
+// and each where the plugin may see what they get.
+func recipientForms(t testing.TB) []*backends.Recipient {
+	t.Helper()
+	var forms []*backends.Recipient
+	for algorithm := range oaepHashes {
+		for _, cms := range []bool{false, true} {
+			for _, through := range []bool{false, true} {
+				if cms && algorithm != "RSAES_OAEP_SHA_256" {
+					continue
+				}
+				r := newRecipient(t, algorithm)
+				r.CMS, r.ThroughPlugin = cms, through
+				forms = append(forms, r)
+			}
+		}
+	}
+	return forms
+}
+
+func formName(r *backends.Recipient) string {
+	return fmt.Sprintf("%s, CMS %t, through the plugin %t", r.Algorithm, r.CMS, r.ThroughPlugin)
+}
+
+// toRecipients calls do with a recipient of each form and opens what it answers.
+// A token need not be able to do all, but one; where the plugin may do it, all.
 func toRecipients(t testing.TB, do func(*backends.Recipient) ([]byte, error), want []byte) {
 	t.Helper()
 	done := 0
-	for algorithm := range oaepHashes {
-		r := newRecipient(t, algorithm)
+	for _, r := range recipientForms(t) {
 		sealed, err := do(r)
-		if e := backends.CodeOf(err); e == backends.Unsupported && strings.Contains(err.Error(), "CKM_") {
+		if e := backends.CodeOf(err); e == backends.Unsupported && strings.Contains(err.Error(), "CKM_") && !r.ThroughPlugin {
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s: %v", algorithm, err)
+			t.Errorf("%s: %v", formName(r), err)
 			continue
 		}
-		done++
-		if got, err := openRecipient(algorithm, sealed); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: the recipient gets %d bytes, not the %d expected: %v", algorithm, len(got), len(want), err)
+		if !r.ThroughPlugin {
+			done++
+		}
+		if got, err := openRecipient(r, sealed); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: the recipient gets %d bytes, not the %d expected: %v", formName(r), len(got), len(want), err)
 		}
 	}
 	if done == 0 {
@@ -70,15 +110,18 @@ func publicDER(t testing.TB, key any) []byte {
 }
 
 // openRecipient opens as [backends.Recipient] says.
-func openRecipient(algorithm backends.Algorithm, sealed []byte) ([]byte, error) {
+func openRecipient(r *backends.Recipient, sealed []byte) ([]byte, error) {
 	key, err := recipientKey()
 	if err != nil {
 		return nil, err
 	}
+	if r.CMS {
+		return openCMS(key, sealed)
+	}
 	if len(sealed) < key.Size() {
 		return nil, fmt.Errorf("%d bytes are shorter than the modulus", len(sealed))
 	}
-	opened, err := key.Decrypt(nil, sealed[:key.Size()], &rsa.OAEPOptions{Hash: oaepHashes[algorithm]})
+	opened, err := key.Decrypt(nil, sealed[:key.Size()], &rsa.OAEPOptions{Hash: oaepHashes[r.Algorithm]})
 	if err != nil || len(sealed) == key.Size() {
 		return opened, err
 	}
@@ -87,6 +130,30 @@ func openRecipient(algorithm backends.Algorithm, sealed []byte) ([]byte, error) 
 		return nil, err
 	}
 	return kwp.Unwrap(sealed[key.Size():])
+}
+
+// openCMS opens a CMS EnvelopedData as openssl does.
+func openCMS(key *rsa.PrivateKey, sealed []byte) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp("", "recipient-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(pem.Encode(f, &pem.Block{Type: "PRIVATE KEY", Bytes: der}), f.Close()); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.Background(), "openssl", "cms", "-decrypt", "-inform", "DER", "-inkey", f.Name())
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(sealed), &stderr
+	opened, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("openssl cms: %w: %s", err, stderr.Bytes())
+	}
+	return opened, nil
 }
 
 // refusedRecipients calls with recipients that nothing may be encrypted to.
@@ -110,6 +177,8 @@ func refusedRecipients(t testing.TB, do func(*backends.Recipient) ([]byte, error
 		"an EC key":         {Algorithm: good.Algorithm, PublicKey: publicDER(t, &ec.PublicKey)},
 		"exponent 3":        {Algorithm: good.Algorithm, PublicKey: publicDER(t, &small)},
 		"another algorithm": {Algorithm: "RSAES_PKCS1_V1_5", PublicKey: good.PublicKey},
+		"CMS with SHA-1":    {Algorithm: "RSAES_OAEP_SHA_1", PublicKey: good.PublicKey, CMS: true},
+		"no key, read":      {Algorithm: "RSAES_OAEP_SHA_256", CMS: true, ThroughPlugin: true},
 	} {
 		_, err := do(r)
 		wantCode(t, "recipient with "+name, err, backends.InvalidRequest)

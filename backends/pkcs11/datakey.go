@@ -107,7 +107,7 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 	answer := &backends.GenerateDataKeyAnswer{}
 	p := &payload{wrapping: in.Wrapping.ID, length: in.Length}
 	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
-		k, err := b.profile.makeDataKey(s, in.Length, in.Plaintext)
+		k, err := b.profile.makeDataKey(s, in.Length, in.Plaintext || r.reads())
 		if err != nil {
 			return err
 		}
@@ -136,13 +136,11 @@ func (b *Symmetric) withWrapping(ctx context.Context, w *backends.Key, to *backe
 	if err != nil {
 		return err
 	}
-	var r *recipient
-	if to != nil {
-		if r, err = b.recipient(to); err != nil {
-			return err
-		}
-		defer b.recipients.release(r.key)
+	r, err := b.recipient(to)
+	if err != nil {
+		return err
 	}
+	defer b.done(r)
 	return b.withKey(ctx, w, u, func(s *session, h cryptoki.Object) error { return do(s, h, r) })
 }
 
@@ -220,18 +218,21 @@ func (p *profile) injectDataKey(s *session, length int) (*dataKey, error) {
 	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
 }
 
-// deliver gives a data key to whom it is for: the recipient, the caller in the
-// clear, both or neither.
-func (b *Symmetric) deliver(s *session, k *dataKey, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
-	if r != nil {
-		if sealed, err = b.wrapTo(s, r, k.key, k.length); err != nil {
+// deliver gives a key to whom it is for: the recipient, the caller in the clear,
+// both or neither.
+func (t *Token) deliver(s *session, k *dataKey, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	if r.wraps() {
+		if sealed, err = t.wrapTo(s, r, k.key, k.length); err != nil {
 			return nil, nil, err
 		}
 	}
-	if readable {
+	if readable || r.reads() {
 		if plaintext, err = s.read(k.key, k.length, k.length+7); err != nil {
 			return nil, nil, err
 		}
+	}
+	if r.reads() {
+		return r.seal(plaintext, readable)
 	}
 	return sealed, plaintext, nil
 }

@@ -29,8 +29,9 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 	answer := &backends.GenerateDataKeyAnswer{}
 	p := &payload{wrapping: in.Wrapping.ID, form: kind.form}
 	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
+		readable := in.Plaintext || r.reads()
 		public, private, rv := s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.mechanism},
-			kind.sessionPublic(), b.profile.sessionPrivate(kind.form, !in.Plaintext || kind.form != edwardsKey))
+			kind.sessionPublic(), b.profile.sessionPrivate(kind.form, !readable || kind.form != edwardsKey))
 		if err := s.check("C_GenerateKeyPair", rv); err != nil {
 			return kind.refused(err)
 		}
@@ -39,7 +40,7 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 		if answer.PublicKey, err = kind.publicKey(s, public); err != nil {
 			return err
 		}
-		if err := b.wrapPair(s, w, private, p, in.Plaintext); err != nil {
+		if err := b.wrapPair(s, w, private, p, readable); err != nil {
 			return err
 		}
 		answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)

@@ -25,28 +25,22 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 	if b.signs.peer == nil {
 		return nil, unsupported("CKM_ECDH1_DERIVE")
 	}
-	var r *recipient
-	if in.Recipient != nil {
-		if r, err = b.recipient(in.Recipient); err != nil {
-			return nil, err
-		}
-		defer b.recipients.release(r.key)
+	r, err := b.recipient(in.Recipient)
+	if err != nil {
+		return nil, err
 	}
+	defer b.done(r)
 	answer := &backends.DeriveSharedSecretAnswer{}
 	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
 		length := u.pair.size()
 		secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
-			b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r != nil))
+			b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
 		if err := s.check("C_DeriveKey", rv); err != nil {
 			return err
 		}
 		defer s.destroy(secret)
 		var err error
-		if r != nil {
-			answer.ForRecipient, err = b.wrapTo(s, r, secret, length)
-		} else {
-			answer.SharedSecret, err = s.read(secret, length, length)
-		}
+		answer.ForRecipient, answer.SharedSecret, err = b.deliver(s, &dataKey{key: secret, length: length}, r, r == nil)
 		return err
 	})
 	if err != nil {

@@ -43,12 +43,12 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 }
 
 func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
-	k, err := b.unwrapSecret(s, w, p, readable)
+	k, err := b.unwrapSecret(s, w, p, readable || r.reads())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer k.destroy(s)
-	if r != nil && p.length%8 != 0 && k.form == secretKey && !b.profile.keyWrapExact {
+	if r.wraps() && p.length%8 != 0 && k.form == secretKey && !b.profile.keyWrapExact {
 		// Made before the token's profile changed.
 		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
 	}
@@ -76,7 +76,7 @@ func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, read
 // prove that it can be opened; as a secret whose value is its PKCS #8 form
 // (RFC 5208) to be read.
 func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
-	if r != nil || !readable {
+	if r.wraps() || r == nil && !readable {
 		length := 0
 		t := b.profile.sessionPrivate(p.form, true)
 		if p.form == ed25519Secret {
@@ -88,16 +88,19 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 			return nil, nil, err
 		}
 		defer s.destroy(h)
-		if r != nil {
+		if r.wraps() {
 			if sealed, err = b.wrapTo(s, r, h, length); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
-	if readable {
+	if readable || r.reads() {
 		if plaintext, err = b.readPair(s, w, p.wrapped); err != nil {
 			return nil, nil, err
 		}
+	}
+	if r.reads() {
+		return r.seal(plaintext, readable)
 	}
 	return sealed, plaintext, nil
 }

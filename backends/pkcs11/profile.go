@@ -36,6 +36,8 @@ type profile struct {
 	// oaep are the hashes that CKM_RSA_PKCS_OAEP wraps with, by the name of
 	// AWS's algorithm.
 	oaep map[backends.Algorithm]bool
+	// wrapCBCPad: CKM_AES_CBC_PAD wraps keys of every length.
+	wrapCBCPad bool
 	// readable: a session key that is not sensitive can be generated and read.
 	readable bool
 	// hmac are the HMAC specs whose mechanism gives the right answer.
@@ -72,7 +74,7 @@ func (t *Token) probe(ctx context.Context) (*profile, error) {
 	}
 	for _, probe := range []func(*prober) error{
 		(*prober).templates, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
-		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).macs,
+		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).cbcWrapping, (*prober).macs,
 		(*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
 	} {
 		err := t.withSession(ctx, func(s *session) error {

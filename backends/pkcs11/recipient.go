@@ -44,8 +44,8 @@ func recipientHash(r *backends.Recipient) (oaepHash, error) {
 	switch {
 	case !ok:
 		return h, backends.Errorf(backends.InvalidRequest, "no recipient algorithm %s", r.Algorithm)
-	case r.CMS:
-		return h, unsupported("CMS EnvelopedData for a recipient")
+	case r.CMS && r.Algorithm != cmsRecipientAlgorithm:
+		return h, backends.Errorf(backends.InvalidRequest, "CMS for a recipient by %s: it is made by %s alone", r.Algorithm, cmsRecipientAlgorithm)
 	}
 	return h, nil
 }
@@ -60,7 +60,10 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(plaintext) <= h.room(public.Size()) {
+	switch {
+	case r.CMS:
+		return sealCMS(public, h, plaintext)
+	case len(plaintext) <= h.room(public.Size()):
 		return oaep(public, h, plaintext)
 	}
 	kek := make([]byte, kekLength)
@@ -94,6 +97,7 @@ func oaep(public *rsa.PublicKey, h oaepHash, plaintext []byte) ([]byte, error) {
 // recipientKey is a recipient's public key as a session object.
 type recipientKey struct {
 	handle cryptoki.Object
+	public *rsa.PublicKey
 	size   int // of the modulus, in bytes
 	uses   int // calls that hold it now
 	// evicted: the last call that holds it destroys it.
@@ -152,7 +156,7 @@ func (c *recipientCache) hold(r *backends.Recipient) (*recipientKey, error) {
 	if rv != p11.CKR_OK {
 		return nil, failed("C_CreateObject", rv)
 	}
-	k := &recipientKey{handle: h, size: public.Size(), uses: 1}
+	k := &recipientKey{handle: h, public: public, size: public.Size(), uses: 1}
 	c.keys.Add(name, k)
 	return k, nil
 }
@@ -180,36 +184,84 @@ func recipientTemplate(k *rsa.PublicKey) cryptoki.Template {
 		Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes())
 }
 
-// recipient is where a key of the token is wrapped to, within one call.
+// recipient is whom a key of the token goes to, within one call.
 type recipient struct {
+	*backends.Recipient
 	hash oaepHash
-	key  *recipientKey
+	// key is nil if the token cannot wrap to the recipient, but what it gets may
+	// be read into this process and encrypted here.
+	key *recipientKey
 }
 
-// recipient checks that the token can wrap to r. The caller ends with done.
-func (t *Token) recipient(r *backends.Recipient) (*recipient, error) {
-	h, err := recipientHash(r)
+// recipient checks that the token can wrap to to, or that it need not. nil gives
+// nil. The caller ends with done.
+func (t *Token) recipient(to *backends.Recipient) (*recipient, error) {
+	if to == nil {
+		return nil, nil //nolint:nilnil // a call need not have a recipient
+	}
+	h, err := recipientHash(to)
 	if err != nil {
 		return nil, err
 	}
-	if !t.profile.oaep[r.Algorithm] {
-		return nil, unsupported(h.name)
+	if lacks := t.profile.lacks(to); lacks != "" {
+		if !to.ThroughPlugin {
+			return nil, unsupported(lacks)
+		}
+		_, err := parseRecipient(to) // before a key is made for it
+		return &recipient{Recipient: to, hash: h}, err
 	}
-	k, err := t.recipients.hold(r)
+	k, err := t.recipients.hold(to)
 	if err != nil {
 		return nil, err
 	}
-	return &recipient{h, k}, nil
+	return &recipient{Recipient: to, hash: h, key: k}, nil
 }
 
-// wrapTo wraps a key of length bytes (0: not known) to a recipient: by OAEP
-// if it is short enough, else under a fresh AES-256 key, OAEP of that and then
+// lacks names the mechanism that the token needs to wrap to a recipient, and has
+// not; "": none.
+func (p *profile) lacks(to *backends.Recipient) string {
+	switch {
+	case !p.oaep[to.Algorithm]:
+		return oaepHashes[to.Algorithm].name
+	case to.CMS && !p.wrapCBCPad:
+		return "C_WrapKey with CKM_AES_CBC_PAD"
+	}
+	return ""
+}
+
+func (t *Token) done(r *recipient) {
+	if r.wraps() {
+		t.recipients.release(r.key)
+	}
+}
+
+// wraps and reads report how a key goes to r: wrapped in the token, or read. Both
+// are false without a recipient.
+func (r *recipient) wraps() bool { return r != nil && r.key != nil }
+func (r *recipient) reads() bool { return r != nil && r.key == nil }
+
+// seal encrypts to r what was read for it, and gives it back only if the caller
+// gets it in the clear as well.
+func (r *recipient) seal(read []byte, readable bool) (sealed, plaintext []byte, err error) {
+	sealed, err = sealToRecipient(r.Recipient, read)
+	if err != nil || !readable {
+		clear(read)
+		read = nil
+	}
+	return sealed, read, err
+}
+
+// wrapTo wraps a key of length bytes (0: not known) to a recipient: as CMS if it
+// wants that, by OAEP if it is short enough, else under a fresh AES-256 key, OAEP of that and then
 // RFC 5649. The key does not leave the token in the clear.
 //
 // Where the token pads what it wraps by RFC 5649, a private key may reach the
 // recipient with up to 7 zero bytes behind its DER form, which says where it
 // ends; a secret key is refused.
 func (t *Token) wrapTo(s *session, r *recipient, key cryptoki.Object, length int) ([]byte, error) {
+	if r.CMS {
+		return t.wrapCMS(s, r, key)
+	}
 	if length > 0 && length <= r.hash.room(r.key.size) {
 		return s.wrap(r.hash.mechanism(), r.key.handle, key, r.key.size)
 	}

@@ -52,6 +52,26 @@ func TestHardware(t *testing.T) {
 	})
 }
 
+// TestDataKeysInHardware runs the symmetric backend where the token wraps to
+// recipients of every kind, also as CMS.
+func TestDataKeysInHardware(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		onHardware(t, tok)
+		b := pkcs11.NewSymmetric(open(t, tok))
+		info, err := b.Info(t.Context(), &backends.InfoRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fact := range []string{"oaep-sha1", "oaep-sha256", "wrap-aes-cbc-pad"} {
+			if info.Facts[fact] != "yes" {
+				t.Errorf("%s is %q", fact, info.Facts[fact])
+			}
+		}
+		backendstest.RunRecipients(t, rig(tok, func(k *pkcs11.Token) backends.Backend { return pkcs11.NewSymmetric(k) }))
+	})
+}
+
 // TestImportInHardware imports where nothing passes through this process.
 func TestImportInHardware(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,6 @@
 // Package rsahsm puts before SoftHSM2 what hardware has and SoftHSM2 2.6 has
-// not: RSA-OAEP with SHA-256, and C_UnwrapKey by OAEP and by
-// CKM_RSA_AES_KEY_WRAP to keys that know their length.
+// not: RSA-OAEP with SHA-256, C_WrapKey by it and by CKM_AES_CBC_PAD, and
+// C_UnwrapKey by OAEP and by CKM_RSA_AES_KEY_WRAP to keys that know their length.
 package rsahsm
 
 import (

@@ -1,6 +1,7 @@
 /* A PKCS#11 module in front of SoftHSM2 that adds what hardware has and
- * SoftHSM2 2.6 has not: RSA-OAEP with SHA-256, C_UnwrapKey by it and by
- * CKM_RSA_AES_KEY_WRAP, and CKA_VALUE_LEN of unwrapped keys. For tests: it
+ * SoftHSM2 2.6 has not: RSA-OAEP with SHA-256, C_WrapKey by it and by
+ * CKM_AES_CBC_PAD, C_UnwrapKey by it and by CKM_RSA_AES_KEY_WRAP, and
+ * CKA_VALUE_LEN of unwrapped keys. For tests: it
  * keeps its notes in this process and is in no hurry. */
 
 #include <dlfcn.h>
@@ -304,7 +305,7 @@ static CK_RV aes_key(CK_SESSION_HANDLE s, CK_BYTE_PTR value, CK_ULONG n, CK_OBJE
 	CK_ATTRIBUTE t[] = {
 		{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_TOKEN, &no, sizeof no},
 		{CKA_WRAP, &yes, sizeof yes}, {CKA_UNWRAP, &yes, sizeof yes}, {CKA_DECRYPT, &yes, sizeof yes},
-		{CKA_VALUE, value, n}};
+		{CKA_ENCRYPT, &yes, sizeof yes}, {CKA_VALUE, value, n}};
 	return real->C_CreateObject(s, t, sizeof t / sizeof *t, key);
 }
 
@@ -411,6 +412,114 @@ static CK_RV my_UnwrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAN
 	return rv == CKR_OK ? make(s, material, mn, t, n, key) : rv;
 }
 
+/* der_length is the length of the DER value at p, of at most n bytes. */
+static CK_ULONG der_length(CK_BYTE_PTR p, CK_ULONG n)
+{
+	if (n < 4)
+		return n;
+	CK_ULONG len = p[1] < 0x80 ? 2ul + p[1] : p[1] == 0x81 ? 3ul + p[2] : 4ul + ((CK_ULONG)p[2] << 8 | p[3]);
+	return len < n ? len : n;
+}
+
+/* value_of is the value of a key that may be wrapped: the module behind wraps it
+ * under a key of zeros, and pads it, so its length is found elsewhere. */
+static CK_RV value_of(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key, CK_BYTE_PTR value, CK_ULONG *n)
+{
+	CK_BYTE zero[32] = {0}, wrapped[4096];
+	CK_OBJECT_HANDLE kek;
+	CK_OBJECT_CLASS class = 0;
+	CK_ATTRIBUTE a = {CKA_CLASS, &class, sizeof class}, l = {CKA_VALUE_LEN, NULL, sizeof(CK_ULONG)};
+	CK_MECHANISM m = {0x210A, NULL, 0};
+	CK_ULONG wn = sizeof wrapped, exact = 0;
+	CK_RV rv = real->C_GetAttributeValue(s, key, &a, 1);
+	if (rv != CKR_OK || (rv = aes_key(s, zero, sizeof zero, &kek)) != CKR_OK)
+		return rv;
+	rv = real->C_WrapKey(s, &m, kek, key, wrapped, &wn);
+	if (rv == CKR_OK)
+		rv = kwp_unwrap(s, kek, wrapped, wn, value, n);
+	real->C_DestroyObject(s, kek);
+	if (rv != CKR_OK)
+		return rv;
+	l.pValue = &exact;
+	if (class == CKO_PRIVATE_KEY)
+		*n = der_length(value, *n);
+	else if (real->C_GetAttributeValue(s, key, &l, 1) == CKR_OK && exact > 0 && exact < *n)
+		*n = exact;
+	return CKR_OK;
+}
+
+/* wrap_cbc is CKM_AES_CBC_PAD. */
+static CK_RV wrap_cbc(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR value, CK_ULONG n,
+	CK_BYTE_PTR out, CK_ULONG_PTR len)
+{
+	CK_BYTE kek_value[4096];
+	CK_ULONG kn;
+	CK_OBJECT_HANDLE kek;
+	CK_RV rv = value_of(s, w, kek_value, &kn);
+	if (rv != CKR_OK || (rv = aes_key(s, kek_value, kn, &kek)) != CKR_OK)
+		return rv;
+	if ((rv = real->C_EncryptInit(s, m, kek)) == CKR_OK)
+		rv = real->C_Encrypt(s, value, n, out, len);
+	real->C_DestroyObject(s, kek);
+	return rv;
+}
+
+/* wrap_oaep is RFC 8017, section 7.1.1, without a label. */
+static CK_RV wrap_oaep(CK_SESSION_HANDLE s, CK_MECHANISM_TYPE hash, CK_OBJECT_HANDLE w, CK_BYTE_PTR value, CK_ULONG n,
+	CK_BYTE_PTR out, CK_ULONG_PTR len)
+{
+	CK_BYTE modulus[RSA_MAX], exponent[16], em[RSA_MAX] = {0}, label[64];
+	CK_OBJECT_CLASS class = CKO_PUBLIC_KEY;
+	CK_KEY_TYPE type = CKK_RSA;
+	CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+	CK_ATTRIBUTE t[] = {
+		{CKA_MODULUS, modulus, sizeof modulus}, {CKA_PUBLIC_EXPONENT, exponent, sizeof exponent},
+		{CKA_CLASS, &class, sizeof class}, {CKA_KEY_TYPE, &type, sizeof type}, {CKA_TOKEN, &no, sizeof no},
+		{CKA_ENCRYPT, &yes, sizeof yes}};
+	CK_MECHANISM raw = {CKM_RSA_X_509, NULL, 0};
+	CK_OBJECT_HANDLE public;
+	CK_ULONG h;
+	CK_RV rv = real->C_GetAttributeValue(s, w, t, 2);
+	if (rv != CKR_OK || (rv = digest(s, hash, NULL, 0, label, &h)) != CKR_OK)
+		return rv;
+	CK_ULONG k = t[0].ulValueLen, dn = k - h - 1;
+	CK_BYTE_PTR seed = em + 1, db = em + 1 + h;
+	if (n + 2 * h + 2 > k)
+		return CKR_KEY_SIZE_RANGE;
+	memcpy(db, label, h);
+	db[dn - n - 1] = 1;
+	memcpy(db + dn - n, value, n);
+	if ((rv = real->C_GenerateRandom(s, seed, h)) != CKR_OK || (rv = xor_mask(s, hash, db, dn, seed, h)) != CKR_OK ||
+	    (rv = xor_mask(s, hash, seed, h, db, dn)) != CKR_OK ||
+	    (rv = real->C_CreateObject(s, t, sizeof t / sizeof *t, &public)) != CKR_OK)
+		return rv;
+	if ((rv = real->C_EncryptInit(s, &raw, public)) == CKR_OK)
+		rv = real->C_Encrypt(s, em, k, out, len);
+	real->C_DestroyObject(s, public);
+	return rv;
+}
+
+static CK_RV my_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE key, CK_BYTE_PTR out,
+	CK_ULONG_PTR len)
+{
+	int cbc = m && m->mechanism == CKM_AES_CBC_PAD;
+	int oaep = m && m->mechanism == CKM_RSA_PKCS_OAEP && ((CK_RSA_PKCS_OAEP_PARAMS *)m->pParameter)->hashAlg != CKM_SHA_1;
+	if (!cbc && !oaep)
+		return real->C_WrapKey(s, m, w, key, out, len);
+	CK_BYTE value[4096];
+	CK_BBOOL wraps = CK_FALSE;
+	CK_ATTRIBUTE a = {CKA_WRAP, &wraps, sizeof wraps};
+	CK_ULONG n;
+	CK_RV rv = real->C_GetAttributeValue(s, w, &a, 1);
+	if (rv != CKR_OK || !wraps)
+		return CKR_WRAPPING_KEY_HANDLE_INVALID;
+	if ((rv = value_of(s, key, value, &n)) != CKR_OK)
+		return rv;
+	if (cbc)
+		return wrap_cbc(s, m, w, value, n, out, len);
+	return wrap_oaep(s, ((CK_RSA_PKCS_OAEP_PARAMS *)m->pParameter)->hashAlg, w, value, n, out, len);
+}
+
 __attribute__((constructor)) static void load(void)
 {
 	const char *path = getenv("CMKD_RSAHSM_MODULE");
@@ -427,6 +536,7 @@ __attribute__((constructor)) static void load(void)
 	list.C_GetAttributeValue = my_GetAttributeValue;
 	list.C_DecryptInit = my_DecryptInit;
 	list.C_Decrypt = my_Decrypt;
+	list.C_WrapKey = my_WrapKey;
 	list.C_UnwrapKey = my_UnwrapKey;
 	real = behind;
 }

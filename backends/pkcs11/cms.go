@@ -1,0 +1,183 @@
+package pkcs11
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1" // key identifiers only
+	"crypto/x509"
+	encodingasn1 "encoding/asn1"
+
+	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// What AWS KMS encrypts to an attested recipient by, the one form that Nitro's
+// own library reads: RSAES-OAEP with SHA-256 for the key, AES-256-CBC with PKCS #7
+// padding for the content.
+const cmsRecipientAlgorithm = "RSAES_OAEP_SHA_256"
+
+var (
+	oidData          = encodingasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}      // RFC 5652, section 4
+	oidEnvelopedData = encodingasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 3}      // RFC 5652, section 6.1
+	oidRSAESOAEP     = encodingasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 7}      // RFC 8017, appendix A.2.1
+	oidMGF1          = encodingasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 8}      // RFC 8017, appendix A.2.1
+	oidSHA256        = encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 2, 1}  // RFC 4055, section 2.1
+	oidAES256CBC     = encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42} // RFC 3565, section 4.1
+)
+
+// envelopedData is a CMS EnvelopedData in a ContentInfo (RFC 5652, sections 3 and
+// 6.1), in DER, for one recipient who is named by a key identifier. key is the
+// content-encryption key under the recipient's, content what is encrypted.
+func envelopedData(public *rsa.PublicKey, key, iv, content []byte) ([]byte, error) {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oidEnvelopedData)
+		b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1Int64(2) // as a recipient of version 2 demands
+				b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) { addKeyTransRecipient(b, public, key) })
+				addEncryptedContent(b, iv, content)
+			})
+		})
+	})
+	out, err := b.Bytes()
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "encoding a CMS EnvelopedData: %v", err)
+	}
+	return out, nil
+}
+
+// addKeyTransRecipient adds a KeyTransRecipientInfo (RFC 5652, section 6.2.1).
+func addKeyTransRecipient(b *cryptobyte.Builder, public *rsa.PublicKey, key []byte) {
+	// RFC 5280, section 4.2.1.2, method (1): of the bits of subjectPublicKey.
+	identifier := sha1.Sum(x509.MarshalPKCS1PublicKey(public))
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1Int64(2) // the recipient is named by a subjectKeyIdentifier
+		b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(identifier[:]) })
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidRSAESOAEP)
+			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+				b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) { addSHA256(b) })
+				b.AddASN1(asn1.Tag(1).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
+					b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+						b.AddASN1ObjectIdentifier(oidMGF1)
+						addSHA256(b)
+					})
+				})
+			})
+		})
+		b.AddASN1OctetString(key)
+	})
+}
+
+// addSHA256 adds the AlgorithmIdentifier of SHA-256 with the parameter NULL, as
+// RFC 4055, section 2.1, wants it within RSAES-OAEP.
+func addSHA256(b *cryptobyte.Builder) {
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oidSHA256)
+		b.AddASN1NULL()
+	})
+}
+
+// addEncryptedContent adds an EncryptedContentInfo (RFC 5652, section 6.1).
+func addEncryptedContent(b *cryptobyte.Builder, iv, content []byte) {
+	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		b.AddASN1ObjectIdentifier(oidData)
+		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			b.AddASN1ObjectIdentifier(oidAES256CBC)
+			b.AddASN1OctetString(iv)
+		})
+		b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(content) })
+	})
+}
+
+// sealCMS makes the EnvelopedData of a plaintext that is in this process anyway.
+func sealCMS(public *rsa.PublicKey, h oaepHash, plaintext []byte) ([]byte, error) {
+	cek, iv := make([]byte, kekLength), make([]byte, aes.BlockSize)
+	defer clear(cek)
+	_, _ = rand.Read(cek) // never fails: crypto/rand
+	_, _ = rand.Read(iv)
+	key, err := oaep(public, h, cek)
+	if err != nil {
+		return nil, err
+	}
+	content, err := encryptCBC(cek, iv, plaintext)
+	if err != nil {
+		return nil, err
+	}
+	return envelopedData(public, key, iv, content)
+}
+
+// encryptCBC is AES-CBC with the padding of RFC 5652, section 6.3.
+func encryptCBC(key, iv, plaintext []byte) ([]byte, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "encrypting for a recipient: %v", err)
+	}
+	padding := aes.BlockSize - len(plaintext)%aes.BlockSize
+	out := make([]byte, len(plaintext)+padding)
+	for i := range out[copy(out, plaintext):] {
+		out[len(plaintext)+i] = byte(padding)
+	}
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(out, out)
+	return out, nil
+}
+
+// wrapCMS makes the EnvelopedData of a key in the token: the key is wrapped with
+// CKM_AES_CBC_PAD under a fresh session key, and that with OAEP under the
+// recipient's. Neither leaves the token in the clear.
+func (t *Token) wrapCMS(s *session, r *recipient, key cryptoki.Object) ([]byte, error) {
+	cek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		t.profile.sessionKey(p11.CKK_AES, kekLength, true, p11.CKA_WRAP))
+	if err := s.check("C_GenerateKey", rv); err != nil {
+		return nil, err
+	}
+	defer s.destroy(cek)
+	wrapped, err := s.wrap(r.hash.mechanism(), r.key.handle, cek, r.key.size)
+	if err != nil {
+		return nil, err
+	}
+	iv := make([]byte, aes.BlockSize)
+	_, _ = rand.Read(iv) // never fails: crypto/rand
+	content, err := s.wrap(cryptoki.Mechanism{Type: p11.CKM_AES_CBC_PAD, Parameter: iv}, cek, key, maxWrapped)
+	if err != nil {
+		return nil, err
+	}
+	return envelopedData(r.key.public, wrapped, iv, content)
+}
+
+// cbcWrapping compares CKM_AES_CBC_PAD, wrapping a key whose length is not a
+// multiple of 8, with Go's AES.
+func (b *prober) cbcWrapping() error {
+	const fact = "wrap-aes-cbc-pad"
+	kek, value, rv := b.known(p11.CKK_AES, 32, p11.CKA_WRAP)
+	if rv != p11.CKR_OK {
+		b.fact(fact, "not probed: no key of known value: "+rvName(rv))
+		return fatal("C_CreateObject", rv)
+	}
+	data, dataValue, rv := b.known(p11.CKK_GENERIC_SECRET, 33)
+	if rv != p11.CKR_OK {
+		b.fact(fact, "not probed: no data key of known value: "+rvName(rv))
+		return fatal("C_CreateObject", rv)
+	}
+	iv, out := bytes.Clone(probeKey[:aes.BlockSize]), make([]byte, 128)
+	r := b.s.WrapKey(b.s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_CBC_PAD, Parameter: iv}, kek, data, out)
+	if r.RV != p11.CKR_OK {
+		b.fact(fact, "no: "+rvName(r.RV))
+		return fatal("C_WrapKey", r.RV)
+	}
+	want, err := encryptCBC(value, iv, dataValue)
+	if err != nil {
+		return err
+	}
+	b.wrapCBCPad = bytes.Equal(out[:r.N], want)
+	b.fact(fact, yes(b.wrapCBCPad))
+	return nil
+}
