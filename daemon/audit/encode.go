@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -13,6 +14,14 @@ import (
 // MaxRecord is the size of the longest record, as CloudTrail has it, in bytes
 // without the fields of the chain.
 const MaxRecord = 256 << 10
+
+// What a caller may fill at will has limits of its own, in bytes, as CloudTrail
+// has them: no request, however long, makes a record that cannot be written.
+// https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+const (
+	maxErrorMessage = 1 << 10   // the rest is cut off
+	maxElements     = 100 << 10 // longer parameters are left out, see [encoder.elements]
+)
 
 var (
 	// ErrTooLong: the record is longer than [MaxRecord].
@@ -42,9 +51,9 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	e.optional(`,"sourceIPAddress":`, r.SourceIPAddress)
 	e.optional(`,"userAgent":`, r.UserAgent)
 	e.optional(`,"errorCode":`, r.ErrorCode)
-	e.optional(`,"errorMessage":`, r.ErrorMessage)
-	e.value(`,"requestParameters":`, r.RequestParameters)
-	e.value(`,"responseElements":`, r.ResponseElements)
+	e.optional(`,"errorMessage":`, shortened(r.ErrorMessage, maxErrorMessage))
+	e.elements(`,"requestParameters":`, r.RequestParameters)
+	e.elements(`,"responseElements":`, r.ResponseElements)
 	e.additional(&r.AdditionalEventData)
 	e.optional(`,"requestID":`, r.RequestID)
 	e.raw(`,"eventID":`)
@@ -124,6 +133,29 @@ func (e *encoder) value(name string, v jsontext.Value) {
 		buf = append(buf[:n], "null"...)
 	}
 	e.buf = buf
+}
+
+// elements is value for what may be of any length: beyond maxElements the
+// record says how long it was instead.
+func (e *encoder) elements(name string, v jsontext.Value) {
+	start := len(e.buf) + len(name)
+	e.value(name, v)
+	if n := len(e.buf) - start; n > maxElements {
+		e.buf = append(e.buf[:start], `{"omitted":true,"originalSize":`...)
+		e.buf = strconv.AppendInt(e.buf, int64(n), 10)
+		e.raw("}")
+	}
+}
+
+// shortened is s without what is beyond n bytes, cut between characters.
+func shortened(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func (e *encoder) identity(u *UserIdentity) {
