@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -54,7 +55,8 @@ func testGrants(t *testing.T, a *api) {
 		}), wantOK()},
 		{"both constraints", grant(func(in *kms.CreateGrantInput) {
 			in.Constraints = &types.GrantConstraints{EncryptionContextSubset: both, EncryptionContextEquals: both}
-		}), refused},
+		}), validation("More than one constraint supplied")},
+		{"CreateGrant alone", of(id, "CreateGrant", "CreateGrant"), validation("Grants must not contain only the CreateGrant operation.")},
 		{"constraint on a signing key", grant(func(in *kms.CreateGrantInput) {
 			in.KeyId, in.Operations = a.signing(t), []types.GrantOperation{"Sign"}
 			in.Constraints = &types.GrantConstraints{EncryptionContextSubset: both}
@@ -65,9 +67,35 @@ func testGrants(t *testing.T, a *api) {
 		{"a wrong grant token", grant(func(in *kms.CreateGrantInput) { in.GrantTokens = []string{"none"} }), wantCode("InvalidGrantTokenException")},
 		{"a key that is not there", of(aws.String(unknownID), "Decrypt"), notFound("Key '%s' does not exist", arn("key/"+unknownID))},
 	})
+	t.Run("an empty constraint", func(t *testing.T) { emptyConstraint(t, a) })
 	t.Run("names", func(t *testing.T) { grantNames(t, a) })
 	t.Run("entries", func(t *testing.T) { grantEntries(t, a) })
 	t.Run("endings", func(t *testing.T) { grantEndings(t, a) })
+}
+
+// emptyConstraint: beside a constraint, the empty other one is none. Terraform
+// sends both.
+func emptyConstraint(t *testing.T, a *api) {
+	t.Helper()
+	id := a.fresh(t, &kms.CreateKeyInput{})
+	some, none := map[string]string{"a": "b"}, map[string]string{}
+	for name, c := range map[string]struct{ in, want *types.GrantConstraints }{
+		"subset": {&types.GrantConstraints{EncryptionContextSubset: some, EncryptionContextEquals: none}, &types.GrantConstraints{EncryptionContextSubset: some}},
+		"equals": {&types.GrantConstraints{EncryptionContextSubset: none, EncryptionContextEquals: some}, &types.GrantConstraints{EncryptionContextEquals: some}},
+		"both":   {&types.GrantConstraints{EncryptionContextSubset: none, EncryptionContextEquals: none}, &types.GrantConstraints{EncryptionContextEquals: none}},
+	} {
+		made, err := a.CreateGrant(t.Context(), &kms.CreateGrantInput{
+			KeyId: id, GranteePrincipal: aws.String(someone), Operations: []types.GrantOperation{"Decrypt"}, Constraints: c.in,
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		out, err := a.ListGrants(t.Context(), &kms.ListGrantsInput{KeyId: id, GrantId: made.GrantId})
+		if err != nil || len(out.Grants) != 1 || !reflect.DeepEqual(out.Grants[0].Constraints, c.want) {
+			t.Errorf("%s: %v, %+v", name, err, out)
+		}
+	}
 }
 
 // grantNames: the same grant under the same name is made once.
@@ -137,13 +165,13 @@ func grantEntries(t *testing.T, a *api) {
 	check("retirable", retirable.Grants, err)
 }
 
-// grantEndings: grants are retired by token, or by key ARN and ID, and revoked
+// grantEndings: grants are retired by token, or by key and ID, and revoked
 // by ID, each once.
 func grantEndings(t *testing.T, a *api) {
 	t.Helper()
 	id := a.fresh(t, &kms.CreateKeyInput{})
 	var made []*kms.CreateGrantOutput
-	for range 3 {
+	for range 4 {
 		out, err := a.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: id, GranteePrincipal: aws.String(someone), Operations: []types.GrantOperation{"Decrypt"}})
 		if err != nil {
 			t.Fatal(err)
@@ -162,7 +190,9 @@ func grantEndings(t *testing.T, a *api) {
 	runCalls(t, []call{
 		{"retire by token", retire(&kms.RetireGrantInput{GrantToken: made[0].GrantToken}), wantOK()},
 		{"retire by token again", retire(&kms.RetireGrantInput{GrantToken: made[0].GrantToken}), gone(0)},
-		{"retire by key ID", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[1].GrantId}), wantCode("InvalidArnException")},
+		{"retire by key ID", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[3].GrantId}), wantOK()},
+		{"retire by key ID again", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[3].GrantId}), gone(3)},
+		{"retire by alias", retire(&kms.RetireGrantInput{KeyId: aws.String("alias/none"), GrantId: made[1].GrantId}), notFound("Invalid keyId alias/none")},
 		{"retire by token and ID", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[1].GrantId, GrantToken: made[1].GrantToken}), wantCode("ValidationException")},
 		{"retire nothing", retire(&kms.RetireGrantInput{}), wantCode("ValidationException")},
 		{"retire by key ARN", retire(&kms.RetireGrantInput{KeyId: aws.String(keyARN(id)), GrantId: made[1].GrantId}), wantOK()},

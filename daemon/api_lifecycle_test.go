@@ -33,12 +33,15 @@ func testDeletion(t *testing.T, a *api) {
 	encrypt := func(ctx context.Context) error {
 		return errOf(a.Encrypt(ctx, &kms.EncryptInput{KeyId: id, Plaintext: aMessage}))
 	}
-	refused := wantCode("ValidationException")
+	window := validation("PendingWindowInDays must be between 7 and 30")
+	constraint := func(days int, bound string) want {
+		return validation(fmt.Sprintf("1 validation error detected: Value '%d' at 'pendingWindowInDays' failed to satisfy constraint: Member must have value %s", days, bound))
+	}
 	runCalls(t, []call{
-		{"0 days", schedule(0), refused},
-		{"6 days", schedule(6), refused},
-		{"31 days", schedule(31), refused},
-		{"366 days", schedule(366), refused},
+		{"0 days", schedule(0), constraint(0, "greater than or equal to 1")},
+		{"6 days", schedule(6), window},
+		{"31 days", schedule(31), window},
+		{"366 days", schedule(366), constraint(366, "less than or equal to 365")},
 		{"7 days", schedule(7), wantOK()},
 		{"again", schedule(7), invalidState(keyARN(id), "pending deletion")},
 		{"use", encrypt, invalidState(keyARN(id), "pending deletion")},
@@ -57,7 +60,7 @@ func testRotation(t *testing.T, a *api) {
 	id := a.fresh(t, &kms.CreateKeyInput{})
 	external := a.fresh(t, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
 	ext := &stateKey{api: a, id: *external, arn: keyARN(external)}
-	status := func(enabled bool, days int32) func(context.Context) error {
+	statusOf := func(id *string, enabled bool, days int32) func(context.Context) error {
 		return func(ctx context.Context) error {
 			out, err := a.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: id})
 			if err == nil && (out.KeyRotationEnabled != enabled || aws.ToInt32(out.RotationPeriodInDays) != days || (out.NextRotationDate != nil) != enabled) {
@@ -66,6 +69,7 @@ func testRotation(t *testing.T, a *api) {
 			return err
 		}
 	}
+	status := func(enabled bool, days int32) func(context.Context) error { return statusOf(id, enabled, days) }
 	enable := func(id *string, days *int32) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return errOf(a.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: id, RotationPeriodInDays: days}))
@@ -103,11 +107,14 @@ func testRotation(t *testing.T, a *api) {
 		{"status of a disabled key", status(false, 0), wantOK()},
 		{"pending import", rotate(external), invalidState(keyARN(external), "pending import")},
 		{"automatic of EXTERNAL", enable(external, nil), wrongOrigin(keyARN(external), "EXTERNAL")},
+		{"status of EXTERNAL", statusOf(external, false, 0), wrongOrigin(keyARN(external), "EXTERNAL")},
 		{"import", func(context.Context) error { withMaterial(t, ext); return nil }, wantOK()},
 		{"nothing pending", rotate(external), want{"KMSInvalidStateException", "No available key material pending rotation for the key: " + keyARN(external) + "."}},
 		{"automatic of EXTERNAL with material", enable(external, nil), wrongOrigin(keyARN(external), "EXTERNAL")},
 		{"of a signing key", rotate(a.signing(t)), noMessage},
 		{"of an HMAC key", rotate(a.authenticating(t)), noMessage},
+		{"status of a signing key", statusOf(a.signing(t), false, 0), wantOK()},
+		{"status of an HMAC key", statusOf(a.authenticating(t), false, 0), wantOK()},
 		{"disable a signing key", set(disabledSigning, false), wantOK()},
 		{"the state comes before the spec", rotate(disabledSigning), want{"DisabledException", keyARN(disabledSigning) + " is disabled."}},
 	})

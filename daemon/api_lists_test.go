@@ -6,6 +6,7 @@ var apiTests = []apiTest{
 	{"Validation", testValidation},
 	{"ErrorBodies", testErrorBodies},
 	{"Members", testMembers},
+	{"LongRequests", testLongRequests},
 	{"Identifiers", testIdentifiers},
 	{"Management", testManagement},
 	{"AnswersByARN", testAnswersByARN},

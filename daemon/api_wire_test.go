@@ -58,7 +58,7 @@ func testValidation(t *testing.T, a *api) {
 		{"absent", "GenerateRandom", fields{}, "NumberOfBytes is required."},
 		{"blob", "Encrypt", fields{"KeyId": key, "Plaintext": encoded(make([]byte, 4097))}, oneFault + "Value at 'plaintext' failed to satisfy constraint: Member must have length less than or equal to 4096"},
 		{"empty blob", "Encrypt", fields{"KeyId": key, "Plaintext": ""}, oneFault + "Value at 'plaintext' failed to satisfy constraint: Member must have length greater than or equal to 1"},
-		{"missing blob", "Encrypt", fields{"KeyId": key}, oneFault + "Value null at 'plaintext' failed to satisfy constraint: Member must not be null"},
+		{"missing blob", "Encrypt", fields{"KeyId": key}, oneFault + "Value at 'plaintext' failed to satisfy constraint: Member must not be null"},
 		{"missing key", "Encrypt", fields{"Plaintext": plainB64}, oneFault + "Value null at 'keyId' failed to satisfy constraint: Member must not be null"},
 		{"null", "DescribeKey", fields{"KeyId": nil}, oneFault + "Value null at 'keyId' failed to satisfy constraint: Member must not be null"},
 		{"empty key", "DescribeKey", fields{"KeyId": ""}, oneFault + "Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1"},
@@ -77,6 +77,7 @@ func testValidation(t *testing.T, a *api) {
 		{"data key of no size", "GenerateDataKey", fields{"KeyId": key}, "Please specify either number of bytes or key spec."},
 		{"data key of two sizes", "GenerateDataKey", fields{"KeyId": key, "NumberOfBytes": 32, "KeySpec": "AES_256"}, "Please specify either number of bytes or key spec."},
 		{"both specs", "CreateKey", fields{"KeySpec": "RSA_2048", "CustomerMasterKeySpec": "RSA_2048", "KeyUsage": "SIGN_VERIFY"}, "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated."},
+		{"no operation", "CreateGrant", fields{"KeyId": key, "GranteePrincipal": someone, "Operations": []string{}}, "Grants must contain an operation."},
 		{"no usage", "CreateKey", fields{"KeySpec": "HMAC_256"}, "You must specify a KeyUsage value for all KMS keys except for symmetric encryption keys."},
 		{"other usage", "CreateKey", fields{"KeySpec": "HMAC_256", "KeyUsage": "SIGN_VERIFY"}, "KeyUsage SIGN_VERIFY is not compatible with KeySpec HMAC_256"},
 	} {
@@ -138,7 +139,6 @@ func testErrorBodies(t *testing.T, a *api) {
 		{"VerifyMac", fmt.Sprintf(`{"KeyId":%q,"Message":"AAAA","Mac":"AAAA","MacAlgorithm":"HMAC_SHA_256"}`, mac), fields{"__type": "KMSInvalidMacException"}},
 		{"EnableKeyRotation", fmt.Sprintf(`{"KeyId":%q}`, mac), fields{"__type": "UnsupportedOperationException"}},
 		{"DisableKeyRotation", fmt.Sprintf(`{"KeyId":%q}`, signing), fields{"__type": "UnsupportedOperationException"}},
-		{"GetKeyRotationStatus", fmt.Sprintf(`{"KeyId":%q}`, signing), fields{"__type": "UnsupportedOperationException"}},
 		{"RotateKeyOnDemand", fmt.Sprintf(`{"KeyId":%q}`, signing), fields{"__type": "UnsupportedOperationException"}},
 		{"ListKeyRotations", fmt.Sprintf(`{"KeyId":%q}`, mac), fields{"__type": "UnsupportedOperationException"}},
 		{"DeriveSharedSecret", fmt.Sprintf(`{"KeyId":%q,"KeyAgreementAlgorithm":"ECDH","PublicKey":"AAAA"}`, agreeing), fields{"__type": "ValidationException"}},
@@ -218,6 +218,14 @@ func testMembers(t *testing.T, a *api) {
 	for _, nothing := range []string{"EnableKey", "DisableKey", "EnableKey", "EnableKeyRotation", "DisableKeyRotation"} {
 		members(t, nothing, a.answer(t, nothing, fields{"KeyId": id}))
 	}
+	for _, tags := range [][]fields{nil, {{"TagKey": "k", "TagValue": "v"}}} {
+		primary, _ := a.answer(t, "CreateKey", fields{"MultiRegion": true})["KeyMetadata"].(fields)
+		want := []string{"ReplicaKeyMetadata", "ReplicaPolicy"}
+		if tags != nil {
+			want = append(want, "ReplicaTags")
+		}
+		members(t, "ReplicateKey", a.answer(t, "ReplicateKey", fields{"KeyId": primary["KeyId"], "ReplicaRegion": otherRegion, "Tags": tags}), want...)
+	}
 	due := a.answer(t, "ScheduleKeyDeletion", fields{"KeyId": id})
 	members(t, "ScheduleKeyDeletion", due, "DeletionDate", "KeyId", "KeyState", "PendingWindowInDays")
 	if due["PendingWindowInDays"] != 30.0 || due["KeyState"] != "PendingDeletion" {
@@ -230,6 +238,49 @@ func testMembers(t *testing.T, a *api) {
 	members(t, "KeyMetadata of a key whose deletion was cancelled", cancelled, metadata...)
 	if cancelled["KeyState"] != "Disabled" || cancelled["Enabled"] != false {
 		t.Errorf("after CancelKeyDeletion the key is %v, want Disabled", cancelled["KeyState"])
+	}
+}
+
+// testLongRequests: no request is so long that its record cannot be written,
+// which would be a 500 for a lasting condition.
+func testLongRequests(t *testing.T, a *api) {
+	id := *a.symmetric(t)
+	many := func(n int, key func(i int) string) fields {
+		all := fields{}
+		for i := range n {
+			all[key(i)] = ""
+		}
+		return all
+	}
+	tags := make([]fields, 3000)
+	for i := range tags {
+		tags[i] = fields{"TagKey": fmt.Sprintf("k%d", i), "TagValue": strings.Repeat("v", 250)}
+	}
+	wide := func(i int) string { return fmt.Sprintf("%d%s", i, strings.Repeat("k", 120)) }
+	for _, test := range []struct {
+		name, operation string
+		in              fields
+		code            string // "" is success
+	}{
+		{"description", "CreateKey", fields{"Description": strings.Repeat("d", 1_000_000)}, "ValidationException"},
+		{"policy", "CreateKey", fields{"Policy": strings.Repeat("ÿ", 131072)}, "LimitExceededException"},
+		{"tags", "TagResource", fields{"KeyId": id, "Tags": tags}, "TagException"},
+		{"tags to remove", "UntagResource", fields{"KeyId": id, "TagKeys": slices.Collect(maps.Keys(many(7000, wide)))}, ""},
+		{"context", "Encrypt", fields{"KeyId": id, "Plaintext": plainB64, "EncryptionContext": many(7000, wide)}, ""},
+		{"constraint", "CreateGrant", fields{
+			"KeyId": id, "GranteePrincipal": someone, "Operations": []string{"Decrypt"},
+			"Constraints": fields{"EncryptionContextSubset": many(5000, wide)},
+		}, ""},
+		{"operations", "CreateGrant", fields{"KeyId": id, "GranteePrincipal": someone, "Operations": slices.Repeat([]string{"Decrypt"}, 80_000)}, ""},
+		{"too large", "CreateKey", fields{"Description": strings.Repeat("d", 1<<20)}, "RequestEntityTooLargeException"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			status, out := a.wire(t, test.operation, test.in)
+			if code, _ := out["__type"].(string); code != test.code || status >= 500 {
+				t.Errorf("%d %s, want %q", status, code, test.code)
+			}
+		})
 	}
 }
 

@@ -53,6 +53,7 @@ request_rates = { GenerateRandom = 0.001 }
 		}
 	}
 	over("CreateAlias", alias(2))
+	wantError("LimitExceededException", "Aliases per key quota for this account in this region is 2, current usage is 2.").check(t, alias(2))
 	grant := func(i int) error {
 		return second(c.CreateGrant(ctx, &kms.CreateGrantInput{
 			KeyId: &ids[0], GranteePrincipal: aws.String("arn:aws:iam::" + rig.Account + ":root"),

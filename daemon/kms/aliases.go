@@ -25,8 +25,9 @@ func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAli
 		if _, ok := tx.Alias(c.region, in.AliasName); ok {
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "An alias with the name %s already exists", s.aliasARN(c.region, in.AliasName))
 		}
-		if count(tx.AliasesOf(c.region, k.ID, "")) >= s.limits.AliasesPerKey {
-			return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The key %s has %d aliases, the most that a key may have.", k.arn, s.limits.AliasesPerKey)
+		if n := count(tx.AliasesOf(c.region, k.ID, "")); n >= s.limits.AliasesPerKey {
+			return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+				"Aliases per key quota for this account in this region is %d, current usage is %d.", s.limits.AliasesPerKey, n)
 		}
 		now := s.now()
 		return tx.PutAlias(&store.Alias{Region: c.region, Name: in.AliasName, KeyID: k.ID, Created: now, Updated: now})
@@ -189,7 +190,7 @@ func checkAliasName(name string) error {
 	case strings.HasPrefix(name, aliasPrefix+"aws/"):
 		return kmsapi.Errorf(kmsapi.CodeNotAuthorizedException, "")
 	case strings.Contains(name[len(aliasPrefix):], ":"):
-		return kmsapi.Errorf(kmsapi.CodeInvalidAliasNameException, "%s contains invalid characters for an alias", name)
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "%s contains invalid characters for an alias", name)
 	}
 	return nil
 }

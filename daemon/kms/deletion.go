@@ -25,7 +25,7 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 	}
 	if days < minDeletionDays || days > maxDeletionDays {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
-			"Pending window must be between %d and %d days, not %d.", minDeletionDays, maxDeletionDays, days)
+			"PendingWindowInDays must be between %d and %d", minDeletionDays, maxDeletionDays)
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d := &demand{keyID: in.KeyId, conditions: []condition{

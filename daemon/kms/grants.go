@@ -145,19 +145,37 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 	if g.Retiring != "" && !g.RetiringIsService && !s.principalExists(g.Retiring) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Retiring)
 	}
+	switch {
+	case len(in.Operations) == 0:
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Grants must contain an operation.")
+	case !slices.ContainsFunc(in.Operations, func(op kmsapi.GrantOperation) bool { return op != kmsapi.GrantOperationCreateGrant }):
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Grants must not contain only the CreateGrant operation.")
+	}
 	for _, op := range in.Operations {
 		if !slices.Contains(g.Operations, string(op)) {
 			g.Operations = append(g.Operations, string(op))
 		}
 	}
-	if in.Constraints != nil {
-		g.ContextEquals, g.ContextSubset = in.Constraints.EncryptionContextEquals, in.Constraints.EncryptionContextSubset
-		g.SourceArn = in.Constraints.SourceArn
+	return g, constrain(g, in.Constraints)
+}
+
+// constrain gives the grant its constraints. Of the two about the encryption
+// context one may be there, and the other empty: so Terraform sends them.
+func constrain(g *store.Grant, in *kmsapi.GrantConstraints) error {
+	if in == nil {
+		return nil
 	}
-	if g.ContextEquals != nil && g.ContextSubset != nil {
-		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "A grant can have EncryptionContextEquals or EncryptionContextSubset, not both.")
+	g.ContextEquals, g.ContextSubset, g.SourceArn = in.EncryptionContextEquals, in.EncryptionContextSubset, in.SourceArn
+	switch {
+	case g.ContextEquals == nil || g.ContextSubset == nil:
+	case len(g.ContextSubset) == 0:
+		g.ContextSubset = nil
+	case len(g.ContextEquals) == 0:
+		g.ContextEquals = nil
+	default:
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "More than one constraint supplied")
 	}
-	return g, nil
+	return nil
 }
 
 // principalExists reports whether the ARN can be a grantee or a retiring
@@ -344,11 +362,11 @@ func (s *Service) retireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGra
 	return &kmsapi.RetireGrantResponse{}, s.removeGrant(ctx, g.Region, g.KeyID, g.ID)
 }
 
-// grantToRetire finds the grant by its token, or by key ARN and grant ID.
+// grantToRetire finds the grant by its token, or by key and grant ID.
 func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.Grant, error) {
 	if in.GrantToken != "" {
 		if in.KeyId != "" || in.GrantId != "" {
-			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key ARN and a grant ID, not both.")
+			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID, not both.")
 		}
 		id, ok := parseGrantToken(in.GrantToken)
 		if !ok {
@@ -361,10 +379,7 @@ func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.
 		return g, nil
 	}
 	if in.KeyId == "" || in.GrantId == "" {
-		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key ARN and a grant ID.")
-	}
-	if !strings.HasPrefix(in.KeyId, "arn:") {
-		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "Invalid ARN '%s'", in.KeyId)
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID.")
 	}
 	key, _, err := s.resolve(c.view, c.region, in.KeyId, false)
 	if err != nil {

@@ -53,7 +53,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	}
 	metadata := s.metadata(s.store.View(), &row)
 	metadata.KeyState, metadata.Enabled = kmsapi.KeyStateCreating, false // as AWS answers; the replica is ready by now
-	out := &kmsapi.ReplicateKeyResponse{ReplicaKeyMetadata: metadata, ReplicaPolicy: row.Policy, ReplicaTags: []kmsapi.Tag{}}
+	out := &kmsapi.ReplicateKeyResponse{ReplicaKeyMetadata: metadata, ReplicaPolicy: row.Policy}
 	for _, t := range tags {
 		out.ReplicaTags = append(out.ReplicaTags, kmsapi.Tag{TagKey: t.Key, TagValue: t.Value})
 	}

@@ -85,10 +85,14 @@ func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.
 	if err != nil {
 		return nil, err
 	}
+	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.arn}
+	if k.Spec != symmetricDefault {
+		// AWS says false where the other operations refuse: Terraform asks of every key.
+		return out, nil
+	}
 	if err := s.checkRotatable(k); err != nil {
 		return nil, err
 	}
-	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.arn}
 	row := s.primary(c.view, k.Key)
 	if row.RotationPeriodDays > 0 && k.state != kmsapi.KeyStatePendingDeletion {
 		out.KeyRotationEnabled = true
