@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -506,7 +507,9 @@ func TestImportRotates(t *testing.T) {
 	}
 	third := fresh.parameters(t)
 	third.ImportType = types.ImportTypeNewKeyMaterial
-	if _, err := c.ImportKeyMaterial(ctx, third); code(err) != "KMSInvalidStateException" {
+	refused := regexp.MustCompile(`^New key material \(id: [0-9a-f]{64}\) cannot be imported into KMS key ` + regexp.QuoteMeta(arn("key/"+m.id)) +
+		`, because another key material \(id: ` + *out.KeyMaterialId + `\) is pending rotation\.$`)
+	if _, err := c.ImportKeyMaterial(ctx, third); code(err) != "KMSInvalidStateException" || !refused.MatchString(message(err)) {
 		t.Errorf("a second material that waits: %v", err)
 	}
 	list, err := c.ListKeyRotations(ctx, &kms.ListKeyRotationsInput{KeyId: &m.id, IncludeKeyMaterial: types.IncludeKeyMaterialAllKeyMaterial})

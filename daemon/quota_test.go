@@ -34,6 +34,8 @@ request_rates = { GenerateRandom = 0.001 }
 		ids = append(ids, newKey(t, c, &kms.CreateKeyInput{}))
 	}
 	over("CreateKey", second(c.CreateKey(ctx, &kms.CreateKeyInput{})))
+	wantError("LimitExceededException", "Key quota for this account in this region is 3 but the current usage is 3.").
+		check(t, second(c.CreateKey(ctx, &kms.CreateKeyInput{})))
 	over("CreateKey without material", second(c.CreateKey(ctx, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})))
 	newKey(t, r.Client("eu-west-1"), &kms.CreateKeyInput{}) // another Region has its own quota
 	if n := len(objects(t, r, "cmkd:")) - 3; n != 4+1 {     // the daemon's own: a key, a MAC key, a pair of two objects

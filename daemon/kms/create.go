@@ -77,8 +77,9 @@ func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key, al
 
 // putNewKey stores the row of a new key, within the quota.
 func (s *Service) putNewKey(tx *store.Tx, row *store.Key) error {
-	if tx.KeyCount(row.Region) >= s.limits.Keys {
-		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The account has %d keys, the most that it may have.", s.limits.Keys)
+	if n := tx.KeyCount(row.Region); n >= s.limits.Keys {
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+			"Key quota for this account in this region is %d but the current usage is %d.", s.limits.Keys, n)
 	}
 	return tx.PutKey(row)
 }

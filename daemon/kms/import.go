@@ -188,7 +188,8 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 	for _, old := range versions {
 		if old.State == string(kmsapi.KeyMaterialStatePendingRotation) {
 			return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
-				"New key material cannot be imported for the key %s: key material %s is pending rotation.", k.arn, old.MaterialID)
+				"New key material (id: %s) cannot be imported into KMS key %s, because another key material (id: %s) is pending rotation.",
+				v.MaterialID, k.arn, old.MaterialID)
 		}
 	}
 	v.Number = versions[len(versions)-1].Number + 1
