@@ -45,5 +45,6 @@ var apiTests = []apiTest{
 var apiPlaintextTests = []apiTest{
 	{"DataKeys", testPlaintextDataKeys},
 	{"Pairs", testPlaintextPairs},
+	{"Recipients", testPlaintextRecipients},
 	{"ReEncrypt", testPlaintextReEncrypt},
 }

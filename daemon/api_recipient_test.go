@@ -7,6 +7,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"testing"
@@ -82,6 +84,7 @@ func testRecipients(t *testing.T, a *api) {
 		"an EC key":    {bad(ecKey(t), "RSAES_OAEP_SHA_1"), "ValidationException"},
 		"a small key":  {bad(smallKey(t), "RSAES_OAEP_SHA_1"), "ValidationException"},
 		"a cut key":    {bad(to.public[:len(to.public)-1], "RSAES_OAEP_SHA_1"), "ValidationException"},
+		"no root":      {bad([]byte{0x84, 0x43, 0xa1, 0x01, 0x38, 0x22}, ""), "ValidationException"},
 		"no algorithm": {bad(to.public, "RSAES_OAEP_SHA_9"), "ValidationException"},
 		// SoftHSM2 has no OAEP with SHA-256.
 		"SHA-256": {bad(to.public, "RSAES_OAEP_SHA_256"), "UnsupportedOperationException"},
@@ -239,6 +242,25 @@ func testPlaintextDataKeys(t *testing.T, a *api) {
 		if made, err := a.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: id, KeySpec: spec}); err != nil || len(made.Plaintext) != n {
 			t.Errorf("%s: %v", spec, err)
 		}
+	}
+}
+
+// testPlaintextRecipients: where data keys may be seen, the plugin encrypts them
+// for recipients that SoftHSM2 cannot wrap to.
+func testPlaintextRecipients(t *testing.T, a *api) {
+	to := recipientKey(t)
+	info := &types.RecipientInfo{AttestationDocument: to.public, KeyEncryptionAlgorithm: types.KeyEncryptionMechanismRsaesOaepSha256}
+	made, err := a.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: a.symmetric(t), KeySpec: types.DataKeySpecAes256, Recipient: info})
+	if err != nil || made.Plaintext != nil {
+		t.Fatalf("GenerateDataKey: %v", err)
+	}
+	got, err := rsa.DecryptOAEP(sha256.New(), nil, to.private, made.CiphertextForRecipient, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob})
+	if err != nil || !bytes.Equal(got, out.Plaintext) {
+		t.Errorf("the recipient gets another data key: %v", err)
 	}
 }
 

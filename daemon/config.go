@@ -38,6 +38,13 @@ type Config struct {
 	// PlaintextDataKeys lets data keys leave in the clear, as AWS KMS does.
 	// Optional, false.
 	PlaintextDataKeys bool `toml:"plaintext_data_keys"`
+	// AttestationRoots are PEM files of the certificates that attestation
+	// documents of recipients must lead to. Optional; none refuses them.
+	AttestationRoots []string `toml:"attestation_roots"`
+	// TokenOnlyImport refuses ImportKeyMaterial where the token lacks a
+	// mechanism, so that the material would pass through a plugin's memory.
+	// Optional, false.
+	TokenOnlyImport bool `toml:"token_only_import"`
 	// IdentityPolicies is the folder of the identity policies, as
 	// docs/authorisation.md draws it; read again on SIGHUP. Optional, none.
 	IdentityPolicies string `toml:"identity_policies"`
@@ -239,6 +246,11 @@ func (c *Config) complete() error {
 	}
 	if c.IdentityPolicies != "" && !filepath.IsAbs(c.IdentityPolicies) {
 		return fmt.Errorf("identity_policies must be an absolute path, not %q", c.IdentityPolicies)
+	}
+	for _, path := range c.AttestationRoots {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("attestation_roots must be absolute paths, not %q", path)
+		}
 	}
 	if err := c.checkPrincipals(); err != nil {
 		return err

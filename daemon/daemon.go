@@ -65,6 +65,10 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 			_ = d.Close(context.WithoutCancel(ctx)) // err says what matters
 		}
 	}()
+	attestations, err := cfg.attestations()
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
@@ -86,7 +90,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
 		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
-		Managed: cfg.managed(), Limits: cfg.Limits.limits(),
+		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.Limits.limits(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)

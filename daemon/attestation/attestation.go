@@ -90,6 +90,10 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 	return roots, nil
 }
 
+// Is reports whether b looks like a document rather than, say, a DER public key:
+// a COSE_Sign1 is a CBOR array of four, with the tag 18 or without.
+func Is(b []byte) bool { return len(b) > 0 && (b[0] == coseSign1Tag || b[0] == coseSign1Array) }
+
 // Verify returns what the document says, if it is signed by a certificate that
 // leads to a root and is valid at the time now. It fails with [ErrMalformed],
 // [ErrUntrusted] or [ErrSignature].

@@ -20,8 +20,12 @@ const (
 	maxUserData    = 1024
 )
 
-// coseSign1Tag is the CBOR tag of a COSE_Sign1, which a document may have.
-const coseSign1Tag = 0xd2
+// The first byte of a COSE_Sign1 (RFC 9052, section 4.2), with its CBOR tag and
+// without.
+const (
+	coseSign1Tag   = 0xd2
+	coseSign1Array = 0x84
+)
 
 // payload is the signed map. What is missing or null is empty.
 type payload struct {

@@ -170,7 +170,7 @@ func (e *encoder) identity(u *UserIdentity) {
 }
 
 func (e *encoder) additional(a *AdditionalEventData) {
-	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Details == nil {
+	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Recipient == nil && a.Details == nil {
 		return
 	}
 	e.raw(`,"additionalEventData":{`)
@@ -187,6 +187,9 @@ func (e *encoder) additional(a *AdditionalEventData) {
 	}
 	e.optional(`,"decision":`, a.Decision)
 	e.optional(`,"reason":`, a.Reason)
+	if a.Recipient != nil {
+		e.value(`,"recipient":`, a.Recipient)
+	}
 	if a.Details != nil {
 		e.value(`,"details":`, a.Details)
 	}

@@ -67,6 +67,9 @@ type AdditionalEventData struct {
 	// a policy statement. Both are omitted if empty.
 	Decision string
 	Reason   string
+	// Recipient is what the attestation document of the call says, CloudTrail's
+	// field of that name: a JSON value; nil is omitted.
+	Recipient jsontext.Value
 	// Details is any further JSON value; nil is omitted.
 	Details jsontext.Value
 }

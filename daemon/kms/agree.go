@@ -8,9 +8,12 @@ import (
 )
 
 func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.DeriveSharedSecretRequest) (*kmsapi.DeriveSharedSecretResponse, error) {
-	recipient, err := s.recipient(in.Recipient)
+	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
 		return nil, err
+	}
+	if recipient != nil {
+		recipient.ThroughPlugin = true // callers without a recipient get the secret in the clear
 	}
 	k, err := s.admit(ctx, c, &demand{
 		keyID: in.KeyId, usage: backends.KeyAgreement, algorithm: string(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,

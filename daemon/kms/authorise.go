@@ -256,8 +256,7 @@ type keyContext struct {
 
 // AppendValues implements [policy.Context]. What it does not know is not in the
 // request: kms:ViaService, aws:SourceIp and others of callers through AWS or a
-// network, and kms:RecipientAttestation:*, since a recipient here sends a public
-// key and no attestation.
+// network.
 // https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
 func (k *keyContext) AppendValues(dst []string, name string) []string {
 	for _, cond := range k.d.conditions {
@@ -285,6 +284,9 @@ func (k *keyContext) AppendValues(dst []string, name string) []string {
 		return append(dst, boolean(k.d.plaintextDataKey))
 	case "kms:requestalias":
 		return appendNonEmpty(dst, k.alias)
+	}
+	if rest, ok := strings.CutPrefix(name, attestationPrefix); ok {
+		return appendAttestation(dst, k.c.attested, rest)
 	}
 	if k.key == nil {
 		return dst

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 
+	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -37,8 +38,10 @@ type Call struct {
 	// arn is of the key admitted last, for errors.
 	arn string
 	// used are the keys that count as used if the call succeeds.
-	used   []*store.Key
-	record audit.Record
+	used []*store.Key
+	// attested is the attestation document of the recipient, nil without one.
+	attested *attestation.Document
+	record   audit.Record
 }
 
 // Dispatch answers one call: every answer, refusal and error is on record

@@ -37,7 +37,7 @@ type dataKeyTarget struct {
 }
 
 func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*dataKeyTarget, error) {
-	recipient, err := s.recipient(in.recipient)
+	recipient, err := s.recipient(c, in.recipient)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (s *Service) generateRandom(ctx context.Context, c *Call, in *kmsapi.Genera
 	if in.NumberOfBytes == 0 {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "NumberOfBytes is required.")
 	}
-	recipient, err := s.recipient(in.Recipient)
+	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
 		return nil, err
 	}

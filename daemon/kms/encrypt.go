@@ -96,7 +96,7 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm string, plaintext 
 
 func (s *Service) decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
-	recipient, err := s.recipient(in.Recipient)
+	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,7 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to st
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault && !s.plaintextDataKeys:
 		return nil, errUnmarkedDataKey()
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
-		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to)})
+		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to), ThroughPlugin: true})
 		if err != nil {
 			return nil, err
 		}

@@ -1,35 +1,131 @@
 package kms
 
 import (
+	"cmp"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
+	"cmkd/daemon/attestation"
 	"cmkd/socket/kmsapi"
 )
 
+// recipientAlgorithm is the only KeyEncryptionAlgorithm of AWS's.
+const recipientAlgorithm = "RSAES_OAEP_SHA_256"
+
 // recipient reads Recipient: the RSA public key to which the answer is to be
-// encrypted, as DER SubjectPublicKeyInfo in AttestationDocument. The kernel
-// has already said who the caller is, so there is nothing left to attest.
-func (s *Service) recipient(in *kmsapi.RecipientInfo) (*backends.Recipient, error) {
+// encrypted. AttestationDocument is one of AWS Nitro, whose measurements policies
+// can ask for and which is answered in CMS, or the key alone as DER
+// SubjectPublicKeyInfo: the kernel has already said who the caller is.
+func (s *Service) recipient(c *Call, in *kmsapi.RecipientInfo) (*backends.Recipient, error) {
 	if in == nil {
 		return nil, nil //nolint:nilnil // Recipient is optional: nil means none was sent
 	}
 	if len(in.AttestationDocument) == 0 {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Recipient.AttestationDocument is required.")
 	}
+	r := &backends.Recipient{
+		PublicKey: in.AttestationDocument, Algorithm: cmp.Or(backends.Algorithm(in.KeyEncryptionAlgorithm), recipientAlgorithm),
+		ThroughPlugin: s.plaintextDataKeys,
+	}
+	if attestation.Is(in.AttestationDocument) {
+		return r, s.attest(c, r)
+	}
 	parsed, err := x509.ParsePKIXPublicKey(in.AttestationDocument)
 	if err != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
-			"Recipient.AttestationDocument is no DER SubjectPublicKeyInfo of an RSA key. Nitro attestation documents are refused: no root certificate is configured for them.")
+			"Recipient.AttestationDocument is neither an attestation document of AWS Nitro nor a DER SubjectPublicKeyInfo of an RSA key.")
 	}
 	public, ok := parsed.(*rsa.PublicKey)
 	if !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 4096 {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Recipient.AttestationDocument must hold an RSA key of 2048 to 4096 bits.")
 	}
-	algorithm := backends.Algorithm(in.KeyEncryptionAlgorithm)
-	if algorithm == "" {
-		algorithm = "RSAES_OAEP_SHA_256"
+	return r, nil
+}
+
+// attest makes r, whose key is still a document, the recipient that the document
+// attests.
+func (s *Service) attest(c *Call, r *backends.Recipient) error {
+	if s.attestations == nil {
+		return kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Recipient.AttestationDocument is an attestation document, and no root certificate is configured for them (attestation_roots).")
 	}
-	return &backends.Recipient{PublicKey: in.AttestationDocument, Algorithm: algorithm}, nil
+	if r.Algorithm != recipientAlgorithm {
+		return kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Recipient.KeyEncryptionAlgorithm must be %s with an attestation document.", recipientAlgorithm)
+	}
+	d, err := s.attestations.Verify(r.PublicKey, s.now())
+	if err != nil {
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "Recipient.AttestationDocument is refused: %v.", err)
+	}
+	c.attested = d
+	r.PublicKey, r.CMS = d.PublicKey, true
+	c.record.AdditionalEventData.Recipient, err = recipientRecord(d)
+	return err
+}
+
+// registers are the PCRs of a platform in policies and in the audit trail.
+type registers struct {
+	condition string // after kms:RecipientAttestation:, before the index
+	field     string // after attestationDocument, before the index
+	recorded  []uint
+}
+
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-attestation.html
+// https://docs.aws.amazon.com/kms/latest/developerguide/ct-attestation.html
+var registersOf = map[attestation.Platform]registers{
+	attestation.NitroEnclave: {"pcr", "EnclavePCR", []uint{1, 2, 3, 4, 8}},
+	attestation.NitroTPM:     {"nitrotpmpcr", "NitroTPMPCR", []uint{4, 7, 8, 9, 16, 23}},
+}
+
+// recipientRecord is what the audit trail says of an attested recipient, in
+// CloudTrail's names.
+func recipientRecord(d *attestation.Document) (jsontext.Value, error) {
+	out, err := jsontext.AppendQuote([]byte(`{"attestationDocumentModuleId":`), d.ModuleID)
+	if err != nil {
+		return nil, fmt.Errorf("recording the recipient: %w", err)
+	}
+	add := func(name string, index uint) {
+		if v, ok := d.PCRs[index]; ok {
+			out = fmt.Appendf(out, `,"attestationDocument%s":"%x"`, name, v)
+		}
+	}
+	if d.Platform == attestation.NitroEnclave {
+		add("EnclaveImageDigest", 0)
+	}
+	r := registersOf[d.Platform]
+	for _, index := range r.recorded {
+		add(r.field+strconv.FormatUint(uint64(index), 10), index)
+	}
+	return append(out, '}'), nil
+}
+
+// attestationPrefix is of the condition keys about an attested recipient.
+const attestationPrefix = "kms:recipientattestation:"
+
+// appendAttestation answers them: name is what follows the prefix, in lower case.
+// Values are in lower-case hexadecimal, as AWS has them.
+func appendAttestation(dst []string, d *attestation.Document, name string) []string {
+	if d == nil {
+		return dst
+	}
+	if d.Platform == attestation.NitroEnclave && name == "imagesha384" {
+		name = "pcr0"
+	}
+	number, ok := strings.CutPrefix(name, registersOf[d.Platform].condition)
+	index, err := strconv.ParseUint(number, 10, 8)
+	if !ok || err != nil || number != strconv.FormatUint(index, 10) {
+		return dst
+	}
+	value, ok := d.PCRs[uint(index)]
+	if !ok {
+		return dst
+	}
+	return append(dst, hex.EncodeToString(value))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
 	"cmkd/daemon/store"
 )
@@ -58,6 +59,10 @@ type Config struct {
 	// PlaintextDataKeys lets data keys leave in the clear.
 	PlaintextDataKeys bool
 
+	// Attestations verifies attestation documents of recipients; nil refuses
+	// them all.
+	Attestations *attestation.Verifier
+
 	// TokenOnlyImport refuses imports whose material would have to pass
 	// through a plugin's memory because the token lacks the mechanism.
 	TokenOnlyImport bool
@@ -101,6 +106,7 @@ type Service struct {
 	regions           map[string]bool
 	token             string
 	plaintextDataKeys bool
+	attestations      *attestation.Verifier
 	tokenOnlyImport   bool
 	clusters          map[string]string
 	limits            Limits
@@ -127,6 +133,7 @@ func New(cfg Config) *Service {
 		regions:           map[string]bool{cfg.Region: true},
 		token:             cfg.Token,
 		plaintextDataKeys: cfg.PlaintextDataKeys,
+		attestations:      cfg.Attestations,
 		tokenOnlyImport:   cfg.TokenOnlyImport,
 		clusters:          cfg.Clusters,
 		limits:            cfg.Limits.orAWS(),

@@ -1,0 +1,29 @@
+package daemon
+
+import (
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"cmkd/daemon/attestation"
+)
+
+// attestations trusts the configured roots; nil if there are none.
+func (c *Config) attestations() (*attestation.Verifier, error) {
+	if len(c.AttestationRoots) == 0 {
+		return nil, nil //nolint:nilnil // nil is the service's word for none
+	}
+	var roots []*x509.Certificate
+	for _, path := range c.AttestationRoots {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("reading attestation_roots: %w", err)
+		}
+		found, err := attestation.ParseRoots(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		roots = append(roots, found...)
+	}
+	return attestation.NewVerifier(roots), nil
+}
