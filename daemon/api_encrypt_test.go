@@ -61,10 +61,11 @@ func testEncryptionContext(t *testing.T, a *api) {
 	}
 	t.Run("of an RSA key", func(t *testing.T) {
 		t.Parallel()
+		noContext := validation("EncryptionContext is not supported when encrypting/decrypting with asymmetric CMKs.")
 		_, err := a.Encrypt(t.Context(), &kms.EncryptInput{KeyId: rsaKey, Plaintext: aMessage, EncryptionAlgorithm: oaep1, EncryptionContext: given})
-		want{"ValidationException", anyMessage}.check(t, err)
+		noContext.check(t, err)
 		_, err = a.Decrypt(t.Context(), &kms.DecryptInput{KeyId: rsaKey, CiphertextBlob: make([]byte, 256), EncryptionAlgorithm: oaep1, EncryptionContext: given})
-		want{"ValidationException", anyMessage}.check(t, err)
+		noContext.check(t, err)
 	})
 }
 
@@ -145,6 +146,10 @@ func testDecrypt(t *testing.T, a *api) {
 	if _, err := a.CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: alias, TargetKeyId: id}); err != nil {
 		t.Fatal(err)
 	}
+	disabled := a.fresh(t, &kms.CreateKeyInput{})
+	if _, err := a.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: disabled}); err != nil {
+		t.Fatal(err)
+	}
 	sealed, err := a.Encrypt(t.Context(), &kms.EncryptInput{KeyId: alias, Plaintext: aMessage})
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +179,11 @@ func testDecrypt(t *testing.T, a *api) {
 		{"no key", decrypt(aws.String(unknownID), "", blob), notFound("Key '%s' does not exist", arn("key/"+unknownID))},
 		{"no alias", decrypt(aws.String("alias/none"), "", blob), notFound("Alias %s is not found.", arn("alias/none"))},
 		{"an algorithm of RSA", decrypt(id, oaep1, blob), incompatible("RSAES_OAEP_SHA_1", "SYMMETRIC_DEFAULT")},
-		{"RSA without a key", decrypt(nil, oaep1, blob), wantCode("ValidationException")},
+		{"RSA without a key", decrypt(nil, oaep1, blob), validation("KeyId must not be null")},
+		{"a signing key with an algorithm of RSA", decrypt(a.signing(t), oaep1, blob), want{"InvalidKeyUsageException", keyARN(a.signing(t)) + " key usage is SIGN_VERIFY which is not valid for Decrypt."}},
+		{"an RSA ciphertext without its algorithm", decrypt(rsaKey, "", make([]byte, 256)), invalidCiphertext},
+		{"another key, which is disabled", decrypt(disabled, "", blob), incorrectKey},
+		{"nonsense with a disabled key", decrypt(disabled, "", []byte("nonsense")), invalidCiphertext},
 		{"a symmetric blob with RSA", decrypt(rsaKey, oaep1, blob), invalidCiphertext},
 		{"nonsense", decrypt(nil, "", []byte("nonsense")), invalidCiphertext},
 		{"nonsense with a key", decrypt(id, "", []byte("nonsense")), invalidCiphertext},
@@ -240,9 +249,9 @@ func testReEncrypt(t *testing.T, a *api) {
 		{"wrong context", kms.ReEncryptInput{CiphertextBlob: withContext, SourceEncryptionContext: context2, DestinationKeyId: to}, invalidCiphertext},
 		{"wrong source", kms.ReEncryptInput{CiphertextBlob: inSymmetric, SourceKeyId: to, DestinationKeyId: to}, incorrectKey},
 		{"nonsense", kms.ReEncryptInput{CiphertextBlob: []byte("nonsense"), DestinationKeyId: to}, invalidCiphertext},
-		{"RSA without its key", kms.ReEncryptInput{CiphertextBlob: inRSA, SourceEncryptionAlgorithm: oaep256, DestinationKeyId: to}, wantCode("ValidationException")},
+		{"RSA without its key", kms.ReEncryptInput{CiphertextBlob: inRSA, SourceEncryptionAlgorithm: oaep256, DestinationKeyId: to}, validation("KeyId must not be null")},
 		{"context for RSA", kms.ReEncryptInput{CiphertextBlob: inSymmetric, DestinationKeyId: rsa1, DestinationEncryptionAlgorithm: oaep1, DestinationEncryptionContext: context1}, wantCode("ValidationException")},
-		{"to a signing key", kms.ReEncryptInput{CiphertextBlob: inSymmetric, DestinationKeyId: a.signing(t)}, want{"InvalidKeyUsageException", keyARN(a.signing(t)) + " key usage is SIGN_VERIFY which is not valid for ReEncrypt."}},
+		{"to a signing key", kms.ReEncryptInput{CiphertextBlob: inSymmetric, DestinationKeyId: a.signing(t)}, want{"InvalidKeyUsageException", keyARN(a.signing(t)) + " key usage is SIGN_VERIFY which is not valid for ReEncryptTo."}},
 		{"to RSA as symmetric", kms.ReEncryptInput{CiphertextBlob: inSymmetric, DestinationKeyId: rsa1}, want{"InvalidKeyUsageException", "Algorithm SYMMETRIC_DEFAULT is incompatible with key spec RSA_2048."}},
 		{"to no key", kms.ReEncryptInput{CiphertextBlob: inSymmetric, DestinationKeyId: aws.String(unknownID)}, notFound("Key '%s' does not exist", arn("key/"+unknownID))},
 	} {

@@ -96,7 +96,7 @@ func expectKey(t *testing.T, a *api, spec types.KeySpec, usage types.KeyUsageTyp
 	}
 	public, err := a.GetPublicKey(t.Context(), &kms.GetPublicKeyInput{KeyId: id})
 	if spec == types.KeySpecSymmetricDefault || usage == usageMAC {
-		want{"UnsupportedOperationException", anyMessage}.check(t, err)
+		want{"UnsupportedOperationException", ""}.check(t, err)
 		return
 	}
 	if err != nil {
@@ -183,9 +183,14 @@ func trySigning(t *testing.T, a *api, spec types.KeySpec, algorithm types.Signin
 	case kind == types.MessageType("EXTERNAL_MU"),
 		name == "ED25519_SHA_512" && kind != types.MessageTypeRaw,
 		name == "ED25519_PH_SHA_512" && kind != types.MessageTypeDigest:
+		with := "algorithm " + name
+		if kind == types.MessageType("EXTERNAL_MU") {
+			with = "key spec " + string(spec)
+		}
+		refused := validation(fmt.Sprintf("Message type %s is incompatible with %s.", kind, with))
 		long := make([]byte, 64)
-		want{"ValidationException", anyMessage}.check(t, errOf(sign(long)))
-		want{"ValidationException", anyMessage}.check(t, verify(long, long))
+		refused.check(t, errOf(sign(long)))
+		refused.check(t, verify(long, long))
 		return
 	case name == "ED25519_PH_SHA_512":
 		// SoftHSM2 has no Ed25519ph: it is refused, and verified all the same.
@@ -284,6 +289,10 @@ func testWrongUsage(t *testing.T, a *api) {
 		return want{"InvalidKeyUsageException", fmt.Sprintf("%s key usage is %s which is not valid for %s.", keyARN(id), usage, operation)}
 	}
 	dk := types.DataKeySpecAes256
+	sealed, err := a.Encrypt(t.Context(), &kms.EncryptInput{KeyId: symmetric, Plaintext: aMessage})
+	if err != nil {
+		t.Fatal(err)
+	}
 	runCalls(t, []call{
 		{"Encrypt", func(ctx context.Context) error {
 			return errOf(a.Encrypt(ctx, &kms.EncryptInput{KeyId: signing, Plaintext: aMessage}))
@@ -308,7 +317,10 @@ func testWrongUsage(t *testing.T, a *api) {
 		}, wrong(signing, "SIGN_VERIFY", "GenerateDataKeyWithoutPlaintext")},
 		{"GenerateDataKeyWithoutPlaintext by RSA", func(ctx context.Context) error {
 			return errOf(a.GenerateDataKeyWithoutPlaintext(ctx, &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: a.key(t, types.KeySpecRsa2048, usageEncrypt), KeySpec: dk}))
-		}, wantCode("InvalidKeyUsageException")},
+		}, want{"InvalidKeyUsageException", "You cannot generate a data key with an asymmetric CMK"}},
+		{"GenerateDataKeyPairWithoutPlaintext by RSA", func(ctx context.Context) error {
+			return errOf(a.GenerateDataKeyPairWithoutPlaintext(ctx, &kms.GenerateDataKeyPairWithoutPlaintextInput{KeyId: a.key(t, types.KeySpecRsa2048, usageEncrypt), KeyPairSpec: p256Pair}))
+		}, want{"InvalidKeyUsageException", "You cannot generate a data key with an asymmetric CMK"}},
 		{"DeriveSharedSecret", func(ctx context.Context) error {
 			return errOf(a.DeriveSharedSecret(ctx, &kms.DeriveSharedSecretInput{KeyId: signing, KeyAgreementAlgorithm: types.KeyAgreementAlgorithmSpecEcdh, PublicKey: aMessage}))
 		}, wrong(signing, "SIGN_VERIFY", "DeriveSharedSecret")},
@@ -320,11 +332,22 @@ func testWrongUsage(t *testing.T, a *api) {
 			return nil
 		}, wantOK()},
 		{"Decrypt", func(ctx context.Context) error {
-			return errOf(a.Decrypt(ctx, &kms.DecryptInput{KeyId: mac, CiphertextBlob: aMessage}))
+			return errOf(a.Decrypt(ctx, &kms.DecryptInput{KeyId: mac, CiphertextBlob: sealed.CiphertextBlob}))
 		}, incorrectKey},
 		{"ReEncrypt from", func(ctx context.Context) error {
-			return errOf(a.ReEncrypt(ctx, &kms.ReEncryptInput{SourceKeyId: mac, CiphertextBlob: aMessage, DestinationKeyId: symmetric}))
+			return errOf(a.ReEncrypt(ctx, &kms.ReEncryptInput{SourceKeyId: mac, CiphertextBlob: sealed.CiphertextBlob, DestinationKeyId: mac}))
 		}, incorrectKey},
+	})
+	t.Run("of a disabled key", func(t *testing.T) {
+		disabled := a.fresh(t, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: usageSign})
+		if _, err := a.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: disabled}); err != nil {
+			t.Fatal(err)
+		}
+		// AWS checks the usage, then the state, then the algorithm.
+		wrong(disabled, "SIGN_VERIFY", "GenerateMac").check(t,
+			errOf(a.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: disabled, Message: aMessage, MacAlgorithm: hmac256})))
+		want{"DisabledException", keyARN(disabled) + " is disabled."}.check(t,
+			errOf(a.Sign(t.Context(), &kms.SignInput{KeyId: disabled, Message: aMessage, SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha384})))
 	})
 }
 

@@ -167,17 +167,23 @@ func updateAliasAway(ctx context.Context, k *stateKey) error {
 	return errOf(k.UpdateAlias(ctx, &kms.UpdateAliasInput{AliasName: &k.alias, TargetKeyId: made.KeyMetadata.KeyId}))
 }
 
-// withBlob leaves a ciphertext: of the key if it can make one.
+// withBlob leaves a ciphertext. A key pending import had material when it made
+// it.
 func withBlob(t *testing.T, k *stateKey) {
 	t.Helper()
-	out, err := k.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &k.id, Plaintext: aMessage})
-	if code(err) == "KMSInvalidStateException" {
-		out, err = k.Encrypt(t.Context(), &kms.EncryptInput{KeyId: k.symmetric(t), Plaintext: aMessage})
+	if k.state == "PendingImport" {
+		giveMaterial(t, k)
 	}
+	out, err := k.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &k.id, Plaintext: aMessage})
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.blob = out.CiphertextBlob
+	if k.state == "PendingImport" {
+		if _, err := k.DeleteImportedKeyMaterial(t.Context(), &kms.DeleteImportedKeyMaterialInput{KeyId: &k.id}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func withAlias(t *testing.T, k *stateKey) {
@@ -244,6 +250,11 @@ func withMaterial(t *testing.T, k *stateKey) {
 	if k.state == "PendingImport" || k.origin(t) != types.OriginTypeExternal {
 		return
 	}
+	giveMaterial(t, k)
+}
+
+func giveMaterial(t *testing.T, k *stateKey) {
+	t.Helper()
 	withImport(t, k)
 	if _, err := k.ImportKeyMaterial(t.Context(), &kms.ImportKeyMaterialInput{
 		KeyId: &k.id, ImportToken: k.token, EncryptedKeyMaterial: k.proof, ExpirationModel: lifetime,

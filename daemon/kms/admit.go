@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmp"
 	"context"
 
 	"cmkd/backends"
@@ -19,6 +20,9 @@ type demand struct {
 	context     map[string]string // encryption context
 	conditions  []condition
 	grant       *store.Grant // that CreateGrant would make
+	// ciphertext holds the ciphertext of the call against the key, nil if
+	// there is none.
+	ciphertext func(*store.Key) error
 	// otherKey is the other key of ReEncrypt, as the client wrote it.
 	otherKey string
 	// plaintextDataKey: a data key would leave in the clear.
@@ -42,9 +46,9 @@ type key struct {
 }
 
 // admit is the one door to a key. It resolves what the client wrote, then
-// authorises the caller, then holds the operation against the key's state and
-// usage, in this order: the policy hangs on the key, and a stranger must not
-// learn a state.
+// authorises the caller, then holds the call against the key's usage, state
+// and algorithms, in this order: the policy hangs on the key, a stranger must
+// not learn a state, and the rest is the order in which AWS checks.
 func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 	if err := checkGrantTokens(d.grantTokens); err != nil {
 		return nil, err
@@ -72,13 +76,18 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 	if c.op.origin != "" && row.Origin != string(c.op.origin) {
 		return nil, wrongOrigin(k)
 	}
-	k.state = s.keyState(c.view, row)
-	if err := checkState(c.op, k.arn, k.state); err != nil {
-		return nil, err
+	if d.ciphertext != nil {
+		if err := d.ciphertext(row); err != nil {
+			return nil, err
+		}
 	}
 	if d.usage != "" && row.Usage != string(d.usage) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
-			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, c.op.name)
+			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, cmp.Or(d.action, c.op.name))
+	}
+	k.state = s.keyState(c.view, row)
+	if err := checkState(c.op, k.arn, k.state); err != nil {
+		return nil, err
 	}
 	if d.algorithm != "" && !allowsAlgorithm(row, d.algorithm) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,

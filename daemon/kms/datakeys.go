@@ -42,12 +42,15 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 		return nil, err
 	}
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.keyID, usage: backends.EncryptDecrypt, algorithm: symmetricDefault,
+		keyID: in.keyID, usage: backends.EncryptDecrypt,
 		grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil,
 		conditions: append(in.conditions, condition{"kms:EncryptionAlgorithm", []string{symmetricDefault}}),
 	})
 	if err != nil {
 		return nil, err
+	}
+	if k.Spec != symmetricDefault {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException, "You cannot generate a data key with an asymmetric CMK")
 	}
 	t := &dataKeyTarget{key: k, recipient: recipient, plaintext: in.plaintext && recipient == nil}
 	if t.plaintext && !s.plaintextDataKeys {

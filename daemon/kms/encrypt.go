@@ -61,7 +61,7 @@ func checkEncryptInput(k *key, algorithm string, plaintext []byte, context map[s
 
 func checkNoContext(context map[string]string) error {
 	if len(context) > 0 {
-		return kmsapi.Errorf(kmsapi.CodeValidationException, "An encryption context is not supported with asymmetric encryption algorithms.")
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "EncryptionContext is not supported when encrypting/decrypting with asymmetric CMKs.")
 	}
 	return nil
 }

@@ -175,8 +175,7 @@ func (s *Service) getPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPubli
 		return nil, err
 	}
 	if len(k.PublicKey) == 0 {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
-			"GetPublicKey is not supported for key spec %s.", k.Spec)
+		return nil, &kmsapi.Error{Code: kmsapi.CodeUnsupportedOperationException} // AWS gives no message
 	}
 	m := s.metadata(c.view, k.Key)
 	return &kmsapi.GetPublicKeyResponse{

@@ -95,6 +95,15 @@ func (m *model) use(k *modelKey) string {
 	}
 }
 
+// useFor is use by operations for MACs or for ciphertexts: the usage counts
+// before the state.
+func (m *model) useFor(k *modelKey, mac bool) string {
+	if k.mac != mac {
+		return "InvalidKeyUsageException"
+	}
+	return m.use(k)
+}
+
 // grant is the error of CreateGrant: a key that is unavailable may have grants.
 func (m *model) grant(k *modelKey) string {
 	if m.stateOf(k) == "Unavailable" {

@@ -238,10 +238,7 @@ func drawContext(t *rapid.T) map[string]string {
 
 func (w *world) encrypt(t *rapid.T) {
 	k := w.pick(t)
-	want := w.use(k)
-	if want == "" && k.mac {
-		want = "InvalidKeyUsageException"
-	}
+	want := w.useFor(k, false)
 	s := sealed{key: k, context: drawContext(t), plaintext: rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, "plaintext")}
 	out := w.expect(t, want, "Encrypt", map[string]any{"KeyId": k.id, "Plaintext": s.plaintext, "EncryptionContext": s.context})
 	if want == "" {
@@ -284,10 +281,7 @@ func (w *world) reEncrypt(t *rapid.T) {
 	s, k := w.pickSealed(t), w.pick(t)
 	want := w.openable(s)
 	if want == "" {
-		want = w.use(k)
-	}
-	if want == "" && k.mac {
-		want = "InvalidKeyUsageException"
+		want = w.useFor(k, false)
 	}
 	moved := sealed{key: k, plaintext: s.plaintext, context: drawContext(t)}
 	out := w.expect(t, want, "ReEncrypt", map[string]any{
@@ -301,10 +295,7 @@ func (w *world) reEncrypt(t *rapid.T) {
 
 func (w *world) mac(t *rapid.T) {
 	k := w.pick(t)
-	want := w.use(k)
-	if want == "" && !k.mac {
-		want = "InvalidKeyUsageException"
-	}
+	want := w.useFor(k, true)
 	in := map[string]any{"KeyId": k.id, "Message": []byte("message"), "MacAlgorithm": "HMAC_SHA_256"}
 	out := w.expect(t, want, "GenerateMac", in)
 	if want != "" {

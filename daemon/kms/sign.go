@@ -31,41 +31,26 @@ func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key,
 	if err != nil {
 		return nil, backends.Key{}, err
 	}
-	if err := checkMessage(in); err != nil {
+	if err := checkMessage(k.Spec, in); err != nil {
 		return nil, backends.Key{}, err
 	}
 	ref, err := k.currentRef()
 	return k, ref, err
 }
 
-// checkMessage holds the message type and length against the algorithm.
-func checkMessage(in *signing) error {
-	wrongType := kmsapi.Errorf(kmsapi.CodeValidationException,
-		"MessageType %s is not valid for algorithm %s.", in.messageType, in.algorithm)
-	switch in.algorithm {
-	case "ED25519_SHA_512":
-		if in.messageType != kmsapi.MessageTypeRaw {
-			return wrongType
-		}
-		return nil
-	case "ED25519_PH_SHA_512":
-		if in.messageType != kmsapi.MessageTypeDigest {
-			return wrongType
-		}
-	case "ML_DSA_SHAKE_256":
-		if in.messageType == kmsapi.MessageTypeDigest {
-			return wrongType
-		}
-		if in.messageType == kmsapi.MessageTypeExternalMU && len(in.message) != 64 {
-			return kmsapi.Errorf(kmsapi.CodeValidationException, "Message is invalid length for algorithm %s.", in.algorithm)
-		}
-		return nil
-	default:
-		if in.messageType == kmsapi.MessageTypeExternalMU {
-			return wrongType
-		}
-	}
-	if in.messageType == kmsapi.MessageTypeDigest && len(in.message) != signingHash[in.algorithm].Size() {
+// checkMessage holds the message type against the key and the algorithm, and
+// the length of a digest against the algorithm.
+func checkMessage(spec string, in *signing) error {
+	digest := in.messageType == kmsapi.MessageTypeDigest
+	external := in.messageType == kmsapi.MessageTypeExternalMU
+	switch pure := in.algorithm == "ML_DSA_SHAKE_256"; {
+	case pure && digest, !pure && external:
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "Message type %s is incompatible with key spec %s.", in.messageType, spec)
+	case in.algorithm == "ED25519_SHA_512" && digest, in.algorithm == "ED25519_PH_SHA_512" && !digest:
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "Message type %s is incompatible with algorithm %s.", in.messageType, in.algorithm)
+	case external && len(in.message) != 64:
+		return kmsapi.Errorf(kmsapi.CodeValidationException, "Message is invalid length for algorithm %s.", in.algorithm)
+	case digest && len(in.message) != signingHash[in.algorithm].Size():
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "Digest is invalid length for algorithm %s.", in.algorithm)
 	}
 	return nil

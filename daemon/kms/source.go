@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -55,7 +56,7 @@ func errIncorrectKey() error {
 // admitSource finds the key of a ciphertext and admits the call to it.
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
-		keyID: src.keyID, action: src.action, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
+		keyID: src.keyID, action: src.action, usage: backends.EncryptDecrypt, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
 	}
 	a := &admittedSource{
@@ -70,7 +71,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 			"1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
 	}
 	if src.keyID == "" && (a.ignored || src.algorithm != symmetricDefault) {
-		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The request must specify a key ID.")
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "KeyId must not be null")
 	}
 	if err := s.admitSourceKey(ctx, c, d, src, a); err != nil {
 		return nil, err
@@ -108,41 +109,41 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 // admitSourceKey admits the key that the client or the ciphertext names.
 func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *source, a *admittedSource) error {
 	b, parsed := parseBlob(src.ciphertext)
-	if src.algorithm != symmetricDefault {
+	if !parsed || src.algorithm != symmetricDefault {
 		b = nil
 	}
 	d.plaintextDataKey = src.wantsPlaintext && b != nil && b.kind != kindPlaintext
+	if src.algorithm == symmetricDefault && !a.ignored {
+		a.blob = b
+		d.ciphertext = func(row *store.Key) error { return checkBlob(b, row) }
+	}
 	var err error
 	if src.keyID != "" {
 		a.key, err = s.admit(ctx, c, d)
-	} else {
-		if !parsed {
-			return errInvalidCiphertext()
-		}
-		row, ok := c.view.Key(c.region, b.keyID)
-		if !ok {
-			return s.conceal(c, d, errInvalidCiphertext())
-		}
-		a.key, err = s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
-	}
-	if err != nil {
 		return err
 	}
-	switch {
-	case a.key.Usage != string(backends.EncryptDecrypt),
-		src.algorithm == symmetricDefault && a.key.Spec != symmetricDefault:
-		return errIncorrectKey()
-	case !allowsAlgorithm(a.key.Key, src.algorithm):
-		return kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
-			"Algorithm %s is incompatible with key spec %s.", src.algorithm, a.key.Spec)
-	case a.ignored || src.algorithm != symmetricDefault:
-		return nil
-	case !parsed:
+	if b == nil {
 		return errInvalidCiphertext()
-	case b.keyID != a.key.ID:
-		return errIncorrectKey()
 	}
-	a.blob = b
+	row, ok := c.view.Key(c.region, b.keyID)
+	if !ok {
+		return s.conceal(c, d, errInvalidCiphertext())
+	}
+	a.key, err = s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+	return err
+}
+
+// checkBlob holds a blob, nil if the ciphertext is none, against the key that
+// is to open it.
+func checkBlob(b *blob, row *store.Key) error {
+	switch {
+	case b == nil:
+		return errInvalidCiphertext()
+	case b.keyID != row.ID:
+		return errIncorrectKey()
+	case row.Spec != symmetricDefault:
+		return errInvalidCiphertext() // such a key makes no blobs
+	}
 	return nil
 }
 

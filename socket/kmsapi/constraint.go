@@ -154,6 +154,13 @@ func (d *decoder) require(present bool, name string) {
 	}
 }
 
+// requireSensitive is require for a sensitive member, of which AWS does not even say that it is null.
+func (d *decoder) requireSensitive(present bool, name string) {
+	if !present {
+		d.fault(name, "", notNull)
+	}
+}
+
 // nullItem notes that an item of the list name, counted from 1, was null.
 func (d *decoder) nullItem(name string, i int) {
 	if d.err == nil {

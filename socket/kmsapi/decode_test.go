@@ -19,7 +19,7 @@ func TestDecodeRefuses(t *testing.T) {
 		name, operation, body string
 		code, message         string
 	}{
-		{"nothing", "Encrypt", ``, constraint, "2 validation errors detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null; Value null at 'plaintext' failed to satisfy constraint: Member must not be null"},
+		{"nothing", "Encrypt", ``, constraint, "2 validation errors detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null; Value at 'plaintext' failed to satisfy constraint: Member must not be null"},
 		{"empty values", "Encrypt", `{"KeyId":"","Plaintext":""}`, constraint, "2 validation errors detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1; Value at 'plaintext' failed to satisfy constraint: Member must have length greater than or equal to 1"},
 		{"null is absent", "DescribeKey", `{"KeyId":null}`, constraint, "1 validation error detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null"},
 		{"wrong case is unknown", "DescribeKey", `{"keyId":"k","KEYID":"k"}`, constraint, "1 validation error detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null"},

@@ -258,7 +258,7 @@ func TestSDKValidation(t *testing.T) {
 		return kmsapi.AnswerError(&kmsapi.Error{Code: code, Message: message})
 	}))
 	_, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: aws.String("k")})
-	const want = "api error ValidationException: 1 validation error detected: Value null at 'plaintext' failed to satisfy constraint: Member must not be null"
+	const want = "api error ValidationException: 1 validation error detected: Value at 'plaintext' failed to satisfy constraint: Member must not be null"
 	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "RequestID: ,") {
 		t.Errorf("%v\nwant %s", err, want)
 	}

@@ -551,7 +551,7 @@ func (in *EncryptRequest) decode(d *decoder) {
 		}
 	}
 	d.require(present&(1<<0) != 0, "KeyId")
-	d.require(present&(1<<1) != 0, "Plaintext")
+	d.requireSensitive(present&(1<<1) != 0, "Plaintext")
 }
 
 // Decode reads a request body and checks it against the model. The error is an *Error:
@@ -713,7 +713,7 @@ func (in *GenerateMacRequest) decode(d *decoder) {
 			d.skip()
 		}
 	}
-	d.require(present&(1<<0) != 0, "Message")
+	d.requireSensitive(present&(1<<0) != 0, "Message")
 	d.require(present&(1<<1) != 0, "KeyId")
 	d.require(present&(1<<2) != 0, "MacAlgorithm")
 }
@@ -1311,7 +1311,7 @@ func (in *SignRequest) decode(d *decoder) {
 		}
 	}
 	d.require(present&(1<<0) != 0, "KeyId")
-	d.require(present&(1<<1) != 0, "Message")
+	d.requireSensitive(present&(1<<1) != 0, "Message")
 	d.require(present&(1<<2) != 0, "SigningAlgorithm")
 }
 
@@ -1531,7 +1531,7 @@ func (in *VerifyMacRequest) decode(d *decoder) {
 			d.skip()
 		}
 	}
-	d.require(present&(1<<0) != 0, "Message")
+	d.requireSensitive(present&(1<<0) != 0, "Message")
 	d.require(present&(1<<1) != 0, "KeyId")
 	d.require(present&(1<<2) != 0, "MacAlgorithm")
 	d.require(present&(1<<3) != 0, "Mac")
@@ -1573,7 +1573,7 @@ func (in *VerifyRequest) decode(d *decoder) {
 		}
 	}
 	d.require(present&(1<<0) != 0, "KeyId")
-	d.require(present&(1<<1) != 0, "Message")
+	d.requireSensitive(present&(1<<1) != 0, "Message")
 	d.require(present&(1<<2) != 0, "Signature")
 	d.require(present&(1<<3) != 0, "SigningAlgorithm")
 }
@@ -1594,6 +1594,6 @@ func (in *XksProxyAuthenticationCredentialType) decode(d *decoder) {
 			d.skip()
 		}
 	}
-	d.require(present&(1<<0) != 0, "AccessKeyId")
-	d.require(present&(1<<1) != 0, "RawSecretAccessKey")
+	d.requireSensitive(present&(1<<0) != 0, "AccessKeyId")
+	d.requireSensitive(present&(1<<1) != 0, "RawSecretAccessKey")
 }

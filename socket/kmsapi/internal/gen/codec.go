@@ -45,7 +45,11 @@ func (w *writer) decoder(name string, s shape) {
 	}
 	w.line("default:\nd.skip()\n}\n}")
 	for i, member := range s.Required {
-		w.line("d.require(present&(1<<%d) != 0, %q)", i, member)
+		require := "require"
+		if w.Shapes.by[s.Members.by[member].Shape].Sensitive {
+			require = "requireSensitive"
+		}
+		w.line("d.%s(present&(1<<%d) != 0, %q)", require, i, member)
 	}
 	w.line("}\n")
 }
