@@ -84,7 +84,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir, Signer: &d.signer, Logger: log}); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
-	if d.router, err = startRouter(ctx, cfg, log, d.socketDir()); err != nil {
+	if d.router, err = startRouter(ctx, cfg, log); err != nil {
 		return nil, err
 	}
 	d.kms = kms.New(kms.Config{
@@ -96,9 +96,6 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	d.signer.service.Store(d.kms)
 	return d, nil
 }
-
-// socketDir is the private folder of the plugins' sockets.
-func (d *Daemon) socketDir() string { return filepath.Join(d.cfg.StateDir, "plugins") }
 
 // bindAccount keeps the account from changing under the keys: it is part of
 // every ARN and of what ciphertexts authenticate.
@@ -209,7 +206,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}
-	return d.router.reload(ctx, cfg, d.log, d.socketDir())
+	return d.router.reload(ctx, cfg, d.log)
 }
 
 // Close ends the plugins and closes the files.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -55,21 +56,21 @@ const arrivalTimeout = 5 * time.Second
 // startRouter starts every plugin on every token. Those of the first token
 // must serve: they announce what key specs there are, and two that announce
 // one spec are an error. Further tokens may be away, and come when they can.
-func startRouter(ctx context.Context, cfg *Config, log *slog.Logger, socketDir string) (*router, error) {
+func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, error) {
 	r := &router{routes: map[route]*served{}}
 	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
-	if err := r.start(ctx, arrive, cfg, log, socketDir); err != nil {
+	if err := r.start(ctx, arrive, cfg, log); err != nil {
 		r.close(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
+func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger) error {
 	for i, t := range cfg.Tokens {
-		for j, p := range cfg.Plugins {
-			spec, err := pluginSpec(t, p, log, socketDir)
+		for _, p := range cfg.Plugins {
+			spec, err := pluginSpec(cfg, t, p, log)
 			if err != nil {
 				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
 			}
@@ -81,16 +82,10 @@ func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logge
 			r.hosts = append(r.hosts, h)
 			if i > 0 {
 				r.expect(arrive, h, log)
-			} else if j == 0 {
-				// Alone, so that a wrong PIN is tried once. The others then
-				// read the token, which takes the time, together.
-				if err := r.announce(ctx, h); err != nil {
-					return err
-				}
 			}
 		}
 	}
-	for _, h := range r.hosts[1:len(cfg.Plugins)] {
+	for _, h := range r.hosts[:len(cfg.Plugins)] {
 		if err := r.announce(ctx, h); err != nil {
 			return err
 		}
@@ -169,7 +164,7 @@ func (r *router) await(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir string) (plugins.Spec, error) {
+func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
@@ -178,11 +173,12 @@ func pluginSpec(t TokenConfig, p PluginConfig, log *slog.Logger, socketDir strin
 		sum = nil
 	}
 	return plugins.Spec{
-		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: socketDir, Env: t.Env,
+		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: filepath.Join(cfg.StateDir, "plugins"), Env: t.Env,
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
 			PINFile: t.PINFile, MaxSessions: t.MaxSessions,
+			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
 	}, nil
 }
@@ -226,7 +222,7 @@ func (r *router) Available(token string, spec backends.KeySpec) bool {
 
 // reload swaps every plugin process for a new one, with the executables and
 // PINs as they are now. Calls in flight end on the old process.
-func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger, socketDir string) error {
+func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	var errs []error
 	for _, h := range r.hosts {
 		t := slices.IndexFunc(cfg.Tokens, func(t TokenConfig) bool { return t.Name == h.token })
@@ -234,7 +230,7 @@ func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger, sock
 		if t < 0 || p < 0 {
 			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.token)
 		}
-		spec, err := pluginSpec(cfg.Tokens[t], cfg.Plugins[p], log, socketDir)
+		spec, err := pluginSpec(cfg, cfg.Tokens[t], cfg.Plugins[p], log)
 		if err != nil {
 			return err
 		}

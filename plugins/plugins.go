@@ -61,6 +61,9 @@ type Config struct {
 	// Settings are for the backend to understand; unknown ones are an error
 	// of its open function.
 	Settings map[string]string `cbor:"9,keyasint,omitempty"`
+	// LoginRecord is the path of a file in which the processes of one token
+	// remember the PIN that it refused, so that it is tried once in all.
+	LoginRecord string `cbor:"10,keyasint,omitempty"`
 }
 
 func (c Config) withDefaults() Config {

@@ -221,6 +221,7 @@ func TestTokenWrongPIN(t *testing.T) {
 	}
 	right := s.Config.PINFile
 	s.Config.PINFile = wrong
+	s.Config.LoginRecord = filepath.Join(filepath.Dir(wrong), "record")
 	h := launch(t, s)
 	for range 10 {
 		if err := h.Wait(t.Context()); backends.CodeOf(err) != backends.LoginFailed {
@@ -231,7 +232,6 @@ func TestTokenWrongPIN(t *testing.T) {
 		t.Errorf("C_Login was called %d times", n)
 	}
 	s.Config.PINFile = right
-	s.Config.Settings = map[string]string{"try-pin-again": "yes"}
 	if err := h.Reload(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}

@@ -30,22 +30,12 @@ type Config struct {
 	// MaxSessions bounds the sessions of this process; 0 means 16. Three of
 	// them keep the login and cached objects alive.
 	MaxSessions int
-	// TryPINAgain: an operator has changed the PIN since the token refused
-	// one, so it is tried although the token says that a wrong one was given
-	// (CKF_USER_PIN_COUNT_LOW). It is never the last try.
-	TryPINAgain bool
-}
-
-// Set applies the settings of a plugin that no field of its configuration has:
-// "try-pin-again" ("yes" or "no") is TryPINAgain.
-func (c *Config) Set(settings map[string]string) error {
-	for name, value := range settings {
-		if name != "try-pin-again" || value != "yes" && value != "no" {
-			return backends.Errorf(backends.Internal, "no setting %q = %q", name, value)
-		}
-		c.TryPINAgain = value == "yes"
-	}
-	return nil
+	// LoginRecord is the path of a file in which the processes of a token
+	// remember the PIN that it refused; it is created. Another PIN is tried
+	// although the token says that a wrong one was given
+	// (CKF_USER_PIN_COUNT_LOW), unless it were the last try. "": nothing is
+	// remembered.
+	LoginRecord string
 }
 
 const (
@@ -139,7 +129,7 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 		return failure("C_OpenSession", err)
 	}
 	t.anchor = cryptoki.Session(anchor)
-	if err := t.login(cfg); err != nil {
+	if err := t.login(ctx, cfg); err != nil {
 		return err
 	}
 	// First, for as long as this process has made no session object.

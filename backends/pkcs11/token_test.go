@@ -70,19 +70,29 @@ func TestOpenRefusals(t *testing.T) {
 		}
 		cfg := good
 		cfg.PINFile = file("wrong", "not the PIN\n")
+		cfg.LoginRecord = filepath.Join(t.TempDir(), "record")
 		_, err := pkcs11.Open(t.Context(), cfg)
 		wantCode(t, "wrong PIN", err, backends.LoginFailed)
+		if !strings.Contains(err.Error(), "C_Login") {
+			t.Errorf("the wrong PIN was not tried: %v", err)
+		}
+		_, err = pkcs11.Open(t.Context(), cfg)
+		wantCode(t, "the wrong PIN again", err, backends.LoginFailed)
+		if !strings.Contains(err.Error(), cfg.LoginRecord) {
+			t.Errorf("the wrong PIN again: %v, want that it was not tried", err)
+		}
 		_, err = pkcs11.Open(t.Context(), good)
-		wantCode(t, "the right PIN after a wrong one", err, backends.LoginFailed)
-		good.TryPINAgain = true
-		k, err := pkcs11.Open(t.Context(), good)
-		if err != nil {
-			t.Fatalf("the right PIN, changed by an operator: %v", err)
+		wantCode(t, "the right PIN, but nothing known of the wrong one", err, backends.LoginFailed)
+		cfg.PINFile = good.PINFile
+		for _, what := range []string{"the right PIN after a wrong one", "the right PIN again"} {
+			k, err := pkcs11.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if err := k.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		if err := k.Close(); err != nil {
-			t.Error(err)
-		}
-		good.TryPINAgain = false
 		open(t, tok)
 	})
 }

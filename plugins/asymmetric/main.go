@@ -26,6 +26,7 @@ func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
 		TokenSerial: cfg.TokenSerial,
 		PINFile:     cfg.PINFile,
 		MaxSessions: cfg.MaxSessions,
+		LoginRecord: cfg.LoginRecord,
 	})
 	if err != nil {
 		return nil, err

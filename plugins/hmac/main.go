@@ -17,17 +17,14 @@ func main() {
 }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	token := pkcs11.Config{
+	t, err := pkcs11.Open(ctx, pkcs11.Config{
 		Module:      cfg.Module,
 		TokenLabel:  cfg.TokenLabel,
 		TokenSerial: cfg.TokenSerial,
 		PINFile:     cfg.PINFile,
 		MaxSessions: cfg.MaxSessions,
-	}
-	if err := token.Set(cfg.Settings); err != nil {
-		return nil, err
-	}
-	t, err := pkcs11.Open(ctx, token)
+		LoginRecord: cfg.LoginRecord,
+	})
 	if err != nil {
 		return nil, err
 	}
