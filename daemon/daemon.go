@@ -38,6 +38,7 @@ type Daemon struct {
 	signer     trailSigner
 	identities atomic.Pointer[identities]
 	replays    *sigv4.Replays
+	refusals   refusals
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
 
@@ -150,7 +151,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	sc.Log = d.log
+	sc.Log, sc.Refused = d.log, d.refused
 	server, err := socket.Listen(ctx, sc)
 	if err != nil {
 		return err
@@ -170,7 +171,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	err = server.Serve(ctx, mux)
 	stop()
 	running.Wait()
-	return errors.Join(err, d.kms.FlushUsage(context.WithoutCancel(ctx)))
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
 }
 
 // Dispatch implements [kmsapi.Dispatcher].
@@ -180,6 +182,9 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 	if err != nil {
 		d.log.ErrorContext(ctx, "call without a caller", "error", err)
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
+	}
+	if r.Refused != nil { // before the signature, which covers the body
+		return d.kms.Refuse(ctx, caller, r, r.Refused)
 	}
 	if signer, ok, err := d.signedBy(ids, caller, r); err != nil {
 		return d.kms.Refuse(ctx, caller, r, signatureRefusal(err))

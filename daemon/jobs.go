@@ -65,9 +65,10 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 
 // RunJobs does what is due now: it mends the audit trail, without which nothing
 // else is done, finishes interrupted work, rotates keys, takes expired material
-// out of the tokens, deletes keys, and writes down when keys were last used. A
-// job that fails does not stop the next one; the error joins what failed. The
-// daemon does the same once a minute.
+// out of the tokens, deletes keys, and writes down when keys were last used and
+// how many refused calls have no record of their own. A job that fails does not
+// stop the next one; the error joins what failed. The daemon does the same once
+// a minute.
 func (d *Daemon) RunJobs(ctx context.Context) error {
 	d.jobs.Lock()
 	defer d.jobs.Unlock()
@@ -85,6 +86,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		{"expiry", counted(d.kms.ExpireDue)},
 		{"deletion", counted(d.kms.DeleteDue)},
 		{"usage", d.kms.FlushUsage},
+		{"refusals", d.flushRefusals},
 	} {
 		if err := job.run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 )
@@ -48,6 +49,12 @@ type Config struct {
 	MaxBodyBytes int64
 
 	Limits Limits
+
+	// Refused is told of each request that the server answers itself, past a
+	// limit, say, with the request ID and the error that the answer has; nil:
+	// nobody is. The answer leaves when it has returned. If it could not record
+	// the request it returns false, and that is the answer.
+	Refused func(r *http.Request, requestID, code, message string) bool
 
 	// Log receives what goes wrong below the level of a call; default
 	// [slog.Default].

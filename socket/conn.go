@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // conn is a connection with what its peer may use. It is known to the server
@@ -28,6 +30,22 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.idle.Store(false)
 	}
 	return n, err
+}
+
+// hungUp reports whether the peer has closed the connection, not just its own
+// half of it.
+func (c *conn) hungUp() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	hup := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP is always asked for
+		n, err := unix.Poll(p, 0)
+		hup = err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
+	})
+	return hup || err != nil
 }
 
 // Close implements net.Conn. net/http may call it more than once.

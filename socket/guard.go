@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,31 +17,47 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		c := r.Context().Value(connKey{}).(*conn)
 		switch {
 		case s.draining.Load():
-			refusedDraining.write(w, true)
+			s.refuse(w, r, refusedDraining, true)
 			return
 		case c.was != admitted:
-			refusedThrottled.write(w, true)
+			s.refuse(w, r, refusedThrottled, true)
 			return
 		case r.ContentLength > s.cfg.MaxBodyBytes:
-			refusedTooLarge.write(w, true)
+			s.refuse(w, r, refusedTooLarge, true)
 			return
 		case r.ContentLength < 0:
 			// Of a body of known length net/http reads no more than that.
 			r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
 		}
 		if !s.accounts.begin(c.account) {
-			refusedThrottled.write(w, false)
+			s.refuse(w, r, refusedThrottled, false)
 			return
 		}
 		defer s.accounts.end(c.account)
-		defer s.recoverCall(w)
+		ctx, cancel := callContext(r.Context(), c)
+		defer cancel()
+		r = r.WithContext(ctx)
+		defer s.recoverCall(w, r)
 		h.ServeHTTP(w, r)
 	})
 }
 
+// callContext is ctx for a call on c: net/http ends ctx when it reads the end
+// of the stream, but a client that has only closed its half still waits for the
+// answer.
+func callContext(ctx context.Context, c *conn) (context.Context, context.CancelFunc) {
+	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if c.server.cutOff.Load() || c.hungUp() {
+			cancel()
+		}
+	})
+	return call, func() { stop(); cancel() }
+}
+
 // recoverCall answers a call that panicked. The value of the panic is logged
 // only where it comes from the runtime: any other may hold what a caller sent.
-func (s *Server) recoverCall(w http.ResponseWriter) {
+func (s *Server) recoverCall(w http.ResponseWriter, r *http.Request) {
 	v := recover()
 	if v == nil {
 		return
@@ -53,5 +70,5 @@ func (s *Server) recoverCall(w http.ResponseWriter) {
 		what = err.Error()
 	}
 	s.cfg.Log.Error("a call panicked", "panic", what, "stack", string(debug.Stack()))
-	refusedPanicked.write(w, true)
+	s.refuse(w, r, refusedPanicked, true)
 }

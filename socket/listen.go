@@ -222,7 +222,9 @@ func (b *binding) Close() error {
 		errs = append(errs, b.UnixListener.Close())
 	}
 	if b.lock != nil {
-		errs = append(errs, b.lock.Close())
+		// Closing alone would not unlock it, as long as a child process that has
+		// not yet come from fork to exec holds it open too.
+		errs = append(errs, unix.Flock(int(b.lock.Fd()), unix.LOCK_UN), b.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,7 @@ type Server struct {
 	binding  *binding
 	accounts *accounts
 	draining atomic.Bool
+	cutOff   atomic.Bool // calls in flight are given up
 
 	closing sync.Once
 	closed  error // of closing the binding
@@ -74,7 +75,10 @@ func (s *Server) Close() error {
 // when their connection does. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 	base, cutOff := context.WithCancel(context.WithoutCancel(ctx))
-	defer cutOff()
+	defer func() {
+		s.cutOff.Store(true)
+		cutOff()
+	}()
 	srv := &http.Server{
 		Handler:           s.guard(h),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,

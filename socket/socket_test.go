@@ -295,7 +295,7 @@ func TestBodyLimit(t *testing.T) {
 	c.send(t, head+"Content-Length: 8\r\n\r\n12345678")
 	c.receive(t).expectOK(t)
 	c.send(t, head+"Content-Length: 9\r\n\r\n123456789")
-	c.receive(t).expectRefusal(t, http.StatusBadRequest, "RequestEntityTooLargeException")
+	c.receive(t).expectRefusal(t, http.StatusRequestEntityTooLarge, "RequestEntityTooLargeException")
 	c.expectClosed(t)
 
 	c = dial(t, s.path)
@@ -374,4 +374,35 @@ func TestPanicIsAnsweredAndItsValueKeptOutOfTheLog(t *testing.T) {
 			t.Errorf("log lacks %q: %s", want, log.String())
 		}
 	}
+}
+
+// TestHalfClosed: a client that has closed its half of the connection gets its
+// answer, and the call of one that has gone ends.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	ended := make(chan string)
+	release := make(chan struct{})
+	s := serve(t, Config{}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // net/http listens for the end behind the body
+		select {
+		case <-r.Context().Done():
+			ended <- r.URL.Path
+		case <-release:
+		}
+	}))
+	waits, goes := dial(t, s.path), dial(t, s.path)
+	waits.send(t, strings.Replace(smallRequest, " / ", " /waits ", 1))
+	if err := waits.Conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the call", func() bool { return s.Stats().Calls == 1 })
+	goes.send(t, strings.Replace(smallRequest, " / ", " /goes ", 1))
+	eventually(t, "the other call", func() bool { return s.Stats().Calls == 2 })
+	goes.Close()
+	if path := <-ended; path != "/goes" {
+		t.Errorf("the call to %s was ended", path)
+	}
+	close(release)
+	waits.receive(t).expectOK(t)
+	waits.expectClosed(t)
 }

@@ -3,9 +3,12 @@ package kms
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
@@ -50,19 +53,16 @@ type Call struct {
 func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
 	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
 	s.openRecord(c, r)
-	switch err := s.trail.Err(); {
-	case errors.Is(err, audit.ErrBroken): // the daemon has logged it, once
+	if s.trail.Err() != nil { // the daemon has logged it, once
 		return noTrail()
-	case err != nil:
-		return s.unrecorded(ctx, c, err)
 	}
 	out, err := s.serve(ctx, c, r)
 	if err != nil {
 		return s.refuse(ctx, c, err)
 	}
 	body := out.AppendJSON(nil)
-	if err := s.trail.Append(ctx, &c.record); err != nil {
-		return s.unrecorded(ctx, c, err)
+	if !s.recordCall(ctx, c) {
+		return noTrail()
 	}
 	s.usages.note(c)
 	return &kmsapi.Answer{Status: 200, Body: body}
@@ -73,6 +73,24 @@ func (s *Service) Refuse(ctx context.Context, caller *Caller, r *kmsapi.Request,
 	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
 	s.openRecord(c, r)
 	return s.refuse(ctx, c, e)
+}
+
+// RecordRefusal puts a call on record that was refused with e before it came
+// here. It reports whether that is done, so that the call may be answered.
+func (s *Service) RecordRefusal(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) bool {
+	c := &Call{caller: *caller, region: s.region}
+	s.openRecord(c, r)
+	return s.recordError(ctx, c, e)
+}
+
+// RecordRefusals puts on record that so many more calls of the caller were
+// refused because of the socket's limits.
+func (s *Service) RecordRefusals(ctx context.Context, caller *Caller, calls int) error {
+	c := &Call{caller: *caller, region: s.region}
+	s.openRecord(c, &kmsapi.Request{Operation: "RefusedCalls"})
+	c.record.ErrorCode, c.record.ErrorMessage = kmsapi.CodeThrottlingException, "Rate exceeded"
+	c.record.AdditionalEventData.Details = jsontext.Value(fmt.Sprintf(`{"calls":%d}`, calls))
+	return s.trail.Append(ctx, &c.record)
 }
 
 // decided notes what the policies said.
@@ -122,25 +140,34 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 		s.log.LogAttrs(ctx, slog.LevelError, "call failed", slog.String("operation", c.record.EventName),
 			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 	}
+	if !s.recordError(ctx, c, e) {
+		return noTrail()
+	}
+	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+}
+
+// recordError records the call with the error that answers it.
+func (s *Service) recordError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
 	c.record.ErrorCode = e.Code
 	if e.Code == kmsapi.CodeAccessDeniedException {
 		c.record.ErrorCode = "AccessDenied" // as CloudTrail writes it
 	}
 	c.record.ErrorMessage = e.Message
-	if err := s.trail.Append(ctx, &c.record); err != nil {
-		return s.unrecorded(ctx, c, err)
+	return s.recordCall(ctx, c)
+}
+
+// recordCall puts the call on record, also if the caller has gone. If it
+// returns false, whatever the call did, its answer must not leave.
+func (s *Service) recordCall(ctx context.Context, c *Call) bool {
+	err := s.trail.Append(context.WithoutCancel(ctx), &c.record)
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "call is not recorded, its answer is withheld", slog.String("operation", c.record.EventName),
+			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 	}
-	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+	return err == nil
 }
 
-// unrecorded is the answer when the record of a call cannot be written:
-// whatever the call did, its answer does not leave.
-func (s *Service) unrecorded(ctx context.Context, c *Call, err error) *kmsapi.Answer {
-	s.log.LogAttrs(ctx, slog.LevelError, "call is not recorded, its answer is withheld", slog.String("operation", c.record.EventName),
-		slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
-	return noTrail()
-}
-
+// noTrail is the answer when the record of a call cannot be written.
 func noTrail() *kmsapi.Answer {
 	return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written."))
 }

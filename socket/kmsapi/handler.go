@@ -17,7 +17,7 @@ const MaxBodySize = 1 << 20
 
 // NewHandler serves the AWS JSON 1.1 protocol: it frames each HTTP request as a Request and leaves all else to d.
 //
-// Only a body that cannot be read whole is answered here: a larger one than MaxBodySize with 413
+// A body that cannot be read whole gives a Request that is refused already: a larger one than MaxBodySize with 413
 // RequestEntityTooLargeException, a broken one with 400 SerializationException.
 func NewHandler(d Dispatcher) http.Handler { return &handler{dispatcher: d} }
 
@@ -40,26 +40,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Answer {
+	call := NewRequest(r, id)
 	body, err := readBody(w, r)
 	if err != nil {
-		return AnswerError(err)
-	}
-	defer body.release()
-
-	call := &Request{
-		Body:      body.Bytes(),
-		UserAgent: r.UserAgent(),
-		RequestID: id,
-		Header:    r.Header,
-		HTTP:      r,
-	}
-	call.AccessKeyID, call.Region = credential(r.Header)
-	routed := r.Method == http.MethodPost && r.URL.Path == "/"
-	if routed {
-		call.Operation = operation(r.Header)
+		call.Refused = err
+	} else {
+		defer body.release()
+		call.Body = body.Bytes()
 	}
 	answer := h.dispatcher.Dispatch(r.Context(), call)
-	if !routed && answer.Status == http.StatusBadRequest {
+	if !routed(r) && answer.Status == http.StatusBadRequest {
 		// The call was refused like any unknown operation; AWS says 404 if even the resource is unknown.
 		return &Answer{Status: http.StatusNotFound, Body: answer.Body}
 	}

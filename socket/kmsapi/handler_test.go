@@ -166,6 +166,9 @@ func TestHandlerBodyLimit(t *testing.T) {
 	t.Parallel()
 	length := -1
 	d := dispatcher(func(r *kmsapi.Request) *kmsapi.Answer {
+		if r.Refused != nil && r.Body == nil {
+			return kmsapi.AnswerError(r.Refused)
+		}
 		length = len(r.Body)
 		return &kmsapi.Answer{Status: http.StatusOK}
 	})
@@ -198,9 +201,12 @@ func TestHandlerBodyLimit(t *testing.T) {
 
 func TestHandlerShortBody(t *testing.T) {
 	t.Parallel()
-	via := serve(t, dispatcher(func(*kmsapi.Request) *kmsapi.Answer {
-		t.Error("half a request was dispatched")
-		return &kmsapi.Answer{Status: http.StatusOK}
+	via := serve(t, dispatcher(func(r *kmsapi.Request) *kmsapi.Answer {
+		if r.Refused == nil || r.Body != nil {
+			t.Error("half a request was dispatched")
+			return &kmsapi.Answer{Status: http.StatusOK}
+		}
+		return kmsapi.AnswerError(r.Refused)
 	}))
 	conn, err := via.DialContext(t.Context(), "unix", "")
 	if err != nil {

@@ -18,7 +18,22 @@ type Request struct {
 	// HTTP is the request itself, for whoever checks its signature. Its body has
 	// been read: it is Body.
 	HTTP *http.Request
+	// Refused is not nil if the body could not be read whole: the error that the call is answered with.
+	Refused *Error
 }
+
+// NewRequest frames an HTTP request, without its body, as a Request.
+func NewRequest(r *http.Request, id string) *Request {
+	call := &Request{UserAgent: r.UserAgent(), RequestID: id, Header: r.Header, HTTP: r}
+	call.AccessKeyID, call.Region = credential(r.Header)
+	if routed(r) {
+		call.Operation = operation(r.Header)
+	}
+	return call
+}
+
+// routed says whether r goes where calls go.
+func routed(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Path == "/" }
 
 // Answer is what a call is answered with.
 type Answer struct {

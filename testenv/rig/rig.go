@@ -48,6 +48,8 @@ type Config struct {
 	World bool
 	// Extra is TOML that goes before the tables, and Tables after them.
 	Extra, Tables string
+	// SocketExtra is TOML for the table of the socket.
+	SocketExtra string
 	// Token is the token to use; nil: a fresh one.
 	Token *testenv.Token
 	// Module and Env replace those of the token: a shim, or a remote module.
@@ -134,6 +136,7 @@ plaintext_data_keys = %t
 [socket]
 path = %q
 mode = "0666"
+%s
 [[token]]
 name = "main"
 module = %q
@@ -142,7 +145,7 @@ pin_file = %q
 env = { %s }
 %s
 `, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra,
-		r.Socket, module, r.Token.Label, r.Token.PINFile, strings.Join(pairs, ", "), r.cfg.Tables)
+		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, strings.Join(pairs, ", "), r.cfg.Tables)
 	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
