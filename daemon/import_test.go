@@ -161,6 +161,9 @@ func TestImport(t *testing.T) {
 	r := rig.New(t, rig.Config{})
 	c := r.Client("")
 	t.Run("kinds", func(t *testing.T) { importKinds(t, c) }) // ends with its subtests
+	if !strings.Contains(r.AuditTrail(t), `"materialThroughPlugin":true`) {
+		t.Error("no record says that material passed through the plugin, as it does with SoftHSM2")
+	}
 	// pkcs11-tool looks only now: SoftHSM2 may not find the token while another
 	// process changes it.
 	if got := objects(t, r, "import-"); len(got) != 0 {

@@ -45,9 +45,14 @@ type pluginStatus struct {
 	PID       int       `json:"pid"`
 	InFlight  int       `json:"inFlight"`
 	Sessions  int       `json:"sessions"` // PKCS#11 sessions open
+	// Facts are what probing found in the token, and Unsupported the key specs
+	// that it cannot hold, each with the mechanism that it lacks.
+	Facts       map[string]string           `json:"facts,omitempty"`
+	Unsupported map[backends.KeySpec]string `json:"unsupported,omitempty"`
 }
 
-// pluginStatus asks the plugin, briefly, how many sessions it holds.
+// pluginStatus asks the plugin, briefly, how many sessions it holds and what it
+// found in the token.
 func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	st := h.Status()
 	out := pluginStatus{
@@ -60,7 +65,13 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	if info, err := h.Info(ctx, &backends.InfoRequest{}); err == nil {
-		out.Sessions = info.Token.OpenSessions
+		out.Sessions, out.Facts = info.Token.OpenSessions, info.Facts
+		out.Unsupported = map[backends.KeySpec]string{}
+		for _, s := range info.Specs {
+			if s.Unsupported != "" {
+				out.Unsupported[s.Spec] = s.Unsupported
+			}
+		}
 	}
 	return out
 }

@@ -64,6 +64,7 @@ func newRoot() *cobra.Command {
 		newCall(path),
 		newConfirmClock(path),
 		newDev(&socket),
+		newDoctor(path),
 		newInit(&socket),
 		newKey(path),
 		newOpen(path),

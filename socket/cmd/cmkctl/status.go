@@ -38,6 +38,9 @@ type health struct {
 		Restarts  int    `json:"restarts"`
 		PID       int    `json:"pid"`
 		LastError string `json:"lastError"`
+		// Facts and Unsupported are what the token can do, for doctor.
+		Facts       map[string]string `json:"facts"`
+		Unsupported map[string]string `json:"unsupported"`
 	} `json:"plugins"`
 }
 
