@@ -61,7 +61,11 @@ func (c *conn) Close() error {
 // peer is known and accounted for, and closes the others.
 func (s *Server) Accept() (net.Conn, error) {
 	for {
-		raw, err := s.binding.AcceptUnix()
+		b := s.binding.Load()
+		raw, err := b.AcceptUnix()
+		if err != nil && s.binding.Load() != b {
+			continue // the socket file has been made again
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -48,7 +48,7 @@ func bind(ctx context.Context, cfg Config) (*binding, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := acquireLock(cfg.Path + ".lock")
+	lock, err := acquireLock(lockPath(cfg.Path))
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +102,8 @@ func lookupGroup(name string) (gid int, err error) {
 	}
 	return strconv.Atoi(g.Gid)
 }
+
+func lockPath(path string) string { return path + ".lock" }
 
 // acquireLock takes the lock under which a socket file is replaced. The file
 // stays when we leave: removing it would let two processes hold two locks of

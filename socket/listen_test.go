@@ -285,3 +285,34 @@ func activatedCommand(files ...*os.File) *exec.Cmd {
 	cmd.ExtraFiles = files
 	return cmd
 }
+
+// TestSocketFileRemoved: the socket file comes back, and open connections stay.
+func TestSocketFileRemoved(t *testing.T) {
+	t.Parallel()
+	for name, remove := range map[string]func(path string) error{
+		"file": os.Remove,
+		"folder": func(path string) error {
+			dir := filepath.Dir(path)
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, Config{Mode: 0o600}, ok)
+			before := dial(t, s.path)
+			before.call(t).expectOK(t)
+			if err := remove(s.path); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the socket file", func() bool {
+				info, err := os.Lstat(s.path)
+				return err == nil && info.Mode().Perm() == 0o600
+			})
+			dial(t, s.path).call(t).expectOK(t)
+			before.call(t).expectOK(t)
+			if _, err := Listen(t.Context(), Config{Path: s.path}); !errors.Is(err, ErrInUse) {
+				t.Errorf("a second server: %v", err)
+			}
+		})
+	}
+}

@@ -17,13 +17,14 @@ import (
 // Server is a listening socket, see [Listen].
 type Server struct {
 	cfg      Config
-	binding  *binding
+	binding  atomic.Pointer[binding] // replaced by restore
 	accounts *accounts
 	draining atomic.Bool
 	cutOff   atomic.Bool // calls in flight are given up
 
-	closing sync.Once
-	closed  error // of closing the binding
+	rebinding sync.Mutex // guards what follows, and replacing the binding
+	closed    bool
+	closeErr  error
 
 	mu    sync.Mutex // guards conns
 	conns map[*conn]struct{}
@@ -45,16 +46,16 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:      cfg,
-		binding:  b,
 		accounts: newAccounts(cfg.Limits),
 		conns:    make(map[*conn]struct{}),
 	}
+	s.binding.Store(b)
 	s.empty.L = &s.mu
 	return s, nil
 }
 
 // Addr implements net.Listener: the address listened on.
-func (s *Server) Addr() net.Addr { return s.binding.Addr() }
+func (s *Server) Addr() net.Addr { return s.binding.Load().Addr() }
 
 // Stats returns counts of what is in use.
 func (s *Server) Stats() Stats { return s.accounts.stats() }
@@ -63,8 +64,12 @@ func (s *Server) Stats() Stats { return s.accounts.stats() }
 // file if it is still the server's own. Connections are left alone. Only a
 // server that never served needs it called.
 func (s *Server) Close() error {
-	s.closing.Do(func() { s.closed = s.binding.Close() })
-	return s.closed
+	s.rebinding.Lock()
+	defer s.rebinding.Unlock()
+	if !s.closed {
+		s.closed, s.closeErr = true, s.binding.Load().Close()
+	}
+	return s.closeErr
 }
 
 // Serve hands requests to h until ctx ends. Then it stops listening, closes
@@ -95,6 +100,11 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 		// OPTIONS * is a request like any other.
 		DisableGeneralOptionsHandler: true,
 	}
+	watched, unwatch := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(watched) })
+	defer watching.Wait()
+	defer unwatch()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s) }()
 	select {
