@@ -118,7 +118,7 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	if a.algorithm, ok = importAlgorithms[in.Algorithm]; !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "no wrapping algorithm %s", in.Algorithm)
 	}
-	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == ckkMLDSA {
+	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == ckkMLDSA || u.keyType == ckkMLKEM {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s and usage %s is not imported", in.Key.Spec, in.Key.Usage)
 	}
 	if in.Wrapping.Usage != backends.UnwrapImport {

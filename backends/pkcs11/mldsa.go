@@ -49,5 +49,8 @@ func pairKindOf(spec backends.KeySpec) *pairKind {
 	if k := pairKinds[spec]; k != nil {
 		return k
 	}
-	return mlDSAKinds[spec]
+	if k := mlDSAKinds[spec]; k != nil {
+		return k
+	}
+	return mlKEMKinds[spec]
 }

@@ -30,11 +30,12 @@ type pairKind struct {
 	bits      uint                          // of an RSA modulus
 	curve     encodingasn1.ObjectIdentifier // of an elliptic curve (RFC 5480, SEC 2, RFC 8410)
 	point     int                           // bytes of a public point as CKA_EC_POINT holds it, without its DER header
-	// parameterSet is CKA_PARAMETER_SET, and signature the length of a
-	// signature, of an ML-DSA key, whose curve is its algorithm and whose
-	// point is its CKA_VALUE.
+	// parameterSet is CKA_PARAMETER_SET of an ML-DSA or ML-KEM key, whose curve is
+	// its algorithm and whose point is its CKA_VALUE. signature and ciphertext
+	// are the lengths of what such keys make.
 	parameterSet uint
 	signature    int
+	ciphertext   int
 }
 
 var (
@@ -66,7 +67,7 @@ func (k *pairKind) generation(t cryptoki.Template) cryptoki.Template {
 	case rsaKey:
 		return t.ULong(p11.CKA_MODULUS_BITS, k.bits).
 			Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(65537).Bytes())
-	case mlDSAKey:
+	case mlDSAKey, mlKEMKey:
 		return t.ULong(ckaParameterSet, k.parameterSet)
 	default:
 		return t.Bytes(p11.CKA_EC_PARAMS, k.params())
@@ -123,7 +124,7 @@ func (k *pairKind) publicKey(s *session, o cryptoki.Object) ([]byte, error) {
 	if k.form == rsaKey {
 		return rsaPublicKey(&q, int(k.bits))
 	}
-	if k.form == mlDSAKey {
+	if k.form == mlDSAKey || k.form == mlKEMKey {
 		value, ok := q.Value(p11.CKA_VALUE)
 		if !ok || len(value) != k.point {
 			return nil, backends.Errorf(backends.Internal, "CKA_VALUE of a public key has %d bytes, not %d", len(value), k.point)

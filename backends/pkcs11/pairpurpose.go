@@ -28,6 +28,9 @@ func (p *profile) pairPurpose(k kind) (*purpose, error) {
 	case k.usage == backends.KeyAgreement && pair.form == ecKey && k.spec != backends.Secp256k1:
 		u.uses = []uint{p11.CKA_DERIVE}
 		u.mechanisms = []uint{p11.CKM_ECDH1_DERIVE}
+	case k.usage == backends.EncapsulateDecapsulate && pair.form == mlKEMKey:
+		u.uses = []uint{ckaDecapsulate}
+		u.mechanisms = []uint{ckmMLKEM}
 	case k.usage == backends.EncryptDecrypt && pair.form == rsaKey:
 		return p.rsaDecryption(u)
 	case k.usage == backends.UnwrapImport && pair.form == rsaKey:
@@ -100,7 +103,7 @@ func (p *profile) rsaUnwrapping(u *purpose) (*purpose, error) {
 }
 
 // publicUse is the usage attribute of the public key beside a private key.
-// Nothing here uses it; some tokens want the two to match.
+// Only ML-KEM's is used here; some tokens want the two to match.
 func (u *purpose) publicUse() []uint {
 	var uses []uint
 	for _, a := range u.uses {
@@ -111,6 +114,8 @@ func (u *purpose) publicUse() []uint {
 			uses = append(uses, p11.CKA_ENCRYPT)
 		case p11.CKA_UNWRAP:
 			uses = append(uses, p11.CKA_WRAP)
+		case ckaDecapsulate:
+			uses = append(uses, ckaEncapsulate)
 		}
 	}
 	return uses

@@ -124,7 +124,7 @@ func (b *prober) fit(u *purpose, try func() uint) uint {
 	public := u.publicUse()
 	var may []uint
 	for class, uses := range map[uint][]uint{p11.CKO_PRIVATE_KEY: u.uses, p11.CKO_PUBLIC_KEY: public} {
-		for _, a := range usageAttributes[class] {
+		for _, a := range usageOf(class, u.keyType) {
 			if !slices.Contains(uses, a) && !slices.Contains(u.uses, a) && !slices.Contains(public, a) {
 				may = append(may, a)
 			}

@@ -36,9 +36,6 @@ type signProfile struct {
 
 // purpose returns the purpose of a kind of key pair, if the token can have it.
 func (p *signProfile) purpose(t *profile, k kind) (*purpose, error) {
-	if k.usage == backends.EncapsulateDecapsulate {
-		return nil, unsupported("CKM_ML_KEM_KEY_PAIR_GEN")
-	}
 	if err := p.refused[k.spec]; err != nil {
 		return nil, err
 	}
@@ -67,7 +64,7 @@ func (k *pairKind) signMechanism() string {
 func (t *Token) probePairs(ctx context.Context) (*signProfile, error) {
 	p := &signProfile{can: map[specAlgorithm]bool{}, refused: map[backends.KeySpec]error{}, facts: map[string]string{}}
 	for _, probe := range []func(*pairProber) error{
-		(*pairProber).rsa, (*pairProber).points, (*pairProber).agreement, (*pairProber).leaks,
+		(*pairProber).rsa, (*pairProber).points, (*pairProber).encapsulation, (*pairProber).agreement, (*pairProber).leaks,
 	} {
 		err := t.withSession(ctx, func(s *session) error {
 			s.broken = true // as in probe
@@ -138,7 +135,7 @@ func (b *pairProber) try(a *signing, key cryptoki.Object, k *pairKind, public an
 func (b *pairProber) points() error {
 	for _, s := range asymmetricSpecs {
 		k := pairKindOf(s.spec)
-		if k == nil || k.form == rsaKey {
+		if k == nil || k.form == rsaKey || k.form == mlKEMKey {
 			continue
 		}
 		u := &purpose{

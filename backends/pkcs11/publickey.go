@@ -21,7 +21,7 @@ import (
 type publicKey struct {
 	der []byte // SubjectPublicKeyInfo
 	// key is a *rsa.PublicKey, *ecdsa.PublicKey, *secp256k1.PublicKey or
-	// ed25519.PublicKey; nil for a kind that only the token verifies.
+	// ed25519.PublicKey; nil for a kind that only the token uses.
 	key any
 }
 
@@ -35,7 +35,7 @@ func parsePublic(spec backends.KeySpec, der []byte) (*publicKey, error) {
 	k := &publicKey{der: der}
 	var err error
 	switch {
-	case kind.form == mlDSAKey:
+	case kind.form == mlDSAKey, kind.form == mlKEMKey:
 		_, err = splitPublic(kind, der)
 	case spec == backends.Secp256k1:
 		k.key, err = parseSecp256k1(kind, der)

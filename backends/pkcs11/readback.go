@@ -33,6 +33,7 @@ var attributeNames = map[uint]string{
 	p11.CKA_WRAP:               "CKA_WRAP",
 	p11.CKA_UNWRAP:             "CKA_UNWRAP",
 	p11.CKA_DERIVE:             "CKA_DERIVE",
+	ckaDecapsulate:             "CKA_DECAPSULATE",
 }
 
 // maxAllowed is how many CKA_ALLOWED_MECHANISMS are read back.
@@ -55,7 +56,7 @@ func (p *profile) readBack(s *session, o cryptoki.Object, u purpose, imported bo
 	}
 	// Absent means false for these, so absence is as good.
 	mayLack := make(map[uint]bool)
-	for _, a := range usageAttributes[u.class] {
+	for _, a := range usageOf(u.class, u.keyType) {
 		must[a] = slices.Contains(u.uses, a)
 		mayLack[a] = !must[a]
 	}

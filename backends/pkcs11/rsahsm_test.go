@@ -17,13 +17,20 @@ import (
 func onHardware(t *testing.T, tok *testenv.Token) {
 	t.Helper()
 	path, env := rsahsm.New(t, tok.Module)
+	setenv(t, env)
+	tok.Module = path
+}
+
+// setenv sets what a module reads from its environment, in the process of an
+// isolated test.
+func setenv(t *testing.T, env []string) {
+	t.Helper()
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
 		if err := os.Setenv(name, value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tok.Module = path
 }
 
 // TestHardware runs the asymmetric backend where the token removes OAEP with

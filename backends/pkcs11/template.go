@@ -46,6 +46,16 @@ var usageAttributes = map[uint][]uint{
 	},
 }
 
+// usageOf are the usage attributes of a key's class. Those of PKCS#11 3.2 are of
+// ML-KEM keys only: older tokens know them not.
+func usageOf(class, keyType uint) []uint {
+	all := usageAttributes[class]
+	if keyType != ckkMLKEM {
+		return all
+	}
+	return append(all[:len(all):len(all)], map[uint]uint{p11.CKO_PRIVATE_KEY: ckaDecapsulate, p11.CKO_PUBLIC_KEY: ckaEncapsulate}[class])
+}
+
 // hmacs are the HMAC specs: the key is as long as the hash (the only lengths
 // that AWS KMS generates).
 var hmacs = map[backends.KeySpec]struct {
@@ -125,7 +135,7 @@ func (p *profile) cmk(u purpose, token bool, id, label []byte) cryptoki.Template
 
 // usage appends the usage attributes of a purpose, and the mechanisms.
 func (p *profile) usage(t cryptoki.Template, u purpose) cryptoki.Template {
-	for _, a := range usageAttributes[u.class] {
+	for _, a := range usageOf(u.class, u.keyType) {
 		t = p.flag(t, u, a, slices.Contains(u.uses, a))
 	}
 	if len(u.mechanisms) > 0 && !p.omitted[attributeOf{u.keyType, p11.CKA_ALLOWED_MECHANISMS}] {

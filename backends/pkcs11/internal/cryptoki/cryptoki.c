@@ -8,6 +8,7 @@ enum {
 
   RV_OK = 0x00,
   RV_ARGUMENTS_BAD = 0x07,
+  RV_FUNCTION_NOT_SUPPORTED = 0x54,
 
   MECHANISM_AES_GCM = 0x1087,
   MECHANISM_ECDH1_DERIVE = 0x1050,
@@ -30,6 +31,20 @@ void *cmkd_open(const char *path, cmkd_functions **functions) {
     return NULL;
   }
   return library;
+}
+
+cmkd_functions_3_2 *cmkd_interface_3_2(void *library) {
+  CK_RV (*get)(CK_BYTE *, CK_VERSION *, CK_INTERFACE **, CK_ULONG);
+  *(void **)&get = dlsym(library, "C_GetInterface");
+  CK_BYTE name[] = "PKCS 11";
+  CK_VERSION version = {3, 2};
+  CK_INTERFACE *found = NULL;
+  if (get == NULL || get(name, &version, &found, 0) != RV_OK || found == NULL)
+    return NULL;
+  cmkd_functions_3_2 *f = found->functions;
+  if (f == NULL || f->base.version.major != 3 || f->base.version.minor < 2)
+    return NULL;
+  return f;
 }
 
 void cmkd_close(void *library) { dlclose(library); }
@@ -209,6 +224,30 @@ cmkd_result cmkd_derive_cbc(cmkd_functions *f, CK_HANDLE session,
   CK_MECHANISM m = {MECHANISM_AES_CBC_ENCRYPT_DATA, &p, sizeof p};
   cmkd_result r = {0};
   r.rv = f->DeriveKey(session, &m, base, a, n, &r.n);
+  return r;
+}
+
+cmkd_result cmkd_encapsulate(cmkd_functions_3_2 *f, CK_HANDLE session,
+                             cmkd_mechanism m, CK_HANDLE public_key,
+                             cmkd_template t, cmkd_bytes out) {
+  if (f == NULL || f->EncapsulateKey == NULL)
+    return (cmkd_result){.rv = RV_FUNCTION_NOT_SUPPORTED};
+  ATTRIBUTES(a, n, t);
+  CK_MECHANISM mech = mechanism(m);
+  cmkd_result r = {.n = out.n};
+  r.rv = f->EncapsulateKey(session, &mech, public_key, a, n, out.p, &r.n, &r.m);
+  return r;
+}
+
+cmkd_result cmkd_decapsulate(cmkd_functions_3_2 *f, CK_HANDLE session,
+                             cmkd_mechanism m, CK_HANDLE private_key,
+                             cmkd_bytes in, cmkd_template t) {
+  if (f == NULL || f->DecapsulateKey == NULL)
+    return (cmkd_result){.rv = RV_FUNCTION_NOT_SUPPORTED};
+  ATTRIBUTES(a, n, t);
+  CK_MECHANISM mech = mechanism(m);
+  cmkd_result r = {0};
+  r.rv = f->DecapsulateKey(session, &mech, private_key, a, n, in.p, in.n, &r.n);
   return r;
 }
 

@@ -29,6 +29,8 @@ package cryptoki
 #cgo noescape cmkd_unwrap_rsa_aes
 #cgo noescape cmkd_derive_ecdh
 #cgo noescape cmkd_derive_cbc
+#cgo noescape cmkd_encapsulate
+#cgo noescape cmkd_decapsulate
 #cgo noescape cmkd_create
 #cgo noescape cmkd_copy
 #cgo noescape cmkd_set
@@ -56,6 +58,7 @@ const Unavailable = ^uint(0)
 type Module struct {
 	library   unsafe.Pointer
 	functions *C.cmkd_functions
+	newer     *C.cmkd_functions_3_2 // nil: the module has no interface of PKCS#11 3.2
 }
 
 // Open finds the module that was loaded from path before, by the same
@@ -67,6 +70,7 @@ func Open(path string) (*Module, error) {
 	if m.library = C.cmkd_open(name, &m.functions); m.library == nil {
 		return nil, fmt.Errorf("module %s is not loaded or has no C_GetFunctionList", path)
 	}
+	m.newer = C.cmkd_interface_3_2(m.library)
 	return m, nil
 }
 
@@ -185,6 +189,20 @@ func (m *Module) DeriveECDH(s Session, base Object, kdf uint, peer []byte, t Tem
 // DeriveCBC is CKM_AES_CBC_ENCRYPT_DATA with an IV of zeros.
 func (m *Module) DeriveCBC(s Session, base Object, data []byte, t Template) (Object, uint) {
 	r := C.cmkd_derive_cbc(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), view(data), t.c())
+	return Object(r.n), uint(r.rv)
+}
+
+// EncapsulateKey is C_EncapsulateKey of PKCS#11 3.2: it makes a
+// shared secret for a public key, and writes its ciphertext to out.
+// CKR_FUNCTION_NOT_SUPPORTED: the module has no interface of 3.2.
+func (m *Module) EncapsulateKey(s Session, mech Mechanism, public Object, t Template, out []byte) (Object, Result) {
+	r := C.cmkd_encapsulate(m.newer, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(public), t.c(), view(out))
+	return Object(r.m), result(r)
+}
+
+// DecapsulateKey is C_DecapsulateKey, the reverse.
+func (m *Module) DecapsulateKey(s Session, mech Mechanism, private Object, in []byte, t Template) (Object, uint) {
+	r := C.cmkd_decapsulate(m.newer, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(private), view(in), t.c())
 	return Object(r.n), uint(r.rv)
 }
 

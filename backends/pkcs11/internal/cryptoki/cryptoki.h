@@ -113,6 +113,24 @@ typedef struct cmkd_function_list {
   void *GetFunctionStatus, *CancelFunction, *WaitForSlotEvent;
 } cmkd_functions;
 
+// CK_FUNCTION_LIST_3_2: what PKCS#11 3.0 and 3.2 put behind the list of 2.40.
+typedef struct {
+  cmkd_functions base;
+  void *added_by_3_0[24];
+  CK_RV (*EncapsulateKey)
+  (CK_HANDLE, CK_MECHANISM *, CK_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_BYTE *,
+   CK_ULONG *, CK_HANDLE *);
+  CK_RV (*DecapsulateKey)
+  (CK_HANDLE, CK_MECHANISM *, CK_HANDLE, CK_ATTRIBUTE *, CK_ULONG, CK_BYTE *,
+   CK_ULONG, CK_HANDLE *);
+} cmkd_functions_3_2;
+
+typedef struct {
+  char *name;
+  void *functions;
+  CK_ULONG flags;
+} CK_INTERFACE;
+
 // A call's return value, the length of what it wrote (or the handle it made,
 // two for a pair), and whether it failed in its Init half.
 typedef struct {
@@ -142,6 +160,8 @@ typedef struct {
 
 // Returns NULL unless the module at path has been loaded before.
 void *cmkd_open(const char *path, cmkd_functions **functions);
+// The interface of PKCS#11 3.2, NULL if the module has none.
+cmkd_functions_3_2 *cmkd_interface_3_2(void *library);
 void cmkd_close(void *library);
 
 cmkd_result cmkd_login(cmkd_functions *f, CK_HANDLE session, cmkd_bytes pin);
@@ -180,6 +200,15 @@ cmkd_result cmkd_derive_ecdh(cmkd_functions *f, CK_HANDLE session,
                              cmkd_template t);
 cmkd_result cmkd_derive_cbc(cmkd_functions *f, CK_HANDLE session,
                             CK_HANDLE base, cmkd_bytes data, cmkd_template t);
+
+// f may be NULL: CKR_FUNCTION_NOT_SUPPORTED. n of an encapsulation is the length
+// of the ciphertext in out, and m the shared secret's handle.
+cmkd_result cmkd_encapsulate(cmkd_functions_3_2 *f, CK_HANDLE session,
+                             cmkd_mechanism m, CK_HANDLE public_key,
+                             cmkd_template t, cmkd_bytes out);
+cmkd_result cmkd_decapsulate(cmkd_functions_3_2 *f, CK_HANDLE session,
+                             cmkd_mechanism m, CK_HANDLE private_key,
+                             cmkd_bytes in, cmkd_template t);
 
 cmkd_result cmkd_create(cmkd_functions *f, CK_HANDLE session, cmkd_template t);
 cmkd_result cmkd_copy(cmkd_functions *f, CK_HANDLE session, CK_HANDLE object,
