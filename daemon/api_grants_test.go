@@ -192,7 +192,7 @@ func grantEndings(t *testing.T, a *api) {
 		{"retire by token again", retire(&kms.RetireGrantInput{GrantToken: made[0].GrantToken}), gone(0)},
 		{"retire by key ID", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[3].GrantId}), wantOK()},
 		{"retire by key ID again", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[3].GrantId}), gone(3)},
-		{"retire by alias", retire(&kms.RetireGrantInput{KeyId: aws.String("alias/none"), GrantId: made[1].GrantId}), notFound("Invalid keyId alias/none")},
+		{"retire by alias", retire(&kms.RetireGrantInput{KeyId: aws.String("alias/none"), GrantId: made[1].GrantId}), aliasRefused},
 		{"retire by token and ID", retire(&kms.RetireGrantInput{KeyId: id, GrantId: made[1].GrantId, GrantToken: made[1].GrantToken}), wantCode("ValidationException")},
 		{"retire nothing", retire(&kms.RetireGrantInput{}), wantCode("ValidationException")},
 		{"retire by key ARN", retire(&kms.RetireGrantInput{KeyId: aws.String(keyARN(id)), GrantId: made[1].GrantId}), wantOK()},

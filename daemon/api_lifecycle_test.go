@@ -102,6 +102,9 @@ func testRotation(t *testing.T, a *api) {
 			return errOf(a.DisableKeyRotation(ctx, &kms.DisableKeyRotationInput{KeyId: id}))
 		}, wantOK()},
 		{"off again", status(false, 0), wantOK()},
+		{"off of a MAC key", func(ctx context.Context) error {
+			return errOf(a.DisableKeyRotation(ctx, &kms.DisableKeyRotationInput{KeyId: a.authenticating(t)}))
+		}, wantOK()},
 		{"disable the key", set(id, false), wantOK()},
 		{"of a disabled key", rotate(id), want{"DisabledException", keyARN(id) + " is disabled."}},
 		{"status of a disabled key", status(false, 0), wantOK()},

@@ -160,7 +160,7 @@ func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage
 	}
 	allowed, ok := specs[keySpec]
 	if !ok {
-		return "", "", kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported: it exists in China Regions only.", keySpec)
+		return "", "", kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported in this Region", keySpec)
 	}
 	if usage == "" {
 		if keySpec != backends.SymmetricDefault {

@@ -16,7 +16,9 @@ import (
 //	arn:aws:kms:us-east-1:111122223333:key/1234abcd-…
 //	alias/example
 //	arn:aws:kms:us-east-1:111122223333:alias/example
-var keyIDPattern = regexp.MustCompile(`^(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$`)
+//
+// Capital letters are well formed, but no key has them.
+var keyIDPattern = regexp.MustCompile(`^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|mrk-[0-9a-fA-F]{32})$`)
 
 // identifier is a parsed key identifier: one of the two.
 type identifier struct {
@@ -64,10 +66,13 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 	if strings.HasPrefix(name, aliasPrefix) {
 		return identifier{alias: name}, nil
 	}
-	if !keyIDPattern.MatchString(name) {
-		return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId '%s'", text)
+	switch {
+	case keyIDPattern.MatchString(name):
+		return identifier{keyID: name}, nil
+	case name != text: // AWS quotes it only outside of an ARN
+		return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", name)
 	}
-	return identifier{keyID: name}, nil
+	return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId '%s'", text)
 }
 
 // elsewhere refuses the ARN of another account: nothing of it is here.
@@ -87,7 +92,7 @@ func (s *Service) resolve(view *store.View, region, text string, aliases bool) (
 	}
 	if id.alias != "" {
 		if !aliases {
-			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", text)
+			return nil, id, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "Key Aliases are not supported for this operation.")
 		}
 		alias, ok := view.Alias(region, id.alias)
 		if !ok {

@@ -48,8 +48,11 @@ func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Ena
 	if days == 0 {
 		days = presetRotationDays
 	}
-	d := &demand{keyID: in.KeyId, conditions: []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}}
-	err := s.changeRotation(ctx, c, d, func(row *store.Key) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}})
+	if err != nil {
+		return nil, err
+	}
+	err = s.changeRotation(ctx, c, k, func(row *store.Key) {
 		row.RotationPeriodDays = days
 		row.NextRotation = s.now().Add(time.Duration(days) * day)
 	})
@@ -57,17 +60,20 @@ func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Ena
 }
 
 func (s *Service) disableKeyRotation(ctx context.Context, c *Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
-	err := s.changeRotation(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
+		return nil, err
+	}
+	if k.Spec != symmetricDefault {
+		return &kmsapi.DisableKeyRotationResponse{}, nil // AWS turns off what was never on
+	}
+	err = s.changeRotation(ctx, c, k, func(row *store.Key) {
 		row.RotationPeriodDays, row.NextRotation = 0, time.Time{}
 	})
 	return &kmsapi.DisableKeyRotationResponse{}, err
 }
 
-func (s *Service) changeRotation(ctx context.Context, c *Call, d *demand, f func(row *store.Key)) error {
-	k, err := s.admit(ctx, c, d)
-	if err != nil {
-		return err
-	}
+func (s *Service) changeRotation(ctx context.Context, c *Call, k *key, f func(row *store.Key)) error {
 	if err := s.checkRotatable(k); err != nil {
 		return err
 	}

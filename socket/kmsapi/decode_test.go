@@ -20,7 +20,7 @@ func TestDecodeRefuses(t *testing.T) {
 		code, message         string
 	}{
 		{"nothing", "Encrypt", ``, constraint, "2 validation errors detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null; Value at 'plaintext' failed to satisfy constraint: Member must not be null"},
-		{"empty values", "Encrypt", `{"KeyId":"","Plaintext":""}`, constraint, "2 validation errors detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1; Value at 'plaintext' failed to satisfy constraint: Member must have length greater than or equal to 1"},
+		{"empty values", "Encrypt", `{"KeyId":"","Plaintext":""}`, constraint, "3 validation errors detected: Value '' at 'keyId' failed to satisfy constraint: Member must have length greater than or equal to 1; Value '' at 'keyId' failed to satisfy constraint: Member must satisfy regular expression pattern: ^\\p{ASCII}+$; Value at 'plaintext' failed to satisfy constraint: Member must have length greater than or equal to 1"},
 		{"null is absent", "DescribeKey", `{"KeyId":null}`, constraint, "1 validation error detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null"},
 		{"wrong case is unknown", "DescribeKey", `{"keyId":"k","KEYID":"k"}`, constraint, "1 validation error detected: Value null at 'keyId' failed to satisfy constraint: Member must not be null"},
 		{"one value, two constraints", "CreateAlias", `{"AliasName":"","TargetKeyId":"k"}`, constraint, "2 validation errors detected: Value '' at 'aliasName' failed to satisfy constraint: Member must have length greater than or equal to 1; Value '' at 'aliasName' failed to satisfy constraint: Member must satisfy regular expression pattern: ^[a-zA-Z0-9:/_-]+$"},
@@ -89,7 +89,7 @@ func TestDecodeAccepts(t *testing.T) {
 		in, want   kmsapi.Input
 	}{
 		{"white space and order", " \n{ \"Plaintext\" : \"AP8=\" ,\t\"KeyId\":\"k\" } ", &kmsapi.EncryptRequest{}, &kmsapi.EncryptRequest{KeyId: "k", Plaintext: []byte{0, 255}}},
-		{"escapes", `{"\u004bey\u0049d":"\u006b\/\"\\\n\ud83d\ude00","GrantTokens":["\u0061"]}`, &kmsapi.DescribeKeyRequest{}, &kmsapi.DescribeKeyRequest{KeyId: "k/\"\\\n\U0001F600", GrantTokens: []string{"a"}}},
+		{"escapes", `{"\u004bey\u0049d":"\u006b\/\"\\\n","GrantTokens":["\u0061\ud83d\ude00"]}`, &kmsapi.DescribeKeyRequest{}, &kmsapi.DescribeKeyRequest{KeyId: "k/\"\\\n", GrantTokens: []string{"a\U0001F600"}}},
 		{"base64 with escaped slashes, as PHP writes it", `{"KeyId":"k","Plaintext":"\/\/\/\/"}`, &kmsapi.EncryptRequest{}, &kmsapi.EncryptRequest{KeyId: "k", Plaintext: []byte{255, 255, 255}}},
 		{"escaped enum", `{"KeyId":"k","KeySpec":"AES\u005f256"}`, &kmsapi.GenerateDataKeyRequest{}, &kmsapi.GenerateDataKeyRequest{KeyId: "k", KeySpec: kmsapi.DataKeySpecAES256}},
 		{"escaped context", `{"EncryptionContext":{"\u0061":"\u0062","a\u0062":"","é":"日本"}}`, &kmsapi.DecryptRequest{}, &kmsapi.DecryptRequest{EncryptionContext: map[string]string{"a": "b", "ab": "", "é": "日本"}}},

@@ -17,7 +17,7 @@ var (
 	grantNameTypeShape                                = stringShape{min: 1, max: 256, pattern: &pattern{`^[a-zA-Z0-9:/_-]+$`, characters(1, '-', '-', '/', ':', 'A', 'Z', '_', '_', 'a', 'z')}}
 	grantTokenListShape                               = listShape{min: 0, max: 10}
 	grantTokenTypeShape                               = stringShape{min: 1, max: 8192}
-	keyIdTypeShape                                    = stringShape{min: 1, max: 2048}
+	keyIdTypeShape                                    = stringShape{min: 1, max: 2048, pattern: &pattern{`^\p{ASCII}+$`, characters(1, '\x00', '\x7f')}}
 	keyMaterialDescriptionTypeShape                   = stringShape{max: 256, pattern: &pattern{`^[a-zA-Z0-9:/_\s.-]+$`, characters(1, '\t', '\r', ' ', ' ', '-', ':', 'A', 'Z', '_', '_', 'a', 'z')}}
 	keyStorePasswordTypeShape                         = stringShape{min: 7, max: 32, sensitive: true}
 	limitTypeShape                                    = intShape{min: 1, max: 1000}

@@ -64,15 +64,16 @@ func literal(s string) string {
 }
 
 // The model's expressions are Java's. Most of what they use means the same in RE2: \w and \d are ASCII,
-// ^ and $ stand at the ends of the value only. These two do not.
+// ^ and $ stand at the ends of the value only. These do not.
 var (
 	codePoint  = regexp.MustCompile(`\\u([0-9A-F]{4})`)
-	whiteSpace = strings.NewReplacer(`\s`, `\t\n\x0B\f\r `) // only used within brackets; RE2's lacks the vertical tab
+	whiteSpace = strings.NewReplacer(`\s`, `\t\n\x0B\f\r `)      // only used within brackets; RE2's lacks the vertical tab
+	ascii      = strings.NewReplacer(`\p{ASCII}`, `[\x00-\x7F]`) // only used outside of brackets
 )
 
 // translate turns one of the model's expressions into an RE2 expression that matches whole values.
 func translate(java string) string {
-	return `\A(?:` + whiteSpace.Replace(codePoint.ReplaceAllString(java, `\x{$1}`)) + `)\z`
+	return `\A(?:` + ascii.Replace(whiteSpace.Replace(codePoint.ReplaceAllString(java, `\x{$1}`))) + `)\z`
 }
 
 // matcher is the Go expression of a function that matches what the Java expression matches.
