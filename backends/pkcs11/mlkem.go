@@ -155,16 +155,16 @@ func (b *pairProber) tryEncapsulation(k *pairKind, public, private cryptoki.Obje
 	if _, err := b.parsedPublic(k, public); err != nil {
 		return p11.CKR_FUNCTION_FAILED
 	}
-	secret, ciphertext, err := b.profile.encapsulate(b.s, k, public)
+	secret, ciphertext, err := b.encapsulate(b.s, k, public)
 	if err != nil {
 		return cmp.Or(rvOf(err), p11.CKR_FUNCTION_FAILED)
 	}
-	again, err := b.profile.decapsulate(b.s, private, ciphertext)
+	again, err := b.decapsulate(b.s, private, ciphertext)
 	if err != nil {
 		return cmp.Or(rvOf(err), p11.CKR_FUNCTION_FAILED)
 	}
 	ciphertext[0] ^= 1
-	other, err := b.profile.decapsulate(b.s, private, ciphertext)
+	other, err := b.decapsulate(b.s, private, ciphertext)
 	if err != nil {
 		return cmp.Or(rvOf(err), p11.CKR_FUNCTION_FAILED)
 	}
