@@ -33,6 +33,15 @@ func testGrants(t *testing.T, a *api) {
 	of := func(id *string, operations ...types.GrantOperation) func(context.Context) error {
 		return grant(func(in *kms.CreateGrantInput) { in.KeyId, in.Operations = id, operations })
 	}
+	constrained := func(pairs, length int) func(context.Context) error {
+		values := map[string]string{}
+		for i := range pairs {
+			values[fmt.Sprint(i)] = strings.Repeat("é", length)
+		}
+		return grant(func(in *kms.CreateGrantInput) {
+			in.Constraints = &types.GrantConstraints{EncryptionContextEquals: values}
+		})
+	}
 	refused := wantCode("ValidationException")
 	both := map[string]string{"a": "b"}
 	runCalls(t, []call{
@@ -57,6 +66,9 @@ func testGrants(t *testing.T, a *api) {
 			in.Constraints = &types.GrantConstraints{EncryptionContextSubset: both, EncryptionContextEquals: both}
 		}), validation("More than one constraint supplied")},
 		{"CreateGrant alone", of(id, "CreateGrant", "CreateGrant"), validation("Grants must not contain only the CreateGrant operation.")},
+		{"8 pairs", constrained(8, 384), wantOK()},
+		{"9 pairs", constrained(9, 1), refused},
+		{"a long value", constrained(1, 385), refused},
 		{"constraint on a signing key", grant(func(in *kms.CreateGrantInput) {
 			in.KeyId, in.Operations = a.signing(t), []types.GrantOperation{"Sign"}
 			in.Constraints = &types.GrantConstraints{EncryptionContextSubset: both}

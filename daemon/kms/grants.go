@@ -159,25 +159,6 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 	return g, constrain(g, in.Constraints)
 }
 
-// constrain gives the grant its constraints. Of the two about the encryption
-// context one may be there, and the other empty: so Terraform sends them.
-func constrain(g *store.Grant, in *kmsapi.GrantConstraints) error {
-	if in == nil {
-		return nil
-	}
-	g.ContextEquals, g.ContextSubset, g.SourceArn = in.EncryptionContextEquals, in.EncryptionContextSubset, in.SourceArn
-	switch {
-	case g.ContextEquals == nil || g.ContextSubset == nil:
-	case len(g.ContextSubset) == 0:
-		g.ContextSubset = nil
-	case len(g.ContextEquals) == 0:
-		g.ContextEquals = nil
-	default:
-		return kmsapi.Errorf(kmsapi.CodeValidationException, "More than one constraint supplied")
-	}
-	return nil
-}
-
 // principalExists reports whether the ARN can be a grantee or a retiring
 // principal.
 func (s *Service) principalExists(arn string) bool {
@@ -194,16 +175,6 @@ func (s *Service) isPrincipal(arn string) bool {
 	}
 	kind, rest, _ := strings.Cut(name, "/")
 	return name == "root" || rest != "" && (kind == "user" || kind == "group" || kind == "role")
-}
-
-// constraintContext is the encryption context of the grant's constraint, which
-// is what kms:EncryptionContext:KEY and kms:EncryptionContextKeys are of
-// CreateGrant.
-func constraintContext(g *store.Grant) map[string]string {
-	if g.ContextEquals != nil {
-		return g.ContextEquals
-	}
-	return g.ContextSubset
 }
 
 // notForService is the condition of the operations on grants that an AWS service
