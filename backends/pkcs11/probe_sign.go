@@ -61,7 +61,15 @@ func (k *pairKind) signMechanism() string {
 
 // probePairs makes session keys of each kind and compares what they do with
 // the standard library. What it makes is destroyed.
-func (t *Token) probePairs(ctx context.Context) (*signProfile, error) {
+func (t *Token) probePairs(ctx context.Context) (p *signProfile, err error) {
+	err = t.undoubted(ctx, func() error {
+		p, err = t.probePairsOnce(ctx)
+		return err
+	})
+	return p, err
+}
+
+func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 	p := &signProfile{can: map[specAlgorithm]bool{}, refused: map[backends.KeySpec]error{}, facts: map[string]string{}}
 	for _, probe := range []func(*pairProber) error{
 		(*pairProber).rsa, (*pairProber).points, (*pairProber).encapsulation, (*pairProber).agreement, (*pairProber).leaks,

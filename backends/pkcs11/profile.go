@@ -63,7 +63,15 @@ type prober struct {
 }
 
 // probe finds the token's profile out. What it makes is destroyed.
-func (t *Token) probe(ctx context.Context) (*profile, error) {
+func (t *Token) probe(ctx context.Context) (p *profile, err error) {
+	err = t.undoubted(ctx, func() error {
+		p, err = t.probeOnce(ctx)
+		return err
+	})
+	return p, err
+}
+
+func (t *Token) probeOnce(ctx context.Context) (*profile, error) {
 	p := &profile{
 		omitted: map[attributeOf]bool{},
 		oaep:    map[backends.Algorithm]bool{},
@@ -314,7 +322,7 @@ func (b *prober) encryption() error {
 		return nil
 	}
 	out[len(out)-1] ^= 1
-	r = b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out)))
+	b.toFail(func() { r = b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out))) })
 	if r.RV == p11.CKR_OK {
 		b.fact("aes-gcm", "no: accepts a wrong tag")
 		return nil

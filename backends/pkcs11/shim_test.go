@@ -3,6 +3,7 @@ package pkcs11_test
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -241,5 +242,54 @@ func TestHungCall(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		wantCode(t, "a call that waits for a session", encrypt(ctx), backends.Timeout)
+	})
+}
+
+// TestTroubleWhileProbing: a fault that passes does not make a token one that
+// lacks a mechanism. It is opened as ever, or is to be opened again.
+func TestTroubleWhileProbing(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		facts := func() (map[string]string, error) {
+			k, err := pkcs11.Open(t.Context(), config(tok))
+			if err != nil {
+				return nil, err
+			}
+			defer func() {
+				if err := k.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			a, err := pkcs11.NewAsymmetric(t.Context(), k)
+			if err != nil {
+				return nil, err
+			}
+			info, err := a.Info(t.Context(), nil)
+			if err != nil {
+				return nil, err
+			}
+			return info.Facts, nil
+		}
+		want, err := facts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, function := range []string{
+			"C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt", "C_SignInit", "C_Sign", "C_CreateObject",
+			"C_GenerateKey", "C_GenerateKeyPair", "C_WrapKey", "C_UnwrapKey",
+		} {
+			for _, rv := range []uint{p11.CKR_DEVICE_ERROR, p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_GENERAL_ERROR} {
+				control.SetRule(function, shim.Rule{Do: shim.Fail(rv), Times: 1})
+				switch got, err := facts(); {
+				case backends.CodeOf(err) == backends.Lost:
+				case err != nil:
+					t.Errorf("%s answers 0x%X: %v", function, rv, err)
+				case !maps.Equal(got, want):
+					t.Errorf("%s answers 0x%X: probing found %v, want %v", function, rv, got, want)
+				}
+				control.Clear(function)
+			}
+		}
 	})
 }

@@ -59,6 +59,16 @@ type Module struct {
 	library   unsafe.Pointer
 	functions *C.cmkd_functions
 	newer     *C.cmkd_functions_3_2 // nil: the module has no interface of PKCS#11 3.2
+	// Failed, if it is set, is told of each call that fails. It is set and
+	// called while one goroutine alone uses the module.
+	Failed func(rv uint)
+}
+
+func (m *Module) note(rv uint) uint {
+	if rv != 0 && m.Failed != nil {
+		m.Failed(rv)
+	}
+	return rv
 }
 
 // Open finds the module that was loaded from path before, by the same
@@ -104,92 +114,92 @@ type Result struct {
 	Init bool
 }
 
-func result(r C.cmkd_result) Result {
-	return Result{RV: uint(r.rv), N: int(r.n), Init: r.init != 0}
+func (m *Module) result(r C.cmkd_result) Result {
+	return Result{RV: m.note(uint(r.rv)), N: int(r.n), Init: r.init != 0}
 }
 
 // Login is C_Login as CKU_USER.
 func (m *Module) Login(s Session, pin []byte) uint {
-	return uint(C.cmkd_login(m.functions, C.CK_HANDLE(s), view(pin)).rv)
+	return m.note(uint(C.cmkd_login(m.functions, C.CK_HANDLE(s), view(pin)).rv))
 }
 
 // GenerateRandom fills out.
 func (m *Module) GenerateRandom(s Session, out []byte) uint {
-	return uint(C.cmkd_random(m.functions, C.CK_HANDLE(s), view(out)).rv)
+	return m.note(uint(C.cmkd_random(m.functions, C.CK_HANDLE(s), view(out)).rv))
 }
 
 // EncryptGCM encrypts with CKM_AES_GCM and a tag of 128 bits. Modules that
 // choose the IV themselves write it to iv. The output needs 16 bytes more than
 // the input.
 func (m *Module) EncryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
-	return result(C.cmkd_encrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+	return m.result(C.cmkd_encrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
 }
 
 // DecryptGCM is the reverse. Some modules want as much room as in has.
 func (m *Module) DecryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
-	return result(C.cmkd_decrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+	return m.result(C.cmkd_decrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
 }
 
 // Encrypt is C_EncryptInit and C_Encrypt.
 func (m *Module) Encrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return result(C.cmkd_encrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_encrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
 }
 
 // Decrypt is C_DecryptInit and C_Decrypt.
 func (m *Module) Decrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return result(C.cmkd_decrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_decrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
 }
 
 // Sign is C_SignInit and C_Sign.
 func (m *Module) Sign(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
 }
 
 // Verify is C_VerifyInit and C_Verify.
 func (m *Module) Verify(s Session, key Object, mech Mechanism, in, signature []byte) Result {
-	return result(C.cmkd_verify(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(signature)))
+	return m.result(C.cmkd_verify(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(signature)))
 }
 
 // GenerateKey makes a secret key.
 func (m *Module) GenerateKey(s Session, mech Mechanism, t Template) (Object, uint) {
 	r := C.cmkd_generate_key(m.functions, C.CK_HANDLE(s), mech.c(), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // GenerateKeyPair makes a key pair.
 func (m *Module) GenerateKeyPair(s Session, mech Mechanism, public, private Template) (pub, priv Object, rv uint) {
 	r := C.cmkd_generate_pair(m.functions, C.CK_HANDLE(s), mech.c(), public.c(), private.c())
-	return Object(r.n), Object(r.m), uint(r.rv)
+	return Object(r.n), Object(r.m), m.note(uint(r.rv))
 }
 
 // WrapKey wraps key under wrapping.
 func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object, out []byte) Result {
-	return result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+	return m.result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
 }
 
 // UnwrapKey makes a key of what WrapKey made.
 func (m *Module) UnwrapKey(s Session, mech Mechanism, unwrapping Object, in []byte, t Template) (Object, uint) {
 	r := C.cmkd_unwrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(unwrapping), view(in), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // UnwrapRSAAES is UnwrapKey with CKM_RSA_AES_KEY_WRAP: an AES-256 key under
 // OAEP without a label, then the key under that by RFC 5649.
 func (m *Module) UnwrapRSAAES(s Session, hash, mgf uint, unwrapping Object, in []byte, t Template) (Object, uint) {
 	r := C.cmkd_unwrap_rsa_aes(m.functions, C.CK_HANDLE(s), C.CK_ULONG(hash), C.CK_ULONG(mgf), C.CK_HANDLE(unwrapping), view(in), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // DeriveECDH is CKM_ECDH1_DERIVE with the peer's public point.
 func (m *Module) DeriveECDH(s Session, base Object, kdf uint, peer []byte, t Template) (Object, uint) {
 	r := C.cmkd_derive_ecdh(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), C.CK_ULONG(kdf), view(peer), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // DeriveCBC is CKM_AES_CBC_ENCRYPT_DATA with an IV of zeros.
 func (m *Module) DeriveCBC(s Session, base Object, data []byte, t Template) (Object, uint) {
 	r := C.cmkd_derive_cbc(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), view(data), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // EncapsulateKey is C_EncapsulateKey of PKCS#11 3.2: it makes a
@@ -197,40 +207,40 @@ func (m *Module) DeriveCBC(s Session, base Object, data []byte, t Template) (Obj
 // CKR_FUNCTION_NOT_SUPPORTED: the module has no interface of 3.2.
 func (m *Module) EncapsulateKey(s Session, mech Mechanism, public Object, t Template, out []byte) (Object, Result) {
 	r := C.cmkd_encapsulate(m.newer, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(public), t.c(), view(out))
-	return Object(r.m), result(r)
+	return Object(r.m), m.result(r)
 }
 
 // DecapsulateKey is C_DecapsulateKey, the reverse.
 func (m *Module) DecapsulateKey(s Session, mech Mechanism, private Object, in []byte, t Template) (Object, uint) {
 	r := C.cmkd_decapsulate(m.newer, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(private), view(in), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // CreateObject makes an object of known value.
 func (m *Module) CreateObject(s Session, t Template) (Object, uint) {
 	r := C.cmkd_create(m.functions, C.CK_HANDLE(s), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // CopyObject copies an object, with the attributes of t changed.
 func (m *Module) CopyObject(s Session, o Object, t Template) (Object, uint) {
 	r := C.cmkd_copy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), t.c())
-	return Object(r.n), uint(r.rv)
+	return Object(r.n), m.note(uint(r.rv))
 }
 
 // DestroyObject destroys an object.
 func (m *Module) DestroyObject(s Session, o Object) uint {
-	return uint(C.cmkd_destroy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o)).rv)
+	return m.note(uint(C.cmkd_destroy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o)).rv))
 }
 
 // SetAttributes changes attributes.
 func (m *Module) SetAttributes(s Session, o Object, t Template) uint {
-	return uint(C.cmkd_set(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), t.c()).rv)
+	return m.note(uint(C.cmkd_set(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), t.c()).rv))
 }
 
 // GetAttributes fills q. CKR_ATTRIBUTE_TYPE_INVALID and
 // CKR_ATTRIBUTE_SENSITIVE say that some values are missing; the others are
 // there.
 func (m *Module) GetAttributes(s Session, o Object, q *Query) uint {
-	return uint(C.cmkd_get(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), Template(q.records).c()).rv)
+	return m.note(uint(C.cmkd_get(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o), Template(q.records).c()).rv))
 }
