@@ -141,13 +141,13 @@ func attestedOperations(t *testing.T, c *kms.Client, e *enclave, key string) {
 	}
 	ours := newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeKeyAgreement})
 	derive := &kms.DeriveSharedSecretInput{KeyId: &ours, KeyAgreementAlgorithm: types.KeyAgreementAlgorithmSpecEcdh, PublicKey: ecKey(t)}
-	clear, err := c.DeriveSharedSecret(ctx, derive)
+	open, err := c.DeriveSharedSecret(ctx, derive)
 	if err != nil {
 		t.Fatal(err)
 	}
 	derive.Recipient = to
 	secret, err := c.DeriveSharedSecret(ctx, derive)
-	if err != nil || secret.SharedSecret != nil || !bytes.Equal(e.open(t, secret.CiphertextForRecipient), clear.SharedSecret) {
+	if err != nil || secret.SharedSecret != nil || !bytes.Equal(e.open(t, secret.CiphertextForRecipient), open.SharedSecret) {
 		t.Errorf("DeriveSharedSecret: %v", err)
 	}
 }
