@@ -220,6 +220,12 @@ func sealTo(to *backends.Recipient, plaintext []byte) ([]byte, error) {
 	if err != nil || !ok || public.E != 65537 || hashes[to.Algorithm] == nil {
 		return nil, backends.Errorf(backends.InvalidRequest, "no recipient for %s", to.Algorithm)
 	}
+	switch {
+	case to.CMS && to.Algorithm != "RSAES_OAEP_SHA_256":
+		return nil, backends.Errorf(backends.InvalidRequest, "no CMS for %s", to.Algorithm)
+	case to.CMS:
+		return nil, backendstest.NoCMS
+	}
 	fresh := hashes[to.Algorithm]
 	if len(plaintext) <= public.Size()-2*fresh().Size()-2 {
 		return rsa.EncryptOAEP(fresh(), rand.Reader, public, plaintext, nil)
