@@ -79,6 +79,9 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if d.store, err = store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")); err != nil {
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
+	d.store.OnRestore(func() {
+		log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
+	})
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}

@@ -212,3 +212,70 @@ func TestOpenCancelled(t *testing.T) {
 	}
 	update(t, open(t, path), sample)
 }
+
+// TestFilesRemoved takes the database's files away under the store: what it
+// acknowledges is there when it is opened again.
+func TestFilesRemoved(t *testing.T) {
+	t.Parallel()
+	for _, suffixes := range [][]string{{""}, {"-wal"}, {"", "-wal", "-shm"}} {
+		t.Run(strings.Join(suffixes, ","), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "store.db")
+			s, err := Open(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			restored := 0
+			s.OnRestore(func() { restored++ })
+			update(t, s, sample)
+			for i := 11; i < 14; i++ {
+				for _, suffix := range suffixes {
+					if err := os.Remove(path + suffix); err != nil {
+						t.Fatal(err)
+					}
+				}
+				update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(i)) })
+			}
+			// A copy of the files, as a crash would leave them.
+			crashed := filepath.Join(t.TempDir(), "store.db")
+			for _, suffix := range []string{"", "-wal"} {
+				b, err := os.ReadFile(path + suffix)
+				if err == nil {
+					err = os.WriteFile(crashed+suffix, b, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{path, crashed} {
+				view := open(t, path).View()
+				for _, i := range []int{1, 2, 11, 12, 13} {
+					if _, ok := view.Key(region, testKey(i).ID); !ok {
+						t.Errorf("key %d is lost", i)
+					}
+				}
+			}
+			if restored != 3 {
+				t.Errorf("restored %d times, want 3", restored)
+			}
+		})
+	}
+}
+
+// TestFileReplaced: what another file lies over is not written to.
+func TestFileReplaced(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	update(t, s, sample)
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Update(t.Context(), func(tx *Tx) error { return tx.PutKey(testKey(11)) })
+	if _, ok := s.View().Key(region, testKey(11).ID); !errors.Is(err, ErrReplaced) || ok {
+		t.Errorf("stored: %t, %v", ok, err)
+	}
+}

@@ -29,6 +29,9 @@ var (
 	// ErrPermissions: the file can be read or written by others than its
 	// owner, or belongs to somebody else.
 	ErrPermissions = errors.New("unsafe permissions")
+	// ErrReplaced: another file lies where the database was. What was written
+	// to the database since it was opened is in memory only.
+	ErrReplaced = errors.New("the database file has been replaced by another")
 	// ErrClosed: the store has been closed.
 	ErrClosed = errors.New("the store is closed")
 )
@@ -38,12 +41,22 @@ type Store struct {
 	view atomic.Pointer[View]
 	path string
 	lock *os.File // holds the flock until it is closed
-	db   *sql.DB
 
-	// writer is a mutex that can be waited for with a context. It guards
-	// closed and every use of db.
-	writer chan struct{}
-	closed bool
+	// writer is a mutex that can be waited for with a context. It guards what
+	// follows, and every use of db.
+	writer   chan struct{}
+	db       *sql.DB
+	file     os.FileInfo // of the database file that db has open
+	closed   bool
+	restored func()
+}
+
+// OnRestore makes the store tell f each time that it has made its files again,
+// because somebody had removed them.
+func (s *Store) OnRestore(f func()) {
+	s.writer <- struct{}{}
+	defer func() { <-s.writer }()
+	s.restored = f
 }
 
 // Open opens the store at path, or creates it with mode 0600 in a directory
@@ -67,7 +80,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := createFile(s.path); err != nil {
 		return err
 	}
-	if s.db, err = openDatabase(ctx, s.path); err != nil {
+	if err := s.connect(ctx); err != nil {
 		return err
 	}
 	if err := migrate(ctx, s.db); err != nil {
@@ -135,7 +148,7 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 	}
 	// A cancellation in the middle of COMMIT would leave its outcome unknown,
 	// and the statements take milliseconds.
-	if err := s.commit(context.WithoutCancel(ctx), tx.writes); err != nil {
+	if err := s.write(context.WithoutCancel(ctx), tx.writes); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	view := tx.View
