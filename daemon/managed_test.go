@@ -115,6 +115,9 @@ known = ["arn:aws:iam::` + rig.Account + `:user/somebody"]
 			t.Errorf("%s: %v, want %q", what, tt.err, tt.want)
 		}
 	}
+	if got := aliases(); !slices.Equal(got, want) {
+		t.Errorf("after a call that was refused: aliases %q, want %q", got, want)
+	}
 	status, err := c.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &id})
 	if err != nil || !status.KeyRotationEnabled || !status.NextRotationDate.Equal(cl.Now().Add(365*day)) {
 		t.Errorf("GetKeyRotationStatus: %+v, %v", status, err)

@@ -54,7 +54,7 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 		return nil, err
 	}
 	if c.op.aliases {
-		if err := s.ensureManaged(ctx, c, d.keyID); err != nil {
+		if err := s.ensureManaged(ctx, c, d); err != nil {
 			return nil, err
 		}
 	}

@@ -38,12 +38,13 @@ func newManagedKeys(list []ManagedKey) managedKeys {
 }
 
 // ensureManaged makes the managed key that the client means, if this is its
-// first use in the Region, and shows it to the call.
-func (s *Service) ensureManaged(ctx context.Context, c *Call, text string) error {
+// first use in the Region, and shows it to the call. Whoever may not use the key
+// does not make it either.
+func (s *Service) ensureManaged(ctx context.Context, c *Call, d *demand) error {
 	if len(s.managed.byAlias) == 0 {
 		return nil
 	}
-	id, err := s.parseIdentifier(c.region, text)
+	id, err := s.parseIdentifier(c.region, d.keyID)
 	if err != nil {
 		return nil //nolint:nilerr // resolve says what is wrong with it
 	}
@@ -54,37 +55,45 @@ func (s *Service) ensureManaged(ctx context.Context, c *Call, text string) error
 	if _, ok := c.view.Alias(c.region, id.alias); ok {
 		return nil
 	}
-	if err := s.makeManaged(ctx, c.region, declared); err != nil {
+	row := s.managedRow(c.region, declared)
+	if err := s.authorise(c, d, &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}, id); err != nil {
+		return err
+	}
+	if err := s.makeManaged(ctx, row, declared.Alias); err != nil {
 		return fmt.Errorf("making the key of %s: %w", id.alias, err)
 	}
 	c.view = s.store.View()
 	return nil
 }
 
-// makeManaged makes a managed key with its alias, once.
-func (s *Service) makeManaged(ctx context.Context, region string, declared *ManagedKey) error {
-	s.managed.making.Lock()
-	defer s.managed.making.Unlock()
-	if _, ok := s.store.View().Alias(region, declared.Alias); ok {
-		return nil
-	}
-	b, err := s.routeNew(s.token, symmetricDefault)
-	if err != nil {
-		return err
-	}
+// managedRow is the row of a managed key that is yet to be made.
+func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 	now := s.now()
-	row := &store.Key{
+	return &store.Key{
 		Region: region, ID: uuid.NewString(), Description: declared.Description,
 		Spec: symmetricDefault, Usage: string(kmsapi.KeyUsageTypeEncryptDecrypt), Origin: string(kmsapi.OriginTypeAWSKMS),
 		Manager: string(kmsapi.KeyManagerTypeAWS), State: string(kmsapi.KeyStateEnabled), Token: s.token,
 		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
 		RotationPeriodDays: presetRotationDays, NextRotation: now.Add(presetRotationDays * day),
 	}
-	alias := &store.Alias{Region: region, Name: declared.Alias, KeyID: row.ID, Created: now, Updated: now}
+}
+
+// makeManaged makes a managed key with its alias, once.
+func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) error {
+	s.managed.making.Lock()
+	defer s.managed.making.Unlock()
+	if _, ok := s.store.View().Alias(row.Region, name); ok {
+		return nil
+	}
+	b, err := s.routeNew(s.token, symmetricDefault)
+	if err != nil {
+		return err
+	}
+	alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
 	if err := s.generateKey(ctx, b, row, alias); err != nil {
 		return err
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", declared.Alias), slog.String("key", s.keyARN(region, row.ID)))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))
 	return nil
 }
 
