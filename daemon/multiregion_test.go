@@ -147,7 +147,7 @@ func TestMultiRegion(t *testing.T) {
 // TestMultiRegionImport: the replicas share imported material too.
 func TestMultiRegionImport(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{Regions: []string{"eu-west-1"}})
+	r := rig.New(t, rig.Config{World: true, Regions: []string{"eu-west-1"}})
 	home, europe, ctx := r.Client(""), r.Client("eu-west-1"), t.Context()
 	m := symmetric(t, home)
 	m.id = newKey(t, home, &kms.CreateKeyInput{Origin: types.OriginTypeExternal, MultiRegion: aws.Bool(true)})
@@ -155,6 +155,20 @@ func TestMultiRegionImport(t *testing.T) {
 	replicate(t, home, m.id, "eu-west-1")
 	secret := seal(t, home, m.id, "secret")
 	secret.open(t, europe)
+
+	// Whoever administers one Region's key does not take the material from the
+	// others.
+	if _, err := europe.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: &m.id, Policy: keyPolicy(
+		allowing(rootARN, `"kms:*"`, ""), allowing(operator.ARN(), `"kms:DescribeKey","kms:DeleteImportedKeyMaterial"`, ""),
+	)}); err != nil {
+		t.Fatal(err)
+	}
+	inEurope := r.As(t, operator, func(o *kms.Options) { o.Region = "eu-west-1" })
+	_, err := inEurope.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: &m.id})
+	outcome(t, "DeleteImportedKeyMaterial of one Region's administrator", err, denied)
+	if got := state(t, inEurope, m.id); got != "Enabled" {
+		t.Errorf("the key is %s", got)
+	}
 	for range 2 {
 		if _, err := home.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: &m.id}); err != nil {
 			t.Fatal(err)

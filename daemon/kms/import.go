@@ -78,7 +78,7 @@ func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.Imp
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
+	k, err := s.admitMaterial(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
 		{"kms:ExpirationModel", []string{string(model)}},
 		{"kms:ValidTo", dateValues(in.ValidTo)},
 	}})

@@ -11,7 +11,7 @@ import (
 )
 
 func (s *Service) deleteImportedKeyMaterial(ctx context.Context, c *Call, in *kmsapi.DeleteImportedKeyMaterialRequest) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.admitMaterial(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}

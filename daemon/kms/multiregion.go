@@ -60,6 +60,27 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	return out, nil
 }
 
+// admitMaterial is admit for a change of imported material, which a multi-Region
+// key has in common: the caller needs the permission on the key of every Region,
+// since each has a policy.
+func (s *Service) admitMaterial(ctx context.Context, c *Call, d *demand) (*key, error) {
+	k, err := s.admit(ctx, c, d)
+	if err != nil || k.PrimaryRegion == "" {
+		return k, err
+	}
+	for _, row := range c.view.KeyReplicas(k.ID) {
+		if row.Region == k.Region {
+			continue
+		}
+		other := *d
+		other.keyID = s.keyARN(row.Region, row.ID)
+		if err := s.authorise(c, &other, &key{Key: row, arn: other.keyID, view: c.view}, identifier{keyID: row.ID}); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
 // authoriseReplica decides about what ReplicateKey needs besides kms:ReplicateKey
 // on the primary key: kms:CreateKey in the Region of the replica, and
 // kms:TagResource there if it has tags.
