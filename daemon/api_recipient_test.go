@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -315,6 +316,21 @@ func testPlaintextReEncrypt(t *testing.T, a *api) {
 	if err != nil || !bytes.Equal(out.Plaintext, made.Plaintext) {
 		t.Errorf("the data key changed on its way to RSA: %v", err)
 	}
+
+	// A key that forbids data keys in the clear forbids that way out too.
+	policy := strings.Replace(accountPolicy, `"Resource":"*"}`, `"Resource":"*"},{"Effect":"Deny","Principal":"*","Resource":"*",`+
+		`"Action":["kms:GenerateDataKey*","kms:Decrypt","kms:ReEncryptFrom"],"Condition":{"Bool":{"cmkd:PlaintextDataKey":"true"}}}`, 1)
+	id := a.fresh(t, &kms.CreateKeyInput{Policy: &policy})
+	wrapped, err := a.GenerateDataKeyWithoutPlaintext(t.Context(), &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: id, KeySpec: types.DataKeySpecAes256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	forbidden := want{"AccessDeniedException", anyMessage}
+	forbidden.check(t, errOf(a.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: id, KeySpec: types.DataKeySpecAes256})))
+	forbidden.check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: wrapped.CiphertextBlob})))
+	toRSA := &kms.ReEncryptInput{CiphertextBlob: wrapped.CiphertextBlob, DestinationKeyId: rsaKey, DestinationEncryptionAlgorithm: oaep1}
+	forbidden.check(t, errOf(a.ReEncrypt(t.Context(), toRSA)))
+	wantOK().check(t, errOf(a.ReEncrypt(t.Context(), &kms.ReEncryptInput{CiphertextBlob: wrapped.CiphertextBlob, DestinationKeyId: id})))
 }
 
 // testRandom: lengths, and that two answers differ.

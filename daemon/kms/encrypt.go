@@ -130,7 +130,7 @@ func (s *Service) reEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRe
 	src, err := s.admitSource(ctx, c, &source{
 		ciphertext: in.CiphertextBlob, algorithm: from, keyID: in.SourceKeyId, context: in.SourceEncryptionContext,
 		action: "ReEncryptFrom", grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
-		destination: in.DestinationKeyId,
+		destination: in.DestinationKeyId, toRSA: to != symmetricDefault,
 	})
 	if err != nil {
 		return nil, err

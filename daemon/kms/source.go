@@ -22,6 +22,9 @@ type source struct {
 	destination string // of ReEncrypt
 	// wantsPlaintext: what is inside is to leave in the clear.
 	wantsPlaintext bool
+	// toRSA: it is to go under an RSA key, which cannot say that it is a data
+	// key, so that Decrypt would give it out.
+	toRSA bool
 }
 
 // admittedSource is a source whose key the caller may use.
@@ -112,7 +115,7 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 	if !parsed || src.algorithm != symmetricDefault {
 		b = nil
 	}
-	d.plaintextDataKey = src.wantsPlaintext && b != nil && b.kind != kindPlaintext
+	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.kind != kindPlaintext
 	if src.algorithm == symmetricDefault && !a.ignored {
 		a.blob = b
 		d.ciphertext = func(row *store.Key) error { return checkBlob(b, row) }
