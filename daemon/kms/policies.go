@@ -67,7 +67,9 @@ func (s *Service) newPolicy(c *Call, text string, bypass bool, row *store.Key) (
 	if bypass {
 		return text, nil
 	}
-	put := &demand{action: "PutKeyPolicy", region: row.Region}
+	put := &demand{action: "PutKeyPolicy", region: row.Region, conditions: []condition{
+		{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(false)}}, // as the next call has it
+	}}
 	r := s.policyRequest(c, put)
 	r.Resource = s.keyARN(row.Region, row.ID)
 	r.Context = &keyContext{s: s, c: c, d: put, key: row}
