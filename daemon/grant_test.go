@@ -80,6 +80,38 @@ func TestConstraintEscapes(t *testing.T) {
 	outcome(t, "equals nothing", encryptIn(t, without, id, nil), "")
 	outcome(t, "equals nothing, with a pair", encryptIn(t, without, id, pairs{"a": "b"}), denied)
 
+	// No request here is on behalf of an AWS resource.
+	source := &types.GrantConstraints{SourceArn: aws.String("arn:aws:s3:::bucket-of-someone")}
+	if _, err := root.CreateGrant(ctx, grantTo(app, id, source, "Encrypt", "DescribeKey", "CreateGrant")); err != nil {
+		t.Fatal(err)
+	}
+	onBehalf := r.As(t, app)
+	outcome(t, "source", encryptIn(t, onBehalf, id, nil), denied)
+	_, err := onBehalf.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id})
+	outcome(t, "source, DescribeKey", err, denied)
+	_, err = onBehalf.CreateGrant(ctx, grantTo(app, id, nil, "Encrypt"))
+	outcome(t, "source, without it", err, denied)
+
+	// A service is named as one, and never the user of an ARN.
+	for _, tt := range []struct {
+		name, grantee string
+		constraints   *types.GrantConstraints
+		retiring      *string
+		code          string
+	}{
+		{"service", "ec2.amazonaws.com", source, aws.String(rootARN), ""},
+		{"service of no source", "ec2.amazonaws.com", nil, aws.String(rootARN), "ValidationException"},
+		{"service that nobody retires", "ec2.amazonaws.com", source, nil, "ValidationException"},
+		{"user as a service", stranger.ARN(), source, aws.String(rootARN), "InvalidArnException"},
+		{"account as a service", rig.Account, source, aws.String(rootARN), "InvalidArnException"},
+	} {
+		_, err := root.CreateGrant(ctx, &kms.CreateGrantInput{
+			KeyId: &id, GranteeServicePrincipal: &tt.grantee, RetiringPrincipal: tt.retiring, Constraints: tt.constraints,
+			Operations: []types.GrantOperation{"Encrypt"},
+		})
+		outcome(t, tt.name, err, tt.code)
+	}
+
 	// The SDK cannot write a key twice; the wire can. No reading of it may pass.
 	for _, context := range []string{
 		`{"Dept":"HR","Dept":"IT","env":"prod"}`, `{"Dept":"IT","Dept":"HR","env":"prod"}`,
@@ -173,6 +205,7 @@ func TestGrantConditions(t *testing.T) {
 	id := newKey(t, root, &kms.CreateKeyInput{Policy: keyPolicy(allowing(rootARN, `"kms:*"`, ""),
 		allowing(grantee1.ARN(), `"kms:CreateGrant"`, `{"ForAllValues:StringEquals":{"kms:GrantOperations":["Encrypt"]},"StringEquals":{"kms:EncryptionContext:a":"1","kms:GrantConstraintType":"EncryptionContextSubset"}}`),
 		allowing(grantee2.ARN(), `"kms:CreateGrant"`, `{"Bool":{"kms:GrantIsForAWSResource":"true"}}`),
+		allowing(operator.ARN(), `"kms:CreateGrant"`, `{"StringEquals":{"kms:GrantConstraintSourceArn":"arn:aws:s3:::bucket-of-someone","kms:GranteeServicePrincipal":"ec2.amazonaws.com","kms:RetiringPrincipal":"`+rootARN+`"}}`),
 		allowing(grantee3.ARN(), `"kms:ReEncrypt*"`, `{"Bool":{"kms:ReEncryptOnSameKey":"true"}}`))})
 	one := r.As(t, grantee1)
 	for _, tt := range []struct {
@@ -191,6 +224,13 @@ func TestGrantConditions(t *testing.T) {
 	}
 	_, err := r.As(t, grantee2).CreateGrant(ctx, grantTo(app, id, nil, "Encrypt"))
 	outcome(t, "for AWS resources only", err, denied)
+	for source, want := range map[string]string{"arn:aws:s3:::bucket-of-someone": "", "arn:aws:s3:::bucket-of-another": denied} {
+		_, err := r.As(t, operator).CreateGrant(ctx, &kms.CreateGrantInput{
+			KeyId: &id, GranteeServicePrincipal: aws.String("ec2.amazonaws.com"), RetiringPrincipal: aws.String(rootARN),
+			Constraints: &types.GrantConstraints{SourceArn: &source}, Operations: []types.GrantOperation{"Encrypt"},
+		})
+		outcome(t, "to a service, for "+source, err, want)
+	}
 
 	// ReEncryptOnSameKey is known on both sides.
 	other := newKey(t, root, &kms.CreateKeyInput{Policy: keyPolicy(allowing(rootARN, `"kms:*"`, ""), allowing(grantee3.ARN(), `"kms:ReEncrypt*"`, ""))})

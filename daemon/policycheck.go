@@ -214,7 +214,9 @@ var parameterConditions = map[string]string{
 	"pendingWindowInDays":            "kms:ScheduleKeyDeletionPendingWindowInDays",
 	"rotationPeriodInDays":           "kms:RotationPeriodInDays",
 	"granteePrincipal":               "kms:GranteePrincipal",
+	"granteeServicePrincipal":        "kms:GranteeServicePrincipal",
 	"retiringPrincipal":              "kms:RetiringPrincipal",
+	"retiringServicePrincipal":       "kms:RetiringServicePrincipal",
 	"operations":                     "kms:GrantOperations",
 	"replicaRegion":                  "kms:ReplicaRegion",
 	"primaryRegion":                  "kms:PrimaryRegion",
@@ -242,6 +244,9 @@ func pastConditions(action string, parameters map[string]any) map[string][]strin
 			if constraints["e"+kind[1:]] != nil {
 				conditions["kms:GrantConstraintType"] = []string{kind}
 			}
+		}
+		if values := texts(constraints["sourceArn"]); values != nil {
+			conditions["kms:GrantConstraintSourceArn"] = values
 		}
 	}
 	return conditions

@@ -122,7 +122,7 @@ func (ids *identities) Exists(arn string) bool {
 		kind, name, _ := strings.Cut(rest, "/")
 		return kind == "user" && systemUser(name) || kind == "group" && systemGroup(name)
 	}
-	return strings.HasSuffix(arn, ".amazonaws.com")
+	return policy.IsService(arn) && strings.HasSuffix(arn, ".amazonaws.com")
 }
 
 // somebody reports whether anyone can be the owner of identity policies, such as

@@ -191,9 +191,12 @@ func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 	return list
 }
 
-// fits reports whether the encryption context satisfies the grant's constraint,
-// which binds the operations that take one.
+// fits reports whether the call satisfies the grant's constraints. That of the
+// encryption context binds the operations that take one.
 func fits(g *store.Grant, action string, context map[string]string) bool {
+	if g.SourceArn != "" {
+		return false // see [policy.Grant]
+	}
 	if !slices.Contains(contextActions, action) {
 		return true
 	}
@@ -241,6 +244,7 @@ func policyGrant(g *store.Grant) *policy.Grant {
 	return &policy.Grant{
 		ID: g.ID, Grantee: g.Grantee, RetiringPrincipal: g.Retiring, Operations: operations,
 		ContextEquals: policy.NewConstraint(g.ContextEquals), ContextSubset: policy.NewConstraint(g.ContextSubset),
+		SourceARN: g.SourceArn,
 	}
 }
 

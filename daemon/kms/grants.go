@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"cmkd/backends"
+	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -139,11 +140,11 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 	if g.Grantee == "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "A grantee principal must be specified.")
 	}
-	if !g.GranteeIsService && !s.principalExists(g.Grantee) {
-		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Grantee)
+	if err := s.checkGrantPrincipal(g.Grantee, g.GranteeIsService); err != nil {
+		return nil, err
 	}
-	if g.Retiring != "" && !g.RetiringIsService && !s.principalExists(g.Retiring) {
-		return nil, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", g.Retiring)
+	if err := s.checkGrantPrincipal(g.Retiring, g.RetiringIsService); g.Retiring != "" && err != nil {
+		return nil, err
 	}
 	switch {
 	case len(in.Operations) == 0:
@@ -156,7 +157,24 @@ func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant
 			g.Operations = append(g.Operations, string(op))
 		}
 	}
-	return g, constrain(g, in.Constraints)
+	if err := constrain(g, in.Constraints); err != nil {
+		return nil, err
+	}
+	// https://docs.aws.amazon.com/kms/latest/developerguide/create-grant-overview.html
+	if g.GranteeIsService && (g.SourceArn == "" || g.Retiring == "") {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"A grant to a GranteeServicePrincipal must have a SourceArn constraint and a RetiringPrincipal or RetiringServicePrincipal.")
+	}
+	return g, nil
+}
+
+// checkGrantPrincipal refuses who cannot be a grantee or a retiring principal. A
+// service must be called by its name: an ARN would give the grant to its user.
+func (s *Service) checkGrantPrincipal(id string, service bool) error {
+	if service && policy.IsService(id) || !service && s.principalExists(id) {
+		return nil
+	}
+	return kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", id)
 }
 
 // principalExists reports whether the ARN can be a grantee or a retiring
@@ -182,13 +200,19 @@ func (s *Service) isPrincipal(arn string) bool {
 var notForService = condition{"kms:GrantIsForAWSResource", []string{"false"}}
 
 func grantConditions(g *store.Grant) []condition {
+	grantee, retiring := "kms:GranteePrincipal", "kms:RetiringPrincipal"
+	if g.GranteeIsService {
+		grantee = "kms:GranteeServicePrincipal"
+	}
+	if g.RetiringIsService {
+		retiring = "kms:RetiringServicePrincipal"
+	}
 	list := []condition{
 		notForService,
 		{"kms:GrantOperations", g.Operations},
-		{"kms:GranteePrincipal", []string{g.Grantee}},
-	}
-	if g.Retiring != "" {
-		list = append(list, condition{"kms:RetiringPrincipal", []string{g.Retiring}})
+		{grantee, []string{g.Grantee}},
+		{retiring, nonEmpty(g.Retiring)},
+		{"kms:GrantConstraintSourceArn", nonEmpty(g.SourceArn)},
 	}
 	switch {
 	case g.ContextEquals != nil:

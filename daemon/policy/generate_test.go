@@ -182,6 +182,9 @@ func drawGrant(t *rapid.T, consistent bool) *Grant {
 	if chance(t, 30) && (!consistent || g.ContextEquals == nil) {
 		g.ContextSubset = NewConstraint(drawContext(t))
 	}
+	if chance(t, 10) {
+		g.SourceARN = pick(t, "arn:aws:s3:::a", "arn:aws:s3:::b")
+	}
 	return g
 }
 

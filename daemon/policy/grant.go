@@ -121,6 +121,11 @@ type Grant struct {
 	// its API reference says that keys in constraints are not case-sensitive.
 	// Exactly is what cannot be got around.
 	ContextEquals, ContextSubset Constraint
+	// SourceARN is the constraint that the request be made on behalf of this
+	// resource, by an AWS service; "": none. It is aws:SourceArn, which no
+	// request has here, so a grant with it allows nothing.
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_GrantConstraints.html
+	SourceARN string
 }
 
 // Constraint is an encryption context in the form that is quick to compare. A
@@ -182,6 +187,7 @@ func (e *evaluation) grantThatAllows(grants []*Grant, identityAllows bool) *Gran
 // The reasons that another request may not have.
 const (
 	reasonConstraint = "the encryption context does not satisfy the grant's constraint"
+	reasonSource     = "the request is not on behalf of the resource in the grant's SourceArn"
 	reasonNewGrant   = "the new grant would allow more than this one"
 )
 
@@ -192,6 +198,8 @@ func (e *evaluation) grantRefuses(g *Grant, operation GrantOperations, identityA
 		return "the grant does not have the operation"
 	case !g.isFor(&e.r.Principal, g.Grantee, identityAllows):
 		return "the grantee is someone else"
+	case g.SourceARN != "":
+		return reasonSource
 	case operation&contextOperations != 0 && !g.permits(e.r.EncryptionContext):
 		return reasonConstraint
 	case operation == createGrantOperation && (e.r.NewGrant == nil || !e.r.NewGrant.Within(g)):
@@ -218,12 +226,12 @@ func (g *Grant) permits(context map[string]string) bool {
 	return g.ContextEquals.in(context) && g.ContextSubset.in(context)
 }
 
-// Within reports whether g allows no more than parent: no other operations, and
-// no encryption context that parent's constraints do not permit. A grant that
-// is made by right of another one must be so.
+// Within reports whether g allows no more than parent: no other operations, no
+// encryption context that parent's constraints do not permit, and no other
+// source. A grant that is made by right of another one must be so.
 // https://docs.aws.amazon.com/kms/latest/developerguide/create-grant-overview.html#grant-creategrant
 func (g *Grant) Within(parent *Grant) bool {
-	if g.Operations&^parent.Operations != 0 {
+	if g.Operations&^parent.Operations != 0 || parent.SourceARN != "" && g.SourceARN != parent.SourceARN {
 		return false
 	}
 	if equals := parent.ContextEquals; equals != nil &&

@@ -26,6 +26,8 @@ func grantsOf(tb testing.TB, short string) (grants []*Grant) {
 				g.ContextEquals = constraintOf(word[1:])
 			case '<':
 				g.ContextSubset = constraintOf(word[1:])
+			case '@':
+				g.SourceARN = word[1:]
 			case '~':
 				g.RetiringPrincipal = arnOf(word[1:])
 			default:

@@ -17,6 +17,10 @@ var (
 	serviceForm = regexp.MustCompile(`^[a-z0-9-]+(?:\.[a-z0-9-]+)+$`)
 )
 
+// IsService reports whether name has the form of the name of an AWS service,
+// such as "ec2.amazonaws.com".
+func IsService(name string) bool { return serviceForm.MatchString(name) }
+
 // principal compiles Principal or NotPrincipal, which every statement of a key
 // policy must have and none of an identity policy may have.
 func (c *compiler) principal(s *statement, n *node) error {
@@ -63,7 +67,7 @@ func (c *compiler) principals(set *principalSet, name string, n *node) error {
 		case "AWS":
 			valid = c.awsPrincipal(set, item.text)
 		case "Service":
-			if valid = serviceForm.MatchString(item.text); valid {
+			if valid = IsService(item.text); valid {
 				set.ids = append(set.ids, item.text)
 				c.document.principals = append(c.document.principals, item.text)
 			}

@@ -295,7 +295,7 @@ func (f *reference) principal(s object) (self, account bool) {
 // grantAllows evaluates one grant.
 func (f *reference) grantAllows(g *Grant, delegates bool) bool {
 	operation := strings.TrimPrefix(f.Action, "kms:")
-	if operation == f.Action || !g.Operations.Has(operation) || !f.isOrDelegated(g.Grantee, delegates) {
+	if operation == f.Action || !g.Operations.Has(operation) || !f.isOrDelegated(g.Grantee, delegates) || g.SourceARN != "" {
 		return false
 	}
 	if operation == "CreateGrant" {
@@ -337,6 +337,9 @@ func noLooser(child, parent *Grant) bool {
 		if child.Operations.Has(op.name) && !parent.Operations.Has(op.name) {
 			return false
 		}
+	}
+	if parent.SourceARN != "" && child.SourceARN != parent.SourceARN {
+		return false
 	}
 	pairs := []contextPair{{"other", "pair"}}
 	for _, c := range []Constraint{child.ContextEquals, child.ContextSubset, parent.ContextEquals, parent.ContextSubset} {
