@@ -174,7 +174,11 @@ func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 	var list []*policy.Grant
 	action := strings.TrimPrefix(d.actionName(c), "kms:")
 	p := &c.caller.Principal
-	for _, arn := range append([]string{p.ARN, p.SessionARN, s.rootARN()}, p.Groups...) {
+	account := "" // a grant to it is for those whom an identity policy allows the action
+	if len(c.caller.Policies) > 0 {
+		account = s.rootARN()
+	}
+	for _, arn := range append([]string{p.ARN, p.SessionARN, account}, p.Groups...) {
 		if arn == "" {
 			continue
 		}
@@ -183,7 +187,7 @@ func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 				continue
 			}
 			list = append(list, policyGrant(g))
-			if arn != s.rootARN() && action != "CreateGrant" {
+			if arn != account && action != "CreateGrant" {
 				return list // it allows; of the parents of a grant one may do where another does not
 			}
 		}
