@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 
 // TestTimerSlack checks that the daemon and the plugins run with timers that
 // may be late: the daemon starts itself again for that, under the same process
-// number.
+// number. Neither may leave a core file.
 func TestTimerSlack(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{Process: true})
@@ -26,6 +27,13 @@ func TestTimerSlack(t *testing.T) {
 		}
 		if got := strings.TrimSpace(string(slack)); got != "1000000" {
 			t.Errorf("timer slack of process %d: %s ns, want 1000000", pid, got)
+		}
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !regexp.MustCompile(`(?m)^Max core file size +0 +0 `).Match(limits) {
+			t.Errorf("process %d may leave a core file:\n%s", pid, limits)
 		}
 	}
 }

@@ -53,6 +53,11 @@ func run(args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	// The memory holds plaintexts on their way: like the plugins, the daemon makes
+	// no core file.
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		log.Warn("core files are not forbidden", "error", err)
+	}
 	if err := relaxTimers(); err != nil {
 		log.Warn("timers stay exact, which costs processor time", "error", err)
 	}
