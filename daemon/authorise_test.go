@@ -176,11 +176,51 @@ func TestStranger(t *testing.T) {
 		{"RevokeGrant", `{"KeyId":"KEY","GrantId":"` + *grant.GrantId + `"}`},
 		{"UpdatePrimaryRegion", `{"KeyId":"KEY","PrimaryRegion":"eu-west-1"}`},
 		{"GetKeyLastUsage", `{"KeyId":"KEY"}`},
+		{"EnableKey", `{"KeyId":"KEY"}`},
+		{"UpdateKeyDescription", `{"KeyId":"KEY","Description":"d"}`},
+		{"ListKeyPolicies", `{"KeyId":"KEY"}`},
+		{"PutKeyPolicy", `{"KeyId":"KEY","Policy":"{}"}`},
+		{"ListResourceTags", `{"KeyId":"KEY"}`},
+		{"UntagResource", `{"KeyId":"KEY","TagKeys":["a"]}`},
+		{"DisableKeyRotation", `{"KeyId":"KEY"}`},
+		{"GetKeyRotationStatus", `{"KeyId":"KEY"}`},
+		{"ListKeyRotations", `{"KeyId":"KEY"}`},
+		{"RotateKeyOnDemand", `{"KeyId":"KEY"}`},
+		{"ImportKeyMaterial", `{"KeyId":"KEY","ImportToken":"eA==","EncryptedKeyMaterial":"eA==","ExpirationModel":"\u004bEY_MATERIAL_DOES_NOT_EXPIRE"}`},
+		{"DeleteImportedKeyMaterial", `{"KeyId":"KEY"}`},
+		{"ReplicateKey", `{"KeyId":"KEY","ReplicaRegion":"eu-west-1"}`},
+		{"ListAliases", `{"KeyId":"KEY"}`},
+		{"Decrypt", `{"KeyId":"KEY","CiphertextBlob":"eA=="}`},
+		{"Decrypt", `{"KeyId":"KEY","DryRun":true,"DryRunModifiers":["IGNORE_CIPHERTEXT"]}`},
+		{"Decrypt", `{"KeyId":"KEY","CiphertextBlob":"eA==","EncryptionAlgorithm":"RSAES_OAEP_SHA_256"}`},
+		{"GenerateDataKey", `{"KeyId":"KEY","KeySpec":"AES_256"}`},
+		{"GenerateDataKeyPair", `{"KeyId":"KEY","KeyPairSpec":"RSA_2048"}`},
+		{"GenerateDataKeyPairWithoutPlaintext", `{"KeyId":"KEY","KeyPairSpec":"RSA_2048"}`},
+		{"Verify", `{"KeyId":"KEY","Message":"eA==","Signature":"eA==","SigningAlgorithm":"ECDSA_SHA_256"}`},
+		{"VerifyMac", `{"KeyId":"KEY","Message":"eA==","Mac":"eA==","MacAlgorithm":"HMAC_SHA_256"}`},
+		{"DeriveSharedSecret", `{"KeyId":"KEY","KeyAgreementAlgorithm":"ECDH","PublicKey":"eA=="}`},
+		{"Encapsulate", `{"KeyId":"KEY","EncapsulationAlgorithm":"ML_KEM"}`},
+		{"Decapsulate", `{"KeyId":"KEY","EncapsulationAlgorithm":"ML_KEM","SharedSecretCiphertextBlob":"eA=="}`},
+		{"Encrypt", `{"KeyId":"KEY","Plaintext":"eA==","GrantTokens":["` + *grant.GrantToken + `"]}`},
 	} {
 		same(operation.name, operation.body, id, missing)
 		same(operation.name, operation.body, arn("key/"+id), arn("key/"+missing))
 		same(operation.name, operation.body, "alias/there", "alias/gone")
 		same(operation.name, operation.body, arn("alias/there"), arn("alias/gone"))
+	}
+	for operation, body := range map[string]string{
+		"CreateKey": `{}`, "ListKeys": `{}`, "ListAliases": `{}`, "GenerateRandom": `{"NumberOfBytes":8}`,
+		"ListRetirableGrants":      `{"RetiringPrincipal":"` + stranger.ARN() + `"}`,
+		"CreateCustomKeyStore":     `{"CustomKeyStoreName":"s"}`,
+		"DescribeCustomKeyStores":  `{}`,
+		"UpdateCustomKeyStore":     `{"CustomKeyStoreId":"cks-1234567890abcdef0"}`,
+		"ConnectCustomKeyStore":    `{"CustomKeyStoreId":"cks-1234567890abcdef0"}`,
+		"DisconnectCustomKeyStore": `{"CustomKeyStoreId":"cks-1234567890abcdef0"}`,
+		"DeleteCustomKeyStore":     `{"CustomKeyStoreId":"cks-1234567890abcdef0"}`,
+	} {
+		if got := rawAnswer(t, client, operation, body); !strings.Contains(got, denied) {
+			t.Errorf("%s: %s", operation, got)
+		}
 	}
 	same("RetireGrant", `{"KeyId":"KEY","GrantId":"`+*grant.GrantId+`"}`, arn("key/"+id), arn("key/"+missing))
 	same("DeleteAlias", `{"AliasName":"KEY"}`, "alias/there", "alias/gone")
