@@ -64,9 +64,9 @@ func formName(r *backends.Recipient) string {
 	return fmt.Sprintf("%s, CMS %t, through the plugin %t", r.Algorithm, r.CMS, r.ThroughPlugin)
 }
 
-// NoCMS answers for a recipient that wants CMS from a backend that makes none,
+// ErrNoCMS answers for a recipient that wants CMS from a backend that makes none,
 // as one in memory may: nothing in a token stands in its way.
-var NoCMS = backends.Errorf(backends.Unsupported, "no CMS for recipients")
+var ErrNoCMS = backends.Errorf(backends.Unsupported, "no CMS for recipients")
 
 // toRecipients calls do with a recipient of each form and opens what it answers.
 // A token need not be able to do all, but one; where the plugin may do it, all.
@@ -78,7 +78,7 @@ func toRecipients(t testing.TB, do func(*backends.Recipient) ([]byte, error), wa
 		if e := backends.CodeOf(err); e == backends.Unsupported && strings.Contains(err.Error(), "CKM_") && !r.ThroughPlugin {
 			continue
 		}
-		if r.CMS && errors.Is(err, NoCMS) {
+		if r.CMS && errors.Is(err, ErrNoCMS) {
 			continue
 		}
 		if err != nil {

@@ -224,7 +224,7 @@ func sealTo(to *backends.Recipient, plaintext []byte) ([]byte, error) {
 	case to.CMS && to.Algorithm != "RSAES_OAEP_SHA_256":
 		return nil, backends.Errorf(backends.InvalidRequest, "no CMS for %s", to.Algorithm)
 	case to.CMS:
-		return nil, backendstest.NoCMS
+		return nil, backendstest.ErrNoCMS
 	}
 	fresh := hashes[to.Algorithm]
 	if len(plaintext) <= public.Size()-2*fresh().Size()-2 {
