@@ -87,9 +87,12 @@ func (l *load) failed(err error) {
 	}
 }
 
+// turns is how many kinds of turns there are: one makes a data key.
+const turns = 6
+
 // call makes the calls of one turn.
 func (l *load) call(ctx context.Context, turn int) error {
-	switch turn % 6 {
+	switch turn % turns {
 	case 0, 1:
 		return l.envelope(ctx, turn)
 	case 2:

@@ -1,6 +1,7 @@
 package plugins_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,8 @@ func TestMain(m *testing.M) {
 type memory struct {
 	cfg plugins.Config
 
-	mu      sync.Mutex // guards created and gate
+	mu      sync.Mutex // guards created, gate and hoard
+	hoard   [][]byte   // what the order "grow" took, a MiB each time
 	created map[backends.KeyID]bool
 	gate    chan struct{} // closed by DestroyKey, waited for by CreateKey "wait"
 }
@@ -220,6 +222,10 @@ func (m *memory) obey(ctx context.Context, order string) error {
 		return ctx.Err()
 	case "lost":
 		return backends.Errorf(backends.Lost, "the token is gone")
+	case "grow":
+		m.mu.Lock()
+		m.hoard = append(m.hoard, bytes.Repeat([]byte{1}, 1<<20))
+		m.mu.Unlock()
 	case "error":
 		return errors.New("a secret in an untyped error")
 	}

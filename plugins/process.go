@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,9 @@ type process struct {
 	broken   chan struct{} // closed when the process must be replaced
 	reason   error         // why; set before broken is closed
 
+	serving atomic.Bool   // the backend is open
+	grown   chan struct{} // receives when the process has taken too much memory
+
 	watching sync.WaitGroup // the goroutines of the process
 	unwatch  context.CancelFunc
 }
@@ -47,7 +51,7 @@ type process struct {
 func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, spec.StartTimeout)
 	defer cancel()
-	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{})}
+	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{}), grown: make(chan struct{}, 1)}
 	if err := p.start(ctx, s, log); err != nil {
 		p.kill()
 		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %v", spec.Name, err)
@@ -57,6 +61,7 @@ func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*pro
 		p.kill()
 		return nil, err
 	}
+	p.serving.Store(true)
 	return p, nil
 }
 
@@ -160,8 +165,10 @@ func (p *process) watch() {
 }
 
 // heartbeat condemns a process that does not answer, because it is stopped or
-// its machine is gone, and one in which a call is stuck in the module.
+// its machine is gone, and one in which a call is stuck in the module. It also
+// tells of one that grows.
 func (p *process) heartbeat(ctx context.Context) {
+	var m memory
 	tick := time.NewTicker(p.spec.HeartbeatInterval)
 	defer tick.Stop()
 	for {
@@ -182,6 +189,11 @@ func (p *process) heartbeat(ctx context.Context) {
 		case answer.GetOverdue() != "":
 			p.condemn(fmt.Errorf("%s is stuck in the module", answer.GetOverdue()))
 			return
+		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
+			select {
+			case p.grown <- struct{}{}:
+			default: // the supervisor knows
+			}
 		}
 	}
 }

@@ -48,6 +48,10 @@ type Spec struct {
 	// context does not end earlier. 0: 30 s, as long as a start may take. With
 	// thousands of keys, and others creating more, SoftHSM2 takes 12 s.
 	WaitTimeout time.Duration
+	// MaxGrowth is how many bytes of memory a process may take beyond what it
+	// had when its token was open. Then another takes its place, as with
+	// Reload and without an effect on calls. 0: 128 MiB.
+	MaxGrowth uint64
 }
 
 // maxDir leaves room for go-plugin's directory and socket, whose names have up
@@ -71,6 +75,9 @@ func (s *Spec) check() error {
 		if *d <= 0 {
 			*d = v
 		}
+	}
+	if s.MaxGrowth == 0 {
+		s.MaxGrowth = 128 << 20
 	}
 	switch {
 	case s.Name == "":

@@ -52,13 +52,15 @@ func (s *supervisor) run() {
 	defer s.cut()
 	s.launch()
 	for {
-		var broken <-chan struct{}
+		var broken, grown <-chan struct{}
 		if s.current != nil {
-			broken = s.current.broken
+			broken, grown = s.current.broken, s.current.grown
 		}
 		select {
 		case <-broken:
 			s.replace()
+		case <-grown:
+			s.renew()
 		case <-s.retry:
 			s.launch()
 		case r := <-s.host.reloads:
@@ -137,6 +139,14 @@ func (s *supervisor) replace() {
 		pause = restartPause
 	}
 	s.retry = time.After(pause)
+}
+
+// renew swaps a process that has taken too much memory for a new one.
+func (s *supervisor) renew() {
+	s.spec.Logger.Info("plugin takes much memory: another takes its place", "pid", s.current.runner.process())
+	if err := s.reload(s.spec); err != nil {
+		s.spec.Logger.Warn("plugin stays, although it takes much memory", "error", err)
+	}
 }
 
 // reload is [Host.Reload].

@@ -110,6 +110,27 @@ func TestLostProcessIsReplaced(t *testing.T) {
 	}
 }
 
+// TestGrownProcessIsReplaced: a plugin that leaks is swapped without a loss.
+func TestGrownProcessIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := spec(t, nil)
+	s.MaxGrowth = 32 << 20
+	s.HeartbeatInterval = 50 * time.Millisecond
+	h := start(t, s)
+	pid := h.Status().PID
+	ended := pidfd(t, pid)
+	calls, stop := load(t, h, 8)
+	for h.Status().PID == pid {
+		mustEncrypt(t, h, "grow")
+	}
+	progress(t, calls, 100)
+	stop()
+	awaitExit(t, ended)
+	if s := h.Status(); s.Restarts != 0 || s.Phase != plugins.Ready {
+		t.Errorf("after a process grew: %+v", s)
+	}
+}
+
 // TestStoppedPlugin keeps the defaults: they must replace a stopped process
 // within 5 s.
 func TestStoppedPlugin(t *testing.T) {
