@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,11 +21,11 @@ func (s *Store) connect(ctx context.Context) (err error) {
 
 // write commits to files that are where they belong. What is written to a file
 // that has been removed is gone with the process.
-func (s *Store) write(ctx context.Context, writes []write) error {
+func (s *Store) write(ctx context.Context, writes []write, more []func(context.Context, *sql.Tx) error) error {
 	if err := s.keepFiles(ctx); err != nil {
 		return err
 	}
-	if err := s.commit(ctx, writes); err != nil {
+	if err := s.commit(ctx, writes, more); err != nil {
 		return err
 	}
 	return s.keepFiles(ctx) // removed just now

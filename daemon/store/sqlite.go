@@ -178,39 +178,39 @@ func migrate(ctx context.Context, db *sql.DB) error {
 
 // load reads all rows into view.
 func load(ctx context.Context, db *sql.DB, view *View) error {
-	return errors.Join(
-		loadTable(ctx, db, keyKind, &view.keys),
-		loadTable(ctx, db, versionKind, &view.versions),
-		loadTable(ctx, db, aliasKind, &view.aliases),
-		loadTable(ctx, db, grantKind, &view.grants),
-		loadTable(ctx, db, usageKind, &view.usages),
-		loadTable(ctx, db, intentKind, &view.intents),
-		loadTable(ctx, db, systemKeyKind, &view.systemKeys),
-		loadTable(ctx, db, importKind, &view.imports),
-		loadTable(ctx, db, customKeyStoreKind, &view.customKeyStores),
-		loadTable(ctx, db, settingKind, &view.settings),
+	var leaves []leaf
+	err := errors.Join(
+		loadTable(ctx, db, keyKind, &view.keys, &leaves),
+		loadTable(ctx, db, versionKind, &view.versions, &leaves),
+		loadTable(ctx, db, aliasKind, &view.aliases, &leaves),
+		loadTable(ctx, db, grantKind, &view.grants, &leaves),
+		loadTable(ctx, db, usageKind, &view.usages, &leaves),
+		loadTable(ctx, db, intentKind, &view.intents, &leaves),
+		loadTable(ctx, db, systemKeyKind, &view.systemKeys, &leaves),
+		loadTable(ctx, db, importKind, &view.imports, &leaves),
+		loadTable(ctx, db, customKeyStoreKind, &view.customKeyStores, &leaves),
+		loadTable(ctx, db, settingKind, &view.settings, &leaves),
 	)
+	if err != nil {
+		return err
+	}
+	view.hashes = newHashes(leaves)
+	return nil
 }
 
-func loadTable[T any](ctx context.Context, db *sql.DB, k *kind[T], t *table[T]) error {
+func loadTable[T any](ctx context.Context, db *sql.DB, k *kind[T], t *table[T], leaves *[]leaf) error {
 	rows, err := db.QueryContext(ctx, k.query())
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", k.table, corrupt(err))
 	}
 	defer rows.Close() //nolint:errcheck // rows.Err tells
-	columns := make([]any, len(k.columns))
-	var document sql.RawBytes
-	targets := make([]any, 0, len(columns)+1)
-	for i := range columns {
-		targets = append(targets, &columns[i])
-	}
-	targets = append(targets, &document)
+	columns, document, targets := k.targets()
 	b := newBuilder(k)
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
 			return fmt.Errorf("reading %s: %w", k.table, corrupt(err))
 		}
-		row, err := decode[T](document)
+		row, err := decode[T](*document)
 		if err == nil {
 			err = matches(k, columns, row)
 		}
@@ -220,6 +220,7 @@ func loadTable[T any](ctx context.Context, db *sql.DB, k *kind[T], t *table[T]) 
 		if err != nil {
 			return fmt.Errorf("%w: %s %v: %w", ErrCorrupt, k.table, printable(columns), err)
 		}
+		*leaves = append(*leaves, newLeaf(k.table, rowName(columns[:k.primary]), *document))
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("reading %s: %w", k.table, corrupt(err))

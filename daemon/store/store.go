@@ -5,6 +5,31 @@
 // then on it is only written. Readers take a [View], an immutable snapshot
 // that a commit replaces, so that no lock, no SQL and no disk is on the path
 // of a cryptographic call. The store holds no key material.
+//
+// # Integrity
+//
+// A hash over all rows is kept as rows change, and a head with it that a key
+// outside the database authenticates ([Sealer]). Both are written in the
+// transaction that changes the rows. Version 1, with "‖" for bytes that follow
+// each other:
+//
+//	name     JSON array of the row's primary key, byte strings in hexadecimal
+//	place    SHA-256(00 ‖ table ‖ 00 ‖ name)
+//	digest   SHA-256(document), the row's JSON as it is in the file
+//	bucket i SHA-256(01 ‖ place ‖ digest ‖ place ‖ digest ‖ …) of the rows whose
+//	         place starts with the 10 bits i, by place
+//	root     SHA-256(02 ‖ bucket 0 ‖ bucket 1 ‖ … ‖ bucket 1023)
+//	head     JSON of [Head], which has the root
+//	mac      HMAC-SHA-256("cmkd state head v1\n" ‖ head)
+//
+// A commit hashes the buckets that it changes and the 32 KiB of bucket hashes.
+// The columns beside the document are part of it too (Open compares them), and
+// so is the order of no rows: their places are.
+//
+// A database is born without a head and gets one from [Store.Adopt]. From then
+// on Open gives a store that can be read only, until the caller has verified
+// the head and says so with [Store.Resume]. A migration that changes rows that
+// exist must run after that, as an ordinary transaction.
 package store
 
 import (
@@ -42,6 +67,9 @@ type Store struct {
 	path string
 	lock *os.File // holds the flock until it is closed
 
+	found   atomic.Pointer[Sealed] // the head of the last commit
+	changes atomic.Uint64          // commits that were not bookkeeping
+
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of db.
 	writer   chan struct{}
@@ -49,6 +77,10 @@ type Store struct {
 	file     os.FileInfo // of the database file that db has open
 	closed   bool
 	restored func()
+	sealer   Sealer  // nil until the head is verified, or while there is none
+	sequence uint64  // of the last commit with a head
+	refusal  error   // why nothing may be written, nil if it may
+	doubtful *Sealed // the head of a commit that failed, and may be in the file
 }
 
 // OnRestore makes the store tell f each time that it has made its files again,
@@ -90,6 +122,14 @@ func (s *Store) open(ctx context.Context) error {
 	if err := load(ctx, s.db, &view); err != nil {
 		return err
 	}
+	found, err := loadHead(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if found != nil {
+		s.found.Store(found)
+		s.refusal = ErrUnverified
+	}
 	s.view.Store(&view)
 	return nil
 }
@@ -119,44 +159,71 @@ func (s *Store) Close() error {
 // View returns the snapshot of the last commit.
 func (s *Store) View() *View { return s.view.Load() }
 
+// Changes counts the commits since the store was opened, without bookkeeping.
+func (s *Store) Changes() uint64 { return s.changes.Load() }
+
 // Update runs f in a transaction. Transactions run one after the other; ctx
 // bounds the wait for the turn. When f returns nil, its writes are committed
-// durably (fsync) and then shown to readers, all at once. When f fails, its
-// error is returned as it is and nothing has changed. When the commit fails
-// (disk full, I/O error) nothing has changed either; only if the machine
-// fails too, before the next commit, may the transaction be found after the
-// restart. f must not call Update.
+// durably (fsync) and then shown to readers, all at once, with a head if the
+// database has one. When f fails, its error is returned as it is and nothing
+// has changed. When the head cannot be authenticated (the error is the
+// [Sealer]'s) or the commit fails (disk full, I/O error) nothing has changed
+// either; only if the machine fails too, before the next commit, may the
+// transaction be found after the restart. f must not call Update.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
-	select {
-	case s.writer <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("waiting to write to the store: %w", context.Cause(ctx))
-	}
-	defer func() { <-s.writer }()
-	if s.closed {
-		return ErrClosed
-	}
-	tx := &Tx{View: *s.view.Load()}
-	if err := f(tx); err != nil {
-		return err
-	}
-	if tx.err != nil {
-		return tx.err
-	}
-	if len(tx.writes) == 0 {
-		return nil
+	return s.exclusively(ctx, func() error {
+		if s.refusal != nil {
+			return s.refusal
+		}
+		if err := s.resolve(ctx); err != nil {
+			return err
+		}
+		tx := &Tx{View: *s.view.Load()}
+		if err := f(tx); err != nil {
+			return err
+		}
+		if tx.err != nil {
+			return tx.err
+		}
+		if len(tx.writes) == 0 {
+			return nil
+		}
+		return s.finish(ctx, tx)
+	})
+}
+
+// finish writes the transaction with its head, and what more does, to the
+// file, and then shows it to readers.
+func (s *Store) finish(ctx context.Context, tx *Tx, more ...func(context.Context, *sql.Tx) error) error {
+	view := tx.View
+	view.hashes = view.hashes.with(tx.changes)
+	writes := tx.writes
+	var sealed *Sealed
+	if s.sealer != nil {
+		var err error
+		if sealed, err = s.seal(ctx, &view); err != nil {
+			return err
+		}
+		writes = append(writes, headWrites(sealed, tx.changes)...)
 	}
 	// A cancellation in the middle of COMMIT would leave its outcome unknown,
 	// and the statements take milliseconds.
-	if err := s.write(context.WithoutCancel(ctx), tx.writes); err != nil {
+	if err := s.write(context.WithoutCancel(ctx), writes, more); err != nil {
+		s.doubtful = sealed
 		return fmt.Errorf("writing to the store: %w", err)
 	}
-	view := tx.View
+	if sealed != nil {
+		s.sequence++
+		s.found.Store(sealed)
+	}
+	if !tx.bookkeeping {
+		s.changes.Add(1)
+	}
 	s.view.Store(&view)
 	return nil
 }
 
-func (s *Store) commit(ctx context.Context, writes []write) error {
+func (s *Store) commit(ctx context.Context, writes []write, more []func(context.Context, *sql.Tx) error) error {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -171,6 +238,11 @@ func (s *Store) commit(ctx context.Context, writes []write) error {
 			prepared[w.statement] = statement
 		}
 		if _, err := statement.ExecContext(ctx, w.args...); err != nil {
+			return errors.Join(err, tx.Rollback())
+		}
+	}
+	for _, f := range more {
+		if err := f(ctx, tx); err != nil {
 			return errors.Join(err, tx.Rollback())
 		}
 	}

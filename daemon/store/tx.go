@@ -11,9 +11,15 @@ import (
 // fails the transaction even if its error is ignored.
 type Tx struct {
 	View
-	writes []write
-	err    error // of the first failed Put
+	writes      []write
+	changes     []change
+	bookkeeping bool
+	err         error // of the first failed Put
 }
+
+// Bookkeeping says that what the transaction writes protects nothing by
+// itself, such as the time of last use: [Store.Changes] does not count it.
+func (tx *Tx) Bookkeeping() { tx.bookkeeping = true }
 
 // write is one statement to execute.
 type write struct {
@@ -58,7 +64,9 @@ func put[T any](tx *Tx, k *kind[T], t *table[T], row *T) (err error) {
 		return err
 	}
 	*t = changed
-	tx.writes = append(tx.writes, write{k.upsert(), append(k.fields(stored), string(document))})
+	fields := k.fields(stored)
+	tx.changes = append(tx.changes, change{k.table, rowName(fields[:k.primary]), document})
+	tx.writes = append(tx.writes, write{k.upsert(), append(fields, string(document))})
 	return nil
 }
 
@@ -67,6 +75,7 @@ func remove[T any](tx *Tx, k *kind[T], t *table[T], primary ...any) bool {
 	changed, found := t.remove(k, appendKey(nil, primary...))
 	if found {
 		*t = changed
+		tx.changes = append(tx.changes, change{table: k.table, name: rowName(primary)})
 		tx.writes = append(tx.writes, write{k.remove(), primary})
 	}
 	return found

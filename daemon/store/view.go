@@ -20,6 +20,8 @@ type View struct {
 	imports         table[ImportParameters]
 	customKeyStores table[CustomKeyStore]
 	settings        table[Setting]
+
+	hashes *hashes // over the rows of all tables
 }
 
 func newView() View {
@@ -34,6 +36,7 @@ func newView() View {
 		imports:         newTable(importKind),
 		customKeyStores: newTable(customKeyStoreKind),
 		settings:        newTable(settingKind),
+		hashes:          newHashes(nil),
 	}
 }
 
