@@ -110,16 +110,28 @@ func (d *Daemon) bindAccount(ctx context.Context) error {
 		}
 		return nil
 	}
+	if d.store.Found() != nil {
+		return nil // somebody has deleted the row: verification will say so
+	}
 	return d.store.Update(ctx, func(tx *store.Tx) error {
 		return tx.PutSetting(&store.Setting{Name: "account", Value: d.cfg.Account})
 	})
 }
 
 // Init finishes interrupted work and makes the daemon's own keys, those that
-// are missing, in every token that is there.
+// are missing, in every token that is there. A database that does not verify
+// is refused.
 func (d *Daemon) Init(ctx context.Context) error {
-	if err := d.kms.Reconcile(ctx); err != nil {
+	if err := d.kms.VerifyState(ctx); err != nil {
 		return err
+	}
+	if m := d.kms.Mismatch(); m != nil {
+		return fmt.Errorf("the database does not verify: %s; start cmkd and see cmkctl accept-state", m.Reason)
+	}
+	if d.store.Found() != nil { // before that, nobody answers for intents
+		if err := d.kms.Reconcile(ctx); err != nil {
+			return err
+		}
 	}
 	for i, t := range d.cfg.Tokens {
 		made, err := d.kms.Init(ctx, t.Name)
@@ -132,23 +144,22 @@ func (d *Daemon) Init(ctx context.Context) error {
 		}
 		d.log.Info("token is initialised", "token", t.Name, "made", made)
 	}
+	if d.store.Found() == nil {
+		return d.kms.VerifyState(ctx)
+	}
 	return nil
 }
 
 // Serve answers clients until ctx ends, then drains. It calls ready once
 // clients can connect.
 func (d *Daemon) Serve(ctx context.Context, ready func()) error {
-	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
-		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
-	}
-	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
+	if err := d.kms.VerifyState(ctx); err != nil {
 		return err
 	}
-	if err := d.kms.UpdateManaged(ctx); err != nil {
-		return err
-	}
-	if err := d.publishAuditKeys(); err != nil {
-		return err
+	if d.kms.Mismatch() == nil {
+		if err := d.begin(ctx); err != nil {
+			return err
+		}
 	}
 	sc, err := d.cfg.Socket.socketConfig()
 	if err != nil {
@@ -164,6 +175,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux.HandleFunc("GET /status", d.serveStatus)
 	d.handlePolicies(mux)
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
+	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
@@ -175,7 +187,36 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	stop()
 	running.Wait()
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
+	err = errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
+	d.endEpoch(ctx)
+	return err
+}
+
+// begin does what a daemon does first, once it trusts its database.
+func (d *Daemon) begin(ctx context.Context) error {
+	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
+		return err
+	}
+	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
+		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
+	}
+	if err := d.kms.UpdateManaged(ctx); err != nil {
+		return err
+	}
+	return d.publishAuditKeys()
+}
+
+// endEpochTimeout bounds what the end of the daemon waits for the token.
+const endEpochTimeout = 5 * time.Second
+
+// endEpoch makes copies of the database that were taken while it was open
+// worthless. If the token is away, the next start does.
+func (d *Daemon) endEpoch(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, endEpochTimeout)
+	defer cancel()
+	if err := d.kms.AdvanceEpoch(ctx); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelWarn, "the epoch goes on until the next start", slog.Any("error", err))
+	}
 }
 
 // Dispatch implements [kmsapi.Dispatcher].
@@ -214,7 +255,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}
-	return d.router.reload(ctx, cfg, d.log)
+	return errors.Join(d.kms.CheckState(ctx), d.router.reload(ctx, cfg, d.log))
 }
 
 // Close ends the plugins and closes the files.

@@ -66,7 +66,8 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 // RunJobs does what is due now: it mends the audit trail, without which nothing
 // else is done, finishes interrupted work, rotates keys, takes expired material
 // out of the tokens, deletes keys, and writes down when keys were last used and
-// how many refused calls have no record of their own. A job that fails does not
+// how many refused calls have no record of their own. Last, it begins a new
+// epoch of the database, if that has changed. A job that fails does not
 // stop the next one; the error joins what failed. The daemon does the same once
 // a minute.
 func (d *Daemon) RunJobs(ctx context.Context) error {
@@ -74,6 +75,9 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	defer d.jobs.Unlock()
 	if err := d.audit.Reopen(); err != nil {
 		return err
+	}
+	if d.kms.Mismatch() != nil { // nothing is done in the name of such a database
+		return d.flushRefusals(ctx)
 	}
 	var errs []error
 	for _, job := range []struct {
@@ -87,6 +91,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		{"deletion", counted(d.kms.DeleteDue)},
 		{"usage", d.kms.FlushUsage},
 		{"refusals", d.flushRefusals},
+		{"epoch", d.kms.AdvanceEpoch},
 	} {
 		if err := job.run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))

@@ -22,7 +22,9 @@ type status struct {
 	Keys          int      `json:"keys"`
 	AuditRecords  uint64   `json:"auditRecords"`
 	// DeletionsHeld: the clock jumped ahead, an operator must confirm it.
-	DeletionsHeld bool           `json:"deletionsHeld,omitempty"`
+	DeletionsHeld bool `json:"deletionsHeld,omitempty"`
+	// StateMismatch is why the database is not trusted.
+	StateMismatch string         `json:"stateMismatch,omitempty"`
 	Tokens        []tokenStatus  `json:"tokens"`
 	Plugins       []pluginStatus `json:"plugins"`
 }
@@ -95,7 +97,10 @@ func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
 	for _, region := range d.cfg.Regions {
 		s.Keys += view.KeyCount(region)
 	}
-	if s.DeletionsHeld {
+	if m := d.kms.Mismatch(); m != nil {
+		s.StateMismatch = m.Reason
+	}
+	if s.DeletionsHeld || s.StateMismatch != "" {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

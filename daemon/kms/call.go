@@ -119,6 +119,9 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 	}
 	c.op = op
 	c.record.ReadOnly = op.readOnly
+	if s.Mismatch() != nil && !op.inspects() {
+		return nil, errUnverified()
+	}
 	if err := s.rates.take(op.name); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ func (s *Service) WatchClock(ctx context.Context) error {
 			slog.Time("now", now))
 	}
 	return s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
 		if held && !known {
 			if err := tx.PutSetting(timeSetting(settingHeldSince, now)); err != nil {
 				return err

@@ -65,6 +65,7 @@ func (c *counter) reserve(ctx context.Context, db *store.Store, v *store.Version
 	}
 	next := c.reserved.Load() + encryptionBlock
 	err := db.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
 		now, ok := tx.VersionByCKAID(v.CKAID)
 		if !ok {
 			return fmt.Errorf("version %d of key %s is gone", v.Number, v.KeyID)

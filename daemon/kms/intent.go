@@ -54,8 +54,8 @@ func (w *working) on(id []byte) bool {
 func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
 	s.working.begin(intent.CKAID)
 	defer s.working.end(intent.CKAID)
-	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
-		return nil, fmt.Errorf("storing the intent: %w", err)
+	if err := s.putIntent(ctx, intent); err != nil {
+		return nil, err
 	}
 	made, err := s.makeKey(ctx, b, intent)
 	if err == nil {
@@ -72,6 +72,17 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 		return nil, err
 	}
 	return made, nil
+}
+
+func (s *Service) putIntent(ctx context.Context, intent *store.Intent) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
+		return tx.PutIntent(intent)
+	})
+	if err != nil {
+		return fmt.Errorf("storing the intent: %w", err)
+	}
+	return nil
 }
 
 // makeKey makes the key of an intent. If a process is killed in the middle of
@@ -122,6 +133,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent) 
 		return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
 	}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
 		tx.DeleteIntent(intent.CKAID)
 		return nil
 	})
@@ -158,6 +170,12 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		b, _, ok := s.router.Route(intent.Token, spec)
 		if !ok || !s.router.Available(intent.Token, spec) {
 			continue
+		}
+		if isEpoch(intent) { // see beginEpoch
+			if err := s.putIntent(ctx, intent); err != nil {
+				errs = append(errs, err)
+				continue
+			}
 		}
 		objects, err := s.destroy(ctx, b, intent)
 		if err != nil {

@@ -50,6 +50,7 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 		return nil
 	}
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
 		for _, row := range noted {
 			if _, ok := tx.Key(row.Region, row.KeyID); !ok {
 				continue // deleted since

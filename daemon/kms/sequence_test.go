@@ -35,6 +35,7 @@ type unrecorded struct{}
 
 func (unrecorded) Append(context.Context, *audit.Record) error { return nil }
 func (unrecorded) Err() error                                  { return nil }
+func (unrecorded) Head() (uint64, [32]byte)                    { return 0, [32]byte{} }
 
 // world is the service and the model of it.
 type world struct {

@@ -5,6 +5,7 @@ package kms
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"log/slog"
 	"time"
 
@@ -46,6 +47,8 @@ type Trail interface {
 	Append(ctx context.Context, r *audit.Record) error
 	// Err returns nil while records can be appended, and why not otherwise.
 	Err() error
+	// Head returns the last durable record's sequence number and hash.
+	Head() (sequence uint64, hash [sha256.Size]byte)
 }
 
 // Config is what a [Service] works with. Every field is required unless it
@@ -123,6 +126,8 @@ type Service struct {
 	now      func() time.Time
 	counters counters
 	working  working
+
+	integrity integrity
 }
 
 // New makes a service.

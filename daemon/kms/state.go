@@ -1,6 +1,8 @@
 package kms
 
 import (
+	"errors"
+
 	"cmkd/backends"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -71,6 +73,9 @@ func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 	if e, ok := asError[*kmsapi.Error](err); ok {
 		return e
+	}
+	if errors.Is(err, store.ErrUnverified) {
+		return errUnverified()
 	}
 	e, ok := asError[*backends.Error](err)
 	if !ok {

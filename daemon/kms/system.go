@@ -74,6 +74,9 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 // SignCheckpoint implements [audit.Signer] with the audit key of the first
 // token. keyID is the key's CKA_ID.
 func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature []byte, keyID string, err error) {
+	if s.integrity.seal.Load() == nil {
+		return nil, "", fmt.Errorf("signing a checkpoint: %w", store.ErrUnverified)
+	}
 	k, ok := s.store.View().CurrentSystemKey(s.token, PurposeAudit)
 	if !ok {
 		return nil, "", fmt.Errorf("token %s has no audit key: run cmkctl init", s.token)

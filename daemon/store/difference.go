@@ -23,6 +23,7 @@ type Differences struct {
 	// database keeps of them. If an authentic head has the same one, Rows is
 	// exactly what was done; else the digests have been tampered with too.
 	Root []byte
+	Now  []byte // the hash over the rows as they are
 }
 
 type rowID struct{ table, name string }
@@ -43,9 +44,11 @@ func (s *Store) Compare(ctx context.Context) (*Differences, error) {
 			leaves = append(leaves, leaf{place(id.table, id.name), digest})
 		}
 		found.Root = newHashes(leaves).root()
+		leaves = leaves[:0]
 		err = eachRow(ctx, s.db, func(id rowID, document []byte) error {
 			digest, known := kept[id]
 			delete(kept, id)
+			leaves = append(leaves, newLeaf(id.table, id.name, document))
 			switch {
 			case !known:
 				found.Rows = append(found.Rows, Difference{id.table, id.name, "added"})
@@ -54,6 +57,7 @@ func (s *Store) Compare(ctx context.Context) (*Differences, error) {
 			}
 			return nil
 		})
+		found.Now = newHashes(leaves).root()
 		for id := range kept {
 			found.Rows = append(found.Rows, Difference{id.table, id.name, "missing"})
 		}

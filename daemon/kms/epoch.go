@@ -1,0 +1,214 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+)
+
+// The head of the store is authenticated by an HMAC key in the token. Keys
+// follow each other in epochs: each replaces the one before, which is
+// destroyed, so that nothing can verify a copy of the database that was made
+// in an epoch that has ended. The first key of a lineage is made by Init; the
+// lineage is named after its CKA_ID. What is in the token cannot be written by
+// who has only the file: the labels say what the keys are.
+
+// stateKeyID is the key ID in the label of the first key of a lineage; those
+// that follow have the lineage behind it: "cmkd:system-state-<lineage>:<epoch>".
+const stateKeyID = "system-" + PurposeState
+
+// integrity is what the service knows of the store's head.
+type integrity struct {
+	seal     atomic.Pointer[sealer] // nil until the head is verified
+	mismatch atomic.Pointer[Mismatch]
+
+	mu       sync.Mutex // held while an epoch begins or a state is accepted
+	advanced uint64     // store.Changes that the epoch covers; guarded by mu
+}
+
+// stateKey is a key that authenticates heads, as the token's label tells.
+type stateKey struct {
+	id      backends.KeyID
+	lineage string
+	epoch   int
+}
+
+// parseStateKey reads the label of an object; ok is false of other keys.
+func parseStateKey(o backends.Object) (k stateKey, ok bool) {
+	rest, ok := strings.CutPrefix(o.Label, "cmkd:"+stateKeyID)
+	if !ok {
+		return stateKey{}, false
+	}
+	lineage, number, ok := strings.Cut(rest, ":")
+	epoch, err := strconv.Atoi(number)
+	if !ok || err != nil || epoch < 1 || (lineage == "") != (epoch == 1) {
+		return stateKey{}, false
+	}
+	if lineage == "" {
+		return stateKey{o.ID, o.ID.String(), epoch}, true
+	}
+	return stateKey{o.ID, strings.TrimPrefix(lineage, "-"), epoch}, true
+}
+
+// stateKeys lists the keys in the token that authenticate heads: this
+// daemon's, and those of others that share the token.
+func (s *Service) stateKeys(ctx context.Context) (map[backends.KeyID]stateKey, error) {
+	b, err := s.routeNew(s.token, backends.HMAC256)
+	if err != nil {
+		return nil, err
+	}
+	list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("listing the keys of token %s: %w", s.token, err)
+	}
+	keys := map[backends.KeyID]stateKey{}
+	for _, o := range list.Objects {
+		if k, ok := parseStateKey(o); ok {
+			keys[k.id] = k
+		}
+	}
+	return keys, nil
+}
+
+// newest returns the last key of a lineage.
+func newest(keys map[backends.KeyID]stateKey, lineage string) (last stateKey, ok bool) {
+	for _, k := range keys {
+		if k.lineage == lineage && k.epoch > last.epoch {
+			last = k
+		}
+	}
+	return last, last.epoch > 0
+}
+
+// sealer authenticates heads with the keys of a lineage. It implements
+// [store.Sealer].
+type sealer struct {
+	service *Service
+	lineage string
+}
+
+// Seal implements [store.Sealer]. The key is the one that the commit leads to,
+// so that the commit that begins an epoch is the first one of it.
+func (h *sealer) Seal(ctx context.Context, view *store.View, head *store.Head) ([]byte, error) {
+	s := h.service
+	k, ok := view.CurrentSystemKey(s.token, PurposeState)
+	if !ok {
+		return nil, backends.Errorf(backends.KeyMissing, "token %s has no state key", s.token)
+	}
+	head.Time, head.Lineage, head.Epoch = s.now().UTC(), h.lineage, k.Version
+	if sequence, hash := s.trail.Head(); sequence > 0 {
+		head.AuditSequence, head.AuditHash = sequence, hash[:]
+	}
+	message, err := head.Message()
+	if err != nil {
+		return nil, err
+	}
+	return s.stateMAC(ctx, k, message)
+}
+
+func (s *Service) stateMAC(ctx context.Context, k *store.SystemKey, message []byte) ([]byte, error) {
+	b, err := s.routeNew(s.token, backends.HMAC256)
+	if err != nil {
+		return nil, err
+	}
+	out, err := b.GenerateMAC(ctx, &backends.MACRequest{Key: systemKeyRef(k), Algorithm: "HMAC_SHA_256", Message: message})
+	if err != nil {
+		return nil, err
+	}
+	return out.MAC, nil
+}
+
+// AdvanceEpoch begins a new epoch if anything but bookkeeping was committed
+// since the last one began. Copies of the database from before are then
+// worthless.
+func (s *Service) AdvanceEpoch(ctx context.Context) error {
+	s.integrity.mu.Lock()
+	defer s.integrity.mu.Unlock()
+	if s.store.Changes() == s.integrity.advanced {
+		return nil
+	}
+	return s.advance(ctx)
+}
+
+// advance begins a new epoch: the new key first, then a head under it, then
+// the old key is destroyed. Each step is explained by an intent. The caller
+// holds integrity.mu.
+func (s *Service) advance(ctx context.Context) error {
+	seal := s.integrity.seal.Load()
+	old, ok := s.store.View().CurrentSystemKey(s.token, PurposeState)
+	if seal == nil || !ok {
+		return nil // not verified
+	}
+	b, err := s.routeNew(s.token, backends.HMAC256)
+	if err != nil {
+		return err
+	}
+	changes := s.store.Changes()
+	intent := s.epochIntent("create", seal.lineage, old.Version+1, newCKAID())
+	end := s.epochIntent("destroy", seal.lineage, old.Version, old.CKAID)
+	if err := s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
+		tx.DeleteSystemKey(s.token, PurposeState, old.Version)
+		tx.DeleteIntent(intent.CKAID)
+		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(&store.SystemKey{
+			Token: s.token, Purpose: PurposeState, Version: intent.Version, CKAID: intent.CKAID, Created: s.now(),
+		}))
+	}); err != nil {
+		return fmt.Errorf("beginning epoch %d: %w", intent.Version, err)
+	}
+	s.integrity.advanced = changes
+	s.undo(ctx, b, end) // what it leaves, reconciliation destroys
+	return nil
+}
+
+// beginEpoch makes the key of the intent and commits what finish writes. It
+// leaves what fails to reconciliation: a commit that failed may yet be found
+// after a crash, and so its key must stay until another one has succeeded.
+func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx) error) error {
+	s.working.begin(intent.CKAID)
+	defer s.working.end(intent.CKAID)
+	if err := s.putIntent(ctx, intent); err != nil {
+		return err
+	}
+	if _, err := s.makeKey(ctx, b, intent); err != nil {
+		return err
+	}
+	return s.store.Update(ctx, func(tx *store.Tx) error {
+		tx.Bookkeeping()
+		return finish(tx)
+	})
+}
+
+// epochIntent explains the key of an epoch that comes or goes.
+func (s *Service) epochIntent(action, lineage string, epoch int, id []byte) *store.Intent {
+	return &store.Intent{
+		CKAID: id, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
+		Spec: string(backends.HMAC256), Usage: string(backends.GenerateVerifyMAC), Created: s.now(),
+	}
+}
+
+// isEpoch reports whether the intent is of a key that authenticates heads.
+func isEpoch(i *store.Intent) bool { return strings.HasPrefix(i.KeyID, stateKeyID+"-") }
+
+// firstStateKey makes the first key of a new lineage, for a state that is
+// accepted without any key that is known to be its own.
+func (s *Service) firstStateKey(ctx context.Context) (stateKey, error) {
+	b, err := s.routeNew(s.token, backends.HMAC256)
+	if err != nil {
+		return stateKey{}, err
+	}
+	id := backends.KeyID(newCKAID())
+	key := backends.Key{ID: id, Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC}
+	if _, err := b.CreateKey(ctx, &backends.CreateKeyRequest{Key: key, Label: label(stateKeyID, 1)}); err != nil {
+		return stateKey{}, fmt.Errorf("making a state key in token %s: %w", s.token, err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "state key made: those of before are not known and stay in the token", slog.String("id", id.String()))
+	return stateKey{id, id.String(), 1}, nil
+}

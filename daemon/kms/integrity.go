@@ -1,0 +1,330 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"cmkd/backends"
+	"cmkd/daemon/audit"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// Mismatch is why the database is not trusted, and what an operator needs to
+// know to decide. It names rows and holds nothing of their contents.
+type Mismatch struct {
+	Reason string `json:"reason"`
+	// Root is the hash over the rows as they are now, hexadecimal: what is
+	// accepted is what was looked at.
+	Root string `json:"root"`
+	// Sequence, Time and Epoch are of the head in the database. They can be
+	// trusted if HeadVerified.
+	Sequence     uint64    `json:"sequence,omitzero"`
+	Time         time.Time `json:"time,omitzero"`
+	Epoch        int       `json:"epoch,omitzero"`
+	HeadVerified bool      `json:"headVerified"`
+	// LaterRecords is how many records the audit trail has after the head.
+	LaterRecords uint64 `json:"laterRecords,omitzero"`
+	// Differences are the rows that are not what they were at the last commit.
+	// Exact: they are all that was done; else what tells them apart may have
+	// been changed too.
+	Differences []store.Difference `json:"differences,omitempty"`
+	Exact       bool               `json:"exact"`
+	// CompareError says why there are no differences.
+	CompareError string `json:"compareError,omitempty"`
+}
+
+// Mismatch returns why the database is not trusted, nil if it is.
+func (s *Service) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
+
+// errUnverified is the answer to calls that would have to trust the database.
+// It is no 5xx: SDKs would only repeat the call.
+func errUnverified() *kmsapi.Error {
+	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
+		"The database of the service does not verify. An operator has to look at it: cmkctl status.")
+}
+
+// inspects reports whether an operation shows the database and no more: it is
+// served even if the database does not verify. A public key would be believed.
+func (op *operation) inspects() bool {
+	switch op.name {
+	case "GetPublicKey", "GenerateRandom", "GetParametersForImport":
+		return false
+	}
+	return op.readOnly && !op.uses
+}
+
+// VerifyState verifies the database with the token before anything trusts it.
+// One that does not verify is no error: [Service.Mismatch] tells, and nothing
+// is served or changed until [Service.AcceptState]. A database without a head
+// gets one if its token has never had a key for a second head: it is new, or
+// of a version of the program that knew no heads. One that Init has yet to
+// make keys for stays as it is.
+func (s *Service) VerifyState(ctx context.Context) error {
+	s.integrity.mu.Lock()
+	defer s.integrity.mu.Unlock()
+	keys, err := s.stateKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("verifying the database: %w", err)
+	}
+	view, found := s.store.View(), s.store.Found()
+	key, hasKey := view.CurrentSystemKey(s.token, PurposeState)
+	if found == nil && !hasKey && empty(view) {
+		return nil // Init has not been here
+	}
+	if found == nil {
+		if k, ok := s.adoptable(keys, key); ok {
+			return s.adoptState(ctx, k)
+		}
+		return s.lock(ctx, "its head is missing", nil, false)
+	}
+	head, err := found.Head()
+	if err != nil {
+		return s.lock(ctx, "its head cannot be read", nil, false)
+	}
+	authentic, why, err := s.verifyHead(ctx, view, found, head, keys)
+	if err != nil {
+		return fmt.Errorf("verifying the database: %w", err)
+	}
+	if why != "" {
+		return s.lock(ctx, why, head, authentic)
+	}
+	seal := &sealer{s, head.Lineage}
+	if err := s.store.Resume(ctx, seal, head); err != nil {
+		return err
+	}
+	s.integrity.seal.Store(seal)
+	return s.advance(ctx)
+}
+
+// empty reports whether the database knows of no key of a client.
+func empty(view *store.View) bool {
+	for range view.AllKeys() {
+		return false
+	}
+	for range view.AllVersions() {
+		return false
+	}
+	return true
+}
+
+// adoptable reports whether a database without a head may get its first one:
+// its key is the first of its lineage, and no second one has been made.
+func (s *Service) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemKey) (stateKey, bool) {
+	if row == nil || len(row.CKAID) != len(backends.KeyID{}) {
+		return stateKey{}, false
+	}
+	k, ok := keys[backends.KeyID(row.CKAID)]
+	if !ok || k.epoch != 1 || row.Version != 1 {
+		return stateKey{}, false
+	}
+	last, _ := newest(keys, k.lineage)
+	return k, last == k
+}
+
+// adoptState writes the first head and begins the second epoch, after which no
+// database of this lineage is taken without a head.
+func (s *Service) adoptState(ctx context.Context, k stateKey) error {
+	view := s.store.View()
+	fresh := empty(view)
+	if err := s.recordEvent(ctx, "AdoptState", map[string]any{"root": hex.EncodeToString(view.Root()), "new": fresh}); err != nil {
+		return err
+	}
+	seal := &sealer{s, k.lineage}
+	err := s.store.Adopt(ctx, seal, view.Root(), func(tx *store.Tx) error {
+		if !fresh {
+			return nil
+		}
+		// Nobody answers for intents of a database that was never verified, and
+		// a new one has nothing in the token but its own keys.
+		for i := range view.Intents() {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "an object may be left in the token", slog.String("id", hex.EncodeToString(i.CKAID)), slog.String("key", i.KeyID))
+			tx.DeleteIntent(i.CKAID)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("writing the first head of the database: %w", err)
+	}
+	s.integrity.seal.Store(seal)
+	s.log.LogAttrs(ctx, slog.LevelInfo, "the database is authenticated from now on", slog.Bool("new", fresh))
+	return s.advance(ctx)
+}
+
+// verifyHead says why a head does not verify, "" if it does, and whether the
+// head itself is authentic. An error is the token's, and says nothing.
+func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store.Sealed, head *store.Head, keys map[backends.KeyID]stateKey) (authentic bool, why string, err error) {
+	last, known := newest(keys, head.Lineage)
+	row, ok := view.CurrentSystemKey(s.token, PurposeState)
+	if !ok || len(row.CKAID) != len(backends.KeyID{}) {
+		return false, "it names no key that its head could be verified with", nil
+	}
+	k, ok := keys[backends.KeyID(row.CKAID)]
+	switch {
+	case !ok && known && last.epoch > head.Epoch:
+		return false, fmt.Sprintf("it is an older copy, of epoch %d: the token has epoch %d", head.Epoch, last.epoch), nil
+	case !ok:
+		return false, "the key that its head is verified with is not in the token", nil
+	case k.lineage != head.Lineage || k.epoch != head.Epoch:
+		return false, "its head is of another key than the database names", nil
+	}
+	mac, err := s.stateMAC(ctx, row, found.Message())
+	if err != nil {
+		return false, "", err
+	}
+	if !hmac.Equal(mac, found.MAC) {
+		return false, "its head was changed", nil
+	}
+	if !bytes.Equal(head.Root, view.Root()) {
+		return true, "rows were changed, added or deleted", nil
+	}
+	if intent, ok := view.Intent(last.id[:]); last.epoch > k.epoch && (!ok || intent.Action != "create") {
+		return true, fmt.Sprintf("it is an older copy, of epoch %d: the token has epoch %d", head.Epoch, last.epoch), nil
+	}
+	sequence, hash := s.trail.Head()
+	if sequence < head.AuditSequence || (sequence == head.AuditSequence && sequence > 0 && !bytes.Equal(hash[:], head.AuditHash)) {
+		return true, fmt.Sprintf("the audit trail ends with record %d, or was changed: the database knows of record %d", sequence, head.AuditSequence), nil
+	}
+	return true, "", nil
+}
+
+// lock stops everything that would have to trust the database.
+func (s *Service) lock(ctx context.Context, reason string, head *store.Head, authentic bool) error {
+	if err := s.store.Lock(ctx, reason); err != nil {
+		return err
+	}
+	s.integrity.seal.Store(nil)
+	m := &Mismatch{Reason: reason, HeadVerified: authentic}
+	if head != nil {
+		m.Sequence, m.Time, m.Epoch = head.Sequence, head.Time, head.Epoch
+		if sequence, _ := s.trail.Head(); sequence > head.AuditSequence {
+			m.LaterRecords = sequence - head.AuditSequence
+		}
+	}
+	if found, err := s.store.Compare(ctx); err != nil {
+		m.CompareError = err.Error()
+	} else {
+		m.Root, m.Differences = hex.EncodeToString(found.Now), found.Rows
+		m.Exact = authentic && bytes.Equal(found.Root, head.Root)
+	}
+	s.integrity.mismatch.Store(m)
+	s.log.LogAttrs(ctx, slog.LevelError, "the database does not verify: no cryptography and no changes until cmkctl accept-state",
+		slog.String("reason", reason), slog.Int("differences", len(m.Differences)))
+	if err := s.recordEvent(ctx, "StateMismatch", m.brief()); err != nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "the mismatch is not on record", slog.Any("error", err))
+	}
+	return nil
+}
+
+// maxRecorded is how many differences a record of the audit trail lists.
+const maxRecorded = 100
+
+// brief is the mismatch for the audit trail, whose records have a largest size.
+func (m *Mismatch) brief() *Mismatch {
+	out := *m
+	out.Differences = out.Differences[:min(len(out.Differences), maxRecorded)]
+	return &out
+}
+
+// CheckState reads the database file again: a running daemon does not read it
+// otherwise.
+func (s *Service) CheckState(ctx context.Context) error {
+	s.integrity.mu.Lock()
+	defer s.integrity.mu.Unlock()
+	if s.integrity.seal.Load() == nil {
+		return nil
+	}
+	err := s.store.Check(ctx)
+	if !errors.Is(err, store.ErrChanged) && !errors.Is(err, store.ErrCorrupt) {
+		return err
+	}
+	found := s.store.Found()
+	head, headErr := found.Head()
+	return errors.Join(headErr, s.lock(ctx, "the file was changed while the daemon was running", head, headErr == nil))
+}
+
+// AcceptState is an operator's decision to trust the rows as they are. root is
+// the one of the [Mismatch] that was looked at; [store.ErrChanged] says that
+// the rows are others now. It is on record like a call.
+func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) error {
+	s.integrity.mu.Lock()
+	defer s.integrity.mu.Unlock()
+	m := s.Mismatch()
+	raw, err := hex.DecodeString(root)
+	if m == nil || err != nil || root != m.Root {
+		return store.ErrChanged
+	}
+	k, err := s.acceptedKey(ctx)
+	if err != nil {
+		return err
+	}
+	c := &Call{caller: *caller, region: s.region}
+	s.openRecord(c, &kmsapi.Request{Operation: "AcceptState"})
+	if c.record.AdditionalEventData.Details, err = json.Marshal(m.brief(), json.Deterministic(true)); err != nil {
+		return err
+	}
+	if err := s.trail.Append(ctx, &c.record); err != nil {
+		return err
+	}
+	seal := &sealer{s, k.lineage}
+	err = s.store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
+		for _, row := range tx.SystemKeys(s.token, PurposeState) {
+			tx.DeleteSystemKey(s.token, PurposeState, row.Version)
+		}
+		tx.DeleteIntent(k.id[:]) // the key stays
+		return tx.PutSystemKey(&store.SystemKey{Token: s.token, Purpose: PurposeState, Version: k.epoch, CKAID: k.id[:], Created: s.now()})
+	})
+	if err != nil {
+		return fmt.Errorf("accepting the database: %w", err)
+	}
+	s.integrity.seal.Store(seal)
+	s.integrity.mismatch.Store(nil)
+	s.log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))
+	return s.advance(ctx)
+}
+
+// acceptedKey chooses the key for the head of a state that is accepted: the
+// last one of the lineage that the database names, or a new one.
+func (s *Service) acceptedKey(ctx context.Context) (stateKey, error) {
+	keys, err := s.stateKeys(ctx)
+	if err != nil {
+		return stateKey{}, err
+	}
+	if row, ok := s.store.View().CurrentSystemKey(s.token, PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
+		if k, ok := keys[backends.KeyID(row.CKAID)]; ok {
+			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
+				return last, nil
+			}
+			return k, nil
+		}
+	}
+	if found := s.store.Found(); found != nil {
+		if head, err := found.Head(); err == nil {
+			if last, ok := newest(keys, head.Lineage); ok {
+				return last, nil
+			}
+		}
+	}
+	return s.firstStateKey(ctx)
+}
+
+// recordEvent puts something on record that nobody called for.
+func (s *Service) recordEvent(ctx context.Context, name string, details any) error {
+	text, err := json.Marshal(details, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	return s.trail.Append(ctx, &audit.Record{
+		EventTime: s.now(), EventName: name, EventType: "AwsServiceEvent", AWSRegion: s.region, ManagementEvent: true,
+		UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: s.account, InvokedBy: "cmkd"},
+		RecipientAccountID: s.account, AdditionalEventData: audit.AdditionalEventData{Details: text},
+	})
+}
