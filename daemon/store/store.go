@@ -212,6 +212,7 @@ func (s *Store) finish(ctx context.Context, tx *Tx, more ...func(context.Context
 		s.doubtful = sealed
 		return fmt.Errorf("writing to the store: %w", err)
 	}
+	s.doubtful = nil
 	if sealed != nil {
 		s.sequence++
 		s.found.Store(sealed)

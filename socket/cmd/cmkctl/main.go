@@ -62,6 +62,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newBridge(path),
 		newCall(path),
+		newAcceptState(path),
 		newConfirmClock(path),
 		newDev(&socket),
 		newDoctor(path),

@@ -141,6 +141,7 @@ func startService(path, status string) (stop func() error, err error) {
 		io.WriteString(w, status)
 	})
 	mux.HandleFunc("POST /", answerCall)
+	mux.HandleFunc("POST /accept-state", answerAcceptState)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ctx, mux) }()
@@ -148,6 +149,22 @@ func startService(path, status string) (stop func() error, err error) {
 		cancel()
 		return <-served
 	}), nil
+}
+
+// answerAcceptState has a database to accept, with the root abcd.
+func answerAcceptState(w http.ResponseWriter, r *http.Request) {
+	var in struct{ Root string }
+	json.NewDecoder(r.Body).Decode(&in)
+	switch in.Root {
+	case "":
+		io.WriteString(w, `{"mismatch": {"reason": "rows were changed", "root": "abcd", "sequence": 7, "time": "2026-01-02T03:04:05Z",
+			"epoch": 3, "headVerified": true, "laterRecords": 2, "exact": true,
+			"differences": [{"table": "keys", "row": "[\"us-east-1\",\"k\"]", "change": "changed"}]}}`)
+	case "abcd":
+		io.WriteString(w, `{"accepted": true}`)
+	default:
+		http.Error(w, "the database is not the one that was looked at: look again", http.StatusConflict)
+	}
 }
 
 // answerCall answers ListAliases with what arrived, dressed as an alias, and

@@ -24,6 +24,7 @@ type health struct {
 	Regions       []string `json:"regions"`
 	Keys          int      `json:"keys"`
 	DeletionsHeld bool     `json:"deletionsHeld"`
+	StateMismatch string   `json:"stateMismatch"`
 	Tokens        []struct {
 		Name   string `json:"name"`
 		Label  string `json:"label"`
@@ -129,6 +130,9 @@ func (h *health) print(out io.Writer) error {
 	fmt.Fprintf(w, "account\t%s\n", h.Account)
 	fmt.Fprintf(w, "regions\t%s\n", strings.Join(h.Regions, " "))
 	fmt.Fprintf(w, "keys\t%d\n", h.Keys)
+	if h.StateMismatch != "" {
+		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
+	}
 	if h.DeletionsHeld {
 		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead, see cmkctl confirm-clock")
 	}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// mismatch is why the daemon does not trust its database.
+type mismatch struct {
+	Reason       string    `json:"reason"`
+	Root         string    `json:"root"`
+	Sequence     uint64    `json:"sequence"`
+	Time         time.Time `json:"time"`
+	Epoch        int       `json:"epoch"`
+	HeadVerified bool      `json:"headVerified"`
+	LaterRecords uint64    `json:"laterRecords"`
+	Differences  []struct {
+		Table  string `json:"table"`
+		Row    string `json:"row"`
+		Change string `json:"change"`
+	} `json:"differences"`
+	Exact        bool   `json:"exact"`
+	CompareError string `json:"compareError"`
+}
+
+func newAcceptState(socket func() string) *cobra.Command {
+	var root string
+	cmd := &cobra.Command{
+		Use:   "accept-state [--root ROOT]",
+		Short: "Show what is wrong with the daemon's database, or accept it as it is",
+		Long: `The daemon's database is authenticated by a key in the token. When it does not
+verify, because somebody has changed the file or put an older one in its place,
+the daemon serves no cryptography and changes nothing.
+
+Without --root the command shows which rows differ. With the ROOT that it
+showed, the rows are accepted as they are, on record: after a backup was
+restored, say. Only the state that was shown is accepted.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var answer struct {
+				Accepted bool      `json:"accepted"`
+				Mismatch *mismatch `json:"mismatch"`
+			}
+			if err := ask(cmd.Context(), socket(), "/accept-state", map[string]string{"root": root}, &answer); err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			switch {
+			case answer.Accepted:
+				fmt.Fprintln(out, "the database is accepted: the daemon serves again")
+				return nil
+			case answer.Mismatch == nil:
+				fmt.Fprintln(out, "the database verifies: there is nothing to accept")
+				return nil
+			}
+			if err := answer.Mismatch.print(out); err != nil {
+				return fmt.Errorf("printing what differs: %w", err)
+			}
+			return &exitError{status: 1}
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "", "accept the rows with this `hash`")
+	return cmd
+}
+
+func (m *mismatch) print(out io.Writer) error {
+	fmt.Fprintf(out, "the database does not verify: %s\n", m.Reason)
+	if m.Sequence > 0 {
+		trust := "not authentic"
+		if m.HeadVerified {
+			trust = "authentic"
+		}
+		fmt.Fprintf(out, "its head (%s): commit %d of %s, epoch %d; the audit trail has %d later records\n",
+			trust, m.Sequence, m.Time.Format(time.RFC3339), m.Epoch, m.LaterRecords)
+	}
+	switch {
+	case m.CompareError != "":
+		fmt.Fprintf(out, "what differs cannot be told: %s\n", m.CompareError)
+	case m.Exact:
+		fmt.Fprintf(out, "%d rows differ from the last commit:\n", len(m.Differences))
+	default:
+		fmt.Fprintf(out, "%d rows are known to differ, there may be more:\n", len(m.Differences))
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for _, d := range m.Differences {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", d.Change, d.Table, d.Row)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if m.Root != "" {
+		fmt.Fprintf(out, "to accept the database as it is: cmkctl accept-state --root %s\n", m.Root)
+	}
+	return nil
+}
