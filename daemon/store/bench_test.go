@@ -71,18 +71,36 @@ func BenchmarkGrantsByGrantee(b *testing.B) {
 	}
 }
 
-// BenchmarkUpdate changes one key in a store of n. The floor is one fsync.
+// BenchmarkUpdate changes one key in a store of n, without and with a head.
+// The floor is one fsync.
 func BenchmarkUpdate(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			s := open(b, filepath.Join(b.TempDir(), "store.db"))
-			fill(b, s, n)
-			for i := 0; b.Loop(); i++ {
-				k := testKey(3)
-				k.Description = fmt.Sprint(i) // SQLite does not write what stays the same
-				update(b, s, func(tx *Tx) error { return tx.PutKey(k) })
-			}
-		})
+		for _, headed := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d/head=%t", n, headed), func(b *testing.B) {
+				s := open(b, filepath.Join(b.TempDir(), "store.db"))
+				fill(b, s, n)
+				if headed {
+					if err := s.Adopt(context.Background(), hmacSealer{}, s.View().Root(), func(*Tx) error { return nil }); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for i := 0; b.Loop(); i++ {
+					k := testKey(3)
+					k.Description = fmt.Sprint(i) // SQLite does not write what stays the same
+					update(b, s, func(tx *Tx) error { return tx.PutKey(k) })
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkHash hashes a change among 30,000 rows.
+func BenchmarkHash(b *testing.B) {
+	s := open(b, filepath.Join(b.TempDir(), "store.db"))
+	fill(b, s, 10_000)
+	h := s.View().hashes
+	for b.Loop() {
+		h.with([]change{{"keys", `["us-east-1","x"]`, []byte("{}")}}).root()
 	}
 }
 
