@@ -85,7 +85,8 @@ func startDaemon(path, config string, log io.Writer) (*daemon, error) {
 // pollInterval is how often a starting daemon is asked whether it is ready.
 const pollInterval = 10 * time.Millisecond
 
-// ready waits until the daemon says that it is well. Another daemon may have
+// ready waits until the daemon says that it is well, or that an operator has to
+// look at its database, which takes a daemon that runs. Another daemon may have
 // the socket, and ours be about to find that out.
 func (d *daemon) ready(ctx context.Context, socket string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("cmkd was not ready within a minute"))
@@ -94,7 +95,7 @@ func (d *daemon) ready(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
-			if h, err := readHealth(ctx, socket); err == nil && h.State == stateOK {
+			if h, err := readHealth(ctx, socket); err == nil && (h.State == stateOK || h.StateMismatch != "") {
 				return nil
 			}
 		}

@@ -117,6 +117,9 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	vars := append([]variable{{client.PathVariable, cfg.Socket.Path}}, awsVariables(b.endpoint, cfg.Region, cred)...)
 	fmt.Fprintf(errOut, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
 		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
+	if h, err := readHealth(ctx, cfg.Socket.Path); err == nil && h.StateMismatch != "" {
+		fmt.Fprintf(errOut, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
+	}
 	if err := writeExports(out, vars); err != nil {
 		return fmt.Errorf("printing the variables: %w", err)
 	}
