@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -61,20 +62,27 @@ func (d decimal) compare(other decimal) int {
 	return cmp
 }
 
-// dateLayouts are the forms of the W3C's profile of ISO 8601; time.Parse
-// accepts a fraction of a second where a layout ends in seconds.
-// https://www.w3.org/TR/NOTE-datetime
-var dateLayouts = []string{
-	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01", "2006",
-}
+// dateForm is the W3C's profile of ISO 8601, and dateLayouts are the same for
+// time.Parse, which by itself also takes hours of one digit and fractions after
+// a comma. https://www.w3.org/TR/NOTE-datetime
+var (
+	dateForm = regexp.MustCompile(
+		`^[0-9]{4}(?:-[0-9]{2}(?:-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:[0-9]{2}))?)?)?$`)
+	dateLayouts = []string{
+		"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01", "2006",
+	}
+)
 
 // parseDate reads a date of those forms, or seconds of the Unix epoch. Four
 // digits are a year.
 func parseDate(s string) (time.Time, bool) {
-	for _, layout := range dateLayouts {
-		if t, err := time.Parse(layout, s); err == nil {
-			return t, true
+	if dateForm.MatchString(s) {
+		for _, layout := range dateLayouts {
+			if t, err := time.Parse(layout, s); err == nil {
+				return t, true
+			}
 		}
+		return time.Time{}, false
 	}
 	const maxEpochDigits = 12 // far beyond the year 9999
 	if len(s) > maxEpochDigits || !isDigits(strings.TrimPrefix(s, "-")) {
