@@ -37,16 +37,22 @@ func (m *memory) grown(pid int, limit uint64, now time.Time) bool {
 	return true
 }
 
-// resident is the resident memory of a process in bytes (proc_pid_statm(5)).
+// resident is the resident anonymous memory of a process in bytes: not that of
+// files, which whoever reads the process's memory makes resident
+// (proc_pid_statm(5)).
 func resident(pid int) (uint64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
 	fields := bytes.Fields(text)
-	if len(fields) < 2 {
+	if len(fields) < 3 {
 		return 0, fmt.Errorf("statm of process %d: %q", pid, text)
 	}
-	pages, err := strconv.ParseUint(string(fields[1]), 10, 64)
-	return pages * uint64(os.Getpagesize()), err
+	all, err := strconv.ParseUint(string(fields[1]), 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	files, err := strconv.ParseUint(string(fields[2]), 10, 64)
+	return (all - min(all, files)) * uint64(os.Getpagesize()), err
 }
