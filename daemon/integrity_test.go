@@ -212,6 +212,10 @@ func TestTampering(t *testing.T) {
 			"restore the file of the last stop", func() { copyDatabase(t, disabled, filepath.Dir(database(r))) },
 			"it is an older copy", nil, false,
 		},
+		{"restore an older file and delete its head", func() {
+			copyDatabase(t, disabled, filepath.Dir(database(r)))
+			tamper(t, r, `DELETE FROM head`)
+		}, "its head is missing", nil, false},
 	} {
 		c.do()
 		r.Start(t)
@@ -252,6 +256,9 @@ func TestTampering(t *testing.T) {
 	r.Start(t)
 	if _, m := acceptState(t, r, ""); m.Mismatch == nil || !strings.HasPrefix(m.Mismatch.Reason, "it is an older copy") {
 		t.Errorf("a database without its log: %+v", m.Mismatch)
+	}
+	if n := strings.Count(r.Log(), "those of before are not known"); n != 1 { // neither head nor key row
+		t.Errorf("a key of heads was left in the token %d times, want once: the other databases name its lineage", n)
 	}
 	trail := r.AuditTrail(t)
 	for _, event := range []string{"AdoptState", "StateMismatch", "AcceptState"} {

@@ -47,15 +47,16 @@ func parseStateKey(o backends.Object) (k stateKey, ok bool) {
 	if !ok {
 		return stateKey{}, false
 	}
-	lineage, number, ok := strings.Cut(rest, ":")
+	rest, number, _ := strings.Cut(rest, ":")
 	epoch, err := strconv.Atoi(number)
-	if !ok || err != nil || epoch < 1 || (lineage == "") != (epoch == 1) {
+	if err != nil {
 		return stateKey{}, false
 	}
-	if lineage == "" {
-		return stateKey{o.ID, o.ID.String(), epoch}, true
+	if rest == "" {
+		return stateKey{o.ID, o.ID.String(), epoch}, epoch == 1
 	}
-	return stateKey{o.ID, strings.TrimPrefix(lineage, "-"), epoch}, true
+	lineage, ok := strings.CutPrefix(rest, "-")
+	return stateKey{o.ID, lineage, epoch}, ok && lineage != "" && epoch > 1
 }
 
 // stateKeys lists the keys in the token that authenticate heads: this
@@ -157,9 +158,7 @@ func (s *Service) advance(ctx context.Context) error {
 	if err := s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
 		tx.DeleteSystemKey(s.token, PurposeState, old.Version)
 		tx.DeleteIntent(intent.CKAID)
-		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(&store.SystemKey{
-			Token: s.token, Purpose: PurposeState, Version: intent.Version, CKAID: intent.CKAID, Created: s.now(),
-		}))
+		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{backends.KeyID(intent.CKAID), seal.lineage, intent.Version})))
 	}); err != nil {
 		return fmt.Errorf("beginning epoch %d: %w", intent.Version, err)
 	}
@@ -192,6 +191,15 @@ func (s *Service) epochIntent(action, lineage string, epoch int, id []byte) *sto
 		CKAID: id, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
 		Spec: string(backends.HMAC256), Usage: string(backends.GenerateVerifyMAC), Created: s.now(),
 	}
+}
+
+// stateKeyRow names a key that authenticates heads in the database.
+func (s *Service) stateKeyRow(k stateKey) *store.SystemKey {
+	row := &store.SystemKey{Token: s.token, Purpose: PurposeState, Version: k.epoch, CKAID: k.id[:], Created: s.now()}
+	if k.epoch > 1 {
+		row.Lineage = k.lineage
+	}
+	return row
 }
 
 // isEpoch reports whether the intent is of a key that authenticates heads.

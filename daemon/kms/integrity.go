@@ -280,7 +280,7 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 			tx.DeleteSystemKey(s.token, PurposeState, row.Version)
 		}
 		tx.DeleteIntent(k.id[:]) // the key stays
-		return tx.PutSystemKey(&store.SystemKey{Token: s.token, Purpose: PurposeState, Version: k.epoch, CKAID: k.id[:], Created: s.now()})
+		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
 	if err != nil {
 		return fmt.Errorf("accepting the database: %w", err)
@@ -298,19 +298,25 @@ func (s *Service) acceptedKey(ctx context.Context) (stateKey, error) {
 	if err != nil {
 		return stateKey{}, err
 	}
+	var lineages []string // that the database names, without trust
 	if row, ok := s.store.View().CurrentSystemKey(s.token, PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
-		if k, ok := keys[backends.KeyID(row.CKAID)]; ok {
+		id := backends.KeyID(row.CKAID)
+		if k, ok := keys[id]; ok {
 			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
 				return last, nil
 			}
 			return k, nil
 		}
+		lineages = append(lineages, row.Lineage, id.String())
 	}
 	if found := s.store.Found(); found != nil {
 		if head, err := found.Head(); err == nil {
-			if last, ok := newest(keys, head.Lineage); ok {
-				return last, nil
-			}
+			lineages = append(lineages, head.Lineage)
+		}
+	}
+	for _, lineage := range lineages {
+		if last, ok := newest(keys, lineage); ok {
+			return last, nil
 		}
 	}
 	return s.firstStateKey(ctx)

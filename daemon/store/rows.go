@@ -136,7 +136,9 @@ type SystemKey struct {
 	Version   int    // from 1; the highest is the current one
 	CKAID     []byte
 	PublicKey []byte `json:",omitempty"`
-	Created   time.Time
+	// Lineage is of state keys from their second version on; see [Head].
+	Lineage string `json:",omitempty"`
+	Created time.Time
 }
 
 // ImportParameters are what GetParametersForImport gave out: an RSA pair in
