@@ -49,7 +49,7 @@ func (l *Log) commits() {
 	for range l.wake {
 		l.gather()
 		b, ended := l.take()
-		if b.records > 0 {
+		if b != nil {
 			l.commit(b)
 		}
 		if ended {
@@ -79,17 +79,17 @@ func (l *Log) gather() {
 	}
 }
 
-// take returns the pending batch and begins another, in which the buffer of
-// the batch before serves again.
+// take returns the pending batch, nil if it is empty, and begins another, in
+// which the buffer of the batch before serves again.
 func (l *Log) take() (b *batch, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b = l.pending
-	if b.records > 0 {
-		l.writing, l.pending = b, newBatch(l.spare)
-		l.spare = nil
+	if l.pending.records == 0 {
+		return nil, l.ended
 	}
-	return b, l.ended
+	l.writing, l.pending = l.pending, newBatch(l.spare)
+	l.spare = nil
+	return l.writing, l.ended
 }
 
 // commit writes b and tells its callers.
