@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestReleaseWipes looks at the memory behind a body after its release: it may have held plaintext.
-func TestReleaseWipes(t *testing.T) {
+// TestBodyIsWiped looks at the memory behind a body: it may have held plaintext.
+func TestBodyIsWiped(t *testing.T) {
 	t.Parallel()
 	secret := bytes.Repeat([]byte("secret"), 1000)
 	r := httptest.NewRequestWithContext(t.Context(), "POST", "/", bytes.NewReader(secret))
@@ -19,7 +19,7 @@ func TestReleaseWipes(t *testing.T) {
 	if !bytes.Equal(memory, secret) {
 		t.Fatal("read something else")
 	}
-	body.release()
+	body.wipe()
 	if bytes.Contains(memory, []byte("secret")) {
 		t.Error("the body is still there")
 	}
@@ -34,7 +34,7 @@ func TestDecoderForgets(t *testing.T) {
 	d.src = *bytes.NewBufferString("secret")
 	d.name, d.err = []byte("secret"), &Error{}
 	d.faults.add("secret", "secret", "secret")
-	d.release()
+	d.forget() // not release: in the pool, d would be another test's
 	if d.src.Len() != 0 || d.name != nil || d.err != nil || d.faults.count != 0 || d.faults.text != nil {
 		t.Errorf("kept %+v", d)
 	}

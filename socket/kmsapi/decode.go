@@ -77,6 +77,11 @@ func decodeBody[T any, P structure[T]](body []byte, in P) error {
 
 // release gives the decoder back, keeping neither the body nor anything read from it.
 func (d *decoder) release() {
+	d.forget()
+	decoders.Put(d)
+}
+
+func (d *decoder) forget() {
 	d.src = bytes.Buffer{}
 	d.json.Reset(&d.src)
 	clear(d.scratch[:cap(d.scratch)])
@@ -84,7 +89,6 @@ func (d *decoder) release() {
 		d.scratch = nil
 	}
 	d.err, d.name, d.path, d.faults = nil, nil, d.path[:0], faults{}
-	decoders.Put(d)
 }
 
 // end expects that nothing but white space is left.

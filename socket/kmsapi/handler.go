@@ -88,9 +88,13 @@ func readBody(w http.ResponseWriter, r *http.Request) (*bodyBuffer, *Error) {
 
 // release wipes the body, which may hold plaintext, and gives the buffer back.
 func (b *bodyBuffer) release() {
-	clear(b.Bytes())
-	b.Reset()
+	b.wipe()
 	if b.Cap() <= maxKeptBody {
 		bodies.Put(b)
 	}
+}
+
+func (b *bodyBuffer) wipe() {
+	clear(b.Bytes())
+	b.Reset()
 }
