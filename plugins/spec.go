@@ -50,7 +50,7 @@ type Spec struct {
 	WaitTimeout time.Duration
 	// MaxGrowth is how many bytes of memory a process may take beyond what it
 	// had when its token was open. Then another takes its place, as with
-	// Reload and without an effect on calls. 0: 128 MiB.
+	// Reload and without an effect on calls. 0: 256 MiB.
 	MaxGrowth uint64
 }
 
@@ -77,7 +77,7 @@ func (s *Spec) check() error {
 		}
 	}
 	if s.MaxGrowth == 0 {
-		s.MaxGrowth = 128 << 20
+		s.MaxGrowth = 256 << 20
 	}
 	switch {
 	case s.Name == "":
