@@ -130,14 +130,17 @@ func (tok *Token) serial(t testing.TB) string {
 	return string(m[1])
 }
 
-// Run runs a command that sees the token, and returns what it printed.
+// Run runs a command that sees the token, and returns what it printed on its
+// standard output alone: pkcs11-tool warns in the middle of a line of a list.
 func (tok *Token) Run(t testing.TB, name string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), tok.Env...)
-	out, err := cmd.CombinedOutput()
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v (are the packages of `make deps` installed?)\n%s", name, err, out)
+		t.Fatalf("%s: %v (are the packages of `make deps` installed?)\n%s%s", name, err, out, &complaint)
 	}
 	return out
 }
