@@ -153,8 +153,12 @@ type TokenConfig struct {
 	// store of the token: "cluster-" and 11 to 16 letters and digits 2 to 7.
 	// Optional; the first token has none, a further one serves nothing without.
 	ClusterID string `toml:"cluster_id"`
-	// MaxSessions bounds the sessions of each plugin. Optional, 64.
+	// MaxSessions bounds the sessions of each plugin, which needs 4. Optional,
+	// 16; the token may allow fewer.
 	MaxSessions int `toml:"max_sessions"`
+	// Workers is how many calls each plugin makes at a time, beside those that
+	// make and destroy keys. Optional, 8; an HSM that is far away gains by more.
+	Workers int `toml:"workers"`
 	// Env are further environment variables for the module.
 	Env map[string]string `toml:"env"`
 }
@@ -284,6 +288,10 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: give label or serial, one of them", t.Name)
 		case !filepath.IsAbs(t.PINFile):
 			return fmt.Errorf("token %s: pin_file must be an absolute path, not %q", t.Name, t.PINFile)
+		case t.MaxSessions != 0 && t.MaxSessions < 4:
+			return fmt.Errorf("token %s: max_sessions must be at least 4, not %d", t.Name, t.MaxSessions)
+		case t.Workers < 0:
+			return fmt.Errorf("token %s: workers must be at least 1, not %d", t.Name, t.Workers)
 		case i == 0 && t.ClusterID != "":
 			return fmt.Errorf("token %s: the first token holds the keys of no custom key store and has no cluster_id", t.Name)
 		case t.ClusterID != "" && !clusterPattern.MatchString(t.ClusterID):

@@ -36,7 +36,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatalf("uncommented: %v", err)
 	}
-	if cfg.Socket.MaxCallsPerUser != 512 || cfg.Tokens[0].MaxSessions != 64 || len(cfg.Plugins) != 1 {
+	if cfg.Socket.MaxCallsPerUser != 512 || cfg.Tokens[0].MaxSessions != 16 || cfg.Tokens[0].Workers != 8 || len(cfg.Plugins) != 1 {
 		t.Errorf("the uncommented keys did not take effect: %+v", cfg)
 	}
 	if cfg.IdentityPolicies == "" || len(cfg.Principals.Known) != 1 || cfg.Principals.Map[0].Unit != "web.service" ||
@@ -93,6 +93,8 @@ pin_file = "/p"
 		{"token name", `"main"`, `"Main"`, "token name"},
 		{"relative module", `"/m"`, `"m"`, "module must be an absolute path"},
 		{"relative PIN", `"/p"`, `"p"`, "pin_file must be an absolute path"},
+		{"few sessions", `label = "l"`, "label = \"l\"\nmax_sessions = 3", "max_sessions must be at least 4"},
+		{"no workers", `label = "l"`, "label = \"l\"\nworkers = -1", "workers must be at least 1"},
 		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},
 		{"mode", `[[token]]`, "[socket]\nmode = \"rw\"\n[[token]]", "socket mode must be octal"},
 		{"two plugins", "pin_file = \"/p\"\n", "pin_file = \"/p\"\n[[plugin]]\nname = \"a\"\n[[plugin]]\nname = \"a\"\n", "plugin name must be unique"},

@@ -30,9 +30,6 @@ func TestMain(m *testing.M) {
 	case "plugin":
 		plugins.Serve("memory", openMemory)
 		return
-	case "plugin-workers":
-		plugins.Serve("memory", openMemory, plugins.WithWorkers(4))
-		return
 	case "parent":
 		parent()
 		return

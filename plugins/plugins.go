@@ -49,8 +49,8 @@ type Config struct {
 	// MaxSessions bounds the PKCS#11 sessions held at a time. 0: the backend's
 	// own choice, within the token's limit.
 	MaxSessions int `cbor:"5,keyasint,omitempty"`
-	// Workers is how many quick calls run in the module at a time. 0: what the
-	// plugin gave to [WithWorkers].
+	// Workers is how many quick calls run in the module at a time. 0: 8, which
+	// hides the latency of an HSM and keeps the cores busy with SoftHSM2.
 	Workers int `cbor:"6,keyasint,omitempty"`
 	// QuickTimeout and SlowTimeout bound a call in the module; a call that is
 	// still running after that is stuck, and the process is replaced. Slow are
@@ -67,6 +67,9 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Workers <= 0 {
+		c.Workers = 8
+	}
 	if c.QuickTimeout <= 0 {
 		c.QuickTimeout = 5 * time.Second
 	}

@@ -21,23 +21,13 @@ import (
 	"cmkd/plugins/internal/control"
 )
 
-// Option changes how [Serve] runs a plugin.
-type Option func(*server)
-
-// WithWorkers sets how many quick calls run in the module at a time; the
-// default is 1. Modules with a global lock, such as SoftHSM2, are fastest with
-// one for AES and HMAC and with one per core for RSA.
-func WithWorkers(n int) Option {
-	return func(s *server) { s.workers = n }
-}
-
 // Serve is the main of a plugin process: it answers the daemon until that ends
 // the connection, then closes the backend and returns. name stands in the log.
 //
 // It must be started by the daemon (see [Host]); a process that was not says
 // so on standard error and exits with status 1. Log records written with
 // [slog.Default] reach the daemon's log.
-func Serve(name string, open Open, opts ...Option) {
+func Serve(name string, open Open) {
 	stream, ok := startedByHost()
 	if !ok {
 		fmt.Fprintf(os.Stderr, "%s is a plugin of cmkd. The daemon starts it: name it in the configuration of cmkd.\n", name)
@@ -55,10 +45,7 @@ func Serve(name string, open Open, opts ...Option) {
 	log := newPluginLog(os.Stderr)
 	slog.SetDefault(log)
 
-	s := &server{open: open, workers: 1, stream: stream, log: log, stderr: os.Stderr}
-	for _, o := range opts {
-		o(s)
-	}
+	s := &server{open: open, stream: stream, log: log, stderr: os.Stderr}
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: handshake,
 		Plugins:         plugin.PluginSet{pluginName: &controlPlugin{server: s}},
@@ -88,12 +75,11 @@ func startedByHost() (*os.File, bool) {
 // server is the plugin's side of the control service.
 type server struct {
 	control.UnimplementedControlServer
-	open    Open
-	workers int
-	stream  *os.File
-	log     *slog.Logger
-	stderr  *os.File // the real one; go-plugin replaces the variable
-	grpc    *grpc.Server
+	open   Open
+	stream *os.File
+	log    *slog.Logger
+	stderr *os.File // the real one; go-plugin replaces the variable
+	grpc   *grpc.Server
 
 	mu    sync.Mutex // guards what follows, and is held while the backend opens
 	asked bool       // Open was called
@@ -142,9 +128,6 @@ func (s *server) openBackend(ctx context.Context, cfg Config) (err error) {
 	b, err := s.open(ctx, cfg)
 	if err != nil {
 		return err
-	}
-	if cfg.Workers <= 0 {
-		cfg.Workers = s.workers
 	}
 	l := newLanes(b, s.stream, cfg, s.log)
 	s.lanes.Store(l)

@@ -62,11 +62,11 @@ func progress(t *testing.T, calls *atomic.Int64, n int64) {
 
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"plugin", "plugin-workers"} {
-		t.Run(mode, func(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		t.Run(fmt.Sprintf("%d workers", workers), func(t *testing.T) {
 			t.Parallel()
 			s := spec(t, nil)
-			s.Env[modeEnv] = mode
+			s.Config.Workers = workers
 			h := start(t, s)
 			calls, stop := load(t, h, 32)
 			for range 20 {

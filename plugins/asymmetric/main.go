@@ -6,28 +6,17 @@ package main
 import (
 	"context"
 	"errors"
-	"runtime"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11"
 	"cmkd/plugins"
+	"cmkd/plugins/internal/token"
 )
 
-func main() {
-	// RSA and Ed25519 take long enough outside of SoftHSM2's locks that a call
-	// for each core pays. Verifying, in this process, does anyway.
-	plugins.Serve("cmkd-asymmetric", open, plugins.WithWorkers(runtime.NumCPU()))
-}
+func main() { plugins.Serve("cmkd-asymmetric", open) }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{
-		Module:      cfg.Module,
-		TokenLabel:  cfg.TokenLabel,
-		TokenSerial: cfg.TokenSerial,
-		PINFile:     cfg.PINFile,
-		MaxSessions: cfg.MaxSessions,
-		LoginRecord: cfg.LoginRecord,
-	})
+	t, err := token.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

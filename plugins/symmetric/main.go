@@ -9,23 +9,13 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11"
 	"cmkd/plugins"
+	"cmkd/plugins/internal/token"
 )
 
-func main() {
-	// One call at a time is best for SoftHSM2, which takes global locks. The
-	// configuration gives more workers to a token that takes no such locks.
-	plugins.Serve("cmkd-symmetric", open, plugins.WithWorkers(1))
-}
+func main() { plugins.Serve("cmkd-symmetric", open) }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := pkcs11.Open(ctx, pkcs11.Config{
-		Module:      cfg.Module,
-		TokenLabel:  cfg.TokenLabel,
-		TokenSerial: cfg.TokenSerial,
-		PINFile:     cfg.PINFile,
-		MaxSessions: cfg.MaxSessions,
-		LoginRecord: cfg.LoginRecord,
-	})
+	t, err := token.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
