@@ -55,7 +55,7 @@ const (
 func ownRecord(event string, details jsontext.Value) *Record {
 	return &Record{
 		EventSource: ownSource, EventName: event, EventType: serviceEvent,
-		UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, details: details,
+		UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, ServiceEventDetails: details,
 	}
 }
 

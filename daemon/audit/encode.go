@@ -67,8 +67,8 @@ func appendRecord(dst []byte, r *Record) ([]byte, error) {
 	e.raw(`,"eventType":`).text(orDefault(r.EventType, "AwsApiCall"))
 	e.raw(`,"managementEvent":`).boolean(r.ManagementEvent)
 	e.optional(`,"recipientAccountId":`, r.RecipientAccountID)
-	if r.details != nil {
-		e.value(`,"serviceEventDetails":`, r.details)
+	if r.ServiceEventDetails != nil {
+		e.value(`,"serviceEventDetails":`, r.ServiceEventDetails)
 	}
 	if r.ManagementEvent {
 		e.raw(`,"eventCategory":"Management"`)

@@ -6,7 +6,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Record is one API call, in the fields of a CloudTrail event.
+// Record is one API call, or something that the service or the log did by
+// itself, in the fields of a CloudTrail event.
 // https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
 //
 // The log is read by people and shipped elsewhere: a record must not hold
@@ -37,8 +38,9 @@ type Record struct {
 	ManagementEvent     bool
 	RecipientAccountID  string
 
-	// details is of the records that the log makes itself.
-	details jsontext.Value
+	// ServiceEventDetails is what a service event tells of what happened: a JSON
+	// value; nil is omitted.
+	ServiceEventDetails jsontext.Value
 }
 
 // UserIdentity is who made the call. Empty fields but Type are omitted.

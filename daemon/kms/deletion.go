@@ -73,10 +73,12 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 		if !s.deletionDue(key) {
 			continue
 		}
-		if err := s.deleteKey(ctx, key); err != nil {
-			errs = append(errs, fmt.Errorf("deleting key %s: %w", s.keyARN(key.Region, key.ID), err))
+		e := s.keyEvent(eventDelete, key, key.Deletion)
+		if err := s.deleteKey(ctx, key, e); err != nil {
+			errs = append(errs, fmt.Errorf("deleting key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
 			continue
 		}
+		s.acts.forget(e)
 		deleted++
 	}
 	return deleted, errors.Join(errs...)
@@ -88,10 +90,10 @@ func (s *Service) deletionDue(key *store.Key) bool {
 }
 
 // deleteKey deletes one key. The rows go first, all at once, with intents that
-// explain the objects: from then on the deletion cannot be cancelled, and if
-// the token fails, reconciliation goes on. The material of a multi-Region key
+// explain the objects, and with the record of e: from then on the deletion
+// cannot be cancelled, and if the token fails, reconciliation goes on. The material of a multi-Region key
 // is destroyed with the last of its replicas.
-func (s *Service) deleteKey(ctx context.Context, key *store.Key) error {
+func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) error {
 	b, err := s.available(key)
 	if err != nil {
 		return err
@@ -111,14 +113,17 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key) error {
 			}
 		}
 		tx.DeleteKey(key.Region, key.ID) // with its aliases, grants and usage
-		return s.startPrimaryDeletion(tx, key)
+		if err := s.startPrimaryDeletion(tx, key); err != nil {
+			return err
+		}
+		return s.announce(ctx, e)
 	})
 	if err != nil || !gone {
 		return err
 	}
 	objects := 0
 	for _, i := range intents {
-		n, err := s.destroy(ctx, b, i)
+		n, err := s.destroy(ctx, b, i, nil)
 		if err != nil {
 			return err
 		}

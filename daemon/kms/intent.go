@@ -17,6 +17,10 @@ import (
 // before the token is touched, and ended with the transaction that completes
 // the work. Whatever a crash leaves in the token, an intent explains.
 
+// importPrefix stands before the key ID in the label of the wrapping pair of an
+// import.
+const importPrefix = "import-"
+
 // destroyTimeout bounds the end of work whose caller may have gone.
 const destroyTimeout = 10 * time.Second
 
@@ -112,7 +116,7 @@ func intentKey(i *store.Intent) backends.Key {
 // destroyIntent explains the object of a version that is on its way out.
 func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent {
 	return &store.Intent{
-		CKAID: v.CKAID, Action: "destroy", KeyID: row.ID, Version: v.Number, Token: row.Token,
+		CKAID: v.CKAID, Action: "destroy", Region: row.Region, KeyID: row.ID, Version: v.Number, Token: row.Token,
 		Spec: row.Spec, Usage: row.Usage, Imported: v.Imported, Created: s.now(),
 	}
 }
@@ -120,14 +124,15 @@ func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent 
 // pairIntent is destroyIntent of the wrapping pair of an import.
 func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.Intent {
 	return &store.Intent{
-		CKAID: p.CKAID, Action: "destroy", KeyID: "import-" + p.KeyID, Version: 1, Token: p.Token,
+		CKAID: p.CKAID, Action: "destroy", Region: row.Region, KeyID: importPrefix + p.KeyID, Version: 1, Token: p.Token,
 		Spec: p.Spec, Usage: string(backends.UnwrapImport), Route: row.Spec, Created: s.now(),
 	}
 }
 
 // destroy takes the object that the intent explains out of the token, and ends
-// the intent. The backend has looked again and found nothing.
-func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent) (objects int, err error) {
+// the intent, with e on record if it is not nil. The backend has looked again
+// and found nothing.
+func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
 	made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
 	if err != nil {
 		return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
@@ -135,7 +140,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent) 
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		tx.DeleteIntent(intent.CKAID)
-		return nil
+		return s.announce(ctx, e)
 	})
 	return made.Objects, err
 }
@@ -145,7 +150,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent) 
 func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 	defer cancel()
-	if _, err := s.destroy(ctx, b, intent); err != nil {
+	if _, err := s.destroy(ctx, b, intent, nil); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "key left for reconciliation",
 			slog.String("key", intent.KeyID), slog.Any("error", err))
 	}
@@ -177,11 +182,13 @@ func (s *Service) Reconcile(ctx context.Context) error {
 				continue
 			}
 		}
-		objects, err := s.destroy(ctx, b, intent)
+		e := s.reconciliation(intent)
+		objects, err := s.destroy(ctx, b, intent, e)
 		if err != nil {
-			errs = append(errs, err)
+			errs = append(errs, err, s.failed(ctx, e, err))
 			continue
 		}
+		s.acts.forget(e)
 		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
 			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", objects))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"cmkd/backends"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -26,12 +27,13 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, c *Call, in *km
 		return out, nil // nothing was ever imported
 	}
 	out.KeyMaterialId = v.MaterialID
-	return out, s.dropMaterial(ctx, k.Key, v)
+	return out, s.dropMaterial(ctx, k.Key, v, nil)
 }
 
 // dropMaterial takes imported material out of the token. The rows change
-// first, with the intent that explains the object that is left.
-func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Version) error {
+// first, with the intent that explains the object that is left. expiry is on
+// record with them, if that is why: material that was imported anew since stays.
+func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Version, expiry *event) error {
 	b, err := s.available(key)
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Ver
 	dropped := false
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
-		if !ok || now.ImportState != string(kmsapi.ImportStateImported) {
+		if !ok || now.ImportState != string(kmsapi.ImportStateImported) || expiry != nil && !s.expired(now) {
 			return nil
 		}
 		dropped = true
@@ -58,7 +60,10 @@ func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Ver
 				return err
 			}
 		}
-		return s.reflectReplicas(tx, key.ID, nil)
+		if err := s.reflectReplicas(tx, key.ID, nil); err != nil {
+			return err
+		}
+		return s.announce(ctx, expiry)
 	})
 	if err == nil && dropped {
 		s.undo(ctx, b, intent)
@@ -80,7 +85,7 @@ func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
 			if v.State == string(kmsapi.KeyMaterialStatePendingRotation) && v.ImportState == string(kmsapi.ImportStateImported) {
 				fresh := *v
 				fresh.RotationType, fresh.Rotated = "ON_DEMAND", s.now()
-				if err := s.promote(tx, k.Key, &fresh); err != nil {
+				if err := s.promote(ctx, tx, k.Key, &fresh); err != nil {
 					return err
 				}
 				return s.reflectReplicas(tx, k.ID, nil)
@@ -98,26 +103,27 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 	if s.Held() {
 		return 0, nil
 	}
-	now := s.now()
 	expired := 0
 	var errs []error
 	view := s.store.View()
 	for v := range view.AllVersions() {
-		if v.ImportState != string(kmsapi.ImportStateImported) || v.ValidTo.IsZero() || now.Before(v.ValidTo) {
+		if v.ImportState != string(kmsapi.ImportStateImported) || !s.expired(v) {
 			continue
 		}
 		replicas := view.KeyReplicas(v.KeyID)
 		if len(replicas) == 0 {
 			continue
 		}
-		if err := s.dropMaterial(ctx, replicas[0], v); err != nil {
-			errs = append(errs, fmt.Errorf("expiring material of key %s: %w", v.KeyID, err))
+		e := s.expiry(replicas, v)
+		if err := s.dropMaterial(ctx, replicas[0], v, e); err != nil {
+			errs = append(errs, fmt.Errorf("expiring material of key %s: %w", v.KeyID, err), s.failed(ctx, e, err))
 			continue
 		}
+		s.acts.forget(e)
 		expired++
 	}
 	for p := range view.AllImportParameters() {
-		if now.Before(p.ValidTo) {
+		if s.now().Before(p.ValidTo) {
 			continue
 		}
 		if err := s.discard(ctx, p); err != nil {
@@ -127,23 +133,43 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 	return expired, errors.Join(errs...)
 }
 
+// expired reports whether the time of imported material is over.
+func (s *Service) expired(v *store.Version) bool {
+	return !v.ValidTo.IsZero() && !s.now().Before(v.ValidTo)
+}
+
 // discard destroys the wrapping pair of an import that nobody finished.
 func (s *Service) discard(ctx context.Context, p *store.ImportParameters) error {
 	key, ok := s.store.View().Key(p.Region, p.KeyID)
 	if !ok {
 		return nil // deleted since, with its parameters
 	}
+	e := s.keyEvent(eventExpireImport, key, p.ValidTo)
+	e.act += " " + backends.KeyID(p.CKAID).String()
+	if err := s.destroyPair(ctx, key, p, e); err != nil {
+		return errors.Join(err, s.failed(ctx, e, err))
+	}
+	s.acts.forget(e)
+	return nil
+}
+
+func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.ImportParameters, e *event) error {
 	b, err := s.available(key)
 	if err != nil {
 		return err
 	}
-	intent := s.pairIntent(key, p)
+	intent, dropped := s.pairIntent(key, p), false
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		tx.DeleteImportParameters(p.TokenHash)
-		return tx.PutIntent(intent)
+		if dropped = tx.DeleteImportParameters(p.TokenHash); !dropped {
+			return nil // used since
+		}
+		if err := tx.PutIntent(intent); err != nil {
+			return err
+		}
+		return s.announce(ctx, e)
 	})
-	if err == nil {
-		_, err = s.destroy(ctx, b, intent)
+	if err == nil && dropped {
+		_, err = s.destroy(ctx, b, intent, nil)
 	}
 	return err
 }

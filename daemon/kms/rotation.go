@@ -177,17 +177,18 @@ func (s *Service) rotate(ctx context.Context, row *store.Key, kind string) error
 	fresh := newVersion(row.ID, versions[len(versions)-1].Number+1, s.now())
 	fresh.RotationType, fresh.Rotated = kind, fresh.Created
 	intent := &store.Intent{
-		CKAID: fresh.CKAID, Action: "create", KeyID: row.ID, Version: fresh.Number,
+		CKAID: fresh.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: fresh.Number,
 		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
 	}
 	_, err = s.generate(ctx, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
-		return s.promote(tx, row, fresh)
+		return s.promote(ctx, tx, row, fresh)
 	})
 	return err
 }
 
-// promote makes the version current, and the key's row tell of the rotation.
-func (s *Service) promote(tx *store.Tx, was *store.Key, fresh *store.Version) error {
+// promote makes the version current, the key's row tell of the rotation, and the
+// trail too.
+func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fresh *store.Version) error {
 	now, ok := tx.Key(was.Region, was.ID)
 	if !ok || now.State == string(kmsapi.KeyStatePendingDeletion) {
 		return invalidState(s.keyARN(was.Region, was.ID), "pending deletion")
@@ -204,7 +205,8 @@ func (s *Service) promote(tx *store.Tx, was *store.Key, fresh *store.Version) er
 		}
 		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * day)
 	}
-	if old, ok := tx.CurrentVersion(row.ID); ok {
+	old, ok := tx.CurrentVersion(row.ID)
+	if ok {
 		if old.Number >= fresh.Number && !fresh.Imported {
 			return kmsapi.Errorf(kmsapi.CodeConflictException, "%s was rotated at the same time.", s.keyARN(row.Region, row.ID))
 		}
@@ -219,7 +221,10 @@ func (s *Service) promote(tx *store.Tx, was *store.Key, fresh *store.Version) er
 	if err := tx.PutVersion(&current); err != nil {
 		return err
 	}
-	return tx.PutKey(&row)
+	if err := tx.PutKey(&row); err != nil {
+		return err
+	}
+	return s.announce(ctx, s.rotation(&row, old, fresh))
 }
 
 // RotateDue rotates the keys whose time has come and returns how many. A key
@@ -236,13 +241,17 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 		if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
 			continue
 		}
-		if !s.router.Available(row.Token, backends.KeySpec(row.Spec)) {
-			continue // it is due when the token is back
-		}
-		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
-			errs = append(errs, fmt.Errorf("rotating key %s: %w", s.keyARN(row.Region, row.ID), err))
+		e := s.keyEvent(eventRotate, row, row.NextRotation)
+		e.RotationType, e.KeyOrigin = "AUTOMATIC", row.Origin
+		if _, err := s.available(row); err != nil { // it is due when the token is back
+			errs = append(errs, s.failed(ctx, e, err))
 			continue
 		}
+		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
+			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
+			continue
+		}
+		s.acts.forget(e)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.keyARN(row.Region, row.ID)))
 		rotated++
 	}

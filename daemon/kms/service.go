@@ -126,6 +126,7 @@ type Service struct {
 	now      func() time.Time
 	counters counters
 	working  working
+	acts     acts
 
 	integrity integrity
 }

@@ -117,6 +117,7 @@ type Grant struct {
 type Intent struct {
 	CKAID   []byte
 	Action  string // "create" or "destroy"
+	Region  string `json:",omitempty"` // of the CMK; of a system key none
 	KeyID   string // of the CMK, or the purpose of a system key
 	Version int
 	Token   string

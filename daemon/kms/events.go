@@ -1,0 +1,230 @@
+package kms
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+
+	"cmkd/backends"
+	"cmkd/daemon/audit"
+	"cmkd/daemon/store"
+)
+
+// What the service does by itself is on record in CloudTrail's service events:
+// https://docs.aws.amazon.com/kms/latest/developerguide/ct-rotatekey.html
+// https://docs.aws.amazon.com/kms/latest/developerguide/ct-delete-key.html
+// https://docs.aws.amazon.com/kms/latest/developerguide/ct-deleteexpiredkeymaterial.html
+//
+// The record is written within the transaction that commits the change, as its
+// last step: a change that cannot be recorded is rolled back, and the head of
+// the database names a record that has it. If the commit fails, or the daemon
+// is killed between the two, the trail tells of a change that did not happen.
+// It is tried again, then, and what is recorded again has the same eventID.
+const (
+	eventRotate       = "RotateKey"
+	eventDelete       = "DeleteKey"
+	eventExpire       = "DeleteExpiredKeyMaterial"
+	eventExpireImport = "DeleteExpiredImportParameters"
+	eventReconcile    = "ReconcileKeyMaterial"
+)
+
+// event is something that the service does to a key.
+type event struct {
+	name string // eventName
+	act  string // tells this time from others: what made it due
+	// single: an attempt that comes after this one is another event.
+	single bool
+	region string
+	arns   []string // of the keys concerned, the first being the one meant; of objects of no key: none
+	eventDetails
+}
+
+// eventDetails are serviceEventDetails. Those that AWS has are called and
+// ordered alike.
+type eventDetails struct {
+	RotationType          string `json:"rotationType,omitempty"`
+	KeyOrigin             string `json:"keyOrigin,omitempty"`
+	PreviousKeyMaterialID string `json:"previousKeyMaterialId,omitempty"`
+	CurrentKeyMaterialID  string `json:"currentKeyMaterialId,omitempty"`
+	KeyID                 string `json:"keyId"`
+	KeyMaterialID         string `json:"keyMaterialId,omitempty"`
+	// Interrupted is what did not end: "create" or "destroy" of the object
+	// Label, which is destroyed now.
+	Interrupted string `json:"interrupted,omitempty"`
+	Label       string `json:"label,omitempty"`
+}
+
+// keyEvent makes an event of a key. due is when it was to happen, to which it
+// happens once.
+func (s *Service) keyEvent(name string, key *store.Key, due time.Time) *event {
+	return &event{
+		name: name, act: due.UTC().Format(time.RFC3339Nano), region: key.Region,
+		arns: []string{s.keyARN(key.Region, key.ID)}, eventDetails: eventDetails{KeyID: key.ID},
+	}
+}
+
+// rotation is the event of a rotation that makes fresh current. Each attempt
+// makes another material.
+func (s *Service) rotation(key *store.Key, old, fresh *store.Version) *event {
+	e := s.keyEvent(eventRotate, key, fresh.Rotated)
+	e.act, e.single = fresh.MaterialID, true
+	e.RotationType, e.KeyOrigin, e.CurrentKeyMaterialID = fresh.RotationType, key.Origin, fresh.MaterialID
+	if old != nil {
+		e.PreviousKeyMaterialID = old.MaterialID
+	}
+	return e
+}
+
+// expiry is the event of material whose time is over, in every Region of the
+// key.
+func (s *Service) expiry(replicas []*store.Key, v *store.Version) *event {
+	key := replicas[0]
+	for _, r := range replicas {
+		if r.Region == r.PrimaryRegion {
+			key = r
+		}
+	}
+	e := s.keyEvent(eventExpire, key, v.ValidTo)
+	e.act += " " + v.MaterialID
+	e.KeyMaterialID = v.MaterialID
+	for _, r := range replicas {
+		if r != key {
+			e.arns = append(e.arns, s.keyARN(r.Region, r.ID))
+		}
+	}
+	return e
+}
+
+// reconciliation is the event of an interrupted piece of work. The keys of
+// epochs have none: they come and go all the time.
+func (s *Service) reconciliation(i *store.Intent) *event {
+	if isEpoch(i) {
+		return nil
+	}
+	id := strings.TrimPrefix(i.KeyID, importPrefix)
+	e := &event{
+		name: eventReconcile, act: backends.KeyID(i.CKAID).String(), region: s.region,
+		eventDetails: eventDetails{KeyID: id, Interrupted: i.Action, Label: label(i.KeyID, i.Version)},
+	}
+	if i.Region != "" {
+		e.region, e.arns = i.Region, []string{s.keyARN(i.Region, id)}
+	}
+	return e
+}
+
+// id is the eventID: the same whenever the act is tried (RFC 9562, version 5).
+func (e *event) id() string {
+	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(strings.Join(append(e.arns, e.name, e.act), " "))).String()
+}
+
+// acts are those that failed, and what the trail says of them, so that it does
+// not say so again each minute. What is given up in between stays until the
+// daemon ends.
+type acts struct {
+	mu   sync.Mutex
+	said map[string]said // by eventID; guarded by mu
+}
+
+// said is what is on record of an act.
+type said struct {
+	done bool   // the record that it is done
+	code string // the errorCode of the last failure
+}
+
+func (a *acts) get(id string) said {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.said[id]
+}
+
+func (a *acts) put(id string, what said) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.said == nil {
+		a.said = map[string]said{}
+	}
+	a.said[id] = what
+}
+
+// forget is for acts that have happened.
+func (a *acts) forget(e *event) {
+	if e == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.said, e.id())
+}
+
+// announce puts the event on record, durably, unless an attempt before did. It
+// is the last step of the transaction that makes it true; nil is no event.
+func (s *Service) announce(ctx context.Context, e *event) error {
+	if e == nil {
+		return nil
+	}
+	id := e.id()
+	was := s.acts.get(id)
+	if was.done {
+		return nil
+	}
+	record := s.serviceRecord(e.name)
+	record.EventID = id
+	if err := s.appendEvent(ctx, e, record); err != nil {
+		return err
+	}
+	if !e.single {
+		was.done = true
+		s.acts.put(id, was)
+	}
+	return nil
+}
+
+// failed puts on record that the event did not happen, once for each cause.
+// The job that it belongs to is about to return the cause.
+func (s *Service) failed(ctx context.Context, e *event, cause error) error {
+	if e == nil || ctx.Err() != nil { // the daemon ends, and nothing has been found out
+		return nil
+	}
+	c := &Call{}
+	if len(e.arns) > 0 {
+		c.arn = e.arns[0]
+	}
+	problem := s.apiError(c, cause)
+	id := e.id()
+	was := s.acts.get(id)
+	if was.code == problem.Code {
+		return nil
+	}
+	record := s.serviceRecord(e.name)
+	record.ErrorCode, record.ErrorMessage = problem.Code, problem.Message
+	if err := s.appendEvent(ctx, e, record); err != nil {
+		return err
+	}
+	was.code = problem.Code
+	s.acts.put(id, was)
+	return nil
+}
+
+func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Record) (err error) {
+	record.AWSRegion = e.region
+	for _, arn := range e.arns {
+		record.Resources = append(record.Resources, audit.Resource{ARN: arn, AccountID: s.account})
+	}
+	if record.ServiceEventDetails, err = json.Marshal(&e.eventDetails); err != nil {
+		return err
+	}
+	return s.trail.Append(context.WithoutCancel(ctx), record)
+}
+
+// serviceRecord is a record of what nobody called for.
+func (s *Service) serviceRecord(name string) *audit.Record {
+	return &audit.Record{
+		EventTime: s.now(), EventName: name, EventType: "AwsServiceEvent", AWSRegion: s.region, ManagementEvent: true,
+		UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: s.account, InvokedBy: "cmkd"},
+		RecipientAccountID: s.account,
+	}
+}
