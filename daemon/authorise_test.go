@@ -234,6 +234,9 @@ func TestStranger(t *testing.T) {
 	if got := rawAnswer(t, client, "Decrypt", fmt.Sprintf(`{"CiphertextBlob":%q}`, base64.StdEncoding.EncodeToString(altered))); got != there {
 		t.Errorf("Decrypt tells whether a key is there:\n%s\n%s", there, got)
 	}
+	if !strings.Contains(there, "kms:Decrypt on the resource associated with this ciphertext because the resource does not exist in this Region, ") {
+		t.Errorf("Decrypt: %s", there)
+	}
 }
 
 // TestIdentityPolicies: files give permissions, by user, group and role; a

@@ -176,6 +176,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	d.handlePolicies(mux)
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
 	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
+	mux.HandleFunc("POST /recover", d.serveRecover)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)

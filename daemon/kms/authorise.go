@@ -126,6 +126,9 @@ func (s *Service) stranger(c *Call, d *demand, r *policy.Request) bool {
 // strangerDenied is the one answer to a stranger, whether the key exists or
 // not: it repeats only what the stranger wrote.
 func (s *Service) strangerDenied(c *Call, d *demand, r *policy.Request) error {
+	if d.keyID == "" { // the ciphertext names the key
+		return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(r))
+	}
 	r.Resource = s.writtenARN(c, d.keyID)
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.Decision{Source: policy.KeyPolicySource}.AccessDenied(r))
 }

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -188,19 +189,36 @@ func (s *Service) routeNew(token string, spec backends.KeySpec) (Backend, error)
 }
 
 func newVersion(keyID string, number int, now time.Time) *store.Version {
-	var material [32]byte
-	_, _ = rand.Read(material[:]) // never fails: crypto/rand
+	id := newCKAID()
 	return &store.Version{
-		KeyID: keyID, Number: number, CKAID: newCKAID(), MaterialID: hex.EncodeToString(material[:]),
+		KeyID: keyID, Number: number, CKAID: id, MaterialID: materialID(keyID, number, id),
 		State: string(kmsapi.KeyMaterialStateCurrent), Created: now,
 	}
 }
+
+// materialBytes of a CKA_ID belong to the key material, the others to the
+// object: material that is imported again keeps the first.
+const materialBytes = 8
 
 // newCKAID chooses a CKA_ID.
 func newCKAID() []byte {
 	var id backends.KeyID
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand
 	return id[:]
+}
+
+// nextCKAID chooses a CKA_ID for another object of the same material.
+func nextCKAID(id []byte) []byte {
+	next := newCKAID()
+	copy(next[:materialBytes], id)
+	return next
+}
+
+// materialID is KeyMaterialId. It is made of what the token knows, so that a
+// lost row can be made again from the object (see [Service.Recover]).
+func materialID(keyID string, number int, id []byte) string {
+	sum := sha256.Sum256(append([]byte(label(keyID, number)+"\x00"), id[:materialBytes]...))
+	return hex.EncodeToString(sum[:])
 }
 
 // label is CKA_LABEL of a key version.

@@ -72,7 +72,7 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 func (s *Service) wrappingKey(view *store.View, token string) (backends.Key, error) {
 	w, ok := view.CurrentSystemKey(token, PurposeWrapping)
 	if !ok {
-		return backends.Key{}, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Token %s has no data-key wrapping key: run cmkctl init.", token)
+		return backends.Key{}, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Token %s has no data-key wrapping key: run cmkd -init.", token)
 	}
 	return systemKeyRef(w), nil
 }

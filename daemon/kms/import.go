@@ -164,7 +164,7 @@ func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*st
 		return nil, errNoMaterial(in.KeyMaterialId)
 	}
 	v := *old
-	v.CKAID = newCKAID()
+	v.CKAID = nextCKAID(old.CKAID)
 	return &v, nil
 }
 
@@ -176,7 +176,11 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 	if in.KeyMaterialId != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "KeyMaterialId cannot be specified when importing new key material")
 	}
-	v := newVersion(k.ID, 1, s.now())
+	number := 1
+	if len(versions) > 0 {
+		number = versions[len(versions)-1].Number + 1
+	}
+	v := newVersion(k.ID, number, s.now())
 	v.Imported = true
 	if len(versions) == 0 {
 		return v, nil
@@ -191,7 +195,6 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 				v.MaterialID, k.arn, old.MaterialID)
 		}
 	}
-	v.Number = versions[len(versions)-1].Number + 1
 	v.State = string(kmsapi.KeyMaterialStatePendingRotation)
 	return v, nil
 }

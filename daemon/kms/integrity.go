@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
@@ -266,12 +267,11 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	if err != nil {
 		return err
 	}
-	c := &Call{caller: *caller, region: s.region}
-	s.openRecord(c, &kmsapi.Request{Operation: "AcceptState"})
-	if c.record.AdditionalEventData.Details, err = json.Marshal(m.brief(), json.Deterministic(true)); err != nil {
+	details, err := json.Marshal(m.brief(), json.Deterministic(true))
+	if err != nil {
 		return err
 	}
-	if err := s.trail.Append(ctx, &c.record); err != nil {
+	if err := s.recordDecision(ctx, caller, "AcceptState", details); err != nil {
 		return err
 	}
 	seal := &sealer{s, k.lineage}
@@ -280,6 +280,7 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 			tx.DeleteSystemKey(s.token, PurposeState, row.Version)
 		}
 		tx.DeleteIntent(k.id[:]) // the key stays
+		s.dropCreations(tx)
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
 	if err != nil {
@@ -289,6 +290,25 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	s.integrity.mismatch.Store(nil)
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))
 	return s.advance(ctx)
+}
+
+// dropCreations ends what a copy of the database says is in the making: since
+// the copy was taken it may have become a key, which reconciliation would
+// destroy. What it leaves in the token, [Service.Recover] finds.
+func (s *Service) dropCreations(tx *store.Tx) {
+	for i := range tx.Intents() {
+		if i.Action == "create" && !isEpoch(i) {
+			tx.DeleteIntent(i.CKAID)
+		}
+	}
+}
+
+// recordDecision puts on record what an operator decided.
+func (s *Service) recordDecision(ctx context.Context, caller *Caller, name string, details jsontext.Value) error {
+	c := &Call{caller: *caller, region: s.region}
+	s.openRecord(c, &kmsapi.Request{Operation: name})
+	c.record.AdditionalEventData.Details = details
+	return s.trail.Append(ctx, &c.record)
 }
 
 // acceptedKey chooses the key for the head of a state that is accepted: the

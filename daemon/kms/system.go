@@ -58,7 +58,7 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 	if err != nil {
 		return err
 	}
-	id := newVersion(purpose, version, s.now()).CKAID
+	id := newCKAID()
 	intent := &store.Intent{
 		CKAID: id, Action: "create", KeyID: "system-" + purpose, Version: version,
 		Token: token, Spec: string(spec), Usage: string(usage), Created: s.now(),
@@ -76,7 +76,7 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature []byte, keyID string, err error) {
 	k, ok := s.store.View().CurrentSystemKey(s.token, PurposeAudit)
 	if !ok {
-		return nil, "", fmt.Errorf("token %s has no audit key: run cmkctl init", s.token)
+		return nil, "", fmt.Errorf("token %s has no audit key: run cmkd -init", s.token)
 	}
 	ref := systemKeyRef(k)
 	b, err := s.routeNew(s.token, ref.Spec)
@@ -126,7 +126,7 @@ func (s *Service) CheckSystemKeys(ctx context.Context, token string) error {
 	for _, row := range systemSpecs {
 		k, ok := s.store.View().CurrentSystemKey(token, row.purpose)
 		if !ok {
-			return fmt.Errorf("token %s has no %s key: run cmkctl init", token, row.purpose)
+			return fmt.Errorf("token %s has no %s key: run cmkd -init", token, row.purpose)
 		}
 		b, err := s.routeNew(token, row.spec)
 		if err != nil {

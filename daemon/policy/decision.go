@@ -60,11 +60,11 @@ func (d Decision) AccessDenied(r *Request) string {
 }
 
 // HiddenKey returns the text of the AccessDeniedException with which AWS KMS
-// keeps to itself whether a key exists: it is the same for a key that does not
-// exist and for one that the caller may not use.
+// keeps to itself whether the key that made a ciphertext exists: it is the same
+// for a key that does not exist and for one that the caller may not use.
 func HiddenKey(r *Request) string {
-	return fmt.Sprintf("User: %s is not authorized to perform: %s on this resource because the resource does not exist "+
-		"in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
+	return fmt.Sprintf("User: %s is not authorized to perform: %s on the resource associated with this ciphertext because the "+
+		"resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access",
 		r.Principal.DisplayARN(), r.Action)
 }
 

@@ -51,8 +51,8 @@ func TestHiddenKeyRevealsNoResource(t *testing.T) {
 	t.Parallel()
 	one := question(t, caller(t, "alice"), "kms:Decrypt", keyARN, "")
 	other := question(t, caller(t, "alice"), "kms:Decrypt", arns["other"], "")
-	want := "User: arn:aws:iam::111122223333:user/alice is not authorized to perform: kms:Decrypt on this resource because the resource " +
-		"does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
+	want := "User: arn:aws:iam::111122223333:user/alice is not authorized to perform: kms:Decrypt on the resource associated with this " +
+		"ciphertext because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access"
 	if got := HiddenKey(&one.Request); got != want || got != HiddenKey(&other.Request) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -107,7 +107,7 @@ func New(t testing.TB, cfg Config) *Rig {
 			t.Logf("log of cmkd:\n%s", r.log.String())
 		}
 	})
-	r.initialise(t)
+	r.Initialise(t)
 	r.Start(t)
 	return r
 }
@@ -167,7 +167,8 @@ func (r *Rig) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, nil))
 }
 
-func (r *Rig) initialise(t testing.TB) {
+// Initialise makes the daemon's own keys, as `cmkd -init` does.
+func (r *Rig) Initialise(t testing.TB) {
 	t.Helper()
 	ctx := t.Context()
 	d, err := daemon.Open(ctx, r.Path, r.logger())

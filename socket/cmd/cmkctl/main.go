@@ -63,6 +63,7 @@ func newRoot() *cobra.Command {
 		newBridge(path),
 		newCall(path),
 		newAcceptState(path),
+		newRecover(path),
 		newConfirmClock(path),
 		newDev(&socket),
 		newDoctor(path),

@@ -1,0 +1,170 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// Inventory is what the tokens and the database do not agree on.
+type Inventory struct {
+	// Away are the tokens that do not answer: nothing is known of them.
+	Away []string `json:"away,omitempty"`
+	// Missing are key materials of the database that are not in their token.
+	Missing []Material `json:"missing,omitempty"`
+	// Found are key materials in a token that the database does not know, by
+	// key.
+	Found []*FoundKey `json:"found,omitempty"`
+	// Leftovers are further objects of cmkd's that the database does not know:
+	// the daemon's own keys of an earlier database, and what imports left.
+	Leftovers []Leftover `json:"leftovers,omitempty"`
+}
+
+// Material is a key material of the database.
+type Material struct {
+	KeyID   string `json:"keyId"`
+	Version int    `json:"version"`
+	Token   string `json:"token"`
+}
+
+// Leftover is an object in a token.
+type Leftover struct {
+	Token string `json:"token"`
+	ID    string `json:"id"`    // CKA_ID, hexadecimal
+	Label string `json:"label"` // CKA_LABEL
+	// Needed: data keys that were wrapped with it cannot be opened without it.
+	Needed bool `json:"needed,omitempty"`
+}
+
+// inventory lists the tokens and holds them against the database.
+func (s *Service) inventory(ctx context.Context) (*Inventory, error) {
+	before := s.store.View()
+	listed := map[string][]backends.Object{} // by token
+	inv := &Inventory{}
+	for _, token := range s.tokens() {
+		b, _, ok := s.router.Route(token, backends.SymmetricDefault)
+		if !ok || !s.router.Available(token, backends.SymmetricDefault) {
+			inv.Away = append(inv.Away, token)
+			continue
+		}
+		list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
+		if err != nil {
+			return nil, fmt.Errorf("listing the keys of token %s: %w", token, err)
+		}
+		listed[token] = list.Objects
+	}
+	// What was made since the list is no loss, and what was ended since is no
+	// find: so each is looked for in the view on its own side of the list.
+	inv.Missing = missing(before, listed)
+	found := map[string]*FoundKey{}
+	for token, objects := range listed {
+		for _, o := range unknown(s.store.View(), objects) {
+			s.place(inv, found, token, o)
+		}
+	}
+	inv.Found = slices.SortedFunc(maps.Values(found), func(a, b *FoundKey) int { return cmp.Compare(a.KeyID, b.KeyID) })
+	return inv, nil
+}
+
+// tokens are the names of the configured tokens.
+func (s *Service) tokens() []string {
+	return append([]string{s.token}, slices.Sorted(maps.Values(s.clusters))...)
+}
+
+// missing are the materials whose token was listed without them.
+func missing(view *store.View, listed map[string][]backends.Object) []Material {
+	there := map[string]bool{}
+	for _, objects := range listed {
+		for _, o := range objects {
+			there[string(o.ID[:])] = true
+		}
+	}
+	var out []Material
+	for v := range view.AllVersions() {
+		rows := view.KeyReplicas(v.KeyID)
+		if len(rows) == 0 || there[string(v.CKAID)] || v.ImportState == string(kmsapi.ImportStatePendingImport) {
+			continue
+		}
+		if token := rows[0].Token; listed[token] != nil {
+			out = append(out, Material{v.KeyID, v.Number, token})
+		}
+	}
+	return out
+}
+
+// unknown are the objects that no row explains, versions in ascending order.
+func unknown(view *store.View, objects []backends.Object) []backends.Object {
+	known := map[string]bool{}
+	for v := range view.AllVersions() {
+		known[string(v.CKAID)] = true
+	}
+	for k := range view.AllSystemKeys() {
+		known[string(k.CKAID)] = true
+	}
+	for p := range view.AllImportParameters() {
+		known[string(p.CKAID)] = true
+	}
+	for i := range view.Intents() {
+		known[string(i.CKAID)] = true
+	}
+	var out []backends.Object
+	for _, o := range objects {
+		if !known[string(o.ID[:])] {
+			out = append(out, o)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b backends.Object) int {
+		_, m, _ := parseLabel(a.Label)
+		_, n, _ := parseLabel(b.Label)
+		return cmp.Compare(m, n)
+	})
+	return out
+}
+
+// parseLabel is the inverse of label, for labels of CMKs alone.
+func parseLabel(text string) (keyID string, version int, ok bool) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 || parts[0] != "cmkd" || !keyIDPattern.MatchString(parts[1]) {
+		return "", 0, false
+	}
+	version, err := strconv.Atoi(parts[2])
+	return parts[1], version, err == nil && version > 0 && text == label(parts[1], version)
+}
+
+// place puts an object that no row explains where it belongs.
+func (s *Service) place(inv *Inventory, found map[string]*FoundKey, token string, o backends.Object) {
+	view := s.store.View()
+	id, version, ok := parseLabel(o.Label)
+	if ok {
+		for _, v := range view.Versions(id) {
+			ok = ok && v.Number < version
+		}
+	}
+	rows := view.KeyReplicas(id)
+	if !ok || len(rows) > 0 && rows[0].Token != token {
+		inv.Leftovers = append(inv.Leftovers, Leftover{
+			Token: token, ID: o.ID.String(), Label: o.Label,
+			Needed: strings.HasPrefix(o.Label, "cmkd:system-"+PurposeWrapping+":"),
+		})
+		return
+	}
+	k := found[id]
+	switch {
+	case k == nil:
+		k = &FoundKey{KeyID: id, Token: token, Known: len(rows) > 0}
+		found[id] = k
+	case k.Token != token:
+		k.Problem = fmt.Sprintf("it is in tokens %s and %s", k.Token, token)
+	case k.Versions[len(k.Versions)-1] == version:
+		k.Problem = fmt.Sprintf("two objects are its version %d", version)
+	}
+	k.Versions, k.ids = append(k.Versions, version), append(k.ids, o.ID[:])
+}

@@ -1,0 +1,224 @@
+package kms
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"cmkd/backends"
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// FoundKey is a key some of whose materials the database does not know.
+type FoundKey struct {
+	KeyID    string `json:"keyId"`
+	Token    string `json:"token"`
+	Versions []int  `json:"versions"` // ascending
+	Spec     string `json:"spec,omitempty"`
+	Usage    string `json:"usage,omitempty"`
+	Imported bool   `json:"imported,omitempty"`
+	// Known: the database knows the key, and other materials of it.
+	Known bool `json:"known"`
+	// Problem is why the key cannot be recovered, "" if it can.
+	Problem string `json:"problem,omitempty"`
+	// Recovered: it has been.
+	Recovered bool `json:"recovered,omitempty"`
+
+	ids       [][]byte // CKA_ID of each version
+	publicKey []byte
+	store     string // CustomKeyStoreId
+}
+
+// recoveredEncryptions is what a material is taken to have encrypted before
+// its row was lost: half of what NIST SP 800-38D allows.
+const recoveredEncryptions = 1 << 31
+
+// Recover compares the tokens with the database. If adopt is set it also makes
+// the rows of the materials it found, which a database that was lost, or the
+// copy of an earlier day, lacks: then the newest material of a key that the
+// database knows becomes the current one, and a key that it does not know
+// comes back disabled, with the default key policy and without its aliases,
+// tags and grants. What was adopted is on record.
+func (s *Service) Recover(ctx context.Context, caller *Caller, adopt bool) (*Inventory, error) {
+	if s.Mismatch() != nil {
+		return nil, errUnverified()
+	}
+	inv, err := s.inventory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range inv.Found {
+		if err := s.describe(ctx, k); err != nil {
+			return nil, fmt.Errorf("looking at key %s in token %s: %w", k.KeyID, k.Token, err)
+		}
+	}
+	adoptable := slices.DeleteFunc(slices.Clone(inv.Found), func(k *FoundKey) bool { return k.Problem != "" })
+	if !adopt || len(adoptable) == 0 {
+		return inv, nil
+	}
+	for some := range slices.Chunk(adoptable, maxRecorded) {
+		details, err := json.Marshal(map[string]any{"keys": some}, json.Deterministic(true))
+		if err != nil {
+			return nil, err
+		}
+		if err := s.recordDecision(ctx, caller, "RecoverKeys", details); err != nil {
+			return nil, err
+		}
+		for _, k := range some {
+			if err := s.store.Update(ctx, func(tx *store.Tx) error { return s.adoptKey(tx, caller, k) }); err != nil {
+				return nil, fmt.Errorf("recovering key %s: %w", k.KeyID, err)
+			}
+			k.Recovered = true
+		}
+	}
+	return inv, nil
+}
+
+// describe finds out what kind of key the objects are, which only trying tells:
+// every attribute must be as cmkd makes it for the kind.
+func (s *Service) describe(ctx context.Context, k *FoundKey) error {
+	if k.Problem != "" {
+		return nil
+	}
+	if k.Token != s.token {
+		cks, ok := s.store.View().CustomKeyStoreByToken(s.region, k.Token)
+		if !ok {
+			k.Problem = fmt.Sprintf("token %s has no custom key store in %s: make it first", k.Token, s.region)
+			return nil
+		}
+		k.store = cks.ID
+	}
+	for i, id := range k.ids {
+		kind, public, err := s.identify(ctx, k.Token, backends.KeyID(id))
+		if err != nil {
+			return err
+		}
+		if kind == nil {
+			k.Problem = "it is not as cmkd makes keys"
+			return nil
+		}
+		if i > 0 && (k.Spec != string(kind.Spec) || k.Usage != string(kind.Usage) || k.Imported != kind.Imported) {
+			k.Problem = "its versions are of different kinds"
+			return nil
+		}
+		k.Spec, k.Usage, k.Imported, k.publicKey = string(kind.Spec), string(kind.Usage), kind.Imported, public
+	}
+	view := s.store.View()
+	materials := len(view.Versions(k.KeyID)) + len(k.Versions)
+	rows := view.KeyReplicas(k.KeyID)
+	switch {
+	case len(rows) > 0 && (rows[0].Spec != k.Spec || rows[0].Usage != k.Usage || (rows[0].Origin == string(kmsapi.OriginTypeExternal)) != k.Imported):
+		k.Problem = "it is not of the kind that the database says"
+	case materials > 1 && k.Spec != symmetricDefault:
+		k.Problem = "a key of its kind has one version"
+	}
+	return nil
+}
+
+// identify finds the kind of the key with the CKA_ID, nil if it is none of a
+// client's.
+func (s *Service) identify(ctx context.Context, token string, id backends.KeyID) (kind *backends.Key, public []byte, err error) {
+	for _, candidate := range kinds() {
+		b, info, ok := s.router.Route(token, candidate.Spec)
+		if !ok || info.Unsupported != "" {
+			continue
+		}
+		candidate.ID = id
+		made, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: candidate})
+		switch backends.CodeOf(err) {
+		case "":
+			return &candidate, made.PublicKey, nil
+		case backends.KeyUnsafe, backends.KeyMissing, backends.Unsupported, backends.InvalidRequest:
+		default:
+			return nil, nil, err
+		}
+	}
+	return nil, nil, nil
+}
+
+// kinds are the kinds of key that clients make, the most frequent first.
+func kinds() []backends.Key {
+	order := slices.Sorted(maps.Keys(specs))
+	order = append([]backends.KeySpec{backends.SymmetricDefault}, slices.DeleteFunc(order, func(spec backends.KeySpec) bool {
+		return spec == backends.SymmetricDefault
+	})...)
+	var out []backends.Key
+	for _, spec := range order {
+		for _, usage := range specs[spec].usages {
+			out = append(out, backends.Key{Spec: spec, Usage: usage})
+			if specs[spec].importable {
+				out = append(out, backends.Key{Spec: spec, Usage: usage, Imported: true})
+			}
+		}
+	}
+	return out
+}
+
+// adoptKey stores the rows of a key's materials, and the key's if it has none.
+func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
+	now := s.now()
+	if old, ok := tx.CurrentVersion(k.KeyID); ok {
+		demoted := *old
+		demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
+		if err := tx.PutVersion(&demoted); err != nil {
+			return err
+		}
+	}
+	for i, number := range k.Versions {
+		v := &store.Version{
+			KeyID: k.KeyID, Number: number, CKAID: k.ids[i], MaterialID: materialID(k.KeyID, number, k.ids[i]),
+			State: string(kmsapi.KeyMaterialStateNonCurrent), Created: now,
+		}
+		if i == len(k.Versions)-1 {
+			v.State = string(kmsapi.KeyMaterialStateCurrent)
+		}
+		if number > 1 {
+			v.Rotated, v.RotationType = now, "ON_DEMAND"
+		}
+		if k.Spec == symmetricDefault {
+			v.Encryptions = recoveredEncryptions
+		}
+		if k.Imported {
+			v.Imported, v.ImportState = true, string(kmsapi.ImportStateImported)
+			v.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+		}
+		if err := tx.PutVersion(v); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(tx.KeyReplicas(k.KeyID)) == 0:
+		return s.putNewKey(tx, s.recoveredKey(caller, k))
+	case k.Imported:
+		return s.reflectReplicas(tx, k.KeyID, k.publicKey)
+	}
+	return nil
+}
+
+// recoveredKey is the row of a key of which nothing but the token knows.
+func (s *Service) recoveredKey(caller *Caller, k *FoundKey) *store.Key {
+	row := &store.Key{
+		Region: s.region, ID: k.KeyID, Description: "Recovered from token " + k.Token,
+		Spec: k.Spec, Usage: k.Usage, Origin: string(kmsapi.OriginTypeAWSKMS),
+		Manager: string(kmsapi.KeyManagerTypeCustomer), State: string(kmsapi.KeyStateDisabled),
+		Token: k.Token, CustomKeyStoreID: k.store, Created: s.now(), Creator: caller.Principal.DisplayARN(),
+		Policy: policy.DefaultKeyPolicy(s.account), PublicKey: k.publicKey,
+	}
+	switch {
+	case k.store != "":
+		row.Origin = string(kmsapi.OriginTypeAWSCloudHSM)
+	case k.Imported:
+		row.Origin = string(kmsapi.OriginTypeExternal)
+		row.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+	}
+	if strings.HasPrefix(k.KeyID, mrkPrefix) {
+		row.PrimaryRegion = s.region
+	}
+	return row
+}

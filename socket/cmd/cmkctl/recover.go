@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// inventory is what the tokens and the database do not agree on.
+type inventory struct {
+	Away    []string `json:"away"`
+	Missing []struct {
+		KeyID   string `json:"keyId"`
+		Version int    `json:"version"`
+		Token   string `json:"token"`
+	} `json:"missing"`
+	Found []struct {
+		KeyID     string `json:"keyId"`
+		Token     string `json:"token"`
+		Versions  []int  `json:"versions"`
+		Spec      string `json:"spec"`
+		Usage     string `json:"usage"`
+		Known     bool   `json:"known"`
+		Problem   string `json:"problem"`
+		Recovered bool   `json:"recovered"`
+	} `json:"found"`
+	Leftovers []struct {
+		Token string `json:"token"`
+		ID    string `json:"id"`
+		Label string `json:"label"`
+		// Needed: it opens data keys of an earlier database.
+		Needed bool `json:"needed"`
+	} `json:"leftovers"`
+}
+
+func newRecover(socket func() string) *cobra.Command {
+	var adopt bool
+	cmd := &cobra.Command{
+		Use:   "recover [--adopt]",
+		Short: "Compare the tokens with the database, and bring keys back that it lacks",
+		Long: `Recover lists key materials that are in a token and not in the database, as
+after the database was lost or a copy of an earlier day was restored, and those
+that the database names and the token lacks.
+
+With --adopt the database learns of the first, on record. A newer material of a
+key that it knows becomes the current one. A key that it does not know comes back
+disabled, with the default key policy: give it its policy, alias and tags, then
+enable it.
+
+The exit status is 1 while there is something to recover or missing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var found inventory
+			if err := ask(cmd.Context(), socket(), "/recover", map[string]bool{"adopt": adopt}, &found); err != nil {
+				return err
+			}
+			if err := found.print(cmd.OutOrStdout()); err != nil {
+				return fmt.Errorf("printing what was found: %w", err)
+			}
+			if !found.complete() {
+				return &exitError{status: 1}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "bring back what was found")
+	return cmd
+}
+
+// complete reports whether the database and the tokens know the same keys.
+func (v *inventory) complete() bool {
+	for _, k := range v.Found {
+		if !k.Recovered {
+			return false
+		}
+	}
+	return len(v.Away) == 0 && len(v.Missing) == 0
+}
+
+func (v *inventory) print(out io.Writer) error {
+	for _, token := range v.Away {
+		fmt.Fprintf(out, "token %s is away: nothing is known of it\n", token)
+	}
+	var tables [3][]string
+	for _, k := range v.Found {
+		versions := make([]string, len(k.Versions))
+		for i, n := range k.Versions {
+			versions[i] = strconv.Itoa(n)
+		}
+		note := k.Problem
+		switch {
+		case k.Recovered && k.Known:
+			note = "recovered"
+		case k.Recovered:
+			note = "recovered, disabled"
+		}
+		tables[0] = append(tables[0], strings.Join([]string{k.KeyID, strings.Join(versions, ","), k.Token, k.Spec, k.Usage, note}, "\t"))
+	}
+	for _, m := range v.Missing {
+		tables[1] = append(tables[1], fmt.Sprintf("%s\t%d\t%s", m.KeyID, m.Version, m.Token))
+	}
+	for _, l := range v.Leftovers {
+		note := "serves nothing"
+		if l.Needed {
+			note = "keep it: it opens data keys"
+		}
+		tables[2] = append(tables[2], strings.Join([]string{l.Label, l.ID, l.Token, note}, "\t"))
+	}
+	for i, title := range []string{
+		"In a token, not in the database:\nKEY\tVERSIONS\tTOKEN\tSPEC\tUSAGE\tNOTE",
+		"In the database, not in its token:\nKEY\tVERSION\tTOKEN",
+		"Other objects of cmkd that the database does not know:\nLABEL\tCKA_ID\tTOKEN\tNOTE",
+	} {
+		if len(tables[i]) == 0 {
+			continue
+		}
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(w, title)
+		for _, line := range tables[i] {
+			fmt.Fprintln(w, line)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(v.Found)+len(v.Missing)+len(v.Leftovers)+len(v.Away) == 0 {
+		fmt.Fprintln(out, "the tokens and the database agree")
+	}
+	return nil
+}
