@@ -22,7 +22,8 @@ import (
 )
 
 // exitTimeout is how long a process may take to close its backend after its
-// last call, and to go away after SIGKILL.
+// last call, to open it when it is not wanted any more, and to go away after
+// SIGKILL.
 const exitTimeout = 2 * time.Second
 
 // process is one process of a plugin with its backend open. It is used up
@@ -57,12 +58,30 @@ func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*pro
 		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %v", spec.Name, err)
 	}
 	p.watch()
-	if err := p.open(ctx); err != nil {
+	opening, done := finishing(ctx)
+	defer done()
+	if err := p.open(opening); err != nil {
 		p.kill()
 		return nil, err
 	}
 	p.serving.Store(true)
 	return p, nil
+}
+
+// finishing is ctx, which lasts exitTimeout longer if it is canceled. A process
+// that is killed while it logs in may take the token with it: SoftHSM2 empties
+// the file that makes a folder a token, and then writes it.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, _ := ctx.Deadline() // launch has set one
+	longer, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(exitTimeout):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // start starts the process and does go-plugin's handshake.

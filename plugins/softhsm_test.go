@@ -210,6 +210,25 @@ func TestTokenCreationThatFailedButPersisted(t *testing.T) {
 	}
 }
 
+// TestTokenCloseWhileOpening: a process is not killed in the middle of its login,
+// with which SoftHSM2 could lose the whole token.
+func TestTokenCloseWhileOpening(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewToken(t)
+	m := shim.New(t, tok.Module)
+	m.Control.Set("C_Login", shim.Delay(300*time.Millisecond))
+	h := launch(t, symmetric(t, tok, m.Path, m.Env))
+	for m.Control.Calls("C_Login") == 0 {
+		time.Sleep(time.Millisecond) // polls the module
+	}
+	if err := h.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m.Control.Calls("C_Finalize") != 1 {
+		t.Error("the process was killed before its login had ended")
+	}
+}
+
 func TestTokenWrongPIN(t *testing.T) {
 	t.Parallel()
 	tok := testenv.NewToken(t)
