@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build demo test check bench fuzz generate clean long soak scale
+.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale
 
 all: build
 
@@ -16,6 +16,15 @@ build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-X cmkd/daemon.Version=$(VERSION)" -o $(BIN)/cmkd ./daemon/cmd/cmkd
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
 	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
+
+# Where packaging/systemd expects them. DESTDIR is for packagers.
+install: build
+	install -D -t $(DESTDIR)/usr/libexec/cmkd $(BIN)/cmkd $(BIN)/cmkctl $(PLUGINS:%=$(BIN)/cmkd-%)
+	install -d $(DESTDIR)/usr/bin
+	ln -sf ../libexec/cmkd/cmkctl $(DESTDIR)/usr/bin/cmkctl
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket
+	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md config.example.toml docs/*.md
 
 # A tour on a throwaway token, with the AWS CLI where there is one.
 demo: deps build
