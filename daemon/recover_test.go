@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"cmkd/testenv"
 	"cmkd/testenv/rig"
 )
 
@@ -40,9 +41,11 @@ func recovered(t *testing.T, r *rig.Rig, complete bool, want []string, flags ...
 // material and all that was made with it.
 func TestDatabaseLost(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{PlaintextDataKeys: true})
+	second := testenv.NewTokenLabelled(t, "second")
+	r := rig.New(t, rig.Config{PlaintextDataKeys: true, Tables: furtherToken("second", cluster, second, second.Module, nil)})
 	c, ctx := r.Client(""), t.Context()
 
+	stored := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: aws.String(newStore(t, c))})
 	rotated, multi := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
 	imported := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
 	importMaterial(t, c, imported, bytes.Repeat([]byte{1}, 32))
@@ -53,7 +56,7 @@ func TestDatabaseLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	blobs = append(blobs, seal(t, c, multi, "of a multi-Region key"), seal(t, c, imported, "of imported material"))
+	blobs = append(blobs, seal(t, c, stored, "of a custom key store"), seal(t, c, multi, "of a multi-Region key"), seal(t, c, imported, "of imported material"))
 	dataKey, err := c.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: &rotated, KeySpec: types.DataKeySpecAes256})
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +89,7 @@ func TestDatabaseLost(t *testing.T) {
 	want := []string{
 		rotated + `\s+1,2,3,4\s+main\s+SYMMETRIC_DEFAULT\s+ENCRYPT_DECRYPT\s*`,
 		`cmkd:system-wrapping:1\s.*keep it: it opens data keys`,
+		stored + `\s+1\s+second\s+token second has no custom key store in us-east-1: make it first`,
 	}
 	for id, in := range others {
 		want = append(want, id+`\s+1\s+main\s+`+string(in.KeySpec)+`\s+`+string(in.KeyUsage)+`\s*`)
@@ -94,10 +98,11 @@ func TestDatabaseLost(t *testing.T) {
 	if _, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &rotated}); code(err) != "NotFoundException" {
 		t.Errorf("a key that was only looked at: %v", err)
 	}
-	recovered(t, r, true, []string{rotated + `\s.*recovered, disabled`}, "--adopt")
+	inStore := newStore(t, c)
+	recovered(t, r, true, []string{rotated + `\s.*recovered, disabled`, stored + `\s.*recovered, disabled`}, "--adopt")
 	recovered(t, r, true, nil)
 
-	ids := append(slices.Collect(maps.Keys(others)), rotated, multi, imported)
+	ids := append(slices.Collect(maps.Keys(others)), rotated, multi, imported, stored)
 	for _, id := range ids {
 		out, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id})
 		if err != nil || out.KeyMetadata.KeyState != types.KeyStateDisabled {
@@ -105,6 +110,9 @@ func TestDatabaseLost(t *testing.T) {
 		}
 		if in := others[id]; in != nil && (out.KeyMetadata.KeySpec != in.KeySpec || out.KeyMetadata.KeyUsage != in.KeyUsage) {
 			t.Errorf("key %s of %s, %s came back as %s, %s", id, in.KeySpec, in.KeyUsage, out.KeyMetadata.KeySpec, out.KeyMetadata.KeyUsage)
+		}
+		if id == stored && (out.KeyMetadata.Origin != types.OriginTypeAwsCloudhsm || aws.ToString(out.KeyMetadata.CustomKeyStoreId) != inStore) {
+			t.Errorf("the key of the custom key store came back as %+v", out.KeyMetadata)
 		}
 		if id == imported && out.KeyMetadata.Origin != types.OriginTypeExternal || id == multi && !aws.ToBool(out.KeyMetadata.MultiRegion) {
 			t.Errorf("key %s came back as %+v", id, out.KeyMetadata)

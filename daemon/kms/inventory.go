@@ -65,8 +65,8 @@ func (s *Service) inventory(ctx context.Context) (*Inventory, error) {
 	// find: so each is looked for in the view on its own side of the list.
 	inv.Missing = missing(before, listed)
 	found := map[string]*FoundKey{}
-	for token, objects := range listed {
-		for _, o := range unknown(s.store.View(), objects) {
+	for _, token := range s.tokens() {
+		for _, o := range unknown(s.store.View(), listed[token]) {
 			s.place(inv, found, token, o)
 		}
 	}
@@ -93,8 +93,8 @@ func missing(view *store.View, listed map[string][]backends.Object) []Material {
 		if len(rows) == 0 || there[string(v.CKAID)] || v.ImportState == string(kmsapi.ImportStatePendingImport) {
 			continue
 		}
-		if token := rows[0].Token; listed[token] != nil {
-			out = append(out, Material{v.KeyID, v.Number, token})
+		if _, ok := listed[rows[0].Token]; ok {
+			out = append(out, Material{v.KeyID, v.Number, rows[0].Token})
 		}
 	}
 	return out
@@ -136,7 +136,7 @@ func parseLabel(text string) (keyID string, version int, ok bool) {
 		return "", 0, false
 	}
 	version, err := strconv.Atoi(parts[2])
-	return parts[1], version, err == nil && version > 0 && text == label(parts[1], version)
+	return parts[1], version, err == nil && version > 0 && text == label(strings.ToLower(parts[1]), version)
 }
 
 // place puts an object that no row explains where it belongs.
