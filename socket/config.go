@@ -68,7 +68,8 @@ type Config struct {
 type Limits struct {
 	// Connections open at one time, default 4,096. Beyond it, 128 more are
 	// accepted only to be answered with ThrottlingException, and what comes
-	// after those is closed at once.
+	// after those is closed at once. What RLIMIT_NOFILE has no room for is cut off
+	// when the server begins.
 	Connections int
 	// ConnectionsPerUID, default half of Connections.
 	ConnectionsPerUID int

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -122,6 +123,36 @@ func TestConnectionLimit(t *testing.T) {
 	eventually(t, "a free place", func() bool { return s.Stats().Connections == 1 })
 	dial(t, s.path).call(t).expectOK(t)
 	second.call(t).expectOK(t)
+}
+
+func TestLimitOnFiles(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		connections, perUID int
+		files               uint64
+		want, wantPerUID    int // 0: refused
+	}{
+		{4096, 2048, 1 << 20, 4096, 2048},
+		{4096, 2048, 4096 + 384, 4096, 2048},
+		{4096, 2048, 4096 + 383, 4095, 2047},
+		{4096, 100, 1024, 640, 100},
+		{4096, 4096, 1024, 640, 320},
+		{4096, 2048, 448, 64, 32},
+		{4096, 2048, 447, 0, 0},
+		{2, 1, 386, 2, 1},
+		{2, 1, 385, 0, 0},
+	} {
+		got, err := Limits{Connections: tt.connections, ConnectionsPerUID: tt.perUID}.fit(tt.files)
+		if tt.want == 0 {
+			if err == nil || !strings.Contains(err.Error(), "RLIMIT_NOFILE") {
+				t.Errorf("%+v: %v", tt, err)
+			}
+			continue
+		}
+		if err != nil || got.Connections != tt.want || got.ConnectionsPerUID != tt.wantPerUID {
+			t.Errorf("%+v: %+v, %v", tt, got, err)
+		}
+	}
 }
 
 func TestRateOutlivesConnections(t *testing.T) {

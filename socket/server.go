@@ -40,6 +40,19 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("configuration of the socket: %w", err)
 	}
+	files, err := maxFiles()
+	if err != nil {
+		return nil, err
+	}
+	limits, err := cfg.Limits.fit(files)
+	if err != nil {
+		return nil, err
+	}
+	if limits != cfg.Limits {
+		cfg.Log.LogAttrs(ctx, slog.LevelWarn, "fewer connections than configured: RLIMIT_NOFILE",
+			slog.Uint64("files", files), slog.Int("connections", limits.Connections), slog.Int("per_user", limits.ConnectionsPerUID))
+		cfg.Limits = limits
+	}
 	b, err := bind(ctx, cfg)
 	if err != nil {
 		return nil, err
