@@ -62,7 +62,8 @@ func labels(id string, n int) []string {
 // TestKilledRotation kills the daemon at random moments of a rotation. After
 // it is started again the key has been rotated or it has not: the list of its
 // rotations, its current material and the objects in the token agree, and
-// every ciphertext opens.
+// every ciphertext opens. A rotation that was done is on record, whether or not
+// its call is.
 func TestKilledRotation(t *testing.T) {
 	t.Parallel()
 	kills := count(t, "CMKD_KILLS", 10)
@@ -108,6 +109,9 @@ func TestKilledRotation(t *testing.T) {
 			states[0]++
 		case after == before+1 && is != was:
 			states[1]++
+			if !slices.ContainsFunc(serviceEvents(t, r, id), func(e serviceEvent) bool { return e.ServiceEventDetails.CurrentKeyMaterialID == is }) {
+				t.Errorf("kill %d: no record tells of material %s", i, is)
+			}
 		default:
 			t.Fatalf("kill %d: %d rotations before and %d after, material %s before and %s after, answer %v", i, before, after, was, is, err)
 		}

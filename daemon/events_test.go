@@ -87,7 +87,7 @@ func expectEvents(t *testing.T, r *rig.Rig, id string, want ...string) []service
 func TestServiceEvents(t *testing.T) {
 	t.Parallel()
 	cl := newClock()
-	r := rig.New(t, rig.Config{Now: cl.Now, Regions: []string{"eu-west-1"}})
+	r := rig.New(t, rig.Config{Now: cl.Now, Regions: []string{"eu-west-1"}, Tables: "[[managed_key]]\nalias = \"alias/aws/backup\"\nusers = [\"*\"]\n"})
 	c, away, ctx := r.Client(""), r.Client("eu-west-1"), t.Context()
 
 	turning := newKey(t, c, &kms.CreateKeyInput{})
@@ -116,6 +116,12 @@ func TestServiceEvents(t *testing.T) {
 	}
 	expiring.parameters(t) // that nobody will use
 
+	seal(t, c, "alias/aws/backup", "text")
+	managed, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String("alias/aws/backup")})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	began := cl.Now()
 	cl.pass(t, r, 91*day, day)
 	materials = append(materials, current(t, c, turning))
@@ -136,6 +142,7 @@ func TestServiceEvents(t *testing.T) {
 	if d := events[1].ServiceEventDetails; d.KeyMaterialID != *imported.KeyMaterialId {
 		t.Errorf("DeleteExpiredKeyMaterial: %+v, want %s", d, *imported.KeyMaterialId)
 	}
+	expectEvents(t, r, *managed.KeyMetadata.KeyId, "CreateKey us-east-1  us-east-1:KEY")
 }
 
 // TestDeletionNeedsItsRecord: a key is not destroyed as long as the trail cannot

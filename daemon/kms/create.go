@@ -60,7 +60,7 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key, alias *store.Alias) error {
 	version := newVersion(row.ID, 1, s.now())
 	intent := &store.Intent{
-		CKAID: version.CKAID, Action: "create", KeyID: row.ID, Version: 1,
+		CKAID: version.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: 1,
 		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
 	}
 	_, err := s.generate(ctx, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
@@ -71,7 +71,10 @@ func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key, al
 		if err := s.putNewKey(tx, row); err != nil || alias == nil {
 			return err
 		}
-		return tx.PutAlias(alias)
+		if err := tx.PutAlias(alias); err != nil {
+			return err
+		}
+		return s.announce(ctx, s.creation(row))
 	})
 	return err
 }

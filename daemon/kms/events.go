@@ -30,6 +30,7 @@ const (
 	eventExpire       = "DeleteExpiredKeyMaterial"
 	eventExpireImport = "DeleteExpiredImportParameters"
 	eventReconcile    = "ReconcileKeyMaterial"
+	eventCreate       = "CreateKey"
 )
 
 // event is something that the service does to a key.
@@ -76,6 +77,13 @@ func (s *Service) rotation(key *store.Key, old, fresh *store.Version) *event {
 	if old != nil {
 		e.PreviousKeyMaterialID = old.MaterialID
 	}
+	return e
+}
+
+// creation is the event of a managed key that was made for its first use.
+func (s *Service) creation(key *store.Key) *event {
+	e := s.keyEvent(eventCreate, key, key.Created)
+	e.single = true
 	return e
 }
 
@@ -218,6 +226,17 @@ func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Recor
 		return err
 	}
 	return s.trail.Append(context.WithoutCancel(ctx), record)
+}
+
+// recordEvent puts something about the database on record.
+func (s *Service) recordEvent(ctx context.Context, name string, details any) error {
+	text, err := json.Marshal(details, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	record := s.serviceRecord(name)
+	record.AdditionalEventData.Details = text
+	return s.trail.Append(ctx, record)
 }
 
 // serviceRecord is a record of what nobody called for.

@@ -58,7 +58,7 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		Algorithm: string(in.WrappingAlgorithm), Token: k.Token, TokenHash: hash[:], ValidTo: s.now().Add(importTokenLifetime),
 	}
 	intent := &store.Intent{
-		CKAID: params.CKAID, Action: "create", KeyID: "import-" + k.ID, Version: 1, Token: k.Token,
+		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
 		Spec: params.Spec, Usage: string(backends.UnwrapImport), Route: k.Spec, Created: s.now(),
 	}
 	made, err := s.generate(ctx, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
@@ -204,7 +204,7 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 // is refused, the client may try again with it.
 func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *store.ImportParameters, v *store.Version, material []byte) error {
 	intent := &store.Intent{
-		CKAID: v.CKAID, Action: "create", KeyID: k.ID, Version: v.Number, Token: k.Token,
+		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
 		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
 	}
 	s.working.begin(intent.CKAID)

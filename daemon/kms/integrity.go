@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
-	"cmkd/daemon/audit"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -340,17 +339,4 @@ func (s *Service) acceptedKey(ctx context.Context) (stateKey, error) {
 		}
 	}
 	return s.firstStateKey(ctx)
-}
-
-// recordEvent puts something on record that nobody called for.
-func (s *Service) recordEvent(ctx context.Context, name string, details any) error {
-	text, err := json.Marshal(details, json.Deterministic(true))
-	if err != nil {
-		return err
-	}
-	return s.trail.Append(ctx, &audit.Record{
-		EventTime: s.now(), EventName: name, EventType: "AwsServiceEvent", AWSRegion: s.region, ManagementEvent: true,
-		UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: s.account, InvokedBy: "cmkd"},
-		RecipientAccountID: s.account, AdditionalEventData: audit.AdditionalEventData{Details: text},
-	})
 }
