@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -99,8 +100,9 @@ func newBridgeHandler(socket string, cred credential) *bridgeHandler {
 			// The daemon reads the Region off the Authorization header.
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "localhost", "localhost"
 		},
-		Transport: client.HTTPClient(socket).GetTransport(),
-		ErrorLog:  log.New(io.Discard, "", 0),
+		Transport:  client.HTTPClient(socket).GetTransport(),
+		BufferPool: &buffers{},
+		ErrorLog:   log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			// The SDKs repeat a call after this status.
 			refuse(w, http.StatusServiceUnavailable, "ServiceUnavailableException",
@@ -108,6 +110,24 @@ func newBridgeHandler(socket string, cred credential) *bridgeHandler {
 		},
 	}
 	return h
+}
+
+// buffers lends the proxy what it copies answers through, which it would make
+// anew for each. It implements [httputil.BufferPool].
+type buffers struct{ pool sync.Pool }
+
+// Get implements [httputil.BufferPool].
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, 8<<10)
+}
+
+// Put implements [httputil.BufferPool]. What was in it may be secret.
+func (b *buffers) Put(p []byte) {
+	clear(p)
+	b.pool.Put(&p)
 }
 
 // ServeHTTP implements http.Handler.
