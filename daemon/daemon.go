@@ -39,6 +39,7 @@ type Daemon struct {
 	identities atomic.Pointer[identities]
 	replays    *sigv4.Replays
 	refusals   refusals
+	calls      *callMetrics
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
 
@@ -57,7 +58,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now(), replays: sigv4.NewReplays()}
+	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now(), replays: sigv4.NewReplays(), calls: newCallMetrics()}
 	for _, o := range options {
 		o(d)
 	}
@@ -173,6 +174,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
 	mux.HandleFunc("GET /status", d.serveStatus)
+	mux.Handle("GET /metrics", d.serveMetrics(server))
 	d.handlePolicies(mux)
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
 	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
@@ -222,6 +224,13 @@ func (d *Daemon) endEpoch(ctx context.Context) {
 
 // Dispatch implements [kmsapi.Dispatcher].
 func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
+	began := time.Now()
+	answer := d.dispatch(ctx, r)
+	d.calls.observe(r.Operation, answer.Code, time.Since(began))
+	return answer
+}
+
+func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
 	ids := d.identities.Load()
 	caller, err := ids.caller(ctx)
 	if err != nil {

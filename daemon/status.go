@@ -78,15 +78,8 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	return out
 }
 
-// statusTimeout bounds what the status waits for a plugin.
-const statusTimeout = time.Second
-
-// serveStatus answers GET /status. It tells nothing secret, but it names
-// tokens and processes, so only root and admins get it.
-func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
-	if d.admin(w, r) == nil {
-		return
-	}
+// status says how the daemon is.
+func (d *Daemon) status(ctx context.Context) status {
 	sequence, _ := d.audit.Head()
 	s := status{
 		State: "ok", Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),
@@ -109,8 +102,21 @@ func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	for _, h := range d.router.hosts {
-		s.Plugins = append(s.Plugins, h.pluginStatus(r.Context()))
+		s.Plugins = append(s.Plugins, h.pluginStatus(ctx))
 	}
+	return s
+}
+
+// statusTimeout bounds what the status waits for a plugin.
+const statusTimeout = time.Second
+
+// serveStatus answers GET /status. It tells nothing secret, but it names
+// tokens and processes, so only root and admins get it.
+func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
+	if d.admin(w, r) == nil {
+		return
+	}
+	s := d.status(r.Context())
 	w.Header().Set("Content-Type", "application/json")
 	if s.State != "ok" {
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -146,7 +146,7 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 	if !s.recordError(ctx, c, e) {
 		return noTrail()
 	}
-	return &kmsapi.Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+	return kmsapi.AnswerError(e)
 }
 
 // recordError records the call with the error that answers it.

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"errors"
+	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -117,4 +118,30 @@ func backendTrouble(err error) bool {
 	default:
 		return false
 	}
+}
+
+// KeyCount counts keys, for figures of the whole service.
+type KeyCount struct {
+	Keys map[KeyCountLabel]int
+	// Expiries are the times at which imported material expires, by key ARN.
+	Expiries map[string]time.Time
+}
+
+// KeyCountLabel is what keys are counted by.
+type KeyCountLabel struct {
+	Region string
+	State  kmsapi.KeyState
+}
+
+// CountKeys counts the keys as they are now.
+func (s *Service) CountKeys() KeyCount {
+	c := KeyCount{Keys: map[KeyCountLabel]int{}, Expiries: map[string]time.Time{}}
+	view := s.store.View()
+	for k := range view.AllKeys() {
+		c.Keys[KeyCountLabel{k.Region, s.keyState(view, k)}]++
+		if !k.ValidTo.IsZero() {
+			c.Expiries[s.keyARN(k.Region, k.ID)] = k.ValidTo
+		}
+	}
+	return c
 }

@@ -38,6 +38,7 @@ func routed(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.
 // Answer is what a call is answered with.
 type Answer struct {
 	Status int    // of HTTP
+	Code   string // of the error, "" if there is none
 	Body   []byte // JSON; empty for an operation without output
 }
 
@@ -49,7 +50,7 @@ type Dispatcher interface {
 
 // AnswerError is the answer to a call that failed with e.
 func AnswerError(e *Error) *Answer {
-	return &Answer{Status: e.Status(), Body: e.AppendJSON(nil)}
+	return &Answer{Status: e.Status(), Code: e.Code, Body: e.AppendJSON(nil)}
 }
 
 // targetPrefix is the model's metadata.targetPrefix.

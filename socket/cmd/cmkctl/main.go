@@ -64,6 +64,7 @@ func newRoot() *cobra.Command {
 		newCall(path),
 		newAcceptState(path),
 		newRecover(path),
+		newMetrics(path),
 		newConfirmClock(path),
 		newDev(&socket),
 		newDoctor(path),

@@ -83,9 +83,14 @@ func newStatus(socket func() string) *cobra.Command {
 // fetchStatus gets /status. A daemon that is not well answers with status 503
 // and the same JSON.
 func fetchStatus(ctx context.Context, socket string) ([]byte, error) {
+	return fetch(ctx, socket, "/status", "application/json")
+}
+
+// fetch gets a page of the given type from the daemon.
+func fetch(ctx context.Context, socket, path, contentType string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +100,11 @@ func fetchStatus(ctx context.Context, socket string) ([]byte, error) {
 		return nil, fmt.Errorf("cmkd does not answer on %s: %w", socket, rootCause(err))
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err != nil {
-		return nil, fmt.Errorf("reading the daemon's status: %w", err)
+		return nil, fmt.Errorf("reading the daemon's answer: %w", err)
 	}
-	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+	if !strings.HasPrefix(resp.Header.Get("Content-Type"), contentType) {
 		return nil, fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), resp.StatusCode)
 	}
 	return body, nil

@@ -1,0 +1,155 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"cmkd/plugins"
+	"cmkd/socket"
+	"cmkd/socket/kmsapi"
+)
+
+// callMetrics count calls of the KMS API.
+type callMetrics struct {
+	total    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	known    map[string]*operationMetrics // by operation; fixed
+}
+
+// operationMetrics are those of one operation, looked up once.
+type operationMetrics struct {
+	ok       prometheus.Counter
+	duration prometheus.Observer
+}
+
+// otherOperations stands for all names that are none of an operation: clients
+// choose them, and each would be a time series.
+const otherOperations = "other"
+
+func newCallMetrics() *callMetrics {
+	m := &callMetrics{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cmkd_calls_total", Help: "Calls of the KMS API, by operation and error code; \"\" is success.",
+		}, []string{"operation", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "cmkd_call_duration_seconds", Help: "Time from the whole request to the answer, record on the disk included.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"operation"}),
+		known: map[string]*operationMetrics{},
+	}
+	for _, op := range kmsapi.Operations {
+		m.known[op.Name] = &operationMetrics{ok: m.total.WithLabelValues(op.Name, ""), duration: m.duration.WithLabelValues(op.Name)}
+	}
+	return m
+}
+
+// observe counts one call.
+func (m *callMetrics) observe(operation, code string, took time.Duration) {
+	op, ok := m.known[operation]
+	switch {
+	case !ok:
+		m.total.WithLabelValues(otherOperations, code).Inc()
+		return
+	case code == "":
+		op.ok.Inc()
+	default:
+		m.total.WithLabelValues(operation, code).Inc()
+	}
+	op.duration.Observe(took.Seconds())
+}
+
+// serveMetrics answers GET /metrics in the text format of Prometheus, to root
+// and admins.
+func (d *Daemon) serveMetrics(server *socket.Server) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(d.calls.total, d.calls.duration, &stateMetrics{d, server},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if d.admin(w, req) != nil {
+			h.ServeHTTP(w, req)
+		}
+	})
+}
+
+// stateMetrics tell how the daemon is when somebody asks. It implements
+// [prometheus.Collector].
+type stateMetrics struct {
+	daemon *Daemon
+	server *socket.Server
+}
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("cmkd_"+name, help, labels, nil)
+}
+
+var (
+	buildInfo       = describe("build_info", "1, with the version.", "version")
+	connections     = describe("connections", "Connections to the socket that are open.")
+	callsInFlight   = describe("calls_in_flight", "Calls under way.")
+	refusedTotal    = describe("refused_total", "Calls and connections that the limits of the socket refused.")
+	keysKnown       = describe("keys", "Keys, by Region and KeyState.", "region", "state")
+	materialExpiry  = describe("key_material_expiry_timestamp_seconds", "ValidTo of imported key material, Unix time.", "key")
+	auditRecords    = describe("audit_records_total", "Sequence number of the last record of the audit trail.")
+	auditWritable   = describe("audit_writable", "1 while the audit trail can be written; without it calls are refused.")
+	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
+	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
+	tokenUp         = describe("token_up", "1 if every plugin serves the token.", "token")
+	pluginUp        = describe("plugin_up", "1 if the process serves.", "token", "plugin")
+	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", "token", "plugin")
+	pluginInFlight  = describe("plugin_calls_in_flight", "Calls under way in the process.", "token", "plugin")
+	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", "token", "plugin")
+)
+
+// Describe implements [prometheus.Collector]: the metrics are not known before
+// they are collected.
+func (m *stateMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements [prometheus.Collector].
+func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, labels...)
+	}
+	d := m.daemon
+	s := d.status(context.Background()) // bounded by statusTimeout
+	sockets := m.server.Stats()
+	gauge(buildInfo, 1, s.Version)
+	gauge(connections, float64(sockets.Connections))
+	gauge(callsInFlight, float64(sockets.Calls))
+	counter(refusedTotal, float64(sockets.Refused))
+	counter(auditRecords, float64(s.AuditRecords))
+	gauge(auditWritable, truth(d.audit.Err() == nil))
+	gauge(databaseTrusted, truth(s.StateMismatch == ""))
+	gauge(deletionsHeld, truth(s.DeletionsHeld))
+	for _, t := range s.Tokens {
+		gauge(tokenUp, truth(t.State == "ok"), t.Name)
+	}
+	for _, p := range s.Plugins {
+		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name)
+		counter(pluginRestarts, float64(p.Restarts), p.Token, p.Name)
+		gauge(pluginInFlight, float64(p.InFlight), p.Token, p.Name)
+		gauge(pluginSessions, float64(p.Sessions), p.Token, p.Name)
+	}
+	count := d.kms.CountKeys()
+	for at, n := range count.Keys {
+		gauge(keysKnown, float64(n), at.Region, string(at.State))
+	}
+	for arn, at := range count.Expiries {
+		gauge(materialExpiry, float64(at.Unix()), arn)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
