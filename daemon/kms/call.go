@@ -140,7 +140,11 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer {
 	e := s.apiError(c, err)
 	if e.Status() >= 500 || backendTrouble(err) {
-		s.log.LogAttrs(ctx, slog.LevelError, "call failed", slog.String("operation", c.record.EventName),
+		level := slog.LevelError
+		if ctx.Err() != nil { // the caller has gone: whoever connects could fill the log
+			level = slog.LevelDebug
+		}
+		s.log.LogAttrs(ctx, level, "call failed", slog.String("operation", c.record.EventName),
 			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 	}
 	if !s.recordError(ctx, c, e) {

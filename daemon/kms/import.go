@@ -201,7 +201,8 @@ func (s *Service) newImport(k *key, versions []*store.Version, in *kmsapi.Import
 
 // importVersion brings the material into the token under v's CKA_ID and makes
 // it v's. The wrapping pair has served then and is destroyed; if the material
-// is refused, the client may try again with it.
+// is refused, the client may try again with it. As in generate, a caller who
+// leaves does not stop the token.
 func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *store.ImportParameters, v *store.Version, material []byte) error {
 	intent := &store.Intent{
 		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
@@ -212,7 +213,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, k *key, params *st
 	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
 		return fmt.Errorf("storing the intent: %w", err)
 	}
-	made, err := k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
+	made, err := k.backend.ImportKey(context.WithoutCancel(ctx), &backends.ImportKeyRequest{
 		Key: intentKey(intent), Label: label(k.ID, v.Number),
 		Wrapping:  backends.Key{ID: backends.KeyID(params.CKAID), Spec: backends.KeySpec(params.Spec), Usage: backends.UnwrapImport},
 		Algorithm: backends.Algorithm(params.Algorithm), Material: material, TokenOnly: s.tokenOnlyImport,

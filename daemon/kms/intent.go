@@ -61,7 +61,10 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 	if err := s.putIntent(ctx, intent); err != nil {
 		return nil, err
 	}
-	made, err := s.makeKey(ctx, b, intent)
+	// The token cannot be stopped in the middle: if the call were given up, its
+	// key would come after undo has found nothing to destroy. The backend has
+	// deadlines of its own.
+	made, err := s.makeKey(context.WithoutCancel(ctx), b, intent)
 	if err == nil {
 		err = s.store.Update(ctx, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {

@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -77,6 +78,9 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 	}
 	if errors.Is(err, store.ErrUnverified) {
 		return errUnverified()
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return kmsapi.Errorf(kmsapi.CodeDependencyTimeoutException, "The call was canceled.")
 	}
 	e, ok := asError[*backends.Error](err)
 	if !ok {
