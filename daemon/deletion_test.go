@@ -202,7 +202,8 @@ func TestClockJumpsAhead(t *testing.T) {
 	}
 }
 
-// TestClockJumpsBack: going back gives nothing back.
+// TestClockJumpsBack: going back gives nothing back, and a rotation that
+// happened ahead of time does not put off the next one.
 func TestClockJumpsBack(t *testing.T) {
 	t.Parallel()
 	cl := newClock()
@@ -215,8 +216,18 @@ func TestClockJumpsBack(t *testing.T) {
 	if _, err := c.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &disabled}); err != nil {
 		t.Fatal(err)
 	}
-	cl.jump(-100 * day)
+	turning := newKey(t, c, &kms.CreateKeyInput{})
+	if _, err := c.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: &turning}); err != nil {
+		t.Fatal(err)
+	}
+	cl.jump(3650 * day)
 	runJobs(t, r)
+	cl.jump(-3750 * day)
+	runJobs(t, r)
+	status, err := c.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: &turning})
+	if err != nil || !status.NextRotationDate.Equal(cl.Now().Add(365*day)) || len(rotations(t, c, turning)) != 1 {
+		t.Errorf("after the clock went ten years ahead and back: %+v, %v", status, err)
+	}
 	for id, want := range map[string]string{pending: "PendingDeletion", disabled: "Disabled", gone: "NotFoundException"} {
 		if got := state(t, c, id); got != want {
 			t.Errorf("after the clock went back a key is %s, want %s", got, want)

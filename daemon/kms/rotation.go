@@ -229,16 +229,24 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 
 // RotateDue rotates the keys whose time has come and returns how many. A key
 // that was not rotated for several periods is rotated once. One that fails does
-// not stop the others.
+// not stop the others. A key that was rotated while the clock was ahead, and is
+// due a period after that, becomes due a period from now.
 func (s *Service) RotateDue(ctx context.Context) (int, error) {
 	now := s.now()
 	rotated := 0
 	var errs []error
 	for row := range s.store.View().AllKeys() {
-		if row.State != string(kmsapi.KeyStateEnabled) || row.RotationPeriodDays == 0 || now.Before(row.NextRotation) {
+		if row.State != string(kmsapi.KeyStateEnabled) || row.RotationPeriodDays == 0 {
 			continue
 		}
 		if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
+			continue
+		}
+		if row.NextRotation.After(latestRotation(row, now).Add(clockJump)) {
+			errs = append(errs, s.bringForward(ctx, row))
+			continue
+		}
+		if now.Before(row.NextRotation) {
 			continue
 		}
 		e := s.keyEvent(eventRotate, row, row.NextRotation)
@@ -256,6 +264,31 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 		rotated++
 	}
 	return rotated, errors.Join(errs...)
+}
+
+// latestRotation is when the key is due at the latest: a period from now.
+func latestRotation(row *store.Key, now time.Time) time.Time {
+	return now.Add(time.Duration(row.RotationPeriodDays) * day)
+}
+
+// bringForward makes the key due a period from now.
+func (s *Service) bringForward(ctx context.Context, row *store.Key) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		now, ok := tx.Key(row.Region, row.ID)
+		if !ok || now.RotationPeriodDays == 0 {
+			return nil
+		}
+		earlier := *now
+		if latest := latestRotation(now, s.now()); earlier.NextRotation.After(latest) {
+			earlier.NextRotation = latest
+		}
+		return tx.PutKey(&earlier)
+	})
+	if err != nil {
+		return fmt.Errorf("bringing forward the rotation of key %s: %w", s.keyARN(row.Region, row.ID), err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock has gone back: the next rotation is brought forward", slog.String("key", s.keyARN(row.Region, row.ID)))
+	return nil
 }
 
 func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
