@@ -82,6 +82,17 @@ func checkFile(f *os.File) error {
 	return nil
 }
 
+// explained is err and, if that is what it may come from, that the disk is full:
+// SQLite calls it an I/O error where it maps a file.
+func explained(path string, err error) error {
+	var st unix.Statfs_t
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok || e.Code()&0xff != sqlite3.SQLITE_IOERR || unix.Statfs(filepath.Dir(path), &st) != nil || st.Bavail > 0 {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, unix.ENOSPC)
+}
+
 func openDatabase(ctx context.Context, path string) (*sql.DB, error) {
 	options := url.Values{
 		"_txlock": {"immediate"},

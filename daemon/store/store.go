@@ -99,7 +99,7 @@ func (s *Store) OnRestore(f func()) {
 func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{path: path, writer: make(chan struct{}, 1)}
 	if err := s.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the store %s: %w", path, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("opening the store %s: %w", path, explained(path, err)), s.Close())
 	}
 	return s, nil
 }
