@@ -194,8 +194,8 @@ func (s *Service) announce(ctx context.Context, e *event) error {
 // failed puts on record that the event did not happen, once for each cause.
 // The job that it belongs to is about to return the cause.
 func (s *Service) failed(ctx context.Context, e *event, cause error) error {
-	if e == nil || ctx.Err() != nil { // the daemon ends, and nothing has been found out
-		return nil
+	if e == nil || ctx.Err() != nil {
+		return nil //nolint:nilerr // the daemon ends, and nothing has been found out
 	}
 	c := &Call{}
 	if len(e.arns) > 0 {
