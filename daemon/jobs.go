@@ -51,7 +51,7 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 			}
 			if said != err.Error() {
 				said = err.Error()
-				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is tried again", slog.Any("error", err), slog.Duration("every", mendInterval))
+				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is tried again", slog.Any("error", err), slog.String("every", mendInterval.String()))
 			}
 			select {
 			case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -35,6 +36,12 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 	ctx := context.Background()
 	if !s.log.Enabled(ctx, to) {
 		return
+	}
+	args = slices.Clone(args)
+	for i := 0; i+1 < len(args); i += 2 {
+		if args[i] == "plugin" { // go-plugin's, which log has for the plugin's name
+			args[i] = "executable"
+		}
 	}
 	if name != "" {
 		args = append([]any{"from", name}, args...)

@@ -30,7 +30,8 @@ type Spec struct {
 	// daemon may enter. It is created if it is missing; its path has at most
 	// 69 bytes, so that a socket's has at most 107 (unix(7)).
 	Dir string
-	// Logger takes the plugin's log. nil: slog.Default().
+	// Logger takes the log of the plugin, which it should name. nil:
+	// slog.Default() with the Name.
 	Logger *slog.Logger
 
 	// StartTimeout bounds starting the process and opening the token.
@@ -61,9 +62,8 @@ const maxDir = 69
 // check fills in the defaults and refuses what can never work.
 func (s *Spec) check() error {
 	if s.Logger == nil {
-		s.Logger = slog.Default()
+		s.Logger = slog.Default().With("plugin", s.Name)
 	}
-	s.Logger = s.Logger.With("plugin", s.Name)
 	s.Config = s.Config.withDefaults()
 	for d, v := range map[*time.Duration]time.Duration{
 		&s.StartTimeout:      30 * time.Second,

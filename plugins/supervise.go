@@ -97,7 +97,7 @@ func (s *supervisor) launch() {
 func (s *supervisor) serve(p *process) {
 	s.current, s.failures, s.retry = p, 0, nil
 	s.publish(Ready, nil)
-	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond))
+	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond).String())
 }
 
 // failed schedules the next start, except after a refused PIN: tokens lock.
@@ -120,7 +120,7 @@ func (s *supervisor) failed(err error) {
 	} else {
 		s.publish(Failed, backends.Errorf(backends.Lost, "plugin %s is not available: %v", s.spec.Name, err))
 	}
-	s.spec.Logger.Warn("plugin did not start", "error", err, "attempt", s.failures, "next", backoff)
+	s.spec.Logger.Warn("plugin did not start", "error", err, "attempt", s.failures, "next", backoff.String())
 }
 
 // replace ends a lost process and schedules the next one.
