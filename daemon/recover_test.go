@@ -166,7 +166,7 @@ func TestOlderDatabase(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	c, ctx := r.Client(""), t.Context()
-	id, gone := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{})
+	id, gone, twice := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{})
 	pending := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
 	blobs := []sealed{seal(t, c, id, "before the copy")}
 	if err := r.Stop(); err != nil {
@@ -177,12 +177,18 @@ func TestOlderDatabase(t *testing.T) {
 
 	r.Start(t)
 	c = r.Client("")
-	if _, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: &id}); err != nil {
-		t.Fatal(err)
+	rotate := func(key string) {
+		t.Helper()
+		if _, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: &key}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	rotate(id)
+	rotate(twice)
 	importMaterial(t, c, pending, bytes.Repeat([]byte{2}, 32))
 	later := newKey(t, c, &kms.CreateKeyInput{})
-	blobs = append(blobs, seal(t, c, id, "after it"), seal(t, c, pending, "imported after it"), seal(t, c, later, "of a later key"))
+	blobs = append(blobs, seal(t, c, id, "after it"), seal(t, c, pending, "imported after it"), seal(t, c, later, "of a later key"),
+		seal(t, c, twice, "with the second material"))
 	made := objectID(t, r, "cmkd:"+later+":1")
 	r.Token.Run(t, "pkcs11-tool", "--module", r.Token.Module, "--token-label", r.Token.Label, "--login", "--pin", r.Token.PIN,
 		"--delete-object", "--type", "secrkey", "--label", "cmkd:"+gone+":1")
@@ -203,8 +209,16 @@ func TestOlderDatabase(t *testing.T) {
 	accept(t, r)
 	runJobs(t, r)
 	c = r.Client("")
+	rotate(twice) // before anybody has looked
+	other := seal(t, c, twice, "with the other second material")
+	blobs = append(blobs, other)
+	// One daemon of two on a token adopts only what is its own.
+	recovered(t, r, false, []string{later + `\s+1\s.*recovered, disabled`, id + `\s+2\s+main\s+\S+\s+\S+\s*`}, "--adopt", later)
+	if out := recovered(t, r, false, nil, "--adopt", later); !strings.Contains(out, later+" is not recovered") {
+		t.Errorf("adopting what is not there to adopt: %s", out)
+	}
 	recovered(t, r, false, []string{
-		id + `\s+2\s.*recovered`, pending + `\s+1\s.*recovered`, later + `\s+1\s.*recovered, disabled`, gone + `\s+1\s+main`,
+		id + `\s+2\s.*recovered`, pending + `\s+1\s.*recovered`, twice + `\s+2\s.*recovered`, gone + `\s+1\s+main`,
 	}, "--adopt")
 	if _, err := c.EnableKey(ctx, &kms.EnableKeyInput{KeyId: &later}); err != nil {
 		t.Fatal(err)
@@ -217,6 +231,24 @@ func TestOlderDatabase(t *testing.T) {
 	if got := current(t, c, id); got != blobs[1].material {
 		t.Errorf("the current material is %s, want the newest, %s", got, blobs[1].material)
 	}
+	if got := current(t, c, twice); got != other.material {
+		t.Errorf("the current material is %s, want the one that was, %s", got, other.material)
+	}
+
+	loseDatabase(t, r)
+	c = r.Client("")
+	recovered(t, r, true, []string{twice + `\s+1,2,2\s.*recovered, disabled`}, "--adopt")
+	for _, key := range []string{id, twice, pending, later} {
+		if _, err := c.EnableKey(ctx, &kms.EnableKeyInput{KeyId: &key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, b := range blobs {
+		if material := b.open(t, c); material != b.material {
+			t.Errorf("%s: opened with %s after all was lost, sealed with %s", b.plaintext, material, b.material)
+		}
+	}
+	rotate(twice)
 }
 
 // objectID is CKA_ID of the object with the label.

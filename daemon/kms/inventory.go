@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -61,13 +62,15 @@ func (s *Service) inventory(ctx context.Context) (*Inventory, error) {
 		}
 		listed[token] = list.Objects
 	}
-	// What was made since the list is no loss, and what was ended since is no
-	// find: so each is looked for in the view on its own side of the list.
+	// What was made since the first view is no loss. What either view explains
+	// is no find: it may have been made before the list, or destroyed after it.
+	after := s.store.View()
 	inv.Missing = missing(before, listed)
+	known := explained(before, after)
 	found := map[string]*FoundKey{}
 	for _, token := range s.tokens() {
-		for _, o := range unknown(s.store.View(), listed[token]) {
-			s.place(inv, found, token, o)
+		for _, o := range unknown(known, listed[token]) {
+			inv.place(after, found, token, o)
 		}
 	}
 	inv.Found = slices.SortedFunc(maps.Values(found), func(a, b *FoundKey) int { return cmp.Compare(a.KeyID, b.KeyID) })
@@ -100,56 +103,59 @@ func missing(view *store.View, listed map[string][]backends.Object) []Material {
 	return out
 }
 
-// unknown are the objects that no row explains, versions in ascending order.
-func unknown(view *store.View, objects []backends.Object) []backends.Object {
+// explained are the CKA_IDs that a row of one of the views names.
+func explained(views ...*store.View) map[string]bool {
 	known := map[string]bool{}
-	for v := range view.AllVersions() {
-		known[string(v.CKAID)] = true
+	for _, view := range views {
+		for v := range view.AllVersions() {
+			known[string(v.CKAID)] = true
+		}
+		for k := range view.AllSystemKeys() {
+			known[string(k.CKAID)] = true
+		}
+		for p := range view.AllImportParameters() {
+			known[string(p.CKAID)] = true
+		}
+		for i := range view.Intents() {
+			known[string(i.CKAID)] = true
+		}
 	}
-	for k := range view.AllSystemKeys() {
-		known[string(k.CKAID)] = true
-	}
-	for p := range view.AllImportParameters() {
-		known[string(p.CKAID)] = true
-	}
-	for i := range view.Intents() {
-		known[string(i.CKAID)] = true
-	}
+	return known
+}
+
+// unknown are the objects that no row explains, versions in ascending order.
+func unknown(known map[string]bool, objects []backends.Object) []backends.Object {
 	var out []backends.Object
 	for _, o := range objects {
 		if !known[string(o.ID[:])] {
 			out = append(out, o)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b backends.Object) int {
+	slices.SortFunc(out, func(a, b backends.Object) int {
 		_, m, _ := parseLabel(a.Label)
 		_, n, _ := parseLabel(b.Label)
-		return cmp.Compare(m, n)
+		return cmp.Or(cmp.Compare(m, n), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	return out
 }
 
-// parseLabel is the inverse of label, for labels of CMKs alone.
+// parseLabel is the inverse of label, for labels of CMKs alone. Anybody with the
+// PIN writes labels: a version beyond 31 bits is none that cmkd counted to.
 func parseLabel(text string) (keyID string, version int, ok bool) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 || parts[0] != "cmkd" || !keyIDPattern.MatchString(parts[1]) {
 		return "", 0, false
 	}
-	version, err := strconv.Atoi(parts[2])
+	n, err := strconv.ParseInt(parts[2], 10, 32)
+	version = int(n)
 	return parts[1], version, err == nil && version > 0 && text == label(strings.ToLower(parts[1]), version)
 }
 
 // place puts an object that no row explains where it belongs.
-func (s *Service) place(inv *Inventory, found map[string]*FoundKey, token string, o backends.Object) {
-	view := s.store.View()
+func (inv *Inventory) place(view *store.View, found map[string]*FoundKey, token string, o backends.Object) {
 	id, version, ok := parseLabel(o.Label)
-	if ok {
-		for _, v := range view.Versions(id) {
-			ok = ok && v.Number < version
-		}
-	}
 	rows := view.KeyReplicas(id)
-	if !ok || len(rows) > 0 && rows[0].Token != token {
+	if !ok || len(rows) > 0 && rows[0].Token != token || superseded(view, rows, id, version, o) {
 		inv.Leftovers = append(inv.Leftovers, Leftover{
 			Token: token, ID: o.ID.String(), Label: o.Label,
 			Needed: strings.HasPrefix(o.Label, "cmkd:system-"+PurposeWrapping+":"),
@@ -163,8 +169,22 @@ func (s *Service) place(inv *Inventory, found map[string]*FoundKey, token string
 		found[id] = k
 	case k.Token != token:
 		k.Problem = fmt.Sprintf("it is in tokens %s and %s", k.Token, token)
-	case k.Versions[len(k.Versions)-1] == version:
+	case slices.ContainsFunc(k.ids, func(other []byte) bool { return materialID(id, version, other) == materialID(id, version, o.ID[:]) }):
 		k.Problem = fmt.Sprintf("two objects are its version %d", version)
 	}
 	k.Versions, k.ids = append(k.Versions, version), append(k.ids, o.ID[:])
+}
+
+// superseded reports whether the database has another object for what this one
+// is: material that was imported again, or the version of a key that has only
+// one. Two materials of one version are none of these: if the copy of an
+// earlier day was restored, and a key that had been rotated since was rotated
+// again before anybody looked, both have encrypted.
+func superseded(view *store.View, rows []*store.Key, id string, version int, o backends.Object) bool {
+	for _, v := range view.Versions(id) {
+		if v.Number == version && (rows[0].Spec != symmetricDefault || bytes.HasPrefix(v.CKAID, o.ID[:materialBytes])) {
+			return true
+		}
+	}
+	return false
 }

@@ -19,7 +19,7 @@ import (
 type FoundKey struct {
 	KeyID    string `json:"keyId"`
 	Token    string `json:"token"`
-	Versions []int  `json:"versions"` // ascending
+	Versions []int  `json:"versions"` // as CKA_LABEL has them, ascending
 	Spec     string `json:"spec,omitempty"`
 	Usage    string `json:"usage,omitempty"`
 	Imported bool   `json:"imported,omitempty"`
@@ -39,13 +39,14 @@ type FoundKey struct {
 // its row was lost: half of what NIST SP 800-38D allows.
 const recoveredEncryptions = 1 << 31
 
-// Recover compares the tokens with the database. If adopt is set it also makes
-// the rows of the materials it found, which a database that was lost, or the
-// copy of an earlier day, lacks: then the newest material of a key that the
-// database knows becomes the current one, and a key that it does not know
-// comes back disabled, with the default key policy and without its aliases,
-// tags and grants. What was adopted is on record.
-func (s *Service) Recover(ctx context.Context, caller *Caller, adopt bool) (*Inventory, error) {
+// Recover compares the tokens with the database. Of the keys that adopt chooses
+// it also makes the rows of the materials it found, which a database that was
+// lost, or the copy of an earlier day, lacks: then the newest material of a key
+// that the database knows becomes the current one, and a key that it does not
+// know comes back disabled, with the default key policy and without its
+// aliases, tags and grants. What was adopted is on record. A nil adopt chooses
+// none.
+func (s *Service) Recover(ctx context.Context, caller *Caller, adopt func(keyID string) bool) (*Inventory, error) {
 	if s.Mismatch() != nil {
 		return nil, errUnverified()
 	}
@@ -53,31 +54,52 @@ func (s *Service) Recover(ctx context.Context, caller *Caller, adopt bool) (*Inv
 	if err != nil {
 		return nil, err
 	}
+	var chosen []*FoundKey
 	for _, k := range inv.Found {
 		if err := s.describe(ctx, k); err != nil {
 			return nil, fmt.Errorf("looking at key %s in token %s: %w", k.KeyID, k.Token, err)
 		}
-	}
-	adoptable := slices.DeleteFunc(slices.Clone(inv.Found), func(k *FoundKey) bool { return k.Problem != "" })
-	if !adopt || len(adoptable) == 0 {
-		return inv, nil
-	}
-	for some := range slices.Chunk(adoptable, maxRecorded) {
-		details, err := json.Marshal(map[string]any{"keys": some}, json.Deterministic(true))
-		if err != nil {
-			return nil, err
+		if k.Problem == "" && adopt != nil && adopt(k.KeyID) {
+			chosen = append(chosen, k)
 		}
-		if err := s.recordDecision(ctx, caller, "RecoverKeys", details); err != nil {
-			return nil, err
-		}
-		for _, k := range some {
-			if err := s.store.Update(ctx, func(tx *store.Tx) error { return s.adoptKey(tx, caller, k) }); err != nil {
-				return nil, fmt.Errorf("recovering key %s: %w", k.KeyID, err)
-			}
-			k.Recovered = true
+	}
+	for some := range slices.Chunk(chosen, maxRecorded) {
+		if err := s.adoptKeys(ctx, caller, some); err != nil {
+			return nil, fmt.Errorf("recovering keys: %w", err)
 		}
 	}
 	return inv, nil
+}
+
+// adoptKeys adopts so many keys as one record of the trail holds: all of them
+// on record, or none.
+func (s *Service) adoptKeys(ctx context.Context, caller *Caller, keys []*FoundKey) error {
+	var done []*FoundKey
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		for _, k := range keys {
+			if err := s.adoptKey(tx, caller, k); err != nil {
+				return fmt.Errorf("key %s: %w", k.KeyID, err)
+			}
+			if k.Problem == "" {
+				done = append(done, k)
+			}
+		}
+		if len(done) == 0 {
+			return nil
+		}
+		details, err := json.Marshal(map[string]any{"keys": done}, json.Deterministic(true))
+		if err != nil {
+			return err
+		}
+		return s.recordDecision(ctx, caller, "RecoverKeys", details)
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range done {
+		k.Recovered = true
+	}
+	return nil
 }
 
 // describe finds out what kind of key the objects are, which only trying tells:
@@ -161,44 +183,65 @@ func kinds() []backends.Key {
 }
 
 // adoptKey stores the rows of a key's materials, and the key's if it has none.
+// Calls have gone on since it was found: what has a row by now, or is being
+// destroyed, stays as it is.
 func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
-	now := s.now()
-	if old, ok := tx.CurrentVersion(k.KeyID); ok {
-		demoted := *old
-		demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
-		if err := tx.PutVersion(&demoted); err != nil {
-			return err
-		}
+	rows := tx.KeyReplicas(k.KeyID)
+	if k.Known && len(rows) == 0 {
+		k.Problem = "it was deleted meanwhile"
+		return nil
 	}
+	old, hasOld := tx.CurrentVersion(k.KeyID)
 	for i, number := range k.Versions {
-		v := &store.Version{
-			KeyID: k.KeyID, Number: number, CKAID: k.ids[i], MaterialID: materialID(k.KeyID, number, k.ids[i]),
-			State: string(kmsapi.KeyMaterialStateNonCurrent), Created: now,
+		_, has := tx.VersionByCKAID(k.ids[i])
+		if _, ending := tx.Intent(k.ids[i]); has || ending {
+			continue
 		}
-		if i == len(k.Versions)-1 {
+		v := s.recoveredVersion(k, i)
+		if i == len(k.Versions)-1 && (!hasOld || number > old.Number) {
 			v.State = string(kmsapi.KeyMaterialStateCurrent)
 		}
-		if number > 1 {
-			v.Rotated, v.RotationType = now, "ON_DEMAND"
+		if versions := tx.Versions(k.KeyID); slices.ContainsFunc(versions, func(v *store.Version) bool { return v.Number == number }) {
+			v.Number = versions[len(versions)-1].Number + 1 // its KeyMaterialId stays that of its label
 		}
-		if k.Spec == symmetricDefault {
-			v.Encryptions = recoveredEncryptions
-		}
-		if k.Imported {
-			v.Imported, v.ImportState = true, string(kmsapi.ImportStateImported)
-			v.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+		if v.State == string(kmsapi.KeyMaterialStateCurrent) && hasOld {
+			demoted := *old
+			demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
+			if err := tx.PutVersion(&demoted); err != nil {
+				return err
+			}
 		}
 		if err := tx.PutVersion(v); err != nil {
 			return err
 		}
 	}
 	switch {
-	case len(tx.KeyReplicas(k.KeyID)) == 0:
+	case len(rows) == 0:
 		return s.putNewKey(tx, s.recoveredKey(caller, k))
 	case k.Imported:
 		return s.reflectReplicas(tx, k.KeyID, k.publicKey)
 	}
 	return nil
+}
+
+// recoveredVersion is the row of the key's i-th material.
+func (s *Service) recoveredVersion(k *FoundKey, i int) *store.Version {
+	now, number := s.now(), k.Versions[i]
+	v := &store.Version{
+		KeyID: k.KeyID, Number: number, CKAID: k.ids[i], MaterialID: materialID(k.KeyID, number, k.ids[i]),
+		State: string(kmsapi.KeyMaterialStateNonCurrent), Created: now,
+	}
+	if number > 1 {
+		v.Rotated, v.RotationType = now, "ON_DEMAND"
+	}
+	if k.Spec == symmetricDefault {
+		v.Encryptions = recoveredEncryptions
+	}
+	if k.Imported {
+		v.Imported, v.ImportState = true, string(kmsapi.ImportStateImported)
+		v.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+	}
+	return v
 }
 
 // recoveredKey is the row of a key of which nothing but the token knows.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -40,26 +41,37 @@ type inventory struct {
 func newRecover(socket func() string) *cobra.Command {
 	var adopt bool
 	cmd := &cobra.Command{
-		Use:   "recover [--adopt]",
+		Use:   "recover [--adopt [KEY-ID...]]",
 		Short: "Compare the tokens with the database, and bring keys back that it lacks",
 		Long: `Recover lists key materials that are in a token and not in the database, as
 after the database was lost or a copy of an earlier day was restored, and those
 that the database names and the token lacks.
 
-With --adopt the database learns of the first, on record. A newer material of a
-key that it knows becomes the current one. A key that it does not know comes back
+With --adopt the database learns of the first, on record: of all, or of the keys
+that are named, if others who use the token own some. A newer material of a key
+that it knows becomes the current one. A key that it does not know comes back
 disabled, with the default key policy: give it its policy, alias and tags, then
 enable it.
 
 The exit status is 1 while there is something to recover or missing.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: func(_ *cobra.Command, keys []string) error {
+			if len(keys) > 0 && !adopt {
+				return errors.New("keys are named for --adopt only")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, keys []string) error {
 			var found inventory
-			if err := ask(cmd.Context(), socket(), "/recover", map[string]bool{"adopt": adopt}, &found); err != nil {
+			if err := ask(cmd.Context(), socket(), "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
 				return err
 			}
 			if err := found.print(cmd.OutOrStdout()); err != nil {
 				return fmt.Errorf("printing what was found: %w", err)
+			}
+			for _, id := range keys {
+				if !found.recovered(id) {
+					return fmt.Errorf("key %s is not recovered", id)
+				}
 			}
 			if !found.complete() {
 				return &exitError{status: 1}
@@ -79,6 +91,16 @@ func (v *inventory) complete() bool {
 		}
 	}
 	return len(v.Away) == 0 && len(v.Missing) == 0
+}
+
+// recovered reports whether the key with the ID was recovered now.
+func (v *inventory) recovered(id string) bool {
+	for _, k := range v.Found {
+		if k.KeyID == id {
+			return k.Recovered
+		}
+	}
+	return false
 }
 
 func (v *inventory) print(out io.Writer) error {
@@ -104,7 +126,7 @@ func (v *inventory) print(out io.Writer) error {
 		tables[1] = append(tables[1], fmt.Sprintf("%s\t%d\t%s", m.KeyID, m.Version, m.Token))
 	}
 	for _, l := range v.Leftovers {
-		note := "serves nothing"
+		note := "this database does not use it"
 		if l.Needed {
 			note = "keep it: it opens data keys"
 		}
