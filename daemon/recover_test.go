@@ -168,6 +168,9 @@ func TestOlderDatabase(t *testing.T) {
 	c, ctx := r.Client(""), t.Context()
 	id, gone, twice := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{})
 	pending := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
+	if _, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: aws.String(newKey(t, c, &kms.CreateKeyInput{}))}); err != nil {
+		t.Fatal(err)
+	}
 	blobs := []sealed{seal(t, c, id, "before the copy")}
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
@@ -208,6 +211,9 @@ func TestOlderDatabase(t *testing.T) {
 	}
 	accept(t, r)
 	runJobs(t, r)
+	if !held(t, r) {
+		t.Error("a deletion that may have been cancelled since the copy was taken is not held")
+	}
 	c = r.Client("")
 	rotate(twice) // before anybody has looked
 	other := seal(t, c, twice, "with the other second material")

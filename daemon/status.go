@@ -21,7 +21,8 @@ type status struct {
 	Regions       []string `json:"regions"`
 	Keys          int      `json:"keys"`
 	AuditRecords  uint64   `json:"auditRecords"`
-	// DeletionsHeld: the clock jumped ahead, an operator must confirm it.
+	// DeletionsHeld: the clock jumped ahead, or the database was accepted, and an
+	// operator must confirm the time and what is due.
 	DeletionsHeld bool `json:"deletionsHeld,omitempty"`
 	// StateMismatch is why the database is not trusted.
 	StateMismatch string         `json:"stateMismatch,omitempty"`

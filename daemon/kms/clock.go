@@ -47,8 +47,25 @@ func timeSetting(name string, t time.Time) *store.Setting {
 	return &store.Setting{Name: name, Value: t.UTC().Format(time.RFC3339Nano)}
 }
 
-// Held reports whether deletions are held because the clock is not to be
-// trusted.
+// holdDeletions holds deletions in a database that was accepted, if it has any:
+// they may have been cancelled since the copy was taken, or brought forward by
+// whoever changed it, and what is destroyed in a token is gone.
+func (s *Service) holdDeletions(tx *store.Tx) error {
+	for k := range tx.AllKeys() {
+		if !k.Deletion.IsZero() {
+			return tx.PutSetting(timeSetting(settingHeldSince, s.now()))
+		}
+	}
+	for v := range tx.AllVersions() {
+		if !v.ValidTo.IsZero() {
+			return tx.PutSetting(timeSetting(settingHeldSince, s.now()))
+		}
+	}
+	return nil
+}
+
+// Held reports whether deletions are held because the clock, or what the
+// database says of deletions, is not to be trusted before an operator has looked.
 func (s *Service) Held() bool {
 	view := s.store.View()
 	if _, held := view.Setting(settingHeldSince); held {
@@ -62,7 +79,8 @@ func (s *Service) Held() bool {
 	return err != nil || s.now().Sub(seen) > clockJump
 }
 
-// ConfirmClock ends the hold on deletions: an operator has looked at the time.
+// ConfirmClock ends the hold on deletions: an operator has looked at the time,
+// and at what is to be deleted.
 // It returns the time confirmed, and is on record like a call.
 func (s *Service) ConfirmClock(ctx context.Context, caller *Caller) (time.Time, error) {
 	now := s.now()

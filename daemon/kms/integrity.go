@@ -280,6 +280,9 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 		}
 		tx.DeleteIntent(k.id[:]) // the key stays
 		s.dropCreations(tx)
+		if err := s.holdDeletions(tx); err != nil {
+			return err
+		}
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
 	if err != nil {

@@ -19,7 +19,9 @@ func newConfirmClock(socket func() string) *cobra.Command {
 		Short: "Say that the daemon's clock is right, so that it deletes again",
 		Long: `When the daemon's clock is more than a day ahead of the last time it saw, it
 deletes neither keys nor expired material until somebody says that the time is
-right: a wrong clock would end every waiting period at once. "cmkctl status"
+right: a wrong clock would end every waiting period at once. Nor does it after
+"cmkctl accept-state" of a database in which deletions or expiries are scheduled:
+first cancel those that were cancelled since the copy was taken. "cmkctl status"
 says whether deletions are held.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -139,7 +139,7 @@ func (h *health) print(out io.Writer) error {
 		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
 	}
 	if h.DeletionsHeld {
-		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead, see cmkctl confirm-clock")
+		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead or the database was accepted, see cmkctl confirm-clock")
 	}
 	if err := w.Flush(); err != nil {
 		return err
