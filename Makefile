@@ -17,14 +17,16 @@ build:
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
 	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
 
-# Where packaging/systemd expects them. DESTDIR is for packagers.
-install: build
+# What `make build` made, where packaging/systemd expects it. It builds nothing
+# itself: root often has no Go. DESTDIR is for packagers.
+install:
 	install -D -t $(DESTDIR)/usr/libexec/cmkd $(BIN)/cmkd $(BIN)/cmkctl $(PLUGINS:%=$(BIN)/cmkd-%)
 	install -d $(DESTDIR)/usr/bin
 	ln -sf ../libexec/cmkd/cmkctl $(DESTDIR)/usr/bin/cmkctl
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
-	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md config.example.toml docs/*.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
 
 # A tour on a throwaway token, with the AWS CLI where there is one.
 demo: deps build
