@@ -272,13 +272,12 @@ func TestFailedEvents(t *testing.T) {
 	r.Start(t)
 	c = r.Client("")
 	fails()
-	want = append(want, want...)
-	want = append(want, "ReconcileKeyMaterial us-east-1  us-east-1:KEY", "ReconcileKeyMaterial us-east-1 KMSInternalException us-east-1:KEY")
+	want = append(want, want[0], "ReconcileKeyMaterial us-east-1  us-east-1:KEY", "ReconcileKeyMaterial us-east-1 KMSInternalException us-east-1:KEY")
 	events := expectEvents(t, r, local, want...)
 	if events[2].EventID != events[0].EventID || events[1].EventID == events[0].EventID {
 		t.Errorf("the same deletion has the IDs %s and %s, a failure %s", events[0].EventID, events[2].EventID, events[1].EventID)
 	}
-	if d := events[4].ServiceEventDetails; d.Interrupted != "destroy" || d.Label != labels(local, 1)[0] {
+	if d := events[3].ServiceEventDetails; d.Interrupted != "destroy" || d.Label != labels(local, 1)[0] {
 		t.Errorf("ReconcileKeyMaterial: %+v", d)
 	}
 	if got := state(t, c, local); got != "NotFoundException" {

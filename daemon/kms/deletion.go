@@ -74,8 +74,12 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 			continue
 		}
 		e := s.keyEvent(eventDelete, key, key.Deletion)
-		if err := s.deleteKey(ctx, key, e); err != nil {
-			errs = append(errs, fmt.Errorf("deleting key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
+		gone, err := s.deleteKey(ctx, key, e)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("deleting key %s: %w", e.arns[0], err))
+		}
+		if err != nil && !gone {
+			errs = append(errs, s.failed(ctx, e, err))
 			continue
 		}
 		s.acts.forget(e)
@@ -90,16 +94,16 @@ func (s *Service) deletionDue(key *store.Key) bool {
 }
 
 // deleteKey deletes one key. The rows go first, all at once, with intents that
-// explain the objects, and with the record of e: from then on the deletion
-// cannot be cancelled, and if the token fails, reconciliation goes on. The material of a multi-Region key
-// is destroyed with the last of its replicas.
-func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) error {
+// explain the objects, and with the record of e: from then on the key is gone,
+// its deletion cannot be cancelled, and if the token fails, reconciliation goes
+// on. The material of a multi-Region key is destroyed with the last of its
+// replicas.
+func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone bool, err error) {
 	b, err := s.available(key)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var intents []*store.Intent
-	gone := false
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Key(key.Region, key.ID)
 		if !ok || !s.deletionDue(now) {
@@ -119,18 +123,18 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) error
 		return s.announce(ctx, e)
 	})
 	if err != nil || !gone {
-		return err
+		return false, err
 	}
 	objects := 0
 	for _, i := range intents {
 		n, err := s.destroy(ctx, b, i, nil)
 		if err != nil {
-			return err
+			return true, err
 		}
 		objects += n
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)), slog.Int("objects", objects))
-	return nil
+	return true, nil
 }
 
 // takeOut deletes the rows of what the key has in the token, and returns the

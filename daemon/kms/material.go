@@ -169,7 +169,7 @@ func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.Impo
 		return s.announce(ctx, e)
 	})
 	if err == nil && dropped {
-		_, err = s.destroy(ctx, b, intent, nil)
+		s.undo(ctx, b, intent) // on record, it has happened: the object is left to reconciliation
 	}
 	return err
 }
