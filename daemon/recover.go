@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"time"
 )
 
 // serveRecover answers POST /recover with a [kms.Inventory]: what the tokens
@@ -26,6 +27,10 @@ func (d *Daemon) serveRecover(w http.ResponseWriter, r *http.Request) {
 	if d.kms.Mismatch() != nil {
 		http.Error(w, "the database does not verify: see cmkctl accept-state first", http.StatusConflict)
 		return
+	}
+	// Thousands of keys take longer than a call may.
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
+		d.log.LogAttrs(r.Context(), slog.LevelWarn, "the answer to cmkctl recover has a deadline", slog.Any("error", err))
 	}
 	var adopt func(string) bool
 	if in.Adopt {

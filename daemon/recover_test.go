@@ -168,7 +168,8 @@ func TestOlderDatabase(t *testing.T) {
 	c, ctx := r.Client(""), t.Context()
 	id, gone, twice := newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{}), newKey(t, c, &kms.CreateKeyInput{})
 	pending := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal})
-	if _, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: aws.String(newKey(t, c, &kms.CreateKeyInput{}))}); err != nil {
+	doomed := newKey(t, c, &kms.CreateKeyInput{})
+	if _, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: &doomed}); err != nil {
 		t.Fatal(err)
 	}
 	blobs := []sealed{seal(t, c, id, "before the copy")}
@@ -241,9 +242,13 @@ func TestOlderDatabase(t *testing.T) {
 		t.Errorf("the current material is %s, want the one that was, %s", got, other.material)
 	}
 
+	r.Token.Run(t, "pkcs11-tool", "--module", r.Token.Module, "--token-label", r.Token.Label, "--login", "--pin", r.Token.PIN,
+		"--keygen", "--key-type", "AES:32", "--id", hex.EncodeToString(objectID(t, r, "cmkd:"+doomed+":1")), "--label", "cmkd:"+gone+":1")
 	loseDatabase(t, r)
 	c = r.Client("")
-	recovered(t, r, true, []string{twice + `\s+1,2,2\s.*recovered, disabled`}, "--adopt")
+	recovered(t, r, false, []string{
+		twice + `\s+1,2,2\s.*recovered, disabled`, doomed + `\s+1\s+main\s+two objects have its CKA_ID`, gone + `\s+1\s+main\s+two objects have its CKA_ID`,
+	}, "--adopt")
 	for _, key := range []string{id, twice, pending, later} {
 		if _, err := c.EnableKey(ctx, &kms.EnableKeyInput{KeyId: &key}); err != nil {
 			t.Fatal(err)

@@ -118,6 +118,10 @@ func (s *Service) describe(ctx context.Context, k *FoundKey) error {
 	}
 	for i, id := range k.ids {
 		kind, public, err := s.identify(ctx, k.Token, backends.KeyID(id))
+		if backends.CodeOf(err) == backends.KeyDuplicate {
+			k.Problem = "two objects have its CKA_ID"
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -144,9 +148,15 @@ func (s *Service) describe(ctx context.Context, k *FoundKey) error {
 }
 
 // identify finds the kind of the key with the CKA_ID, nil if it is none of a
-// client's.
+// client's. Where no object of a class is, none is looked for again: that
+// searches the whole token.
 func (s *Service) identify(ctx context.Context, token string, id backends.KeyID) (kind *backends.Key, public []byte, err error) {
+	missing := map[bool]bool{} // by whether the class is CKO_SECRET_KEY
 	for _, candidate := range kinds() {
+		secret := candidate.Spec == backends.SymmetricDefault || candidate.Usage == backends.GenerateVerifyMAC
+		if missing[secret] {
+			continue
+		}
 		b, info, ok := s.router.Route(token, candidate.Spec)
 		if !ok || info.Unsupported != "" {
 			continue
@@ -156,7 +166,9 @@ func (s *Service) identify(ctx context.Context, token string, id backends.KeyID)
 		switch backends.CodeOf(err) {
 		case "":
 			return &candidate, made.PublicKey, nil
-		case backends.KeyUnsafe, backends.KeyMissing, backends.Unsupported, backends.InvalidRequest:
+		case backends.KeyMissing:
+			missing[secret] = true
+		case backends.KeyUnsafe, backends.Unsupported, backends.InvalidRequest:
 		default:
 			return nil, nil, err
 		}
