@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cmkd/daemon/store"
-	"cmkd/socket/kmsapi"
 )
 
 const (
@@ -81,18 +80,19 @@ func (s *Service) Held() bool {
 
 // ConfirmClock ends the hold on deletions: an operator has looked at the time,
 // and at what is to be deleted.
-// It returns the time confirmed, and is on record like a call.
+// It returns the time confirmed, and does nothing that is not on record.
 func (s *Service) ConfirmClock(ctx context.Context, caller *Caller) (time.Time, error) {
 	now := s.now()
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.DeleteSetting(settingHeldSince)
-		return tx.PutSetting(timeSetting(settingClock, now))
+		if err := tx.PutSetting(timeSetting(settingClock, now)); err != nil {
+			return err
+		}
+		return s.recordDecision(ctx, caller, "ConfirmClock", nil)
 	})
 	if err != nil {
 		return now, fmt.Errorf("confirming the clock: %w", err)
 	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock is confirmed, deletions go on", slog.Time("now", now))
-	c := &Call{caller: *caller, region: s.region}
-	s.openRecord(c, &kmsapi.Request{Operation: "ConfirmClock"})
-	return now, s.trail.Append(ctx, &c.record)
+	return now, nil
 }
