@@ -3,9 +3,11 @@ package daemon_test
 import (
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,13 @@ func TestServiceEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	expiring.parameters(t) // that nobody will use
+	metric := fmt.Sprintf("cmkd_key_material_expiry_timestamp_seconds{key=%q} ", "arn:aws:kms:us-east-1:"+rig.Account+":key/"+expiring.id)
+	text, _ := runCmkctl(t, r, "metrics")
+	_, value, _ := strings.Cut(text, metric)
+	value, _, _ = strings.Cut(value, "\n")
+	if seconds, err := strconv.ParseFloat(value, 64); err != nil || int64(seconds) != in.ValidTo.Unix() {
+		t.Errorf("the metrics say that the material expires at %q, not %d", value, in.ValidTo.Unix())
+	}
 
 	seal(t, c, "alias/aws/backup", "text")
 	managed, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String("alias/aws/backup")})

@@ -94,7 +94,7 @@ var (
 	callsInFlight   = describe("calls_in_flight", "Calls under way.")
 	refusedTotal    = describe("refused_total", "Calls and connections that the limits of the socket refused.")
 	keysKnown       = describe("keys", "Keys, by Region and KeyState.", "region", "state")
-	materialExpiry  = describe("key_material_expiry_timestamp_seconds", "ValidTo of imported key material, Unix time.", "key")
+	materialExpiry  = describe("key_material_expiry_timestamp_seconds", "ValidTo of the imported key material that expires first, Unix time.", "key")
 	auditRecords    = describe("audit_records_total", "Sequence number of the last record of the audit trail.")
 	auditWritable   = describe("audit_writable", "1 while the audit trail can be written; without it calls are refused.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")

@@ -127,7 +127,8 @@ func backendTrouble(err error) bool {
 // KeyCount counts keys, for figures of the whole service.
 type KeyCount struct {
 	Keys map[KeyCountLabel]int
-	// Expiries are the times at which imported material expires, by key ARN.
+	// Expiries are when the first of a key's imported materials expires, by key
+	// ARN.
 	Expiries map[string]time.Time
 }
 
@@ -143,8 +144,16 @@ func (s *Service) CountKeys() KeyCount {
 	view := s.store.View()
 	for k := range view.AllKeys() {
 		c.Keys[KeyCountLabel{k.Region, s.keyState(view, k)}]++
-		if !k.ValidTo.IsZero() {
-			c.Expiries[s.keyARN(k.Region, k.ID)] = k.ValidTo
+	}
+	for v := range view.AllVersions() {
+		if v.ValidTo.IsZero() {
+			continue
+		}
+		for _, k := range view.KeyReplicas(v.KeyID) {
+			arn := s.keyARN(k.Region, k.ID)
+			if first, ok := c.Expiries[arn]; !ok || v.ValidTo.Before(first) {
+				c.Expiries[arn] = v.ValidTo
+			}
 		}
 	}
 	return c
