@@ -40,10 +40,10 @@ func TestDaemonKilled(t *testing.T) {
 			acknowledged[id] = true
 		}
 		r.Start(t)
-		ids := listKeys(t, r.Client(""))
-		for _, id := range ids {
+		c := r.Client("") // one: each keeps a connection of its own open
+		for _, id := range listKeys(t, c) {
 			delete(acknowledged, id)
-			use(t, r.Client(""), id)
+			use(t, c, id)
 		}
 		for id := range acknowledged {
 			t.Errorf("key %s was acknowledged and is gone", id)
@@ -61,15 +61,16 @@ func createUntilKilled(t *testing.T, r *rig.Rig, n int) []string {
 	t.Helper()
 	var mu sync.Mutex
 	var made []string // guarded by mu
-	enough := make(chan struct{})
+	enough, failed := make(chan struct{}), make(chan error, 6)
 	var callers sync.WaitGroup
-	for caller := range 6 {
+	for caller := range cap(failed) {
 		c, in := r.Client(""), kinds[caller%len(kinds)]
 		callers.Go(func() {
 			for {
 				out, err := c.CreateKey(context.WithoutCancel(t.Context()), &in)
 				if err != nil {
-					return // killed
+					failed <- err // killed, unless enough is open
+					return
 				}
 				mu.Lock()
 				if made = append(made, *out.KeyMetadata.KeyId); len(made) == n {
@@ -79,7 +80,11 @@ func createUntilKilled(t *testing.T, r *rig.Rig, n int) []string {
 			}
 		})
 	}
-	<-enough
+	select {
+	case <-enough:
+	case err := <-failed:
+		t.Fatalf("before the daemon was killed: %v", err)
+	}
 	r.Kill()
 	callers.Wait()
 	return made
