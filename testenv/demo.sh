@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # A tour of cmkd on a throwaway token: every kind of key, used through the
 # socket by the AWS CLI (or by cmkctl, where there is none), and checked with
-# openssl. Leaves nothing behind.
+# openssl. Leaves nothing behind. CMKD_BIN is the folder of the programs, if not
+# bin; CMKD_DEMO_CLIENT=cmkctl does without the AWS CLI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=$PWD/bin
+bin=${CMKD_BIN:-$PWD/bin}
 work=$(mktemp -d /tmp/cmkd-demo.XXXXXX)
 cd "$work"
 
@@ -24,12 +25,13 @@ done
 # shellcheck disable=SC1091
 . "$work/env"
 
+client=${CMKD_DEMO_CLIENT:-$(command -v aws >/dev/null && echo aws || echo cmkctl)}
 title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say() { printf '  %s\n' "$*"; }
 
 # kms OPERATION [NAME=TEXT | NAME=@FILE | NAME:=JSON]... prints the answer as JSON.
 kms() {
-	if command -v aws >/dev/null; then by_cli "$@"; else by_cmkctl "$@"; fi
+	if [ "$client" = aws ]; then by_cli "$@"; else by_cmkctl "$@"; fi
 }
 
 kebab() { sed -E 's/([a-z0-9])([A-Z])/\1-\2/g' <<<"$1" | tr '[:upper:]' '[:lower:]'; }
@@ -69,7 +71,11 @@ blob() { jq -r ".$1" | base64 -d >"$2"; }
 create() { kms CreateKey KeySpec="$1" KeyUsage="$2" Description="demo $1" | field KeyMetadata.KeyId; }
 
 title "cmkd serves the AWS KMS API on $CMKD_SOCKET"
-say "through the bridge at $AWS_ENDPOINT_URL_KMS, with $(command -v aws >/dev/null && aws --version 2>&1 | cut -d' ' -f1 || echo cmkctl)"
+if [ "$client" = aws ]; then
+	say "through the bridge at $AWS_ENDPOINT_URL_KMS, with $(aws --version 2>&1 | cut -d' ' -f1)"
+else
+	say "with cmkctl"
+fi
 printf 'attack at dawn' >message
 
 title "1. A key, an alias, encryption with a context"
@@ -79,25 +85,29 @@ kms CreateAlias AliasName=alias/demo TargetKeyId="$symmetric" >/dev/null
 kms Encrypt KeyId=alias/demo Plaintext=@message EncryptionContext:='{"app":"demo"}' | blob CiphertextBlob sealed
 say "'$(cat message)' became $(wc -c <sealed) bytes"
 kms Decrypt CiphertextBlob=@sealed EncryptionContext:='{"app":"demo"}' | blob Plaintext opened
-cmp message opened && say "and came back: '$(cat opened)'"
+cmp message opened
+say "and came back: '$(cat opened)'"
 if kms Decrypt CiphertextBlob=@sealed EncryptionContext:='{"app":"other"}' >/dev/null 2>refusal; then
 	echo "decrypted with the wrong context" >&2
 	exit 1
 fi
-say "with another context: $(grep -o 'InvalidCiphertextException' refusal | head -1)"
+grep -q InvalidCiphertextException refusal
+say "with another context: InvalidCiphertextException"
 
 title "2. Re-encryption under another key, inside of the token"
 other=$(create SYMMETRIC_DEFAULT ENCRYPT_DECRYPT)
 kms ReEncrypt CiphertextBlob=@sealed SourceEncryptionContext:='{"app":"demo"}' DestinationKeyId="$other" | blob CiphertextBlob moved
 kms Decrypt CiphertextBlob=@moved KeyId="$other" | blob Plaintext opened
-cmp message opened && say "moved from $symmetric to $other"
+cmp message opened
+say "moved from $symmetric to $other"
 
 title "3. A data key that leaves wrapped only"
 if kms GenerateDataKey KeyId=alias/demo KeySpec=AES_256 >/dev/null 2>refusal; then
 	echo "a data key left in the clear" >&2
 	exit 1
 fi
-say "GenerateDataKey in the clear: $(grep -o 'AccessDeniedException' refusal | head -1) (plaintext_data_keys is false)"
+grep -q AccessDeniedException refusal
+say "GenerateDataKey in the clear: AccessDeniedException (plaintext_data_keys is false)"
 kms GenerateDataKeyWithoutPlaintext KeyId=alias/demo KeySpec=AES_256 | blob CiphertextBlob datakey
 say "wrapped data key: $(wc -c <datakey) bytes"
 openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out recipient.pem 2>/dev/null ||
@@ -116,7 +126,8 @@ for spec in ECC_NIST_P256:ECDSA_SHA_256:sha256 RSA_2048:RSASSA_PKCS1_V1_5_SHA_25
 	kms Sign KeyId="$id" Message=@message SigningAlgorithm="$algorithm" | blob Signature signature
 	kms GetPublicKey KeyId="$id" | blob PublicKey public.der
 	openssl pkey -pubin -inform DER -in public.der -out public.pem
-	say "$key_spec $algorithm: $(openssl dgst "-$digest" -verify public.pem -signature signature message)"
+	verified=$(openssl dgst "-$digest" -verify public.pem -signature signature message)
+	say "$key_spec $algorithm: $verified"
 	kms Verify KeyId="$id" Message=@message Signature=@signature SigningAlgorithm="$algorithm" >/dev/null
 done
 id=$(create ECC_NIST_EDWARDS25519 SIGN_VERIFY)
@@ -124,7 +135,8 @@ kms GetPublicKey KeyId="$id" | blob PublicKey public.der
 openssl pkey -pubin -inform DER -in public.der -out public.pem
 printf '{"KeyId":"%s","Message":"%s","SigningAlgorithm":"ED25519_SHA_512"}' "$id" "$(base64 -w0 message)" |
 	"$bin/cmkctl" call --socket "$CMKD_SOCKET" Sign - | blob Signature signature
-say "ECC_NIST_EDWARDS25519 ED25519_SHA_512: $(openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in message -sigfile signature)"
+verified=$(openssl pkeyutl -verify -pubin -inkey public.pem -rawin -in message -sigfile signature)
+say "ECC_NIST_EDWARDS25519 ED25519_SHA_512: $verified"
 
 title "5. RSA encryption by openssl, decryption in the token"
 id=$(create RSA_2048 ENCRYPT_DECRYPT)
@@ -132,7 +144,8 @@ kms GetPublicKey KeyId="$id" | blob PublicKey public.der
 openssl pkey -pubin -inform DER -in public.der -out public.pem
 openssl pkeyutl -encrypt -pubin -inkey public.pem -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -in message -out sealed.rsa
 kms Decrypt KeyId="$id" CiphertextBlob=@sealed.rsa EncryptionAlgorithm=RSAES_OAEP_SHA_256 | blob Plaintext opened
-cmp message opened && say "'$(cat opened)'"
+cmp message opened
+say "'$(cat opened)'"
 
 title "6. Message authentication codes"
 id=$(create HMAC_256 GENERATE_VERIFY_MAC)
@@ -141,7 +154,8 @@ kms VerifyMac KeyId="$id" Message=@message Mac=@mac MacAlgorithm=HMAC_SHA_256 >/
 say "HMAC-SHA-256 of $(wc -c <mac) bytes made and verified"
 
 title "7. What was recorded"
-say "$(cat state/*/audit/*.jsonl state/audit/*.jsonl 2>/dev/null | wc -l) calls in the audit trail, each on disk before its answer left; the last:"
-cat state/*/audit/*.jsonl state/audit/*.jsonl 2>/dev/null | tail -1 |
+cat state/state/audit/*.jsonl >trail
+say "$(wc -l <trail) calls in the audit trail, each on disk before its answer left; the last:"
+tail -1 trail |
 	jq -c '{eventTime, eventName, user: .userIdentity.arn, key: (.resources[0].ARN // null)}' | sed 's/^/  /'
 echo
