@@ -53,7 +53,7 @@ bench: deps build
 # What takes too long for every run: 100 kills in the middle of rotations, and
 # 10,000 random sequences of operations against the model.
 long: deps
-	CMKD_KILLS=100 go test -count=1 -timeout 60m -run 'Killed' ./daemon/
+	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./daemon/
 	CMKD_SEQUENCES=10000 go test -count=1 -timeout 90m -run 'Model' ./daemon/kms/
 
 # Every fuzz target of the tree: FUZZTIME each, 1m by default, policies 10m.
