@@ -50,8 +50,9 @@ bench: deps build
 	go run ./testenv/bench $(BENCHFLAGS)
 	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/kms
 
-# What takes too long for every run: 100 kills in the middle of rotations, and
-# 10,000 random sequences of operations against the model.
+# What takes too long for every run: 100 kills of each kind (in the middle of
+# rotations, of creations, of calls), and 10,000 random sequences of operations
+# against the model.
 long: deps
 	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./daemon/
 	CMKD_SEQUENCES=10000 go test -count=1 -timeout 90m -run 'Model' ./daemon/kms/
