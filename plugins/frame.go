@@ -9,10 +9,10 @@ import (
 
 // A frame carries one call or its answer. Integers are big-endian.
 //
-//	 0        4                8      9          13
-//	+--------+----------------+------+-----------+------+
-//	| length | id             | kind | timeout   | body |
-//	+--------+----------------+------+-----------+------+
+//	 0        4                12     13        17       21      22
+//	+--------+----------------+------+---------+--------+-------+------+
+//	| length | id             | kind | timeout | caller | class | body |
+//	+--------+----------------+------+---------+--------+-------+------+
 //
 //	length   bytes after the length field
 //	id       chosen by the daemon, the same in the answer
@@ -20,12 +20,16 @@ import (
 //	         of an answer: 0 done, 1 failed, 2 late (the caller's deadline passed
 //	         before there was one)
 //	timeout  of a call: microseconds that its caller still waits; of an answer: 0
+//	caller   of a call: the uid it is made for, 2^32-1 for the daemon's own; of
+//	         an answer: 0
+//	class    of a call: the number of the key spec that does the work (flow.go),
+//	         0 without one; of an answer: 0
 //	body     CBOR of the request, of the answer or of wireError
 //
 // Both sides write as many frames at once as they have: at 64 callers about
 // ten calls share one system call and one wake-up.
 const (
-	frameHeader = 4 + 8 + 1 + 4
+	frameHeader = 4 + 8 + 1 + 4 + 4 + 1
 	// maxFrame bounds length: 100,000 keys in a ListKeysAnswer have room.
 	maxFrame = 16 << 20
 
@@ -39,6 +43,7 @@ type frame struct {
 	id      uint64
 	kind    byte
 	timeout uint32
+	flow    flow
 	body    []byte
 }
 
@@ -48,6 +53,8 @@ func appendFrame(b []byte, f frame) []byte {
 	b = binary.BigEndian.AppendUint64(b, f.id)
 	b = append(b, f.kind)
 	b = binary.BigEndian.AppendUint32(b, f.timeout)
+	b = binary.BigEndian.AppendUint32(b, f.flow.caller)
+	b = append(b, f.flow.class)
 	return append(b, f.body...)
 }
 
@@ -102,6 +109,7 @@ func (r *frameReader) next() (frame, error) {
 				id:      binary.BigEndian.Uint64(b[4:]),
 				kind:    b[12],
 				timeout: binary.BigEndian.Uint32(b[13:]),
+				flow:    flow{binary.BigEndian.Uint32(b[17:]), b[21]},
 				body:    b[frameHeader:],
 			}, nil
 		}

@@ -8,13 +8,15 @@ import (
 	"math/rand/v2"
 	"testing"
 	"testing/iotest"
+
+	"cmkd/backends"
 )
 
 // TestFrameGolden pins the format: a plugin may be older than the daemon.
 func TestFrameGolden(t *testing.T) {
 	t.Parallel()
-	f := frame{id: 0x0102030405060708, kind: 6, timeout: 5_000_000, body: []byte{0xa0}}
-	const want = "0000000e" + "0102030405060708" + "06" + "004c4b40" + "a0"
+	f := frame{id: 0x0102030405060708, kind: 6, timeout: 5_000_000, flow: flow{1000, 6}, body: []byte{0xa0}}
+	const want = "00000013" + "0102030405060708" + "06" + "004c4b40" + "000003e8" + "06" + "a0"
 	if got := hex.EncodeToString(appendFrame(nil, f)); got != want {
 		t.Errorf("appendFrame: %s, want %s", got, want)
 	}
@@ -37,7 +39,7 @@ func TestFramesThroughAnyReads(t *testing.T) {
 		if i%100 == 50 {
 			size = 300_000 // larger than the buffer
 		}
-		f := frame{id: r.Uint64(), kind: byte(i), timeout: r.Uint32(), body: bytes.Repeat([]byte{byte(i + 1)}, size)}
+		f := frame{id: r.Uint64(), kind: byte(i), timeout: r.Uint32(), flow: flow{r.Uint32(), byte(i)}, body: bytes.Repeat([]byte{byte(i + 1)}, size)}
 		want = append(want, f)
 		stream = appendFrame(stream, f)
 	}
@@ -53,7 +55,7 @@ func TestFramesThroughAnyReads(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: frame %d: %v", name, i, err)
 			}
-			if f.id != w.id || f.kind != w.kind || f.timeout != w.timeout || !bytes.Equal(f.body, w.body) {
+			if f.id != w.id || f.kind != w.kind || f.timeout != w.timeout || f.flow != w.flow || !bytes.Equal(f.body, w.body) {
 				t.Fatalf("%s: frame %d differs", name, i)
 			}
 		}
@@ -86,7 +88,7 @@ func TestFrameReaderRefuses(t *testing.T) {
 	whole := appendFrame(nil, frame{id: 1, body: []byte("body")})
 	for name, stream := range map[string][]byte{
 		"too long":  {0xff, 0xff, 0xff, 0xff, 0},
-		"too short": {0, 0, 0, 12, 0},
+		"too short": {0, 0, 0, 17, 0},
 		"cut":       whole[:len(whole)-1],
 	} {
 		if _, err := newFrameReader(bytes.NewReader(stream)).next(); err == nil || errors.Is(err, io.EOF) {
@@ -100,7 +102,7 @@ func TestFrameReaderRefuses(t *testing.T) {
 func FuzzFrameReader(f *testing.F) {
 	f.Add(appendFrame(appendFrame(nil, frame{id: 1, kind: 2, body: []byte("abc")}), frame{id: 3}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
-	f.Add([]byte{0, 0, 0, 13})
+	f.Add([]byte{0, 0, 0, 18})
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		r := newFrameReader(bytes.NewReader(stream))
 		var again []byte
@@ -115,4 +117,29 @@ func FuzzFrameReader(f *testing.F) {
 			t.Errorf("frames are not what came: %x of %x", again, stream)
 		}
 	})
+}
+
+// TestClassesAreFixed: a number stands for the same spec in every version.
+func TestClassesAreFixed(t *testing.T) {
+	t.Parallel()
+	for spec, want := range map[backends.KeySpec]byte{
+		backends.SymmetricDefault: 1, backends.RSA4096: 6, backends.P256: 7, backends.HMAC512: 15, backends.SM2: 22, "NONE": 0,
+	} {
+		if got := classOf(&backends.SignRequest{Key: backends.Key{Spec: spec}}); got != want {
+			t.Errorf("%s has the number %d, want %d", spec, got, want)
+		}
+	}
+	pair := &backends.GenerateDataKeyPairRequest{Key: backends.Key{Spec: backends.SymmetricDefault}, Spec: backends.RSA4096}
+	if got := classOf(pair); got != 6 {
+		t.Errorf("a data key pair has the class %d, not that of the pair", got)
+	}
+	if got := classOf(&backends.InfoRequest{}); got != 0 {
+		t.Errorf("a request without a key has the class %d", got)
+	}
+	if f := flowOf(t.Context(), &backends.InfoRequest{}); f.caller != noCaller {
+		t.Errorf("a call of the daemon has the caller %d", f.caller)
+	}
+	if f := flowOf(backends.WithCaller(t.Context(), 0), &backends.InfoRequest{}); f.caller != 0 {
+		t.Errorf("a call of root has the caller %d", f.caller)
+	}
 }

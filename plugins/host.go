@@ -125,6 +125,7 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 	if err := encoding.MarshalToBuffer(in, request); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}
+	of := flowOf(ctx, in)
 	alone := false
 	for lost := 0; lost < maxTries; {
 		if lost == 2 && !alone {
@@ -140,7 +141,7 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 		if err != nil {
 			return err
 		}
-		err = p.call(ctx, r, request.Bytes(), out)
+		err = p.call(ctx, r, of, request.Bytes(), out)
 		switch {
 		case err == nil:
 			return nil

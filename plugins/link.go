@@ -72,8 +72,8 @@ func newLink(conn *net.UnixConn) *link {
 
 // roundTrip sends one call and waits for its answer, which the caller
 // releases. The error is errRetired, errGone, errPast or that of ctx.
-func (l *link) roundTrip(ctx context.Context, r *row, request []byte) (*call, error) {
-	f := frame{kind: r.id, body: request}
+func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (*call, error) {
+	f := frame{kind: r.id, flow: of, body: request}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline).Microseconds()
 		if left <= 0 {

@@ -24,7 +24,7 @@ import (
 // ProtocolVersion changes with the frame format and whenever a row of
 // methods.go changes its meaning.
 var handshake = plugin.HandshakeConfig{
-	ProtocolVersion:  1,
+	ProtocolVersion:  2,
 	MagicCookieKey:   "CMKD_PLUGIN",
 	MagicCookieValue: "f5b1c0de-7a6e-4b7c-9d2a-5d6f6b6d6b63",
 }

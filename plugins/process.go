@@ -243,8 +243,8 @@ func (p *process) usable() bool {
 
 // call makes one call. The error is that of the backend, errRetired, errGone,
 // errPast or that of ctx.
-func (p *process) call(ctx context.Context, r *row, request []byte, out any) error {
-	c, err := p.link.roundTrip(ctx, r, request)
+func (p *process) call(ctx context.Context, r *row, of flow, request []byte, out any) error {
+	c, err := p.link.roundTrip(ctx, r, of, request)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"cmkd/backends"
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
 	"cmkd/daemon/policy"
@@ -51,6 +52,7 @@ type Call struct {
 // before it leaves, and nothing is done that cannot be recorded. It never
 // returns nil.
 func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
+	ctx = backends.WithCaller(ctx, caller.UID)
 	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
 	s.openRecord(c, r)
 	if s.trail.Err() != nil { // the daemon has logged it, once
