@@ -33,17 +33,22 @@ var (
 )
 
 // envelopedData is a CMS EnvelopedData in a ContentInfo (RFC 5652, sections 3 and
-// 6.1), in DER, for one recipient who is named by a key identifier. key is the
+// 6.1) for one recipient who is named by a key identifier. key is the
 // content-encryption key under the recipient's, content what is encrypted.
+//
+// It is BER with the indefinite lengths that AWS KMS sends, not DER: the parser
+// of AWS's SDK for enclaves in C steps into these elements without looking at
+// their lengths, and takes nothing else.
+// https://github.com/aws/aws-nitro-enclaves-sdk-c/blob/main/source/cms.c
 func envelopedData(public *rsa.PublicKey, key, iv, content []byte) ([]byte, error) {
 	var b cryptobyte.Builder
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	addIndefinite(&b, asn1.SEQUENCE, func() {
 		b.AddASN1ObjectIdentifier(oidEnvelopedData)
-		b.AddASN1(asn1.Tag(0).ContextSpecific().Constructed(), func(b *cryptobyte.Builder) {
-			b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+		addIndefinite(&b, asn1.Tag(0).ContextSpecific().Constructed(), func() {
+			addIndefinite(&b, asn1.SEQUENCE, func() {
 				b.AddASN1Int64(2) // as a recipient of version 2 demands
 				b.AddASN1(asn1.SET, func(b *cryptobyte.Builder) { addKeyTransRecipient(b, public, key) })
-				addEncryptedContent(b, iv, content)
+				addEncryptedContent(&b, iv, content)
 			})
 		})
 	})
@@ -52,6 +57,14 @@ func envelopedData(public *rsa.PublicKey, key, iv, content []byte) ([]byte, erro
 		return nil, backends.Errorf(backends.Internal, "encoding a CMS EnvelopedData: %v", err)
 	}
 	return out, nil
+}
+
+// addIndefinite adds an element of indefinite length (X.690, section 8.1.3.6).
+func addIndefinite(b *cryptobyte.Builder, tag asn1.Tag, contents func()) {
+	b.AddUint8(uint8(tag))
+	b.AddUint8(0x80)
+	contents()
+	b.AddUint16(0) // end-of-contents
 }
 
 // addKeyTransRecipient adds a KeyTransRecipientInfo (RFC 5652, section 6.2.1).
@@ -86,15 +99,16 @@ func addSHA256(b *cryptobyte.Builder) {
 	})
 }
 
-// addEncryptedContent adds an EncryptedContentInfo (RFC 5652, section 6.1).
+// addEncryptedContent adds an EncryptedContentInfo (RFC 5652, section 6.1). Its
+// encryptedContent is a constructed string of one part.
 func addEncryptedContent(b *cryptobyte.Builder, iv, content []byte) {
-	b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
+	addIndefinite(b, asn1.SEQUENCE, func() {
 		b.AddASN1ObjectIdentifier(oidData)
 		b.AddASN1(asn1.SEQUENCE, func(b *cryptobyte.Builder) {
 			b.AddASN1ObjectIdentifier(oidAES256CBC)
 			b.AddASN1OctetString(iv)
 		})
-		b.AddASN1(asn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(content) })
+		addIndefinite(b, asn1.Tag(0).ContextSpecific().Constructed(), func() { b.AddASN1OctetString(content) })
 	})
 }
 
