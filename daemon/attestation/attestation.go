@@ -18,7 +18,7 @@ import (
 
 // What is wrong with a document. The text of the wrapping error says where.
 var (
-	// ErrMalformed: it is no attestation document, or parts are missing.
+	// ErrMalformed: it is not an attestation document, or parts are missing.
 	ErrMalformed = errors.New("it is malformed")
 	// ErrUntrusted: its certificate does not lead to a root, now.
 	ErrUntrusted = errors.New("its certificate is not trusted")
@@ -91,13 +91,28 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 }
 
 // Is reports whether b looks like a document rather than, say, a DER public key:
-// a COSE_Sign1 is a CBOR array of four, with the tag 18 or without.
-func Is(b []byte) bool { return len(b) > 0 && (b[0] == coseSign1Tag || b[0] == coseSign1Array) }
+// a COSE_Sign1 is a CBOR array, with a tag or without.
+func Is(b []byte) bool {
+	return len(b) > 0 && (b[0]>>5 == majorArray || b[0]>>5 == majorTag)
+}
 
 // Verify returns what the document says, if it is signed by a certificate that
-// leads to a root and is valid at the time now. It fails with [ErrMalformed],
-// [ErrUntrusted] or [ErrSignature].
+// leads to a root and is valid at the time now, and if it holds a public key to
+// which answers can be encrypted. It fails with [ErrMalformed], [ErrUntrusted] or
+// [ErrSignature].
 func (v *Verifier) Verify(document []byte, now time.Time) (*Document, error) {
+	d, err := v.verify(document, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPublicKey(d.PublicKey); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return d, nil
+}
+
+// verify is Verify of everything but the public key.
+func (v *Verifier) verify(document []byte, now time.Time) (*Document, error) {
 	message, p, err := parse(document)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -166,11 +181,11 @@ func checkPublicKey(der []byte) error {
 	}
 	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return errors.New("public_key is no DER SubjectPublicKeyInfo")
+		return errors.New("public_key is not a DER SubjectPublicKeyInfo")
 	}
 	public, ok := parsed.(*rsa.PublicKey)
 	if !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 4096 {
-		return errors.New("public_key is no RSA key of 2048 to 4096 bits")
+		return errors.New("public_key is not an RSA key of 2048 to 4096 bits")
 	}
 	return nil
 }

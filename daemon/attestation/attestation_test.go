@@ -48,6 +48,10 @@ func TestVerify(t *testing.T) {
 		"tagged":                     func(d *nitro.Draft) { d.Tagged = true },
 		"with user data":             func(d *nitro.Draft) { d.Payload["user_data"], d.Payload["nonce"] = make([]byte, 512), []byte("n") },
 		"with a field of the future": func(d *nitro.Draft) { d.Payload["future"] = 1 },
+		"as before August 2025":      func(d *nitro.Draft) { d.Indefinite = false },
+		"streamed":                   func(d *nitro.Draft) { d.Streamed = true },
+		"streamed and tagged":        func(d *nitro.Draft) { d.Streamed, d.Tagged = true, true },
+		"with a key identifier":      func(d *nitro.Draft) { d.Unprotected = map[int]any{4: []byte("k")} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -80,6 +84,9 @@ func TestVerifyRefuses(t *testing.T) {
 	v := attestation.NewVerifier([]*x509.Certificate{a.Root})
 	set := func(name string, value any) func(*nitro.Draft) {
 		return func(d *nitro.Draft) { d.Payload[name] = value }
+	}
+	extra := func(pairs string) func(*nitro.Draft) {
+		return func(d *nitro.Draft) { d.Extra = []byte(pairs) }
 	}
 	pcrs := func(values map[int][]byte) func(*nitro.Draft) { return set("pcrs", values) }
 	for name, c := range map[string]struct {
@@ -130,7 +137,25 @@ func TestVerifyRefuses(t *testing.T) {
 		"long user data":     {set("user_data", make([]byte, 1025)), attestation.ErrMalformed},
 		"a long payload":     {set("future", make([]byte, 16<<10)), attestation.ErrMalformed},
 		"an endless one":     {set("future", make([]byte, 1<<20)), attestation.ErrMalformed},
-		"nested":             {set("future", []any{[]any{[]any{[]any{[]any{}}}}}), attestation.ErrMalformed},
+		"a second module":    {extra("\x69module_id\x61x"), attestation.ErrMalformed},
+		"a second unknown":   {extra("\x61x\x01\x61x\x01"), attestation.ErrMalformed},
+		"a second PCR":       {extra("\x6dnitrotpm_pcrs\xbf\x00\x41\x00\x00\x41\x00\xff"), attestation.ErrMalformed},
+		"a second PCR, long": {extra("\x6dnitrotpm_pcrs\xbf\x00\x41\x00\x18\x00\x41\x00\xff"), attestation.ErrMalformed},
+		"a key alone":        {extra("\x61x"), attestation.ErrMalformed},
+		"a break too many":   {extra("\xff"), attestation.ErrMalformed},
+		"after its end":      {extra("\xff\x00"), attestation.ErrMalformed},
+		"a float as time":    {set("timestamp", 1772366400000.5), attestation.ErrMalformed},
+		"a whole float":      {set("timestamp", 1772366400000.0), attestation.ErrMalformed},
+		"a float as index":   {set("pcrs", map[float64][]byte{0: nitro.PCR(0)}), attestation.ErrMalformed},
+		"streamed, nested": {func(d *nitro.Draft) {
+			d.Streamed, d.Payload["future"] = true, []any{[]any{[]any{[]any{[]any{}}}}}
+		}, attestation.ErrMalformed},
+		"alg in both": {func(d *nitro.Draft) { d.Unprotected = map[int]any{1: -35} }, attestation.ErrMalformed},
+		"alg outside": {func(d *nitro.Draft) {
+			d.Unprotected = map[int]any{1: -35}
+			delete(d.Protected, 1)
+		}, attestation.ErrMalformed},
+		"nested": {set("future", []any{[]any{[]any{[]any{[]any{}}}}}), attestation.ErrMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,6 +167,8 @@ func TestVerifyRefuses(t *testing.T) {
 	good := a.Document(t, recipient())
 	for name, d := range map[string][]byte{
 		"nothing": nil, "a key": recipient(), "a tag": {0xd2}, "another tag": append([]byte{0xd1}, good...),
+		"two tags": append([]byte{0xd2, 0xd2}, good...), "an array of five": append([]byte{0x85}, append(bytes.Clone(good[1:]), 0)...),
+		"a map": append([]byte{0xa4}, good[1:]...), "an endless array": append([]byte{0x9f}, good[1:]...),
 		"cut": good[:len(good)-1], "trailing": append(bytes.Clone(good), 0),
 	} {
 		if _, err := v.Verify(d, now); !errors.Is(err, attestation.ErrMalformed) {
@@ -203,6 +230,7 @@ func FuzzVerify(f *testing.F) {
 	good := a.Document(f, recipient())
 	f.Add(good)
 	f.Add(a.Document(f, recipient(), func(d *nitro.Draft) { d.Tagged = true }))
+	f.Add(a.Document(f, recipient(), func(d *nitro.Draft) { d.Streamed = true }))
 	f.Fuzz(func(t *testing.T, document []byte) {
 		d, err := v.Verify(document, now)
 		if err == nil && (d.ModuleID == "" || len(d.PCRs) == 0 || len(d.PublicKey) == 0) {

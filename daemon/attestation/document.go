@@ -20,12 +20,24 @@ const (
 	maxUserData    = 1024
 )
 
-// The first byte of a COSE_Sign1 (RFC 9052, section 4.2), with its CBOR tag and
-// without.
+// coseSign1Tag is the CBOR tag that may stand before a document (RFC 9052,
+// section 4.2).
+const coseSign1Tag = 18
+
+// The major types of CBOR (RFC 8949, section 3.1) that a document begins with.
 const (
-	coseSign1Tag   = 0xd2
-	coseSign1Array = 0x84
+	majorArray = 4
+	majorTag   = 6
 )
+
+// envelope is a COSE_Sign1 (RFC 9052, section 4.2).
+type envelope struct {
+	_           struct{} `cbor:",toarray"`
+	Protected   []byte   // a map, encoded: what is signed are these bytes
+	Unprotected map[any]cbor.RawMessage
+	Payload     []byte
+	Signature   []byte
+}
 
 // payload is the signed map. What is missing or null is empty.
 type payload struct {
@@ -41,21 +53,34 @@ type payload struct {
 	Nonce       []byte          `cbor:"nonce"`
 }
 
-// decoding is strict, and bounds what a document can make the decoder do. Map
-// keys of a document are case-sensitive.
-var decoding = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive, MaxNestedLevels: 4, MaxArrayElements: 32, MaxMapPairs: 64,
-	}.DecMode()
+// options are strict, and bound what a document can make the decoder do. Items of
+// indefinite length are allowed (RFC 8949, section 3.2): the hypervisor writes
+// the payload as such a map since August 2025. Map keys are case-sensitive.
+var options = cbor.DecOptions{
+	DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthAllowed, TagsMd: cbor.TagsForbidden,
+	FieldNameMatching: cbor.FieldNameMatchingCaseSensitive, MaxNestedLevels: 4, MaxArrayElements: 32, MaxMapPairs: 64,
+}
+
+var (
+	decoding = decodingMode(options)
+	// tagged lets the tag of the whole document pass.
+	tagged = func() cbor.DecMode {
+		o := options
+		o.TagsMd, o.MaxNestedLevels = cbor.TagsAllowed, o.MaxNestedLevels+1
+		return decodingMode(o)
+	}()
+)
+
+func decodingMode(o cbor.DecOptions) cbor.DecMode {
+	mode, err := o.DecMode()
 	if err != nil {
 		panic(err) // the options are constant
 	}
 	return mode
-}()
+}
 
 // message is a document whose signature is not verified yet.
-type message cose.UntaggedSign1Message
+type message cose.Sign1Message
 
 // verify verifies the signature, ECDSA with P-384 and SHA-384.
 func (m *message) verify(leaf *x509.Certificate) error {
@@ -67,7 +92,7 @@ func (m *message) verify(leaf *x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	return (*cose.UntaggedSign1Message)(m).Verify(nil, v)
+	return (*cose.Sign1Message)(m).Verify(nil, v)
 }
 
 // parse takes a document apart and checks its parts.
@@ -75,27 +100,66 @@ func parse(document []byte) (*message, *payload, error) {
 	if len(document) > maxDocument {
 		return nil, nil, fmt.Errorf("it has %d bytes, more than %d", len(document), maxDocument)
 	}
-	var m cose.UntaggedSign1Message
-	var err error
-	if len(document) > 0 && document[0] == coseSign1Tag {
-		err = (*cose.Sign1Message)(&m).UnmarshalCBOR(document)
-	} else {
-		err = m.UnmarshalCBOR(document)
-	}
+	e, err := open(document)
 	if err != nil {
-		return nil, nil, fmt.Errorf("it is no COSE_Sign1: %w", err)
+		return nil, nil, fmt.Errorf("it is not a COSE_Sign1: %w", err)
 	}
-	if a, err := m.Headers.Protected.Algorithm(); err != nil || a != cose.AlgorithmES384 || len(m.Headers.Protected) != 1 {
-		return nil, nil, errors.New("its protected header is not the algorithm ES384 alone")
-	}
-	if len(m.Payload) == 0 || len(m.Payload) > maxPayload {
-		return nil, nil, fmt.Errorf("its payload has %d bytes, not 1 to %d", len(m.Payload), maxPayload)
+	m, err := e.message()
+	if err != nil {
+		return nil, nil, err
 	}
 	var p payload
-	if err := decoding.Unmarshal(m.Payload, &p); err != nil {
+	if err := decoding.Unmarshal(e.Payload, &p); err != nil {
 		return nil, nil, fmt.Errorf("reading its payload: %w", err)
 	}
-	return (*message)(&m), &p, p.check()
+	return m, &p, p.check()
+}
+
+// open decodes the COSE_Sign1, with its tag or without.
+func open(document []byte) (*envelope, error) {
+	if len(document) > 0 && document[0]>>5 == majorTag {
+		var t cbor.RawTag
+		if err := tagged.Unmarshal(document, &t); err != nil {
+			return nil, err
+		}
+		if t.Number != coseSign1Tag {
+			return nil, fmt.Errorf("its tag is %d, not %d", t.Number, coseSign1Tag)
+		}
+		document = t.Content
+	}
+	var e envelope
+	return &e, decoding.Unmarshal(document, &e)
+}
+
+// message checks the headers. The algorithm must be signed with the rest, so it
+// is in the protected header, and nowhere else (RFC 9052, sections 3 and 3.1).
+func (e *envelope) message() (*message, error) {
+	var header map[int64]int64
+	if err := decoding.Unmarshal(e.Protected, &header); err != nil {
+		return nil, fmt.Errorf("reading its protected header: %w", err)
+	}
+	if len(header) != 1 || header[cose.HeaderLabelAlgorithm] != int64(cose.AlgorithmES384) {
+		return nil, errors.New("its protected header is not the algorithm ES384 alone")
+	}
+	if e.Unprotected == nil {
+		return nil, errors.New("its unprotected header is missing")
+	}
+	if _, twice := e.Unprotected[uint64(cose.HeaderLabelAlgorithm)]; twice {
+		return nil, errors.New("its unprotected header names an algorithm")
+	}
+	if !sized(e.Payload, 1, maxPayload) {
+		return nil, fmt.Errorf("its payload has %d bytes, not 1 to %d", len(e.Payload), maxPayload)
+	}
+	protected, err := cbor.Marshal(e.Protected)
+	if err != nil {
+		return nil, err
+	}
+	return &message{
+		Headers: cose.Headers{
+			RawProtected: protected, Protected: cose.ProtectedHeader{cose.HeaderLabelAlgorithm: cose.AlgorithmES384},
+		},
+		Payload: e.Payload, Signature: e.Signature,
+	}, nil
 }
 
 // check holds the parts against section 3.2.2 of AWS's specification.
@@ -127,7 +191,7 @@ func (p *payload) check() error {
 			return fmt.Errorf("PCR %d has %d bytes: indexes are 0 to 31, lengths 32, 48 or 64", i, len(v))
 		}
 	}
-	return checkPublicKey(p.PublicKey)
+	return nil
 }
 
 func sized(b []byte, least, most int) bool { return len(b) >= least && len(b) <= most }

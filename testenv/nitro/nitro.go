@@ -10,7 +10,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"maps"
 	"math/big"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,6 +58,16 @@ type Draft struct {
 	Tagged bool
 	// Forged signs with a key that is not the leaf's.
 	Forged bool
+	// Unprotected is the unprotected header, empty but for tests.
+	Unprotected map[int]any
+	// Indefinite writes the payload as a map of indefinite length, as the
+	// hypervisor does since August 2025.
+	Indefinite bool
+	// Streamed writes every array, map and string of the document with an
+	// indefinite length (RFC 8949, section 3.2).
+	Streamed bool
+	// Extra is appended to the encoded pairs of an Indefinite payload.
+	Extra []byte
 }
 
 // Document makes a document of an enclave whose PCR n is 48 bytes of n + 1, for
@@ -62,6 +75,7 @@ type Draft struct {
 func (a *Authority) Document(t testing.TB, publicKey []byte, edits ...func(*Draft)) []byte {
 	t.Helper()
 	d := &Draft{
+		Indefinite: true,
 		Payload: map[string]any{
 			"module_id": "i-0123456789abcdef0-enc0123456789abcdef", "digest": "SHA384", "timestamp": a.now.UnixMilli(),
 			"pcrs": map[int][]byte{0: PCR(0), 1: PCR(1), 2: PCR(2), 3: PCR(3), 4: PCR(4), 8: PCR(8)},
@@ -107,6 +121,12 @@ func PCR(n byte) []byte {
 func sign(t testing.TB, d *Draft, key *ecdsa.PrivateKey) []byte {
 	t.Helper()
 	protected, payload := encode(t, d.Protected), encode(t, d.Payload)
+	switch {
+	case d.Streamed:
+		protected, payload = stream(t, d.Protected), stream(t, d.Payload)
+	case d.Indefinite:
+		payload = append(append([]byte{0xbf}, pairs(t, d.Payload)...), append(d.Extra, 0xff)...)
+	}
 	digest := sha512.Sum384(encode(t, []any{"Signature1", protected, []byte{}, payload}))
 	r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
 	if err != nil {
@@ -116,11 +136,61 @@ func sign(t testing.TB, d *Draft, key *ecdsa.PrivateKey) []byte {
 	signature := make([]byte, 2*size)
 	r.FillBytes(signature[:size])
 	s.FillBytes(signature[size:])
-	var message any = []any{protected, map[int]any{}, payload, signature}
-	if d.Tagged {
-		message = cbor.Tag{Number: 18, Content: message}
+	unprotected := d.Unprotected
+	if unprotected == nil {
+		unprotected = map[int]any{}
 	}
-	return encode(t, message)
+	message := []any{protected, unprotected, payload, signature}
+	encoded := encode(t, message)
+	if d.Streamed {
+		encoded = stream(t, message)
+	}
+	if d.Tagged {
+		encoded = encode(t, cbor.RawTag{Number: 18, Content: encoded})
+	}
+	return encoded
+}
+
+// pairs are the encoded pairs of a map, without its head.
+func pairs(t testing.TB, m map[string]any) []byte {
+	t.Helper()
+	var out []byte
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		out = append(append(out, encode(t, name)...), encode(t, m[name])...)
+	}
+	return out
+}
+
+// stream encodes with indefinite lengths: a head of 5 bits 31, the items, and
+// the break.
+func stream(t testing.TB, v any) []byte {
+	t.Helper()
+	const breakCode = 0xff
+	r := reflect.ValueOf(v)
+	switch r.Kind() {
+	case reflect.Map:
+		out := []byte{0xbf}
+		for _, key := range r.MapKeys() {
+			out = append(append(out, stream(t, key.Interface())...), stream(t, r.MapIndex(key).Interface())...)
+		}
+		return append(out, breakCode)
+	case reflect.String:
+		text := r.String()
+		out := append([]byte{0x7f}, encode(t, text[:len(text)/2])...)
+		return append(append(out, encode(t, text[len(text)/2:])...), breakCode)
+	case reflect.Slice:
+		if b, ok := v.([]byte); ok {
+			out := append([]byte{0x5f}, encode(t, b[:len(b)/2])...)
+			return append(append(out, encode(t, b[len(b)/2:])...), breakCode)
+		}
+		out := []byte{0x9f}
+		for i := range r.Len() {
+			out = append(out, stream(t, r.Index(i).Interface())...)
+		}
+		return append(out, breakCode)
+	default:
+		return encode(t, v)
+	}
 }
 
 func encode(t testing.TB, v any) []byte {
