@@ -263,7 +263,8 @@ func testPolicies(t *testing.T, a *api) {
 		{"longer than the model", put(strings.Repeat(" ", 131073), false), wantCode("ValidationException")},
 		{"lockout", put(away, false), lockout},
 		{"no lockout where the bypass must be said", put(strings.Replace(accountPolicy, `"Action":"kms:*","Resource":"*"`, `"Action":"kms:*","Resource":"*"},{"Effect":"Deny","Principal":"*","Action":"kms:PutKeyPolicy","Resource":"*","Condition":{"Null":{"kms:BypassPolicyLockoutSafetyCheck":"true"}}`, 1), false), wantOK()},
-		{"put back", put(spaced, false), wantOK()},
+		{"without saying it", put(spaced, false), wantCode("AccessDeniedException")},
+		{"put back", put(spaced, true), wantOK()},
 		{"malformed at creation", create("{"), malformed},
 		{"lockout at creation", create(away), lockout},
 		{"another name", func(ctx context.Context) error {

@@ -278,7 +278,8 @@ func TestIdentityPolicies(t *testing.T) {
 	outcome(t, "where the key policy does not hand over", encryptWith(t, r.As(t, operator), closed), denied)
 	outcome(t, "where the key policy names the role", encryptWith(t, r.As(t, backup), closed), "")
 	if trail := r.AuditTrail(t); !strings.Contains(trail, `of the identity policy user/uid-61001/admin`) ||
-		!strings.Contains(trail, `"type":"AssumedRole","arn":"arn:aws:sts::`+rig.Account+`:assumed-role/backup/uid-61004"`) {
+		!strings.Contains(trail, `:uid-61004","arn":"arn:aws:sts::`+rig.Account+`:assumed-role/backup/uid-61004"`) ||
+		!strings.Contains(trail, `"type":"AssumedRole","principalId":"AROA`) {
 		t.Error("the audit trail does not say which policy allowed, or who called")
 	}
 

@@ -26,6 +26,9 @@ type checkAnswer struct {
 	// Calls is the number of calls on the key that were allowed.
 	Calls   int           `json:"calls"`
 	Refused []refusedCall `json:"refused"`
+	// UnknownConditionKeys are those of the new policy that no request ever has:
+	// misspelt, most likely.
+	UnknownConditionKeys []string `json:"unknownConditionKeys,omitempty"`
 }
 
 // refusedCall are calls of one kind that the new policy would refuse.
@@ -57,7 +60,8 @@ type pastCall struct {
 // checkPolicy replays the trail's calls on a key against a new policy, with the
 // identity policies and grants as they are now.
 func (d *Daemon) checkPolicy(ids *identities, in *checkRequest) (*checkAnswer, error) {
-	if err := d.kms.CheckPolicy(in.Policy); err != nil {
+	unknown, err := d.kms.CheckPolicy(in.Policy)
+	if err != nil {
 		return nil, err
 	}
 	arn, err := d.kms.ARNOf(in.Region, in.Key)
@@ -66,7 +70,7 @@ func (d *Daemon) checkPolicy(ids *identities, in *checkRequest) (*checkAnswer, e
 	}
 	check := &policyCheck{
 		daemon: d, ids: ids, in: in, arn: arn, callers: map[string]*kms.Caller{}, found: map[string]*refusedCall{},
-		out: checkAnswer{Resource: arn, Refused: []refusedCall{}},
+		out: checkAnswer{Resource: arn, Refused: []refusedCall{}, UnknownConditionKeys: unknown},
 	}
 	quoted := []byte(`"` + arn + `"`)
 	err = audit.Scan(d.cfg.AuditDir, func(line []byte) error {
@@ -211,6 +215,7 @@ var parameterConditions = map[string]string{
 	"wrappingAlgorithm":              "kms:WrappingAlgorithm",
 	"wrappingKeySpec":                "kms:WrappingKeySpec",
 	"expirationModel":                "kms:ExpirationModel",
+	"validTo":                        "kms:ValidTo",
 	"pendingWindowInDays":            "kms:ScheduleKeyDeletionPendingWindowInDays",
 	"rotationPeriodInDays":           "kms:RotationPeriodInDays",
 	"granteePrincipal":               "kms:GranteePrincipal",

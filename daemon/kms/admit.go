@@ -19,6 +19,7 @@ type demand struct {
 	grantTokens []string
 	context     map[string]string // encryption context
 	conditions  []condition
+	presets     []string     // those of conditions that have a default, since the request has no value
 	grant       *store.Grant // that CreateGrant would make
 	// ciphertext holds the ciphertext of the call against the key, nil if
 	// there is none.

@@ -67,18 +67,20 @@ func (s *Service) authoriseResource(c *Call, d *demand, resource string) error {
 	return nil
 }
 
-// authoriseTags decides whether the caller may give tags to a key that is yet to
-// be made: TagResource, which AWS asks of CreateKey and ReplicateKey with tags.
+// authoriseTags decides whether the caller may give its tags to a key that is yet
+// to be made: TagResource, which AWS asks of CreateKey and ReplicateKey with tags.
 // The key has no policy of its own yet, so identity policies decide, as under
-// the default key policy.
-func (s *Service) authoriseTags(c *Call, region, arn string, tags []store.Tag) error {
-	if len(tags) == 0 {
+// the default key policy. It has no tags before it gets them.
+func (s *Service) authoriseTags(c *Call, row *store.Key) error {
+	if len(row.Tags) == 0 {
 		return nil
 	}
-	d := &demand{action: "TagResource", region: region, conditions: tagConditions(tags)}
+	d := &demand{action: "TagResource", region: row.Region, conditions: tagConditions(row.Tags)}
+	untagged := *row
+	untagged.Tags = nil
 	r := s.policyRequest(c, d)
-	r.Resource = arn
-	r.Context = &keyContext{s: s, c: c, d: d}
+	r.Resource = s.keyARN(row.Region, row.ID)
+	r.Context = &keyContext{s: s, c: c, d: d, key: &untagged}
 	decision := policy.Evaluate(r, s.policies.standard, c.caller.Policies, nil)
 	if decision.Allowed {
 		return nil
@@ -99,7 +101,7 @@ func (s *Service) authoriseRetire(c *Call, g *store.Grant, keyID string) error {
 	if err != nil {
 		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", c.arn)
 	}
-	d := &demand{keyID: keyID}
+	d := &demand{keyID: keyID, context: constraintContext(g), conditions: constraintConditions(g)}
 	r := s.policyRequest(c, d)
 	r.Resource = c.arn
 	r.Context = &keyContext{s: s, c: c, d: d, key: row}
@@ -273,7 +275,7 @@ func (k *keyContext) AppendValues(dst []string, name string) []string {
 	for _, cond := range k.d.conditions {
 		if policy.EqualFold(cond.name, name) {
 			dst = append(dst, cond.values...)
-			if !strings.HasPrefix(name, "aws:requesttag/") {
+			if !strings.HasPrefix(name, "aws:requesttag/") && !strings.HasPrefix(name, resourceTagPrefix) {
 				return dst
 			} // of two tags whose keys differ in case, both have their say
 		}
@@ -332,7 +334,7 @@ func (k *keyContext) appendKey(dst []string, name string) []string {
 	case "kms:trailingdayswithoutkeyusage":
 		return append(dst, strconv.Itoa(k.s.daysUnused(k.c.view, row)))
 	}
-	if tag, ok := strings.CutPrefix(name, "aws:resourcetag/"); ok {
+	if tag, ok := strings.CutPrefix(name, resourceTagPrefix); ok {
 		for _, t := range row.Tags {
 			if policy.EqualFold(t.Key, tag) {
 				dst = append(dst, t.Value)
@@ -341,6 +343,13 @@ func (k *keyContext) appendKey(dst []string, name string) []string {
 	}
 	return dst
 }
+
+// Preset implements [policy.Presetter].
+func (k *keyContext) Preset(name string) bool {
+	return slices.ContainsFunc(k.d.presets, func(preset string) bool { return policy.EqualFold(preset, name) })
+}
+
+const resourceTagPrefix = "aws:resourcetag/"
 
 func appendNonEmpty(dst []string, value string) []string {
 	if value == "" {

@@ -191,7 +191,7 @@ func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
 		RequestID: r.RequestID,
 		UserIdentity: audit.UserIdentity{
 			Type: "IAMUser", ARN: c.caller.Principal.DisplayARN(), AccountID: s.account, UserName: c.caller.Principal.UserName,
-			AccessKeyID: c.caller.AccessKeyID,
+			AccessKeyID: c.caller.AccessKeyID, PrincipalID: c.caller.Principal.UserID(),
 		},
 		RecipientAccountID: s.account,
 		AdditionalEventData: audit.AdditionalEventData{

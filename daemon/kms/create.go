@@ -21,21 +21,13 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	if err != nil {
 		return nil, err
 	}
-	d := &demand{conditions: append(tagConditions(row.Tags),
-		condition{"kms:KeySpec", []string{row.Spec}},
-		condition{"kms:KeyUsage", []string{row.Usage}},
-		condition{"kms:KeyOrigin", []string{row.Origin}},
-		condition{"kms:MultiRegion", []string{boolean(in.MultiRegion)}},
-		condition{"kms:MultiRegionKeyType", nonEmpty(multiRegionType(row))},
-		condition{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(in.BypassPolicyLockoutSafetyCheck)}},
-	)}
-	if err := s.authoriseAccount(c, d); err != nil {
+	if err := s.authoriseAccount(c, &demand{conditions: newKeyConditions(row, in.BypassPolicyLockoutSafetyCheck)}); err != nil {
 		return nil, err
 	}
-	if err := s.authoriseTags(c, row.Region, s.keyARN(row.Region, row.ID), row.Tags); err != nil {
+	if err := s.authoriseTags(c, row); err != nil {
 		return nil, err
 	}
-	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
+	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
 	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
@@ -53,6 +45,24 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	}
 	c.admitted(s, s.keyARN(row.Region, row.ID))
 	return &kmsapi.CreateKeyResponse{KeyMetadata: s.metadata(s.store.View(), row)}, nil
+}
+
+// newKeyConditions are the condition keys of kms:CreateKey: what the key will be,
+// its tags included.
+// https://docs.aws.amazon.com/service-authorization/latest/reference/list_awskeymanagementservice.html
+func newKeyConditions(row *store.Key, bypass *bool) []condition {
+	list := append(tagConditions(row.Tags),
+		condition{"kms:KeySpec", []string{row.Spec}},
+		condition{"kms:KeyUsage", []string{row.Usage}},
+		condition{"kms:KeyOrigin", []string{row.Origin}},
+		condition{"kms:MultiRegion", []string{boolean(row.PrimaryRegion != "")}},
+		condition{"kms:MultiRegionKeyType", nonEmpty(multiRegionType(row))},
+		condition{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(bypass)},
+	)
+	for _, t := range row.Tags {
+		list = append(list, condition{resourceTagPrefix + t.Key, []string{t.Value}})
+	}
+	return list
 }
 
 // generateKey makes the first version of the key in the token, and its alias if

@@ -20,17 +20,16 @@ const (
 
 func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
 	days := int(in.PendingWindowInDays)
+	d := &demand{keyID: in.KeyId}
 	if days == 0 {
-		days = presetDeletionDays
+		days, d.presets = presetDeletionDays, []string{"kms:ScheduleKeyDeletionPendingWindowInDays"}
 	}
 	if days < minDeletionDays || days > maxDeletionDays {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
 			"PendingWindowInDays must be between %d and %d", minDeletionDays, maxDeletionDays)
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
-	d := &demand{keyID: in.KeyId, conditions: []condition{
-		{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}},
-	}}
+	d.conditions = []condition{{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}}}
 	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) error {
 		row.State = string(kmsapi.KeyStatePendingDeletion)
 		row.Deletion = s.now().Add(time.Duration(days) * day)

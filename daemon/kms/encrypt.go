@@ -242,6 +242,14 @@ func (s *Service) sameKey(c *Call, key *store.Key, written string) bool {
 	return err == nil && row.ID == key.ID
 }
 
+// toldBoolean is the value of a Boolean member, none if the request has not got it.
+func toldBoolean(b *bool) []string {
+	if b == nil {
+		return nil
+	}
+	return []string{boolean(*b)}
+}
+
 func boolean(b bool) string {
 	if b {
 		return "true"

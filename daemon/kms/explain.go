@@ -96,6 +96,7 @@ func (d *demand) addDefaults(row *store.Key) {
 	add := func(name, value string) {
 		if !slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, name) }) {
 			d.conditions = append(d.conditions, condition{name, []string{value}})
+			d.presets = append(d.presets, name)
 		}
 	}
 	switch d.action {
@@ -103,13 +104,15 @@ func (d *demand) addDefaults(row *store.Key) {
 		add("kms:MessageType", string(kmsapi.MessageTypeRaw))
 	case "CreateGrant", "ListGrants", "RevokeGrant":
 		add("kms:GrantIsForAWSResource", "false")
-	case "PutKeyPolicy":
-		add("kms:BypassPolicyLockoutSafetyCheck", "false")
+		d.presets = nil // no member of the request
+	case "EnableKeyRotation":
+		add("kms:RotationPeriodInDays", fmt.Sprint(presetRotationDays))
 	case "ScheduleKeyDeletion":
 		add("kms:ScheduleKeyDeletionPendingWindowInDays", fmt.Sprint(presetDeletionDays))
 	default:
 		if usage := backends.Usage(row.Usage); usage == backends.EncryptDecrypt && row.Spec == symmetricDefault && takesContext(d.action) {
 			add("kms:EncryptionAlgorithm", symmetricDefault)
+			d.presets = nil // it is what the operation uses, whatever the request says
 		}
 	}
 }
@@ -121,13 +124,16 @@ func takesContext(action string) bool {
 }
 
 // CheckPolicy parses a key policy as PutKeyPolicy would for a key, and says what
-// is wrong with it.
-func (s *Service) CheckPolicy(text string) error {
+// is wrong with it. unknown are its condition keys that no request ever has.
+func (s *Service) CheckPolicy(text string) (unknown []string, err error) {
 	if text == "" {
-		return errors.New("the policy is empty")
+		return nil, errors.New("the policy is empty")
 	}
-	_, err := s.parsePolicy(text)
-	return err
+	d, err := s.parsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	return d.UnknownKeys(), nil
 }
 
 // PrincipalsOf are the principals that the key's policy and grants name, sorted.

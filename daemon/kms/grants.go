@@ -214,13 +214,20 @@ func grantConditions(g *store.Grant) []condition {
 		{retiring, nonEmpty(g.Retiring)},
 		{"kms:GrantConstraintSourceArn", nonEmpty(g.SourceArn)},
 	}
+	return append(list, constraintConditions(g)...)
+}
+
+// constraintConditions is what CreateGrant and RetireGrant say of the grant's
+// constraint.
+func constraintConditions(g *store.Grant) []condition {
 	switch {
 	case g.ContextEquals != nil:
-		list = append(list, condition{"kms:GrantConstraintType", []string{"EncryptionContextEquals"}})
+		return []condition{{"kms:GrantConstraintType", []string{"EncryptionContextEquals"}}}
 	case g.ContextSubset != nil:
-		list = append(list, condition{"kms:GrantConstraintType", []string{"EncryptionContextSubset"}})
+		return []condition{{"kms:GrantConstraintType", []string{"EncryptionContextSubset"}}}
+	default:
+		return nil
 	}
-	return list
 }
 
 // A grant token names its grant and differs each time. It proves nothing: who

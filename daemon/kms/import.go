@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -79,8 +80,8 @@ func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.Imp
 		return nil, err
 	}
 	k, err := s.admitMaterial(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
-		{"kms:ExpirationModel", []string{string(model)}},
-		{"kms:ValidTo", dateValues(in.ValidTo)},
+		{"kms:ExpirationModel", nonEmpty(string(in.ExpirationModel))},
+		{"kms:ValidTo", epochValues(in.ValidTo)},
 	}})
 	if err != nil {
 		return nil, err
@@ -319,9 +320,12 @@ func hasMaterial(tx *store.Tx, keyID string) bool {
 	return len(versions) > 0
 }
 
-func dateValues(t time.Time) []string {
+// epochValues is a time as AWS gives it to policies, in seconds of the Unix epoch:
+// Date operators compare it as well as Numeric ones.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-valid-to
+func epochValues(t time.Time) []string {
 	if t.IsZero() {
 		return nil
 	}
-	return []string{t.UTC().Format(time.RFC3339)}
+	return []string{strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', -1, 64)}
 }

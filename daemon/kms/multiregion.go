@@ -33,7 +33,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	if err := s.authoriseReplica(c, &row, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
-	if row.Policy, err = s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
+	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
 		return nil, err
 	}
 	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), string(kmsapi.KeyStateEnabled)
@@ -85,19 +85,12 @@ func (s *Service) admitMaterial(ctx context.Context, c *Call, d *demand) (*key, 
 // on the primary key: kms:CreateKey in the Region of the replica, and
 // kms:TagResource there if it has tags.
 // https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-auth.html
-func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass bool) error {
-	d := &demand{action: "CreateKey", region: row.Region, conditions: append(tagConditions(row.Tags),
-		condition{"kms:KeySpec", []string{row.Spec}},
-		condition{"kms:KeyUsage", []string{row.Usage}},
-		condition{"kms:KeyOrigin", []string{row.Origin}},
-		condition{"kms:MultiRegion", []string{boolean(true)}},
-		condition{"kms:MultiRegionKeyType", []string{multiRegionType(row)}},
-		condition{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(bypass)}},
-	)}
+func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass *bool) error {
+	d := &demand{action: "CreateKey", region: row.Region, conditions: newKeyConditions(row, bypass)}
 	if err := s.authoriseAccount(c, d); err != nil {
 		return err
 	}
-	return s.authoriseTags(c, row.Region, s.keyARN(row.Region, row.ID), row.Tags)
+	return s.authoriseTags(c, row)
 }
 
 func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 
 	"cmkd/daemon/policy"
@@ -56,7 +57,7 @@ func (p *compiled) parse(text string) (*policy.Document, error) {
 
 // newPolicy checks the policy of a request and returns it, or the default one
 // where the request has none. row is the key that it is for.
-func (s *Service) newPolicy(c *Call, text string, bypass bool, row *store.Key) (string, error) {
+func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *bool, row *store.Key) (string, error) {
 	if text == "" {
 		return policy.DefaultKeyPolicy(s.account), nil
 	}
@@ -64,19 +65,25 @@ func (s *Service) newPolicy(c *Call, text string, bypass bool, row *store.Key) (
 	if err != nil {
 		return "", err
 	}
-	if bypass {
+	for _, name := range d.UnknownKeys() {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a key policy has a condition key that no request ever has: a Deny on it denies nothing",
+			slog.String("conditionKey", name), slog.String("key", s.keyARN(row.Region, row.ID)))
+	}
+	if bypass != nil && *bypass {
 		return text, nil
 	}
-	put := &demand{action: "PutKeyPolicy", region: row.Region, conditions: []condition{
-		{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(false)}}, // as the next call has it
-	}}
-	r := s.policyRequest(c, put)
-	r.Resource = s.keyARN(row.Region, row.ID)
-	r.Context = &keyContext{s: s, c: c, d: put, key: row}
-	if d.LocksOut(r, c.caller.Policies) {
-		return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "The new key policy will not allow you to update the key policy in the future.")
+	// The next call may leave the member out, or say false.
+	no := []condition{{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(false)}}}
+	for _, conditions := range [][]condition{nil, no} {
+		next := &demand{action: "PutKeyPolicy", region: row.Region, conditions: conditions}
+		r := s.policyRequest(c, next)
+		r.Resource = s.keyARN(row.Region, row.ID)
+		r.Context = &keyContext{s: s, c: c, d: next, key: row}
+		if !d.LocksOut(r, c.caller.Policies) {
+			return text, nil
+		}
 	}
-	return text, nil
+	return "", kmsapi.Errorf(kmsapi.CodeMalformedPolicyDocumentException, "The new key policy will not allow you to update the key policy in the future.")
 }
 
 // parsePolicy checks the grammar of a key policy, and that its principals exist.
@@ -121,7 +128,7 @@ func (s *Service) getKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPo
 
 func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
-		{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(in.BypassPolicyLockoutSafetyCheck)}},
+		{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(in.BypassPolicyLockoutSafetyCheck)},
 	}})
 	if err != nil {
 		return nil, err
@@ -129,7 +136,7 @@ func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPo
 	if err := checkPolicyName(in.PolicyName); err != nil {
 		return nil, err
 	}
-	text, err := s.newPolicy(c, in.Policy, in.BypassPolicyLockoutSafetyCheck, k.Key)
+	text, err := s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, k.Key)
 	if err != nil {
 		return nil, err
 	}

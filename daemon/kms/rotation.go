@@ -45,10 +45,12 @@ func checkPrimary(k *key) error {
 
 func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
 	days := int(in.RotationPeriodInDays)
+	d := &demand{keyID: in.KeyId}
 	if days == 0 {
-		days = presetRotationDays
+		days, d.presets = presetRotationDays, []string{"kms:RotationPeriodInDays"}
 	}
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}})
+	d.conditions = []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}
+	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,9 @@ type signing struct {
 
 // admitSigning admits the call and checks the message against the algorithm.
 func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key, backends.Key, error) {
+	var presets []string
 	if in.messageType == "" {
-		in.messageType = kmsapi.MessageTypeRaw
+		in.messageType, presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
 	}
 	k, err := s.admit(ctx, c, &demand{
 		keyID: in.keyID, usage: backends.SignVerify, algorithm: in.algorithm, grantTokens: in.grantTokens,
@@ -27,6 +28,7 @@ func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key,
 			{"kms:SigningAlgorithm", []string{in.algorithm}},
 			{"kms:MessageType", []string{string(in.messageType)}},
 		},
+		presets: presets,
 	})
 	if err != nil {
 		return nil, backends.Key{}, err

@@ -49,7 +49,7 @@ func (c *condition) holds(e *evaluation, effect Effect) bool {
 	values := e.lookup(&c.key)
 	defer e.release(values)
 	if c.null {
-		if len(values) == 0 {
+		if len(values) == 0 || e.r.presets(&c.key) {
 			return c.nullWants[1]
 		}
 		return c.nullWants[0]

@@ -14,6 +14,7 @@ import (
 type conditionKey struct {
 	name  string // as written
 	lower string
+	asked string // lower, or the new name of a deprecated key: what the Context is asked for
 	kind  keyKind
 	arg   string // the tag or encryption context key, in lower case
 }
@@ -29,6 +30,7 @@ const (
 	keyPrincipalIsService
 	keyPrincipalServiceName
 	keyUserName
+	keyUserID
 	keyResourceAccount
 	keyCurrentTime
 	keyEpochTime
@@ -44,10 +46,19 @@ var keyKinds = map[string]keyKind{
 	"aws:principalisawsservice": keyPrincipalIsService,
 	"aws:principalservicename":  keyPrincipalServiceName,
 	"aws:username":              keyUserName,
+	"aws:userid":                keyUserID,
 	"aws:resourceaccount":       keyResourceAccount,
 	"aws:currenttime":           keyCurrentTime,
 	"aws:epochtime":             keyEpochTime,
 	"kms:encryptioncontextkeys": keyEncryptionContextKeys,
+}
+
+// deprecatedKeys are the keys that AWS renamed when "customer master key" became
+// "KMS key". They go on to work.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-key-spec-replaced
+var deprecatedKeys = map[string]string{
+	"kms:customermasterkeyspec":  "kms:keyspec",
+	"kms:customermasterkeyusage": "kms:keyusage",
 }
 
 const (
@@ -68,6 +79,10 @@ func newConditionKey(name string) (conditionKey, error) {
 		k.kind, k.arg = keyEncryptionContext, arg
 	} else {
 		k.kind = keyKinds[k.lower]
+	}
+	k.asked = k.lower
+	if name, ok := deprecatedKeys[k.lower]; ok {
+		k.asked = name
 	}
 	return k, nil
 }
@@ -107,6 +122,8 @@ func (r *Request) appendValues(dst []string, k *conditionKey) []string {
 			dst = append(dst, p.UserName)
 		}
 		return dst
+	case keyUserID:
+		return appendNonEmpty(dst, p.UserID())
 	case keyResourceAccount:
 		return appendNonEmpty(dst, r.ResourceAccount)
 	case keyCurrentTime:
@@ -124,8 +141,15 @@ func (r *Request) appendValues(dst []string, k *conditionKey) []string {
 		if r.Context == nil {
 			return dst
 		}
-		return r.Context.AppendValues(dst, k.lower)
+		return r.Context.AppendValues(dst, k.asked)
 	}
+}
+
+// presets reports whether the request left the key's member out, so that its
+// value is only what the operation takes by default.
+func (r *Request) presets(k *conditionKey) bool {
+	p, ok := r.Context.(Presetter)
+	return ok && k.kind == keyOfContext && p.Preset(k.asked)
 }
 
 func (p *Principal) appendUnlessService(dst []string, value string) []string {

@@ -1,6 +1,11 @@
 package policy
 
-import "slices"
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"slices"
+	"strings"
+)
 
 // PrincipalType is the kind of a principal.
 type PrincipalType int
@@ -56,6 +61,29 @@ func (p *Principal) DisplayARN() string {
 		return p.SessionARN
 	}
 	return p.ARN
+}
+
+// UserID is the unique ID of the principal in the form that AWS gives them:
+// aws:userid, and CloudTrail's principalId. Of the root it is the account, of a
+// user "AIDA" and 17 letters and digits, of a role "AROA…:SESSION"; a service has
+// none. AWS draws the 17 characters at random; here they are the first of the
+// SHA-256 of the ARN in base32, so they stay the same for as long as the ARN
+// does.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html#principaltable
+func (p *Principal) UserID() string {
+	const length = 17
+	sum := sha256.Sum256([]byte(p.ARN))
+	id := base32.StdEncoding.EncodeToString(sum[:])[:length]
+	switch p.Type {
+	case Root:
+		return p.AccountID
+	case User:
+		return "AIDA" + id
+	case Role:
+		return "AROA" + id + ":" + p.SessionARN[strings.LastIndexByte(p.SessionARN, '/')+1:]
+	default:
+		return ""
+	}
 }
 
 // is reports whether id, the ARN of a user, role, session or group or the name

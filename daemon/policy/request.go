@@ -36,9 +36,10 @@ type Request struct {
 //
 // It answers every key but these: aws:PrincipalArn, aws:PrincipalAccount,
 // aws:PrincipalType, aws:PrincipalTag/KEY, aws:PrincipalIsAWSService,
-// aws:PrincipalServiceName, aws:username, aws:ResourceAccount, aws:CurrentTime,
+// aws:PrincipalServiceName, aws:username, aws:userid, aws:ResourceAccount, aws:CurrentTime,
 // aws:EpochTime, kms:CallerAccount, kms:EncryptionContext:KEY and
-// kms:EncryptionContextKeys.
+// kms:EncryptionContextKeys. Deprecated keys are asked for by their new names:
+// kms:KeySpec for kms:CustomerMasterKeySpec.
 type Context interface {
 	// AppendValues appends the values of the condition key to dst; a key that
 	// is not in the request appends nothing. key is in lower case, the part
@@ -47,6 +48,14 @@ type Context interface {
 	// seconds of the Unix epoch, booleans "true" or "false", binary values the
 	// bytes themselves.
 	AppendValues(dst []string, key string) []string
+}
+
+// Presetter is a [Context] that gives a key the value that its operation takes
+// by default. A limit on such a value must hold for who leaves the member out as
+// well, so the value counts; but to the operator Null the member is absent.
+type Presetter interface {
+	// Preset reports whether the value of the key, in lower case, is a default.
+	Preset(key string) bool
 }
 
 // ContextFunc is a function that is a [Context].

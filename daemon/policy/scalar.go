@@ -84,12 +84,26 @@ func parseDate(s string) (time.Time, bool) {
 		}
 		return time.Time{}, false
 	}
-	const maxEpochDigits = 12 // far beyond the year 9999
-	if len(s) > maxEpochDigits || !isDigits(strings.TrimPrefix(s, "-")) {
+	return parseEpoch(s)
+}
+
+// parseEpoch reads seconds of the Unix epoch, with nanoseconds at most.
+func parseEpoch(s string) (time.Time, bool) {
+	const maxDigits, fractionDigits = 12, 9 // far beyond the year 9999; of a nanosecond
+	whole, fraction, hasFraction := strings.Cut(s, ".")
+	if len(whole) > maxDigits || !isDigits(strings.TrimPrefix(whole, "-")) || hasFraction && !isDigits(fraction) {
 		return time.Time{}, false
 	}
-	seconds, err := strconv.ParseInt(s, 10, 64)
-	return time.Unix(seconds, 0), err == nil
+	seconds, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	fraction = (fraction + strings.Repeat("0", fractionDigits))[:fractionDigits]
+	nanoseconds, err := strconv.ParseInt(fraction, 10, 64)
+	if strings.HasPrefix(whole, "-") {
+		nanoseconds = -nanoseconds
+	}
+	return time.Unix(seconds, nanoseconds), err == nil
 }
 
 func parseBool(s string) (value, ok bool) {

@@ -314,6 +314,15 @@ func (d *decoder) bool(dst *bool) (present bool) {
 	return false
 }
 
+// told reads a Boolean that stays nil if the member is absent or null.
+func (d *decoder) told(dst **bool) (present bool) {
+	var value bool
+	if present = d.bool(&value); present {
+		*dst = &value
+	}
+	return present
+}
+
 // int32 reads an integer. A fraction is cut off and a number out of int32's range breaks the shape's range,
 // as with AWS. The generator makes sure that every integer of the model has a range.
 func (d *decoder) int32(name string, shape *intShape, dst *int32) (present bool) {

@@ -171,7 +171,7 @@ func (in *CreateKeyRequest) decode(d *decoder) {
 		case "CustomKeyStoreId":
 			d.string("CustomKeyStoreId", &customKeyStoreIdTypeShape, &in.CustomKeyStoreId)
 		case "BypassPolicyLockoutSafetyCheck":
-			d.bool(&in.BypassPolicyLockoutSafetyCheck)
+			d.told(&in.BypassPolicyLockoutSafetyCheck)
 		case "Tags":
 			objects(d, "Tags", &in.Tags)
 		case "MultiRegion":
@@ -1095,7 +1095,7 @@ func (in *PutKeyPolicyRequest) decode(d *decoder) {
 				present |= 1 << 1
 			}
 		case "BypassPolicyLockoutSafetyCheck":
-			d.bool(&in.BypassPolicyLockoutSafetyCheck)
+			d.told(&in.BypassPolicyLockoutSafetyCheck)
 		default:
 			d.skip()
 		}
@@ -1175,7 +1175,7 @@ func (in *ReplicateKeyRequest) decode(d *decoder) {
 		case "Policy":
 			d.string("Policy", &policyTypeShape, &in.Policy)
 		case "BypassPolicyLockoutSafetyCheck":
-			d.bool(&in.BypassPolicyLockoutSafetyCheck)
+			d.told(&in.BypassPolicyLockoutSafetyCheck)
 		case "Description":
 			d.string("Description", &descriptionTypeShape, &in.Description)
 		case "Tags":

@@ -129,8 +129,8 @@ func (in *CreateKeyRequest) AppendParameters(b []byte) []byte {
 	if in.CustomKeyStoreId != "" {
 		b = appendText(append(b, `,"customKeyStoreId":`...), in.CustomKeyStoreId)
 	}
-	if in.BypassPolicyLockoutSafetyCheck {
-		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), in.BypassPolicyLockoutSafetyCheck)
+	if in.BypassPolicyLockoutSafetyCheck != nil {
+		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), *in.BypassPolicyLockoutSafetyCheck)
 	}
 	if in.Tags != nil {
 		b = appendParameterList(append(b, `,"tags":`...), in.Tags)
@@ -675,8 +675,8 @@ func (in *PutKeyPolicyRequest) AppendParameters(b []byte) []byte {
 	if in.Policy != "" {
 		b = appendText(append(b, `,"policy":`...), in.Policy)
 	}
-	if in.BypassPolicyLockoutSafetyCheck {
-		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), in.BypassPolicyLockoutSafetyCheck)
+	if in.BypassPolicyLockoutSafetyCheck != nil {
+		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), *in.BypassPolicyLockoutSafetyCheck)
 	}
 	return closeObject(b, start)
 }
@@ -732,8 +732,8 @@ func (in *ReplicateKeyRequest) AppendParameters(b []byte) []byte {
 	if in.Policy != "" {
 		b = appendText(append(b, `,"policy":`...), in.Policy)
 	}
-	if in.BypassPolicyLockoutSafetyCheck {
-		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), in.BypassPolicyLockoutSafetyCheck)
+	if in.BypassPolicyLockoutSafetyCheck != nil {
+		b = strconv.AppendBool(append(b, `,"bypassPolicyLockoutSafetyCheck":`...), *in.BypassPolicyLockoutSafetyCheck)
 	}
 	if in.Description != "" {
 		b = appendText(append(b, `,"description":`...), in.Description)

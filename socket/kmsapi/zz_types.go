@@ -93,7 +93,7 @@ type CreateKeyRequest struct {
 	KeySpec                        KeySpec
 	Origin                         OriginType
 	CustomKeyStoreId               string // 1 to 64 characters
-	BypassPolicyLockoutSafetyCheck bool
+	BypassPolicyLockoutSafetyCheck *bool
 	Tags                           []Tag
 	MultiRegion                    bool
 	XksKeyId                       string // 1 to 128 characters
@@ -684,7 +684,7 @@ type PutKeyPolicyRequest struct {
 	KeyId                          string // required, 1 to 2048 characters
 	PolicyName                     string // 1 to 128 characters
 	Policy                         string // required, 1 to 131072 characters
-	BypassPolicyLockoutSafetyCheck bool
+	BypassPolicyLockoutSafetyCheck *bool
 }
 
 // PutKeyPolicyResponse is the output of PutKeyPolicy.
@@ -727,7 +727,7 @@ type ReplicateKeyRequest struct {
 	KeyId                          string // required, 1 to 2048 characters
 	ReplicaRegion                  string // required, 1 to 32 characters
 	Policy                         string // 1 to 131072 characters
-	BypassPolicyLockoutSafetyCheck bool
+	BypassPolicyLockoutSafetyCheck *bool
 	Description                    string // 0 to 8192 characters
 	Tags                           []Tag
 }

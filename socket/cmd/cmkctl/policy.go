@@ -230,6 +230,7 @@ type policyCheck struct {
 		Last        time.Time `json:"last"`
 		Why         string    `json:"why"`
 	} `json:"refused"`
+	UnknownConditionKeys []string `json:"unknownConditionKeys"`
 }
 
 // monthBack is how far back check looks by default.
@@ -263,6 +264,9 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 			}
 			if err := c.print(cmd.OutOrStdout()); err != nil {
 				return err
+			}
+			for _, name := range c.UnknownConditionKeys {
+				cmd.PrintErrf("warning: no request ever has the condition key %s: a Deny on it denies nothing\n", name)
 			}
 			if len(c.Refused) > 0 {
 				return &exitError{status: 1}

@@ -68,6 +68,9 @@ func (w *writer) read(member, of string) string {
 	case "integer":
 		return fmt.Sprintf("d.int32(%q, &%s, &in.%[1]s)", member, shapeOf(of))
 	case "boolean":
+		if told[member] {
+			return fmt.Sprintf("d.told(&in.%s)", member)
+		}
 		return fmt.Sprintf("d.bool(&in.%s)", member)
 	case "timestamp":
 		return fmt.Sprintf("d.time(&in.%s)", member)

@@ -50,6 +50,20 @@ func lowerCamel(name string) string {
 	return string(r)
 }
 
+// told are the Booleans of which it matters whether a request says false or
+// nothing: policies ask for the member with the Null operator.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-bypass-policy-lockout-safety-check
+var told = map[string]bool{"BypassPolicyLockoutSafetyCheck": true}
+
+// memberType is the Go type of a member: a pointer, nil for an absent member, if
+// it is one of told.
+func (m *model) memberType(member, of string) string {
+	if told[member] {
+		return "*" + m.goType(of)
+	}
+	return m.goType(of)
+}
+
 // goType is the Go type of a shape.
 func (m *model) goType(name string) string {
 	switch s := m.Shapes.by[name]; s.Type {

@@ -16,7 +16,11 @@ func (w *writer) parameters() {
 		w.line("start := len(b)")
 		for _, member := range s.Members.names {
 			of := s.Members.by[member].Shape
-			if !w.secret(of) {
+			switch {
+			case w.secret(of):
+			case told[member]:
+				w.line("if in.%s != nil {\n%s\n}", member, w.writeParameter(member, of))
+			default:
 				w.line("if %s {\n%s\n}", w.isSet("in."+member, of), w.writeParameter(member, of))
 			}
 		}
@@ -47,6 +51,9 @@ func (w *writer) writeParameter(member, of string) string {
 		call = "appendText(%s, in.%s)"
 	case "boolean":
 		call = "strconv.AppendBool(%s, in.%s)"
+		if told[member] {
+			call = "strconv.AppendBool(%s, *in.%s)"
+		}
 	case "integer":
 		call = "strconv.AppendInt(%s, int64(in.%s), 10)"
 	case "timestamp":

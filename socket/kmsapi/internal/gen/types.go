@@ -48,7 +48,7 @@ func (w *writer) types() {
 		w.line("type %s struct {", name)
 		for _, member := range s.Members.names {
 			of := s.Members.by[member].Shape
-			w.line("%s %s%s", member, w.goType(of), w.limits(of, slices.Contains(s.Required, member)))
+			w.line("%s %s%s", member, w.memberType(member, of), w.limits(of, slices.Contains(s.Required, member)))
 		}
 		w.line("}\n")
 	})
