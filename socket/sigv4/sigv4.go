@@ -43,6 +43,7 @@ const (
 	codeIncomplete   = "IncompleteSignatureException"
 	codeInvalid      = "InvalidSignatureException"
 	codeUnrecognized = "UnrecognizedClientException"
+	codeThrottling   = "ThrottlingException"
 )
 
 // Verifier checks requests signed for one service.
@@ -78,48 +79,78 @@ type Identity struct {
 // SDK leaves other headers out: the SDK for Java signs User-Agent, which the
 // one for Go never would. What counts is what SignedHeaders lists.
 func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
-	auth, err := parseAuthorization(r.Header["Authorization"])
+	c, err := v.Header(r)
 	if err != nil {
 		return Identity{}, err
+	}
+	return c.Verify(body)
+}
+
+// Claim is what the header of a request claims, before its body is read.
+type Claim struct {
+	request *http.Request
+	auth    *authorization
+	secret  string
+	date    string // as written
+}
+
+// Header checks all that the header alone tells: that the URL is the service's,
+// that the access key exists, that the scope of the credential and the date
+// are good, and that what must be signed is said to be. The error is an
+// [*Error]. It proves nothing, but who does not get past it need not be
+// listened to any longer.
+func (v *Verifier) Header(r *http.Request) (*Claim, error) {
+	auth, err := parseAuthorization(r.Header["Authorization"])
+	if err != nil {
+		return nil, err
 	}
 	if r.URL.EscapedPath() != "/" || r.URL.RawQuery != "" || r.URL.ForceQuery {
 		// JSON protocols know no other URL, so there is nothing to canonicalise.
-		return Identity{}, errorf("UnknownOperationException", "The requested URL is not that of an operation.")
+		return nil, errorf("UnknownOperationException", "The requested URL is not that of an operation.")
 	}
 	date, err := v.checkDate(r, auth)
 	if err != nil {
-		return Identity{}, err
+		return nil, err
 	}
 	if auth.service != v.Service {
-		return Identity{}, errorf(codeInvalid, "Credential should be scoped to correct service: '%s'.", v.Service)
+		return nil, errorf(codeInvalid, "Credential should be scoped to correct service: '%s'.", v.Service)
 	}
+	if err := checkSignedHeaders(r, auth.signedHeaders); err != nil {
+		return nil, err
+	}
+	if r.Header.Get("X-Amz-Security-Token") != "" {
+		return nil, errorf(codeUnrecognized, "The security token included in the request is invalid.")
+	}
+	secret, ok := v.Secret(auth.accessKeyID)
+	if !ok {
+		return nil, errorf(codeUnrecognized, "The security token included in the request is invalid.")
+	}
+	return &Claim{request: r, auth: auth, secret: secret, date: date}, nil
+}
+
+// Verify checks the signature over the header and body. The error is an
+// [*Error].
+func (c *Claim) Verify(body []byte) (Identity, error) {
 	payload := hex.EncodeToString(hash(body))
 	// Some SDKs send the hash too. It is signed or not, but it must be right.
-	for _, claimed := range r.Header["X-Amz-Content-Sha256"] {
+	for _, claimed := range c.request.Header["X-Amz-Content-Sha256"] {
 		if claimed != payload {
 			return Identity{}, errorf(codeInvalid, "The value of 'X-Amz-Content-Sha256' does not match the hash of the body.")
 		}
 	}
-	canonical, err := canonicalRequest(r, auth.signedHeaders, payload)
+	canonical, err := canonicalRequest(c.request, c.auth.signedHeaders, payload)
 	if err != nil {
 		return Identity{}, err
 	}
-	if r.Header.Get("X-Amz-Security-Token") != "" {
-		return Identity{}, errorf(codeUnrecognized, "The security token included in the request is invalid.")
-	}
-	secret, ok := v.Secret(auth.accessKeyID)
-	if !ok {
-		return Identity{}, errorf(codeUnrecognized, "The security token included in the request is invalid.")
-	}
-	want := sign(secret, date, auth, canonical)
-	if subtle.ConstantTimeCompare(want, auth.signature) != 1 {
+	want := sign(c.secret, c.date, c.auth, canonical)
+	if subtle.ConstantTimeCompare(want, c.auth.signature) != 1 {
 		return Identity{}, errorf(codeInvalid, "The request signature we calculated does not match the signature you provided. "+
 			"Check your AWS Secret Access Key and signing method. Consult the service documentation for details.")
 	}
-	at, _ := time.Parse(timeFormat, date) // checkDate has
+	at, _ := time.Parse(timeFormat, c.date) // checkDate has
 	return Identity{
-		AccessKeyID: auth.accessKeyID, Region: auth.region, Date: at, Signature: [sha256.Size]byte(auth.signature),
-		Unique: slices.Contains(auth.signedHeaders, "amz-sdk-invocation-id"),
+		AccessKeyID: c.auth.accessKeyID, Region: c.auth.region, Date: at, Signature: [sha256.Size]byte(c.auth.signature),
+		Unique: slices.Contains(c.auth.signedHeaders, "amz-sdk-invocation-id"),
 	}, nil
 }
 
@@ -157,15 +188,24 @@ func (v *Verifier) checkDate(r *http.Request, auth *authorization) (string, erro
 // the third for another operation.
 var mustSign = []string{"host", "x-amz-date", "x-amz-target"}
 
-// canonicalRequest is the request in the form that is signed, for exactly the
-// headers listed.
-func canonicalRequest(r *http.Request, signedHeaders []string, payload string) (string, error) {
+func checkSignedHeaders(r *http.Request, signedHeaders []string) error {
 	for _, name := range mustSign {
 		present := name == "host" || len(r.Header.Values(name)) > 0
 		if present && !slices.Contains(signedHeaders, name) {
-			return "", errorf(codeInvalid, "'%s' must be a 'SignedHeader' in the AWS Authorization.", name)
+			return errorf(codeInvalid, "'%s' must be a 'SignedHeader' in the AWS Authorization.", name)
 		}
 	}
+	for _, name := range signedHeaders {
+		if _, err := headerValues(r, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// canonicalRequest is the request in the form that is signed, for exactly the
+// headers listed.
+func canonicalRequest(r *http.Request, signedHeaders []string, payload string) (string, error) {
 	var b strings.Builder
 	b.WriteString(r.Method)
 	b.WriteString("\n/\n\n")
