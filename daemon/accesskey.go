@@ -26,7 +26,7 @@ const maxSecret = 1024
 
 // minSecret is the shortest: AWS's have 40 bytes, and a guess costs nothing
 // but a call.
-const minSecret = 16
+const minSecret = 32
 
 func loadAccessKeys(list []AccessKeyConfig) (accessKeys, error) {
 	keys := accessKeys{}

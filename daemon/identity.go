@@ -171,8 +171,9 @@ func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
 		}
 	}
 	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
-	root := peer.UID == 0 || peer.UID == ids.self
-	if rule := ids.rule(&n); rule != nil {
+	rule := ids.rule(&n)
+	root := rule == nil && (peer.UID == 0 || peer.UID == ids.self)
+	if rule != nil {
 		c.Principal = ids.principal(rule.ARN, n.user)
 		c.Principal.Tags = rule.Tags
 	} else if root {
