@@ -2,19 +2,27 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
 
+// bridgeFlags are the flags of bridge.
+type bridgeFlags struct {
+	port       uint16
+	region     string
+	accessKey  string
+	secretFile string
+	secretKey  string
+}
+
 func newBridge(socket func() string) *cobra.Command {
-	var (
-		port   uint16
-		region string
-		id     string
-		secret string
-	)
+	var f bridgeFlags
 	cmd := &cobra.Command{
 		Use:   "bridge [flags] [-- COMMAND [ARGUMENT...]]",
 		Short: "Let a stock AWS client use the daemon through a loopback port",
@@ -23,42 +31,64 @@ signature of each request (Signature Version 4) and forwards it to the daemon's
 socket, where it is a request of yours.
 
 With a COMMAND it runs it with AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_DEFAULT_REGION set, and exits with its
-status. Without one it prints these variables as export lines and stays until
-it gets a signal.
+AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_DEFAULT_REGION set, without variables
+that would lead elsewhere, and exits with its status. Without one it prints
+lines for a shell that do the same, and stays until it gets a signal.
 
-AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS. Tell it the
-endpoint with --endpoint-url, or it will send your call to AWS.`,
-		Example: `  cmkctl bridge -- aws kms list-keys
-  cmkctl bridge -- sh -c 'aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" kms list-keys'
-  cmkctl bridge > env & sleep 1; . ./env; aws kms list-keys; kill $!`,
+With --access-key it takes that access key instead of a new one. Its secret, of
+32 characters or more, is in --secret-file or in ` + secretVariable + `; it is not
+printed.
+
+AWS CLI before 2.13 (1.29), as in Debian 12, and boto3 before 1.28 do not know
+AWS_ENDPOINT_URL_KMS. Tell them the endpoint with --endpoint-url or endpoint_url,
+or they will send your call to AWS.`,
+		Example: `  cmkctl bridge -- sh -c 'aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" kms list-keys'
+  cmkctl bridge -- bash
+  cmkctl bridge --port 4599 --access-key app --secret-file secret`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cred, err := chosenCredential(id, secret)
-			if err != nil {
-				return err
-			}
-			b, err := startBridge(cmd.Context(), socket(), port, cred)
-			if err != nil {
-				return err
-			}
-			defer b.stop()
-			vars := awsVariables(b.endpoint, region, cred)
-			if len(args) > 0 {
-				return runChild(cmd, args, bridged(os.Environ(), vars))
-			}
-			ctx, stop := untilSignal(cmd.Context())
-			defer stop()
-			if err := writeExports(cmd.OutOrStdout(), vars); err != nil {
-				return fmt.Errorf("printing the variables: %w", err)
-			}
-			return b.wait(ctx)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, socket()) },
 	}
-	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().Uint16Var(&port, "port", 0, "loopback `port` to listen on, 0 for any")
-	cmd.Flags().StringVar(&region, "region", cmp.Or(environmentRegion(), firstRegion), "Region for the client")
-	cmd.Flags().StringVar(&id, "access-key", "", "access key `ID` to accept (default a new one)")
-	cmd.Flags().StringVar(&secret, "secret-key", "", "its `secret`; other users can see it in the process list")
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	flags.Uint16Var(&f.port, "port", 0, "loopback `port` to listen on, 0 for any")
+	flags.StringVar(&f.region, "region", cmp.Or(environmentRegion(), firstRegion), "Region for the client")
+	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default a new one)")
+	flags.StringVar(&f.secretFile, "secret-file", "", "`file` with its secret, or name of a systemd credential (default $"+secretVariable+")")
+	flags.StringVar(&f.secretKey, "secret-key", "", "")
+	_ = flags.MarkHidden("secret-key") // fails only for a flag that is not there
 	return cmd
+}
+
+func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) error {
+	if f.secretKey != "" {
+		return errors.New("--secret-key would show the secret to every user, in the process list: put it in a file for --secret-file, or in " + secretVariable)
+	}
+	cred, err := bridgeCredential(f.accessKey, f.secretFile)
+	if err != nil {
+		return err
+	}
+	b, err := startBridge(cmd.Context(), socket, f.port, cred)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	vars := awsVariables(b.endpoint, f.region, cred)
+	if len(args) > 0 {
+		return runChild(cmd, args, bridged(os.Environ(), vars))
+	}
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+	return f.stay(ctx, cmd.OutOrStdout(), b, vars)
+}
+
+// stay prints the variables and waits for the end. A secret that somebody chose
+// he knows, and the journal of a service shall not.
+func (f *bridgeFlags) stay(ctx context.Context, out io.Writer, b *bridge, vars []variable) error {
+	if f.accessKey != "" {
+		vars = slices.DeleteFunc(vars, func(v variable) bool { return v.name == "AWS_SECRET_ACCESS_KEY" })
+	}
+	if err := writeExports(out, vars); err != nil {
+		return fmt.Errorf("printing the variables: %w", err)
+	}
+	return b.wait(ctx)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +11,9 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 
 	"cmkd/socket/client"
 	"cmkd/socket/sigv4"
@@ -23,9 +21,6 @@ import (
 
 // loopback is the only address that a bridge listens on.
 const loopback = "127.0.0.1"
-
-// maxBody is the longest body of a request, in bytes: that of the daemon.
-const maxBody = 1 << 20
 
 // bridge is a running bridge.
 type bridge struct {
@@ -36,8 +31,8 @@ type bridge struct {
 }
 
 // startBridge serves HTTP on a loopback port, 0 for any, for clients that sign
-// with cred, and forwards to the socket.
-func startBridge(ctx context.Context, socket string, port uint16, cred credential) (*bridge, error) {
+// with one of the credentials, and forwards to the socket.
+func startBridge(ctx context.Context, socket string, port uint16, credentials ...credential) (*bridge, error) {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", net.JoinHostPort(loopback, strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, fmt.Errorf("listening for the bridge: %w", err)
@@ -45,19 +40,21 @@ func startBridge(ctx context.Context, socket string, port uint16, cred credentia
 	b := &bridge{
 		endpoint: "http://" + ln.Addr().String(),
 		server: &http.Server{
-			Handler:           newBridgeHandler(socket, cred),
+			Handler:           newBridgeHandler(socket, ln.Addr(), credentials),
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
 			WriteTimeout:      2 * time.Minute,
 			IdleTimeout:       3 * time.Minute,
+			MaxHeaderBytes:    32 << 10,
 			BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+			ConnContext:       withConnection,
 			ErrorLog:          log.New(io.Discard, "", 0),
 		},
 		ended: make(chan struct{}),
 	}
 	go func() {
 		defer close(b.ended)
-		b.err = b.server.Serve(ln)
+		b.err = b.server.Serve(newConnections(ln))
 	}()
 	return b, nil
 }
@@ -84,32 +81,57 @@ func (b *bridge) stop() {
 
 // bridgeHandler checks signatures and forwards.
 type bridgeHandler struct {
+	hosts    []string // that a request may name
 	verifier sigv4.Verifier
+	replays  *sigv4.Replays
+	large    largeBodies
 	proxy    httputil.ReverseProxy
 }
 
-func newBridgeHandler(socket string, cred credential) *bridgeHandler {
-	h := &bridgeHandler{verifier: sigv4.Verifier{
-		Service: "kms",
-		Secret: func(id string) (string, bool) {
-			return cred.secret, id == cred.id
+func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *bridgeHandler {
+	secrets := map[string]string{}
+	for _, c := range credentials {
+		secrets[c.id] = c.secret
+	}
+	h := &bridgeHandler{
+		hosts: loopbackHosts(addr),
+		verifier: sigv4.Verifier{
+			Service: "kms",
+			Secret:  func(id string) (string, bool) { s, ok := secrets[id]; return s, ok },
 		},
-	}}
+		replays: sigv4.NewReplays(),
+		large:   newLargeBodies(),
+	}
 	h.proxy = httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			// The daemon reads the Region off the Authorization header.
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "localhost", "localhost"
+			// The Host stays, and so does the signature good: the daemon reads
+			// the Region off it, and who calls if it knows the access key.
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "localhost", r.In.Host
 		},
 		Transport:  client.HTTPClient(socket).GetTransport(),
 		BufferPool: &buffers{},
 		ErrorLog:   log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			// The SDKs repeat a call after this status.
-			refuse(w, http.StatusServiceUnavailable, "ServiceUnavailableException",
-				fmt.Sprintf("cmkd does not answer on %s: %s", socket, rootCause(err)))
+			(&refusal{
+				status: http.StatusServiceUnavailable, code: "ServiceUnavailableException",
+				message: fmt.Sprintf("cmkd does not answer on %s: %s", socket, rootCause(err)),
+			}).write(w)
 		},
 	}
 	return h
+}
+
+// loopbackHosts are the names of a loopback address in a Host header. Pages of
+// the web reach it by names of their own, which point to it
+// (DNS rebinding), and have no business here.
+func loopbackHosts(addr net.Addr) []string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	hosts := []string{net.JoinHostPort(loopback, port), net.JoinHostPort("localhost", port)}
+	if port == "80" {
+		hosts = append(hosts, loopback, "localhost")
+	}
+	return hosts
 }
 
 // buffers lends the proxy what it copies answers through, which it would make
@@ -132,39 +154,84 @@ func (b *buffers) Put(p []byte) {
 
 // ServeHTTP implements http.Handler.
 func (h *bridgeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		refuse(w, http.StatusBadRequest, "RequestEntityTooLargeException", "The request is too large.")
-		return
-	case err != nil:
-		refuse(w, http.StatusBadRequest, "SerializationException", "The body of the request cannot be read.")
+	conn := connectionOf(r.Context())
+	err := h.serve(w, r, conn)
+	if err == nil {
 		return
 	}
-	if _, err := h.verifier.Verify(r, body); err != nil {
-		var refusal *sigv4.Error
-		if !errors.As(err, &refusal) {
-			refusal = &sigv4.Error{Code: "KMSInternalException", Message: "The signature cannot be checked."}
-		}
-		refuse(w, http.StatusBadRequest, refusal.Code, refusal.Message)
-		return
+	refused, ok := errors.AsType[*refusal](err)
+	if !ok {
+		refused = &refusal{status: http.StatusBadRequest, code: "KMSInternalException", message: "The signature cannot be checked."}
 	}
+	if !conn.isFriend() {
+		w.Header().Set("Connection", "close")
+	}
+	refused.write(w)
+}
+
+// serve checks a request and forwards it, or returns a [*refusal]. What the
+// header alone tells is checked first, so that whoever has no credential makes
+// the bridge read nothing.
+func (h *bridgeHandler) serve(w http.ResponseWriter, r *http.Request, conn *connection) error {
+	if err := h.checkHeader(r); err != nil {
+		return err
+	}
+	claim, err := h.verifier.Header(r)
+	if err != nil {
+		return signatureRefusal(err)
+	}
+	leave, err := h.large.enter(r, conn.isFriend())
+	if err != nil {
+		return err
+	}
+	defer leave()
+	body, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	id, err := claim.Verify(body)
+	if err == nil {
+		// To a port all users look alike, so they count as one.
+		err = h.replays.Check(id, 0, time.Now())
+	}
+	if err != nil {
+		return signatureRefusal(err)
+	}
+	conn.welcome()
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	h.proxy.ServeHTTP(w, r)
+	return nil
 }
 
-// refuse answers with an error of the AWS JSON 1.1 protocol.
-func refuse(w http.ResponseWriter, status int, code, message string) {
-	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-	w.Header().Set("X-Amzn-Requestid", uuid.NewString())
-	w.WriteHeader(status)
-	// The client may be gone.
-	_ = json.NewEncoder(w).Encode(struct {
-		Type    string `json:"__type"`
-		Message string `json:"message"`
-	}{code, message})
+// checkHeader refuses what the proxy would not forward as it was signed, and
+// other servers' requests.
+func (h *bridgeHandler) checkHeader(r *http.Request) error {
+	known := false
+	for _, host := range h.hosts {
+		known = known || strings.EqualFold(r.Host, host)
+	}
+	if !known {
+		return &refusal{
+			status: http.StatusMisdirectedRequest, code: "ValidationException",
+			message: "This is " + h.hosts[0] + ", and the request is for another Host.",
+		}
+	}
+	// A proxy drops the headers that Connection names (RFC 9110, section
+	// 7.6.1): Authorization, say, by which the daemon knows who calls.
+	for _, list := range r.Header["Connection"] {
+		for option := range strings.SplitSeq(list, ",") {
+			switch strings.ToLower(strings.TrimSpace(option)) {
+			case "", "close", "keep-alive":
+			default:
+				return &refusal{
+					status: http.StatusBadRequest, code: "ValidationException",
+					message: "The Connection header may say close or keep-alive, and nothing else.",
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // rootCause is the innermost text of a network error: the address in it is the

@@ -1,19 +1,26 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
@@ -79,7 +86,7 @@ func TestBridgeForwardsSignedRequests(t *testing.T) {
 					return
 				}
 				a := out.Aliases[0]
-				if *a.AliasName != "alias/"+region || *a.TargetKeyId != fmt.Sprintf("uid %d host localhost", os.Getuid()) || *a.AliasArn != fmt.Sprintf(`{"Limit":%d}`, j+1) {
+				if *a.AliasName != "alias/"+region || *a.TargetKeyId != fmt.Sprintf("uid %d host %s", os.Getuid(), strings.TrimPrefix(b.endpoint, "http://")) || *a.AliasArn != fmt.Sprintf(`{"Limit":%d}`, j+1) {
 					t.Errorf("arrived as %s %s %s", *a.AliasName, *a.TargetKeyId, *a.AliasArn)
 				}
 			}
@@ -119,16 +126,191 @@ func TestBridgeRefusesOthers(t *testing.T) {
 		}
 	}
 
-	resp, err := http.Post(b.endpoint, "application/x-amz-json-1.1", strings.NewReader(strings.Repeat("x", maxBody+1)))
+	if status, body := send(t, signed(t, b, cred, strings.Repeat("x", maxBody+1), nil)); status != http.StatusBadRequest || !strings.Contains(body, "RequestEntityTooLargeException") {
+		t.Errorf("large body: %d %s", status, body)
+	}
+	if status, body := send(t, signed(t, b, cred, strings.Repeat(" ", maxBody-2)+"{}", nil)); status != http.StatusOK {
+		t.Errorf("body of the greatest length: %d %s", status, body)
+	}
+}
+
+// signed is a request that the SDK's signer has signed, with the headers given.
+func signed(t *testing.T, b *bridge, cred credential, body string, header map[string]string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.endpoint, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if err != nil || !strings.Contains(string(body), "RequestEntityTooLargeException") {
-		t.Errorf("large body: %d %s", resp.StatusCode, body)
+	r.Header.Set("X-Amz-Target", "TrentService.ListAliases")
+	for name, value := range header {
+		r.Header.Set(name, value)
+	}
+	if host := header["Host"]; host != "" {
+		r.Host = host
+	}
+	sum := sha256.Sum256([]byte(body))
+	creds := aws.Credentials{AccessKeyID: cred.id, SecretAccessKey: cred.secret}
+	if err := v4.NewSigner().SignHTTP(t.Context(), creds, r, hex.EncodeToString(sum[:]), "kms", "us-east-1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// send sends a request on a connection of its own.
+func send(t *testing.T, r *http.Request) (status int, body string) {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: r.Header.Get("Connection") == ""}}
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(raw)
+}
+
+// TestBridgeRefusesWhatItCannotForward: another name for the loopback is that
+// of a page of the web, and a header that Connection names would be lost.
+func TestBridgeRefusesWhatItCannotForward(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, _ := bridgedService(t, cred)
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(b.endpoint, "http://"))
+	for _, tt := range []struct {
+		name   string
+		header map[string]string
+		status int
+	}{
+		{"as it is", nil, http.StatusOK},
+		{"localhost", map[string]string{"Host": "LocalHost:" + port}, http.StatusOK},
+		{"another name", map[string]string{"Host": "attacker.example:" + port}, http.StatusMisdirectedRequest},
+		{"another port", map[string]string{"Host": "127.0.0.1:1"}, http.StatusMisdirectedRequest},
+		{"no port", map[string]string{"Host": "localhost"}, http.StatusMisdirectedRequest},
+		{"an address beside", map[string]string{"Host": "127.0.0.2:" + port}, http.StatusMisdirectedRequest},
+		{"keep-alive", map[string]string{"Connection": "Keep-Alive"}, http.StatusOK},
+		{"authorization", map[string]string{"Connection": "authorization"}, http.StatusBadRequest},
+		{"x-amz-target", map[string]string{"Connection": "close, X-Amz-Target"}, http.StatusBadRequest},
+		{"upgrade", map[string]string{"Connection": "Upgrade", "Upgrade": "h2c"}, http.StatusBadRequest},
+	} {
+		if status, body := send(t, signed(t, b, cred, "{}", tt.header)); status != tt.status {
+			t.Errorf("%s: %d %s, want %d", tt.name, status, body, tt.status)
+		}
 	}
 }
+
+func TestBridgeRefusesReplays(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, _ := bridgedService(t, cred)
+	header := map[string]string{"Amz-Sdk-Invocation-Id": "6a5bd2c1-0000-4000-8000-000000000000"}
+	r := signed(t, b, cred, "{}", header)
+	if status, body := send(t, r); status != http.StatusOK {
+		t.Fatal(status, body)
+	}
+	again := r.Clone(t.Context())
+	again.Body = io.NopCloser(strings.NewReader("{}"))
+	if status, body := send(t, again); status != http.StatusBadRequest || !strings.Contains(body, "has been used before") {
+		t.Errorf("a replay: %d %s", status, body)
+	}
+}
+
+// TestBridgeReadsNothingOfStrangers: without a credential the answer comes
+// before the body, and who holds connections open keeps nobody out.
+func TestBridgeReadsNothingOfStrangers(t *testing.T) {
+	t.Parallel()
+	cred := newCredential()
+	b, _ := bridgedService(t, cred)
+	addr := strings.TrimPrefix(b.endpoint, "http://")
+	friend := sdk(b, cred, "us-east-1")
+	if _, err := friend.ListAliases(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+
+	request := func(authorization string) string {
+		return "POST / HTTP/1.1\r\nHost: " + addr + "\r\nX-Amz-Date: " + time.Now().UTC().Format("20060102T150405Z") +
+			"\r\nX-Amz-Target: TrentService.Encrypt\r\nContent-Length: 1048576\r\n" + authorization + "\r\n"
+	}
+	scope := time.Now().UTC().Format("20060102") + "/us-east-1/kms/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, Signature=" + strings.Repeat("0", 64)
+	for name, authorization := range map[string]string{
+		"no signature":       "",
+		"unknown access key": "Authorization: AWS4-HMAC-SHA256 Credential=AKIAOTHER/" + scope + "\r\n",
+		"another service":    "Authorization: AWS4-HMAC-SHA256 Credential=" + cred.id + "/" + strings.Replace(scope, "/kms/", "/s3/", 1) + "\r\n",
+	} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request(authorization)); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		raw, err := io.ReadAll(conn) // it is closed then
+		if err != nil || !strings.HasPrefix(string(raw), "HTTP/1.1 400 ") {
+			t.Errorf("%s: %q, %v", name, raw, err)
+		}
+	}
+
+	// More than there is room for, all but done with their headers.
+	var held []net.Conn
+	for range 2 * maxStrangers {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\n"); err != nil && len(held) > maxStrangers {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	if _, err := friend.ListAliases(t.Context(), nil); err != nil {
+		t.Errorf("who was there before: %v", err)
+	}
+	if _, err := sdk(b, cred, "us-east-1").ListAliases(t.Context(), nil); err != nil {
+		t.Errorf("who comes anew: %v", err)
+	}
+	held[0].SetDeadline(time.Now().Add(5 * time.Second)) // less than the bridge waits for a header
+	if raw, err := io.ReadAll(held[0]); len(raw) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the oldest connection is still open: %q, %v", raw, err)
+	}
+}
+
+// TestBridgeBoundsLargeBodies: who knows an access key ID and no secret takes up
+// places for large bodies, of which there are few, and no memory beyond.
+func TestBridgeBoundsLargeBodies(t *testing.T) {
+	t.Parallel()
+	l := newLargeBodies()
+	large := &http.Request{ContentLength: maxBody}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range strangerBodies {
+		if _, err := l.enter(large, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused, ok := errors.AsType[*refusal](second(l.enter(large.WithContext(ctx), false)))
+	if !ok || refused.status != http.StatusServiceUnavailable {
+		t.Errorf("one too many: %v", refused)
+	}
+	for name, r := range map[string]struct {
+		length int64
+		friend bool
+	}{"a small body": {largeBody, false}, "who has signed well": {maxBody, true}} {
+		if _, err := l.enter(&http.Request{ContentLength: r.length}, r.friend); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := second(l.enter(&http.Request{ContentLength: maxBody + 1}, true)); !errors.Is(err, errBodyTooLarge) {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
 
 func TestBridgeWithoutDaemon(t *testing.T) {
 	t.Parallel()
@@ -163,16 +345,62 @@ func TestBridgeIsOnLoopbackOnly(t *testing.T) {
 func TestBridgedEnvironment(t *testing.T) {
 	t.Parallel()
 	vars := awsVariables("http://127.0.0.1:1", "eu-west-1", credential{"ID", "secret"})
-	got := bridged([]string{
-		"HOME=/home/x", "AWS_PROFILE=prod", "AWS_SESSION_TOKEN=t", "AWS_REGION=us-west-2", "AWS_ACCESS_KEY_ID=real", "no_proxy=example.com",
-	}, vars)
-	slices.Sort(got)
-	want := []string{
-		"AWS_ACCESS_KEY_ID=ID", "AWS_DEFAULT_REGION=eu-west-1", "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:1", "AWS_REGION=eu-west-1",
-		"AWS_SECRET_ACCESS_KEY=secret", "HOME=/home/x", "NO_PROXY=127.0.0.1", "no_proxy=example.com,127.0.0.1",
+	common := []string{
+		"AWS_ACCESS_KEY_ID=ID", "AWS_DEFAULT_REGION=eu-west-1", "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:1",
+		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=false", "AWS_REGION=eu-west-1", "AWS_SECRET_ACCESS_KEY=secret",
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %q\nwant %q", got, want)
+	exports := filepath.Join(t.TempDir(), "exports")
+	var lines bytes.Buffer
+	if err := writeExports(&lines, vars); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(exports, lines.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name         string
+		before, want []string
+	}{
+		{"nothing", nil, []string{"NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1"}},
+		{
+			"all that leads elsewhere",
+			[]string{
+				"HOME=/home/x", "AWS_PROFILE=prod", "AWS_DEFAULT_PROFILE=prod", "AWS_SESSION_TOKEN=t", "AWS_SECURITY_TOKEN=t",
+				"AWS_CREDENTIAL_EXPIRATION=2020-01-01T00:00:00Z", "AWS_REGION=us-west-2", "AWS_ACCESS_KEY_ID=real",
+				"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "AWS_USE_FIPS_ENDPOINT=true", "AWS_USE_DUALSTACK_ENDPOINT=true",
+				"CMKD_BRIDGE_SECRET=s", "http_proxy=http://proxy:1",
+			},
+			[]string{"HOME=/home/x", "NO_PROXY=127.0.0.1", "http_proxy=http://proxy:1", "no_proxy=127.0.0.1"},
+		},
+		{
+			"other hosts without a proxy",
+			[]string{"no_proxy=example.com,127.0.0.11,"},
+			[]string{"NO_PROXY=example.com,127.0.0.11,127.0.0.1", "no_proxy=example.com,127.0.0.11,127.0.0.1"},
+		},
+		{"one of each", []string{"NO_PROXY=a", "no_proxy=b"}, []string{"NO_PROXY=a,127.0.0.1", "no_proxy=b,127.0.0.1"}},
+		{"no proxy at all", []string{"NO_PROXY=*"}, []string{"NO_PROXY=*", "no_proxy=*"}},
+	} {
+		want := slices.Sorted(slices.Values(slices.Concat(common, tt.want)))
+		if got := slices.Sorted(slices.Values(bridged(tt.before, vars))); !slices.Equal(got, want) {
+			t.Errorf("%s: a command\ngot  %q\nwant %q", tt.name, got, want)
+		}
+		// The same by the lines, for a shell that is strict.
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-euc", `. "$0"; exec /usr/bin/env`, exports)
+		cmd.Env = append(tt.before, "PATH=/usr/bin:/bin")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		got := slices.DeleteFunc(strings.Fields(string(out)), func(entry string) bool {
+			return strings.HasPrefix(entry, "PATH=") || strings.HasPrefix(entry, "PWD=") || strings.HasPrefix(entry, "OLDPWD=") || strings.HasPrefix(entry, "_=")
+		})
+		slices.Sort(got)
+		for i := range got {
+			got[i] = strings.ReplaceAll(got[i], ",,", ",") // an empty entry means nothing
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the lines\ngot  %q\nwant %q", tt.name, got, want)
+		}
 	}
 }
 
@@ -183,7 +411,7 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("made %d and %d characters", len(a.id), len(a.secret))
 	}
 	for _, bad := range [][2]string{{"id", ""}, {"", "secret"}, {"a/b", "secret"}, {strings.Repeat("x", 129), "secret"}} {
-		if _, err := chosenCredential(bad[0], bad[1]); err == nil {
+		if _, err := devCredential(bad[0], bad[1]); err == nil {
 			t.Errorf("%q accepted", bad)
 		}
 	}

@@ -7,10 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"golang.org/x/sys/unix"
 )
 
 // runChild runs a command in the foreground, forwards signals to it, and
@@ -37,22 +38,37 @@ func runChild(cmd *cobra.Command, args, env []string) error {
 	for {
 		select {
 		case s := <-signals:
-			_ = child.Process.Signal(s) // it may have ended just now
+			if !fromTerminal(s) {
+				_ = child.Process.Signal(s) // it may have ended just now
+			}
 		case err := <-ended:
 			return childStatus(args[0], err)
 		}
 	}
 }
 
-// forwarded are the signals for the child. A terminal sends its own to both
-// processes, and the child shall not get them twice.
+// forwarded are the signals for the child. None of them is set to be ignored,
+// which the child would inherit (execve(2)); what was ignored when cmkctl
+// started, as by nohup(1), stays so for both.
 func forwarded() []os.Signal {
-	signals := []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
-	if term.IsTerminal(int(os.Stdin.Fd())) {
-		signal.Ignore(syscall.SIGINT, syscall.SIGQUIT)
-		return signals
+	all := []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+	return slices.DeleteFunc(all, signal.Ignored)
+}
+
+// fromTerminal reports whether a signal comes from the keys of the terminal,
+// which sends it to the whole foreground process group: the child has it too,
+// and shall not get it twice.
+func fromTerminal(s os.Signal) bool {
+	if s != syscall.SIGINT && s != syscall.SIGQUIT {
+		return false
 	}
-	return append(signals, syscall.SIGINT, syscall.SIGQUIT)
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false // there is none
+	}
+	defer tty.Close() //nolint:errcheck // nothing was written
+	foreground, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && foreground == unix.Getpgrp()
 }
 
 // childStatus turns the end of a command into ours, as a shell does.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -36,80 +35,92 @@ func newCredential() credential {
 
 var accessKeyPattern = regexp.MustCompile(`^\w{1,128}$`)
 
-// chosenCredential returns the credential that flags name, a new one if they
-// name none.
-func chosenCredential(id, secret string) (credential, error) {
+// devCredential returns the credential that the flags of dev name, a new one if
+// they name none. Any secret will do: a daemon for trials has nothing to lose.
+func devCredential(id, secret string) (credential, error) {
 	switch {
 	case id == "" && secret == "":
 		return newCredential(), nil
 	case id == "" || secret == "":
 		return credential{}, errors.New("--access-key and --secret-key belong together")
-	case !accessKeyPattern.MatchString(id):
-		return credential{}, fmt.Errorf("access key ID %q: want up to 128 letters, digits and underscores", id)
 	}
-	return credential{id: id, secret: secret}, nil
+	return credential{id: id, secret: secret}, checkAccessKeyID(id)
 }
 
-// variable is one of the environment.
-type variable struct{ name, value string }
-
-// awsVariables point a stock AWS client at a bridge.
-func awsVariables(endpoint, region string, cred credential) []variable {
-	return []variable{
-		{"AWS_ENDPOINT_URL_KMS", endpoint},
-		{"AWS_ACCESS_KEY_ID", cred.id},
-		{"AWS_SECRET_ACCESS_KEY", cred.secret},
-		{"AWS_REGION", region},
-		{"AWS_DEFAULT_REGION", region},
-	}
-}
-
-// contrary are variables that would turn a client away from the bridge or its
-// credential.
-var contrary = []string{
-	"AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-}
-
-// bridged returns environ with vars set, without what is contrary to them, and
-// with the loopback excepted from any proxy.
-func bridged(environ []string, vars []variable) []string {
-	env := slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
-		name, _, _ := strings.Cut(entry, "=")
-		return slices.Contains(contrary, name) || slices.ContainsFunc(vars, func(v variable) bool { return v.name == name })
-	})
-	for _, v := range vars {
-		env = append(env, v.name+"="+v.value)
-	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		i := slices.IndexFunc(env, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
-		switch {
-		case i < 0:
-			env = append(env, name+"="+loopback)
-		case !strings.Contains(env[i], loopback):
-			env[i] = strings.TrimSuffix(env[i], ",") + "," + loopback
-		}
-	}
-	return env
-}
-
-// writeExports writes vars as lines for a POSIX shell.
-func writeExports(w io.Writer, vars []variable) error {
-	for _, v := range vars {
-		if _, err := fmt.Fprintf(w, "export %s=%s\n", v.name, shellQuote(v.value)); err != nil {
-			return err
-		}
+func checkAccessKeyID(id string) error {
+	if !accessKeyPattern.MatchString(id) {
+		return fmt.Errorf("access key ID %q: want up to 128 letters, digits and underscores", id)
 	}
 	return nil
 }
 
-var shellSafe = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
+// secretVariable holds the secret of a bridge that has no --secret-file.
+// Command lines are for every user to see, environments are not (proc(5)).
+const secretVariable = "CMKD_BRIDGE_SECRET"
 
-// shellQuote quotes s for a POSIX shell if it needs that.
-func shellQuote(s string) string {
-	if shellSafe.MatchString(s) {
-		return s
+// The length of a secret that somebody chooses, in bytes. Guesses cost only
+// requests, so it must be long; AWS's have 40.
+const (
+	minSecret = 32
+	maxSecret = 1024
+)
+
+// bridgeCredential returns the credential of an access key ID whose secret is in
+// the file or else in [secretVariable]. A file that is a name alone is a
+// credential of the systemd service. Without an ID it is a new one.
+func bridgeCredential(id, file string) (credential, error) {
+	if id == "" {
+		if file != "" {
+			return credential{}, errors.New("--access-key and --secret-file belong together")
+		}
+		return newCredential(), nil
 	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	if err := checkAccessKeyID(id); err != nil {
+		return credential{}, err
+	}
+	secret, from := os.Getenv(secretVariable), "$"+secretVariable
+	if file != "" {
+		var err error
+		if secret, err = readSecret(file); err != nil {
+			return credential{}, fmt.Errorf("reading the secret of access key %s: %w", id, err)
+		}
+		from = file
+	}
+	if secret == "" {
+		return credential{}, fmt.Errorf("the secret of access key %s is missing: give --secret-file, or set %s", id, secretVariable)
+	}
+	notPrintable := func(r rune) bool { return r <= ' ' || r > '~' }
+	if len(secret) < minSecret || len(secret) > maxSecret || strings.ContainsFunc(secret, notPrintable) {
+		return credential{}, fmt.Errorf("the secret in %s must have %d to %d printable characters without spaces: make one with `head -c 30 /dev/urandom | base64`", from, minSecret, maxSecret)
+	}
+	return credential{id: id, secret: secret}, nil
+}
+
+// readSecret reads a file that nobody else may read, or a credential that systemd
+// passes, whose mode is systemd's business (https://systemd.io/CREDENTIALS/).
+func readSecret(name string) (string, error) {
+	path, dir := name, os.Getenv("CREDENTIALS_DIRECTORY")
+	passed := dir != "" && filepath.Base(name) == name
+	if passed {
+		path = filepath.Join(dir, name)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if mode := info.Mode(); !passed && mode.IsRegular() && mode.Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s can be read by others: its mode is %#o, want 0600 or 0400", path, mode.Perm())
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+2))
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimRight(string(raw), "\r\n"), nil
 }
 
 // writeFileAtomically makes path appear with all its content, readable by its

@@ -72,7 +72,7 @@ AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS: use
 
 // run makes everything, says so on out, and undoes it when ctx ends.
 func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
-	cred, err := chosenCredential(f.accessKey, f.secretKey)
+	cred, err := devCredential(f.accessKey, f.secretKey)
 	if err != nil {
 		return err
 	}

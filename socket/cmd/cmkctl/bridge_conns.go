@@ -1,0 +1,107 @@
+package main
+
+import (
+	"container/list"
+	"context"
+	"net"
+	"sync"
+)
+
+// A connection is a stranger's until a request on it was signed well. Of those
+// there are at most maxStrangers: one more, and the oldest is closed, so that
+// whoever opens many keeps nobody out.
+const maxStrangers = 256
+
+// maxFriends bounds the others, so that a client which leaks connections runs
+// out of them before the bridge does. Beyond it connections stay strangers'.
+const maxFriends = 1024
+
+// connections is the listener of a bridge.
+type connections struct {
+	net.Listener
+
+	mu        sync.Mutex // guards what follows
+	strangers *list.List // of [*connection], the oldest first
+	friends   int
+}
+
+func newConnections(ln net.Listener) *connections {
+	return &connections{Listener: ln, strangers: list.New()}
+}
+
+// connection is one that a bridge has accepted.
+type connection struct {
+	net.Conn
+	all *connections
+
+	// place is where it is among the strangers, nil if it is not; friend says
+	// that it is none. Guarded by all.mu.
+	place  *list.Element
+	friend bool
+}
+
+// Accept implements [net.Listener].
+func (l *connections) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{Conn: conn, all: l}
+	l.mu.Lock()
+	var oldest *connection
+	if l.strangers.Len() >= maxStrangers {
+		oldest, _ = l.strangers.Front().Value.(*connection)
+	}
+	c.place = l.strangers.PushBack(c)
+	l.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Close() // it is closed in any case
+	}
+	return c, nil
+}
+
+// Close implements [net.Conn].
+func (c *connection) Close() error {
+	c.all.mu.Lock()
+	if c.place != nil {
+		c.all.strangers.Remove(c.place)
+		c.place = nil
+	}
+	if c.friend {
+		c.all.friends--
+		c.friend = false
+	}
+	c.all.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// welcome says that a request on the connection was signed well.
+func (c *connection) welcome() {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if c.place == nil || c.all.friends >= maxFriends {
+		return
+	}
+	c.all.strangers.Remove(c.place)
+	c.place, c.friend = nil, true
+	c.all.friends++
+}
+
+// isFriend reports whether a request on the connection was signed well.
+func (c *connection) isFriend() bool {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	return c.friend
+}
+
+type connectionKey struct{}
+
+// withConnection and connectionOf carry the connection to the handler.
+func withConnection(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, conn)
+}
+
+func connectionOf(ctx context.Context) *connection {
+	c, _ := ctx.Value(connectionKey{}).(*connection)
+	return c
+}
