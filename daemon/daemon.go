@@ -174,6 +174,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
 	mux.HandleFunc("GET /status", d.serveStatus)
+	mux.HandleFunc("GET /recipient", d.serveRecipient)
 	mux.Handle("GET /metrics", d.serveMetrics(server))
 	d.handlePolicies(mux)
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"cmkd/backends"
@@ -125,6 +126,34 @@ func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(s) // the client may be gone
+}
+
+// recipientFacts are what plugins report of the algorithms that encrypt to a
+// recipient.
+var recipientFacts = map[string]string{
+	"oaep-sha256": "RSAES_OAEP_SHA_256",
+	"oaep-sha1":   "RSAES_OAEP_SHA_1",
+}
+
+// serveRecipient answers GET /recipient, to everybody: the algorithms that all
+// tokens have, so that clients need not find out by calls that fail.
+func (d *Daemon) serveRecipient(w http.ResponseWriter, _ *http.Request) {
+	algorithms := []string{}
+	for fact, algorithm := range recipientFacts {
+		if slices.ContainsFunc(d.router.hosts, func(h *tokenHost) bool { return h.reports(fact, "yes") }) &&
+			!slices.ContainsFunc(d.router.hosts, func(h *tokenHost) bool { return h.reports(fact, "no") }) {
+			algorithms = append(algorithms, algorithm)
+		}
+	}
+	slices.Sort(algorithms)
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string][]string{"algorithms": algorithms}) // the client may be gone
+}
+
+// reports says whether the plugin has reported a fact with the value.
+func (h *tokenHost) reports(fact, value string) bool {
+	info := h.info.Load()
+	return info != nil && info.Facts[fact] == value
 }
 
 // admin returns the caller of an endpoint for operators, or refuses and

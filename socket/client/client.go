@@ -7,9 +7,12 @@ package client
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -33,14 +36,23 @@ const endpoint = "http://localhost"
 type Option func(*options)
 
 type options struct {
-	region string
-	bits   int
+	region  string
+	chosen  bool // the region, by WithRegion
+	bits    int
+	timeout time.Duration
 }
 
 // WithRegion sets the Region in which keys are looked for; default
-// AWS_REGION, AWS_DEFAULT_REGION or the daemon's own.
+// AWS_REGION, AWS_DEFAULT_REGION or the daemon's own. An envelope is opened in
+// the Region that it names unless this option is given. "" is no choice.
 func WithRegion(region string) Option {
-	return func(o *options) { o.region = region }
+	return func(o *options) { o.region, o.chosen = region, region != "" }
+}
+
+// WithTimeout bounds each call, with the SDK's retries. Default: none, the
+// call's context alone bounds it. 0 is no bound.
+func WithTimeout(timeout time.Duration) Option {
+	return func(o *options) { o.timeout = timeout }
 }
 
 // WithRecipientBits sets the modulus length of the recipient key of
@@ -68,8 +80,9 @@ func Path(path string) string {
 // path. The daemon knows its callers from the kernel, so the credentials in it
 // are a formality: what counts in the signature is the Region.
 func Config(path string, opts ...Option) aws.Config {
+	o := collect(opts)
 	cfg := aws.Config{
-		Region:       collect(opts).region,
+		Region:       o.region,
 		BaseEndpoint: aws.String(endpoint),
 		Credentials:  credentials.NewStaticCredentialsProvider("cmkd", "cmkd", ""),
 		HTTPClient:   HTTPClient(path),
@@ -77,6 +90,9 @@ func Config(path string, opts ...Option) aws.Config {
 	if cfg.Region == "" {
 		cfg.Region = placeholderRegion
 		cfg.APIOptions = append(cfg.APIOptions, dropSignature)
+	}
+	if o.timeout > 0 {
+		cfg.APIOptions = append(cfg.APIOptions, limitTime(o.timeout))
 	}
 	return cfg
 }
@@ -89,22 +105,82 @@ const placeholderRegion = "us-east-1"
 func dropSignature(stack *middleware.Stack) error {
 	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("cmkdDropSignature",
 		func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-			if req, ok := in.Request.(*smithyhttp.Request); ok {
+			if req, ok := in.Request.(*smithyhttp.Request); ok && ctx.Value(regionNamed{}) == nil {
 				req.Header.Del("Authorization")
 			}
 			return next.HandleFinalize(ctx, in)
 		}), "Signing", middleware.After)
 }
 
+// regionNamed is the key of a context whose call names a Region of its own.
+type regionNamed struct{}
+
+// timeoutID is that of the middleware of [WithTimeout], which goes first.
+const timeoutID = "cmkdTimeout"
+
+// limitTime ends each call after timeout.
+func limitTime(timeout time.Duration) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc(timeoutID,
+			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+				ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %s", timeout))
+				defer cancel()
+				out, md, err := next.HandleInitialize(ctx, in)
+				if err != nil && ctx.Err() != nil {
+					err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+				}
+				return out, md, err
+			}), middleware.Before)
+	}
+}
+
+// ConnectError means that nothing answers on the daemon's socket.
+type ConnectError struct {
+	Path string // of the socket
+	Err  error  // of connect(2) or before it
+}
+
+func (e *ConnectError) Error() string {
+	return fmt.Sprintf("connecting to cmkd on %s: %v", e.Path, e.Err)
+}
+
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// RetryableError tells the SDK which errors may pass by themselves, as while the
+// daemon starts again.
+func (e *ConnectError) RetryableError() bool {
+	return errors.Is(e.Err, syscall.ECONNREFUSED) || errors.Is(e.Err, syscall.ENOENT) || errors.Is(e.Err, syscall.EAGAIN)
+}
+
+// maxPath is the longest path of a Unix socket in bytes (unix(7)).
+const maxPath = 107
+
+// connect connects to the socket at path.
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	if len(path) > maxPath {
+		return nil, &ConnectError{path, fmt.Errorf("the path has %d bytes, the system allows %d", len(path), maxPath)}
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
+	}
+	if err != nil {
+		return nil, &ConnectError{path, err}
+	}
+	return conn, nil
+}
+
 // HTTPClient returns a client whose every request goes to the socket at [Path]
 // of path, whatever its URL says.
 func HTTPClient(path string) *awshttp.BuildableClient {
 	path = Path(path)
-	var dialer net.Dialer
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = nil
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", path)
+			return connect(ctx, path)
 		}
 		t.DisableCompression = true
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 256, 256

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -14,13 +16,15 @@ import (
 	streaming "github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
 )
 
-// An envelope, version 1, is
+// An envelope, version 2, is
 //
 //	0      4  "cmke"
-//	4      1  version, 1
-//	5      2  n, big-endian, 1 to 6,144
-//	7      n  CiphertextBlob of a data key of 256 bits
-//	7+n       Tink's AES256_GCM_HKDF_64KB streaming ciphertext under the data
+//	4      1  version, 2
+//	5      1  r, 1 to 32
+//	6      r  Region of the key, lower-case letters, digits and dashes
+//	6+r    2  n, big-endian, 1 to 6,144
+//	8+r    n  CiphertextBlob of a data key of 256 bits
+//	8+r+n     Tink's AES256_GCM_HKDF_64KB streaming ciphertext under the data
 //	          key (HKDF and HMAC with SHA-256), with all bytes before it as
 //	          associated data:
 //	            1  40, the length of this header
@@ -30,17 +34,28 @@ import (
 //	          header, the last as short as need be; each ends in a tag of 16
 //	          bytes
 //
+// Version 1 had no Region: n followed the version. It is still opened.
+//
 // The encryption context is bound to the data key by the service and is not
 // part of the envelope. https://developers.google.com/tink/streaming-aead
 const (
-	envelopeMagic   = "cmke"
-	envelopeVersion = 1
-	fixedLen        = len(envelopeMagic) + 1 + 2
-	maxDataKeyLen   = 6144 // the limit of CiphertextBlob in the KMS API
-	segmentLen      = 64 << 10
+	envelopeMagic = "cmke"
+	maxRegionLen  = 32
+	maxDataKeyLen = 6144 // the limit of CiphertextBlob in the KMS API
+	segmentLen    = 64 << 10
 )
 
-// ErrEnvelope means that the input is no envelope, or was altered or cut.
+var envelopeRegion = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+
+// envelopeHeader is an envelope up to its stream.
+type envelopeHeader struct {
+	raw     []byte
+	version byte
+	region  string // empty in version 1
+	dataKey []byte // encrypted
+}
+
+// ErrEnvelope means that the input is not an envelope, or was altered or cut.
 var ErrEnvelope = errors.New("not a valid envelope")
 
 // EnvelopeClient is an SDK client with a [Recipient], so that it works
@@ -49,15 +64,18 @@ var ErrEnvelope = errors.New("not a valid envelope")
 // is stored beside it under a KMS key.
 type EnvelopeClient struct {
 	*kms.Client
+
+	chosen bool // the Region, by WithRegion
 }
 
 // NewEnvelopeClient returns a client for the daemon at [Path] of path.
 func NewEnvelopeClient(path string, opts ...Option) (*EnvelopeClient, error) {
-	recipient, err := NewRecipient(collect(opts).bits)
+	o := collect(opts)
+	recipient, err := NewRecipient(o.bits)
 	if err != nil {
 		return nil, err
 	}
-	return &EnvelopeClient{kms.NewFromConfig(Config(path, opts...), recipient.Attach)}, nil
+	return &EnvelopeClient{kms.NewFromConfig(Config(path, opts...), recipient.Attach), o.chosen}, nil
 }
 
 // Seal encrypts plaintext under a new data key of the KMS key keyID, which may
@@ -102,14 +120,10 @@ func (c *EnvelopeClient) SealWriter(ctx context.Context, dst io.Writer, keyID st
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
 	defer clear(key.Plaintext)
-	if n := len(key.CiphertextBlob); n == 0 || n > maxDataKeyLen {
-		return nil, fmt.Errorf("sealing: encrypted data key of %d bytes", n)
+	header, err := appendHeader(nil, aws.ToString(key.KeyId), key.CiphertextBlob)
+	if err != nil {
+		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	header := make([]byte, 0, fixedLen+len(key.CiphertextBlob))
-	header = append(header, envelopeMagic...)
-	header = append(header, envelopeVersion)
-	header = binary.BigEndian.AppendUint16(header, uint16(len(key.CiphertextBlob)))
-	header = append(header, key.CiphertextBlob...)
 	cipher, err := newStream(key.Plaintext)
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
@@ -130,13 +144,18 @@ func (c *EnvelopeClient) OpenReader(ctx context.Context, src io.Reader, keyID st
 		return nil, err
 	}
 	in := &kms.DecryptInput{
-		CiphertextBlob:    header[fixedLen:],
+		CiphertextBlob:    header.dataKey,
 		EncryptionContext: encryptionContext,
 	}
 	if keyID != "" {
 		in.KeyId = aws.String(keyID)
 	}
-	key, err := c.Decrypt(ctx, in)
+	var options []func(*kms.Options)
+	if header.region != "" && !c.chosen {
+		ctx = context.WithValue(ctx, regionNamed{}, true)
+		options = append(options, func(o *kms.Options) { o.Region = header.region })
+	}
+	key, err := c.Decrypt(ctx, in, options...)
 	if err != nil {
 		return nil, fmt.Errorf("opening: %w", err)
 	}
@@ -146,40 +165,80 @@ func (c *EnvelopeClient) OpenReader(ctx context.Context, src io.Reader, keyID st
 		return nil, fmt.Errorf("%w: %w", ErrEnvelope, err)
 	}
 	source := &sourceReader{src: src}
-	r, err := cipher.NewDecryptingReader(source, header)
+	r, err := cipher.NewDecryptingReader(source, header.raw)
 	if err != nil {
 		return nil, source.explain(err)
 	}
 	return &openReader{r: r, source: source}, nil
 }
 
-// readHeader reads an envelope up to its stream.
-func readHeader(src io.Reader) ([]byte, error) {
-	var fixed [fixedLen]byte
-	if _, err := io.ReadFull(src, fixed[:]); err != nil {
-		return nil, truncated(err)
+// appendHeader appends the header of an envelope under the key with the ARN.
+func appendHeader(dst []byte, arn string, dataKey []byte) ([]byte, error) {
+	region := ""
+	if parts := strings.Split(arn, ":"); len(parts) > 3 { // arn:aws:kms:REGION:ACCOUNT:key/ID
+		region = parts[3]
 	}
-	if string(fixed[:len(envelopeMagic)]) != envelopeMagic {
+	if !envelopeRegion.MatchString(region) {
+		return nil, fmt.Errorf("the answer names no Region: key %q", arn)
+	}
+	if n := len(dataKey); n == 0 || n > maxDataKeyLen {
+		return nil, fmt.Errorf("encrypted data key of %d bytes", n)
+	}
+	dst = append(dst, envelopeMagic...)
+	dst = append(dst, 2, byte(len(region)))
+	dst = append(dst, region...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(dataKey)))
+	return append(dst, dataKey...), nil
+}
+
+// readHeader reads an envelope up to its stream.
+func readHeader(src io.Reader) (*envelopeHeader, error) {
+	h := &envelopeHeader{}
+	// next reads n bytes more.
+	next := func(n int) ([]byte, error) {
+		from := len(h.raw)
+		h.raw = append(h.raw, make([]byte, n)...)
+		if _, err := io.ReadFull(src, h.raw[from:]); err != nil {
+			return nil, truncated(err)
+		}
+		return h.raw[from:], nil
+	}
+	b, err := next(len(envelopeMagic) + 1)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.HasPrefix(b, []byte(envelopeMagic)) {
 		return nil, ErrEnvelope
 	}
-	if v := fixed[len(envelopeMagic)]; v != envelopeVersion {
-		return nil, fmt.Errorf("%w: version %d, want %d", ErrEnvelope, v, envelopeVersion)
+	switch h.version = b[len(envelopeMagic)]; h.version {
+	case 1:
+	case 2:
+		if b, err = next(1); err == nil {
+			b, err = next(min(int(b[0]), maxRegionLen+1))
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h.region = string(b); !envelopeRegion.MatchString(h.region) {
+			return nil, fmt.Errorf("%w: Region %q", ErrEnvelope, h.region)
+		}
+	default:
+		return nil, fmt.Errorf("%w: version %d, want 1 or 2", ErrEnvelope, h.version)
 	}
-	n := int(binary.BigEndian.Uint16(fixed[fixedLen-2:]))
+	if b, err = next(2); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(b))
 	if n == 0 || n > maxDataKeyLen {
 		return nil, fmt.Errorf("%w: encrypted data key of %d bytes", ErrEnvelope, n)
 	}
-	header := make([]byte, fixedLen+n)
-	copy(header, fixed[:])
-	if _, err := io.ReadFull(src, header[fixedLen:]); err != nil {
-		return nil, truncated(err)
-	}
-	return header, nil
+	h.dataKey, err = next(n)
+	return h, err
 }
 
 func truncated(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: it is cut", ErrEnvelope)
+		return fmt.Errorf("%w: truncated", ErrEnvelope)
 	}
 	return fmt.Errorf("reading the envelope: %w", err)
 }

@@ -57,7 +57,7 @@ func TestAlteredEnvelopes(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", name, len(p), err)
 		}
 	}
-	header := fixedLen + 32 + 28
+	header := len(envelopeMagic) + 2 + len(testRegion) + 2 + 32 + 28
 	for _, i := range []int{0, 3, 4, 5, 6, 7, header - 1, header, header + 1, header + 35, header + 40, header + 41, 65536, 70000, 131072 + header, len(envelope) - 1} {
 		open("flipped", flip(envelope, i))
 	}
@@ -70,7 +70,7 @@ func TestAlteredEnvelopes(t *testing.T) {
 		t.Fatal(err)
 	}
 	open("data of another", append(bytes.Clone(envelope[:header]), other[header:]...))
-	if _, err := c.Open(t.Context(), "", flip(envelope, 4), nil); err == nil || !strings.Contains(err.Error(), "version 0") {
+	if _, err := c.Open(t.Context(), "", flip(envelope, 4), nil); err == nil || !strings.Contains(err.Error(), "version 3") {
 		t.Errorf("version: %v", err)
 	}
 }
@@ -121,11 +121,20 @@ func TestErrorsOfSourceAndDestinationAreTold(t *testing.T) {
 	}
 }
 
-// TestGoldenEnvelope opens an envelope of version 1 made in the past: the
-// format may not change under a version.
+// TestGoldenEnvelope opens envelopes made in the past: the format may not change
+// under a version.
 func TestGoldenEnvelope(t *testing.T) {
 	t.Parallel()
-	encoded, err := os.ReadFile("testdata/envelope-v1.b64")
+	for _, c := range []struct{ file, region string }{
+		{"testdata/envelope-v1.b64", ""},
+		{"testdata/envelope-v2.b64", "eu-west-1"},
+	} {
+		t.Run(c.file, func(t *testing.T) { openGolden(t, c.file, c.region) })
+	}
+}
+
+func openGolden(t *testing.T, file, region string) {
+	encoded, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,14 +146,14 @@ func TestGoldenEnvelope(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(header[fixedLen:]) != "the encrypted data key" {
-		t.Errorf("data key %q", header[fixedLen:])
+	if string(header.dataKey) != "the encrypted data key" || header.region != region {
+		t.Errorf("data key %q, Region %q", header.dataKey, header.region)
 	}
 	stream, err := newStream(goldenKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := stream.NewDecryptingReader(bytes.NewReader(envelope[len(header):]), header)
+	r, err := stream.NewDecryptingReader(bytes.NewReader(envelope[len(header.raw):]), header.raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,10 +167,11 @@ var goldenKey = bytes.Repeat([]byte{0x2a}, 32)
 
 func FuzzReadHeader(f *testing.F) {
 	f.Add([]byte("cmke\x01\x00\x03keyrest"))
+	f.Add([]byte("cmke\x02\x09us-east-1\x00\x03keyrest"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		header, err := readHeader(bytes.NewReader(b))
-		if err == nil && !bytes.HasPrefix(b, header) {
-			t.Errorf("header %x of %x", header, b)
+		if err == nil && (!bytes.HasPrefix(b, header.raw) || !bytes.HasSuffix(header.raw, header.dataKey)) {
+			t.Errorf("header %x of %x", header.raw, b)
 		}
 	})
 }

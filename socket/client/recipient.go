@@ -2,9 +2,15 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -29,6 +35,7 @@ type Recipient struct {
 	// algorithm is what the daemon's token is known to do; nil before the
 	// first answer.
 	algorithm atomic.Pointer[types.KeyEncryptionMechanism]
+	asked     sync.Once // the daemon, which algorithms its token has
 }
 
 // NewRecipient returns a recipient with an RSA key pair of 2048, 3072 or 4096
@@ -44,18 +51,66 @@ func NewRecipient(bits int) (*Recipient, error) {
 
 // Attach is an option for [kms.NewFromConfig], or for a single call.
 func (r *Recipient) Attach(o *kms.Options) {
+	var daemon kms.HTTPClient
+	if o.BaseEndpoint != nil && *o.BaseEndpoint == endpoint {
+		daemon = o.HTTPClient
+	}
+	m := middleware.InitializeMiddlewareFunc("cmkdRecipient",
+		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+			return r.handle(ctx, in, next, daemon)
+		})
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-		return stack.Initialize.Add(r, middleware.Before)
+		if _, limited := stack.Initialize.Get(timeoutID); limited {
+			return stack.Initialize.Insert(m, timeoutID, middleware.After)
+		}
+		return stack.Initialize.Add(m, middleware.Before)
 	})
 }
 
-// ID implements [middleware.InitializeMiddleware].
-func (r *Recipient) ID() string { return "cmkdRecipient" }
+// askTimeout bounds the question, for which other calls wait.
+const askTimeout = 10 * time.Second
 
-// HandleInitialize implements [middleware.InitializeMiddleware].
-func (r *Recipient) HandleInitialize(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (
+// recipientPath is where the daemon says which algorithms its tokens have: a JSON
+// object with an array "algorithms". Daemons before it answer with an error.
+const recipientPath = "/recipient"
+
+// ask asks the daemon once, so that no call fails for the sake of an answer, which
+// the audit trail would show. Without one the first call finds out.
+func (r *Recipient) ask(ctx context.Context, daemon kms.HTTPClient) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint+recipientPath, nil)
+	if err != nil {
+		return
+	}
+	resp, err := daemon.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Algorithms []types.KeyEncryptionMechanism `json:"algorithms"`
+	}
+	const most = 1 << 16
+	if resp.StatusCode != http.StatusOK || json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(&answer) != nil {
+		return
+	}
+	for _, a := range []types.KeyEncryptionMechanism{types.KeyEncryptionMechanismRsaesOaepSha256, oaepSHA1} {
+		if slices.Contains(answer.Algorithms, a) {
+			r.algorithm.Store(&a)
+			return
+		}
+	}
+}
+
+// handle makes one call with the recipient in it. daemon is nil where there is
+// nobody to ask.
+func (r *Recipient) handle(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler, daemon kms.HTTPClient) (
 	out middleware.InitializeOutput, md middleware.Metadata, err error,
 ) {
+	if _, addressed := r.address(in.Parameters, oaepSHA1); addressed && daemon != nil {
+		r.asked.Do(func() { r.ask(ctx, daemon) })
+	}
 	algorithm := types.KeyEncryptionMechanismRsaesOaepSha256
 	known := r.algorithm.Load()
 	if known != nil {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -31,11 +32,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type service struct {
 	algorithms []string // of OAEP that the "token" knows
 	plaintext  bool     // plaintext data keys are allowed
+	says       bool     // which algorithms there are
 
 	mu       sync.Mutex // guards what follows
 	requests []request
 	aead     cipher.AEAD
 }
+
+// testRegion is the service's own Region.
+const testRegion = "us-east-1"
 
 // request is what a client sent, as far as tests look at it.
 type request struct {
@@ -110,6 +115,10 @@ func (s *service) seen() []request {
 }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == recipientPath {
+		s.serveRecipient(w)
+		return
+	}
 	var in request
 	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 		fail(w, "SerializationException", err.Error())
@@ -153,9 +162,18 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(out)
 }
 
+// serveRecipient answers as daemons before the question do, unless s says.
+func (s *service) serveRecipient(w http.ResponseWriter) {
+	if !s.says {
+		http.NotFound(w, nil)
+		return
+	}
+	json.NewEncoder(w).Encode(map[string]any{"algorithms": s.algorithms})
+}
+
 // perform does the operation and says where its plaintext would go.
 func (s *service) perform(in *request) (secret []byte, out *answerTo, target *[]byte) {
-	out = &answerTo{KeyId: in.KeyId}
+	out = &answerTo{KeyId: "arn:aws:kms:" + cmp.Or(in.Region, testRegion) + ":000000000000:key/" + in.KeyId}
 	aad, _ := json.Marshal(in.EncryptionContext)
 	switch in.Operation {
 	case "GenerateDataKey":
