@@ -52,6 +52,12 @@ func run(args []string) error {
 		_, err := cmkd.LoadConfig(*config)
 		return err
 	}
+	// Else what is made fails later, and elsewhere.
+	if mask := syscall.Umask(0o077); mask&0o700 != 0 {
+		return fmt.Errorf("umask %04o takes from the daemon the rights to its own files: use umask 077", mask)
+	} else {
+		syscall.Umask(mask)
+	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	// The memory holds plaintexts on their way: like the plugins, the daemon makes
 	// no core file.

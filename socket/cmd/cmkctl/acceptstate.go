@@ -27,7 +27,7 @@ type mismatch struct {
 	CompareError string `json:"compareError"`
 }
 
-func newAcceptState(socket func() string) *cobra.Command {
+func newAcceptState(s *service) *cobra.Command {
 	var root string
 	cmd := &cobra.Command{
 		Use:   "accept-state [--root ROOT]",
@@ -45,7 +45,7 @@ restored, say. Only the state that was shown is accepted.`,
 				Accepted bool      `json:"accepted"`
 				Mismatch *mismatch `json:"mismatch"`
 			}
-			if err := ask(cmd.Context(), socket(), "/accept-state", map[string]string{"root": root}, &answer); err != nil {
+			if err := ask(cmd.Context(), s, "/accept-state", map[string]string{"root": root}, &answer); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()

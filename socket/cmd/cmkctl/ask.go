@@ -5,16 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
-
-	"cmkd/socket/client"
 )
 
 // ask puts a question of cmkctl's own to the daemon, beside the KMS API: JSON
 // in, JSON out. An answer that is not JSON is the daemon's refusal.
-func ask(ctx context.Context, socket, path string, in, out any) error {
+func ask(ctx context.Context, s *service, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -23,18 +20,12 @@ func ask(ctx context.Context, socket, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	req.Close = true // the connection serves once
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.HTTPClient(socket).Do(req)
+	status, answer, err := s.do(req, 64<<20)
 	if err != nil {
-		return fmt.Errorf("cmkd does not answer on %s: %w", socket, rootCause(err))
+		return err
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
+	if status != http.StatusOK {
 		return fmt.Errorf("%s", strings.TrimSpace(string(answer)))
 	}
 	if err := json.Unmarshal(answer, out); err != nil {

@@ -50,7 +50,7 @@ or they will send your call to AWS.`,
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
-	flags.Uint16Var(&f.port, "port", 0, "loopback `port` to listen on, 0 for any")
+	flags.Var((*portFlag)(&f.port), "port", "loopback `port` to listen on, 0 for any")
 	flags.StringVar(&f.region, "region", cmp.Or(environmentRegion(), firstRegion), "Region for the client")
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default a new one)")
 	flags.StringVar(&f.secretFile, "secret-file", "", "`file` with its secret, or name of a systemd credential (default $"+secretVariable+")")

@@ -16,13 +16,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/spf13/cobra"
-
-	"cmkd/socket/client"
 )
 
 var operationPattern = regexp.MustCompile(`^[A-Za-z]+$`)
 
-func newCall(socket func() string) *cobra.Command {
+func newCall(s *service) *cobra.Command {
 	var region string
 	cmd := &cobra.Command{
 		Use:   "call OPERATION [JSON | -]",
@@ -35,7 +33,7 @@ with 1 after an error, whose code and message go to standard error.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !operationPattern.MatchString(args[0]) {
-				return fmt.Errorf("%q is no name of an operation", args[0])
+				return fmt.Errorf("%q is not the name of an operation", args[0])
 			}
 			body := "{}"
 			if len(args) > 1 {
@@ -48,7 +46,10 @@ with 1 after an error, whose code and message go to standard error.`,
 				}
 				body = string(in)
 			}
-			answer, err := call(cmd.Context(), socket(), region, args[0], body)
+			if err := checkJSON(body); err != nil {
+				return fmt.Errorf("the request is not JSON: %w", err)
+			}
+			answer, err := call(cmd.Context(), s, region, args[0], body)
 			if err != nil {
 				return err
 			}
@@ -56,17 +57,29 @@ with 1 after an error, whose code and message go to standard error.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), "Region of the call (default the daemon's own)")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), strings.Replace(regionUsage, "key", "call", 1))
 	return cmd
 }
 
+// checkJSON reports where text is not a JSON object.
+func checkJSON(text string) error {
+	var object map[string]json.RawMessage
+	err := json.Unmarshal([]byte(text), &object)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("%w, after %d bytes of %d", err, syntax.Offset, len(text))
+	}
+	if err == nil && object == nil || err != nil {
+		return errors.New("want an object, {...}")
+	}
+	return nil
+}
+
 // call makes one call and returns the body of the answer.
-func call(ctx context.Context, socket, region, operation, body string) ([]byte, error) {
+func call(ctx context.Context, s *service, region, operation, body string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost/", strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Close = true // the connection serves once
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	req.Header.Set("X-Amz-Target", "TrentService."+operation)
 	if region != "" {
@@ -78,29 +91,24 @@ func call(ctx context.Context, socket, region, operation, body string) ([]byte, 
 			return nil, fmt.Errorf("signing: %w", err)
 		}
 	}
-	resp, err := client.HTTPClient(socket).Do(req)
+	status, answer, err := s.do(req, 16<<20)
 	if err != nil {
-		return nil, fmt.Errorf("cmkd does not answer on %s: %w", socket, rootCause(err))
+		return nil, err
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, callError(resp, answer)
+	if status != http.StatusOK {
+		return nil, callError(status, answer)
 	}
 	return answer, nil
 }
 
 // callError words an answer that is an error.
-func callError(resp *http.Response, body []byte) error {
+func callError(status int, body []byte) error {
 	var e struct {
 		Type    string `json:"__type"`
 		Message string `json:"message"` // also matches AccessDenied's "Message"
 	}
 	if err := json.Unmarshal(body, &e); err != nil || e.Type == "" {
-		return fmt.Errorf("answer with HTTP status %s", resp.Status)
+		return fmt.Errorf("answer with HTTP status %d %s", status, http.StatusText(status))
 	}
 	return wordError(e.Type, e.Message)
 }

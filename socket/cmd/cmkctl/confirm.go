@@ -3,17 +3,14 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"cmkd/socket/client"
 )
 
-func newConfirmClock(socket func() string) *cobra.Command {
+func newConfirmClock(s *service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm-clock",
 		Short: "Say that the daemon's clock is right, so that it deletes again",
@@ -29,21 +26,15 @@ says whether deletions are held.`,
 			if err != nil {
 				return err
 			}
-			req.Close = true // the connection serves once
-			resp, err := client.HTTPClient(socket()).Do(req)
+			status, body, err := s.do(req, 1<<16)
 			if err != nil {
-				return fmt.Errorf("cmkd does not answer on %s: %w", socket(), rootCause(err))
-			}
-			defer resp.Body.Close()
-			body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-			if err != nil {
-				return fmt.Errorf("reading the daemon's answer: %w", err)
+				return err
 			}
 			var answer struct {
 				Now time.Time `json:"now"`
 			}
-			if resp.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil {
-				return fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), resp.StatusCode)
+			if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
+				return fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
 			return nil

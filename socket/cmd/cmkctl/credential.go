@@ -122,21 +122,3 @@ func readSecret(name string) (string, error) {
 	}
 	return strings.TrimRight(string(raw), "\r\n"), nil
 }
-
-// writeFileAtomically makes path appear with all its content, readable by its
-// owner.
-func writeFileAtomically(path string, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}

@@ -82,8 +82,12 @@ func startDaemon(path, config string, log io.Writer) (*daemon, error) {
 	return d, nil
 }
 
-// pollInterval is how often a starting daemon is asked whether it is ready.
-const pollInterval = 10 * time.Millisecond
+// pollInterval is how often a starting daemon is asked whether it is ready, and
+// pollTimeout how long for an answer.
+const (
+	pollInterval = 10 * time.Millisecond
+	pollTimeout  = 10 * time.Second
+)
 
 // ready waits until the daemon says that it is well, or that an operator has to
 // look at its database, which takes a daemon that runs. Another daemon may have
@@ -95,7 +99,7 @@ func (d *daemon) ready(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
-			if h, err := readHealth(ctx, socket); err == nil && (h.State == stateOK || h.StateMismatch != "") {
+			if h, err := readHealth(ctx, &service{socket: socket, timeout: pollTimeout}); err == nil && (h.State == stateOK || h.StateMismatch != "") {
 				return nil
 			}
 		}

@@ -57,7 +57,7 @@ AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS: use
 		},
 	}
 	flags := cmd.Flags()
-	flags.Uint16Var(&f.port, "port", 0, "loopback `port` of the bridge, 0 for any")
+	flags.Var((*portFlag)(&f.port), "port", "loopback `port` of the bridge, 0 for any")
 	flags.StringVar(&f.dir, "dir", "", "`folder` to keep the state in (default a temporary one)")
 	flags.StringVar(&f.account, "account", defaultAccount, "account `number` in ARNs, 12 digits")
 	flags.StringSliceVar(&f.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
@@ -117,17 +117,17 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	vars := append([]variable{{client.PathVariable, cfg.Socket.Path}}, awsVariables(b.endpoint, cfg.Region, cred)...)
 	fmt.Fprintf(errOut, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
 		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
-	if h, err := readHealth(ctx, cfg.Socket.Path); err == nil && h.StateMismatch != "" {
+	if h, err := readHealth(ctx, &service{socket: cfg.Socket.Path, timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
 		fmt.Fprintf(errOut, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
 	}
 	if err := writeExports(out, vars); err != nil {
 		return fmt.Errorf("printing the variables: %w", err)
 	}
 	if f.envFile != "" {
-		if err := writeFileAtomically(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
+		if err := writeFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
 			return fmt.Errorf("writing the variables: %w", err)
 		}
-		defer func() { err = errors.Join(err, os.Remove(f.envFile)) }()
+		defer func() { err = errors.Join(err, removeFile(f.envFile)) }()
 	}
 	return f.wait(ctx, d, b)
 }
@@ -207,7 +207,7 @@ func (f *devFlags) prepare(ctx context.Context, l layout, errOut io.Writer) (*da
 		if err := cfg.check(); err != nil {
 			return nil, err
 		}
-		if err := writeFileAtomically(l.config(), cfg.write); err != nil {
+		if err := writeFile(l.config(), cfg.write); err != nil {
 			return nil, fmt.Errorf("writing the configuration: %w", err)
 		}
 	}

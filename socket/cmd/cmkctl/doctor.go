@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newDoctor(socket func() string) *cobra.Command {
+func newDoctor(s *service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what the tokens can do, and which way imports take",
@@ -19,7 +19,7 @@ whether imported key material is unwrapped in the token or passes through the
 plugin ("import-..."), and the key specs that the token cannot hold.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := readHealth(cmd.Context(), socket())
+			h, err := readHealth(cmd.Context(), s)
 			if err != nil {
 				return err
 			}

@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
-	"github.com/aws/smithy-go"
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -18,19 +15,28 @@ import (
 // envelopeFlags are common to seal and open.
 type envelopeFlags struct {
 	key     string
-	context map[string]string
+	context pairs
 	output  string
 	region  string
 }
 
+// sealing and opening are what the progress bar says.
+const (
+	sealing = "sealing"
+	opening = "opening"
+)
+
+// transformation is what seal and open do from src to dst.
+type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error
+
 func (f *envelopeFlags) register(cmd *cobra.Command, keyUsage string) {
 	cmd.Flags().StringVarP(&f.key, "key", "k", "", keyUsage)
-	cmd.Flags().StringToStringVarP(&f.context, "context", "c", nil, "encryption context, `name=value`; repeatable")
+	f.context = pairs{}
+	cmd.Flags().VarP(f.context, "context", "c", "encryption context, `name=value`; repeatable")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "-", "`file` to write, - for standard output")
-	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
 }
 
-func newSeal(socket func() string) *cobra.Command {
+func newSeal(s *service) *cobra.Command {
 	var f envelopeFlags
 	cmd := &cobra.Command{
 		Use:   "seal --key KEY [FILE]",
@@ -38,12 +44,16 @@ func newSeal(socket func() string) *cobra.Command {
 		Long: `Seal encrypts FILE, or standard input, with AES-256-GCM under a new data key
 and puts the data key, encrypted under KEY, in front. The file may be of any
 length. Whoever opens it must be allowed to use KEY, and give the same
-encryption context.`,
+encryption context.
+
+A file that --output names keeps its content until all of the new one is there,
+and its owner and mode. Seal cannot see that the command before a pipe has failed:
+have the shell look ("set -o pipefail") and keep the last file until it has.`,
 		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 -o dir.tar.sealed
   cmkctl open -c host=db1 dir.tar.sealed | tar x`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.transform(cmd, args, socket(), "sealing", func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+			return f.transform(cmd, args, s, sealing, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
 				w, err := c.SealWriter(ctx, dst, f.key, f.context)
 				if err != nil {
 					return err
@@ -56,11 +66,12 @@ encryption context.`,
 		},
 	}
 	f.register(cmd, "key `ID`, ARN or alias to seal under")
+	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }
 
-func newOpen(socket func() string) *cobra.Command {
+func newOpen(s *service) *cobra.Command {
 	var f envelopeFlags
 	cmd := &cobra.Command{
 		Use:   "open [FILE]",
@@ -70,7 +81,7 @@ error: with --output nothing is written then, while on standard output a
 beginning, itself authentic, may have been.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.transform(cmd, args, socket(), "opening", func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
 				r, err := c.OpenReader(ctx, src, f.key, f.context)
 				if err != nil {
 					return err
@@ -81,98 +92,51 @@ beginning, itself authentic, may have been.`,
 		},
 	}
 	f.register(cmd, "key `ID`, ARN or alias that it must be sealed under (default any)")
+	cmd.Flags().StringVar(&f.region, "region", "", "Region of the key (default that which FILE names)")
 	return cmd
 }
 
 // transform runs work from the input that args name to the output.
-func (f *envelopeFlags) transform(cmd *cobra.Command, args []string, socket, what string,
-	work func(context.Context, *client.EnvelopeClient, io.Writer, io.Reader) error,
-) error {
+func (f *envelopeFlags) transform(cmd *cobra.Command, args []string, s *service, what string, work transformation) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	// A second signal ends even a read that waits for a terminal.
+	// A second signal ends even what does not look at ctx.
 	context.AfterFunc(ctx, stop)
-	c, err := client.NewEnvelopeClient(socket, client.WithRegion(f.region))
+	c, err := client.NewEnvelopeClient(s.path(), client.WithRegion(f.region), client.WithTimeout(s.timeout))
 	if err != nil {
 		return err
 	}
-	src, size, closeSrc, err := input(cmd, args)
+	in, err := openInput(cmd, args)
 	if err != nil {
 		return err
 	}
-	defer closeSrc()
-	// Reading ends with ctx, so that a signal leaves no half-written file.
-	src = &contextReader{ctx: ctx, src: src}
-	if bar := progress(size, what); bar != nil {
+	defer in.close()
+	out, err := f.openOutput(cmd)
+	if err != nil {
+		return err
+	}
+	defer out.close()
+	src := in.until(ctx, what == sealing)
+	if bar := progress(in.size, what); bar != nil {
 		defer bar.Close() //nolint:errcheck // it is decoration
 		src = io.TeeReader(src, bar)
 	}
-	write := func(dst io.Writer) error { return brief(work(ctx, c, dst, src)) }
+	return out.write(ctx, func(dst io.Writer) error {
+		if file, ok := dst.(*os.File); ok && what == sealing && term.IsTerminal(int(file.Fd())) {
+			return errors.New("refusing to write binary data to a terminal; use --output")
+		}
+		return s.explain(work(ctx, c, dst, src))
+	})
+}
+
+// openOutput opens what --output names.
+func (f *envelopeFlags) openOutput(cmd *cobra.Command) (*output, error) {
 	if f.output != "-" {
-		return writeFileAtomically(f.output, write)
+		return openOutput(f.output)
 	}
-	if what == "sealing" && cmd.OutOrStdout() == os.Stdout && term.IsTerminal(int(os.Stdout.Fd())) {
-		return errors.New("a sealed file is no text for a terminal: use --output")
+	stdout, ok := cmd.OutOrStdout().(*os.File)
+	if !ok {
+		return nil, errors.New("standard output is not a file")
 	}
-	return write(cmd.OutOrStdout())
-}
-
-// brief reduces an error of the SDK to what the service said.
-func brief(err error) error {
-	var apiErr smithy.APIError
-	if !errors.As(err, &apiErr) {
-		return err
-	}
-	return wordError(apiErr.ErrorCode(), apiErr.ErrorMessage())
-}
-
-// input opens the file that args name, or takes standard input. size is -1 if
-// it is not known.
-func input(cmd *cobra.Command, args []string) (src io.Reader, size int64, closeSrc func(), err error) {
-	if len(args) == 0 || args[0] == "-" {
-		return cmd.InOrStdin(), -1, func() {}, nil
-	}
-	file, err := os.Open(args[0])
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	closeSrc = func() { _ = file.Close() }
-	info, err := file.Stat()
-	if err != nil {
-		closeSrc()
-		return nil, 0, nil, err
-	}
-	if info.IsDir() {
-		closeSrc()
-		return nil, 0, nil, fmt.Errorf("%s is a folder", args[0])
-	}
-	if !info.Mode().IsRegular() {
-		return file, -1, closeSrc, nil
-	}
-	return file, info.Size(), closeSrc, nil
-}
-
-// worthABar is the size in bytes from which on a file takes long enough.
-const worthABar = 64 << 20
-
-// progress returns a bar on standard error, nil if nobody would see it.
-func progress(size int64, what string) *progressbar.ProgressBar {
-	if (size >= 0 && size < worthABar) || !term.IsTerminal(int(os.Stderr.Fd())) {
-		return nil
-	}
-	return progressbar.DefaultBytes(size, what)
-}
-
-// contextReader is a reader that ends with its context, which belongs to the
-// one call of transform.
-type contextReader struct {
-	ctx context.Context
-	src io.Reader
-}
-
-func (r *contextReader) Read(p []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.src.Read(p)
+	return &output{path: "standard output", direct: func() (*os.File, error) { return stdout, nil }}, nil
 }

@@ -20,7 +20,7 @@ type setup struct {
 	group         string
 	stateDir      string
 	module        string
-	moduleEnv     map[string]string
+	moduleEnv     pairs
 	label         string
 	pinFile       string
 	softHSM       bool
@@ -74,7 +74,8 @@ random PINs in DIR/pin and DIR/so-pin.`,
 	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
 	flags.BoolVar(&s.softHSM, "softhsm", false, "make a new SoftHSM2 token in the folder")
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
-	flags.StringToStringVar(&s.moduleEnv, "module-env", nil, "environment variable for the library, `NAME=VALUE`; repeatable")
+	s.moduleEnv = pairs{}
+	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
 	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
 	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")

@@ -9,13 +9,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newKey(socket func() string) *cobra.Command {
+func newKey(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Make keys",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newKeyCreate(socket))
+	cmd.AddCommand(newKeyCreate(s))
 	return cmd
 }
 
@@ -25,7 +25,7 @@ type keyCreation struct {
 	admins, users                           []string
 }
 
-func newKeyCreate(socket func() string) *cobra.Command {
+func newKeyCreate(s *service) *cobra.Command {
 	k := &keyCreation{}
 	cmd := &cobra.Command{
 		Use:   "create",
@@ -38,7 +38,7 @@ may use it. Without either, only the account has the key.
 		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			arn, err := k.create(cmd.Context(), socket())
+			arn, err := k.create(cmd.Context(), s)
 			if arn != "" {
 				fmt.Fprintln(cmd.OutOrStdout(), arn)
 			}
@@ -52,13 +52,13 @@ may use it. Without either, only the account has the key.
 	f.StringVar(&k.usage, "usage", "", "key `usage`; needed but for symmetric encryption keys")
 	f.StringArrayVar(&k.admins, "admin", nil, "`principal` that may manage the key; may be repeated")
 	f.StringArrayVar(&k.users, "user", nil, "`principal` that may use the key; may be repeated")
-	f.StringVar(&k.region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	f.StringVar(&k.region, "region", environmentRegion(), regionUsage)
 	return cmd
 }
 
 // create makes the key, then its alias. If the alias fails the key is there, and
 // its ARN is returned with the error.
-func (k *keyCreation) create(ctx context.Context, socket string) (arn string, err error) {
+func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err error) {
 	question := struct {
 		Admins   []string `json:"admins"`
 		Users    []string `json:"users"`
@@ -68,7 +68,7 @@ func (k *keyCreation) create(ctx context.Context, socket string) (arn string, er
 	var policy struct {
 		Policy string `json:"policy"`
 	}
-	if err := ask(ctx, socket, "/policy/key", question, &policy); err != nil {
+	if err := ask(ctx, s, "/policy/key", question, &policy); err != nil {
 		return "", fmt.Errorf("writing the key policy: %w", err)
 	}
 	in := struct {
@@ -78,7 +78,7 @@ func (k *keyCreation) create(ctx context.Context, socket string) (arn string, er
 		Policy      string
 	}{k.description, k.spec, k.usage, policy.Policy}
 	var made struct{ KeyMetadata struct{ KeyId, Arn string } }
-	if err := k.call(ctx, socket, "CreateKey", in, &made); err != nil {
+	if err := k.call(ctx, s, "CreateKey", in, &made); err != nil {
 		return "", err
 	}
 	if k.alias == "" {
@@ -87,19 +87,19 @@ func (k *keyCreation) create(ctx context.Context, socket string) (arn string, er
 	alias := struct{ AliasName, TargetKeyId string }{
 		"alias/" + strings.TrimPrefix(k.alias, "alias/"), made.KeyMetadata.KeyId,
 	}
-	if err := k.call(ctx, socket, "CreateAlias", alias, nil); err != nil {
+	if err := k.call(ctx, s, "CreateAlias", alias, nil); err != nil {
 		return made.KeyMetadata.Arn, fmt.Errorf("the key is made, its alias is not: %w", err)
 	}
 	return made.KeyMetadata.Arn, nil
 }
 
 // call makes one call of the KMS API.
-func (k *keyCreation) call(ctx context.Context, socket, operation string, in, out any) error {
+func (k *keyCreation) call(ctx context.Context, s *service, operation string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	answer, err := call(ctx, socket, k.region, operation, string(body))
+	answer, err := call(ctx, s, k.region, operation, string(body))
 	if err != nil {
 		return fmt.Errorf("%s: %w", operation, err)
 	}

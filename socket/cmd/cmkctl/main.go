@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"cmkd/socket/client"
 )
@@ -50,31 +51,41 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "cmkctl",
-		Short:         "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
+		PersistentPreRunE: func(*cobra.Command, []string) error { return checkUmask() },
+
+		Use:   "cmkctl",
+		Short: "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
+		Long: `Set up and use cmkd, the AWS KMS API on a PKCS#11 token.
+
+Commands that name a key look for it in the Region of --region, else of AWS_REGION
+or AWS_DEFAULT_REGION, else in the daemon's own. A sealed file is opened in the
+Region that it names. No other variable of AWS's counts.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	var socket string
-	root.PersistentFlags().StringVar(&socket, "socket", "",
+	s := &service{}
+	root.PersistentFlags().StringVar(&s.socket, "socket", "",
 		fmt.Sprintf("`path` of the daemon's socket (default $%s or %s)", client.PathVariable, client.DefaultPath))
-	path := func() string { return client.Path(socket) }
+	root.PersistentFlags().DurationVar(&s.timeout, "timeout", defaultTimeout, "how `long` to wait for the answer to a call, 0 for any time")
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(
-		newBridge(path),
-		newCall(path),
-		newAcceptState(path),
-		newRecover(path),
-		newMetrics(path),
-		newConfirmClock(path),
-		newDev(&socket),
-		newDoctor(path),
-		newInit(&socket),
-		newKey(path),
-		newOpen(path),
-		newPolicy(path),
-		newSeal(path),
-		newStatus(path),
+		newBridge(s.path),
+		newCall(s),
+		newAcceptState(s),
+		newRecover(s),
+		newMetrics(s),
+		newConfirmClock(s),
+		newDev(&s.socket),
+		newDoctor(s),
+		newInit(&s.socket),
+		newKey(s),
+		newOpen(s),
+		newPolicy(s),
+		newSeal(s),
+		newStatus(s),
 	)
+	root.InitDefaultCompletionCmd()
+	strict(root)
 	return root
 }
 
@@ -86,6 +97,17 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
+// checkUmask refuses a umask that leaves the user without rights to their own
+// files: what is made then fails later, and elsewhere.
+func checkUmask() error {
+	mask := unix.Umask(0o077)
+	unix.Umask(mask)
+	if mask&0o700 != 0 {
+		return fmt.Errorf("umask %04o takes from the owner the rights to what cmkctl makes: use umask 077", mask)
+	}
+	return nil
+}
+
 // environmentRegion is the Region of the environment, as the SDKs see it, empty
 // if there is none: the daemon then takes its own.
 func environmentRegion() string {
@@ -95,3 +117,6 @@ func environmentRegion() string {
 // firstRegion is the Region of new configurations, and of stock clients, which
 // must have one.
 const firstRegion = "us-east-1"
+
+// regionUsage says which Region commands that name one call.
+const regionUsage = "Region of the key (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)"

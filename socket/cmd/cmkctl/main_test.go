@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -32,6 +33,7 @@ func TestScripts(t *testing.T) {
 		Setup: setupScript,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":   serve,
+			"silent":  silent,
 			"waitfor": waitFor,
 		},
 	})
@@ -105,6 +107,18 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("CMKD_SOCKET", path)
 }
 
+// silent: listens where nobody answers and sets CMKD_SOCKET.
+func silent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: silent")
+	}
+	path := filepath.Join(ts.Getenv("TMPDIR"), "silent")
+	ln, err := net.Listen("unix", path)
+	ts.Check(err)
+	ts.Defer(func() { ln.Close() })
+	ts.Setenv("CMKD_SOCKET", path)
+}
+
 // [!] waitfor FILE or COMMAND...: waits until the file is there or the command
 // succeeds, or with ! the opposite.
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
@@ -139,6 +153,9 @@ func startService(path, status string) (stop func() error, err error) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		io.WriteString(w, status)
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "only admins may", http.StatusForbidden)
 	})
 	mux.HandleFunc("POST /", answerCall)
 	mux.HandleFunc("POST /accept-state", answerAcceptState)

@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 
 	"github.com/spf13/cobra"
 )
 
-func newMetrics(socket func() string) *cobra.Command {
+func newMetrics(s *service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "metrics",
 		Short: "Print the daemon's metrics in the text format of Prometheus",
@@ -16,7 +17,7 @@ and error code, their duration, keys by state, tokens, plugins, the audit trail.
       mv /var/lib/prometheus/node-exporter/cmkd.prom.new /var/lib/prometheus/node-exporter/cmkd.prom`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := fetch(cmd.Context(), socket(), "/metrics", "text/plain")
+			text, err := fetch(cmd.Context(), s, "/metrics", http.StatusOK)
 			if err != nil {
 				return err
 			}

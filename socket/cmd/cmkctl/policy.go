@@ -14,13 +14,13 @@ import (
 const principalsHelp = `A principal is the name of a user, or user:NAME, group:NAME, role:NAME,
 unit:NAME, or an ARN.`
 
-func newPolicy(socket func() string) *cobra.Command {
+func newPolicy(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Say who may do what, and why",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newPolicyExplain(socket), newPolicyWho(socket), newPolicyCheck(socket))
+	cmd.AddCommand(newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
 	return cmd
 }
 
@@ -40,7 +40,7 @@ func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
 	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; none for operations on no key")
-	f.StringVar(&q.Region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	f.StringVar(&q.Region, "region", environmentRegion(), regionUsage)
 	f.StringArrayVar(&q.context, "context", nil, "`KEY=VALUE` of the encryption context; may be repeated")
 	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
 	_ = cmd.MarkFlagRequired("action") // the flag exists
@@ -93,7 +93,7 @@ type policyExplanation struct {
 	} `json:"steps"`
 }
 
-func newPolicyExplain(socket func() string) *cobra.Command {
+func newPolicyExplain(s *service) *cobra.Command {
 	q := &policyQuestion{}
 	cmd := &cobra.Command{
 		Use:   "explain --as PRINCIPAL --action ACTION [--key KEY]",
@@ -110,7 +110,7 @@ call would be refused. Only root and the configuration's admins may ask.
 				return err
 			}
 			var e policyExplanation
-			if err := ask(cmd.Context(), socket(), "/policy/explain", q, &e); err != nil {
+			if err := ask(cmd.Context(), s, "/policy/explain", q, &e); err != nil {
 				return err
 			}
 			if err := e.print(cmd.OutOrStdout()); err != nil {
@@ -175,7 +175,7 @@ type policyAllowed struct {
 	Why       string `json:"why"`
 }
 
-func newPolicyWho(socket func() string) *cobra.Command {
+func newPolicyWho(s *service) *cobra.Command {
 	q := &policyQuestion{}
 	cmd := &cobra.Command{
 		Use:   "who --action ACTION [--key KEY]",
@@ -191,7 +191,7 @@ its encryption context and condition keys to be certain.`,
 				return err
 			}
 			var who policyWho
-			if err := ask(cmd.Context(), socket(), "/policy/who", q, &who); err != nil {
+			if err := ask(cmd.Context(), s, "/policy/who", q, &who); err != nil {
 				return err
 			}
 			return who.print(cmd.OutOrStdout())
@@ -236,7 +236,7 @@ type policyCheck struct {
 // monthBack is how far back check looks by default.
 const monthBack = 30 * 24 * time.Hour
 
-func newPolicyCheck(socket func() string) *cobra.Command {
+func newPolicyCheck(s *service) *cobra.Command {
 	var key, file, region string
 	var since time.Duration
 	cmd := &cobra.Command{
@@ -259,7 +259,7 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 				Since  time.Time `json:"since"`
 			}{key, region, string(text), time.Now().Add(-since)}
 			var c policyCheck
-			if err := ask(cmd.Context(), socket(), "/policy/check", in, &c); err != nil {
+			if err := ask(cmd.Context(), s, "/policy/check", in, &c); err != nil {
 				return err
 			}
 			if err := c.print(cmd.OutOrStdout()); err != nil {
@@ -277,7 +277,7 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "`key` ID, alias or ARN")
 	f.StringVar(&file, "policy", "", "`file` of the new key policy")
-	f.StringVar(&region, "region", environmentRegion(), "Region of the key (default the daemon's own)")
+	f.StringVar(&region, "region", environmentRegion(), regionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")
 	_ = cmd.MarkFlagRequired("key") // the flags exist
 	_ = cmd.MarkFlagRequired("policy")

@@ -38,7 +38,7 @@ type inventory struct {
 	} `json:"leftovers"`
 }
 
-func newRecover(socket func() string) *cobra.Command {
+func newRecover(s *service) *cobra.Command {
 	var adopt bool
 	cmd := &cobra.Command{
 		Use:   "recover [--adopt [KEY-ID...]]",
@@ -62,7 +62,7 @@ The exit status is 1 while there is something to recover or missing.`,
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			var found inventory
-			if err := ask(cmd.Context(), socket(), "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
+			if err := ask(cmd.Context(), s, "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
 				return err
 			}
 			if err := found.print(cmd.OutOrStdout()); err != nil {

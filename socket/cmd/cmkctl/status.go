@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"cmkd/socket/client"
 )
 
 // health is what the daemon says of itself.
@@ -47,14 +46,14 @@ type health struct {
 
 const stateOK = "ok"
 
-func newStatus(socket func() string) *cobra.Command {
+func newStatus(s *service) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say how the daemon is; exit with 1 unless it is well",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := fetchStatus(cmd.Context(), socket())
+			body, err := fetchStatus(cmd.Context(), s)
 			if err != nil {
 				return err
 			}
@@ -82,30 +81,23 @@ func newStatus(socket func() string) *cobra.Command {
 
 // fetchStatus gets /status. A daemon that is not well answers with status 503
 // and the same JSON.
-func fetchStatus(ctx context.Context, socket string) ([]byte, error) {
-	return fetch(ctx, socket, "/status", "application/json")
+func fetchStatus(ctx context.Context, s *service) ([]byte, error) {
+	return fetch(ctx, s, "/status", http.StatusOK, http.StatusServiceUnavailable)
 }
 
-// fetch gets a page of the given type from the daemon.
-func fetch(ctx context.Context, socket, path, contentType string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+// fetch gets a page from the daemon. An answer with none of the statuses is a
+// refusal.
+func fetch(ctx context.Context, s *service, path string, statuses ...int) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Close = true // the connection serves once
-	resp, err := client.HTTPClient(socket).Do(req)
+	status, body, err := s.do(req, 64<<20)
 	if err != nil {
-		return nil, fmt.Errorf("cmkd does not answer on %s: %w", socket, rootCause(err))
+		return nil, err
 	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
-	if err != nil {
-		return nil, fmt.Errorf("reading the daemon's answer: %w", err)
-	}
-	if !strings.HasPrefix(resp.Header.Get("Content-Type"), contentType) {
-		return nil, fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), resp.StatusCode)
+	if !slices.Contains(statuses, status) {
+		return nil, fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status)
 	}
 	return body, nil
 }
@@ -119,8 +111,8 @@ func parseHealth(body []byte) (*health, error) {
 }
 
 // readHealth asks the daemon how it is.
-func readHealth(ctx context.Context, socket string) (*health, error) {
-	body, err := fetchStatus(ctx, socket)
+func readHealth(ctx context.Context, s *service) (*health, error) {
+	body, err := fetchStatus(ctx, s)
 	if err != nil {
 		return nil, err
 	}

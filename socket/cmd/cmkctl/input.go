@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// input is what seal and open read.
+type input struct {
+	src     io.Reader
+	size    int64 // in bytes, -1 if it is not known
+	regular bool  // a file, which has all of its content from the start
+	close   func()
+}
+
+// openInput opens the file that args name, or takes standard input.
+func openInput(cmd *cobra.Command, args []string) (*input, error) {
+	in := &input{src: cmd.InOrStdin(), size: -1, close: func() {}}
+	file, ok := in.src.(*os.File)
+	if len(args) > 0 && args[0] != "-" {
+		var err error
+		if file, err = os.Open(args[0]); err != nil {
+			return nil, err
+		}
+		in.src, in.close = file, func() { _ = file.Close() }
+	} else if !ok {
+		return in, nil
+	}
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s is a directory", file.Name())
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	if in.regular = info.Mode().IsRegular(); in.regular && len(args) > 0 {
+		in.size = info.Size()
+	}
+	return in, nil
+}
+
+// settleTime is how long the end of a pipe is doubted. A signal to a whole group
+// of processes ends the producer too, which closes the pipe, and cmkctl may see
+// that before its own signal: the kernel, and systemd, tell one process after
+// the other.
+const settleTime = 200 * time.Millisecond
+
+// until returns a reader of the input that fails as soon as ctx ends, even while
+// nothing comes. With doubt the end of what is not a regular file counts only
+// once no signal has followed it.
+func (in *input) until(ctx context.Context, doubt bool) io.Reader {
+	r, w := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(w, struct{ io.Reader }{in.src}, make([]byte, 256<<10))
+		if err == nil && doubt && !in.regular {
+			select {
+			case <-ctx.Done():
+			case <-time.After(settleTime):
+			}
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		w.CloseWithError(err) // nil is io.EOF
+	}()
+	context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })
+	return r
+}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/pkg/xattr"
+	"golang.org/x/sys/unix"
+)
+
+// output is a file to write that may be there already. Nothing of a regular
+// file changes before all of the new content is on the disk: it is then replaced
+// in one step, with its owner, mode and extended attributes (ACLs among them)
+// kept. Everything else that a path may name, such as a device, a FIFO or a
+// descriptor of this process, is written to directly and never replaced.
+type output struct {
+	path string // as it was given, for messages
+	// direct is what is written to directly; nil for a regular file.
+	direct func() (*os.File, error)
+	// target is the regular file, with symbolic links followed.
+	target string
+	// old is the file at target; nil if there is none.
+	old *os.File
+}
+
+// descriptorPath is a name of a process's descriptor (proc(5)); /dev/stdout and
+// /dev/fd lead to such names.
+var descriptorPath = regexp.MustCompile(`^/proc/([0-9]+)(?:/task/[0-9]+)?/fd/([0-9]+)$`)
+
+// openOutput looks at what path names. The caller calls close.
+func openOutput(path string) (*output, error) {
+	o := &output{path: path}
+	target, err := followLinks(path)
+	if err != nil {
+		return nil, err
+	}
+	if m := descriptorPath.FindStringSubmatch(target); m != nil {
+		o.direct = func() (*os.File, error) { return openDescriptor(m[1], m[2], target) }
+		return o, nil
+	}
+	info, err := os.Stat(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		o.target = target
+		return o, nil
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory", path)
+	case info.Mode().Type() == fs.ModeSocket:
+		return nil, fmt.Errorf("%s is a socket, which cannot be opened as a file", path)
+	case !info.Mode().IsRegular():
+		o.direct = func() (*os.File, error) { return os.OpenFile(target, os.O_WRONLY|unix.O_NOCTTY, 0) }
+		return o, nil
+	}
+	// A file that may not be written is not replaced either.
+	if o.old, err = os.OpenFile(target, os.O_WRONLY, 0); err != nil {
+		return nil, err
+	}
+	o.target = target
+	return o, nil
+}
+
+// followLinks follows the symbolic links at the end of path, as open(2) does,
+// but stops before the links of proc(5), which are no paths.
+func followLinks(path string) (string, error) {
+	const most = 40 // as path_resolution(7)
+	for range most {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", err
+		}
+		if dir, err = filepath.Abs(dir); err != nil {
+			return "", err
+		}
+		if strings.HasSuffix(path, "/") {
+			return "", fmt.Errorf("%s is a directory", path)
+		}
+		path = filepath.Join(dir, filepath.Base(path))
+		if descriptorPath.MatchString(path) {
+			return path, nil
+		}
+		link, err := os.Readlink(path)
+		if err != nil {
+			return path, nil //nolint:nilerr // it is not a link, or not there: that shows later
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(dir, link)
+		}
+		path = link
+	}
+	return "", &fs.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+}
+
+// openDescriptor opens a descriptor that proc(5) names. One of this process is
+// duplicated: opening it again would begin at the start of a file that the shell
+// has opened to append to.
+func openDescriptor(pid, number, path string) (*os.File, error) {
+	if pid != strconv.Itoa(os.Getpid()) {
+		return os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|unix.O_NOCTTY, 0)
+	}
+	fd, err := strconv.Atoi(number)
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func (o *output) close() {
+	if o.old != nil {
+		_ = o.old.Close() // what was written is synced
+	}
+}
+
+// write has content written to the output. If it fails, or ctx ends before all is
+// there, a regular file is as it was.
+func (o *output) write(ctx context.Context, content func(io.Writer) error) error {
+	if o.direct != nil {
+		return o.writeDirectly(ctx, content)
+	}
+	pending, err := o.pending()
+	if err != nil {
+		return err
+	}
+	defer pending.Close() //nolint:errcheck // what was written is synced
+	err = errors.Join(content(pending), pending.Sync())
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		return o.commit(pending)
+	}
+	return errors.Join(err, os.Remove(pending.Name()))
+}
+
+// writeDirectly does not wait for a device or a reader that does not take what
+// is written once ctx has ended: there is nothing to undo.
+func (o *output) writeDirectly(ctx context.Context, content func(io.Writer) error) error {
+	done := make(chan error, 1)
+	go func() {
+		f, err := o.direct() // a FIFO waits for its reader
+		if err != nil {
+			done <- err
+			return
+		}
+		done <- errors.Join(content(f), f.Close())
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// pending makes the file that takes the content meanwhile, with mode 0600: beside
+// the target, or where the user may not make files there, in the folder for
+// temporary ones.
+func (o *output) pending() (*os.File, error) {
+	name := filepath.Base(o.target)
+	f, err := os.CreateTemp(filepath.Dir(o.target), "."+name[:min(len(name), 200)]+".*")
+	if o.old != nil && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
+		return os.CreateTemp("", "cmkctl-*")
+	}
+	return f, err
+}
+
+// commit makes the complete content that of the target.
+func (o *output) commit(pending *os.File) error {
+	if err := o.lookAgain(); err != nil {
+		return errors.Join(err, os.Remove(pending.Name()))
+	}
+	if o.old == nil || filepath.Dir(pending.Name()) == filepath.Dir(o.target) && inherit(pending, o.old) == nil {
+		err := os.Rename(pending.Name(), o.target)
+		switch {
+		case err == nil:
+			return nil
+		case o.old == nil:
+			return errors.Join(err, os.Remove(pending.Name()))
+		}
+	}
+	// It has other names (hard links), an owner to whom this user cannot give
+	// files, or is a mount point.
+	if err := o.overwrite(pending); err != nil {
+		return fmt.Errorf("writing %s: %w; the complete output is in %s", o.path, err, pending.Name())
+	}
+	return os.Remove(pending.Name())
+}
+
+// lookAgain takes note of a target that came, went or was replaced meanwhile.
+func (o *output) lookAgain() error {
+	there, err := os.Stat(o.target)
+	if err == nil && o.old != nil {
+		if was, err := o.old.Stat(); err == nil && os.SameFile(was, there) {
+			return nil
+		}
+	}
+	o.close()
+	o.old = nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o.old, err = os.OpenFile(o.target, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if err == nil && !there.Mode().IsRegular() {
+		return fmt.Errorf("%s has become something else meanwhile", o.path)
+	}
+	return err
+}
+
+// inherit gives a new file the owner, the mode and the extended attributes of an
+// old one. Set-user-ID bits and file capabilities go, as write(2) would take
+// them. An old file that has further names cannot be replaced.
+func inherit(file, old *os.File) error {
+	var was unix.Stat_t
+	if err := unix.Fstat(int(old.Fd()), &was); err != nil {
+		return err
+	}
+	if was.Nlink != 1 {
+		return errors.New("the file has further names")
+	}
+	var is unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &is); err != nil {
+		return err
+	}
+	if was.Uid != is.Uid || was.Gid != is.Gid {
+		if err := file.Chown(int(was.Uid), int(was.Gid)); err != nil {
+			return err
+		}
+	}
+	if err := inheritAttributes(file, old); err != nil {
+		return err
+	}
+	return file.Chmod(fs.FileMode(was.Mode & 0o777))
+}
+
+func inheritAttributes(file, old *os.File) error {
+	was, err := attributes(old)
+	if err != nil {
+		return err
+	}
+	is, err := attributes(file)
+	if err != nil {
+		return err
+	}
+	for name := range is { // from an ACL of the folder
+		if _, keep := was[name]; !keep {
+			if err := xattr.FRemove(file, name); err != nil {
+				return err
+			}
+		}
+	}
+	for name, value := range was {
+		if err := xattr.FSet(file, name, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attributes reads the extended attributes of a file (xattr(7)), without those
+// that the system makes of itself: labels of security modules and capabilities.
+func attributes(f *os.File) (map[string][]byte, error) {
+	names, err := xattr.FList(f)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil //nolint:nilnil // the file system has none
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := map[string][]byte{}
+	for _, name := range names {
+		if strings.HasPrefix(name, "security.") {
+			continue
+		}
+		if found[name], err = xattr.FGet(f, name); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// overwrite copies the complete content over that of the old file, once there is
+// room for it. It is not undone by a signal.
+func (o *output) overwrite(content *os.File) error {
+	info, err := content.Stat()
+	if err != nil {
+		return err
+	}
+	if size := info.Size(); size > 0 {
+		err := unix.Fallocate(int(o.old.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if _, err := io.Copy(o.old, content); err != nil {
+		return err
+	}
+	return errors.Join(o.old.Truncate(info.Size()), o.old.Sync())
+}
+
+// writeFile writes a file whose content is at hand, as [output] does.
+func writeFile(path string, content func(io.Writer) error) error {
+	o, err := openOutput(path)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	return o.write(context.Background(), content)
+}
+
+// removeFile removes a regular file that [writeFile] has written, through
+// symbolic links, and nothing else: no device, no FIFO.
+func removeFile(path string) error {
+	target, err := followLinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(target)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && (!info.Mode().IsRegular() || descriptorPath.MatchString(target)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(target)
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"encoding/csv"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// pairs is a repeatable flag of NAME=VALUE. A NAME that is given twice is an
+// error: which value was meant is not known. One flag may hold several pairs, as
+// a line of CSV. It implements [pflag.Value].
+type pairs map[string]string
+
+// Set implements [pflag.Value].
+func (p pairs) Set(text string) error {
+	fields := []string{text}
+	if strings.Count(text, "=") > 1 {
+		var err error
+		if fields, err = csv.NewReader(strings.NewReader(text)).Read(); err != nil {
+			return err
+		}
+	}
+	for _, field := range fields {
+		name, value, ok := strings.Cut(field, "=")
+		if !ok || name == "" {
+			return fmt.Errorf("%q: want NAME=VALUE", field)
+		}
+		if _, again := p[name]; again {
+			return fmt.Errorf("%s is given twice", name)
+		}
+		p[name] = value
+	}
+	return nil
+}
+
+// String implements [pflag.Value].
+func (p pairs) String() string {
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		list = append(list, name+"="+p[name])
+	}
+	return strings.Join(list, ",")
+}
+
+// Type implements [pflag.Value].
+func (p pairs) Type() string { return "name=value" }

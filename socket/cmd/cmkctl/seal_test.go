@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/creack/pty"
+
+	"cmkd/testenv/rig"
+)
+
+// sealRig is a daemon with a key, and a folder with a backup of yesterday in it.
+type sealRig struct {
+	*rig.Rig
+	key string
+}
+
+func newSealRig(t *testing.T) *sealRig {
+	t.Helper()
+	r := rig.New(t, rig.Config{Regions: []string{"eu-west-1"}})
+	out, err := r.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sealRig{r, *out.KeyMetadata.KeyId}
+}
+
+// command is a cmkctl for the daemon.
+func (r *sealRig) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "cmkctl", append([]string{"--socket", r.Socket}, args...)...)
+	cmd.Env = append(os.Environ(), "AWS_REGION=", "AWS_DEFAULT_REGION=")
+	return cmd
+}
+
+// backup makes a folder with the backup of yesterday.
+func backup(t *testing.T) (dir, path string) {
+	t.Helper()
+	dir = t.TempDir()
+	path = filepath.Join(dir, "b")
+	mustWrite(t, path)
+	return dir, path
+}
+
+// begun waits until a pending output in dir has size bytes or more.
+func begun(t *testing.T, dir string, size int64) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		pending, _ := filepath.Glob(filepath.Join(dir, ".b.*"))
+		for _, path := range pending {
+			if info, err := os.Stat(path); err == nil && info.Size() >= size {
+				return
+			}
+		}
+	}
+	t.Fatal("cmkctl has not begun within a minute")
+}
+
+// failed waits for a command and checks that it does not claim success.
+func failed(t *testing.T, cmd *exec.Cmd, what string) {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Errorf("%s: exit status 0", what)
+		}
+	case <-time.After(time.Minute):
+		t.Errorf("%s: it goes on", what)
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+}
+
+// TestSealKeepsTheOldFileWhenASignalComes ends a pipe by signals: to seal alone,
+// to the whole group, and as systemd sends them, to one process after the other.
+func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	type pipe struct{ producer, seal *exec.Cmd }
+	for name, kill := range map[string]func(pipe) error{
+		"SIGTERM":          func(p pipe) error { return p.seal.Process.Signal(syscall.SIGTERM) },
+		"SIGTERM to group": func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGTERM) },
+		"SIGINT to group":  func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGINT) },
+		"SIGHUP to group":  func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGHUP) },
+		"producer first": func(p pipe) error {
+			if err := p.producer.Process.Signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+			return p.seal.Process.Signal(syscall.SIGTERM)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, path := backup(t)
+			in, out, err := os.Pipe()
+			must(t, err)
+			producer := exec.CommandContext(t.Context(), "sh", "-c", "head -c 300000 /dev/zero; exec sleep 600")
+			producer.Stdout, producer.SysProcAttr = out, &syscall.SysProcAttr{Setpgid: true}
+			must(t, producer.Start(), out.Close())
+			seal := r.command(t, "seal", "-k", r.key, "-o", path)
+			seal.Stdin, seal.SysProcAttr = in, &syscall.SysProcAttr{Setpgid: true, Pgid: producer.Process.Pid}
+			must(t, seal.Start(), in.Close())
+			begun(t, dir, 200000)
+			must(t, kill(pipe{producer, seal}))
+			failed(t, seal, name)
+			_ = producer.Process.Kill()
+			_ = producer.Wait()
+			holds(t, path, yesterday)
+			names(t, dir, "b")
+		})
+	}
+}
+
+// TestCtrlCEndsSealAtATerminal types Ctrl-C where seal waits for input.
+func TestCtrlCEndsSealAtATerminal(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	dir, path := backup(t)
+	tty, child, err := pty.Open()
+	must(t, err)
+	defer tty.Close()
+	seal := r.command(t, "seal", "-k", r.key, "-o", path)
+	seal.Stdin = child
+	seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(t, seal.Start(), child.Close())
+	begun(t, dir, 1)
+	_, err = io.WriteString(tty, "\x03")
+	must(t, err)
+	failed(t, seal, "Ctrl-C")
+	holds(t, path, yesterday)
+	names(t, dir, "b")
+}
+
+// TestSealIsNotForTerminals has a sealed file go to a terminal, by every name.
+func TestSealIsNotForTerminals(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	for _, output := range []string{"-", "/dev/stdout", "/dev/tty"} {
+		tty, child, err := pty.Open()
+		must(t, err)
+		seal := r.command(t, "seal", "-k", r.key, "-o", output)
+		var said bytes.Buffer
+		seal.Stdin, seal.Stdout, seal.Stderr = strings.NewReader("x"), child, &said
+		seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
+		must(t, seal.Start(), child.Close())
+		failed(t, seal, output)
+		if !strings.Contains(said.String(), "refusing to write binary data to a terminal; use --output") {
+			t.Errorf("%s: %s", output, said.String())
+		}
+		_ = tty.Close()
+	}
+}
+
+// TestSealedFileNamesItsRegion opens a file with another Region in the
+// environment, and looks at what the audit trail holds of it: no call that failed.
+func TestSealedFileNamesItsRegion(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	dir, path := backup(t)
+	plain := filepath.Join(dir, "plain")
+	must(t, os.WriteFile(plain, []byte(today), 0o600))
+	for _, step := range []struct {
+		region, want string
+		args         []string
+	}{
+		{"", "", []string{"seal", "-k", r.key, "-c", "host=db1,disk=2", "-o", path, plain}},
+		{"eu-west-1", today, []string{"open", "-c", "host=db1", "-c", "disk=2", path}},
+		{"us-east-1", today, []string{"open", "-c", "host=db1", "-c", "disk=2", path}},
+	} {
+		cmd := r.command(t, step.args...)
+		cmd.Env = append(os.Environ(), "AWS_REGION="+step.region)
+		out, err := cmd.CombinedOutput()
+		if err != nil || string(out) != step.want {
+			t.Errorf("%q in %q: %q, %v", step.args, step.region, out, err)
+		}
+	}
+	cmd := r.command(t, "open", "-c", "host=db1", "-c", "disk=2", "--region", "eu-west-1", path)
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Errorf("--region is not heard: %q", out)
+	}
+	failures, sealed := 0, 0
+	for line := range strings.Lines(r.AuditTrail(t)) {
+		if strings.Contains(line, `"eventName":"GenerateDataKey"`) {
+			sealed++
+		}
+		if strings.Contains(line, `"errorCode"`) {
+			failures++
+		}
+	}
+	if sealed != 1 || failures != 1 { // that of --region
+		t.Errorf("%d records of GenerateDataKey, %d of failures; want 1 of each", sealed, failures)
+	}
+}

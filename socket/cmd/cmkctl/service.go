@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/aws/smithy-go"
+
+	"cmkd/socket/client"
+)
+
+// service is the daemon as the common flags describe it.
+type service struct {
+	socket  string // as the flag has it, "" if it is not given
+	timeout time.Duration
+}
+
+// defaultTimeout bounds one call. Key pairs of RSA-4096 take a token seconds.
+const defaultTimeout = 30 * time.Second
+
+// path is that of the socket.
+func (s *service) path() string { return client.Path(s.socket) }
+
+// do makes a request and returns the HTTP status and the body of the answer, of
+// at most limit bytes.
+func (s *service) do(req *http.Request, limit int64) (status int, body []byte, err error) {
+	ctx := req.Context()
+	if s.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.timeout)
+		defer cancel()
+	}
+	req.Close = true // the connection serves once
+	resp, err := client.HTTPClient(s.path()).Do(req.WithContext(ctx))
+	if err != nil {
+		return 0, nil, s.explain(err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, limit))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return 0, nil, s.explain(err)
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	return resp.StatusCode, body, nil
+}
+
+// explain words an error of a call: what the service said, or why it says
+// nothing.
+func (s *service) explain(err error) error {
+	var apiErr smithy.APIError
+	if errors.As(err, &apiErr) {
+		return wordError(apiErr.ErrorCode(), apiErr.ErrorMessage())
+	}
+	if connect, ok := errors.AsType[*client.ConnectError](err); ok {
+		return fmt.Errorf("cmkd does not answer on %s: %w", connect.Path, connect.Err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("cmkd does not answer on %s within %s: see its log, or give it more time with --timeout", s.path(), s.timeout)
+	}
+	var send *smithy.OperationError
+	if errors.As(err, &send) {
+		return fmt.Errorf("cmkd does not answer on %s: %w", s.path(), rootCause(err))
+	}
+	return err
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// strict makes a command that only groups others refuse what it does not know:
+// cobra would print its help, and succeed.
+func strict(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
+	if !cmd.HasParent() || !cmd.HasSubCommands() || cmd.Runnable() {
+		return
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		names = append(names, sub.Name())
+	}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		known := fmt.Sprintf("want one of: %s", strings.Join(names, ", "))
+		if len(args) == 0 {
+			return fmt.Errorf("%s: %s", cmd.CommandPath(), known)
+		}
+		return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), known)
+	}
+}
+
+// newHelp is cobra's help command, except that an unknown command is an error.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND...]",
+		Short: "Show the help of a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return fmt.Errorf("unknown command %q for %q", rest[0], found.CommandPath())
+			}
+			return found.Help()
+		},
+	}
+}
+
+// portFlag is a flag of a TCP port. It implements [pflag.Value].
+type portFlag uint16
+
+// Set implements [pflag.Value].
+func (p *portFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return fmt.Errorf("want a port of 0 to 65535")
+	}
+	*p = portFlag(n)
+	return nil
+}
+
+// String implements [pflag.Value].
+func (p *portFlag) String() string { return strconv.Itoa(int(*p)) }
+
+// Type implements [pflag.Value].
+func (p *portFlag) Type() string { return "port" }
