@@ -83,6 +83,8 @@ func TestTroubledPairs(t *testing.T) {
 		}
 		bad := shim.Fail(p11.CKR_GENERAL_ERROR)
 		want("a good ciphertext, when C_Decrypt fails for a moment", shim.Rule{Do: bad, Times: 1}, "C_Decrypt", "OAEP in the token", "")
+		want("the bare primitive fails for a moment", shim.Rule{Do: bad, Times: 1}, "C_Decrypt", "OAEP here", "")
+		want("a good peer, when C_DeriveKey fails for a moment", shim.Rule{Do: bad, Times: 1}, "C_DeriveKey", "Agree", "")
 		want("a good ciphertext, when C_Decrypt always fails", shim.Rule{Do: bad}, "C_Decrypt", "OAEP in the token", backends.Lost)
 		want("the bare primitive always fails", shim.Rule{Do: bad}, "C_Decrypt", "OAEP here", backends.Lost)
 		for name, call := range calls {

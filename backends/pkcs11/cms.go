@@ -154,7 +154,7 @@ func (t *Token) wrapCMS(s *session, r *recipient, key cryptoki.Object) ([]byte, 
 		return nil, err
 	}
 	defer s.destroy(cek)
-	wrapped, err := s.wrap(r.hash.mechanism(), r.key.handle, cek, r.key.size)
+	wrapped, err := t.wrapUnder(s, r, cek)
 	if err != nil {
 		return nil, err
 	}

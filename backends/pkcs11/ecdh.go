@@ -31,18 +31,34 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 	}
 	defer b.done(r)
 	answer := &backends.DeriveSharedSecretAnswer{}
-	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-		length := u.pair.size()
-		secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
-			b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
-		if err := s.check("C_DeriveKey", rv); err != nil {
+	derive := func(peer []byte, r *recipient) error {
+		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+			length := u.pair.size()
+			secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
+				b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
+			if err := s.check("C_DeriveKey", rv); err != nil {
+				return err
+			}
+			defer s.destroy(secret)
+			var err error
+			answer.ForRecipient, answer.SharedSecret, err = b.deliver(s, &dataKey{key: secret, length: length}, r, r == nil)
+			return err
+		})
+	}
+	err = blame(func() error { return derive(peer, r) }, func() error {
+		own, err := b.publicKey(ctx, &in.Key, u)
+		if err != nil {
 			return err
 		}
-		defer s.destroy(secret)
-		var err error
-		answer.ForRecipient, answer.SharedSecret, err = b.deliver(s, &dataKey{key: secret, length: length}, r, r == nil)
+		point, err := parsePeer(in.Key.Spec, own.der)
+		if err != nil {
+			return err
+		}
+		err = derive(point, nil)
+		clear(answer.SharedSecret) // nobody's business
+		answer.SharedSecret = nil
 		return err
-	})
+	}, backends.Errorf(backends.InvalidRequest, "the token derives nothing from the peer's public key"))
 	if err != nil {
 		return nil, err
 	}

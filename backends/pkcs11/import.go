@@ -80,17 +80,11 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 			return nil, err
 		}
 	}
-	answer, err := a.tryOut(ctx)
-	if err != nil && a.maybeMaterial(err) {
-		// Material that is known to be good goes the same way. If it arrives,
-		// and this one still does not, then the material is to blame.
-		if a.canary(ctx) != nil {
-			return nil, err
-		}
-		if answer, err = a.tryOut(ctx); err != nil && a.maybeMaterial(err) {
-			return nil, invalidMaterial()
-		}
-	}
+	var answer *backends.ImportKeyAnswer
+	err = blame(func() (err error) {
+		answer, err = a.tryOut(ctx)
+		return err
+	}, func() error { return a.canary(ctx) }, invalidMaterial())
 	if backends.CodeOf(err) == backends.InvalidMaterial {
 		return nil, invalidMaterial()
 	}
@@ -286,20 +280,6 @@ func (a *arrival) withWrapping(ctx context.Context, do func(s *session, wrapping
 		return a.withSession(ctx, func(s *session) error { return do(s, 0) })
 	}
 	return a.withKey(ctx, &a.in.Wrapping, a.wrapping, do)
-}
-
-// maybeMaterial reports whether some token answers so to material that is no
-// key: by errors of every kind, some of which also mean trouble of its own.
-func (a *arrival) maybeMaterial(err error) bool {
-	switch rv := rvOf(err); rv {
-	case p11.CKR_OK:
-		return false
-	case p11.CKR_DEVICE_ERROR:
-		return true
-	default:
-		code := backends.CodeOf(err)
-		return maybeBadTag(rv) || code != backends.Lost && code != backends.Timeout && code != backends.TokenFull
-	}
 }
 
 // canary brings an AES key of known value the same way into a session object.

@@ -112,7 +112,8 @@ func (a *arrival) wrapsToLength(s *session, h cryptoki.Object) (bool, error) {
 	return uint(len(wrapped)) == a.key.length+8, err
 }
 
-// checkLabel is what check values are computed over.
+// checkLabel is what check values are computed over, and what a key signs to
+// show that it works.
 var checkLabel = []byte("cmkd: check value of imported key material, version 1")
 
 // checkIV is an IV that serves nothing else: it encrypts no plaintext, and

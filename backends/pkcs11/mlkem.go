@@ -74,10 +74,23 @@ func (b *Asymmetric) Decapsulate(ctx context.Context, in *backends.DecapsulateRe
 		return nil, invalidCiphertext()
 	}
 	answer := &backends.DecapsulateAnswer{}
-	err = b.withKey(ctx, &in.Key, u, func(s *session, private cryptoki.Object) error {
-		answer.SharedSecret, err = b.profile.decapsulate(s, private, in.Ciphertext)
+	decapsulate := func(ciphertext []byte) (secret []byte, err error) {
+		err = b.withKey(ctx, &in.Key, u, func(s *session, private cryptoki.Object) (err error) {
+			secret, err = b.profile.decapsulate(s, private, ciphertext)
+			return err
+		})
+		return secret, err
+	}
+	err = blame(func() (err error) {
+		answer.SharedSecret, err = decapsulate(in.Ciphertext)
 		return err
-	})
+	}, func() error {
+		known, err := b.Encapsulate(ctx, &backends.EncapsulateRequest{Key: in.Key, Algorithm: in.Algorithm})
+		if err == nil {
+			_, err = decapsulate(known.Ciphertext)
+		}
+		return err
+	}, invalidCiphertext())
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package pkcs11
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
@@ -25,21 +27,66 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 	if p.pair() != in.Pair {
 		return nil, invalidCiphertext()
 	}
-	answer := &backends.OpenDataKeyAnswer{}
 	w := backends.Key{ID: p.wrapping, Spec: backends.AES256, Usage: backends.WrapDataKeys}
-	err = b.withWrapping(ctx, &w, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
-		var err error
-		if p.pair() {
-			answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
-		} else {
-			answer.ForRecipient, answer.Plaintext, err = b.openSecret(s, w, p, r, in.Plaintext)
-		}
-		return err
-	})
+	if err := b.mayWrap(&w); err != nil {
+		return nil, err
+	}
+	answer := &backends.OpenDataKeyAnswer{}
+	// Who imported the CMK's material makes payloads of anything.
+	err = blame(func() error {
+		return b.withWrapping(ctx, &w, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) (err error) {
+			if p.pair() {
+				answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
+			} else {
+				answer.ForRecipient, answer.Plaintext, err = b.openSecret(s, w, p, r, in.Plaintext)
+			}
+			return err
+		})
+	}, func() error { return b.wrappingCanary(ctx, &w) }, invalidCiphertext())
 	if err != nil {
 		return nil, err
 	}
 	return answer, nil
+}
+
+// mayWrap refuses a wrapping key that is known to be a key of another purpose,
+// or that is not known while another unknown one was searched for a moment ago:
+// a search takes as long as the token has objects, and nobody else may create
+// keys meanwhile.
+func (b *Symmetric) mayWrap(w *backends.Key) error {
+	o := b.index.get(ref{w.ID, p11.CKO_SECRET_KEY})
+	if o == nil {
+		now := time.Now().UnixNano()
+		if last := b.searched.Load(); now-last < int64(searchPause) || !b.searched.CompareAndSwap(last, now) {
+			return backends.Errorf(backends.KeyMissing, "the token has no object with CKA_ID %s for now", w.ID)
+		}
+		return nil
+	}
+	if safe := o.safe.Load(); safe != nil && safe.purpose != b.purposes[kind{w.Spec, w.Usage}] {
+		return invalidCiphertext()
+	}
+	return nil
+}
+
+// searchPause is the time between two searches for wrapping keys that data keys
+// name and nobody knows.
+const searchPause = time.Second
+
+// wrappingCanary returns nil if the key unwraps what it has wrapped.
+func (b *Symmetric) wrappingCanary(ctx context.Context, w *backends.Key) error {
+	return b.withWrapping(ctx, w, nil, func(s *session, w cryptoki.Object, _ *recipient) error {
+		k, err := b.profile.makeDataKey(s, kekLength, false)
+		if err != nil {
+			return err
+		}
+		defer k.destroy(s)
+		p := &payload{form: k.form, length: k.length}
+		if p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, kekLength+64); err != nil {
+			return err
+		}
+		_, _, err = b.openSecret(s, w, p, nil, false)
+		return err
+	})
 }
 
 func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
@@ -52,7 +99,11 @@ func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *rec
 		// Made before the token's profile changed.
 		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
 	}
-	return b.deliver(s, k, r, readable)
+	sealed, plaintext, err = b.deliver(s, k, r, readable)
+	if _, short := errors.AsType[shortKey](err); short {
+		err = invalidCiphertext() // what was wrapped is not what the payload says
+	}
+	return sealed, plaintext, err
 }
 
 // unwrapSecret makes the data key of a payload a session object again.
@@ -123,7 +174,7 @@ func (b *Symmetric) readPair(s *session, w cryptoki.Object, wrapped []byte) ([]b
 	v, _ := q.Value(p11.CKA_VALUE)
 	var pkcs8 cryptobyte.String
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
-		return nil, backends.Errorf(backends.Internal, "C_UnwrapKey gave no PKCS #8 private key")
+		return nil, invalidCiphertext() // it says to be a private key, and is something else
 	}
 	return append([]byte(nil), pkcs8...), nil
 }

@@ -152,13 +152,79 @@ func (c *recipientCache) hold(r *backends.Recipient) (*recipientKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, rv := c.module.CreateObject(c.anchor, recipientTemplate(public))
-	if rv != p11.CKR_OK {
-		return nil, failed("C_CreateObject", rv)
+	var h cryptoki.Object
+	err = blame(func() (err error) {
+		h, err = c.create(public)
+		return err
+	}, func() error {
+		known, err := c.create(&knownRecipient().PublicKey)
+		if err == nil {
+			c.module.DestroyObject(c.anchor, known)
+		}
+		return err
+	}, errRecipient())
+	if err != nil {
+		return nil, err
 	}
 	k := &recipientKey{handle: h, public: public, size: public.Size(), uses: 1}
 	c.keys.Add(name, k)
 	return k, nil
+}
+
+// create is called with c.mu held.
+func (c *recipientCache) create(public *rsa.PublicKey) (cryptoki.Object, error) {
+	h, rv := c.module.CreateObject(c.anchor, recipientTemplate(public))
+	if rv != p11.CKR_OK {
+		return 0, failed("C_CreateObject", rv)
+	}
+	return h, nil
+}
+
+// errRecipient is the answer to a recipient's key that the token takes badly,
+// while it takes others.
+func errRecipient() error {
+	return backends.Errorf(backends.InvalidRequest, "the token does not wrap to the recipient's public key")
+}
+
+// knownRecipient is a key that is known to be good. It is made when it is first
+// needed: that takes some 50 ms.
+var knownRecipient = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic("pkcs11: making an RSA key: " + err.Error()) // never: crypto/rand does not fail
+	}
+	return k
+})
+
+// knownRecipientDER is its SubjectPublicKeyInfo.
+var knownRecipientDER = sync.OnceValue(func() []byte {
+	der, err := x509.MarshalPKIXPublicKey(&knownRecipient().PublicKey)
+	if err != nil {
+		panic("pkcs11: encoding an RSA key: " + err.Error()) // never: it is one
+	}
+	return der
+})
+
+// wrapUnder wraps a key by OAEP under the recipient's.
+func (t *Token) wrapUnder(s *session, r *recipient, key cryptoki.Object) (sealed []byte, err error) {
+	err = blame(func() (err error) {
+		sealed, err = s.wrap(r.hash.mechanism(), r.key.handle, key, r.key.size)
+		return err
+	}, func() error {
+		known, err := t.recipients.hold(&backends.Recipient{PublicKey: knownRecipientDER(), Algorithm: r.Algorithm})
+		if err != nil {
+			return err
+		}
+		defer t.recipients.release(known)
+		kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN}, t.profile.sessionKey(p11.CKK_AES, kekLength, true))
+		if err := s.check("C_GenerateKey", rv); err != nil {
+			return err
+		}
+		defer s.destroy(kek)
+		_, err = s.wrap(r.hash.mechanism(), known.handle, kek, known.size)
+		return err
+	}, errRecipient())
+	return sealed, err
 }
 
 func (c *recipientCache) release(k *recipientKey) {
@@ -263,7 +329,7 @@ func (t *Token) wrapTo(s *session, r *recipient, key cryptoki.Object, length int
 		return t.wrapCMS(s, r, key)
 	}
 	if length > 0 && length <= r.hash.room(r.key.size) {
-		return s.wrap(r.hash.mechanism(), r.key.handle, key, r.key.size)
+		return t.wrapUnder(s, r, key)
 	}
 	if t.profile.keyWrap == 0 || length%8 != 0 && !t.profile.keyWrapExact {
 		return nil, unsupported("CKM_AES_KEY_WRAP_KWP for lengths that are not a multiple of 8")
@@ -274,7 +340,7 @@ func (t *Token) wrapTo(s *session, r *recipient, key cryptoki.Object, length int
 		return nil, err
 	}
 	defer s.destroy(kek)
-	sealed, err := s.wrap(r.hash.mechanism(), r.key.handle, kek, r.key.size)
+	sealed, err := t.wrapUnder(s, r, kek)
 	if err != nil {
 		return nil, err
 	}

@@ -106,9 +106,18 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 		return d.inToken(ctx, ciphertext)
 	}
 	encoded := make([]byte, len(ciphertext))
-	err = d.withKey(ctx, d.key, d.purpose, func(s *session, h cryptoki.Object) error {
-		return s.rawRSA(h, ciphertext, encoded)
-	})
+	raw := func(ciphertext []byte) error {
+		return d.withKey(ctx, d.key, d.purpose, func(s *session, h cryptoki.Object) error {
+			return s.rawRSA(h, ciphertext, encoded)
+		})
+	}
+	err = blame(func() error { return raw(ciphertext) }, func() error {
+		known, err := d.canary(ctx)
+		if err == nil {
+			err = raw(known)
+		}
+		return err
+	}, invalidCiphertext())
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +132,7 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 // rawRSA is CKM_RSA_X_509, which fills encoded.
 func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error {
 	r := s.Decrypt(s.handle, key, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509}, ciphertext, encoded)
-	switch err := s.check("C_Decrypt", r.RV); {
+	switch err := s.checkInput("C_Decrypt", r); {
 	case backends.CodeOf(err) == backends.InvalidCiphertext: // it was no larger than the modulus
 		return &backends.Error{Code: backends.Internal, Message: "C_Decrypt with CKM_RSA_X_509", RV: r.RV}
 	case err != nil:
@@ -141,48 +150,33 @@ func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error 
 // the key decrypts what is known to be good, and still not this ciphertext,
 // then that is to blame. It is done for every bad ciphertext alike.
 func (d *rsaDecryption) inToken(ctx context.Context, ciphertext []byte) ([]byte, error) {
-	plaintext, begun, err := d.oaep(ctx, ciphertext)
-	if err == nil || !begun || !maybeBadPadding(err) {
-		return plaintext, err
-	}
-	known, kerr := d.canary(ctx)
-	if kerr != nil {
-		return nil, kerr
-	}
-	if _, _, kerr := d.oaep(ctx, known); kerr != nil {
-		if backends.CodeOf(kerr) == backends.Timeout {
-			return nil, kerr
+	var plaintext []byte
+	err := blame(func() (err error) {
+		plaintext, err = d.oaep(ctx, ciphertext)
+		return err
+	}, func() error {
+		known, err := d.canary(ctx)
+		if err == nil {
+			_, err = d.oaep(ctx, known)
 		}
-		return nil, &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rvOf(err)}
-	}
-	plaintext, _, err = d.oaep(ctx, ciphertext)
-	if err != nil && maybeBadPadding(err) {
-		return nil, invalidCiphertext()
-	}
+		return err
+	}, invalidCiphertext())
 	return plaintext, err
 }
 
-// maybeBadPadding reports whether some token answers so to bad padding.
-func maybeBadPadding(err error) bool {
-	code := backends.CodeOf(err)
-	return maybeBadTag(rvOf(err)) || code == backends.InvalidCiphertext || code == backends.Internal && rvOf(err) != p11.CKR_OK
-}
-
-// oaep is C_Decrypt; begun tells whether it was that, not its Init half or
-// what comes before, that failed.
-func (d *rsaDecryption) oaep(ctx context.Context, ciphertext []byte) (plaintext []byte, begun bool, err error) {
+// oaep is C_Decrypt.
+func (d *rsaDecryption) oaep(ctx context.Context, ciphertext []byte) (plaintext []byte, err error) {
 	err = d.withKey(ctx, d.key, d.purpose, func(s *session, h cryptoki.Object) error {
 		out := make([]byte, len(ciphertext)) // some modules want room for the padding, too
 		r := s.Decrypt(s.handle, h, d.hash.mechanism(), ciphertext, out)
-		begun = !r.Init
-		if err := s.check("C_Decrypt", r.RV); err != nil {
+		if err := s.checkInput("C_Decrypt", r); err != nil {
 			clear(out)
 			return err
 		}
 		plaintext = out[:r.N]
 		return nil
 	})
-	return plaintext, begun, err
+	return plaintext, err
 }
 
 // canary returns a ciphertext that is known to be good.

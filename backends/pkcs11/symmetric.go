@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"sync/atomic"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -12,7 +13,12 @@ import (
 // Symmetric is the backend of SYMMETRIC_DEFAULT keys (AES-256-GCM) and of the
 // data keys under them. It implements [backends.Backend], [backends.Cipher],
 // [backends.ReEncrypter], [backends.DataKeyMaker] and [backends.Randomizer].
-type Symmetric struct{ *secrets }
+type Symmetric struct {
+	*secrets
+	// searched is when a wrapping key that nobody knows was searched for, in
+	// Unix nanoseconds; see mayWrap.
+	searched atomic.Int64
+}
 
 // symmetricDefault is the only algorithm of symmetric keys.
 const symmetricDefault backends.Algorithm = "SYMMETRIC_DEFAULT"
@@ -22,7 +28,7 @@ const tagLength = 16
 
 // NewSymmetric returns the backend of symmetric keys in t. Closing it closes t.
 func NewSymmetric(t *Token) *Symmetric {
-	return &Symmetric{newSecrets(
+	return &Symmetric{secrets: newSecrets(
 		t,
 		kind{backends.SymmetricDefault, backends.EncryptDecrypt},
 		kind{backends.AES256, backends.WrapDataKeys},
@@ -126,21 +132,11 @@ func (b *Symmetric) open(ctx context.Context, key *backends.Key, sealed *backend
 	if len(sealed.IV) != ivLength || len(sealed.Ciphertext) < tagLength {
 		return nil, invalidCiphertext()
 	}
-	plaintext, err := b.decrypt(ctx, key, u, sealed, aad)
-	if maybeBadTag(rvOf(err)) {
-		if err := b.canary(ctx, key, u, err); err != nil {
-			return nil, err
-		}
-		// The key works now. Does it not with this ciphertext, then that is
-		// to blame, not an error that has passed.
+	var plaintext []byte
+	err = blame(func() (err error) {
 		plaintext, err = b.decrypt(ctx, key, u, sealed, aad)
-		if maybeBadTag(rvOf(err)) {
-			return nil, invalidCiphertext()
-		}
-	}
-	if backends.CodeOf(err) == backends.InvalidCiphertext {
-		return nil, invalidCiphertext()
-	}
+		return err
+	}, func() error { return b.canary(ctx, key, u) }, invalidCiphertext())
 	return plaintext, err
 }
 
@@ -149,7 +145,7 @@ func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *purpose, 
 		// Some modules want room for the tag, too.
 		out := make([]byte, len(sealed.Ciphertext))
 		r := s.DecryptGCM(s.handle, h, sealed.IV, aad, sealed.Ciphertext, out)
-		if err := s.check("C_Decrypt", r.RV); err != nil {
+		if err := s.checkInput("C_Decrypt", r); err != nil {
 			clear(out)
 			return err
 		}
@@ -178,14 +174,14 @@ func maybeBadTag(rv uint) bool {
 	return false
 }
 
-// canary returns nil if the key decrypts what it is known to have encrypted,
-// and else [backends.Lost]. One ciphertext per key is made and kept, so that a
-// flood of bad ciphertexts does not use up the key's encryptions.
-func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose, failure error) error {
-	err := b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+// canary returns nil if the key decrypts what it is known to have encrypted.
+// One ciphertext per key is made and kept, so that a flood of bad ciphertexts
+// does not use up the key's encryptions.
+func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose) error {
+	return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
 		o := b.index.get(ref{key.ID, u.class})
 		if o == nil {
-			return failure
+			return backends.Errorf(backends.Lost, "the key is gone again")
 		}
 		known := o.canary.Load()
 		if known == nil {
@@ -199,8 +195,4 @@ func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose, f
 		out := make([]byte, len(known.Ciphertext))
 		return s.check("C_Decrypt", s.DecryptGCM(s.handle, h, known.IV, nil, known.Ciphertext, out).RV)
 	})
-	if err == nil || backends.CodeOf(err) == backends.Timeout {
-		return err
-	}
-	return &backends.Error{Code: backends.Lost, Message: "C_Decrypt fails for a good ciphertext, too", RV: rvOf(failure)}
 }

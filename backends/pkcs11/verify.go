@@ -77,18 +77,45 @@ func (b *Asymmetric) verifyInToken(ctx context.Context, in *backends.VerifyReque
 	}
 	r := ref{in.Key.ID, p11.CKO_PUBLIC_KEY}
 	valid := false
-	err := b.withObject(ctx, r, func(s *session, h cryptoki.Object) error {
-		result := s.Verify(s.handle, h, a.ckm(), input, in.Signature)
-		switch {
-		case !result.Init && (result.RV == p11.CKR_SIGNATURE_INVALID || result.RV == p11.CKR_SIGNATURE_LEN_RANGE):
-			return nil // ends the operation as success does
-		default:
-			valid = result.RV == p11.CKR_OK
-			return s.check("C_Verify", result.RV)
-		}
-	})
-	if err != nil {
+	verify := func(input, signature []byte) error {
+		return b.withObject(ctx, r, func(s *session, h cryptoki.Object) error {
+			result := s.Verify(s.handle, h, a.ckm(), input, signature)
+			switch {
+			case !result.Init && (result.RV == p11.CKR_SIGNATURE_INVALID || result.RV == p11.CKR_SIGNATURE_LEN_RANGE):
+				valid = false
+				return nil // ends the operation as success does
+			default:
+				valid = result.RV == p11.CKR_OK
+				return s.checkInput("C_Verify", result)
+			}
+		})
+	}
+	err := blame(func() error { return verify(input, in.Signature) }, func() error {
+		return b.verifies(ctx, in, u, a, verify)
+	}, errNoSignature)
+	if err != nil && err != errNoSignature { //nolint:errorlint // a value of this package
 		return nil, err
 	}
-	return &backends.VerifyAnswer{Valid: valid}, nil
+	return &backends.VerifyAnswer{Valid: valid && err == nil}, nil
+}
+
+// errNoSignature says that the token verifies other signatures, and fails with
+// this one.
+var errNoSignature error = backends.Errorf(backends.InvalidRequest, "the signature is not one")
+
+// verifies returns nil if the token verifies a signature that it has made.
+func (b *Asymmetric) verifies(ctx context.Context, in *backends.VerifyRequest, u *purpose, a *signing, verify func(input, signature []byte) error) error {
+	input, err := a.input(backends.Raw, checkLabel)
+	if err != nil {
+		return err
+	}
+	var signature []byte
+	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) (err error) {
+		signature, err = a.sign(s, h, u.pair, input)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return verify(input, signature)
 }

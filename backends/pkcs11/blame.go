@@ -1,0 +1,69 @@
+package pkcs11
+
+import (
+	"errors"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// What a caller sends must not end the process that serves all the others. But
+// tokens answer bad input with CKR_GENERAL_ERROR, CKR_DEVICE_ERROR or
+// CKR_FUNCTION_FAILED, with which they also report that they are broken. So
+// whatever opens, unwraps, derives from or verifies something of a caller's
+// finds out whose fault it is.
+
+// maybeInput reports whether some token answers so to bad input: by errors of
+// every kind, some of which also mean trouble of its own.
+func maybeInput(err error) bool {
+	if _, ok := errors.AsType[beforeInput](err); ok {
+		return false
+	}
+	switch rv := rvOf(err); rv {
+	case p11.CKR_OK:
+		return false
+	case p11.CKR_DEVICE_ERROR:
+		return true
+	default:
+		code := backends.CodeOf(err)
+		return maybeBadTag(rv) || code != backends.Lost && code != backends.Timeout && code != backends.TokenFull
+	}
+}
+
+// beforeInput is the error of an Init half: the token has not seen the input yet.
+type beforeInput struct{ error }
+
+// Unwrap lets the code and CK_RV be found.
+func (e beforeInput) Unwrap() error { return e.error }
+
+// checkInput is check for a call that takes input of a caller's.
+func (s *session) checkInput(call string, r cryptoki.Result) error {
+	err := s.check(call, r.RV)
+	if err != nil && r.Init {
+		return beforeInput{err}
+	}
+	return err
+}
+
+// blame makes a call with input of a caller's. If it fails in a way that may be
+// the input's fault, known does the same with input that is known to be good: a
+// token that fails that too is [backends.Lost]; of one that does not, the call is
+// made again, and if it fails again its error is bad.
+func blame(call, known func() error, bad error) error {
+	err := call()
+	if err == nil || !maybeInput(err) {
+		return err
+	}
+	if kerr := known(); kerr != nil {
+		if backends.CodeOf(kerr) == backends.Timeout {
+			return kerr
+		}
+		return &backends.Error{Code: backends.Lost, Message: "the token fails with good input, too", RV: rvOf(err)}
+	}
+	if err = call(); err != nil && maybeInput(err) {
+		return bad
+	}
+	return err
+}
