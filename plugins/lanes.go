@@ -31,7 +31,8 @@ const (
 // fixed number of workers, which take turns at reading the stream: the worker
 // that finds nothing to do reads, with a blocking read, and runs the first
 // call that it reads itself. With one worker a batch of calls costs the
-// process one read, one write and no hand-over between threads.
+// process one read, one write and no hand-over between threads. Calls that wait
+// are taken in turns of their callers and kinds (fair.go).
 type lanes struct {
 	backend backends.Backend
 	stream  *os.File
@@ -42,17 +43,17 @@ type lanes struct {
 	stop context.CancelFunc
 
 	workers []*slot
-	slow    chan *slot // free slots of the slow lane
-	slots   []*slot    // both, for overdue
+	slots   []*slot // of the workers and of the slow lane, for overdue
 	running sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
 	turn    sync.Cond  // something below has changed
-	queue   []job      // quick calls read and not begun, from head on
-	head    int
-	reading bool  // a worker is reading
-	ended   bool  // the stream has ended, with err
-	err     error // nil at its end
+	queue   *fairQueue // quick calls read and not begun
+	slow    *fairQueue // slow ones
+	free    []*slot    // of the slow lane
+	reading bool       // a worker is reading
+	ended   bool       // the stream has ended, with err
+	err     error      // nil at its end
 
 	reader *frameReader // of the worker that set reading
 
@@ -63,8 +64,13 @@ type lanes struct {
 type job struct {
 	row      *row
 	id       uint64
+	flow     flow
 	body     []byte
 	deadline time.Time // of the caller; zero: it has none
+
+	// Set by the queue that it comes from.
+	from *queued
+	dear bool
 }
 
 // late says whether the caller has given up.
@@ -81,7 +87,8 @@ type slot struct {
 func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger) *lanes {
 	l := &lanes{
 		backend: b, stream: stream, cfg: cfg, log: log,
-		slow:   make(chan *slot, slowSlots),
+		queue:  newFairQueue(max(1, cfg.Workers/4), 0),
+		slow:   newFairQueue(0, slowSlots-1),
 		reader: newFrameReader(stream),
 	}
 	l.turn.L = &l.mu
@@ -93,7 +100,7 @@ func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger)
 	}
 	for range slowSlots {
 		s := new(slot)
-		l.slow <- s
+		l.free = append(l.free, s)
 		l.slots = append(l.slots, s)
 	}
 	return l
@@ -114,16 +121,10 @@ func (l *lanes) work(s *slot) {
 	var out bytes.Buffer
 	var gathered int
 	var since time.Time
-	for {
-		j, ok := l.take()
-		if !ok {
-			l.flush(&out)
-			gathered = 0
-			if j, ok = l.wait(); !ok {
-				return
-			}
-		}
-		l.answer(j, s, &out)
+	j, ok := l.wait()
+	for ok {
+		began := time.Now()
+		l.answer(j, s, &out, began)
 		now := time.Now()
 		if gathered++; gathered == 1 {
 			since = now
@@ -132,27 +133,21 @@ func (l *lanes) work(s *slot) {
 			l.flush(&out)
 			gathered = 0
 		}
+		if j, ok = l.next(j, now, now.Sub(began)); !ok {
+			l.flush(&out)
+			gathered = 0
+			j, ok = l.wait()
+		}
 	}
 }
 
-// take returns the next call if one is there.
-func (l *lanes) take() (job, bool) {
+// next ends a call of the quick lane, which took so long, and returns the next
+// one if one is there.
+func (l *lanes) next(last job, now time.Time, took time.Duration) (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pop()
-}
-
-// pop is take with mu held.
-func (l *lanes) pop() (job, bool) {
-	if l.head == len(l.queue) {
-		return job{}, false
-	}
-	j := l.queue[l.head]
-	l.queue[l.head] = job{}
-	if l.head++; l.head == len(l.queue) {
-		l.queue, l.head = l.queue[:0], 0
-	}
-	return j, true
+	l.queue.done(last, now, took)
+	return l.queue.pop()
 }
 
 // wait returns the next call; if none is there the worker reads the stream,
@@ -161,11 +156,13 @@ func (l *lanes) wait() (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		if j, ok := l.pop(); ok {
+		if j, ok := l.queue.pop(); ok {
 			return j, true
 		}
 		switch {
 		case l.ended:
+			// What still waits may run when another call has ended: it is for
+			// the worker of that call.
 			return job{}, false
 		case l.reading:
 			l.turn.Wait()
@@ -176,7 +173,13 @@ func (l *lanes) wait() (job, bool) {
 		jobs, err := l.read()
 		l.mu.Lock()
 		l.reading = false
-		l.queue = append(l.queue, jobs...)
+		for _, j := range jobs {
+			if j.row.pace == slow {
+				l.pushSlow(j)
+			} else {
+				l.queue.push(j)
+			}
+		}
 		if err != nil {
 			l.ended = true
 			if !errors.Is(err, io.EOF) {
@@ -192,8 +195,7 @@ func (l *lanes) wait() (job, bool) {
 	}
 }
 
-// read reads the calls that the daemon has sent, at least one frame. Slow ones
-// it starts; quick ones it returns.
+// read reads the calls that the daemon has sent, at least one frame.
 func (l *lanes) read() ([]job, error) {
 	var jobs []job
 	for {
@@ -205,46 +207,54 @@ func (l *lanes) read() ([]job, error) {
 		if r == nil {
 			return jobs, fmt.Errorf("call of kind %d, which has no row", f.kind)
 		}
-		j := job{row: r, id: f.id, body: bytes.Clone(f.body)}
+		j := job{row: r, id: f.id, flow: f.flow, body: bytes.Clone(f.body)}
 		if f.timeout != 0 {
 			j.deadline = time.Now().Add(time.Duration(f.timeout) * time.Microsecond)
 		}
-		if r.pace == slow {
-			l.running.Go(func() { l.workSlow(j) })
-		} else {
-			jobs = append(jobs, j)
-		}
+		jobs = append(jobs, j)
 		if !l.reader.buffered() {
 			return jobs, nil
 		}
 	}
 }
 
-// workSlow runs one call of the slow lane when a slot is free.
-func (l *lanes) workSlow(j job) {
-	var expired <-chan time.Time
-	if !j.deadline.IsZero() {
-		t := time.NewTimer(time.Until(j.deadline))
-		defer t.Stop()
-		expired = t.C
+// pushSlow adds a call to the slow lane and starts it if a slot is free, with mu
+// held.
+func (l *lanes) pushSlow(j job) {
+	l.slow.push(j)
+	for len(l.free) > 0 {
+		j, ok := l.slow.pop()
+		if !ok {
+			return
+		}
+		s := l.free[len(l.free)-1]
+		l.free = l.free[:len(l.free)-1]
+		l.running.Go(func() { l.workSlow(j, s) })
 	}
-	var out bytes.Buffer
-	select {
-	case s := <-l.slow:
-		l.answer(j, s, &out)
-		l.slow <- s
-	case <-expired:
-		l.fail(j, &out, kindLate, errLate)
+}
+
+// workSlow runs calls of the slow lane in a slot until none may run.
+func (l *lanes) workSlow(j job, s *slot) {
+	for ok := true; ok; {
+		var out bytes.Buffer
+		began := time.Now()
+		l.answer(j, s, &out, began)
+		l.flush(&out)
+		now := time.Now()
+		l.mu.Lock()
+		l.slow.done(j, now, now.Sub(began))
+		if j, ok = l.slow.pop(); !ok {
+			l.free = append(l.free, s)
+		}
+		l.mu.Unlock()
 	}
-	l.flush(&out)
 }
 
 // errLate answers a call whose caller has given up.
 var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 
 // answer runs the call and adds its answer to the batch.
-func (l *lanes) answer(j job, s *slot, out *bytes.Buffer) {
-	now := time.Now()
+func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) {
 	if j.late(now) {
 		l.fail(j, out, kindLate, errLate)
 		return

@@ -25,14 +25,22 @@ import (
 // buildDir is a folder that TestMain makes and removes.
 var buildDir string
 
-// built is the folder with the plugin's executable, made once.
+// built is the folder with the plugins' executables, made once.
 var built = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("go", "build", "-o", buildDir, "cmkd/plugins/symmetric").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", buildDir, "cmkd/plugins/symmetric", "cmkd/plugins/asymmetric").CombinedOutput()
 	if err != nil {
 		return "", errors.New(string(out))
 	}
 	return buildDir, nil
 })
+
+// asymmetric is symmetric of the other plugin.
+func asymmetric(t testing.TB, tok *testenv.Token, module string, env []string) plugins.Spec {
+	t.Helper()
+	s := symmetric(t, tok, module, env)
+	s.Name, s.Path = "test/asymmetric", filepath.Join(filepath.Dir(s.Path), "asymmetric")
+	return s
+}
 
 // symmetric describes the plugin on a token, with a module in place of the
 // token's own if it is not "".

@@ -18,7 +18,7 @@ import (
 // maybeInput reports whether some token answers so to bad input: by errors of
 // every kind, some of which also mean trouble of its own.
 func maybeInput(err error) bool {
-	if _, ok := errors.AsType[beforeInput](err); ok {
+	if _, ok := errors.AsType[beforeInputError](err); ok {
 		return false
 	}
 	switch rv := rvOf(err); rv {
@@ -32,17 +32,17 @@ func maybeInput(err error) bool {
 	}
 }
 
-// beforeInput is the error of an Init half: the token has not seen the input yet.
-type beforeInput struct{ error }
+// beforeInputError is the error of an Init half: the token has not seen the input yet.
+type beforeInputError struct{ error }
 
 // Unwrap lets the code and CK_RV be found.
-func (e beforeInput) Unwrap() error { return e.error }
+func (e beforeInputError) Unwrap() error { return e.error }
 
 // checkInput is check for a call that takes input of a caller's.
 func (s *session) checkInput(call string, r cryptoki.Result) error {
 	err := s.check(call, r.RV)
 	if err != nil && r.Init {
-		return beforeInput{err}
+		return beforeInputError{err}
 	}
 	return err
 }

@@ -247,13 +247,13 @@ func (s *session) read(o cryptoki.Object, length, room int) ([]byte, error) {
 	}
 	v, ok := q.Value(p11.CKA_VALUE)
 	if !ok || len(v) < length {
-		return nil, shortKey{backends.Errorf(backends.Internal, "C_GetAttributeValue gave %d bytes of a data key, not %d", len(v), length)}
+		return nil, shortKeyError{backends.Errorf(backends.Internal, "C_GetAttributeValue gave %d bytes of a data key, not %d", len(v), length)}
 	}
 	return append([]byte(nil), v[:length]...), nil
 }
 
-// shortKey is the error of read if the value is shorter than that.
-type shortKey struct{ error }
+// shortKeyError is the error of read if the value is shorter than that.
+type shortKeyError struct{ error }
 
 // Unwrap lets the code be found.
-func (e shortKey) Unwrap() error { return e.error }
+func (e shortKeyError) Unwrap() error { return e.error }

@@ -100,7 +100,7 @@ func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *rec
 		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
 	}
 	sealed, plaintext, err = b.deliver(s, k, r, readable)
-	if _, short := errors.AsType[shortKey](err); short {
+	if _, short := errors.AsType[shortKeyError](err); short {
 		err = invalidCiphertext() // what was wrapped is not what the payload says
 	}
 	return sealed, plaintext, err
