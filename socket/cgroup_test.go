@@ -1,13 +1,18 @@
 package socket
 
 import (
+	"errors"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"cmkd/testenv"
 )
@@ -63,4 +68,63 @@ func TestPeerCgroup(t *testing.T) {
 	if got := curl("sh", "-c", script, dir); !strings.HasSuffix(got, want) {
 		t.Errorf("from the group %s: %q", want, got)
 	}
+}
+
+// TestPeerCgroupUnprivileged: a daemon without capabilities knows the group of
+// another user's process as well.
+func TestPeerCgroupUnprivileged(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test acts as other users, so it must run as root")
+	}
+	raw, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	curl := exec.Command("curl", "-s", "--unix-socket", l.Addr().String(), "http://localhost/")
+	if err := curl.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := asUser(61050, func() (*Peer, error) { return readPeer(conn) })
+	if want := systemdCgroup(string(raw)); err != nil || peer.UID != 0 || peer.Cgroup != want {
+		t.Errorf("a process of root's is %+v, %v; want the group %q", peer, err, want)
+	}
+	if err := curl.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = curl.Wait() // it was killed
+	peer, err = asUser(61050, func() (*Peer, error) { return readPeer(conn) })
+	if err != nil || peer.Cgroup != "" {
+		t.Errorf("a process that has ended is %+v, %v; want no group", peer, err)
+	}
+}
+
+// asUser runs do on a thread of the user's, without capabilities. The thread ends
+// with its goroutine, which never unlocks it.
+func asUser(uid uintptr, do func() (*Peer, error)) (*Peer, error) {
+	type result struct {
+		peer *Peer
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+			done <- result{err: errors.New(errno.Error())}
+			return
+		}
+		peer, err := do()
+		done <- result{peer, err}
+	}()
+	got := <-done
+	return got.peer, got.err
 }

@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -106,10 +107,18 @@ func peerCgroup(fd uintptr, pid int32) string {
 	}
 	defer unix.Close(pidfd) //nolint:errcheck // a process has nothing to write back
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/cgroup")
-	if err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil {
+	if err != nil || !alive(pidfd) {
 		return ""
 	}
 	return systemdCgroup(string(raw))
+}
+
+// alive reports whether the process is there. A daemon without capabilities may
+// not signal those of other users: EPERM tells that there is one to refuse, ESRCH
+// that there is none (kill(2)).
+func alive(pidfd int) bool {
+	err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	return err == nil || errors.Is(err, unix.EPERM)
 }
 
 // systemdCgroup finds in /proc/PID/cgroup (cgroups(7)) the hierarchy that systemd
