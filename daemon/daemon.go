@@ -234,7 +234,8 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
 	ids := d.identities.Load()
 	caller, err := ids.caller(ctx)
-	if err != nil {
+	unmapped := errors.Is(err, errUnmapped)
+	if err != nil && !unmapped {
 		d.log.ErrorContext(ctx, "call without a caller", "error", err)
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
 	}
@@ -245,6 +246,8 @@ func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 		return d.kms.Refuse(ctx, caller, r, signatureRefusal(err))
 	} else if ok {
 		caller = signer
+	} else if unmapped {
+		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", errUnmapped))
 	}
 	return d.kms.Dispatch(ctx, caller, r)
 }

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,6 +69,9 @@ func newIdentities(cfg *Config) (*identities, error) {
 		account: cfg.Account, self: uint32(os.Getuid()), admins: cfg.Admins, rules: cfg.Principals.Map,
 		now: time.Now, administrator: administrator, known: map[identityKey]identity{},
 	}
+	if int64(ids.self) == overflowUID() {
+		return nil, fmt.Errorf("cmkd runs as uid %d, by which its user namespace calls everybody without a mapping: map the user that it runs as", ids.self)
+	}
 	if err := ids.check(); err != nil {
 		return nil, err
 	}
@@ -104,22 +108,29 @@ func (ids *identities) check() error {
 
 // checkUser looks a name up; "" and numbers need no entry.
 func checkUser(name string) error {
-	if _, err := strconv.ParseUint(name, 10, 32); err == nil || name == "" {
+	if name == "" || isID(name) {
 		return nil
+	}
+	if !isName(name, uidPrefix) {
+		return fmt.Errorf("%q is not the name of a user to cmkd: give the number", name)
 	}
 	_, err := user.Lookup(name)
 	return err
 }
 
 func checkGroup(name string) error {
-	if _, err := strconv.ParseUint(name, 10, 32); err == nil || name == "" {
+	if name == "" || isID(name) {
 		return nil
+	}
+	if !isName(name, gidPrefix) {
+		return fmt.Errorf("%q is not the name of a group to cmkd: give the number", name)
 	}
 	_, err := user.LookupGroup(name)
 	return err
 }
 
-// caller returns who is at the other end of the connection.
+// caller returns who is at the other end of the connection. With errUnmapped it
+// returns what there is of one, for the record.
 func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	peer, ok := socket.PeerFrom(ctx)
 	if !ok {
@@ -131,11 +142,11 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	ids.mu.Unlock()
 	if ok && now.Before(id.expires) && id.caller.GID == peer.GID && slices.Equal(id.groups, peer.Groups) {
 		if id.caller.PID == peer.PID {
-			return id.caller, nil
+			return id.caller, known(id.caller)
 		}
 		c := *id.caller
 		c.PID = peer.PID
-		return &c, nil
+		return &c, known(&c)
 	}
 	c := ids.lookup(peer, key.unit)
 	ids.mu.Lock()
@@ -144,7 +155,15 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	}
 	ids.known[key] = identity{caller: c, groups: peer.Groups, expires: now.Add(identityAge)}
 	ids.mu.Unlock()
-	return c, nil
+	return c, known(c)
+}
+
+// known is errUnmapped if there is no principal.
+func known(c *kms.Caller) error {
+	if c.Principal.ARN == "" {
+		return errUnmapped
+	}
+	return nil
 }
 
 // names is a peer with the names of its user and groups.
@@ -156,26 +175,34 @@ type names struct {
 
 type groupName struct{ name, gid string }
 
-// lookup asks the user database and the configuration.
+// lookup asks the user database and the configuration. Of IDs without a mapping
+// nothing is known; what has one counts, the unit too.
 func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
-	n := names{uid: strconv.FormatUint(uint64(peer.UID), 10), unit: unit}
-	n.user = userName(n.uid)
+	n, session := names{unit: unit}, "unknown"
+	unmapped := int64(peer.UID) == overflowUID()
+	if !unmapped {
+		n.uid = strconv.FormatUint(uint64(peer.UID), 10)
+		n.user = userName(n.uid)
+		session = n.user
+	}
 	for _, gid := range append([]uint32{peer.GID}, peer.Groups...) {
-		number := strconv.FormatUint(uint64(gid), 10)
-		g := groupName{name: "gid-" + number, gid: number}
-		if found, err := user.LookupGroupId(number); err == nil {
-			g.name = found.Name
+		if int64(gid) == overflowGID() {
+			continue
 		}
+		number := strconv.FormatUint(uint64(gid), 10)
+		g := groupName{name: groupNameOf(number), gid: number}
 		if !slices.Contains(n.groups, g) {
 			n.groups = append(n.groups, g)
 		}
 	}
 	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
 	rule := ids.rule(&n)
-	root := rule == nil && (peer.UID == 0 || peer.UID == ids.self)
+	root := rule == nil && !unmapped && (peer.UID == 0 || peer.UID == ids.self)
 	if rule != nil {
-		c.Principal = ids.principal(rule.ARN, n.user)
+		c.Principal = ids.principal(rule.ARN, session)
 		c.Principal.Tags = rule.Tags
+	} else if unmapped {
+		return c
 	} else if root {
 		c.Principal = policy.Principal{Type: policy.Root, ARN: ids.prefix() + "root", AccountID: ids.account}
 	} else {
@@ -193,12 +220,32 @@ func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
 	return c
 }
 
-// userName is the name of a uid.
+// uidPrefix and gidPrefix lead the names of users and groups without one.
+const uidPrefix, gidPrefix = "uid-", "gid-"
+
+// userName is the name of a uid. Without one, or with one that could be another
+// user's number, it is called after its number.
 func userName(uid string) string {
-	if u, err := user.LookupId(uid); err == nil {
+	if u, err := user.LookupId(uid); err == nil && isName(u.Username, uidPrefix) {
 		return u.Username
 	}
-	return "uid-" + uid
+	return uidPrefix + uid
+}
+
+// groupNameOf is the same for a gid.
+func groupNameOf(gid string) string {
+	if g, err := user.LookupGroupId(gid); err == nil && isName(g.Name, gidPrefix) {
+		return g.Name
+	}
+	return gidPrefix + gid
+}
+
+// isName reports whether a name of the user database can be one here: not a
+// number, nor the form of users (or groups) without a name, nor the name of
+// somebody else behind a path.
+func isName(name, prefix string) bool {
+	number, nameless := strings.CutPrefix(name, prefix)
+	return !isID(name) && !(nameless && isID(number)) && !strings.Contains(name, "/")
 }
 
 // listed reports whether the peer is named in the configuration's admins.

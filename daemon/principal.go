@@ -155,20 +155,19 @@ func (ids *identities) knowsRole(name string) bool {
 // systemUser reports whether callers can be called so: by a name of the user
 // database, or uid-N for a number without a name.
 func systemUser(name string) bool {
-	if number, ok := strings.CutPrefix(name, "uid-"); ok && isID(number) {
+	if number, ok := strings.CutPrefix(name, uidPrefix); ok && isID(number) {
 		return userName(number) == name
 	}
-	_, err := user.Lookup(name)
-	return err == nil
+	u, err := user.Lookup(name)
+	return err == nil && isName(name, uidPrefix) && u.Uid != strconv.FormatInt(overflowUID(), 10)
 }
 
 func systemGroup(name string) bool {
-	if number, ok := strings.CutPrefix(name, "gid-"); ok && isID(number) {
-		_, err := user.LookupGroupId(number)
-		return err != nil
+	if number, ok := strings.CutPrefix(name, gidPrefix); ok && isID(number) {
+		return groupNameOf(number) == name
 	}
-	_, err := user.LookupGroup(name)
-	return err == nil
+	g, err := user.LookupGroup(name)
+	return err == nil && isName(name, gidPrefix) && g.Gid != strconv.FormatInt(overflowGID(), 10)
 }
 
 // isID reports whether the text is a uid or gid as it is written here.
@@ -209,8 +208,10 @@ func (ids *identities) named(text string) (*kms.Caller, error) {
 // byUser is the user of the system, with all its groups.
 func (ids *identities) byUser(name string) (*kms.Caller, error) {
 	u, err := user.Lookup(name)
-	if number := strings.TrimPrefix(name, "uid-"); err != nil && isID(number) {
-		u, err = &user.User{Uid: number, Gid: number}, nil
+	if number := strings.TrimPrefix(name, uidPrefix); isID(number) {
+		if u, err = user.LookupId(number); err != nil {
+			u, err = &user.User{Uid: number, Gid: number}, nil
+		}
 	}
 	if err != nil {
 		return ids.byARN(ids.prefix() + "user/" + name)
@@ -225,7 +226,8 @@ func (ids *identities) byUser(name string) (*kms.Caller, error) {
 			peer.Groups = append(peer.Groups, parseID(gid))
 		}
 	}
-	return ids.lookup(peer, ""), nil
+	c := ids.lookup(peer, "")
+	return c, known(c)
 }
 
 // parseID parses a number of the user database, which has been one already.

@@ -75,7 +75,7 @@ func (r *refusals) drain() []refusedUser {
 // whether it is; see [socket.Config].
 func (d *Daemon) refused(r *http.Request, id, code, message string) bool {
 	caller, err := d.identities.Load().caller(r.Context())
-	if err != nil {
+	if err != nil && !errors.Is(err, errUnmapped) {
 		d.log.ErrorContext(r.Context(), "call without a caller", "error", err)
 		return false
 	}

@@ -78,6 +78,9 @@ func (p *Principal) UserID() string {
 	case Root:
 		return p.AccountID
 	case User:
+		if p.ARN == "" {
+			return ""
+		}
 		return "AIDA" + id
 	case Role:
 		return "AROA" + id + ":" + p.SessionARN[strings.LastIndexByte(p.SessionARN, '/')+1:]

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,6 +61,9 @@ type Config struct {
 	// Process runs cmkd in a process of its own, built as `make build` does,
 	// so that it can be killed.
 	Process bool
+	// Wrap is a command that runs cmkd, which it is given with its arguments, in
+	// Process; such as unshare(1).
+	Wrap []string
 	// Log takes the daemon's log; nil: the test's, if it fails.
 	Log io.Writer
 }
@@ -213,7 +217,8 @@ func (r *Rig) Start(t testing.TB) {
 
 func (r *Rig) startProcess(t testing.TB) {
 	t.Helper()
-	cmd := exec.CommandContext(context.Background(), filepath.Join(Binaries(t), "cmkd"), "-config", r.Path) // it outlives t.Context in Stop
+	args := append(slices.Clone(r.cfg.Wrap), filepath.Join(Binaries(t), "cmkd"), "-config", r.Path)
+	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...) // it outlives t.Context in Stop
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
