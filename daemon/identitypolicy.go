@@ -2,13 +2,9 @@ package daemon
 
 import (
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"cmkd/daemon/policy"
 )
@@ -26,10 +22,11 @@ var policyKinds = []string{"user", "group", "role"}
 //	group/NAME/POLICY.json
 //	role/NAME/POLICY.json
 //
-// as a whole: one file that is not right refuses them all. Files and folders
-// must belong to root or to the daemon's user, and nobody else may be able to
-// write to them: who writes there gives out permissions. Hidden files and
-// those without the ending .json are passed over. "" is no folder.
+// as a whole: one file that is not right refuses them all. Files, folders and the
+// folders on the way to them must belong to root or to the daemon's user, and
+// nobody else may be able to write to them (see openTrusted): who writes there
+// gives out permissions. Hidden files and those without the ending .json are
+// passed over. "" is no folder.
 func loadIdentityPolicies(dir string) (identityPolicies, error) {
 	found := identityPolicies{}
 	if dir == "" {
@@ -81,51 +78,4 @@ func loadOwner(dir, owner string) ([]*policy.Document, error) {
 		list = append(list, d)
 	}
 	return list, nil
-}
-
-// readFolder lists a folder in the order of names, without hidden entries.
-func readFolder(path string) ([]fs.DirEntry, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkTrusted(path, info); err != nil {
-		return nil, err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }), nil
-}
-
-// readTrusted reads at most limit bytes of a file that [checkTrusted] accepts.
-func readTrusted(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	if err := checkTrusted(path, info); err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
-}
-
-// checkTrusted refuses what somebody but root and the daemon's user can write.
-func checkTrusted(path string, info fs.FileInfo) error {
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s can be written by others: mode %#o", path, info.Mode().Perm())
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && st.Uid != uint32(os.Getuid()) {
-		return fmt.Errorf("%s belongs to uid %d, neither to root nor to the daemon's user", path, st.Uid)
-	}
-	return nil
 }

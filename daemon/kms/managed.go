@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/google/uuid"
 
+	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -97,22 +99,31 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	return nil
 }
 
-// UpdateManaged gives the managed keys that exist the descriptions and
-// policies of the configuration.
+// UpdateManaged gives the managed keys that exist the descriptions and policies of
+// the configuration. Those that have left it are nobody's to use any more: the
+// account may have them deleted.
 func (s *Service) UpdateManaged(ctx context.Context) error {
+	var former []string
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		for region := range s.regions {
-			for _, declared := range s.managed.byAlias {
-				alias, ok := tx.Alias(region, declared.Alias)
-				if !ok {
-					continue
+			for alias := range tx.Aliases(region, aliasPrefix+"aws/") {
+				if !strings.HasPrefix(alias.Name, aliasPrefix+"aws/") {
+					break
 				}
 				now, ok := tx.Key(region, alias.KeyID)
-				if !ok || now.Policy == declared.Policy && now.Description == declared.Description {
+				if !ok || now.Manager != string(kmsapi.KeyManagerTypeAWS) {
 					continue
 				}
 				row := *now
-				row.Policy, row.Description = declared.Policy, declared.Description
+				if declared, ok := s.managed.byAlias[alias.Name]; ok {
+					row.Policy, row.Description = declared.Policy, declared.Description
+				} else {
+					row.Policy = policy.FormerManagedKeyPolicy(s.account)
+					former = append(former, s.keyARN(region, row.ID))
+				}
+				if row.Policy == now.Policy && row.Description == now.Description {
+					continue
+				}
 				if err := tx.PutKey(&row); err != nil {
 					return err
 				}
@@ -122,6 +133,10 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 	})
 	if err != nil {
 		return fmt.Errorf("updating the managed keys: %w", err)
+	}
+	for _, arn := range former {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a managed key is not in the configuration any more: nobody can use it, administrators may delete it",
+			slog.String("key", arn))
 	}
 	return nil
 }

@@ -83,6 +83,16 @@ func ManagedKeyPolicy(account string, users []string) string {
 		allowStatement("Allow direct access to key metadata to the account", []string{"arn:aws:iam::" + account + ":root"}, look, ""))
 }
 
+// FormerManagedKeyPolicy returns the key policy of a key that the service managed
+// and does not any more: nobody uses it, and the account may have it deleted.
+func FormerManagedKeyPolicy(account string) string {
+	return document("former-managed-1",
+		allowStatement("Allow the account to delete the key", []string{"arn:aws:iam::" + account + ":root"}, []string{
+			"kms:Describe*", "kms:Get*", "kms:List*", "kms:RevokeGrant", "kms:EnableKey", "kms:DisableKey",
+			"kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
+		}, ""))
+}
+
 func accountStatement(account string) string {
 	return allowStatement("Enable IAM User Permissions", []string{"arn:aws:iam::" + account + ":root"}, []string{"kms:*"}, "")
 }

@@ -1,0 +1,157 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files that give out permissions are read only where nobody but root and the
+// daemon's user can have put them: each folder on the way, and each symbolic link,
+// must belong to one of the two, and be writable by nobody else. A folder with the
+// sticky bit, such as /tmp, may be on the way, since in it nobody replaces what is
+// another's.
+
+// maxLinks is how many symbolic links a path may have, as in path_resolution(7).
+const maxLinks = 40
+
+// readFolder lists a trusted folder in the order of names, without hidden entries.
+func readFolder(path string) ([]fs.DirEntry, error) {
+	f, err := openTrusted(path, unix.S_IFDIR)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	entries, err := f.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), ".") }), nil
+}
+
+// readTrusted reads at most limit bytes of a trusted file.
+func readTrusted(path string, limit int64) ([]byte, error) {
+	f, err := openTrusted(path, unix.S_IFREG)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// openTrusted opens a folder (unix.S_IFDIR) or a regular file (unix.S_IFREG) for
+// reading. It goes from folder to folder and looks at each before it goes on, so
+// nobody can exchange one in between; and it opens nothing else, since a FIFO
+// would wait for its other end.
+func openTrusted(path string, kind uint32) (*os.File, error) {
+	at, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening /: %w", err)
+	}
+	defer func() { _ = unix.Close(at) }()
+	name, links := "/", 0
+	todo := parts(path)
+	for len(todo) > 0 {
+		var next string
+		next, todo = todo[0], todo[1:]
+		fd, st, err := openPart(at, next)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: filepath.Join(name, next), Err: err}
+		}
+		if err := checkTrusted(filepath.Join(name, next), st, len(todo) > 0); err != nil {
+			_ = unix.Close(fd)
+			return nil, err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			target, err := readLink(fd)
+			_ = unix.Close(fd)
+			if links++; err == nil && links > maxLinks {
+				err = unix.ELOOP
+			}
+			if err != nil {
+				return nil, fmt.Errorf("following the symbolic link %s: %w", filepath.Join(name, next), err)
+			}
+			todo = append(parts(target), todo...)
+			if !filepath.IsAbs(target) {
+				continue
+			}
+			if fd, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+				return nil, fmt.Errorf("opening /: %w", err)
+			}
+			next = "/"
+			name = "/"
+		}
+		_ = unix.Close(at)
+		at, name = fd, filepath.Join(name, next)
+	}
+	return reopen(at, name, kind)
+}
+
+// parts are the parts of a path. What is "." or empty is left out.
+func parts(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
+}
+
+// openPart opens a name in a folder without following or waiting for anything.
+func openPart(dir int, name string) (fd int, st *unix.Stat_t, err error) {
+	fd, err = unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	st = new(unix.Stat_t)
+	if err := unix.Fstat(fd, st); err != nil {
+		_ = unix.Close(fd)
+		return -1, nil, err
+	}
+	return fd, st, nil
+}
+
+func readLink(fd int) (string, error) {
+	target := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", target)
+	if err != nil {
+		return "", err
+	}
+	return string(target[:n]), nil
+}
+
+// reopen opens for reading what fd, of O_PATH, stands for.
+func reopen(fd int, name string, kind uint32) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if got := st.Mode & unix.S_IFMT; got != kind {
+		if kind == unix.S_IFDIR {
+			return nil, fmt.Errorf("%s is not a folder", name)
+		}
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: errors.Unwrap(err)}
+	}
+	return f, nil
+}
+
+// checkTrusted refuses what somebody but root and the daemon's user owns or can
+// write. onTheWay: something in it is meant.
+func checkTrusted(path string, st *unix.Stat_t, onTheWay bool) error {
+	kind, perm := st.Mode&unix.S_IFMT, st.Mode&0o7777
+	if st.Uid != 0 && int64(st.Uid) != int64(os.Getuid()) {
+		return fmt.Errorf("%s belongs to uid %d, neither to root nor to the daemon's user", path, st.Uid)
+	}
+	sticky := onTheWay && kind == unix.S_IFDIR && perm&unix.S_ISVTX != 0
+	if kind != unix.S_IFLNK && perm&0o022 != 0 && !sticky { // a link has no mode
+		return fmt.Errorf("%s can be written by others: mode %#o", path, perm)
+	}
+	return nil
+}
