@@ -1,7 +1,9 @@
 package daemon_test
 
 import (
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -127,4 +129,49 @@ known = ["arn:aws:iam::` + rig.Account + `:user/somebody"]
 		t.Errorf("rotations after a year: %+v", list)
 	}
 	secret.open(t, c)
+}
+
+// TestManagedKeyOutOfConfiguration: a managed key that has left the configuration
+// is nobody's to use, and administrators may delete it.
+func TestManagedKeyOutOfConfiguration(t *testing.T) {
+	t.Parallel()
+	const alias = "alias/aws/backup"
+	table := "[[managed_key]]\nalias = \"" + alias + "\"\nusers = [\"*\"]\n"
+	r := rig.New(t, rig.Config{World: true, Tables: table})
+	ctx := t.Context()
+	secret := seal(t, r.Client(""), alias, "secret")
+	restart := func(change func(text string) string) {
+		t.Helper()
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(r.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.Path, []byte(change(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.Start(t)
+	}
+	restart(func(text string) string { return strings.Replace(text, table, "", 1) })
+	c := r.Client("")
+	meta, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(alias)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := meta.KeyMetadata.KeyId
+	schedule := &kms.ScheduleKeyDeletionInput{KeyId: id}
+	outcome(t, "root uses the key", second(c.Encrypt(ctx, &kms.EncryptInput{KeyId: id, Plaintext: []byte("x")})), denied)
+	outcome(t, "a user uses the key", encryptWith(t, r.As(t, app), *id), denied)
+	outcome(t, "a user deletes the key", second(r.As(t, app).ScheduleKeyDeletion(ctx, schedule)), denied)
+	outcome(t, "root gives the key a policy", second(c.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: id, Policy: keyPolicy(allowing(rootARN, `"kms:*"`, ""))})), denied)
+	outcome(t, "root deletes the key", second(c.ScheduleKeyDeletion(ctx, schedule)), "")
+	outcome(t, "root thinks again", second(c.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: id})), "")
+	outcome(t, "root enables the key", second(c.EnableKey(ctx, &kms.EnableKeyInput{KeyId: id})), "")
+
+	restart(func(text string) string { return text + table })
+	c = r.Client("")
+	secret.open(t, c)
+	outcome(t, "root deletes a key of the configuration", second(c.ScheduleKeyDeletion(ctx, schedule)), denied)
 }
