@@ -159,8 +159,26 @@ type TokenConfig struct {
 	// Workers is how many calls each plugin makes at a time, beside those that
 	// make and destroy keys. Optional, 8; an HSM that is far away gains by more.
 	Workers int `toml:"workers"`
-	// Env are further environment variables for the module.
+	// Env are further environment variables for the module. It may read the
+	// files and folders that they name.
 	Env map[string]string `toml:"env"`
+	// Sandbox says what else the module may reach. Optional.
+	Sandbox SandboxConfig `toml:"sandbox"`
+}
+
+// SandboxConfig widens the walls around a PKCS#11 module (Landlock and seccomp).
+type SandboxConfig struct {
+	// Off: the module may do whatever the daemon's user may. Optional, false.
+	Off bool `toml:"off"`
+	// Readable are absolute paths, folders with all that is in them, beside the
+	// system's libraries, the module, its PIN file and what Env names. Optional.
+	Readable []string `toml:"readable"`
+	// Writable are absolute paths that it may read and write. Optional; the
+	// folder of tokens in SoftHSM2's configuration is one in any case.
+	Writable []string `toml:"writable"`
+	// Network allows sockets, Unix sockets included: a network HSM, a daemon of
+	// the vendor's. Optional, false.
+	Network bool `toml:"network"`
 }
 
 // ManagedKeyConfig is a symmetric key that is made at its first use, in each
@@ -290,6 +308,8 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: pin_file must be an absolute path, not %q", t.Name, t.PINFile)
 		case t.MaxSessions != 0 && t.MaxSessions < 4:
 			return fmt.Errorf("token %s: max_sessions must be at least 4, not %d", t.Name, t.MaxSessions)
+		case slices.ContainsFunc(slices.Concat(t.Sandbox.Readable, t.Sandbox.Writable), func(p string) bool { return !filepath.IsAbs(p) }):
+			return fmt.Errorf("token %s: sandbox: paths must be absolute", t.Name)
 		case t.Workers < 0:
 			return fmt.Errorf("token %s: workers must be at least 1, not %d", t.Name, t.Workers)
 		case i == 0 && t.ClusterID != "":

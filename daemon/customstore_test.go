@@ -23,13 +23,13 @@ const cluster = "cluster-a2b3c4d5e6f"
 
 // furtherToken is the table of the configuration for a further token.
 func furtherToken(name, cluster string, tok *testenv.Token, module string, env []string) string {
-	var pairs []string
+	values := map[string]string{}
 	for _, e := range append([]string{"SOFTHSM2_CONF=" + tok.ConfFile}, env...) {
 		k, v, _ := strings.Cut(e, "=")
-		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
+		values[k] = v
 	}
-	return fmt.Sprintf("[[token]]\nname = %q\ncluster_id = %q\nmodule = %q\nlabel = %q\npin_file = %q\nenv = { %s }\n",
-		name, cluster, module, tok.Label, tok.PINFile, strings.Join(pairs, ", "))
+	return fmt.Sprintf("[[token]]\nname = %q\ncluster_id = %q\nmodule = %q\nlabel = %q\npin_file = %q\n%s",
+		name, cluster, module, tok.Label, tok.PINFile, rig.Environment(values))
 }
 
 // newStore makes a custom key store and connects it.

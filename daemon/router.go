@@ -177,7 +177,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
-			PINFile: t.PINFile, MaxSessions: t.MaxSessions, Workers: t.Workers,
+			PINFile: t.PINFile, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
 			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
 	}, nil

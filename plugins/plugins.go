@@ -64,6 +64,23 @@ type Config struct {
 	// LoginRecord is the path of a file in which the processes of one token
 	// remember the PIN that it refused, so that it is tried once in all.
 	LoginRecord string `cbor:"10,keyasint,omitempty"`
+	// Sandbox is what the module may reach beside the token.
+	Sandbox Sandbox `cbor:"11,keyasint,omitzero"`
+}
+
+// Sandbox widens the walls around a module. Without it, it can read the system's
+// libraries, itself and other libraries in its folder, the PIN file and what
+// the environment names; it can write what SoftHSM2's configuration names as the
+// folder of its tokens, and has no sockets.
+type Sandbox struct {
+	// Off leaves the process as it is.
+	Off bool `cbor:"1,keyasint,omitempty"`
+	// Readable and Writable are absolute paths of files, and of folders with all
+	// that is in them. What does not exist when the process starts is left out.
+	Readable []string `cbor:"2,keyasint,omitempty"`
+	Writable []string `cbor:"3,keyasint,omitempty"`
+	// Network allows sockets, Unix sockets included.
+	Network bool `cbor:"4,keyasint,omitempty"`
 }
 
 func (c Config) withDefaults() Config {

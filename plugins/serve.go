@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"cmkd/backends"
@@ -41,6 +42,10 @@ func Serve(name string, open Open) {
 	// plaintext: it makes no core file.
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: forbidding core files: %v\n", name, err)
+	}
+	// Nor may other processes of the daemon's user read it (ptrace(2)).
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: closing the memory to other processes: %v\n", name, err)
 	}
 	log := newPluginLog(os.Stderr)
 	slog.SetDefault(log)
@@ -125,6 +130,9 @@ func (s *server) openBackend(ctx context.Context, cfg Config) (err error) {
 			err = backends.Errorf(backends.Internal, "opening the token panicked")
 		}
 	}()
+	if err := cfg.enterSandbox(s.log); err != nil {
+		return backends.Errorf(backends.Internal, "locking the process in: %v", err)
+	}
 	b, err := s.open(ctx, cfg)
 	if err != nil {
 		return err

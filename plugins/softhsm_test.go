@@ -62,6 +62,10 @@ func symmetric(t testing.TB, tok *testenv.Token, module string, env []string) pl
 		module = tok.Module
 	}
 	s.Config = plugins.Config{Module: module, TokenLabel: tok.Label, PINFile: tok.PINFile}
+	if control := s.Env["CMKD_SHIM_CONTROL"]; control != "" {
+		s.Config.Sandbox.Writable = []string{control}
+	}
+	s.Config.Sandbox.Network = s.Env["P11_KIT_SERVER_ADDRESS"] != ""
 	return s
 }
 

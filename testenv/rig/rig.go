@@ -126,10 +126,6 @@ func (r *Rig) configure(t testing.TB) {
 	for k, v := range r.cfg.Env {
 		env[k] = v
 	}
-	var pairs []string
-	for k, v := range env {
-		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
-	}
 	text := fmt.Sprintf(`account = %q
 region = %q
 regions = [%s]
@@ -146,10 +142,10 @@ name = "main"
 module = %q
 label = %q
 pin_file = %q
-env = { %s }
+%s
 %s
 `, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra,
-		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, strings.Join(pairs, ", "), r.cfg.Tables)
+		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, Environment(env), r.cfg.Tables)
 	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -396,3 +392,24 @@ func (b *syncBuffer) String() string {
 
 // Log is what the daemon logged so far.
 func (r *Rig) Log() string { return r.log.String() }
+
+// Environment is what the configuration of a token says of its module's
+// environment, and of what the modules of tests need beside a token: the shim
+// its control file, a remote module its server, pqhsm its arithmetic, which is a
+// program.
+func Environment(env map[string]string) string {
+	var pairs []string
+	for k, v := range env {
+		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
+	}
+	text := fmt.Sprintf("env = { %s }\n", strings.Join(pairs, ", "))
+	switch {
+	case env["CMKD_SHIM_CONTROL"] != "":
+		text += fmt.Sprintf("sandbox = { writable = [%q] }\n", env["CMKD_SHIM_CONTROL"])
+	case env["P11_KIT_SERVER_ADDRESS"] != "":
+		text += "sandbox = { network = true }\n"
+	case env["CMKD_PQHSM_LATTICE"] != "":
+		text += "sandbox = { off = true }\n"
+	}
+	return text
+}

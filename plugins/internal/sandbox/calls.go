@@ -1,0 +1,118 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	seccomp "github.com/elastic/go-seccomp-bpf"
+	"github.com/elastic/go-seccomp-bpf/arch"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// forbidden are the system calls that fail with EPERM: those that start
+// programs, reach into other processes, or change the system. What an
+// architecture does not have is left out.
+var forbidden = []string{
+	// Programs and other processes.
+	"execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease",
+	"pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp", "tkill", "rt_sigqueueinfo", "setns", "unshare",
+	// The kernel and its keys.
+	"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key", "keyctl",
+	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "syslog", "lookup_dcookie", "personality",
+	"iopl", "ioperm", "modify_ldt", "vhangup", "acct", "quotactl", "quotactl_fd", "swapon", "swapoff", "nfsservctl", "fanotify_init",
+	// The system's files, clock and names.
+	"mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr",
+	"open_by_handle_at", "name_to_handle_at", "mknod", "mknodat", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime",
+	"sethostname", "setdomainname",
+}
+
+// networkCalls fail too where the token needs no network.
+var networkCalls = []string{"socket", "connect", "bind", "listen", "accept", "accept4"}
+
+// cloneThread is CLONE_THREAD of clone(2): without it clone makes a process.
+const cloneThread = 0x10000
+
+// restrictCalls installs the filter on all threads. The list says what is
+// forbidden and not what is allowed, since nobody knows what a vendor's library
+// calls; Landlock, which allows by name, is the other half.
+func restrictCalls(network bool) error {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		return err
+	}
+	names := forbidden
+	if !network {
+		names = append(append([]string{}, forbidden...), networkCalls...)
+	}
+	refuse := seccomp.SyscallGroup{Action: seccomp.ActionErrno, Names: known(info, names)} // EPERM
+	self := uint64(os.Getpid())
+	for _, call := range known(info, []string{"kill", "tgkill"}) {
+		refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
+			Name: call, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: self}},
+		})
+	}
+	refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
+		Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsNotSet, Value: cloneThread}},
+	})
+	// A filter does not see the flags of clone3. With this error the C library
+	// falls back to clone.
+	absent := seccomp.SyscallGroup{Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS), Names: known(info, []string{"clone3"})}
+	policy := seccomp.Policy{DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{refuse, absent}}
+	program, err := policy.Assemble()
+	if err != nil {
+		return err
+	}
+	return load(append(nativeOnly(info), program...))
+}
+
+func known(info *arch.Info, names []string) []string {
+	var out []string
+	for _, n := range names {
+		if _, ok := info.SyscallNames[n]; ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// nativeOnly ends a process that calls the kernel by the numbers of another
+// architecture, such as 32-bit x86, to which the list does not apply.
+func nativeOnly(info *arch.Info) []bpf.Instruction {
+	const archOffset = 4 // of struct seccomp_data
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: archOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
+	}
+}
+
+// load gives all threads of the process the filter, for good.
+func load(program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	// no_new_privs is of a thread, and TSYNC hands it to the others.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	}
+	r, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(filter)
+	switch {
+	case errno != 0:
+		return fmt.Errorf("seccomp: %w", errno)
+	case r != 0:
+		return fmt.Errorf("seccomp: thread %d does not take the filter", r)
+	}
+	return nil
+}

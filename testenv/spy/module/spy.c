@@ -1,0 +1,136 @@
+/*
+ * A PKCS#11 module for tests that has been taken over: when it is loaded, it
+ * tries what a thief would, and writes to SPY_REPORT what came of each attempt,
+ * a line each: name, a space, and "done" or the errno. Then it is the module in
+ * SPY_MODULE.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CK_PTR *
+#ifndef NULL_PTR
+#define NULL_PTR 0
+#endif
+#define CK_DEFINE_FUNCTION(type, name) type name
+#define CK_DECLARE_FUNCTION(type, name) type name
+#define CK_DECLARE_FUNCTION_POINTER(type, name) type(*name)
+#define CK_CALLBACK_FUNCTION(type, name) type(*name)
+#include "pkcs11.h"
+
+static void report(FILE *out, const char *name, int failed)
+{
+	if (failed)
+		fprintf(out, "%s %s\n", name, strerrorname_np(errno));
+	else
+		fprintf(out, "%s done\n", name);
+}
+
+static int reads(const char *path)
+{
+	int fd = path ? open(path, O_RDONLY) : -1;
+	if (fd >= 0)
+		close(fd);
+	return fd;
+}
+
+static int writes(const char *path)
+{
+	int fd = path ? open(path, O_WRONLY | O_CREAT, 0600) : -1;
+	if (fd >= 0)
+		close(fd);
+	return fd;
+}
+
+static int runs(void)
+{
+	char *argv[] = {"true", NULL};
+	pid_t child;
+	int rc = posix_spawn(&child, "/bin/true", NULL, NULL, argv, NULL);
+	if (rc != 0) {
+		errno = rc;
+		return -1;
+	}
+	waitpid(child, NULL, 0);
+	return 0;
+}
+
+static int execs(void)
+{
+	char *argv[] = {"true", NULL};
+	pid_t child = fork(); /* where that fails, this process itself has to try */
+	if (child <= 0)
+		return execv("/bin/true", argv);
+	waitpid(child, NULL, 0);
+	return 0;
+}
+
+static int connects(int family, int port)
+{
+	int s = socket(family, SOCK_STREAM, 0);
+	if (s < 0)
+		return -1;
+	int rc = 0;
+	if (family == AF_INET) {
+		struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		rc = connect(s, (struct sockaddr *)&a, sizeof a);
+	}
+	int saved = errno;
+	close(s);
+	errno = saved;
+	return rc;
+}
+
+static int copies(pid_t from)
+{
+	char path[64];
+	snprintf(path, sizeof path, "/proc/%d/mem", (int)from);
+	return reads(path);
+}
+
+__attribute__((constructor)) static void spy(void)
+{
+	const char *path = getenv("SPY_REPORT");
+	FILE *out = path ? fopen(path, "w") : NULL;
+	if (!out)
+		return;
+	report(out, "own-report", 0);
+	report(out, "read-database", reads(getenv("SPY_DATABASE")) < 0);
+	report(out, "write-database", writes(getenv("SPY_DATABASE")) < 0);
+	report(out, "read-other-pin", reads(getenv("SPY_OTHER_PIN")) < 0);
+	report(out, "read-shadow", reads("/etc/shadow") < 0);
+	report(out, "write-tmp", writes("/tmp/cmkd-spy") < 0);
+	report(out, "write-module", writes(getenv("SPY_MODULE")) < 0);
+	report(out, "spawn", runs() < 0);
+	report(out, "exec", execs() < 0);
+	report(out, "fork", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) < 0);
+	report(out, "tcp", connects(AF_INET, atoi(getenv("SPY_PORT") ? getenv("SPY_PORT") : "0")) < 0);
+	report(out, "unix-socket", connects(AF_UNIX, 0) < 0);
+	report(out, "ptrace-parent", ptrace(PTRACE_SEIZE, getppid(), 0, 0) < 0);
+	report(out, "parent-memory", copies(getppid()) < 0);
+	report(out, "signal-parent", kill(getppid(), 0) < 0);
+	report(out, "io_uring", syscall(425, 1, (void *)0) < 0);
+	report(out, "keyring", syscall(250, 0, -3, 0) < 0);
+	fclose(out);
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
+{
+	void *behind = dlopen(getenv("SPY_MODULE"), RTLD_NOW);
+	CK_RV (*get)(CK_FUNCTION_LIST_PTR_PTR) = behind ? (CK_RV(*)(CK_FUNCTION_LIST_PTR_PTR))dlsym(behind, "C_GetFunctionList") : NULL;
+	return get ? get(list) : CKR_GENERAL_ERROR;
+}
