@@ -72,9 +72,11 @@ func (s *actionSet) matches(bit actionBits, lower string) bool {
 	return matchesAny(s.patterns, lower) != s.not
 }
 
+// matchesAny matches an action, which is short.
 func matchesAny(patterns []pattern, value string) bool {
 	for i := range patterns {
-		if patterns[i].matchLiteral(value) {
+		b := newBudget()
+		if patterns[i].matchLiteral(&b, value) {
 			return true
 		}
 	}

@@ -62,6 +62,9 @@ func (c *condition) holds(e *evaluation, effect Effect) bool {
 	}
 	needAll := c.quantity == forAllValues || c.quantity == single && effect == Allow
 	for _, value := range values {
+		if e.budget.spent {
+			return false // as good as anything: see unlessSpent
+		}
 		if c.fits(e, effect, value) != needAll {
 			return !needAll
 		}

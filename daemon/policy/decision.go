@@ -31,6 +31,9 @@ type Decision struct {
 	Statement int
 	// GrantID is the grant that allowed.
 	GrantID string
+	// TooCostly: it would have taken too long to say what the policies mean for
+	// this request, so it is refused.
+	TooCostly bool
 }
 
 func (v verdict) decision(source Source, allowed bool) Decision {
@@ -53,6 +56,9 @@ func (d Decision) AccessDenied(r *Request) string {
 	}
 	text := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s ",
 		r.Principal.DisplayARN(), r.Action, r.Resource)
+	if d.TooCostly {
+		return text + "because the policies are too costly to evaluate for this request"
+	}
 	if d.Explicit {
 		return text + "with an explicit deny in " + article + kind.String()
 	}
@@ -77,6 +83,8 @@ func (d Decision) String() string {
 		return "allowed by grant " + d.GrantID
 	case d.Allowed:
 		return "allowed by " + d.place()
+	case d.TooCostly:
+		return "refused: the policies are too costly to evaluate for this request"
 	case d.Explicit:
 		return "explicitly denied by " + d.place()
 	case d.Source == IdentityPolicySource:

@@ -27,13 +27,14 @@ type evaluation struct {
 	lowerAction string     // of an action that is not known
 	values      []string   // a stack of condition key values
 	trace       *Trace     // of Explain
+	budget      budget
 }
 
 var evaluations = sync.Pool{New: func() any { return new(evaluation) }}
 
 func newEvaluation(r *Request) *evaluation {
 	e := evaluations.Get().(*evaluation)
-	e.r = r
+	e.r, e.budget = r, newBudget()
 	e.action = actionBit[r.Action]
 	if e.action == 0 {
 		e.lowerAction = strings.ToLower(r.Action)
@@ -55,6 +56,10 @@ func knownAction(lower string) actionBits {
 // close returns the evaluation to the pool, without the values that it saw:
 // encryption contexts do not outlive their request.
 func (e *evaluation) close() {
+	const enough = 256 // to keep, and to clear each time
+	if cap(e.values) > enough {
+		e.values = nil
+	}
 	clear(e.values[:cap(e.values)])
 	*e = evaluation{values: e.values[:0]}
 	evaluations.Put(e)
@@ -65,6 +70,7 @@ func (e *evaluation) close() {
 func (e *evaluation) lookup(k *conditionKey) []string {
 	start := len(e.values)
 	e.values = e.r.appendValues(e.values, k)
+	e.budget.spend(e.r.lookupSteps(k) + len(e.values) - start)
 	return e.values[start:]
 }
 
@@ -75,10 +81,13 @@ func (e *evaluation) release(values []string) {
 // resolve returns the parts of a pattern with its variables replaced by the
 // request's values. A key with several values has no value as a variable.
 func (e *evaluation) resolve(p *pattern) (parts []part, ok bool) {
+	if !e.budget.spend(len(p.parts)) {
+		return nil, false
+	}
 	parts = make([]part, len(p.parts))
 	for i, from := range p.parts {
 		if from.kind == partVar {
-			values := e.lookup(&from.key)
+			values := e.lookup(from.key)
 			if len(values) == 1 {
 				from.text = values[0]
 			}
@@ -117,7 +126,7 @@ func (s *statement) match(e *evaluation) (failed element, index int) {
 		return resourceElement, 0
 	}
 	for i := range s.conditions {
-		if !s.conditions[i].holds(e, s.effect) {
+		if e.budget.spent || !s.conditions[i].holds(e, s.effect) {
 			return conditionElement, i
 		}
 	}
@@ -151,6 +160,9 @@ func (e *evaluation) keyVerdict(d *Document) verdict {
 	v := verdict{statement: -1}
 	principal := &e.r.Principal
 	for i := range d.statements {
+		if !e.budget.spend(1) {
+			break
+		}
 		s := &d.statements[i]
 		failed, index, stands := actionElement, 0, unnamed
 		if s.matchAction(e) {
@@ -180,6 +192,9 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 	v := verdict{statement: -1}
 	for _, d := range documents {
 		for i := range d.statements {
+			if !e.budget.spend(1) {
+				return v
+			}
 			s := &d.statements[i]
 			failed, index := actionElement, 0
 			if s.matchAction(e) {
@@ -200,8 +215,23 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 	return v
 }
 
-// decide is the order of the decision; see the package comment.
+// decide decides, or refuses where that would take too long.
 func (e *evaluation) decide(key *Document, identity []*Document, grants []*Grant) Decision {
+	d := e.decideInOrder(key, identity, grants)
+	return e.unlessSpent(d)
+}
+
+// unlessSpent is the decision, if the budget was enough for it: what has been
+// answered without budget means nothing, not even to a Deny.
+func (e *evaluation) unlessSpent(d Decision) Decision {
+	if e.budget.spent {
+		return Decision{Source: d.Source, Statement: -1, TooCostly: true}
+	}
+	return d
+}
+
+// decideInOrder is the order of the decision; see the package comment.
+func (e *evaluation) decideInOrder(key *Document, identity []*Document, grants []*Grant) Decision {
 	keySays := verdict{statement: -1}
 	if key != nil {
 		if keySays = e.keyVerdict(key); keySays.denied {

@@ -175,6 +175,9 @@ func (e *evaluation) grantThatAllows(grants []*Grant, identityAllows bool) *Gran
 	}
 	operation := actionGrant[bits.TrailingZeros64(uint64(e.action))]
 	for _, g := range grants {
+		if !e.budget.spend(1) {
+			return nil
+		}
 		reason := e.grantRefuses(g, operation, identityAllows)
 		e.traceGrant(g, reason)
 		if reason == "" {
@@ -255,6 +258,10 @@ func EvaluateRetire(r *Request, g *Grant, key *Document, identity []*Document) D
 	retire.Action = "kms:RetireGrant"
 	e := newEvaluation(&retire)
 	defer e.close()
+	return e.unlessSpent(e.decideRetire(g, key, identity))
+}
+
+func (e *evaluation) decideRetire(g *Grant, key *Document, identity []*Document) Decision {
 	if key != nil {
 		if v := e.keyVerdict(key); v.denied {
 			return v.decision(KeyPolicySource, false)
@@ -264,12 +271,12 @@ func EvaluateRetire(r *Request, g *Grant, key *Document, identity []*Document) D
 	if identitySays.denied {
 		return identitySays.decision(IdentityPolicySource, false)
 	}
-	p := &r.Principal
+	p := &e.r.Principal
 	switch {
 	case g.isFor(p, g.RetiringPrincipal, identitySays.allowed),
 		g.Operations&retireGrantOperation != 0 && g.isFor(p, g.Grantee, identitySays.allowed):
 		return Decision{Allowed: true, Source: GrantSource, Statement: -1, GrantID: g.ID}
-	case p.Type == Service || !p.isOf(r.ResourceAccount):
+	case p.Type == Service || !p.isOf(e.r.ResourceAccount):
 		return Decision{Source: KeyPolicySource, Statement: -1}
 	case p.Type == Root:
 		return Decision{Allowed: true, Source: AccountSource, Statement: -1}

@@ -17,14 +17,7 @@ type stringOperand struct {
 }
 
 func (o *stringOperand) matches(e *evaluation, value string) (bool, bool) {
-	text, resolved := o.text(e)
-	if !resolved {
-		return false, false
-	}
-	if o.fold {
-		return strings.EqualFold(text, value), true
-	}
-	return text == value, true
+	return o.equals(e, value, o.fold)
 }
 
 // likeOperand is of StringLike.
@@ -58,6 +51,9 @@ func splitARN(arn string) (parts [arnParts]string, ok bool) {
 }
 
 func (o *arnOperand) matches(e *evaluation, value string) (bool, bool) {
+	if !e.budget.spend(1 + len(value)/bytesPerStep) {
+		return false, false
+	}
 	parts, ok := splitARN(value)
 	if !ok || parts[0] != "arn" {
 		return false, o.resolvable(e)
@@ -124,7 +120,10 @@ type numberOperand struct {
 	number   decimal
 }
 
-func (o *numberOperand) matches(_ *evaluation, value string) (bool, bool) {
+func (o *numberOperand) matches(e *evaluation, value string) (bool, bool) {
+	if !e.budget.spend(1 + len(value)) {
+		return false, false
+	}
 	n, ok := parseDecimal(value)
 	return ok && o.relation.holds(n.compare(o.number)), true
 }
@@ -136,7 +135,10 @@ type dateOperand struct {
 	time     time.Time
 }
 
-func (o *dateOperand) matches(_ *evaluation, value string) (bool, bool) {
+func (o *dateOperand) matches(e *evaluation, value string) (bool, bool) {
+	if !e.budget.spend(maxDate) {
+		return false, false
+	}
 	t, ok := parseDate(value)
 	return ok && o.relation.holds(t.Compare(o.time)), true
 }
@@ -147,7 +149,8 @@ type boolOperand struct {
 	value bool
 }
 
-func (o *boolOperand) matches(_ *evaluation, value string) (bool, bool) {
+func (o *boolOperand) matches(e *evaluation, value string) (bool, bool) {
+	e.budget.spend(1)
 	b, ok := parseBool(value)
 	return ok && b == o.value, true
 }
@@ -158,7 +161,8 @@ type binaryOperand struct {
 	bytes string
 }
 
-func (o *binaryOperand) matches(_ *evaluation, value string) (bool, bool) {
+func (o *binaryOperand) matches(e *evaluation, value string) (bool, bool) {
+	e.budget.spend(1)
 	return o.bytes == value, true
 }
 
@@ -168,7 +172,10 @@ type networkOperand struct {
 	prefix netip.Prefix
 }
 
-func (o *networkOperand) matches(_ *evaluation, value string) (bool, bool) {
+func (o *networkOperand) matches(e *evaluation, value string) (bool, bool) {
+	if !e.budget.spend(1 + len(value)) {
+		return false, false
+	}
 	addr, err := netip.ParseAddr(value)
 	return err == nil && o.prefix.Contains(addr.Unmap().WithZone("")), true
 }

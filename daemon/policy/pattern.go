@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -24,14 +25,15 @@ type partKind uint8
 const (
 	partText partKind = iota
 	partAny           // *
-	partOne           // ?
+	partOne           // ?, ??, ...
 	partVar           // ${key} or ${key, 'default'}
 )
 
 type part struct {
-	kind partKind
-	text string // of partText; of partVar the default
-	key  conditionKey
+	kind  partKind
+	text  string        // of partText; of partVar the default
+	count int           // of partOne: how many of them
+	key   *conditionKey // of partVar
 	// hasDefault: text stands in where the request has no value for key.
 	hasDefault bool
 }
@@ -86,14 +88,25 @@ func (p *pattern) addText(text string) {
 	p.parts = append(p.parts, part{kind: partText, text: text})
 }
 
+// addWildcard appends a * or ?. Those that stand together are brought into one
+// form, at most one partOne and at most one partAny after it: ?*?** is ??*.
 func (p *pattern) addWildcard(c byte) {
-	kind := partAny
-	if c == '?' {
-		kind = partOne
-	} else if last := len(p.parts) - 1; last >= 0 && p.parts[last].kind == partAny {
-		return // ** is *
+	last := len(p.parts) - 1
+	star := last >= 0 && p.parts[last].kind == partAny
+	if c == '*' {
+		if !star {
+			p.parts = append(p.parts, part{kind: partAny})
+		}
+		return
 	}
-	p.parts = append(p.parts, part{kind: kind})
+	if star {
+		last--
+	}
+	if last >= 0 && p.parts[last].kind == partOne {
+		p.parts[last].count++
+		return
+	}
+	p.parts = slices.Insert(p.parts, last+1, part{kind: partOne, count: 1})
 }
 
 // addVariable appends what stands between ${ and }: one of the characters *, ?
@@ -119,7 +132,7 @@ func (p *pattern) addVariable(inner string) error {
 	if err != nil {
 		return fmt.Errorf("${%s} is not a policy variable: %w", inner, err)
 	}
-	p.parts = append(p.parts, part{kind: partVar, text: fallback, key: key, hasDefault: hasDefault})
+	p.parts = append(p.parts, part{kind: partVar, text: fallback, key: &key, hasDefault: hasDefault})
 	p.hasVars = true
 	return nil
 }
@@ -128,40 +141,60 @@ func (p *pattern) addVariable(inner string) error {
 func (p *pattern) isStar() bool { return len(p.parts) == 1 && p.parts[0].kind == partAny }
 
 // matchLiteral matches a pattern that has no variables.
-func (p *pattern) matchLiteral(value string) bool {
+func (p *pattern) matchLiteral(b *budget, value string) bool {
 	if p.isExact {
 		return p.exact == value
 	}
-	return matchParts(p.parts, value)
+	return matchParts(b, p.parts, value)
 }
 
 // match reports whether the pattern matches value. A pattern with a variable
 // that the request gives no value is not resolved, and matches nothing.
 func (p *pattern) match(e *evaluation, value string) (matched, resolved bool) {
+	e.budget.spend(1)
 	if !p.hasVars {
-		return p.matchLiteral(value), true
+		return p.matchLiteral(&e.budget, value), true
 	}
 	parts, ok := e.resolve(p)
 	if !ok {
 		return false, false
 	}
-	return matchParts(parts, value), true
+	return matchParts(&e.budget, parts, value), true
 }
 
-// text returns the text of a pattern without wildcards.
-func (p *pattern) text(e *evaluation) (text string, resolved bool) {
-	if p.isExact {
-		return p.exact, true
+// equals compares value with a pattern without wildcards, fold without regard
+// to case.
+func (p *pattern) equals(e *evaluation, value string, fold bool) (matched, resolved bool) {
+	e.budget.spend(1)
+	text := p.exact
+	if !p.isExact {
+		parts, ok := e.resolve(p)
+		if !ok {
+			return false, false
+		}
+		// What folds alike may differ in length, but not more than the shortest
+		// and the longest character. Beyond that nothing needs to be put together.
+		length := minLength(parts)
+		if length > utf8.UTFMax*len(value) || len(value) > utf8.UTFMax*length {
+			return false, true
+		}
+		text = joined(parts, length)
+		e.budget.spend(len(text) / bytesPerStep)
 	}
-	parts, ok := e.resolve(p)
-	if !ok {
-		return "", false
+	if fold {
+		e.budget.spend(min(len(text), len(value)))
+		return strings.EqualFold(text, value), true
 	}
+	return text == value, true
+}
+
+func joined(parts []part, length int) string {
 	var b strings.Builder
+	b.Grow(length)
 	for i := range parts {
 		b.WriteString(parts[i].text)
 	}
-	return b.String(), true
+	return b.String()
 }
 
 // resolvable reports whether the request gives every variable a value.
@@ -171,52 +204,4 @@ func (p *pattern) resolvable(e *evaluation) bool {
 	}
 	_, ok := e.resolve(p)
 	return ok
-}
-
-// matchParts matches parts, in which variables have been replaced by text. On a
-// mismatch only the last * is tried again, so the time is at most the product
-// of the two lengths.
-func matchParts(parts []part, value string) bool {
-	p, v := 0, 0
-	retryPart, retryValue := -1, 0
-	for {
-		if p == len(parts) && v == len(value) {
-			return true
-		}
-		if p < len(parts) {
-			switch part := &parts[p]; part.kind {
-			case partAny:
-				if p == len(parts)-1 {
-					return true
-				}
-				p++
-				retryPart, retryValue = p, v
-				continue
-			case partOne:
-				if v < len(value) {
-					_, size := utf8.DecodeRuneInString(value[v:])
-					p, v = p+1, v+size
-					continue
-				}
-			default:
-				if strings.HasPrefix(value[v:], part.text) {
-					p, v = p+1, v+len(part.text)
-					continue
-				}
-			}
-		}
-		if retryPart < 0 || retryValue >= len(value) {
-			return false
-		}
-		_, size := utf8.DecodeRuneInString(value[retryValue:])
-		retryValue += size
-		if next := &parts[retryPart]; next.kind == partText {
-			skip := strings.Index(value[retryValue:], next.text)
-			if skip < 0 {
-				return false
-			}
-			retryValue += skip
-		}
-		p, v = retryPart, retryValue
-	}
 }

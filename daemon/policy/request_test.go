@@ -88,16 +88,3 @@ func TestConcurrentEvaluations(t *testing.T) {
 	}
 	wg.Wait()
 }
-
-// TestPatternIsNotExponential: a pattern of many wildcards is refused in time
-// that grows with the product of the lengths only.
-func TestPatternIsNotExponential(t *testing.T) {
-	t.Parallel()
-	p, err := compilePattern(strings.Repeat("a*?", 5000)+"b", true, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.matchLiteral(strings.Repeat("a", 8192)) {
-		t.Error("matched")
-	}
-}

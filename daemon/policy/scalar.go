@@ -73,9 +73,16 @@ var (
 	}
 )
 
+// maxDate is the longest date in bytes, with more digits after the point than
+// any clock has.
+const maxDate = 64
+
 // parseDate reads a date of those forms, or seconds of the Unix epoch. Four
 // digits are a year.
 func parseDate(s string) (time.Time, bool) {
+	if len(s) > maxDate {
+		return time.Time{}, false
+	}
 	if dateForm.MatchString(s) {
 		for _, layout := range dateLayouts {
 			if t, err := time.Parse(layout, s); err == nil {
