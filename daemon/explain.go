@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -86,8 +87,12 @@ func (d *Daemon) handlePolicies(mux *http.ServeMux) {
 	mux.Handle("POST /policy/key", question(d, "MakeKeyPolicy", false, d.keyPolicy))
 }
 
+// maxQuestion is the longest question in bytes: a policy, with every character of
+// it escaped.
+const maxQuestion = 256 << 10
+
 // question serves one question: JSON in, JSON out, on record like any call.
-func question[In, Out any](d *Daemon, name string, adminsOnly bool, ask func(*identities, *In) (*Out, error)) http.Handler {
+func question[In, Out any](d *Daemon, name string, adminsOnly bool, ask func(context.Context, *identities, *In) (*Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ids := d.identities.Load()
 		caller, err := ids.caller(r.Context())
@@ -96,11 +101,11 @@ func question[In, Out any](d *Daemon, name string, adminsOnly bool, ask func(*id
 			return
 		}
 		in := new(In)
-		dec := json.NewDecoder(r.Body)
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuestion))
 		dec.DisallowUnknownFields()
 		var out *Out
 		if err = dec.Decode(in); err == nil {
-			out, err = ask(ids, in)
+			out, err = ask(r.Context(), ids, in)
 		}
 		record := audit.Record{
 			EventTime: d.clock(), EventSource: "cmkd", EventName: name, AWSRegion: d.cfg.Region, ReadOnly: true,
@@ -111,7 +116,8 @@ func question[In, Out any](d *Daemon, name string, adminsOnly bool, ask func(*id
 		if err != nil {
 			record.ErrorCode = "ValidationException"
 		}
-		if err := d.audit.Append(r.Context(), &record); err != nil {
+		// What was asked is on record also if nobody waits for the answer.
+		if err := d.audit.Append(context.WithoutCancel(r.Context()), &record); err != nil {
 			http.Error(w, "the audit trail cannot be written", http.StatusInternalServerError)
 			return
 		}
@@ -141,7 +147,7 @@ func (in *explainRequest) question(c *kms.Caller) *kms.Question {
 	}
 }
 
-func (d *Daemon) explain(ids *identities, in *explainRequest) (*explainAnswer, error) {
+func (d *Daemon) explain(_ context.Context, ids *identities, in *explainRequest) (*explainAnswer, error) {
 	if in.As == "" {
 		return nil, errors.New("as is missing: who would call")
 	}
@@ -177,7 +183,7 @@ func describeStep(s *policy.Step) explanationStep {
 
 // who asks for every principal that is known: root, the users of the system,
 // whom the configuration names, and whom the key's policy and grants name.
-func (d *Daemon) who(ids *identities, in *explainRequest) (*whoAnswer, error) {
+func (d *Daemon) who(ctx context.Context, ids *identities, in *explainRequest) (*whoAnswer, error) {
 	named := []string{ids.prefix() + "root"}
 	if in.Key != "" {
 		more, err := d.kms.PrincipalsOf(in.Region, in.Key)
@@ -199,6 +205,9 @@ func (d *Daemon) who(ids *identities, in *explainRequest) (*whoAnswer, error) {
 	out := &whoAnswer{Allowed: []whoPrincipal{}}
 	seen := map[string]bool{}
 	for _, arn := range named {
+		if err := ctx.Err(); err != nil {
+			return nil, err // nobody waits for the answer any more
+		}
 		c, err := ids.byARN(arn)
 		if err != nil || seen[c.Principal.DisplayARN()] {
 			continue // a service, say, which never calls
@@ -255,12 +264,19 @@ func systemUsers() ([]string, error) {
 	return list, nil
 }
 
-func (d *Daemon) keyPolicy(ids *identities, in *keyPolicyRequest) (*keyPolicyAnswer, error) {
-	admins, err := ids.arns(in.Admins)
+// maxNames is how many principals a new key policy may name. Each is looked up in
+// the user database, and a policy has no room for many more.
+const maxNames = 500
+
+func (d *Daemon) keyPolicy(ctx context.Context, ids *identities, in *keyPolicyRequest) (*keyPolicyAnswer, error) {
+	if n := len(in.Admins) + len(in.Users); n > maxNames {
+		return nil, fmt.Errorf("%d admins and users, at most %d are allowed: name a group instead", n, maxNames)
+	}
+	admins, err := ids.arns(ctx, in.Admins)
 	if err != nil {
 		return nil, err
 	}
-	users, err := ids.arns(in.Users)
+	users, err := ids.arns(ctx, in.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -272,9 +288,12 @@ func (d *Daemon) keyPolicy(ids *identities, in *keyPolicyRequest) (*keyPolicyAns
 }
 
 // arns are the ARNs of principals that an administrator names.
-func (ids *identities) arns(names []string) ([]string, error) {
+func (ids *identities) arns(ctx context.Context, names []string) ([]string, error) {
 	var list []string
 	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, err // nobody waits for the answer any more
+		}
 		c, err := ids.named(name)
 		if err != nil {
 			return nil, err

@@ -1,12 +1,16 @@
 package daemon_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -127,5 +131,42 @@ func TestSeeingWhy(t *testing.T) {
 	}
 	if !strings.Contains(r.AuditTrail(t), `"eventName":"ExplainPolicy"`) {
 		t.Error("the questions are not on record")
+	}
+}
+
+// TestQuestionsAreBounded: anybody may ask for the text of a key policy, and not
+// for one that costs the daemon seconds.
+func TestQuestionsAreBounded(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true})
+	ask := func(users []string) (status int, text string) {
+		t.Helper()
+		body, err := json.Marshal(map[string]any{"users": users, "keySpec": "SYMMETRIC_DEFAULT", "keyUsage": "ENCRYPT_DECRYPT"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/policy/key", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := r.HTTPAs(t, app).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(raw)
+	}
+	if status, text := ask(slices.Repeat([]string{"root"}, 500)); status != http.StatusOK {
+		t.Errorf("500 names: %d %s", status, text)
+	}
+	if status, text := ask(slices.Repeat([]string{"root"}, 501)); status != http.StatusBadRequest || !strings.Contains(text, "at most 500") {
+		t.Errorf("501 names: %d %s", status, text)
+	}
+	if status, text := ask(slices.Repeat([]string{"root"}, 40_000)); status != http.StatusBadRequest || !strings.Contains(text, "too large") {
+		t.Errorf("280,000 bytes of names: %d %s", status, text)
 	}
 }

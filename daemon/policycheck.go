@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -26,10 +27,16 @@ type checkAnswer struct {
 	// Calls is the number of calls on the key that were allowed.
 	Calls   int           `json:"calls"`
 	Refused []refusedCall `json:"refused"`
+	// Others is the number of refused calls of further kinds, beyond maxKinds.
+	Others int `json:"others,omitempty"`
 	// UnknownConditionKeys are those of the new policy that no request ever has:
 	// misspelt, most likely.
 	UnknownConditionKeys []string `json:"unknownConditionKeys,omitempty"`
 }
+
+// maxKinds bounds the kinds of calls in an answer. Callers choose the keys of
+// their encryption contexts, so there may be any number.
+const maxKinds = 10_000
 
 // refusedCall are calls of one kind that the new policy would refuse.
 type refusedCall struct {
@@ -59,7 +66,7 @@ type pastCall struct {
 
 // checkPolicy replays the trail's calls on a key against a new policy, with the
 // identity policies and grants as they are now.
-func (d *Daemon) checkPolicy(ids *identities, in *checkRequest) (*checkAnswer, error) {
+func (d *Daemon) checkPolicy(ctx context.Context, ids *identities, in *checkRequest) (*checkAnswer, error) {
 	unknown, err := d.kms.CheckPolicy(in.Policy)
 	if err != nil {
 		return nil, err
@@ -74,6 +81,9 @@ func (d *Daemon) checkPolicy(ids *identities, in *checkRequest) (*checkAnswer, e
 	}
 	quoted := []byte(`"` + arn + `"`)
 	err = audit.Scan(d.cfg.AuditDir, func(line []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err // nobody waits for the answer any more
+		}
 		if !bytes.Contains(line, quoted) {
 			return nil
 		}
@@ -170,6 +180,10 @@ func (p *policyCheck) add(r *refusedCall) {
 	if old := p.found[kind]; old != nil {
 		old.Calls++
 		old.Last = r.Last
+		return
+	}
+	if len(p.found) >= maxKinds {
+		p.out.Others += r.Calls
 		return
 	}
 	p.found[kind] = r

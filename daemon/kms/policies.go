@@ -21,10 +21,15 @@ type compiled struct {
 
 	mu        sync.RWMutex
 	documents map[string]*policy.Document // guarded by mu
+	size      int                         // of the texts in bytes; guarded by mu
 }
 
-// maxCompiled bounds the number of texts kept.
-const maxCompiled = 4096
+// maxCompiled bounds the number of texts kept, and maxCompiledSize their bytes: a
+// policy that is made to be large takes forty times its text.
+const (
+	maxCompiled     = 4096
+	maxCompiledSize = 4 << 20
+)
 
 func newCompiled(account string) compiled {
 	standard, err := policy.Parse([]byte(policy.DefaultKeyPolicy(account)), policy.KeyPolicy)
@@ -48,10 +53,14 @@ func (p *compiled) parse(text string) (*policy.Document, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.documents) >= maxCompiled {
+	if len(p.documents) >= maxCompiled || p.size+len(text) > maxCompiledSize {
 		clear(p.documents)
+		p.size = 0
 	}
-	p.documents[text] = d
+	if p.documents[text] == nil {
+		p.documents[text] = d
+		p.size += len(text)
+	}
 	return d, nil
 }
 
