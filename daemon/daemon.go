@@ -43,7 +43,8 @@ type Daemon struct {
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
 
-	reloading sync.Mutex // held by Reload
+	reloading   sync.Mutex             // held by Reload
+	reloadError atomic.Pointer[string] // why the last reload failed, nil if it did not
 }
 
 // Option changes how a daemon is opened.
@@ -180,6 +181,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
 	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
 	mux.HandleFunc("POST /recover", d.serveRecover)
+	mux.HandleFunc("POST /reload", d.serveReload)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
@@ -250,26 +252,6 @@ func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", errUnmapped))
 	}
 	return d.kms.Dispatch(ctx, caller, r)
-}
-
-// Reload reads again, on SIGHUP, who callers are: admins, principals, access
-// keys and identity policies. All of it must be right, or the old set stays.
-// Then it swaps the plugins for new processes: new executables, new PINs, no
-// call lost. What else changed in the configuration needs a restart.
-func (d *Daemon) Reload(ctx context.Context) error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	cfg, err := LoadConfig(d.path)
-	if err != nil {
-		return err
-	}
-	if cfg.Account != d.cfg.Account {
-		return fmt.Errorf("the account is %s and cannot become %s", d.cfg.Account, cfg.Account)
-	}
-	if err := d.loadIdentities(ctx, cfg); err != nil {
-		return fmt.Errorf("the old identities and policies stay: %w", err)
-	}
-	return errors.Join(d.kms.CheckState(ctx), d.router.reload(ctx, cfg, d.log))
 }
 
 // Close ends the plugins and closes the files.

@@ -245,7 +245,7 @@ func groupNameOf(gid string) string {
 // somebody else behind a path.
 func isName(name, prefix string) bool {
 	number, nameless := strings.CutPrefix(name, prefix)
-	return !isID(name) && !(nameless && isID(number)) && !strings.Contains(name, "/")
+	return !isID(name) && (!nameless || !isID(number)) && !strings.Contains(name, "/")
 }
 
 // listed reports whether the peer is named in the configuration's admins.
@@ -268,10 +268,8 @@ func (d *Daemon) loadIdentities(ctx context.Context, cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	for owner := range ids.policies {
-		if !ids.somebody(owner) {
-			d.log.WarnContext(ctx, "identity policies are there for nobody", "owner", owner)
-		}
+	for _, w := range ids.warnings() {
+		d.log.WarnContext(ctx, w)
 	}
 	d.identities.Store(ids)
 	return nil

@@ -99,6 +99,7 @@ var (
 	auditWritable   = describe("audit_writable", "1 while the audit trail can be written; without it calls are refused.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
+	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
 	tokenUp         = describe("token_up", "1 if every plugin serves the token.", "token")
 	pluginUp        = describe("plugin_up", "1 if the process serves.", "token", "plugin")
 	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", "token", "plugin")
@@ -129,6 +130,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(auditWritable, truth(d.audit.Err() == nil))
 	gauge(databaseTrusted, truth(s.StateMismatch == ""))
 	gauge(deletionsHeld, truth(s.DeletionsHeld))
+	gauge(reloadSucceeded, truth(s.ReloadError == ""))
 	for _, t := range s.Tokens {
 		gauge(tokenUp, truth(t.State == "ok"), t.Name)
 	}

@@ -25,6 +25,11 @@ type status struct {
 	// DeletionsHeld: the clock jumped ahead, or the database was accepted, and an
 	// operator must confirm the time and what is due.
 	DeletionsHeld bool `json:"deletionsHeld,omitempty"`
+	// ReloadError is why the last reload failed: what it should have changed has not
+	// changed.
+	ReloadError string `json:"reloadError,omitempty"`
+	// Warnings are about the identity policies.
+	Warnings []string `json:"warnings,omitempty"`
 	// StateMismatch is why the database is not trusted.
 	StateMismatch string         `json:"stateMismatch,omitempty"`
 	Tokens        []tokenStatus  `json:"tokens"`
@@ -95,7 +100,11 @@ func (d *Daemon) status(ctx context.Context) status {
 	if m := d.kms.Mismatch(); m != nil {
 		s.StateMismatch = m.Reason
 	}
-	if s.DeletionsHeld || s.StateMismatch != "" {
+	if text := d.reloadError.Load(); text != nil {
+		s.ReloadError = *text
+	}
+	s.Warnings = d.identities.Load().warnings()
+	if s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

@@ -305,6 +305,11 @@ func (s *Service) dropCreations(tx *store.Tx) {
 	}
 }
 
+// RecordReload puts on record that an operator reloads the configuration.
+func (s *Service) RecordReload(ctx context.Context, caller *Caller) error {
+	return s.recordDecision(ctx, caller, "ReloadConfiguration", nil)
+}
+
 // recordDecision puts on record what an operator decided.
 func (s *Service) recordDecision(ctx context.Context, caller *Caller, name string, details jsontext.Value) error {
 	c := &Call{caller: *caller, region: s.region}

@@ -29,7 +29,7 @@ func run(args []string) error {
 	flags := flag.NewFlagSet("cmkd", flag.ContinueOnError)
 	config := flags.String("config", "/etc/cmkd/config.toml", "configuration `file`")
 	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
-	check := flags.Bool("check", false, "check the configuration and exit")
+	check := flags.Bool("check", false, "read all that a start reads, but for the token and the database, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
 	version := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
@@ -49,7 +49,10 @@ func run(args []string) error {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if *check {
-		_, err := cmkd.LoadConfig(*config)
+		warnings, err := cmkd.Check(*config)
+		for _, w := range warnings {
+			fmt.Fprintln(os.Stderr, "cmkd: warning:", w)
+		}
 		return err
 	}
 	// Else what is made fails later, and elsewhere.
@@ -108,11 +111,7 @@ func reloads(ctx context.Context, d *cmkd.Daemon, hangups <-chan os.Signal, log 
 			return
 		case <-hangups:
 			notify(log, daemon.SdNotifyReloading)
-			if err := d.Reload(ctx); err != nil {
-				log.Error("reload failed", "error", err)
-			} else {
-				log.Info("reloaded")
-			}
+			_ = d.Reload(ctx) // it is logged, and in the status
 			notify(log, daemon.SdNotifyReady)
 		}
 	}

@@ -24,6 +24,8 @@ type health struct {
 	Keys          int      `json:"keys"`
 	DeletionsHeld bool     `json:"deletionsHeld"`
 	StateMismatch string   `json:"stateMismatch"`
+	ReloadError   string   `json:"reloadError"`
+	Warnings      []string `json:"warnings"`
 	Tokens        []struct {
 		Name   string `json:"name"`
 		Label  string `json:"label"`
@@ -129,6 +131,12 @@ func (h *health) print(out io.Writer) error {
 	fmt.Fprintf(w, "keys\t%d\n", h.Keys)
 	if h.StateMismatch != "" {
 		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
+	}
+	if h.ReloadError != "" {
+		fmt.Fprintf(w, "reload\tfailed, so all of the old set counts: %s\n", h.ReloadError)
+	}
+	for _, text := range h.Warnings {
+		fmt.Fprintf(w, "warning\t%s\n", text)
 	}
 	if h.DeletionsHeld {
 		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead or the database was accepted, see cmkctl confirm-clock")
