@@ -12,6 +12,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"math/big"
 	"os"
@@ -253,6 +255,12 @@ func (r *importRig) asymmetricRefusals(t *testing.T, material map[backends.KeySp
 	delete(bad, "an RSA key")
 	bad["another size"] = material[backends.RSA3072]
 	bad["wrong exponents"] = damaged(t, material[backends.RSA2048])
+	near, err := rand.Prime(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad["neighbouring primes"] = rsaOf(t, near, primeFrom(new(big.Int).Add(near, big.NewInt(2))), 65537)
+	bad["an exponent of 3"] = rsaOf(t, primeFor(t, 3), primeFor(t, 3), 3)
 	for _, usage := range []backends.Usage{backends.SignVerify, backends.EncryptDecrypt} {
 		t.Run("RSA_2048/refusals/"+string(usage), func(t *testing.T) {
 			r.refusals(t, backends.RSA2048, usage, material[backends.RSA2048], bad)
@@ -305,6 +313,52 @@ func damaged(t testing.TB, der []byte) []byte {
 		out[at+len(n.Bytes())/2] ^= 1
 	}
 	return out
+}
+
+// rsaOf is the RSA key of two primes and a public exponent, as PKCS #8: the
+// standard library refuses to encode a weak one.
+func rsaOf(t testing.TB, p, q *big.Int, e int64) []byte {
+	t.Helper()
+	one := big.NewInt(1)
+	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
+	d := new(big.Int).ModInverse(big.NewInt(e), new(big.Int).Mul(p1, q1))
+	numbers, err := asn1.Marshal([]*big.Int{ // RFC 8017, appendix A.1.2
+		new(big.Int), new(big.Int).Mul(p, q), big.NewInt(e), d, p, q,
+		new(big.Int).Mod(d, p1), new(big.Int).Mod(d, q1), new(big.Int).ModInverse(q, p),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct { // RFC 5958
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}{0, pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}, Parameters: asn1.NullRawValue}, numbers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// primeFrom is the first prime from n on, which is odd.
+func primeFrom(n *big.Int) *big.Int {
+	for n = new(big.Int).Set(n); !n.ProbablyPrime(20); n.Add(n, big.NewInt(2)) {
+	}
+	return n
+}
+
+// primeFor is a prime of 1,024 bits that allows the public exponent e.
+func primeFor(t testing.TB, e int64) *big.Int {
+	t.Helper()
+	for {
+		p, err := rand.Prime(rand.Reader, 1024)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if new(big.Int).Mod(new(big.Int).Sub(p, big.NewInt(1)), big.NewInt(e)).Sign() != 0 {
+			return p
+		}
+	}
 }
 
 func signVerify(t *testing.T, b backends.Signer, key backends.Key, algorithm backends.Algorithm) {

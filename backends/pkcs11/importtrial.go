@@ -192,7 +192,10 @@ func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 		return nil, unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
 	}
 	public, err := parsePublic(a.in.Key.Spec, der)
-	if err != nil || public.key.(*rsa.PublicKey).E < minExponent {
+	if err != nil {
+		return nil, invalidMaterial()
+	}
+	if key := public.key.(*rsa.PublicKey); key.E < minExponent || weakModulus(key.N) {
 		return nil, invalidMaterial()
 	}
 	if a.in.Key.Usage == backends.SignVerify {
