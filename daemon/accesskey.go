@@ -40,20 +40,34 @@ func loadAccessKeys(list []AccessKeyConfig) (accessKeys, error) {
 	return keys, nil
 }
 
+// secretPath is the path of a file that holds a secret: name itself if that is
+// absolute, else that of a systemd credential.
+func secretPath(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" || !isFileName(name) {
+		return "", fmt.Errorf("%q is neither an absolute path nor a systemd credential of this service", name)
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// isFileName reports whether name is one in a folder, as that of a credential is.
+func isFileName(name string) bool {
+	return name != "" && name != "." && name != ".." && filepath.Base(name) == name
+}
+
 // readSecret reads a file of the configuration that holds a secret. A name
 // that is no absolute path is of a credential that systemd passes, whose mode
 // is systemd's business.
 // https://systemd.io/CREDENTIALS/
 func readSecret(name string) (string, error) {
-	path, ours := name, true
-	if !filepath.IsAbs(name) {
-		dir := os.Getenv("CREDENTIALS_DIRECTORY")
-		if dir == "" || filepath.Base(name) != name {
-			return "", fmt.Errorf("%q is neither an absolute path nor a systemd credential of this service", name)
-		}
-		path, ours = filepath.Join(dir, name), false
+	path, err := secretPath(name)
+	if err != nil {
+		return "", err
 	}
-	if ours {
+	if path == name { // ours
 		info, err := os.Stat(path)
 		if err != nil {
 			return "", err

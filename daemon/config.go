@@ -146,7 +146,8 @@ type TokenConfig struct {
 	Label string `toml:"label"`
 	// Serial number of the token.
 	Serial string `toml:"serial"`
-	// PINFile holds the PIN of the user, readable by the daemon alone.
+	// PINFile holds the PIN of the user, readable by the daemon alone: an
+	// absolute path, or the name of a systemd credential.
 	// AWS CloudHSM: user:password. Required.
 	PINFile string `toml:"pin_file"`
 	// ClusterID is the CloudHsmClusterId by which clients make a custom key
@@ -226,12 +227,36 @@ func LoadConfig(path string) (*Config, error) {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return nil, fmt.Errorf("reading %s: unknown key %s", path, unknown[0])
+		return nil, fmt.Errorf("reading %s: unknown key %s%s", path, unknown[0], lineOf(path, unknown[0]))
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &cfg, nil
+}
+
+// lineOf says in which line of the file a key is, as far as that is easily seen:
+// not in inline tables.
+func lineOf(path string, key toml.Key) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	table, number := "", 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		line = strings.TrimSpace(line)
+		name, _, isValue := strings.Cut(line, "=")
+		if header, ok := strings.CutPrefix(line, "["); ok {
+			table, _, _ = strings.Cut(strings.TrimPrefix(header, "["), "]")
+			table = strings.TrimSpace(table)
+			name, isValue = "", true
+		}
+		if found := strings.Trim(table+"."+strings.Trim(strings.TrimSpace(name), `"'`), "."); isValue && found == key.String() {
+			return fmt.Sprintf(" in line %d", number)
+		}
+	}
+	return ""
 }
 
 var (
@@ -304,8 +329,8 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: module must be an absolute path, not %q", t.Name, t.Module)
 		case (t.Label == "") == (t.Serial == ""):
 			return fmt.Errorf("token %s: give label or serial, one of them", t.Name)
-		case !filepath.IsAbs(t.PINFile):
-			return fmt.Errorf("token %s: pin_file must be an absolute path, not %q", t.Name, t.PINFile)
+		case !filepath.IsAbs(t.PINFile) && !isFileName(t.PINFile):
+			return fmt.Errorf("token %s: pin_file must be an absolute path or the name of a systemd credential, not %q", t.Name, t.PINFile)
 		case t.MaxSessions != 0 && t.MaxSessions < 4:
 			return fmt.Errorf("token %s: max_sessions must be at least 4, not %d", t.Name, t.MaxSessions)
 		case slices.ContainsFunc(slices.Concat(t.Sandbox.Readable, t.Sandbox.Writable), func(p string) bool { return !filepath.IsAbs(p) }):

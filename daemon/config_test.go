@@ -85,14 +85,16 @@ label = "l"
 pin_file = "/p"
 `
 	for _, tt := range []struct{ name, old, new, want string }{
-		{"unknown key", `state_dir`, "no_such = 1\nstate_dir", "unknown key no_such"},
+		{"unknown key", `state_dir`, "no_such = 1\nstate_dir", "unknown key no_such in line 2"},
+		{"unknown key of a table", `label = "l"`, "label = \"l\"\nno_such = 1", "unknown key token.no_such in line "},
+		{"unknown table", `[[token]]`, "[no_such]\na = 1\n[[token]]", "unknown key no_such in line "},
 		{"account", `"123456789012"`, `"12345"`, "account must be 12 digits"},
 		{"relative state", `"/s"`, `"s"`, "state_dir must be an absolute path"},
 		{"no token", good[strings.Index(good, "[[token]]"):], "", "at least one is needed"},
 		{"label and serial", `label = "l"`, "label = \"l\"\nserial = \"1\"", "label or serial"},
 		{"token name", `"main"`, `"Main"`, "token name"},
 		{"relative module", `"/m"`, `"m"`, "module must be an absolute path"},
-		{"relative PIN", `"/p"`, `"p"`, "pin_file must be an absolute path"},
+		{"relative PIN", `"/p"`, `"p/q"`, "pin_file must be an absolute path or the name of a systemd credential"},
 		{"few sessions", `label = "l"`, "label = \"l\"\nmax_sessions = 3", "max_sessions must be at least 4"},
 		{"no workers", `label = "l"`, "label = \"l\"\nworkers = -1", "workers must be at least 1"},
 		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},

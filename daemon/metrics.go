@@ -67,7 +67,9 @@ func (m *callMetrics) observe(operation, code string, took time.Duration) {
 // and admins.
 func (d *Daemon) serveMetrics(server *socket.Server) http.Handler {
 	r := prometheus.NewRegistry()
-	r.MustRegister(d.calls.total, d.calls.duration, &stateMetrics{d, server},
+	r.MustRegister(d.calls.total, d.calls.duration, &stateMetrics{d, server})
+	// In the exporter of the node the names without a prefix are its own.
+	prometheus.WrapRegistererWithPrefix("cmkd_", r).MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

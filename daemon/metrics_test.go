@@ -48,6 +48,14 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
+	for name := range families {
+		if !strings.HasPrefix(name, "cmkd_") {
+			t.Errorf("%s may be another exporter's too", name)
+		}
+	}
+	if families["cmkd_go_goroutines"] == nil || families["cmkd_process_open_fds"] == nil {
+		t.Error("nothing of the process itself")
+	}
 	if n := families["cmkd_call_duration_seconds"].GetMetric(); len(n) == 0 {
 		t.Errorf("no durations:\n%s", text)
 	}

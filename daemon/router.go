@@ -172,12 +172,16 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 	if len(sum) == 0 {
 		sum = nil
 	}
+	pin, err := secretPath(t.PINFile)
+	if err != nil {
+		return plugins.Spec{}, fmt.Errorf("pin_file: %w", err)
+	}
 	return plugins.Spec{
 		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: filepath.Join(cfg.StateDir, "plugins"), Env: t.Env,
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
-			PINFile: t.PINFile, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
+			PINFile: pin, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
 			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
 	}, nil

@@ -76,6 +76,13 @@ func activated() (*binding, error) {
 	if len(files) > 1 {
 		return nil, fmt.Errorf("systemd passed %d sockets, want one", len(files))
 	}
+	kind, err := unix.GetsockoptInt(int(files[0].Fd()), unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the socket %s from systemd: %w", files[0].Name(), err)
+	}
+	if kind != unix.SOCK_STREAM {
+		return nil, fmt.Errorf("systemd passed a socket of type %s, want a Unix stream socket: ListenStream= in the socket unit", socketTypes[kind])
+	}
 	ln, err := net.FileListener(files[0])
 	if err != nil {
 		return nil, fmt.Errorf("taking the socket %s from systemd: %w", files[0].Name(), err)
@@ -87,6 +94,13 @@ func activated() (*binding, error) {
 		return nil, fmt.Errorf("systemd passed a listener on %s %s, want a Unix stream socket", addr.Network(), addr)
 	}
 	return &binding{UnixListener: unixLn, path: unixLn.Addr().String()}, nil
+}
+
+// socketTypes are the names of types other than streams, with the settings that
+// make them (systemd.socket(5)).
+var socketTypes = map[int]string{
+	unix.SOCK_DGRAM:     "SOCK_DGRAM (ListenDatagram=)",
+	unix.SOCK_SEQPACKET: "SOCK_SEQPACKET (ListenSequentialPacket=)",
 }
 
 func lookupGroup(name string) (gid int, err error) {

@@ -277,6 +277,28 @@ func TestSystemdActivationRefusesTCP(t *testing.T) {
 	}
 }
 
+func TestSystemdActivationRefusesMessages(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[int]string{
+		unix.SOCK_DGRAM:     "ListenDatagram=",
+		unix.SOCK_SEQPACKET: "ListenSequentialPacket=",
+	} {
+		fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), "socket")
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: socketPath(t)}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := activatedCommand(f).CombinedOutput()
+		f.Close()
+		if err == nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "ListenStream=") {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+}
+
 // activatedCommand runs the test binary as systemd would: the shell gives
 // LISTEN_PID the pid that the binary will have.
 func activatedCommand(files ...*os.File) *exec.Cmd {

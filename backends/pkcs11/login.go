@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"unicode"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -25,22 +27,83 @@ func (t *Token) chooseSlot(cfg Config) error {
 		if err != nil {
 			continue // another token's trouble; ours would be missed below
 		}
-		if cfg.TokenLabel != "" && info.Label != cfg.TokenLabel ||
-			cfg.TokenSerial != "" && info.SerialNumber != cfg.TokenSerial {
+		if !fits(cfg, info) {
 			continue
 		}
 		found++
 		t.slot, t.info = slot, info
 	}
-	what := fmt.Sprintf("label %q, serial number %q", cfg.TokenLabel, cfg.TokenSerial)
 	switch found {
 	case 0:
-		return &backends.Error{Code: backends.Lost, Message: "no token with " + what, RV: p11.CKR_TOKEN_NOT_PRESENT}
+		return absent(cfg, t.ctx)
 	case 1:
 		return nil
 	default:
-		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number", found, what)
+		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number", found, wanted(cfg))
 	}
+}
+
+// wanted is how the configuration chooses the token.
+func wanted(cfg Config) string {
+	var by []string
+	if cfg.TokenLabel != "" {
+		by = append(by, fmt.Sprintf("label %q", cfg.TokenLabel))
+	}
+	if cfg.TokenSerial != "" {
+		by = append(by, fmt.Sprintf("serial number %q", cfg.TokenSerial))
+	}
+	return strings.Join(by, " and ")
+}
+
+// absent is the error that no token fits, with those that there are.
+func absent(cfg Config, ctx *p11.Ctx) *backends.Error {
+	message := "no token with " + wanted(cfg) + " in module " + cfg.Module
+	slots, err := ctx.GetSlotList(true)
+	var there []string
+	for _, slot := range slots {
+		info, err := ctx.GetTokenInfo(slot)
+		if err == nil && info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
+			there = append(there, fmt.Sprintf("%q (serial number %s)", info.Label, info.SerialNumber))
+		}
+	}
+	switch {
+	case err != nil:
+		message += fmt.Sprintf(": listing slots: %v", err)
+	case len(there) == 0:
+		message += ": it shows no initialised token; is it configured, and may this user read the token?"
+	default:
+		message += ": there are " + strings.Join(there, ", ")
+	}
+	return &backends.Error{Code: backends.Lost, Message: message, RV: p11.CKR_TOKEN_NOT_PRESENT}
+}
+
+// noToken looks whether the module that could not be opened works, and has no
+// token that fits. If so, that is the error; else it is nil.
+func noToken(cfg Config) error {
+	ctx := p11.New(cfg.Module)
+	if ctx == nil {
+		return nil
+	}
+	defer ctx.Destroy()
+	if ctx.Initialize() != nil {
+		return nil
+	}
+	defer ctx.Finalize() //nolint:errcheck // nothing was done that could be lost
+	slots, err := ctx.GetSlotList(true)
+	if err != nil {
+		return nil //nolint:nilerr // the caller has the error that counts
+	}
+	for _, slot := range slots {
+		if info, err := ctx.GetTokenInfo(slot); err == nil && fits(cfg, info) {
+			return nil
+		}
+	}
+	return absent(cfg, ctx)
+}
+
+// fits reports whether the configuration chooses the token.
+func fits(cfg Config, info p11.TokenInfo) bool {
+	return (cfg.TokenLabel == "" || info.Label == cfg.TokenLabel) && (cfg.TokenSerial == "" || info.SerialNumber == cfg.TokenSerial)
 }
 
 // login tries the PIN once, and not at all when the token counts down to
@@ -103,9 +166,18 @@ func readPIN(file string) ([]byte, error) {
 	if err != nil {
 		return nil, backends.Errorf(backends.LoginFailed, "reading the PIN: %v", err)
 	}
-	pin := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
-	if len(pin) == 0 {
-		return nil, backends.Errorf(backends.LoginFailed, "the PIN file %s is empty", file)
+	pin := bytes.TrimRight(text, "\r\n")
+	switch {
+	case len(pin) == 0:
+		err = backends.Errorf(backends.LoginFailed, "the PIN file %s is empty", file)
+	case bytes.HasPrefix(pin, []byte("\xef\xbb\xbf")):
+		err = backends.Errorf(backends.LoginFailed, "the PIN file %s begins with a byte order mark: not tried", file)
+	case bytes.ContainsFunc(pin, unicode.IsControl):
+		err = backends.Errorf(backends.LoginFailed, "the PIN in %s has a control character in it, such as a tab or a second line: not tried", file)
+	}
+	if err != nil {
+		clear(pin)
+		return nil, err
 	}
 	return pin, nil
 }

@@ -24,8 +24,8 @@ type Config struct {
 	// both must fit if both are. Slot numbers change and choose nothing.
 	TokenLabel  string
 	TokenSerial string
-	// PINFile holds the user PIN (CloudHSM: user:password). A line feed at
-	// its end is not part of the PIN.
+	// PINFile holds the user PIN (CloudHSM: user:password). Line ends after it
+	// are not part of the PIN; other control characters are refused.
 	PINFile string
 	// MaxSessions bounds the sessions of this process; 0 means 16. Three of
 	// them keep the login and cached objects alive.
@@ -103,6 +103,9 @@ func load(cfg Config) (*Token, error) {
 	}
 	c, err := crypto11.Configure(choice)
 	if err != nil {
+		if missing := noToken(cfg); missing != nil {
+			return nil, missing
+		}
 		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
 	}
 	t := &Token{crypto11: c, ctx: p11.New(cfg.Module), change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}

@@ -2,6 +2,7 @@ package pkcs11_test
 
 import (
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +47,10 @@ func TestOpenRefusals(t *testing.T) {
 			"both, one wrong":      {func(c *pkcs11.Config) { c.TokenLabel, c.TokenSerial = "twin", tok.Serial }, backends.Lost},
 			"neither":              {func(c *pkcs11.Config) { c.TokenLabel = "" }, backends.Internal},
 			"another label":        {func(c *pkcs11.Config) { c.TokenLabel = "nobody" }, backends.Lost},
+			"PIN with lines":       {func(c *pkcs11.Config) { c.PINFile = file("lines", tok.PIN+"\n\n\r\n") }, ""},
+			"PIN with a tab":       {func(c *pkcs11.Config) { c.PINFile = file("tab", tok.PIN+"\t\n") }, backends.LoginFailed},
+			"PIN of two lines":     {func(c *pkcs11.Config) { c.PINFile = file("two", tok.PIN+"\nx\n") }, backends.LoginFailed},
+			"PIN with a BOM":       {func(c *pkcs11.Config) { c.PINFile = file("bom", "\ufeff"+tok.PIN) }, backends.LoginFailed},
 			"ambiguous":            {func(c *pkcs11.Config) { c.TokenLabel = "twin" }, backends.Internal},
 			"no module":            {func(c *pkcs11.Config) { c.Module = "/nonexistent.so" }, backends.Lost},
 			"not a module":         {func(c *pkcs11.Config) { c.Module = file("text.so", "text") }, backends.Lost},
@@ -58,6 +63,12 @@ func TestOpenRefusals(t *testing.T) {
 			c.change(&cfg)
 			k, err := pkcs11.Open(t.Context(), cfg)
 			wantCode(t, name, err, c.want)
+			if name == "another label" && !strings.Contains(err.Error(), fmt.Sprintf("%q (serial number %s)", tok.Label, tok.Serial)) {
+				t.Errorf("%s: %v, want the labels that there are", name, err)
+			}
+			if strings.HasPrefix(name, "PIN ") && c.want != "" && strings.Contains(err.Error(), "C_Login") {
+				t.Errorf("%s: it was tried: %v", name, err)
+			}
 			if err != nil {
 				if strings.Contains(err.Error(), tok.PIN) {
 					t.Errorf("%s: the PIN is in the error", name)
