@@ -104,9 +104,11 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 }
 
 // bindAccount keeps the account from changing under the keys: it is part of
-// every ARN and of what ciphertexts authenticate.
+// every ARN and of what ciphertexts authenticate. The number that a failed
+// initialisation has left binds nobody.
 func (d *Daemon) bindAccount(ctx context.Context) error {
-	if was, ok := d.store.View().Setting("account"); ok {
+	view := d.store.View()
+	if was, ok := view.Setting("account"); ok && !(d.store.Found() == nil && blank(view)) {
 		if was.Value != d.cfg.Account {
 			return fmt.Errorf("the store belongs to account %s, the configuration says %s", was.Value, d.cfg.Account)
 		}
@@ -118,6 +120,20 @@ func (d *Daemon) bindAccount(ctx context.Context) error {
 	return d.store.Update(ctx, func(tx *store.Tx) error {
 		return tx.PutSetting(&store.Setting{Name: "account", Value: d.cfg.Account})
 	})
+}
+
+// blank reports whether the database knows of nothing in a token.
+func blank(v *store.View) bool {
+	for range v.AllSystemKeys() {
+		return false
+	}
+	for range v.Intents() {
+		return false
+	}
+	for range v.AllKeys() {
+		return false
+	}
+	return true
 }
 
 // Init finishes interrupted work and makes the daemon's own keys, those that

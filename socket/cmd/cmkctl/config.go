@@ -115,6 +115,11 @@ func (l layout) softhsm() string { return filepath.Join(l.dir, "softhsm2.conf") 
 func (l layout) pin() string     { return filepath.Join(l.dir, "pin") }
 func (l layout) soPIN() string   { return filepath.Join(l.dir, "so-pin") }
 
+// softHSMFiles are what makeSoftHSMToken makes.
+func (l layout) softHSMFiles() []string {
+	return []string{l.tokens(), l.softhsm(), l.pin(), l.soPIN()}
+}
+
 // makeLayout makes the folder, closed to others.
 func makeLayout(dir string) (layout, error) {
 	dir, err := filepath.Abs(dir)

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/client"
 )
 
 // setup is what init and dev need to know to set a daemon up.
@@ -44,9 +48,13 @@ func newInit(socket *string) *cobra.Command {
 		Long: `Init writes DIR/config.toml, which must not exist, and has cmkd make in the token
 the key that wraps data keys and its other own keys. The token is chosen by its
 label. With --softhsm, init first makes a new SoftHSM2 token in DIR/tokens with
-random PINs in DIR/pin and DIR/so-pin.`,
+random PINs in DIR/pin and DIR/so-pin.
+
+The socket is ` + client.DefaultPath + `, where clients look, if DIR is ` + systemDir + `, and
+DIR/cmkd.sock otherwise, unless --socket says where. If init fails it removes
+what it has written, except for the state: keys in the token are known there.`,
 		Example: `  cmkctl init --dir /etc/cmkd --module /opt/cloudhsm/lib/libcloudhsm_pkcs11.so \
-      --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012 --socket /run/cmkd/cmkd.sock
+      --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012
   cmkctl init --dir ~/cmkd --softhsm`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,8 +74,7 @@ random PINs in DIR/pin and DIR/so-pin.`,
 			if err := s.run(ctx, l, cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "cmkd is set up. Start it with: cmkd --config %s\n", shellQuote(l.config()))
-			return err
+			return s.sayHow(cmd.OutOrStdout(), l)
 		},
 	}
 	flags := cmd.Flags()
@@ -88,8 +95,36 @@ random PINs in DIR/pin and DIR/so-pin.`,
 	return cmd
 }
 
-// run makes token, configuration and keys in l. Complaints of cmkd go to log.
-func (s *setup) run(ctx context.Context, l layout, log io.Writer) error {
+// sayHow says how to go on.
+func (s *setup) sayHow(out io.Writer, l layout) error {
+	socket := s.socketPath(l)
+	text := fmt.Sprintf("cmkd is set up. Start it with: cmkd --config %s\n", shellQuote(l.config()))
+	if socket != client.DefaultPath {
+		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, shellQuote(socket))
+	}
+	_, err := io.WriteString(out, text)
+	return err
+}
+
+// socketPath is the path of the socket: what the user says, else where clients
+// look for a daemon of the system, else in the user's own folder.
+func (s *setup) socketPath(l layout) string {
+	switch {
+	case s.socket != "":
+		return s.socket
+	case l.dir == systemDir || strings.HasPrefix(l.dir, systemDir+"/"):
+		return client.DefaultPath
+	default:
+		return l.socket()
+	}
+}
+
+// systemDir is the folder of the configuration of a daemon of the system.
+const systemDir = "/etc/cmkd"
+
+// run makes token, configuration and keys in l. Complaints of cmkd go to log. If
+// it fails, nothing is left that is in the way of the next try.
+func (s *setup) run(ctx context.Context, l layout, log io.Writer) (err error) {
 	if _, err := os.Lstat(l.config()); err == nil {
 		return fmt.Errorf("%s exists; a configuration is never overwritten", l.config())
 	}
@@ -106,13 +141,34 @@ func (s *setup) run(ctx context.Context, l layout, log io.Writer) error {
 			return err
 		}
 	}
+	_, stateErr := os.Lstat(cfg.StateDir)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(l.config()), s.discard(l, cfg, errors.Is(stateErr, fs.ErrNotExist)))
+		}
+	}()
 	if err := cfg.create(l.config()); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
-	if err := initDaemon(ctx, daemon, l.config(), log); err != nil {
-		return fmt.Errorf("%w\nThe configuration is written. When the cause is gone: %s --init --config %s", err, daemon, shellQuote(l.config()))
+	return initDaemon(ctx, daemon, l.config(), log)
+}
+
+// discard removes a SoftHSM2 token that was made in vain, and the state with it if
+// that is new. The state of another token stays: it knows what was made in it, and
+// the next try goes on from there.
+func (s *setup) discard(l layout, cfg *daemonConfig, newState bool) error {
+	if !s.softHSM {
+		return nil
 	}
-	return nil
+	paths := l.softHSMFiles()
+	if newState {
+		paths = append(paths, cfg.StateDir)
+	}
+	var errs []error
+	for _, path := range paths {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
 }
 
 // config is the configuration for s, with the token it names.
@@ -133,7 +189,7 @@ func (s *setup) config(l layout) (*daemonConfig, error) {
 		target *string
 		chosen string
 	}{
-		{&cfg.Socket.Path, s.socket},
+		{&cfg.Socket.Path, s.socketPath(l)},
 		{&cfg.StateDir, s.stateDir},
 		{&cfg.Tokens[0].Module, s.module},
 		{&cfg.Tokens[0].PINFile, s.pinFile},

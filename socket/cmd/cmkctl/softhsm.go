@@ -50,7 +50,7 @@ func makeSoftHSMToken(ctx context.Context, l layout, module, label string) (_ to
 	}
 	defer func() {
 		if err != nil {
-			for _, path := range []string{l.tokens(), l.softhsm(), l.pin(), l.soPIN()} {
+			for _, path := range l.softHSMFiles() {
 				err = errors.Join(err, os.RemoveAll(path))
 			}
 		}
