@@ -40,6 +40,7 @@ need openssl openssl
 need curl curl
 need jq jq
 need aws awscli
+need sudo sudo
 
 [ -n "$missing" ] || exit 0
 
