@@ -108,7 +108,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 // initialisation has left binds nobody.
 func (d *Daemon) bindAccount(ctx context.Context) error {
 	view := d.store.View()
-	if was, ok := view.Setting("account"); ok && !(d.store.Found() == nil && blank(view)) {
+	if was, ok := view.Setting("account"); ok && (d.store.Found() != nil || !blank(view)) {
 		if was.Value != d.cfg.Account {
 			return fmt.Errorf("the store belongs to account %s, the configuration says %s", was.Value, d.cfg.Account)
 		}
