@@ -37,6 +37,7 @@ test: deps
 	go test -race -timeout 25m ./...
 
 check: deps
+	./testenv/generated.sh
 	$(GOLANGCI_LINT) run ./...
 	CGO_ENABLED=0 go build -o /dev/null ./daemon/cmd/cmkd
 

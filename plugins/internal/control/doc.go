@@ -2,4 +2,4 @@
 // and asks for its health. It is generated from control.proto.
 package control
 
-//go:generate ./generate.sh
+//go:generate go run ./internal/gen
