@@ -2,6 +2,10 @@ package daemon_test
 
 import (
 	"bytes"
+	"crypto/sha3"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -34,7 +38,17 @@ func TestPostQuantum(t *testing.T) {
 		wantCode("InvalidCiphertextException").check(t, errOf(c.Decapsulate(ctx, open)))
 	}
 	for _, spec := range []types.KeySpec{"ML_DSA_44", "ML_DSA_65", "ML_DSA_87"} {
+		_, err := c.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeSignVerify, Origin: types.OriginTypeExternal})
+		wantError("UnsupportedOperationException", "Origin EXTERNAL is not supported for KeySpec "+string(spec)+".").check(t, err)
 		id := newKey(t, c, &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeSignVerify})
+		meta, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id})
+		if err != nil || string(meta.KeyMetadata.CustomerMasterKeySpec) != string(spec) { //nolint:staticcheck // older clients read it
+			t.Errorf("%s: CustomerMasterKeySpec of DescribeKey: %+v, %v", spec, meta, err)
+		}
+		public, err := c.GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: &id})
+		if err != nil || string(public.CustomerMasterKeySpec) != string(spec) { //nolint:staticcheck // older clients read it
+			t.Errorf("%s: CustomerMasterKeySpec of GetPublicKey: %+v, %v", spec, public, err)
+		}
 		sign := &kms.SignInput{KeyId: &id, SigningAlgorithm: "ML_DSA_SHAKE_256", MessageType: types.MessageTypeRaw, Message: aMessage}
 		made, err := c.Sign(ctx, sign)
 		if err != nil {
@@ -47,6 +61,37 @@ func TestPostQuantum(t *testing.T) {
 		verify.Message = append(bytes.Clone(aMessage), 0)
 		wantCode("KMSInvalidSignatureException").check(t, errOf(c.Verify(ctx, verify)))
 		sign.MessageType, sign.Message = "EXTERNAL_MU", make([]byte, 64)
-		wantCode("UnsupportedOperationException").check(t, errOf(c.Sign(ctx, sign)))
+		refused := errOf(c.Sign(ctx, sign))
+		if code(refused) != "UnsupportedOperationException" || !strings.Contains(message(refused), "PKCS#11 3.2 has no mechanism that signs an external mu") {
+			t.Errorf("%s: Sign of an external mu: %v", spec, refused)
+		}
+		verify.MessageType, verify.Message = "EXTERNAL_MU", externalMu(t, public.PublicKey, aMessage)
+		if out, err := c.Verify(ctx, verify); err != nil || !out.SignatureValid {
+			t.Errorf("%s: Verify of an external mu: %v", spec, err)
+		}
+		verify.Message[0] ^= 1
+		wantCode("KMSInvalidSignatureException").check(t, errOf(c.Verify(ctx, verify)))
+		verify.Message = verify.Message[1:]
+		wantCode("ValidationException").check(t, errOf(c.Verify(ctx, verify)))
 	}
+}
+
+// externalMu is the message representative of a message without a context (FIPS
+// 204, algorithm 7, step 6), by the key in a SubjectPublicKeyInfo.
+func externalMu(t *testing.T, public, message []byte) []byte {
+	t.Helper()
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(public, &info); err != nil {
+		t.Fatal(err)
+	}
+	h := sha3.NewSHAKE256()
+	for _, b := range [][]byte{sha3.SumSHAKE256(info.Key.Bytes, 64), {0, 0}, message} {
+		_, _ = h.Write(b)
+	}
+	mu := make([]byte, 64)
+	_, _ = h.Read(mu)
+	return mu
 }

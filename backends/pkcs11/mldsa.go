@@ -4,6 +4,7 @@ import (
 	encodingasn1 "encoding/asn1"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/mldsa"
 )
 
 // PKCS#11 3.2, ML-DSA and ML-KEM (sections 6.67 and 6.68).
@@ -42,6 +43,10 @@ var mlDSAKinds = map[backends.KeySpec]*pairKind{
 		spec: backends.MLDSA87, form: mlDSAKey, mechanism: ckmMLDSAKeyPairGen, name: "CKM_ML_DSA_KEY_PAIR_GEN", parameterSet: ckpMLDSA87,
 		curve: encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 19}, point: 2592, signature: 4627,
 	},
+}
+
+var mlDSAParameters = map[backends.KeySpec]*mldsa.Parameters{
+	backends.MLDSA44: mldsa.MLDSA44, backends.MLDSA65: mldsa.MLDSA65, backends.MLDSA87: mldsa.MLDSA87,
 }
 
 // pairKindOf returns the kind of a key pair of a CMK, nil if there is none.

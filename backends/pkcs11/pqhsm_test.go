@@ -193,6 +193,13 @@ func signsMLDSA(t *testing.T, b backends.Backend, spec backends.KeySpec, verify 
 		if out, err := s.Verify(t.Context(), in); err != nil || out.Valid {
 			t.Errorf("Verify of an altered signature: %+v, %v", out, err)
 		}
+		in.Type, in.Message = backends.ExternalMu, make([]byte, 64)
+		if out, err := s.Verify(t.Context(), in); err != nil || out.Valid {
+			t.Errorf("Verify of another mu: %+v, %v", out, err)
+		}
+		in.Message = in.Message[1:]
+		_, err = s.Verify(t.Context(), in)
+		wantCode(t, "mu of 63 bytes", err, backends.InvalidRequest)
 	}
 	_, err := s.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: "ML_DSA_SHAKE_256", Type: backends.ExternalMu, Message: make([]byte, 64)})
 	wantCode(t, "an external mu", err, backends.Unsupported)

@@ -62,8 +62,11 @@ func (a *signing) input(t backends.MessageType, message []byte) ([]byte, error) 
 	case len(message) > maxMessage:
 		return nil, backends.Errorf(backends.InvalidRequest, "a message of %d bytes: at most %d are signed", len(message), maxMessage)
 	case t == backends.ExternalMu && a.scheme == mlDSAPure:
-		// PKCS#11 3.2 has no mechanism that takes mu.
-		return nil, unsupported("CKM_ML_DSA of an external mu")
+		return nil, &backends.Error{
+			Code: backends.Unsupported,
+			Message: "MessageType EXTERNAL_MU is not supported for signing: PKCS#11 3.2 has no mechanism that signs an external mu, " +
+				"CKM_ML_DSA takes the message itself. Use MessageType RAW",
+		}
 	case t == backends.Raw && a.hash == 0:
 		return message, nil
 	case t == backends.Raw && a.scheme != ed25519PH:

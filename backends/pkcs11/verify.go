@@ -13,6 +13,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/mldsa"
 )
 
 // Verify implements [backends.Signer]. It verifies with the public key in this
@@ -23,6 +24,9 @@ func (b *Asymmetric) Verify(ctx context.Context, in *backends.VerifyRequest) (*b
 	u, a, err := b.signing(&in.Key, in.Algorithm)
 	if err != nil {
 		return nil, err
+	}
+	if in.Type == backends.ExternalMu && a.scheme == mlDSAPure {
+		return b.verifyMu(ctx, in, u)
 	}
 	input, err := a.input(in.Type, in.Message)
 	if err != nil {
@@ -68,6 +72,23 @@ func verifySecp256k1(key *secp256k1.PublicKey, digest, signature []byte) bool {
 		return false
 	}
 	return dcrecdsa.NewSignature(&r, &s).Verify(digest, key)
+}
+
+// verifyMu verifies a signature of an external mu (FIPS 204, section 6.2), which
+// takes the public key alone: no token has a mechanism for it.
+func (b *Asymmetric) verifyMu(ctx context.Context, in *backends.VerifyRequest, u *purpose) (*backends.VerifyAnswer, error) {
+	if len(in.Message) != mldsa.MuSize {
+		return nil, backends.Errorf(backends.InvalidRequest, "mu of %d bytes: it has %d", len(in.Message), mldsa.MuSize)
+	}
+	public, err := b.publicKey(ctx, &in.Key, u)
+	if err != nil {
+		return nil, err
+	}
+	key, err := splitPublic(u.pair, public.der)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "the public key of %s: %v", in.Key.ID, err)
+	}
+	return &backends.VerifyAnswer{Valid: mlDSAParameters[u.pair.spec].VerifyMu(key, in.Message, in.Signature)}, nil
 }
 
 // verifyInToken verifies with the public key object.

@@ -139,7 +139,7 @@ func (s *Service) placeKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backend
 	case in.Origin == kmsapi.OriginTypeExternalKeyStore || in.XksKeyId != "":
 		return errNoXKS()
 	case in.Origin == kmsapi.OriginTypeExternal && !specs[keySpec].importable:
-		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "Origin EXTERNAL is not supported for KeySpec %s.", keySpec)
+		return errNotImportable(keySpec)
 	case (in.Origin == kmsapi.OriginTypeAWSCloudHSM) != (in.CustomKeyStoreId != ""):
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "CustomKeyStoreId and Origin AWS_CLOUDHSM go together.")
 	case in.CustomKeyStoreId == "":
@@ -151,6 +151,10 @@ func (s *Service) placeKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backend
 	}
 	row.CustomKeyStoreID, row.Token = cks.ID, cks.Token
 	return nil
+}
+
+func errNotImportable(spec backends.KeySpec) error {
+	return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "Origin EXTERNAL is not supported for KeySpec %s.", spec)
 }
 
 // newMultiRegionID makes a key ID of the form "mrk-" and 32 digits.

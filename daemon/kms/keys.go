@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"slices"
+	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -17,8 +18,11 @@ func (s *Service) describeKey(ctx context.Context, c *Call, in *kmsapi.DescribeK
 	return &kmsapi.DescribeKeyResponse{KeyMetadata: s.metadata(c.view, k.Key)}, nil
 }
 
-// olderSpecs are the key specs that CustomerMasterKeySpec knows too.
-var olderSpecs = kmsapi.CustomerMasterKeySpec("").Values()
+// olderSpecs are the key specs that answers have in CustomerMasterKeySpec too: those
+// of its enum, and ML-DSA, which AWS sends in it all the same.
+// https://aws.amazon.com/blogs/security/how-to-create-post-quantum-signatures-using-aws-kms-and-ml-dsa/
+var olderSpecs = append(kmsapi.CustomerMasterKeySpec("").Values(),
+	kmsapi.CustomerMasterKeySpec(backends.MLDSA44), kmsapi.CustomerMasterKeySpec(backends.MLDSA65), kmsapi.CustomerMasterKeySpec(backends.MLDSA87))
 
 // metadata is KeyMetadata of a key as it stands in the view.
 func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
@@ -40,6 +44,9 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 		KeyManager:       kmsapi.KeyManagerType(row.Manager),
 		KeySpec:          kmsapi.KeySpec(row.Spec),
 		MultiRegion:      row.PrimaryRegion != "",
+	}
+	if s.over(row.ValidTo) {
+		m.ValidTo, m.ExpirationModel = time.Time{}, ""
 	}
 	if slices.Contains(olderSpecs, kmsapi.CustomerMasterKeySpec(row.Spec)) {
 		m.CustomerMasterKeySpec = kmsapi.CustomerMasterKeySpec(row.Spec)
@@ -91,6 +98,7 @@ type reader interface {
 	Key(region, id string) (*store.Key, bool)
 	Alias(region, name string) (*store.Alias, bool)
 	CurrentVersion(keyID string) (*store.Version, bool)
+	Versions(keyID string) []*store.Version
 	KeyReplicas(id string) []*store.Key
 	CustomKeyStore(region, id string) (*store.CustomKeyStore, bool)
 }
@@ -99,11 +107,12 @@ func (s *Service) listKeys(_ context.Context, c *Call, in *kmsapi.ListKeysReques
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
-	after, err := decodeMarker(in.Marker)
+	l := c.list("")
+	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	rows, next := page(c.view.Keys(c.region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
+	rows, next := page(l, c.view.Keys(c.region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
 	out := &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, k := range rows {
 		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: k.ID, KeyArn: s.keyARN(k.Region, k.ID)})

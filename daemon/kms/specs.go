@@ -29,10 +29,12 @@ var (
 		},
 		importable: true,
 	}
+	// AWS imports ML-DSA keys too. Here no token is known to unwrap one, and of
+	// those that might, none says which of the three forms of RFC 9881, section 6,
+	// it takes.
 	mldsaSpec = spec{
 		usages:     []backends.Usage{backends.SignVerify},
 		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ML_DSA_SHAKE_256"}},
-		importable: true,
 	}
 	mlkemSpec = spec{
 		usages:     []backends.Usage{backends.EncapsulateDecapsulate},
