@@ -56,8 +56,8 @@ may use it. Without either, only the account has the key.
 	return cmd
 }
 
-// create makes the key, then its alias. If the alias fails the key is there, and
-// its ARN is returned with the error.
+// create makes the key, then its alias. If the alias fails the key is deleted
+// again; if that fails too, its ARN is returned with the error.
 func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err error) {
 	question := struct {
 		Admins   []string `json:"admins"`
@@ -77,20 +77,57 @@ func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err e
 		KeyUsage    string `json:",omitempty"`
 		Policy      string
 	}{k.description, k.spec, k.usage, policy.Policy}
-	var made struct{ KeyMetadata struct{ KeyId, Arn string } }
+	if err := k.checkAlias(ctx, s); err != nil {
+		return "", err
+	}
+	var made keyDescription
 	if err := k.call(ctx, s, "CreateKey", in, &made); err != nil {
 		return "", err
 	}
 	if k.alias == "" {
 		return made.KeyMetadata.Arn, nil
 	}
-	alias := struct{ AliasName, TargetKeyId string }{
-		"alias/" + strings.TrimPrefix(k.alias, "alias/"), made.KeyMetadata.KeyId,
-	}
+	alias := struct{ AliasName, TargetKeyId string }{k.aliasName(), made.KeyMetadata.KeyId}
 	if err := k.call(ctx, s, "CreateAlias", alias, nil); err != nil {
-		return made.KeyMetadata.Arn, fmt.Errorf("the key is made, its alias is not: %w", err)
+		return k.takeBack(ctx, s, &made, err)
 	}
 	return made.KeyMetadata.Arn, nil
+}
+
+// keyDescription is what CreateKey and DescribeKey answer, as far as it is needed.
+type keyDescription struct {
+	KeyMetadata struct{ KeyId, Arn string }
+}
+
+func (k *keyCreation) aliasName() string { return "alias/" + strings.TrimPrefix(k.alias, "alias/") }
+
+// checkAlias refuses an alias that is taken before there is a key for it. Who may
+// not ask is told by CreateAlias.
+func (k *keyCreation) checkAlias(ctx context.Context, s *service) error {
+	if k.alias == "" {
+		return nil
+	}
+	var taken keyDescription
+	if err := k.call(ctx, s, "DescribeKey", struct{ KeyId string }{k.aliasName()}, &taken); err != nil {
+		return nil //nolint:nilerr // it is free, or CreateAlias says what is wrong
+	}
+	return fmt.Errorf("no key is made: %s is the alias of %s", k.aliasName(), taken.KeyMetadata.Arn)
+}
+
+// takeBackDays is the shortest waiting period of a deletion.
+const takeBackDays = 7
+
+// takeBack schedules the deletion of the key that could not have its alias:
+// nothing has been encrypted under it. If that fails too, its ARN is returned.
+func (k *keyCreation) takeBack(ctx context.Context, s *service, made *keyDescription, why error) (arn string, err error) {
+	in := struct {
+		KeyId               string
+		PendingWindowInDays int
+	}{made.KeyMetadata.KeyId, takeBackDays}
+	if err := k.call(ctx, s, "ScheduleKeyDeletion", in, nil); err != nil {
+		return made.KeyMetadata.Arn, fmt.Errorf("the key is made, its alias is not: %w; it is not taken back either: %w", why, err)
+	}
+	return "", fmt.Errorf("the alias is not made: %w; the new key %s is deleted in %d days", why, made.KeyMetadata.Arn, takeBackDays)
 }
 
 // call makes one call of the KMS API.
