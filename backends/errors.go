@@ -16,9 +16,11 @@ const (
 	// InvalidRequest: the input cannot be meant (a public key that does not
 	// parse or lies on another curve, a digest of the wrong length).
 	InvalidRequest Code = "InvalidRequest"
-	// InvalidMaterial: imported material that does not unwrap or does not
-	// fit the key spec.
+	// InvalidMaterial: imported material that does not unwrap.
 	InvalidMaterial Code = "InvalidMaterial"
+	// UnfitMaterial: imported material that unwraps, and is not a key of the
+	// key's spec.
+	UnfitMaterial Code = "UnfitMaterial"
 	// Unsupported: the token lacks the mechanism. Message names it.
 	Unsupported Code = "Unsupported"
 

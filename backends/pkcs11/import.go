@@ -86,7 +86,7 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 		return err
 	}, func() error { return a.canary(ctx) }, invalidMaterial())
 	if backends.CodeOf(err) == backends.InvalidMaterial {
-		return nil, invalidMaterial()
+		return nil, a.refused(ctx)
 	}
 	if err != nil {
 		return nil, err
@@ -135,10 +135,36 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	return a, nil
 }
 
-// invalidMaterial is the answer to all material that does not unwrap to what
-// the key spec wants, whatever the reason.
+// invalidMaterial is the answer to all material that does not unwrap, whatever
+// the reason.
 func invalidMaterial() error {
-	return &backends.Error{Code: backends.InvalidMaterial, Message: "the key material does not unwrap to a key of the key's spec"}
+	return &backends.Error{Code: backends.InvalidMaterial, Message: "the key material does not unwrap"}
+}
+
+// unfitMaterial is the answer to all material that unwraps, and is not what the
+// key spec wants.
+func unfitMaterial() error {
+	return &backends.Error{Code: backends.UnfitMaterial, Message: "the key material is not a key of the key's spec"}
+}
+
+// refused says what is wrong with material of which the token makes no key. A
+// token that unwraps and makes a key in one call does not tell which it refused:
+// what unwraps to a secret of any length was well wrapped.
+func (a *arrival) refused(ctx context.Context) error {
+	if a.material != nil {
+		return unfitMaterial()
+	}
+	err := a.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
+		h, err := a.make(s, wrapping, a.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true))
+		if err == nil {
+			s.destroy(h)
+		}
+		return err
+	})
+	if err == nil {
+		return unfitMaterial()
+	}
+	return invalidMaterial()
 }
 
 // inToken reports whether the token can unwrap the material, and prove that it
@@ -220,13 +246,13 @@ func (a *arrival) see(material []byte) error {
 	a.material = material
 	if a.key.pair == nil {
 		if uint(len(material)) != a.key.length {
-			return invalidMaterial()
+			return unfitMaterial()
 		}
 		return nil
 	}
 	var err error
 	if a.private, err = parsePKCS8(a.key.pair, material); err != nil {
-		return invalidMaterial()
+		return unfitMaterial()
 	}
 	return nil
 }

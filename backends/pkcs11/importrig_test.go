@@ -260,7 +260,7 @@ func (r *importRig) refusals(t *testing.T, spec backends.KeySpec, usage backends
 				continue
 			}
 			name = fmt.Sprintf("%s, %s of %d bytes", algorithm, name, len(material))
-			r.refused(t, name, request(wrap(t, pair.public, algorithm, material)), backends.InvalidMaterial)
+			r.refused(t, name, request(wrap(t, pair.public, algorithm, material)), backends.UnfitMaterial)
 		}
 		if len(good) > 300 && !wrapsTwice(algorithm) {
 			continue

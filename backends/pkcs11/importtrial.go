@@ -81,7 +81,7 @@ func (a *arrival) measure(s *session, h cryptoki.Object) error {
 		right, err = a.wrapsToLength(s, h)
 	}
 	if err == nil && !right {
-		return invalidMaterial()
+		return unfitMaterial()
 	}
 	return err
 }
@@ -157,7 +157,7 @@ func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 	k := a.key.pair
 	if name, err := k.mismatch(s, h); err != nil || name != "" {
 		if err == nil {
-			err = invalidMaterial()
+			err = unfitMaterial()
 		}
 		return nil, err
 	}
@@ -186,17 +186,17 @@ const minExponent = 65537
 func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 	der, err := a.key.pair.rsaPrivatePublic(s, h)
 	if err != nil {
-		return nil, invalidMaterial()
+		return nil, unfitMaterial()
 	}
 	if der == nil {
 		return nil, unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
 	}
 	public, err := parsePublic(a.in.Key.Spec, der)
 	if err != nil {
-		return nil, invalidMaterial()
+		return nil, unfitMaterial()
 	}
 	if key := public.key.(*rsa.PublicKey); key.E < minExponent || weakModulus(key.N) {
-		return nil, invalidMaterial()
+		return nil, unfitMaterial()
 	}
 	if a.in.Key.Usage == backends.SignVerify {
 		return der, a.signsFor(s, h, der, signings["RSASSA_PKCS1_V1_5_SHA_256"])
@@ -208,7 +208,7 @@ func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 func (a *arrival) signsFor(s *session, h cryptoki.Object, der []byte, with *signing) error {
 	public, err := parsePublic(a.in.Key.Spec, der)
 	if err != nil {
-		return invalidMaterial()
+		return unfitMaterial()
 	}
 	input := sha256.Sum256(checkLabel)
 	signature, err := with.sign(s, h, a.key.pair, input[:])
@@ -216,7 +216,7 @@ func (a *arrival) signsFor(s *session, h cryptoki.Object, der []byte, with *sign
 		return err
 	}
 	if !with.verify(public.key, input[:], signature) {
-		return invalidMaterial()
+		return unfitMaterial()
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicK
 			return err
 		}
 		if !bytes.Equal(out, message) {
-			return invalidMaterial()
+			return unfitMaterial()
 		}
 		return nil
 	}
@@ -248,7 +248,7 @@ func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicK
 		return err
 	}
 	if !bytes.Equal(out[:r.N], checkLabel) {
-		return invalidMaterial()
+		return unfitMaterial()
 	}
 	return nil
 }

@@ -167,7 +167,7 @@ func (k *pairKind) recoverPublic(s *session, private cryptoki.Object) ([]byte, e
 			return der, nil
 		}
 	}
-	return nil, backends.Errorf(backends.InvalidMaterial, "the private key makes signatures that fit no public key")
+	return nil, backends.Errorf(backends.UnfitMaterial, "the private key makes signatures that fit no public key")
 }
 
 // encodePoint encodes uncompressed (SEC 1, section 2.3.3).

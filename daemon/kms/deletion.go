@@ -49,7 +49,7 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 func (s *Service) cancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
 	err := s.changeTx(ctx, c, &demand{keyID: in.KeyId}, func(tx *store.Tx, row *store.Key) error {
 		row.State = string(kmsapi.KeyStateDisabled)
-		if row.Origin == string(kmsapi.OriginTypeExternal) && !hasMaterial(tx, row.ID) {
+		if row.Origin == string(kmsapi.OriginTypeExternal) && !s.hasMaterial(tx, row.ID) {
 			row.State = string(kmsapi.KeyStatePendingImport)
 		}
 		row.Deletion, row.PendingWindowDays = time.Time{}, 0

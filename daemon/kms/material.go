@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -19,7 +18,7 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, c *Call, in *km
 	out := &kmsapi.DeleteImportedKeyMaterialResponse{KeyId: k.arn, KeyMaterialId: in.KeyMaterialId}
 	v, ok := k.view.CurrentVersion(k.ID)
 	if in.KeyMaterialId != "" {
-		if v, ok = k.view.Version(k.ID, in.KeyMaterialId); !ok {
+		if v, ok = s.material(k.view, k.ID, in.KeyMaterialId); !ok {
 			return nil, errNoMaterial(in.KeyMaterialId)
 		}
 	}
@@ -50,17 +49,10 @@ func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Ver
 		if err := tx.PutIntent(intent); err != nil {
 			return err
 		}
-		if now.State == string(kmsapi.KeyMaterialStatePendingRotation) {
-			tx.DeleteVersion(now.KeyID, now.Number)
-		} else {
-			gone := *now
-			gone.ImportState = string(kmsapi.ImportStatePendingImport)
-			gone.ValidTo, gone.ExpirationModel = time.Time{}, ""
-			if err := tx.PutVersion(&gone); err != nil {
-				return err
-			}
+		if err := takeOutMaterial(tx, now); err != nil {
+			return err
 		}
-		if err := s.reflectReplicas(tx, key.ID, nil); err != nil {
+		if err := s.reflectReplicas(tx, key.ID, nil, false); err != nil {
 			return err
 		}
 		return s.announce(ctx, expiry)
@@ -69,6 +61,16 @@ func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Ver
 		s.undo(ctx, b, intent)
 	}
 	return err
+}
+
+// takeOutMaterial makes the rows say that the material is gone from the token.
+func takeOutMaterial(tx *store.Tx, v *store.Version) error {
+	if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+		return discard(tx, v)
+	}
+	gone := *v
+	clearImport(&gone)
+	return tx.PutVersion(&gone)
 }
 
 // rotateImported makes the material that is pending rotation current.
@@ -81,17 +83,16 @@ func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
 		if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
 			return err
 		}
-		for _, v := range tx.Versions(k.ID) {
-			if v.State == string(kmsapi.KeyMaterialStatePendingRotation) && v.ImportState == string(kmsapi.ImportStateImported) {
-				fresh := *v
-				fresh.RotationType, fresh.Rotated = "ON_DEMAND", s.now()
-				if err := s.promote(ctx, tx, k.Key, &fresh); err != nil {
-					return err
-				}
-				return s.reflectReplicas(tx, k.ID, nil)
-			}
+		v := s.pendingRotation(tx, k.ID)
+		if v == nil {
+			return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "No available key material pending rotation for the key: %s.", k.arn)
 		}
-		return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "No available key material pending rotation for the key: %s.", k.arn)
+		fresh := *v
+		fresh.RotationType, fresh.Rotated = "ON_DEMAND", s.now()
+		if err := s.promote(ctx, tx, k.Key, &fresh); err != nil {
+			return err
+		}
+		return s.reflectReplicas(tx, k.ID, nil, false)
 	})
 }
 
@@ -126,20 +127,15 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 		if s.now().Before(p.ValidTo) {
 			continue
 		}
-		if err := s.discard(ctx, p); err != nil {
+		if err := s.discardPair(ctx, p); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return expired, errors.Join(errs...)
 }
 
-// expired reports whether the time of imported material is over.
-func (s *Service) expired(v *store.Version) bool {
-	return !v.ValidTo.IsZero() && !s.now().Before(v.ValidTo)
-}
-
-// discard destroys the wrapping pair of an import that nobody finished.
-func (s *Service) discard(ctx context.Context, p *store.ImportParameters) error {
+// discardPair destroys the wrapping pair of an import that nobody finished.
+func (s *Service) discardPair(ctx context.Context, p *store.ImportParameters) error {
 	key, ok := s.store.View().Key(p.Region, p.KeyID)
 	if !ok {
 		return nil // deleted since, with its parameters

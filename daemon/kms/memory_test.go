@@ -292,8 +292,11 @@ func (m *memory) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (
 		return nil, err
 	}
 	secret, err := rsa.DecryptOAEP(sha256.New(), nil, pair(), in.Material, nil)
-	if err != nil || len(secret) != secretLengths[in.Key.Spec] {
-		return nil, backends.Errorf(backends.InvalidMaterial, "the material does not unwrap to a key of spec %s", in.Key.Spec)
+	if err != nil {
+		return nil, backends.Errorf(backends.InvalidMaterial, "the material does not unwrap")
+	}
+	if len(secret) != secretLengths[in.Key.Spec] {
+		return nil, backends.Errorf(backends.UnfitMaterial, "the material is not a key of spec %s", in.Key.Spec)
 	}
 	m.put(in.Key, in.Label, secret)
 	check := sha256.Sum256(append([]byte("check"), secret...))

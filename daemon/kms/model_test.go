@@ -30,6 +30,7 @@ type modelKey struct {
 	next          time.Time
 	onDemand      int
 	materials     []*material
+	discarded     []*material // deleted or expired before they were current
 }
 
 // material is one key material.
@@ -70,9 +71,6 @@ func (k *modelKey) current() *material {
 func (m *model) stateOf(k *modelKey) string {
 	if k.state != "Enabled" && k.state != "Disabled" {
 		return k.state
-	}
-	if c := k.current(); c != nil && !c.validTo.IsZero() && !m.now.Before(c.validTo) {
-		return "PendingImport"
 	}
 	if m.away {
 		return "Unavailable"
@@ -165,6 +163,7 @@ func (k *modelKey) drop(m *material) {
 	}
 	if m.state == "PENDING_ROTATION" {
 		k.materials = slices.DeleteFunc(k.materials, func(other *material) bool { return other == m })
+		k.discarded = append(k.discarded, m)
 	} else {
 		m.present, m.validTo = false, time.Time{}
 	}
@@ -182,6 +181,13 @@ func (k *modelKey) rotate(fresh *material, kind string) {
 
 // jobs does what is due. The IDs of new materials are not known yet.
 func (m *model) jobs() {
+	for _, k := range m.keys { // which shows at once, whenever the job comes to it
+		for _, mat := range slices.Clone(k.materials) {
+			if !mat.validTo.IsZero() && !m.now.Before(mat.validTo) {
+				k.drop(mat)
+			}
+		}
+	}
 	if m.away {
 		return
 	}
@@ -189,11 +195,6 @@ func (m *model) jobs() {
 		if k.state == "Enabled" && k.period > 0 && !m.now.Before(k.next) {
 			k.rotate(&material{present: true}, "AUTOMATIC")
 			k.next = m.now.Add(time.Duration(k.period) * day)
-		}
-		for _, mat := range slices.Clone(k.materials) {
-			if !mat.validTo.IsZero() && !m.now.Before(mat.validTo) {
-				k.drop(mat)
-			}
 		}
 	}
 	m.keys = slices.DeleteFunc(m.keys, func(k *modelKey) bool {
@@ -219,11 +220,13 @@ func (k *modelKey) importTarget(kind, id string, secret []byte) (target *materia
 		if len(k.materials) == 0 {
 			return nil, invalidState
 		}
-		target = k.current()
 		for _, m := range k.materials {
-			if m.id == id {
+			if m.id == id || id == "" && bytes.Equal(m.secret, secret) {
 				target = m
 			}
+		}
+		if target == nil {
+			return nil, "IncorrectKeyMaterialException"
 		}
 	} else {
 		target = &material{state: "CURRENT"}
@@ -231,6 +234,11 @@ func (k *modelKey) importTarget(kind, id string, secret []byte) (target *materia
 			target.state = "PENDING_ROTATION"
 			if m.state == "PENDING_ROTATION" {
 				return nil, invalidState
+			}
+		}
+		for _, m := range k.discarded {
+			if bytes.Equal(m.secret, secret) {
+				target.id = m.id
 			}
 		}
 	}

@@ -44,7 +44,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.arn, row.Region)
 		}
 		if row.Origin == string(kmsapi.OriginTypeExternal) {
-			s.reflectImport(tx, &row)
+			s.reflectImport(tx, &row, false)
 		}
 		return tx.PutKey(&row)
 	})

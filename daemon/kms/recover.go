@@ -231,7 +231,7 @@ func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
 	case len(rows) == 0:
 		return s.putNewKey(tx, s.recoveredKey(caller, k))
 	case k.Imported:
-		return s.reflectReplicas(tx, k.KeyID, k.publicKey)
+		return s.reflectReplicas(tx, k.KeyID, k.publicKey, false)
 	}
 	return nil
 }

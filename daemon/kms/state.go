@@ -56,12 +56,12 @@ func invalidState(arn, what string) error {
 
 // keyState is the state of the key now: that of its row, Unavailable while its
 // token does not answer or its custom key store is disconnected, or
-// PendingImport from the moment its imported material expires. A key pending
+// PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
 func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 	state := kmsapi.KeyState(key.State)
 	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
-	if usable && !key.ValidTo.IsZero() && !s.now().Before(key.ValidTo) {
+	if usable && key.Origin == string(kmsapi.OriginTypeExternal) && s.lost(view, key.ID) {
 		return kmsapi.KeyStatePendingImport
 	}
 	if usable && (!connected(view, key) || !s.router.Available(key.Token, backends.KeySpec(key.Spec))) {
@@ -93,6 +93,8 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "%s", e.Message)
 	case backends.InvalidMaterial:
 		return kmsapi.Errorf(kmsapi.CodeInvalidCiphertextException, "%s", e.Message)
+	case backends.UnfitMaterial:
+		return kmsapi.Errorf(kmsapi.CodeIncorrectKeyMaterialException, "%s", e.Message)
 	case backends.Unsupported:
 		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s", e.Message)
 	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.LoginFailed:

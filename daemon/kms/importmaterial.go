@@ -1,0 +1,274 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// importTarget says which version imported material is for.
+type importTarget struct {
+	// version is the likely one, under a fresh CKA_ID.
+	version *store.Version
+	// others it may be as well: only the check value of what has come into the
+	// token tells.
+	others []*store.Version
+}
+
+// among finds the other version of which the check value is.
+func (t *importTarget) among(checkValue []byte) (*store.Version, bool) {
+	if bytes.Equal(t.version.CheckValue, checkValue) {
+		return nil, false
+	}
+	i := slices.IndexFunc(t.others, func(v *store.Version) bool { return bytes.Equal(v.CheckValue, checkValue) })
+	if i < 0 {
+		return nil, false
+	}
+	return t.others[i], true
+}
+
+// importTarget finds the version that the material is for: a new one, the one
+// that the client names, or any that was associated with the key before.
+func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
+	versions := s.associated(k.view.Versions(k.ID))
+	kind := in.ImportType
+	if kind == "" && len(versions) > 0 {
+		kind = kmsapi.ImportTypeExistingKeyMaterial
+	}
+	if kind != kmsapi.ImportTypeExistingKeyMaterial {
+		return s.newImport(k, in)
+	}
+	if len(versions) == 0 {
+		return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s has no existing key material.", k.arn)
+	}
+	if in.KeyMaterialId != "" {
+		old, ok := s.material(k.view, k.ID, in.KeyMaterialId)
+		if !ok {
+			return nil, errNoMaterial(in.KeyMaterialId)
+		}
+		return &importTarget{version: again(old)}, nil
+	}
+	// Most likely it is one that is not there, or else the current one.
+	likely := slices.IndexFunc(versions, func(v *store.Version) bool { return s.importState(v) == kmsapi.ImportStatePendingImport })
+	if likely < 0 {
+		likely = slices.IndexFunc(versions, func(v *store.Version) bool { return v.State == string(kmsapi.KeyMaterialStateCurrent) })
+	}
+	return &importTarget{version: again(versions[max(likely, 0)]), others: versions}, nil
+}
+
+// again is the version for another object of the same material.
+func again(old *store.Version) *store.Version {
+	v := *old
+	v.CKAID = nextCKAID(old.CKAID)
+	return &v
+}
+
+func errNoMaterial(id string) error {
+	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key material '%s' does not exist", id)
+}
+
+// newImport is the target of material that is new to the key, if it is not one
+// that was discarded.
+func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
+	if in.KeyMaterialId != "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "KeyMaterialId cannot be specified when importing new key material")
+	}
+	rows := k.view.Versions(k.ID)
+	number := 1
+	if len(rows) > 0 {
+		number = rows[len(rows)-1].Number + 1
+	}
+	t := &importTarget{version: newVersion(k.ID, number, s.now())}
+	t.version.Imported = true
+	if len(s.associated(rows)) > 0 {
+		t.version.State = string(kmsapi.KeyMaterialStatePendingRotation)
+	}
+	for _, v := range rows {
+		if v.State != string(kmsapi.KeyMaterialStateCurrent) && v.State != string(kmsapi.KeyMaterialStateNonCurrent) {
+			t.others = append(t.others, v)
+		}
+	}
+	return t, s.checkPending(k.view, k, t.version)
+}
+
+// checkPending refuses a second material that waits for rotation.
+func (s *Service) checkPending(view reader, k *key, v *store.Version) error {
+	old := s.pendingRotation(view, k.ID)
+	if old == nil || old.MaterialID == v.MaterialID || v.State != string(kmsapi.KeyMaterialStatePendingRotation) {
+		return nil
+	}
+	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
+		"New key material (id: %s) cannot be imported into KMS key %s, because another key material (id: %s) is pending rotation.",
+		v.MaterialID, k.arn, old.MaterialID)
+}
+
+// imported is material on its way into the token.
+type imported struct {
+	key    *key
+	params *store.ImportParameters
+	in     *kmsapi.ImportKeyMaterialRequest
+	model  kmsapi.ExpirationModelType
+}
+
+// importMaterial imports the material for the target, or for the other version
+// that it turns out to be.
+func (s *Service) importMaterial(ctx context.Context, c *Call, m *imported, target *importTarget) (*store.Version, error) {
+	v, other, err := s.importVersion(ctx, c, m, target)
+	if err != nil || other == nil {
+		return v, err
+	}
+	// The label and a part of CKA_ID are of the version, so it has to come in again.
+	right := again(other)
+	if len(s.associated([]*store.Version{other})) == 0 { // it is new to the key once more
+		right.State = target.version.State
+	}
+	v, _, err = s.importVersion(ctx, c, m, &importTarget{version: right})
+	return v, err
+}
+
+// importVersion brings the material into the token under the CKA_ID of the
+// target and makes it the target's. The wrapping pair has served then and is
+// destroyed; if the material is refused, the client may try again with it. If it
+// is another version's, it tells which, and nothing has changed. As in generate, a
+// caller who leaves does not stop the token.
+func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, target *importTarget) (v, other *store.Version, err error) {
+	k, v := m.key, target.version
+	intent := &store.Intent{
+		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
+		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
+	}
+	s.working.begin(intent.CKAID)
+	defer s.working.end(intent.CKAID)
+	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
+		return nil, nil, fmt.Errorf("storing the intent: %w", err)
+	}
+	made, err := k.backend.ImportKey(context.WithoutCancel(ctx), &backends.ImportKeyRequest{
+		Key: intentKey(intent), Label: label(k.ID, v.Number),
+		Wrapping:  backends.Key{ID: backends.KeyID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
+		Algorithm: backends.Algorithm(m.params.Algorithm), Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
+	})
+	if err != nil {
+		s.undo(ctx, k.backend, intent)
+		return nil, nil, err
+	}
+	if made.ThroughPlugin {
+		c.record.AdditionalEventData.Details = jsontext.Value(`{"materialThroughPlugin":true}`)
+	}
+	if other, ok := target.among(made.CheckValue); ok {
+		s.undo(ctx, k.backend, intent)
+		return nil, other, nil
+	}
+	var spent []*store.Intent
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
+		spent, err = s.adopt(tx, m, v, made)
+		if err != nil {
+			return err
+		}
+		tx.DeleteIntent(intent.CKAID)
+		return nil
+	})
+	if err != nil {
+		s.undo(ctx, k.backend, intent)
+		return nil, nil, err
+	}
+	for _, i := range spent {
+		s.undo(ctx, k.backend, i)
+	}
+	return v, nil, nil
+}
+
+// adopt stores the version that was just imported, and the intents to destroy
+// what has served: the wrapping pair, and the object that v replaces if there
+// is one.
+func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer) ([]*store.Intent, error) {
+	k := m.key
+	now, ok := tx.Key(k.Region, k.ID)
+	if !ok {
+		return nil, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
+	}
+	if !tx.DeleteImportParameters(m.params.TokenHash) {
+		return nil, &kmsapi.Error{Code: kmsapi.CodeInvalidImportTokenException} // used at the same time
+	}
+	row, err := s.importedRow(tx, k, v, made.CheckValue)
+	if err != nil {
+		return nil, err
+	}
+	spent := []*store.Intent{s.pairIntent(k.Key, m.params)}
+	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == string(kmsapi.ImportStateImported) {
+		spent = append(spent, s.destroyIntent(k.Key, old))
+	}
+	for _, i := range spent {
+		if err := tx.PutIntent(i); err != nil {
+			return nil, err
+		}
+	}
+	waited := !s.hasMaterial(tx, k.ID)
+	row.ImportState, row.ExpirationModel, row.ValidTo = string(kmsapi.ImportStateImported), string(m.model), m.in.ValidTo
+	if m.in.KeyMaterialDescription != "" {
+		row.Description = m.in.KeyMaterialDescription
+	}
+	if err := tx.PutVersion(row); err != nil {
+		return nil, err
+	}
+	return spent, s.reflectReplicas(tx, now.ID, made.PublicKey, waited)
+}
+
+// importedRow is the row of v as it stands now, if the material with this check
+// value may be v's: another version's is not, nor another than v's was.
+func (s *Service) importedRow(tx *store.Tx, k *key, v *store.Version, checkValue []byte) (*store.Version, error) {
+	row := *v
+	for _, old := range tx.Versions(k.ID) {
+		same, mine := bytes.Equal(old.CheckValue, checkValue), old.MaterialID == v.MaterialID
+		switch {
+		case same != mine:
+			return nil, &kmsapi.Error{Code: kmsapi.CodeIncorrectKeyMaterialException}
+		case mine && old.State != materialDiscarded: // it may have become current since
+			row.State, row.Rotated, row.RotationType = old.State, old.Rotated, old.RotationType
+		case old.Number == v.Number && !mine:
+			return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Key material was imported into %s at the same time.", k.arn)
+		}
+	}
+	row.CheckValue = checkValue
+	return &row, s.checkPending(tx, k, &row)
+}
+
+// reflectReplicas is reflectImport for the key in every Region: they share the
+// material. publicKey is the pair's that was imported, if it is one. waited: before
+// the import the key was pending import, if only because time had passed.
+func (s *Service) reflectReplicas(tx *store.Tx, id string, publicKey []byte, waited bool) error {
+	for _, replica := range tx.KeyReplicas(id) {
+		row := *replica
+		if len(publicKey) > 0 {
+			row.PublicKey = publicKey
+		}
+		s.reflectImport(tx, &row, waited)
+		if err := tx.PutKey(&row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reflectImport sets what the key's row says of its imported material: a key
+// that lacks any of its materials is pending import.
+func (s *Service) reflectImport(tx *store.Tx, row *store.Key, waited bool) {
+	row.ExpirationModel, row.ValidTo = "", time.Time{}
+	if v, ok := tx.CurrentVersion(row.ID); ok && v.ImportState == string(kmsapi.ImportStateImported) {
+		row.ExpirationModel, row.ValidTo = v.ExpirationModel, v.ValidTo
+	}
+	complete := s.hasMaterial(tx, row.ID)
+	switch {
+	case complete && (row.State == string(kmsapi.KeyStatePendingImport) || waited && row.State == string(kmsapi.KeyStateDisabled)):
+		row.State = string(kmsapi.KeyStateEnabled)
+	case !complete && (row.State == string(kmsapi.KeyStateEnabled) || row.State == string(kmsapi.KeyStateDisabled)):
+		row.State = string(kmsapi.KeyStatePendingImport)
+	}
+}

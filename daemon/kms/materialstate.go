@@ -1,0 +1,133 @@
+package kms
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// What imported material is depends on the time: from the moment at which it
+// expires it is as if it were deleted, though the job that destroys it in the
+// token comes later, and later still while deletions are held.
+
+// materialDiscarded is the State of imported material that was deleted or expired
+// before it ever was current. It belongs to the key no more, and other material
+// may be imported in its place. Its row stays so that the same material, imported
+// again, has the same KeyMaterialId.
+const materialDiscarded = "DISCARDED"
+
+// maxDiscarded is how many rows of discarded material a key keeps.
+const maxDiscarded = 25
+
+// over reports whether a time, if there is one, has come.
+func (s *Service) over(t time.Time) bool { return !t.IsZero() && !s.now().Before(t) }
+
+// expired reports whether the time of imported material is over.
+func (s *Service) expired(v *store.Version) bool { return s.over(v.ValidTo) }
+
+// importState is ImportState of the material now, "" of material that the token
+// made.
+func (s *Service) importState(v *store.Version) kmsapi.ImportState {
+	if v.ImportState == string(kmsapi.ImportStateImported) && s.expired(v) {
+		return kmsapi.ImportStatePendingImport
+	}
+	return kmsapi.ImportState(v.ImportState)
+}
+
+// associated are the versions whose material belongs to the key: all that are or
+// were current, and what waits in the token to become so.
+func (s *Service) associated(versions []*store.Version) []*store.Version {
+	return slices.DeleteFunc(slices.Clone(versions), func(v *store.Version) bool {
+		return v.State == materialDiscarded ||
+			v.State == string(kmsapi.KeyMaterialStatePendingRotation) && s.importState(v) == kmsapi.ImportStatePendingImport
+	})
+}
+
+// inOrder are the associated versions in the order in which they became current:
+// that of their numbers, except for material that was discarded and imported again.
+func (s *Service) inOrder(versions []*store.Version) []*store.Version {
+	list := s.associated(versions)
+	slices.SortStableFunc(list, func(a, b *store.Version) int {
+		if waits := cmpWaiting(a, b); waits != 0 {
+			return waits
+		}
+		return a.Rotated.Compare(b.Rotated)
+	})
+	return list
+}
+
+// cmpWaiting puts material that waits for rotation last.
+func cmpWaiting(a, b *store.Version) int {
+	waits := func(v *store.Version) int {
+		if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Compare(waits(a), waits(b))
+}
+
+// material finds an associated version by its KeyMaterialId.
+func (s *Service) material(view reader, keyID, id string) (*store.Version, bool) {
+	for _, v := range s.associated(view.Versions(keyID)) {
+		if v.MaterialID == id {
+			return v, true
+		}
+	}
+	return nil, false
+}
+
+// pendingRotation is the material that waits to become current, nil if there is
+// none.
+func (s *Service) pendingRotation(view reader, keyID string) *store.Version {
+	for _, v := range s.associated(view.Versions(keyID)) {
+		if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+			return v
+		}
+	}
+	return nil
+}
+
+// hasMaterial reports whether every material of the key that is or was current is
+// in the token.
+func (s *Service) hasMaterial(view reader, keyID string) bool {
+	versions := s.associated(view.Versions(keyID))
+	return len(versions) > 0 && !slices.ContainsFunc(versions, func(v *store.Version) bool {
+		return s.importState(v) == kmsapi.ImportStatePendingImport
+	})
+}
+
+// lost reports whether material that the key needs has expired. What was deleted,
+// the key's row says.
+func (s *Service) lost(view reader, keyID string) bool {
+	return slices.ContainsFunc(view.Versions(keyID), func(v *store.Version) bool {
+		return v.State != string(kmsapi.KeyMaterialStatePendingRotation) && s.expired(v)
+	})
+}
+
+// discard takes material that never was current from the key.
+func discard(tx *store.Tx, v *store.Version) error {
+	gone := *v
+	gone.State = materialDiscarded
+	clearImport(&gone)
+	var discarded []*store.Version
+	for _, old := range tx.Versions(v.KeyID) {
+		if old.State == materialDiscarded {
+			discarded = append(discarded, old)
+		}
+	}
+	if len(discarded) >= maxDiscarded {
+		oldest := slices.MinFunc(discarded, func(a, b *store.Version) int { return cmp.Compare(a.Number, b.Number) })
+		tx.DeleteVersion(oldest.KeyID, oldest.Number)
+	}
+	return tx.PutVersion(&gone)
+}
+
+// clearImport makes the row say that the material is not in the token.
+func clearImport(v *store.Version) {
+	v.ImportState = string(kmsapi.ImportStatePendingImport)
+	v.ValidTo, v.ExpirationModel = time.Time{}, ""
+}
