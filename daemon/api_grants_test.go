@@ -175,7 +175,32 @@ func grantEntries(t *testing.T, a *api) {
 	check("by grantee", byGrantee.Grants, err)
 	retirable, err := a.ListRetirableGrants(t.Context(), &kms.ListRetirableGrantsInput{RetiringPrincipal: &retiring})
 	check("retirable", retirable.Grants, err)
+	other := a.fresh(t, &kms.CreateKeyInput{})
+	list := func(key, grant string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			return errOf(a.ListGrants(ctx, &kms.ListGrantsInput{KeyId: &key, GrantId: &grant}))
+		}
+	}
+	retirableBy := func(in *kms.ListRetirableGrantsInput) func(context.Context) error {
+		return func(ctx context.Context) error { return errOf(a.ListRetirableGrants(ctx, in)) }
+	}
+	service := aws.String("rds.amazonaws.com")
+	runCalls(t, []call{
+		{"of another key", list(*other, *want.GrantId), wantCode("InvalidGrantIdException")},
+		{"unknown", list(*id, strings.Repeat("0", 64)), wantCode("InvalidGrantIdException")},
+		{"not an ID", list(*id, "none"), wantCode("InvalidGrantIdException")},
+		{"retirable by nobody", retirableBy(&kms.ListRetirableGrantsInput{}), wantCode("ValidationException")},
+		{"retirable by two", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: &retiring, RetiringServicePrincipal: service}), wantCode("ValidationException")},
+		{"retirable by a name", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String("deploy")}), wantCode("InvalidArnException")},
+		{"retirable by a bucket", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String("arn:aws:s3:::bucket")}), wantCode("InvalidArnException")},
+		{"retirable by a user who has gone", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String(accountUser("gone"))}), wantOK()},
+		{"retirable by a role", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String("arn:aws:iam::" + rig.Account + ":role/path/r")}), wantOK()},
+		{"retirable by a federated user", retirableBy(&kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String("arn:aws:sts::" + rig.Account + ":federated-user/f")}), wantOK()},
+		{"retirable by a service", retirableBy(&kms.ListRetirableGrantsInput{RetiringServicePrincipal: service}), wantCode("ValidationException")},
+	})
 }
+
+func accountUser(name string) string { return "arn:aws:iam::" + rig.Account + ":user/" + name }
 
 // grantEndings: grants are retired by token, or by key and ID, and revoked
 // by ID, each once.

@@ -53,6 +53,8 @@ func testIdentifiers(t *testing.T, a *api) {
 		{"other resource", arn("grant/" + id), notFound("Invalid arn %s", arn("grant/"+id)), notFound("Invalid arn %s", arn("grant/"+id))},
 		{"ARN without an ID", arn("key/"), notFound("Invalid keyId "), notFound("Invalid keyId ")},
 		{"ARN of no UUID", arn("key/fake"), notFound("Invalid keyId fake"), notFound("Invalid keyId fake")},
+		{"alias in a key ARN", arn("key/" + alias), notFound("Invalid keyId %s", alias), notFound("Invalid keyId %s", alias)},
+		{"unknown alias in a key ARN", arn("key/alias/none"), notFound("Invalid keyId alias/none"), notFound("Invalid keyId alias/none")},
 		{"short ARN", "arn:aws:kms", notFound("Invalid arn arn:aws:kms"), notFound("Invalid arn arn:aws:kms")},
 		{"not ASCII", "ключ", notASCII, notASCII},
 	}

@@ -30,6 +30,8 @@ var apiTests = []apiTest{
 	{"SignatureForms", testSignatureForms},
 	{"PeerForms", testPeerForms},
 	{"Paging", testPaging},
+	{"Markers", testMarkers},
+	{"Limits", testLimits},
 	{"Grants", testGrants},
 	{"Policies", testPolicies},
 	{"Deletion", testDeletion},

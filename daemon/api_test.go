@@ -45,7 +45,8 @@ type sharedKey struct {
 func newAPI(t *testing.T, cfg rig.Config) *api {
 	t.Helper()
 	cfg.Regions = []string{rig.Region, otherRegion}
-	cfg.Tables += fmt.Sprintf("[principals]\nknown = [%q, %q, %q]\n", someone, somePager, someRetirer)
+	cfg.Tables += fmt.Sprintf("[principals]\nknown = [%q, %q, %q, %q, %q, %q, %q]\n", someone, somePager, someRetirer,
+		accountUser("marked0"), accountUser("marked1"), accountUser("marked2"), accountUser("marked3"))
 	r := rig.New(t, cfg)
 	return &api{Rig: r, Client: r.Client(""), other: r.Client(otherRegion), keys: map[string]*sharedKey{}}
 }

@@ -317,15 +317,19 @@ func TestUnusedKey(t *testing.T) {
 	cl.pass(t, r, 20*day, 10*day)
 	used := cl.Now()
 	seal(t, c, id, "in use")
-	if got := usage(); got == nil || got.Operation != types.KeyLastUsageTrackingOperationDecrypt || !got.Timestamp.Equal(used) {
-		t.Errorf("GetKeyLastUsage: %+v", got)
+	last := usage()
+	if last == nil || last.Operation != types.KeyLastUsageTrackingOperationDecrypt || !last.Timestamp.Equal(used) {
+		t.Fatalf("GetKeyLastUsage: %+v", last)
+	}
+	if want := fmt.Sprintf(`"requestID":%q,"eventID":%q`, *last.KmsRequestId, aws.ToString(last.CloudTrailEventId)); !strings.Contains(r.AuditTrail(t), want) {
+		t.Errorf("the audit trail has no %s", want)
 	}
 	cl.pass(t, r, 20*day, 10*day)
 	// What fails is no use.
 	if _, err := c.Decrypt(ctx, &kms.DecryptInput{KeyId: &id, CiphertextBlob: []byte("not a ciphertext")}); code(err) != "InvalidCiphertextException" {
 		t.Errorf("Decrypt: %v", err)
 	}
-	if got := usage(); got == nil || !got.Timestamp.Equal(used) {
+	if got := usage(); got == nil || !got.Timestamp.Equal(used) || aws.ToString(got.CloudTrailEventId) != *last.CloudTrailEventId {
 		t.Errorf("GetKeyLastUsage after a failed call: %+v", got)
 	}
 	try("AccessDeniedException")

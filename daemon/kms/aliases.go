@@ -95,22 +95,26 @@ func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAli
 }
 
 func (s *Service) listAliases(ctx context.Context, c *Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
-	after, err := decodeMarker(in.Marker)
-	if err != nil {
-		return nil, err
-	}
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
-	rows := withPending(c.view.Aliases(c.region, after), s.pendingManaged(c.view, c.region), after)
+	l := c.list("")
 	if in.KeyId != "" {
 		k, _, err := s.resolve(c.view, c.region, in.KeyId, false)
 		if err != nil {
 			return nil, err
 		}
-		rows = c.view.AliasesOf(c.region, k.ID, after)
+		l.of = k.ID
 	}
-	list, next := page(rows, limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
+	after, err := l.decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows := withPending(c.view.Aliases(c.region, after), s.pendingManaged(c.view, c.region), after)
+	if l.of != "" {
+		rows = c.view.AliasesOf(c.region, l.of, after)
+	}
+	list, next := page(l, rows, limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
 	out := &kmsapi.ListAliasesResponse{Aliases: []kmsapi.AliasListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, a := range list {
 		out.Aliases = append(out.Aliases, kmsapi.AliasListEntry{

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 
 	"cmkd/backends"
 	"cmkd/daemon/attestation"
@@ -61,6 +62,9 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 	out, err := s.serve(ctx, c, r)
 	if err != nil {
 		return s.refuse(ctx, c, err)
+	}
+	if len(c.used) > 0 { // GetKeyLastUsage names the event
+		c.record.EventID = uuid.NewString()
 	}
 	body := out.AppendJSON(nil)
 	if !s.recordCall(ctx, c) {

@@ -117,6 +117,9 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 	if !s.router.Available(row.Token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(row.ClusterID)
 	}
+	if row.ConnectionState == string(kmsapi.ConnectionStateTypeConnected) {
+		return &kmsapi.ConnectCustomKeyStoreResponse{}, nil
+	}
 	state, trouble := kmsapi.ConnectionStateTypeConnected, kmsapi.ConnectionErrorCodeType("")
 	if err := s.prepareToken(ctx, row.Token); err != nil {
 		state, trouble = kmsapi.ConnectionStateTypeFailed, connectionError(err)
@@ -132,17 +135,14 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 	return &kmsapi.ConnectCustomKeyStoreResponse{}, err
 }
 
-// checkConnectable refuses to connect a store that is connected, or that
-// failed and was not disconnected since.
+// checkConnectable refuses to connect a store that failed and was not
+// disconnected since.
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_ConnectCustomKeyStore.html
 func checkConnectable(row *store.CustomKeyStore) error {
-	switch row.ConnectionState {
-	case string(kmsapi.ConnectionStateTypeDisconnected):
-		return nil
-	case string(kmsapi.ConnectionStateTypeFailed):
+	if row.ConnectionState == string(kmsapi.ConnectionStateTypeFailed) {
 		return errStoreState(row, "Disconnect it first.")
-	default:
-		return errStoreState(row, "")
 	}
+	return nil
 }
 
 // prepareToken sees to the daemon's own keys in a further token: those that
@@ -173,6 +173,9 @@ func errStoreState(row *store.CustomKeyStore, hint string) error {
 
 func (s *Service) disconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
+		if row.ConnectionState == string(kmsapi.ConnectionStateTypeDisconnected) {
+			return errStoreState(row, "")
+		}
 		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeDisconnected), ""
 		return nil
 	})
@@ -184,8 +187,8 @@ func (s *Service) updateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 		return nil, errNoXKS()
 	}
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(tx *store.Tx, row *store.CustomKeyStore) error {
-		if row.ConnectionState != string(kmsapi.ConnectionStateTypeDisconnected) {
-			return errStoreState(row, "Disconnect it first.")
+		if err := checkUpdatable(row, in); err != nil {
+			return err
 		}
 		if in.NewCustomKeyStoreName != "" && in.NewCustomKeyStoreName != row.Name {
 			if _, ok := tx.CustomKeyStoreByName(c.region, in.NewCustomKeyStoreName); ok {
@@ -207,6 +210,18 @@ func (s *Service) updateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 		return nil
 	})
 	return &kmsapi.UpdateCustomKeyStoreResponse{}, err
+}
+
+// checkUpdatable refuses to change a store that is not disconnected. Its name may
+// also change while it is connected.
+// https://docs.aws.amazon.com/kms/latest/APIReference/API_UpdateCustomKeyStore.html
+func checkUpdatable(row *store.CustomKeyStore, in *kmsapi.UpdateCustomKeyStoreRequest) error {
+	nameOnly := in.CloudHsmClusterId == "" && in.KeyStorePassword == ""
+	if row.ConnectionState == string(kmsapi.ConnectionStateTypeDisconnected) ||
+		nameOnly && row.ConnectionState == string(kmsapi.ConnectionStateTypeConnected) {
+		return nil
+	}
+	return errStoreState(row, "Disconnect it first.")
 }
 
 func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
@@ -239,7 +254,8 @@ func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi
 	if in.CustomKeyStoreId != "" && in.CustomKeyStoreName != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify CustomKeyStoreId or CustomKeyStoreName, not both.")
 	}
-	after, err := decodeMarker(in.Marker)
+	l := c.list("")
+	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +267,7 @@ func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi
 			}
 		}
 	}
-	list, next := page(rows, limit(in.Limit, 100), func(r *store.CustomKeyStore) string { return r.ID })
+	list, next := page(l, rows, limit(in.Limit, 100), func(r *store.CustomKeyStore) string { return r.ID })
 	if len(list) == 0 && in.CustomKeyStoreId+in.CustomKeyStoreName != "" {
 		return nil, errStoreNotFound(in.CustomKeyStoreId + in.CustomKeyStoreName)
 	}

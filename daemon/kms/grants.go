@@ -174,6 +174,10 @@ func (s *Service) checkGrantPrincipal(id string, service bool) error {
 	if service && policy.IsService(id) || !service && s.principalExists(id) {
 		return nil
 	}
+	return errNoPrincipal(id)
+}
+
+func errNoPrincipal(id string) error {
 	return kmsapi.Errorf(kmsapi.CodeInvalidArnException, "ARN does not refer to a valid principal: %s", id)
 }
 
@@ -189,7 +193,7 @@ func (s *Service) isPrincipal(arn string) bool {
 	name, ok := strings.CutPrefix(arn, "arn:"+partition+":iam::"+s.account+":")
 	if !ok {
 		name, ok = strings.CutPrefix(arn, "arn:"+partition+":sts::"+s.account+":")
-		return ok && strings.HasPrefix(name, "assumed-role/")
+		return ok && (strings.HasPrefix(name, "assumed-role/") || strings.HasPrefix(name, "federated-user/"))
 	}
 	kind, rest, _ := strings.Cut(name, "/")
 	return name == "root" || rest != "" && (kind == "user" || kind == "group" || kind == "role")
@@ -246,81 +250,6 @@ func parseGrantToken(token string) (id string, ok bool) {
 		return "", false
 	}
 	return hex.EncodeToString(raw[17:]), true
-}
-
-func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
-	if err != nil {
-		return nil, err
-	}
-	after, err := decodeMarker(in.Marker)
-	if err != nil {
-		return nil, err
-	}
-	rows := func(yield func(*store.Grant) bool) {
-		for g := range c.view.GrantsOf(k.Region, k.ID, after) {
-			if in.GrantId != "" && g.ID != in.GrantId ||
-				in.GranteePrincipal != "" && (g.GranteeIsService || g.Grantee != in.GranteePrincipal) ||
-				in.GranteeServicePrincipal != "" && (!g.GranteeIsService || g.Grantee != in.GranteeServicePrincipal) {
-				continue
-			}
-			if !yield(g) {
-				return
-			}
-		}
-	}
-	list, next := page(rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
-	return s.describeGrants(list, next), nil
-}
-
-func (s *Service) listRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
-	if err := s.authoriseAccount(c, &demand{}); err != nil {
-		return nil, err
-	}
-	after, err := decodeMarker(in.Marker)
-	if err != nil {
-		return nil, err
-	}
-	principal, service := in.RetiringPrincipal, false
-	if in.RetiringServicePrincipal != "" {
-		principal, service = in.RetiringServicePrincipal, true
-	}
-	rows := func(yield func(*store.Grant) bool) {
-		for g := range c.view.GrantsByRetiring(c.region, principal, after) {
-			if g.RetiringIsService == service && !yield(g) {
-				return
-			}
-		}
-	}
-	list, next := page(rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
-	return s.describeGrants(list, next), nil
-}
-
-func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListGrantsResponse {
-	out := &kmsapi.ListGrantsResponse{Grants: []kmsapi.GrantListEntry{}, NextMarker: next, Truncated: next != ""}
-	for _, g := range list {
-		e := kmsapi.GrantListEntry{
-			KeyId: s.keyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
-			IssuingAccount: "arn:" + partition + ":iam::" + s.account + ":root", Operations: named[kmsapi.GrantOperation](g.Operations),
-		}
-		if g.GranteeIsService {
-			e.GranteeServicePrincipal = g.Grantee
-		} else {
-			e.GranteePrincipal = g.Grantee
-		}
-		if g.RetiringIsService {
-			e.RetiringServicePrincipal = g.Retiring
-		} else {
-			e.RetiringPrincipal = g.Retiring
-		}
-		if g.ContextEquals != nil || g.ContextSubset != nil || g.SourceArn != "" {
-			e.Constraints = &kmsapi.GrantConstraints{
-				EncryptionContextEquals: g.ContextEquals, EncryptionContextSubset: g.ContextSubset, SourceArn: g.SourceArn,
-			}
-		}
-		out.Grants = append(out.Grants, e)
-	}
-	return out
 }
 
 func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {

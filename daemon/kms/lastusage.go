@@ -30,7 +30,7 @@ func (u *usages) note(c *Call) {
 	for _, k := range c.used {
 		u.last[usageKey{k.Region, k.ID}] = &store.Usage{
 			Region: k.Region, KeyID: k.ID, Operation: c.op.name, Time: c.record.EventTime,
-			RequestID: c.record.RequestID, Principal: c.record.UserIdentity.ARN,
+			RequestID: c.record.RequestID, EventID: c.record.EventID, Principal: c.record.UserIdentity.ARN,
 		}
 	}
 }

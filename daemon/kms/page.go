@@ -1,31 +1,58 @@
 package kms
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"iter"
 
 	"cmkd/socket/kmsapi"
 )
 
-// Markers are opaque to clients: the ID of the last row shown, so that a list
-// that changes between two pages neither repeats nor skips what was there all
-// along.
-const markerPrefix = "1:"
+// Markers are opaque to clients. One holds, in unpadded URL-safe base64:
+//
+//	offset  length  field
+//	0       1       version, 2
+//	1       8       what the list is of: the start of SHA-256 of [list.scope]
+//	9       n       the ID of the last row shown
+//
+// The ID, and no position: a list that changes between two pages neither repeats
+// nor skips what was there all along. A marker of another list is not valid.
+const (
+	markerVersion  = 2
+	markerScopeLen = 8
+)
 
-func encodeMarker(last string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(markerPrefix + last))
+// list is one of the lists that calls page through.
+type list struct {
+	operation string
+	region    string
+	of        string // what the list belongs to: a key's ID or a principal, "" nothing
+}
+
+func (c *Call) list(of string) list { return list{operation: c.op.name, region: c.region, of: of} }
+
+// scope is the same for two lists only if they are one.
+func (l list) scope() [markerScopeLen]byte {
+	text := appendString(appendString(appendString(nil, l.operation), l.region), l.of)
+	sum := sha256.Sum256(text)
+	return [markerScopeLen]byte(sum[:])
+}
+
+func (l list) encodeMarker(last string) string {
+	scope := l.scope()
+	return base64.RawURLEncoding.EncodeToString(append(append([]byte{markerVersion}, scope[:]...), last...))
 }
 
 // decodeMarker returns the row to start after, "" without a marker.
-func decodeMarker(marker string) (string, error) {
+func (l list) decodeMarker(marker string) (string, error) {
 	if marker == "" {
 		return "", nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(marker)
-	if err != nil || len(raw) <= len(markerPrefix) || string(raw[:len(markerPrefix)]) != markerPrefix {
+	if err != nil || len(raw) <= 1+markerScopeLen || raw[0] != markerVersion || [markerScopeLen]byte(raw[1:]) != l.scope() {
 		return "", errInvalidMarker()
 	}
-	return string(raw[len(markerPrefix):]), nil
+	return string(raw[1+markerScopeLen:]), nil
 }
 
 func errInvalidMarker() error {
@@ -40,14 +67,14 @@ func limit(asked int32, preset int) int {
 	return preset
 }
 
-// page takes at most n rows and returns the marker of the next page, "" if
-// there is none.
-func page[T any](rows iter.Seq[T], n int, id func(T) string) (list []T, next string) {
+// page takes at most n rows of the list and returns the marker of the next page,
+// "" if there is none.
+func page[T any](l list, rows iter.Seq[T], n int, id func(T) string) (shown []T, next string) {
 	for r := range rows {
-		if len(list) == n {
-			return list, encodeMarker(id(list[n-1]))
+		if len(shown) == n {
+			return shown, l.encodeMarker(id(shown[n-1]))
 		}
-		list = append(list, r)
+		shown = append(shown, r)
 	}
-	return list, ""
+	return shown, ""
 }

@@ -156,10 +156,11 @@ func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPo
 }
 
 func (s *Service) listKeyPolicies(ctx context.Context, c *Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
-	if _, err := s.admit(ctx, c, &demand{keyID: in.KeyId}); err != nil {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	if err != nil {
 		return nil, err
 	}
-	if _, err := decodeMarker(in.Marker); err != nil {
+	if _, err := c.list(k.ID).decodeMarker(in.Marker); err != nil {
 		return nil, err
 	}
 	return &kmsapi.ListKeyPoliciesResponse{PolicyNames: []string{policyName}}, nil

@@ -55,6 +55,9 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 		}
 		name = parts[5]
 		if id, ok := strings.CutPrefix(name, "key/"); ok {
+			if strings.HasPrefix(id, aliasPrefix) { // an alias is not a key
+				return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", id)
+			}
 			name = id
 		} else if !strings.HasPrefix(name, aliasPrefix) {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)

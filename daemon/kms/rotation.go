@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -301,33 +302,39 @@ func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.List
 	if k.Spec != symmetricDefault {
 		return nil, errNoRotation()
 	}
-	after, err := decodeMarker(in.Marker)
+	l := c.list(k.ID)
+	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	first := 0
+	versions := s.inOrder(c.view.Versions(k.ID))
 	if after != "" {
-		if first, err = strconv.Atoi(after); err != nil {
+		i := slices.IndexFunc(versions, func(v *store.Version) bool { return v.MaterialID == after })
+		if i < 0 {
 			return nil, errInvalidMarker()
 		}
+		versions = versions[i+1:]
 	}
 	all := in.IncludeKeyMaterial == kmsapi.IncludeKeyMaterialAllKeyMaterial
 	rows := func(yield func(*store.Version) bool) {
-		for _, v := range c.view.Versions(k.ID) {
-			if v.Number > first && (all || !v.Rotated.IsZero()) && !yield(v) {
+		for _, v := range versions {
+			if (all || !v.Rotated.IsZero()) && !yield(v) {
 				return
 			}
 		}
 	}
-	list, next := page(rows, limit(in.Limit, 100), func(v *store.Version) string { return strconv.Itoa(v.Number) })
+	list, next := page(l, rows, limit(in.Limit, 100), func(v *store.Version) string { return v.MaterialID })
 	out := &kmsapi.ListKeyRotationsResponse{Rotations: []kmsapi.RotationsListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, v := range list {
-		out.Rotations = append(out.Rotations, kmsapi.RotationsListEntry{
+		e := kmsapi.RotationsListEntry{
 			KeyId: k.ID, KeyMaterialId: v.MaterialID, KeyMaterialDescription: v.Description,
-			ImportState: kmsapi.ImportState(v.ImportState), KeyMaterialState: kmsapi.KeyMaterialState(v.State),
-			ExpirationModel: kmsapi.ExpirationModelType(v.ExpirationModel), ValidTo: v.ValidTo,
+			ImportState: s.importState(v), KeyMaterialState: kmsapi.KeyMaterialState(v.State),
 			RotationDate: v.Rotated, RotationType: kmsapi.RotationType(v.RotationType),
-		})
+		}
+		if e.ImportState == kmsapi.ImportStateImported {
+			e.ExpirationModel, e.ValidTo = kmsapi.ExpirationModelType(v.ExpirationModel), v.ValidTo
+		}
+		out.Rotations = append(out.Rotations, e)
 	}
 	return out, nil
 }

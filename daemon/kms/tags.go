@@ -47,7 +47,8 @@ func (s *Service) listResourceTags(ctx context.Context, c *Call, in *kmsapi.List
 	if err != nil {
 		return nil, err
 	}
-	after, err := decodeMarker(in.Marker)
+	l := c.list(k.ID)
+	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (s *Service) listResourceTags(ctx context.Context, c *Call, in *kmsapi.List
 		}
 		tags = tags[i+1:]
 	}
-	list, next := page(slices.Values(tags), limit(in.Limit, maxTags), func(t store.Tag) string { return t.Key })
+	list, next := page(l, slices.Values(tags), limit(in.Limit, maxTags), func(t store.Tag) string { return t.Key })
 	out := &kmsapi.ListResourceTagsResponse{Tags: []kmsapi.Tag{}, NextMarker: next, Truncated: next != ""}
 	for _, t := range list {
 		out.Tags = append(out.Tags, kmsapi.Tag{TagKey: t.Key, TagValue: t.Value})

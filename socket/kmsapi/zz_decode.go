@@ -918,7 +918,7 @@ func (in *ListAliasesRequest) decode(d *decoder) {
 		case "KeyId":
 			d.string("KeyId", &keyIdTypeShape, &in.KeyId)
 		case "Limit":
-			d.int32("Limit", &limitTypeShape, &in.Limit)
+			d.int32("Limit", &limitTo100TypeShape, &in.Limit)
 		case "Marker":
 			d.string("Marker", &markerTypeShape, &in.Marker)
 		default:
@@ -937,7 +937,7 @@ func (in *ListGrantsRequest) decode(d *decoder) {
 	for d.member() {
 		switch string(d.name) {
 		case "Limit":
-			d.int32("Limit", &limitTypeShape, &in.Limit)
+			d.int32("Limit", &limitTo100TypeShape, &in.Limit)
 		case "Marker":
 			d.string("Marker", &markerTypeShape, &in.Marker)
 		case "KeyId":
@@ -1039,7 +1039,7 @@ func (in *ListResourceTagsRequest) decode(d *decoder) {
 				present |= 1 << 0
 			}
 		case "Limit":
-			d.int32("Limit", &limitTypeShape, &in.Limit)
+			d.int32("Limit", &limitTo50TypeShape, &in.Limit)
 		case "Marker":
 			d.string("Marker", &markerTypeShape, &in.Marker)
 		default:
@@ -1059,7 +1059,7 @@ func (in *ListRetirableGrantsRequest) decode(d *decoder) {
 	for d.member() {
 		switch string(d.name) {
 		case "Limit":
-			d.int32("Limit", &limitTypeShape, &in.Limit)
+			d.int32("Limit", &limitTo100TypeShape, &in.Limit)
 		case "Marker":
 			d.string("Marker", &markerTypeShape, &in.Marker)
 		case "RetiringPrincipal":

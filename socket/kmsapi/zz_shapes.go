@@ -20,6 +20,8 @@ var (
 	keyIdTypeShape                                    = stringShape{min: 1, max: 2048, pattern: &pattern{`^\p{ASCII}+$`, characters(1, '\x00', '\x7f')}}
 	keyMaterialDescriptionTypeShape                   = stringShape{max: 256, pattern: &pattern{`^[a-zA-Z0-9:/_\s.-]+$`, characters(1, '\t', '\r', ' ', ' ', '-', ':', 'A', 'Z', '_', '_', 'a', 'z')}}
 	keyStorePasswordTypeShape                         = stringShape{min: 7, max: 32, sensitive: true}
+	limitTo100TypeShape                               = intShape{min: 1, max: 100}
+	limitTo50TypeShape                                = intShape{min: 1, max: 50}
 	limitTypeShape                                    = intShape{min: 1, max: 1000}
 	markerTypeShape                                   = stringShape{min: 1, max: 1024, pattern: &pattern{`[\u0020-\u00FF]*`, characters(0, ' ', '\u00ff')}}
 	numberOfBytesTypeShape                            = intShape{min: 1, max: 1024}

@@ -574,7 +574,7 @@ type KeyMetadata struct {
 // ListAliasesRequest is the input of ListAliases.
 type ListAliasesRequest struct {
 	KeyId  string // 1 to 2048 characters
-	Limit  int32  // 1 to 1000
+	Limit  int32  // 1 to 100
 	Marker string // 1 to 1024 characters
 }
 
@@ -587,7 +587,7 @@ type ListAliasesResponse struct {
 
 // ListGrantsRequest is the input of ListGrants.
 type ListGrantsRequest struct {
-	Limit                   int32  // 1 to 1000
+	Limit                   int32  // 1 to 100
 	Marker                  string // 1 to 1024 characters
 	KeyId                   string // required, 1 to 2048 characters
 	GrantId                 string // 1 to 128 characters
@@ -647,7 +647,7 @@ type ListKeysResponse struct {
 // ListResourceTagsRequest is the input of ListResourceTags.
 type ListResourceTagsRequest struct {
 	KeyId  string // required, 1 to 2048 characters
-	Limit  int32  // 1 to 1000
+	Limit  int32  // 1 to 50
 	Marker string // 1 to 1024 characters
 }
 
@@ -660,7 +660,7 @@ type ListResourceTagsResponse struct {
 
 // ListRetirableGrantsRequest is the input of ListRetirableGrants.
 type ListRetirableGrantsRequest struct {
-	Limit                    int32  // 1 to 1000
+	Limit                    int32  // 1 to 100
 	Marker                   string // 1 to 1024 characters
 	RetiringPrincipal        string // required, 1 to 256 characters
 	RetiringServicePrincipal string // 1 to 256 characters

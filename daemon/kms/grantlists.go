@@ -1,0 +1,94 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := c.view.Grant(k.Region, k.ID, in.GrantId); in.GrantId != "" && !ok {
+		return nil, kmsapi.Errorf(kmsapi.CodeInvalidGrantIdException, "Grant ID %s is not valid: the key has no such grant.", in.GrantId)
+	}
+	l := c.list(k.ID)
+	after, err := l.decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows := func(yield func(*store.Grant) bool) {
+		for g := range c.view.GrantsOf(k.Region, k.ID, after) {
+			if in.GrantId != "" && g.ID != in.GrantId ||
+				in.GranteePrincipal != "" && (g.GranteeIsService || g.Grantee != in.GranteePrincipal) ||
+				in.GranteeServicePrincipal != "" && (!g.GranteeIsService || g.Grantee != in.GranteeServicePrincipal) {
+				continue
+			}
+			if !yield(g) {
+				return
+			}
+		}
+	}
+	list, next := page(l, rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	return s.describeGrants(list, next), nil
+}
+
+func (s *Service) listRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+	if err := s.authoriseAccount(c, &demand{}); err != nil {
+		return nil, err
+	}
+	// RetiringServicePrincipal is for callers that are AWS services.
+	if in.RetiringServicePrincipal != "" {
+		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
+			"Specify either RetiringPrincipal or RetiringServicePrincipal, but not both.")
+	}
+	// The principal need not exist: grants may be left of a user who has gone.
+	principal := in.RetiringPrincipal
+	if !s.isPrincipal(principal) {
+		return nil, errNoPrincipal(principal)
+	}
+	l := c.list(principal)
+	after, err := l.decodeMarker(in.Marker)
+	if err != nil {
+		return nil, err
+	}
+	rows := func(yield func(*store.Grant) bool) {
+		for g := range c.view.GrantsByRetiring(c.region, principal, after) {
+			if !g.RetiringIsService && !yield(g) {
+				return
+			}
+		}
+	}
+	list, next := page(l, rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	return s.describeGrants(list, next), nil
+}
+
+func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListGrantsResponse {
+	out := &kmsapi.ListGrantsResponse{Grants: []kmsapi.GrantListEntry{}, NextMarker: next, Truncated: next != ""}
+	for _, g := range list {
+		e := kmsapi.GrantListEntry{
+			KeyId: s.keyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
+			IssuingAccount: "arn:" + partition + ":iam::" + s.account + ":root", Operations: named[kmsapi.GrantOperation](g.Operations),
+		}
+		if g.GranteeIsService {
+			e.GranteeServicePrincipal = g.Grantee
+		} else {
+			e.GranteePrincipal = g.Grantee
+		}
+		if g.RetiringIsService {
+			e.RetiringServicePrincipal = g.Retiring
+		} else {
+			e.RetiringPrincipal = g.Retiring
+		}
+		if g.ContextEquals != nil || g.ContextSubset != nil || g.SourceArn != "" {
+			e.Constraints = &kmsapi.GrantConstraints{
+				EncryptionContextEquals: g.ContextEquals, EncryptionContextSubset: g.ContextSubset, SourceArn: g.SourceArn,
+			}
+		}
+		out.Grants = append(out.Grants, e)
+	}
+	return out
+}
