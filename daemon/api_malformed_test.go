@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
@@ -40,9 +41,7 @@ func testAlteredBlobs(t *testing.T, a *api) {
 			for i := range blob {
 				altered := slices.Clone(blob)
 				altered[i] ^= 1 << (i % 8)
-				if err := decrypt(nil, altered); code(err) != "InvalidCiphertextException" || message(err) != "" {
-					t.Errorf("byte %d altered: %v", i, err)
-				}
+				alteredAnswer(i, "Decrypt").check(t, decrypt(nil, altered))
 				// A blob of another key is the wrong one for the key named.
 				if err := decrypt(id, altered); code(err) != "InvalidCiphertextException" && code(err) != "IncorrectKeyException" {
 					t.Errorf("byte %d altered, with the key: %v", i, err)
@@ -66,20 +65,83 @@ func testAlteredBlobs(t *testing.T, a *api) {
 				continue
 			}
 			altered[1] = kind
-			err := errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: altered}))
-			if code(err) != "InvalidCiphertextException" && code(err) != "AccessDeniedException" {
-				t.Errorf("kind %d: %v", kind, err)
-			}
+			invalidCiphertext.check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: altered})))
 		}
+		wantCode("AccessDeniedException").check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: wrapped.CiphertextBlob})))
+	})
+	t.Run("a plaintext that says it is a data key", func(t *testing.T) {
+		t.Parallel()
+		rsa := a.key(t, types.KeySpecRsa2048, usageEncrypt)
+		for kind := byte(2); kind < 4; kind++ {
+			altered := slices.Clone(sealed.CiphertextBlob)
+			altered[1] = kind
+			invalidCiphertext.check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: altered})))
+			invalidCiphertext.check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: altered, KeyId: id})))
+			invalidCiphertext.check(t, errOf(a.ReEncrypt(t.Context(), &kms.ReEncryptInput{
+				CiphertextBlob: altered, DestinationKeyId: rsa, DestinationEncryptionAlgorithm: oaep256,
+			})))
+		}
+	})
+	t.Run("under a policy about data keys", func(t *testing.T) {
+		t.Parallel()
+		key := a.fresh(t, &kms.CreateKeyInput{Policy: aws.String(strings.Replace(accountPolicy, `"Statement":[`, `"Statement":[{"Effect":"Deny","Principal":"*",`+
+			`"Action":"kms:Decrypt","Resource":"*","Condition":{"Bool":{"cmkd:PlaintextDataKey":"true"}}},`, 1))})
+		plain, err := a.Encrypt(t.Context(), &kms.EncryptInput{KeyId: key, Plaintext: []byte("p")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := a.GenerateDataKeyWithoutPlaintext(t.Context(), &kms.GenerateDataKeyWithoutPlaintextInput{KeyId: key, KeySpec: types.DataKeySpecAes256})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantOK().check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: plain.CiphertextBlob})))
+		denied := errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: data.CiphertextBlob}))
+		if code(denied) != "AccessDeniedException" || !strings.Contains(message(denied), "explicit deny") {
+			t.Errorf("a data key: %v", denied)
+		}
+		for _, blob := range [][]byte{plain.CiphertextBlob, data.CiphertextBlob} {
+			altered := slices.Clone(blob)
+			altered[1] = 3
+			invalidCiphertext.check(t, errOf(a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: altered})))
+		}
+	})
+	t.Run("elsewhere", func(t *testing.T) {
+		t.Parallel()
+		wantHidden("Decrypt").check(t, errOf(a.other.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: sealed.CiphertextBlob})))
+		wantHidden("Decrypt").check(t, errOf(a.other.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: wrapped.CiphertextBlob, Recipient: toTests().info()})))
+		there, err := a.other.CreateKey(t.Context(), &kms.CreateKeyInput{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantHidden("ReEncryptFrom").check(t, errOf(a.other.ReEncrypt(t.Context(), &kms.ReEncryptInput{
+			CiphertextBlob: sealed.CiphertextBlob, DestinationKeyId: there.KeyMetadata.KeyId,
+		})))
+		invalidCiphertext.check(t, errOf(a.other.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: []byte("not a ciphertext")})))
 	})
 	t.Run("ReEncrypt", func(t *testing.T) {
 		t.Parallel()
 		for i := range sealed.CiphertextBlob {
 			altered := slices.Clone(sealed.CiphertextBlob)
 			altered[i] ^= 0x10
-			invalidCiphertext.check(t, errOf(a.ReEncrypt(t.Context(), &kms.ReEncryptInput{CiphertextBlob: altered, DestinationKeyId: id})))
+			alteredAnswer(i, "ReEncryptFrom").check(t, errOf(a.ReEncrypt(t.Context(), &kms.ReEncryptInput{CiphertextBlob: altered, DestinationKeyId: id})))
 		}
 	})
+}
+
+// alteredAnswer is the answer to a blob of which one bit of byte i was changed: with
+// another key ID, it is like a ciphertext of another Region.
+func alteredAnswer(i int, action string) want {
+	if 3 <= i && i < 19 {
+		return wantHidden(action)
+	}
+	return invalidCiphertext
+}
+
+// wantHidden is the answer, to whoever asks, if the key of a ciphertext is not in
+// the Region.
+func wantHidden(action string) want {
+	return wantError("AccessDeniedException", "User: "+accountRoot+" is not authorized to perform: kms:"+action+" on the resource associated with this "+
+		"ciphertext because the resource does not exist in this Region, no resource-based policies allow access, or a resource-based policy explicitly denies access")
 }
 
 // testAlteredOAEP: RSA ciphertexts of every wrong length and form.

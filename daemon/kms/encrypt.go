@@ -190,7 +190,7 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to st
 	case symmetric && src.key.Token == dst.Token:
 		return s.moveInToken(ctx, src, dst, context)
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault && !s.plaintextDataKeys:
-		return nil, errUnmarkedDataKey()
+		return nil, s.refuseKind(ctx, src, errUnmarkedDataKey())
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
 		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to), ThroughPlugin: true})
 		if err != nil {
@@ -201,8 +201,8 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to st
 		}
 		return &moved{ciphertext: opened.ForRecipient}, nil
 	case src.blob != nil && src.blob.kind != kindPlaintext:
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
-			"A wrapped data key cannot move to another token: it is wrapped under a key of the token that made it.")
+		return nil, s.refuseKind(ctx, src, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"A wrapped data key cannot move to another token: it is wrapped under a key of the token that made it."))
 	}
 	opened, err := s.open(ctx, src, nil)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -91,22 +92,45 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 		a.ref = ref
 		return a, err
 	}
-	if src.wantsPlaintext && a.blob.kind != kindPlaintext && !s.plaintextDataKeys {
-		return nil, errPlaintextDataKey()
+	if err := s.bind(c, src, a); err != nil {
+		return nil, err
 	}
+	if src.wantsPlaintext && a.blob.kind != kindPlaintext && !s.plaintextDataKeys {
+		return nil, s.refuseKind(ctx, a, errPlaintextDataKey())
+	}
+	return a, nil
+}
+
+// bind finds the key material that the blob names, and what is authenticated with
+// it.
+func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
 	a.aad = a.blob.aad(s.account, src.context)
-	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok {
-		if v.ImportState == string(kmsapi.ImportStatePendingImport) {
-			return nil, invalidState(a.key.arn, "pending import")
+	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok && v.State != materialDiscarded {
+		if s.importState(v) == kmsapi.ImportStatePendingImport {
+			return invalidState(a.key.arn, "pending import")
 		}
 		a.ref = a.key.ref(v)
-		return a, nil
+		return nil
 	}
 	// A material ID that is not of this key: the header was altered. The
 	// token refuses it like every other alteration, in the same time.
 	ref, err := a.key.currentRef()
 	a.ref = ref
-	return a, err
+	return err
+}
+
+// refuseKind refuses with err what the ciphertext says that it holds, once the
+// token has said that nothing in it was altered: until then the kind is anybody's.
+// Of an altered ciphertext it says that.
+func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) error {
+	made, altered := a.key.backend.Decrypt(ctx, &backends.DecryptRequest{
+		Key: a.ref, Algorithm: symmetricDefault, AAD: a.aad, Sealed: a.blob.sealed,
+	})
+	if altered != nil {
+		return altered
+	}
+	clear(made.Plaintext)
+	return err
 }
 
 // admitSourceKey admits the key that the client or the ciphertext names.
@@ -120,20 +144,50 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 		a.blob = b
 		d.ciphertext = func(row *store.Key) error { return checkBlob(b, row) }
 	}
-	var err error
-	if src.keyID != "" {
-		a.key, err = s.admit(ctx, c, d)
+	admit := func() error {
+		var err error
+		a.key, err = s.admitNamed(ctx, c, d, b)
 		return err
 	}
-	if b == nil {
-		return errInvalidCiphertext()
+	err := admit()
+	if e, ok := asError[*kmsapi.Error](err); !ok || e.Code != kmsapi.CodeAccessDeniedException || !d.plaintextDataKey {
+		return err
 	}
-	row, ok := c.view.Key(c.region, b.keyID)
-	if !ok {
-		return s.conceal(c, d, errInvalidCiphertext())
+	// The policies were asked about a data key because the ciphertext says so. If
+	// they would allow a plaintext, it must be whole before that is the reason.
+	denied, used := c.record, c.used
+	d.plaintextDataKey = false
+	if admit() == nil && a.blob != nil && s.bind(c, src, a) == nil {
+		err = s.refuseKind(ctx, a, err)
 	}
-	a.key, err = s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+	c.record, c.used = denied, used
 	return err
+}
+
+// admitNamed admits the call to the key that the client names, or the ciphertext.
+func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (*key, error) {
+	if d.keyID != "" {
+		return s.admit(ctx, c, d)
+	}
+	if b == nil {
+		return nil, errInvalidCiphertext()
+	}
+	if row, ok := c.view.Key(c.region, b.keyID); ok {
+		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+	}
+	if row, ok := c.view.Key(c.region, b.otherKeyID()); ok { // the form of the ID was altered
+		altered := *d
+		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
+		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
+	}
+	return nil, s.conceal(c, d, s.errNoSource(c, d))
+}
+
+// errNoSource is the answer if the key of a ciphertext is not in this Region. It
+// is the same for whoever may use every key and for whoever may use none, and
+// tells neither whether there is such a key elsewhere.
+func (s *Service) errNoSource(c *Call, d *demand) error {
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
 }
 
 // checkBlob holds a blob, nil if the ciphertext is none, against the key that
