@@ -115,9 +115,25 @@ func TestCustomKeyStore(t *testing.T) {
 		return err
 	}
 	try("ConnectCustomKeyStore", "", connect())
-	try("connecting it again", "CustomKeyStoreInvalidStateException", connect())
-	_, err = c.UpdateCustomKeyStore(ctx, &kms.UpdateCustomKeyStoreInput{CustomKeyStoreId: id, NewCustomKeyStoreName: aws.String("n")})
-	try("updating it while connected", "CustomKeyStoreInvalidStateException", err)
+	try("connecting it again", "", connect())
+	if got := connection(t, c, *id); got != "CONNECTED" {
+		t.Errorf("a store that was connected twice is %s", got)
+	}
+	for what, u := range map[string]struct {
+		in   *kms.UpdateCustomKeyStoreInput
+		want string
+	}{
+		"its name":                  {&kms.UpdateCustomKeyStoreInput{NewCustomKeyStoreName: aws.String("n")}, ""},
+		"its cluster":               {&kms.UpdateCustomKeyStoreInput{CloudHsmClusterId: aws.String(cluster)}, "CustomKeyStoreInvalidStateException"},
+		"its password":              {&kms.UpdateCustomKeyStoreInput{KeyStorePassword: aws.String("kmsPswd2")}, "CustomKeyStoreInvalidStateException"},
+		"its name and its password": {&kms.UpdateCustomKeyStoreInput{NewCustomKeyStoreName: aws.String("m"), KeyStorePassword: aws.String("kmsPswd2")}, "CustomKeyStoreInvalidStateException"},
+	} {
+		u.in.CustomKeyStoreId = id
+		try("changing "+what+" while connected", u.want, second(c.UpdateCustomKeyStore(ctx, u.in)))
+	}
+	if list, err := c.DescribeCustomKeyStores(ctx, &kms.DescribeCustomKeyStoresInput{CustomKeyStoreName: aws.String("n")}); err != nil || len(list.CustomKeyStores) != 1 {
+		t.Errorf("a store that was renamed while connected: %+v, %v", list, err)
+	}
 	_, err = c.DeleteCustomKeyStore(ctx, &kms.DeleteCustomKeyStoreInput{CustomKeyStoreId: id})
 	try("deleting it while connected", "CustomKeyStoreInvalidStateException", err)
 
@@ -145,6 +161,10 @@ func TestCustomKeyStore(t *testing.T) {
 	data, err := c.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: &key, KeySpec: types.DataKeySpecAes256})
 	try("GenerateDataKey", "", err)
 	for what, err := range map[string]error{
+		"GenerateDataKeyPair": second(c.GenerateDataKeyPair(ctx, &kms.GenerateDataKeyPairInput{KeyId: &key, KeyPairSpec: "ECC_NIST_P256"})),
+		"GenerateDataKeyPairWithoutPlaintext": second(c.GenerateDataKeyPairWithoutPlaintext(ctx, &kms.GenerateDataKeyPairWithoutPlaintextInput{
+			KeyId: &key, KeyPairSpec: "ECC_NIST_P256",
+		})),
 		"EnableKeyRotation":      second(c.EnableKeyRotation(ctx, &kms.EnableKeyRotationInput{KeyId: &key})),
 		"RotateKeyOnDemand":      second(c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: &key})),
 		"GetParametersForImport": second(c.GetParametersForImport(ctx, &kms.GetParametersForImportInput{KeyId: &key, WrappingAlgorithm: "RSAES_OAEP_SHA_256", WrappingKeySpec: "RSA_2048"})),
@@ -157,6 +177,8 @@ func TestCustomKeyStore(t *testing.T) {
 		try("DisconnectCustomKeyStore", "", err)
 	}
 	disconnect()
+	try("disconnecting it again", "CustomKeyStoreInvalidStateException",
+		second(c.DisconnectCustomKeyStore(ctx, &kms.DisconnectCustomKeyStoreInput{CustomKeyStoreId: id})))
 	if got := state(t, c, key); got != "Unavailable" {
 		t.Errorf("the key of a disconnected store is %s", got)
 	}

@@ -23,6 +23,7 @@ type dataKeyCall struct {
 	grantTokens []string
 	recipient   *kmsapi.RecipientInfo
 	plaintext   bool // the operation returns the data key itself
+	pair        bool // it makes a key pair
 	dryRun      bool
 	conditions  []condition
 }
@@ -51,6 +52,9 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 	}
 	if k.Spec != symmetricDefault {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException, "You cannot generate a data key with an asymmetric CMK")
+	}
+	if in.pair && k.CustomKeyStoreID != "" {
+		return nil, wrongOrigin(k) // AWS makes no pairs under keys of custom key stores
 	}
 	t := &dataKeyTarget{key: k, recipient: recipient, plaintext: in.plaintext && recipient == nil}
 	if t.plaintext && !s.plaintextDataKeys {
@@ -168,6 +172,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 	if !slices.Contains(dataKeyPairSpecs, backends.KeySpec(spec)) {
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeyPairSpec %s is not supported.", spec)
 	}
+	call.pair = true
 	call.conditions = []condition{{"kms:DataKeyPairSpec", []string{string(spec)}}}
 	t, err := s.admitDataKey(ctx, c, call)
 	if err != nil {
