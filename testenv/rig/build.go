@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// Binaries returns the folder of cmkd, cmkctl and the plugins, built from the
+// Binaries returns the folder of cmkd, cmkctl, the plugins and flood, built from the
 // tree as it is. Test binaries that run at once share one build.
 func Binaries(t testing.TB) string {
 	t.Helper()
@@ -43,6 +43,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 		{"cmkd-symmetric", "./plugins/symmetric", "1"},
 		{"cmkd-asymmetric", "./plugins/asymmetric", "1"},
 		{"cmkd-hmac", "./plugins/hmac", "1"},
+		{"flood", "./testenv/flood", "0"},
 	} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, b.name), b.pkg)
 		cmd.Dir = root

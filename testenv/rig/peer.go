@@ -47,17 +47,17 @@ func (r *Rig) HTTPAs(t testing.TB, u User) *http.Client {
 	transport := &http.Transport{
 		MaxIdleConnsPerHost: 256,
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return dialAs(r.Socket, u)
+			return r.DialAs(u)
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
 }
 
-// dialAs connects as the user. Linux keeps credentials for each thread, and
+// DialAs connects to the daemon as the user. Linux keeps credentials for each thread, and
 // SO_PEERCRED tells those of the thread that called connect(2): so a thread
 // becomes the user, connects, and ends with its goroutine, which never unlocks it.
-func dialAs(path string, u User) (net.Conn, error) {
+func (r *Rig) DialAs(u User) (net.Conn, error) {
 	type result struct {
 		fd  int
 		err error
@@ -65,14 +65,14 @@ func dialAs(path string, u User) (net.Conn, error) {
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread()
-		fd, err := connectAs(path, u)
+		fd, err := connectAs(r.Socket, u)
 		done <- result{fd, err}
 	}()
 	got := <-done
 	if got.err != nil {
 		return nil, got.err
 	}
-	f := os.NewFile(uintptr(got.fd), path)
+	f := os.NewFile(uintptr(got.fd), r.Socket)
 	conn, err := net.FileConn(f)
 	return conn, errors.Join(err, f.Close())
 }
