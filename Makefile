@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale
+.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair
 
 all: build
 
@@ -66,6 +66,11 @@ fuzz: deps
 # Ten minutes of mixed calls: memory, descriptors and sessions must not grow.
 soak: deps
 	CMKD_SOAK=10m go test -count=1 -v -timeout 30m -run '^TestSoak$$' ./daemon/
+
+# Floods of 500 connections, of each kind: what they leave to another user, and
+# how long root waits for the status. The machine should have nothing else to do.
+fair: deps
+	CMKD_FAIR=1 go test -count=1 -v -timeout 30m -run '^TestFair$$' ./daemon/
 
 # 10,000 keys in the token: the start, and Encrypt beside a token of 10 keys.
 scale: deps

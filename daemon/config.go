@@ -71,7 +71,8 @@ type SocketConfig struct {
 	Mode string `toml:"mode"`
 	// Group of the socket file. Optional, the daemon's own.
 	Group string `toml:"group"`
-	// MaxConnections at one time. Optional, 4096.
+	// MaxConnections at one time. Beyond it, idle ones are closed to make room.
+	// Optional, 4096.
 	MaxConnections int `toml:"max_connections"`
 	// MaxConnectionsPerUser at one time. Optional, half of MaxConnections.
 	MaxConnectionsPerUser int `toml:"max_connections_per_user"`
@@ -79,6 +80,9 @@ type SocketConfig struct {
 	MaxCalls int `toml:"max_calls"`
 	// MaxCallsPerUser in flight. Optional, half of MaxCalls.
 	MaxCallsPerUser int `toml:"max_calls_per_user"`
+	// Reserve is how many more connections, and how many more calls, there may be
+	// of root, the admins and the daemon's own user. Optional, 64.
+	Reserve int `toml:"reserve"`
 	// RatePerUser is calls per second that a user may start. Optional, 0: any
 	// number.
 	RatePerUser float64 `toml:"rate_per_user"`
@@ -393,7 +397,7 @@ func (s *SocketConfig) socketConfig() (socket.Config, error) {
 		Path: s.Path, Mode: mode, Group: s.Group,
 		Limits: socket.Limits{
 			Connections: s.MaxConnections, ConnectionsPerUID: s.MaxConnectionsPerUser,
-			Calls: s.MaxCalls, CallsPerUID: s.MaxCallsPerUser, RatePerUID: s.RatePerUser,
+			Calls: s.MaxCalls, CallsPerUID: s.MaxCallsPerUser, Reserve: s.Reserve, RatePerUID: s.RatePerUser,
 		},
 	}, err
 }

@@ -183,7 +183,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	sc.Log, sc.Refused = d.log, d.refused
+	sc.Log, sc.Refused, sc.Privileged = d.log, d.refused, d.privileged
 	server, err := socket.Listen(ctx, sc)
 	if err != nil {
 		return err
@@ -246,6 +246,9 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 	began := time.Now()
 	answer := d.dispatch(ctx, r)
 	d.calls.observe(r.Operation, answer.Code, time.Since(began))
+	if answer.Code == kmsapi.CodeThrottlingException {
+		socket.Throttled(ctx)
+	}
 	return answer
 }
 

@@ -136,6 +136,11 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	if !ok {
 		return nil, errors.New("the connection has no peer")
 	}
+	return ids.callerAt(&peer)
+}
+
+// callerAt is caller for a peer that is known.
+func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
 	now, key := ids.now(), identityKey{peer.UID, unitOf(peer.Cgroup)}
 	ids.mu.Lock()
 	id, ok := ids.known[key]
@@ -148,7 +153,7 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 		c.PID = peer.PID
 		return &c, known(&c)
 	}
-	c := ids.lookup(peer, key.unit)
+	c := ids.lookup(*peer, key.unit)
 	ids.mu.Lock()
 	if len(ids.known) >= maxIdentities {
 		clear(ids.known)
@@ -164,6 +169,17 @@ func known(c *kms.Caller) error {
 		return errUnmapped
 	}
 	return nil
+}
+
+// privileged reports whether a peer may use what the socket keeps in reserve.
+// Being mapped to somebody else takes it from neither root nor the daemon's user.
+func (d *Daemon) privileged(peer socket.Peer) bool {
+	ids := d.identities.Load()
+	if peer.UID == 0 || peer.UID == ids.self {
+		return true
+	}
+	c, err := ids.callerAt(&peer)
+	return err == nil && c.Admin
 }
 
 // names is a peer with the names of its user and groups.

@@ -95,6 +95,10 @@ var (
 	connections     = describe("connections", "Connections to the socket that are open.")
 	callsInFlight   = describe("calls_in_flight", "Calls under way.")
 	refusedTotal    = describe("refused_total", "Calls and connections that the limits of the socket refused.")
+	evictedTotal    = describe("connections_evicted_total", "Idle connections that were closed to make room for new ones.")
+	usersActive     = describe("users_active", "Users with a request under way, or a moment ago.")
+	waiting         = describe("requests_waiting", "Requests that wait for their turn behind others of their user, by class: user, or privileged (root, admins and the daemon's user).", "class")
+	waitSeconds     = describe("request_wait_seconds", "What requests waited that had to wait for their turn.", "class")
 	keysKnown       = describe("keys", "Keys, by Region and KeyState.", "region", "state")
 	materialExpiry  = describe("key_material_expiry_timestamp_seconds", "ValidTo of the imported key material that expires first, Unix time.", "key")
 	auditRecords    = describe("audit_records_total", "Sequence number of the last record of the audit trail.")
@@ -128,6 +132,17 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(connections, float64(sockets.Connections))
 	gauge(callsInFlight, float64(sockets.Calls))
 	counter(refusedTotal, float64(sockets.Refused))
+	counter(evictedTotal, float64(sockets.Evicted))
+	gauge(usersActive, float64(sockets.Active))
+	for class, name := range map[socket.Class]string{socket.Users: "user", socket.Privileged: "privileged"} {
+		w := &sockets.Waits[class]
+		buckets := map[float64]uint64{}
+		for i, bound := range socket.WaitBounds {
+			buckets[bound.Seconds()] = w.Buckets[i]
+		}
+		gauge(waiting, float64(w.Waiting), name)
+		out <- prometheus.MustNewConstHistogram(waitSeconds, w.Count, w.Sum.Seconds(), buckets, name)
+	}
 	counter(auditRecords, float64(s.AuditRecords))
 	gauge(auditWritable, truth(d.audit.Err() == nil))
 	gauge(databaseTrusted, truth(s.StateMismatch == ""))

@@ -50,6 +50,10 @@ type Config struct {
 
 	Limits Limits
 
+	// Privileged reports whether a peer is one of those who look after the daemon,
+	// and may use [Limits.Reserve], asked once for each connection; default uid 0 and the process's own.
+	Privileged func(Peer) bool
+
 	// Refused is told of each request that the server answers itself, past a
 	// limit, say, with the request ID and the error that the answer has; nil:
 	// nobody is. The answer leaves when it has returned. If it could not record
@@ -62,21 +66,31 @@ type Config struct {
 }
 
 // Limits bound what is in use at one time. A caller past one of them is
-// answered with ThrottlingException, which the SDKs retry with backoff. The
-// limits per uid are what keeps one user from starving the others, so each
-// should stay below its total.
+// answered with ThrottlingException, which the SDKs retry with backoff; the
+// connections of a uid that gets more than 100 such answers a second, after a
+// burst of 200, are read more and more slowly. The limits per uid keep one user
+// from using up the totals, so each should stay below its total. That one user's
+// calls do not slow down those of others is no matter of limits: requests take
+// turns by uid, docs/decisions/0009-fair-scheduling.md.
 type Limits struct {
-	// Connections open at one time, default 4,096. Beyond it, 128 more are
-	// accepted only to be answered with ThrottlingException, and what comes
+	// Connections open at one time, default 4,096. Beyond it, the connection
+	// that has been idle for the longest time, but a second at least, is closed for
+	// a new one: of the uid with the most connections. If there is none, 128 more
+	// are accepted only to be answered with ThrottlingException, and what comes
 	// after those is closed at once. What RLIMIT_NOFILE has no room for is cut off
 	// when the server begins.
 	Connections int
-	// ConnectionsPerUID, default half of Connections.
+	// ConnectionsPerUID, default half of Connections. Beyond it, one of the uid's
+	// own idle connections gives way.
 	ConnectionsPerUID int
 	// Calls in flight, default 1,024.
 	Calls int
 	// CallsPerUID, default half of Calls.
 	CallsPerUID int
+	// Reserve is how many connections and how many calls more than Connections
+	// and Calls there may be of privileged peers, default 64. Beyond it, any idle
+	// connection gives way to theirs.
+	Reserve int
 	// RatePerUID is the number of calls a second that a uid may start, default
 	// 0, which means any number.
 	RatePerUID float64
@@ -102,7 +116,12 @@ func (c Config) withDefaults() Config {
 	setDefault(&l.ConnectionsPerUID, max(1, l.Connections/2))
 	setDefault(&l.Calls, 1024)
 	setDefault(&l.CallsPerUID, max(1, l.Calls/2))
+	setDefault(&l.Reserve, 64)
 	setDefault(&l.BurstPerUID, max(1, int(l.RatePerUID)))
+	if c.Privileged == nil {
+		self := uint32(os.Geteuid())
+		c.Privileged = func(p Peer) bool { return p.UID == 0 || p.UID == self }
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -140,6 +159,7 @@ func (c Config) validate() error {
 		{"limit on connections per uid", float64(c.Limits.ConnectionsPerUID)},
 		{"limit on calls", float64(c.Limits.Calls)},
 		{"limit on calls per uid", float64(c.Limits.CallsPerUID)},
+		{"reserve", float64(c.Limits.Reserve)},
 		{"rate per uid", c.Limits.RatePerUID},
 		{"burst per uid", float64(c.Limits.BurstPerUID)},
 	} {

@@ -1,10 +1,14 @@
 package socket
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,34 +17,146 @@ import (
 // from accept to Close.
 type conn struct {
 	*net.UnixConn
-	server  *Server
-	peer    *Peer
-	account *account
-	was     admission
-	once    sync.Once
+	raw        syscall.RawConn // of UnixConn
+	server     *Server
+	peer       *Peer
+	privileged bool // see [Config.Privileged]
+	account    *account
+	was        admission
+	once       sync.Once
+	closed     chan struct{}
 	// idle is set between requests, and before the first byte of the first.
 	idle atomic.Bool
+	// serving is set while the handler runs.
+	serving atomic.Bool
+	// pause is how long the connection is not read; used by the goroutine that
+	// serves it.
+	pause time.Duration
+	// granted tells who waits for a turn that it has come, or will not.
+	granted chan bool
+
+	// accounts.mu guards what follows.
+	gone, counted bool
+	turn          bool
+	since         time.Time // it has been idle, or waiting
+	in            *connList
+	prev, next    *conn
 }
 
-// Read implements net.Conn. The first byte of a request ends the rest: net/http
-// would call a connection active only when the whole header is there.
+func (s *Server) newConn(raw *net.UnixConn, peer *Peer) (*conn, error) {
+	c := &conn{UnixConn: raw, server: s, peer: peer, closed: make(chan struct{}), granted: make(chan bool, 1)}
+	c.privileged = s.cfg.Privileged(*peer)
+	c.idle.Store(true)
+	var err error
+	c.raw, err = raw.SyscallConn()
+	return c, err
+}
+
+// class is what statistics count the connection's requests under.
+func (c *conn) class() Class {
+	if c.privileged {
+		return Privileged
+	}
+	return Users
+}
+
+// Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	switch {
+	case c.idle.Load():
+		return c.readFirst(p)
+	case c.serving.Load() && len(p) == 1:
+		// net/http watches for the end of the stream while a call runs.
+		return c.UnixConn.Read(p)
+	default:
+		return c.readMore(p)
+	}
+}
+
+// readFirst reads the first bytes of a request, and waits for its turn. They end
+// the rest: net/http would call a connection active only when the whole header
+// is there.
+func (c *conn) readFirst(p []byte) (int, error) {
+	if !c.wait(c.pause) {
+		return 0, net.ErrClosed
+	}
+	c.pause = 0
 	n, err := c.UnixConn.Read(p)
-	if n > 0 && c.idle.Load() {
+	if n > 0 {
 		c.idle.Store(false)
+		if err := c.takeTurn(); err != nil {
+			return 0, err
+		}
 	}
 	return n, err
+}
+
+// takeTurn waits for the turn of the request. It fails if the connection is
+// closed, at either end, before that comes.
+func (c *conn) takeTurn() error {
+	waited, ok := c.server.accounts.acquire(c)
+	switch {
+	case !ok:
+		return net.ErrClosed
+	case waited && c.hungUp():
+		c.server.accounts.release(c)
+		return io.EOF
+	default:
+		return nil
+	}
+}
+
+// readMore reads on in a request. While nothing comes, another has the turn.
+func (c *conn) readMore(p []byte) (int, error) {
+	n, again := 0, false
+	var readErr error
+	err := c.raw.Read(func(fd uintptr) bool {
+		n, readErr = unix.Read(int(fd), p)
+		again = errors.Is(readErr, unix.EAGAIN)
+		return true
+	})
+	if err == nil && n > 0 {
+		return n, nil
+	}
+	if err == nil && again {
+		c.server.accounts.release(c)
+	}
+	n, err = c.UnixConn.Read(p) // which words the error, too
+	if n > 0 {
+		if err := c.takeTurn(); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
+
+// Write implements net.Conn. The turn ends when the answer leaves: a client
+// that does not take it must not keep the turn.
+func (c *conn) Write(p []byte) (int, error) {
+	c.server.accounts.release(c)
+	return c.UnixConn.Write(p)
+}
+
+// wait lets d pass. It returns false if the connection has been closed.
+func (c *conn) wait(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-c.closed:
+		return false
+	}
 }
 
 // hungUp reports whether the peer has closed the connection, not just its own
 // half of it.
 func (c *conn) hungUp() bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
 	hup := false
-	err = raw.Control(func(fd uintptr) {
+	err := c.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP is always asked for
 		n, err := unix.Poll(p, 0)
 		hup = err == nil && n > 0 && p[0].Revents&unix.POLLHUP != 0
@@ -51,8 +167,9 @@ func (c *conn) hungUp() bool {
 // Close implements net.Conn. net/http may call it more than once.
 func (c *conn) Close() error {
 	c.once.Do(func() {
+		close(c.closed)
 		c.server.forget(c)
-		c.server.accounts.disconnect(c.peer.UID, c.account, c.was)
+		c.server.accounts.disconnect(c)
 	})
 	return c.UnixConn.Close()
 }
@@ -75,13 +192,19 @@ func (s *Server) Accept() (net.Conn, error) {
 			_ = raw.Close()
 			continue
 		}
-		acct, was := s.accounts.connect(peer.UID)
+		c, err := s.newConn(raw, peer)
+		if err != nil {
+			_ = raw.Close()
+			continue
+		}
+		was, evicted := s.accounts.connect(c)
+		if evicted != nil {
+			_ = evicted.Close()
+		}
 		if was == dropped {
 			_ = raw.Close()
 			continue
 		}
-		c := &conn{UnixConn: raw, server: s, peer: peer, account: acct, was: was}
-		c.idle.Store(true)
 		s.remember(c)
 		if s.draining.Load() {
 			// CloseIdle may have run before the connection was known.
@@ -111,6 +234,7 @@ func (s *Server) forget(c *conn) {
 func connState(c net.Conn, state http.ConnState) {
 	if c, ok := c.(*conn); ok && state == http.StateIdle {
 		c.idle.Store(true)
+		c.server.accounts.rest(c)
 		if c.server.draining.Load() {
 			_ = c.Close() // CloseIdle may have run just before
 		}

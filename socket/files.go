@@ -19,8 +19,8 @@ const (
 // wait unseen, whoever's they are, and the one user who has them all open keeps
 // out the others.
 func (l Limits) fit(files uint64) (Limits, error) {
-	const besides = otherFiles + maxRefusing
-	if files >= uint64(l.Connections)+besides {
+	besides := otherFiles + maxRefusing + l.Reserve
+	if files >= uint64(l.Connections+besides) {
 		return l, nil
 	}
 	if least := uint64(min(l.Connections, leastConnections) + besides); files < least {

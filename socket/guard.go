@@ -15,11 +15,17 @@ type connKey struct{}
 func (s *Server) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
+		if _, ok := s.accounts.acquire(c); !ok { // a request that came with the one before has none yet
+			panic(http.ErrAbortHandler)
+		}
+		c.serving.Store(true)
+		defer c.serving.Store(false)
 		switch {
 		case s.draining.Load():
 			s.refuse(w, r, refusedDraining, true)
 			return
 		case c.was != admitted:
+			c.throttle()
 			s.refuse(w, r, refusedThrottled, true)
 			return
 		case r.ContentLength > s.cfg.MaxBodyBytes:
@@ -29,7 +35,8 @@ func (s *Server) guard(h http.Handler) http.Handler {
 			// Of a body of known length net/http reads no more than that.
 			r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
 		}
-		if !s.accounts.begin(c.account) {
+		if !s.accounts.begin(c) {
+			c.throttle()
 			s.refuse(w, r, refusedThrottled, false)
 			return
 		}

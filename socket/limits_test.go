@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Users of no system. A test that needs several runs as root, who may connect
@@ -14,6 +15,8 @@ import (
 const (
 	alice = 70001 + iota
 	bob
+	carol
+	dave
 )
 
 func TestPeer(t *testing.T) {
@@ -105,10 +108,13 @@ func TestOneUserCannotStarveOthers(t *testing.T) {
 
 func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Config{Limits: Limits{Connections: 2, ConnectionsPerUID: 2}}, ok)
+	g := newGate()
+	s := serve(t, Config{Limits: Limits{Connections: 2, ConnectionsPerUID: 2}}, g)
 	first, second := dial(t, s.path), dial(t, s.path)
-	first.call(t).expectOK(t)
-	second.call(t).expectOK(t)
+	first.send(t, smallRequest) // busy connections do not give way
+	second.send(t, smallRequest)
+	<-g.entered
+	<-g.entered
 	var waiting []*client
 	for range maxRefusingPerUID {
 		waiting = append(waiting, dial(t, s.path))
@@ -119,10 +125,64 @@ func TestConnectionLimit(t *testing.T) {
 		c.call(t).expectRefusal(t, http.StatusBadRequest, "ThrottlingException")
 		c.expectClosed(t)
 	}
+	close(g.release)
+	first.receive(t).expectOK(t)
+	second.receive(t).expectOK(t)
 	first.Close()
 	eventually(t, "a free place", func() bool { return s.Stats().Connections == 1 })
 	dial(t, s.path).call(t).expectOK(t)
 	second.call(t).expectOK(t)
+}
+
+// TestIdleConnectionsGiveWay: what a user has open and does not use keeps out
+// neither others nor new connections of their own.
+func TestIdleConnectionsGiveWay(t *testing.T) {
+	t.Parallel()
+	a := newAccounts(Limits{Connections: 5, ConnectionsPerUID: 3, Reserve: 1, Calls: 9, CallsPerUID: 9})
+	connect := func(c *conn, want admission, wantEvicted *conn) {
+		t.Helper()
+		if got, evicted := a.connect(c); got != want || evicted != wantEvicted {
+			t.Errorf("%d, evicted %p; want %d, evicted %p", got, evicted, want, wantEvicted)
+		}
+	}
+	age := func(c ...*conn) {
+		for _, c := range c {
+			c.since = c.since.Add(-minIdle)
+		}
+	}
+	var alices []*conn
+	for range 3 {
+		alices = append(alices, testConn(alice))
+		connect(alices[len(alices)-1], admitted, nil)
+	}
+	connect(testConn(alice), refused, nil) // all of hers are about to make a call
+	age(alices...)
+	a.acquire(alices[0])
+	a.rest(alices[0])
+	a.acquire(alices[1]) // busy
+	connect(testConn(alice), admitted, alices[2])
+
+	bobs := []*conn{testConn(bob), testConn(bob)}
+	for _, c := range bobs {
+		connect(c, admitted, nil)
+	}
+	age(alices...)
+	age(bobs...)
+	connect(testConn(bob), admitted, alices[0]) // the total is reached: alice has the most
+	connect(testConn(carol), admitted, bobs[0]) // bob has the most now
+	connect(testConn(carol), admitted, bobs[1])
+	connect(testConn(carol), refused, nil) // what is left is busy or young
+	admin := testConn(0)
+	admin.privileged = true
+	connect(admin, admitted, nil) // the reserve
+	admin = testConn(0)
+	admin.privileged = true
+	if got, evicted := a.connect(admin); got != admitted || evicted == nil {
+		t.Errorf("an admin beyond the reserve: %d, evicted %p", got, evicted)
+	}
+	if st := a.stats(); st.Connections != 6 || st.Evicted != 5 {
+		t.Errorf("%+v", st)
+	}
 }
 
 func TestLimitOnFiles(t *testing.T) {
@@ -133,16 +193,16 @@ func TestLimitOnFiles(t *testing.T) {
 		want, wantPerUID    int // 0: refused
 	}{
 		{4096, 2048, 1 << 20, 4096, 2048},
-		{4096, 2048, 4096 + 384, 4096, 2048},
-		{4096, 2048, 4096 + 383, 4095, 2047},
-		{4096, 100, 1024, 640, 100},
-		{4096, 4096, 1024, 640, 320},
-		{4096, 2048, 448, 64, 32},
-		{4096, 2048, 447, 0, 0},
-		{2, 1, 386, 2, 1},
-		{2, 1, 385, 0, 0},
+		{4096, 2048, 4096 + 400, 4096, 2048},
+		{4096, 2048, 4096 + 399, 4095, 2047},
+		{4096, 100, 1024, 624, 100},
+		{4096, 4096, 1024, 624, 312},
+		{4096, 2048, 464, 64, 32},
+		{4096, 2048, 463, 0, 0},
+		{2, 1, 402, 2, 1},
+		{2, 1, 401, 0, 0},
 	} {
-		got, err := Limits{Connections: tt.connections, ConnectionsPerUID: tt.perUID}.fit(tt.files)
+		got, err := Limits{Connections: tt.connections, ConnectionsPerUID: tt.perUID, Reserve: 16}.fit(tt.files)
 		if tt.want == 0 {
 			if err == nil || !strings.Contains(err.Error(), "RLIMIT_NOFILE") {
 				t.Errorf("%+v: %v", tt, err)
@@ -167,16 +227,24 @@ func TestRateOutlivesConnections(t *testing.T) {
 	dial(t, s.path).call(t).expectRefusal(t, http.StatusBadRequest, "ThrottlingException")
 }
 
+// testConn is a connection of uid that has no socket.
+func testConn(uid uint32) *conn {
+	return &conn{peer: &Peer{UID: uid}, closed: make(chan struct{}), granted: make(chan bool, 1)}
+}
+
 func TestAccounts(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(Limits{Connections: 3, ConnectionsPerUID: 2, Calls: 3, CallsPerUID: 2})
-	connect := func(uid uint32, want admission) *account {
+	var all []*conn
+	connect := func(uid uint32, want admission) *conn {
 		t.Helper()
-		acct, got := a.connect(uid)
-		if got != want {
-			t.Errorf("connection of %d: %d, want %d", uid, got, want)
+		c := testConn(uid)
+		got, evicted := a.connect(c)
+		if got != want || evicted != nil {
+			t.Errorf("connection of %d: %d, evicted %v, want %d", uid, got, evicted, want)
 		}
-		return acct
+		all = append(all, c)
+		return c
 	}
 	alices := connect(alice, admitted)
 	connect(alice, admitted)
@@ -184,9 +252,9 @@ func TestAccounts(t *testing.T) {
 	bobs := connect(bob, admitted)
 	connect(bob, refused) // the total is reached
 
-	begin := func(acct *account, want bool) {
+	begin := func(c *conn, want bool) {
 		t.Helper()
-		if got := a.begin(acct); got != want {
+		if got := a.begin(c); got != want {
 			t.Errorf("call begins: %t, want %t", got, want)
 		}
 	}
@@ -195,17 +263,15 @@ func TestAccounts(t *testing.T) {
 	begin(alices, false)
 	begin(bobs, true)
 	begin(bobs, false) // the total is reached
-	a.end(alices)
+	a.end(alices.account)
 	begin(bobs, true)
 
-	a.end(alices)
-	a.end(bobs)
-	a.end(bobs)
-	for _, was := range []admission{admitted, admitted, refused} {
-		a.disconnect(alice, alices, was)
-	}
-	for _, was := range []admission{admitted, refused} {
-		a.disconnect(bob, bobs, was)
+	a.end(alices.account)
+	a.end(bobs.account)
+	a.end(bobs.account)
+	for _, c := range all {
+		a.disconnect(c)
+		a.disconnect(c)
 	}
 	if len(a.byUID) != 0 || a.conns != 0 || a.refusing != 0 || a.calls.Load() != 0 {
 		t.Errorf("left over: %+v", a)
@@ -216,23 +282,30 @@ func TestRestingAccountsAreForgotten(t *testing.T) {
 	t.Parallel()
 	a := newAccounts(Limits{Connections: 1 << 20, ConnectionsPerUID: 1, Calls: 1, CallsPerUID: 1, RatePerUID: 1e9, BurstPerUID: 1})
 	for uid := range uint32(3 * maxResting) {
-		acct, _ := a.connect(uid)
-		a.begin(acct)
-		a.end(acct)
-		a.disconnect(uid, acct, admitted)
+		c := testConn(uid)
+		a.connect(c)
+		a.acquire(c)
+		a.begin(c)
+		a.end(c.account)
+		a.release(c)
+		a.disconnect(c)
+		a.review(time.Now().Add(2 * linger))
 	}
-	if len(a.byUID) > maxResting {
-		t.Errorf("%d accounts kept", len(a.byUID))
+	if len(a.byUID) > maxResting || len(a.active) > 0 {
+		t.Errorf("%d accounts kept, %d active", len(a.byUID), len(a.active))
 	}
 }
 
 func TestLimitPathDoesNotAllocate(t *testing.T) {
 	a := newAccounts(Limits{Connections: 1, ConnectionsPerUID: 1, Calls: 1, CallsPerUID: 1, RatePerUID: 1e9, BurstPerUID: 1e9})
-	acct, _ := a.connect(alice)
+	c := testConn(alice)
+	a.connect(c)
 	if n := testing.AllocsPerRun(100, func() {
-		if a.begin(acct) {
-			a.end(acct)
+		a.acquire(c)
+		if a.begin(c) {
+			a.end(c.account)
 		}
+		a.rest(c)
 	}); n != 0 {
 		t.Errorf("%v allocations a call", n)
 	}

@@ -327,9 +327,15 @@ func TestSocketFileRemoved(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "the socket file", func() bool {
-				info, err := os.Lstat(s.path)
-				return err == nil && info.Mode().Perm() == 0o600
+				conn, err := net.Dial("unix", s.path)
+				if err == nil {
+					conn.Close()
+				}
+				return err == nil
 			})
+			if info, err := os.Lstat(s.path); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("the socket file: %v, %v", info, err)
+			}
 			dial(t, s.path).call(t).expectOK(t)
 			before.call(t).expectOK(t)
 			if _, err := Listen(t.Context(), Config{Path: s.path}); !errors.Is(err, ErrInUse) {

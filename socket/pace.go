@@ -1,0 +1,40 @@
+package socket
+
+import (
+	"context"
+	"time"
+)
+
+// Of a user's calls that are answered with ThrottlingException, throttleBurst
+// and then throttleRate a second are answered as fast as they come. Connections
+// on which more of them come are not read for a while, longer and longer, up to
+// maxPause: less than ReadHeaderTimeout, which runs on a new connection.
+const (
+	throttleRate  = 100
+	throttleBurst = 200
+	maxPause      = 5 * time.Second
+)
+
+// throttle notes that a call on c is answered with ThrottlingException.
+func (c *conn) throttle() {
+	c.pause = min(c.account.throttles.Reserve().Delay(), maxPause)
+}
+
+// pause is how long a connection of a throttled user is not read, so that a new
+// one is no way around it.
+func (acct *account) pause() time.Duration {
+	debt := -acct.throttles.Tokens()
+	if debt <= 0 {
+		return 0
+	}
+	return min(time.Duration(debt/throttleRate*float64(time.Second)), maxPause)
+}
+
+// Throttled tells the server that a request whose context is ctx is answered
+// with ThrottlingException by its handler: the connections of a user with many
+// of those are read more and more slowly.
+func Throttled(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		c.throttle()
+	}
+}
