@@ -200,3 +200,40 @@ func TestSealedFileNamesItsRegion(t *testing.T) {
 		t.Errorf("%d records of GenerateDataKey, %d of failures; want 1 of each", sealed, failures)
 	}
 }
+
+// TestProgressIsInTheTerminalsOwnCharacters looks at the bar of a big file.
+func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	dir := t.TempDir()
+	big := filepath.Join(dir, "big")
+	f, err := os.Create(big)
+	must(t, err)
+	must(t, f.Truncate(worthABar), f.Close())
+	isASCII := func(b []byte) bool { return bytes.IndexFunc(b, func(r rune) bool { return r > '~' }) < 0 }
+	for _, tt := range []struct {
+		environ     []string
+		bar, narrow bool
+	}{
+		{[]string{"TERM=xterm", "LC_ALL=C.UTF-8"}, true, false},
+		{[]string{"TERM=xterm", "LC_ALL=C"}, true, true},
+		{[]string{"TERM=xterm", "LC_ALL=", "LC_CTYPE=", "LANG=C"}, true, true},
+		{[]string{"TERM=dumb", "LC_ALL=C.UTF-8"}, false, true},
+	} {
+		tty, child, err := pty.Open()
+		must(t, err)
+		must(t, pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 80}))
+		said := make(chan []byte, 1)
+		go func() {
+			all, _ := io.ReadAll(tty) // EIO when the other end is closed
+			said <- all
+		}()
+		seal := r.command(t, "seal", "-k", r.key, "-o", filepath.Join(dir, "sealed"), big)
+		seal.Env, seal.Stderr = append(seal.Env, tt.environ...), child
+		must(t, seal.Run(), child.Close())
+		if got := <-said; (len(got) > 0) != tt.bar || isASCII(got) != tt.narrow {
+			t.Errorf("%v: %q", tt.environ, got)
+		}
+		_ = tty.Close()
+	}
+}
