@@ -64,7 +64,11 @@ func checkFile(path string, bits os.FileMode) error {
 
 // checkPIN refuses a PIN file that others can read or change, or with nothing in
 // it. What systemd passes is its business.
-func checkPIN(path string) error {
+func checkPIN(name string) error {
+	path, err := secretPath(name)
+	if err != nil {
+		return fmt.Errorf("pin_file: %w", err)
+	}
 	if err := checkFile(path, 0); err != nil {
 		return err
 	}
