@@ -87,7 +87,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir, Signer: &d.signer, Logger: log}); err != nil {
+	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir, Signer: &d.signer, GoOn: true, Logger: log}); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {
@@ -143,8 +143,8 @@ func (d *Daemon) Init(ctx context.Context) error {
 	if err := d.kms.VerifyState(ctx); err != nil {
 		return err
 	}
-	if m := d.kms.Mismatch(); m != nil {
-		return fmt.Errorf("the database does not verify: %s; start cmkd and see cmkctl accept-state", m.Reason)
+	if err := d.mismatch(); err != nil {
+		return err
 	}
 	if d.store.Found() != nil { // before that, nobody answers for intents
 		if err := d.kms.Reconcile(ctx); err != nil {
@@ -163,9 +163,22 @@ func (d *Daemon) Init(ctx context.Context) error {
 		d.log.Info("token is initialised", "token", t.Name, "made", made)
 	}
 	if d.store.Found() == nil {
-		return d.kms.VerifyState(ctx)
+		return errors.Join(d.kms.VerifyState(ctx), d.mismatch())
 	}
 	return nil
+}
+
+// mismatch is an error if the database or the trail does not verify.
+func (d *Daemon) mismatch() error {
+	m := d.kms.Mismatch()
+	switch {
+	case m == nil:
+		return nil
+	case m.Trail != "":
+		return fmt.Errorf("the audit trail does not verify: %s; start cmkd and see cmkctl accept-state", m.Trail)
+	default:
+		return fmt.Errorf("the database does not verify: %s; start cmkd and see cmkctl accept-state", m.Reason)
+	}
 }
 
 // Serve answers clients until ctx ends, then drains. It calls ready once
@@ -209,9 +222,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	stop()
 	running.Wait()
 	ctx = context.WithoutCancel(ctx)
-	err = errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
-	d.endEpoch(ctx)
-	return err
+	return errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
 }
 
 // begin does what a daemon does first, once it trusts its database.
@@ -228,16 +239,17 @@ func (d *Daemon) begin(ctx context.Context) error {
 	return d.publishAuditKeys()
 }
 
-// endEpochTimeout bounds what the end of the daemon waits for the token.
-const endEpochTimeout = 5 * time.Second
+// endTimeout bounds what the end of the daemon waits for the token.
+const endTimeout = 5 * time.Second
 
-// endEpoch makes copies of the database that were taken while it was open
-// worthless. If the token is away, the next start does.
-func (d *Daemon) endEpoch(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, endEpochTimeout)
+// end makes copies of the database that were taken while it was open
+// worthless, and says in it where the audit trail ends. If the token is away,
+// the next start goes on without.
+func (d *Daemon) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
-	if err := d.kms.AdvanceEpoch(ctx); err != nil {
-		d.log.LogAttrs(ctx, slog.LevelWarn, "the epoch goes on until the next start", slog.Any("error", err))
+	if err := d.kms.End(ctx); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelWarn, "the database does not name the end of the audit trail, or its epoch goes on until the next start", slog.Any("error", err))
 	}
 }
 
@@ -276,6 +288,9 @@ func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 // Close ends the plugins and closes the files.
 func (d *Daemon) Close(ctx context.Context) error {
 	var errs []error
+	if d.kms != nil {
+		d.end(ctx)
+	}
 	if d.audit != nil { // before the plugins: it signs a last checkpoint
 		errs = append(errs, d.audit.Close())
 	}

@@ -60,6 +60,17 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 			}
 		}
 		d.log.LogAttrs(ctx, slog.LevelWarn, "the audit trail is written again, calls are answered")
+		d.checkProblem(ctx)
+	}
+}
+
+// checkProblem stops the service if the trail goes on, but records are missing.
+func (d *Daemon) checkProblem(ctx context.Context) {
+	if d.audit.Problem() == nil || d.kms.Mismatch() != nil {
+		return
+	}
+	if err := d.kms.CheckState(ctx); err != nil {
+		d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is not verified", slog.Any("error", err))
 	}
 }
 
@@ -67,7 +78,7 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 // else is done, finishes interrupted work, rotates keys, takes expired material
 // out of the tokens, deletes keys, and writes down when keys were last used and
 // how many refused calls have no record of their own. Last, it begins a new
-// epoch of the database, if that has changed. A job that fails does not
+// epoch of the database, if that has changed, and names the end of the trail in it. A job that fails does not
 // stop the next one; the error joins what failed. The daemon does the same once
 // a minute.
 func (d *Daemon) RunJobs(ctx context.Context) error {
@@ -76,6 +87,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	if err := d.audit.Reopen(); err != nil {
 		return err
 	}
+	d.checkProblem(ctx)
 	if d.kms.Mismatch() != nil { // nothing is done in the name of such a database
 		return d.flushRefusals(ctx)
 	}
@@ -92,6 +104,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		{"usage", d.kms.FlushUsage},
 		{"refusals", d.flushRefusals},
 		{"epoch", d.kms.AdvanceEpoch},
+		{"head", d.kms.NameTrail},
 	} {
 		if err := job.run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))

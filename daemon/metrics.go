@@ -103,6 +103,7 @@ var (
 	materialExpiry  = describe("key_material_expiry_timestamp_seconds", "ValidTo of the imported key material that expires first, Unix time.", "key")
 	auditRecords    = describe("audit_records_total", "Sequence number of the last record of the audit trail.")
 	auditWritable   = describe("audit_writable", "1 while the audit trail can be written; without it calls are refused.")
+	auditTrusted    = describe("audit_verified", "1 while the audit trail verifies; else see cmkctl accept-state.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
 	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
@@ -145,6 +146,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	}
 	counter(auditRecords, float64(s.AuditRecords))
 	gauge(auditWritable, truth(d.audit.Err() == nil))
+	gauge(auditTrusted, truth(s.AuditMismatch == ""))
 	gauge(databaseTrusted, truth(s.StateMismatch == ""))
 	gauge(deletionsHeld, truth(s.DeletionsHeld))
 	gauge(reloadSucceeded, truth(s.ReloadError == ""))

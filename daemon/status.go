@@ -32,7 +32,9 @@ type status struct {
 	// Warnings are about the identity policies.
 	Warnings []string `json:"warnings,omitempty"`
 	// StateMismatch is why the database is not trusted.
-	StateMismatch string         `json:"stateMismatch,omitempty"`
+	StateMismatch string `json:"stateMismatch,omitempty"`
+	// AuditMismatch is why the audit trail is not trusted.
+	AuditMismatch string         `json:"auditMismatch,omitempty"`
 	Tokens        []tokenStatus  `json:"tokens"`
 	Plugins       []pluginStatus `json:"plugins"`
 }
@@ -99,7 +101,7 @@ func (d *Daemon) status(ctx context.Context) status {
 		s.Keys += view.KeyCount(region)
 	}
 	if m := d.kms.Mismatch(); m != nil {
-		s.StateMismatch = m.Reason
+		s.StateMismatch, s.AuditMismatch = m.Reason, m.Trail
 	}
 	if text := d.reloadError.Load(); text != nil {
 		s.ReloadError = *text

@@ -65,6 +65,15 @@ var (
 	ErrCheckpoint = errors.New("the checkpoint is wrong")
 	// ErrHead: the log ends before a record that is known to exist.
 	ErrHead = errors.New("the log ends too early")
+	// ErrBeginning: the oldest records are missing, and no checkpoint says that
+	// they were pruned; or the trail is empty.
+	ErrBeginning = errors.New("the beginning of the trail is missing")
+	// ErrFile: a segment is not a regular file.
+	ErrFile = errors.New("not a regular file")
+	// ErrAdded: there is something that the daemon did not write.
+	ErrAdded = errors.New("added to the trail")
+	// ErrUnsigned: more of the end is unsigned than [TailLimit] allows.
+	ErrUnsigned = errors.New("too much of the trail is not signed")
 )
 
 // record is a line taken apart.
@@ -131,4 +140,18 @@ func (l link) follow(r record) error {
 		return fmt.Errorf("%w: its previousHash is not the hash of record %d", ErrChain, l.sequence)
 	}
 	return nil
+}
+
+// IsProblem reports whether the error is one of the problems that verification
+// finds, and not one of reading or writing.
+func IsProblem(err error) bool {
+	if _, ok := errors.AsType[*ChainError](err); ok {
+		return true
+	}
+	for _, problem := range []error{ErrTorn, ErrFormat, ErrHash, ErrChain, ErrCheckpoint, ErrHead, ErrBeginning, ErrFile, ErrAdded, ErrUnsigned} {
+		if errors.Is(err, problem) {
+			return true
+		}
+	}
+	return false
 }

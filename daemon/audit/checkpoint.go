@@ -49,6 +49,7 @@ const (
 	checkpointEvent = "AuditCheckpoint"
 	repairEvent     = "AuditLogRepaired"
 	resumeEvent     = "AuditLogResumed"
+	beginEvent      = "AuditLogBegun"
 )
 
 // ownRecord makes one of the log's own records.
@@ -61,31 +62,110 @@ func ownRecord(event string, details jsontext.Value) *Record {
 
 // checkpoint is the serviceEventDetails of a checkpoint record.
 type checkpoint struct {
-	Sequence  uint64 `json:"sequence"`
-	Hash      string `json:"hash"`
-	KeyID     string `json:"keyId"`
-	Signature string `json:"signature"` // base64 (RFC 4648, section 4)
+	Sequence uint64 `json:"sequence"`
+	Hash     string `json:"hash"`
+	// First and FirstPreviousHash are the [beginning] of the trail at that time.
+	// Checkpoints of version 1 have none.
+	First             uint64 `json:"first,omitzero"`
+	FirstPreviousHash string `json:"firstPreviousHash,omitempty"`
+	KeyID             string `json:"keyId"`
+	Signature         string `json:"signature"` // base64 (RFC 4648, section 4)
 }
 
-// checkpointDigest is what is signed: that the record with this link was in
-// the log at the time.
-func checkpointDigest(l link, at string) [sha256.Size]byte {
-	return sha256.Sum256(fmt.Appendf(nil, "cmkd audit checkpoint v1\n%d\n%x\n%s\n", l.sequence, l.hash, at))
+// beginning is where a trail begins: the sequence number of its oldest record,
+// and the hash that it follows. Nothing older is there, or is meant to be.
+type beginning struct {
+	first    uint64
+	previous [sha256.Size]byte
 }
 
-// checkpoint signs the head of the log and appends the record.
+// firstBeginning is that of a trail of which nothing has been pruned.
+var firstBeginning = beginning{first: 1}
+
+// beginning is that of what follows l.
+func (l link) beginning() beginning { return beginning{l.sequence + 1, l.hash} }
+
+// signed is a checkpoint taken apart.
+type signed struct {
+	of        link
+	begin     beginning // zero: the checkpoint names none
+	keyID     string
+	signature []byte
+	at        string // eventTime
+}
+
+// digest is what is signed: that the record with the link was in the trail at
+// the time, and where the trail began.
+func (s *signed) digest() [sha256.Size]byte {
+	if s.begin.first == 0 {
+		return sha256.Sum256(fmt.Appendf(nil, "cmkd audit checkpoint v1\n%d\n%x\n%s\n", s.of.sequence, s.of.hash, s.at))
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "cmkd audit checkpoint v2\n%d\n%x\n%d\n%x\n%s\n",
+		s.of.sequence, s.of.hash, s.begin.first, s.begin.previous, s.at))
+}
+
+// parse takes the details of a checkpoint apart that was made at a time.
+func (c *checkpoint) parse(at string) (*signed, error) {
+	s := &signed{of: link{sequence: c.Sequence}, keyID: c.KeyID, at: at}
+	if err := decodeHash(&s.of.hash, c.Hash); err != nil {
+		return nil, err
+	}
+	if c.First != 0 {
+		s.begin.first = c.First
+		if err := decodeHash(&s.begin.previous, c.FirstPreviousHash); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.signature, err = base64.StdEncoding.DecodeString(c.Signature); err != nil {
+		return nil, fmt.Errorf("%w: bad signature: %w", ErrCheckpoint, err)
+	}
+	return s, nil
+}
+
+func decodeHash(hash *[sha256.Size]byte, digits string) error {
+	if len(digits) != hexHash {
+		return fmt.Errorf("%w: bad hash", ErrCheckpoint)
+	}
+	if _, err := hex.Decode(hash[:], []byte(digits)); err != nil {
+		return fmt.Errorf("%w: bad hash", ErrCheckpoint)
+	}
+	return nil
+}
+
+// verify checks the signature.
+func (s *signed) verify(with SignatureVerifier) error {
+	digest := s.digest()
+	if err := with(s.keyID, digest[:], s.signature); err != nil {
+		return fmt.Errorf("%w: %w", ErrCheckpoint, err)
+	}
+	return nil
+}
+
+// checkpoint signs the head of the log and where it begins, and appends the
+// record. It does nothing unless the log has been checked, see [Log.Check].
 func (l *Log) checkpoint(ctx context.Context) error {
-	head := l.head()
+	l.signing.Lock()
+	defer l.signing.Unlock()
+	l.mu.Lock()
+	s := signed{of: l.durable, begin: l.begin}
+	checked := l.checked && l.problem == nil
+	l.mu.Unlock()
+	if !checked {
+		return nil
+	}
 	now := time.Now().UTC()
+	s.at = now.Format(timeFormat)
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.SignTimeout)
 	defer cancel()
-	digest := checkpointDigest(head, now.Format(timeFormat))
+	digest := s.digest()
 	signature, keyID, err := l.cfg.Signer.Sign(ctx, digest[:])
 	if err != nil {
-		return fmt.Errorf("signing record %d: %w", head.sequence, err)
+		return fmt.Errorf("signing record %d: %w", s.of.sequence, err)
 	}
 	details, err := json.Marshal(checkpoint{
-		Sequence: head.sequence, Hash: hex.EncodeToString(head.hash[:]),
+		Sequence: s.of.sequence, Hash: hex.EncodeToString(s.of.hash[:]),
+		First: s.begin.first, FirstPreviousHash: hex.EncodeToString(s.begin.previous[:]),
 		KeyID: keyID, Signature: base64.StdEncoding.EncodeToString(signature),
 	})
 	if err != nil {
@@ -99,7 +179,7 @@ func (l *Log) checkpoint(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.signed, l.signedBy = head.sequence, own
+	l.signed, l.signedBy = s.of.sequence, own
 	return nil
 }
 

@@ -130,21 +130,8 @@ func (l *Log) failed(b *batch, err error) error {
 
 // write appends lines durably, to a new segment if the old one is full.
 func (p *position) write(lines []byte, segmentBytes int64) error {
-	if p.size > 0 && p.size+int64(len(lines)) > segmentBytes {
-		if err := p.inPlace(); err != nil {
-			return err
-		}
-		next := segment{dir: p.segment.dir, number: p.segment.number + 1}
-		f, err := next.create()
-		if err != nil {
-			return fmt.Errorf("beginning a segment: %w", err)
-		}
-		// All of the old one is on the disk: every write was synced.
-		err = p.file.Close()
-		*p = position{segment: next, file: f}
-		if err != nil {
-			return err
-		}
+	if p.size > 0 && (p.full || p.size+int64(len(lines)) > segmentBytes) {
+		return p.roll(lines)
 	}
 	if _, err := p.file.Write(lines); err != nil {
 		return err
@@ -156,5 +143,21 @@ func (p *position) write(lines []byte, segmentBytes int64) error {
 		return err
 	}
 	p.size += int64(len(lines))
+	return nil
+}
+
+// roll begins the next segment with lines. All of the old one is on the disk:
+// every write was synced.
+func (p *position) roll(lines []byte) error {
+	if err := p.inPlace(); err != nil {
+		return err
+	}
+	next := segment{dir: p.segment.dir, number: p.segment.number + 1}
+	f, err := next.begin(lines)
+	if err != nil {
+		return fmt.Errorf("beginning a segment: %w", err)
+	}
+	p.file.Close() //nolint:errcheck // synced
+	*p = position{segment: next, file: f, size: int64(len(lines))}
 	return nil
 }

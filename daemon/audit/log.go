@@ -18,16 +18,23 @@
 // The chain runs on from segment to segment. Records with the eventSource
 // "audit.cmkd" are the log's own: an AuditLogRepaired tells of a torn end that
 // was moved aside, an AuditLogResumed of a time in which nothing could be
-// written, an AuditCheckpoint carries a signature. Its serviceEventDetails are {"sequence":N,"hash":"H","keyId":K,"signature":S};
-// S is the base64 of a signature over the SHA-256 of
+// written, an AuditLogBegun of an operator who began the trail anew, an
+// AuditCheckpoint carries a signature. Its serviceEventDetails are
 //
-//	cmkd audit checkpoint v1⏎N⏎H⏎T⏎
+//	{"sequence":N,"hash":"H","first":F,"firstPreviousHash":"P","keyId":K,"signature":S}
 //
-// where N and H are of an earlier record and T is the checkpoint's eventTime.
+// where S is the base64 of a signature over the SHA-256 of
+//
+//	cmkd audit checkpoint v2⏎N⏎H⏎F⏎P⏎T⏎
+//
+// N and H are of an earlier record, F is the oldest record of the trail at that
+// time, P its previousHash, and T the checkpoint's eventTime. Checkpoints of
+// version 1 have neither F nor P; what is signed has v1 and not the two lines.
 // The chain alone shows an edit by somebody who cannot write the whole rest
 // of the log anew; a checkpoint shows it whoever made it, up to the record
-// that the checkpoint names. A log that was cut off at its end is sound by
-// itself: keep a [Log.Head] elsewhere and give it to [Verify].
+// that the checkpoint names, and that nothing was cut off at the beginning. A
+// trail that was cut off at its end is sound by itself: keep a [Log.Head]
+// elsewhere and give it to [Verify], or to [Log.Check].
 //
 // # Durability
 //
@@ -40,7 +47,8 @@
 // the blocks were written full of zeros beforehand, which readers of the live
 // log would stumble on.
 //
-// Segments are never removed; that is for the operator, oldest first.
+// A segment gets its name when its first records are on the disk: none is ever
+// empty but the first of an empty trail. The oldest are removed by [Log.Prune].
 package audit
 
 import (
@@ -72,6 +80,10 @@ type Config struct {
 	CheckpointInterval time.Duration
 	// SignTimeout bounds one signature: 0 is 10 seconds.
 	SignTimeout time.Duration
+	// GoOn: a trail that does not verify is no reason not to open it. What is
+	// recorded goes into a new segment behind it; [Log.Problem] and [Log.Check]
+	// say what is wrong, until [Log.Begin].
+	GoOn bool
 	// Logger is told of checkpoints that failed; nil: nobody is.
 	Logger *slog.Logger
 }
@@ -115,6 +127,8 @@ type Log struct {
 	stop      context.CancelFunc // ends checkpoints
 	owned     sync.WaitGroup     // checkpoints
 	committed sync.WaitGroup     // the committer
+	endOnce   sync.Once
+	endErr    error
 	closeOnce sync.Once
 	closeErr  error
 
@@ -129,6 +143,13 @@ type Log struct {
 	ended    bool       // nothing is taken any more
 	signed   uint64     // the last record that a checkpoint covers
 	signedBy uint64     // the record of that checkpoint
+	begin    beginning  // of the trail
+	opened   link       // the last record that was there before any of ours
+	problem  error      // why the trail goes on behind a hole
+	checked  bool       // Check has succeeded: checkpoints are made
+
+	signing   sync.Mutex // held by checkpoint
+	arranging sync.Mutex // held while segments are verified or removed
 
 	io   sync.Mutex // guards what follows; taken before mu
 	at   position
@@ -140,6 +161,7 @@ type position struct {
 	segment segment
 	file    *os.File
 	size    int64
+	full    bool // the next write begins a segment
 }
 
 // Open opens the log in cfg.Dir to append to it, or begins one. It verifies
@@ -164,6 +186,9 @@ func open(cfg Config) (*Log, error) {
 		return nil, err
 	}
 	end, err := findEnd(cfg.Dir)
+	if problem, ok := errors.AsType[*ChainError](err); ok && cfg.GoOn {
+		end, err = goOn(cfg.Dir, problem)
+	}
 	if err != nil {
 		return nil, errors.Join(err, unlockDir(lock))
 	}
@@ -172,6 +197,7 @@ func open(cfg Config) (*Log, error) {
 		cfg: cfg, lock: lock, stop: stop, at: end.position,
 		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), broken: make(chan struct{}, 1),
 		tip: end.head, durable: end.head, pending: newBatch(nil), signed: end.signed, signedBy: end.signedBy,
+		begin: end.begin, opened: end.head, problem: end.problem,
 	}
 	l.committed.Add(1)
 	go l.commits()
@@ -269,8 +295,31 @@ func (l *Log) refusal(own bool) error {
 	return nil
 }
 
-// Close takes no more records, writes those at hand, makes a last checkpoint
-// and releases the log. The signer must still be able to sign.
+// End takes no more records, writes those at hand and makes a last checkpoint.
+// If final, the files have what [Log.Head] names and nothing after it. The
+// signer must still be able to sign.
+func (l *Log) End() (final bool, err error) {
+	l.endOnce.Do(func() {
+		l.stop()
+		l.owned.Wait()
+		l.mu.Lock()
+		l.closing = true
+		l.mu.Unlock()
+		if l.cfg.Signer != nil && l.flush() && l.unsigned() > 0 {
+			l.endErr = l.checkpoint(context.Background())
+		}
+		l.mu.Lock()
+		l.ended = true
+		l.mu.Unlock()
+		l.signal(l.wake)
+		l.committed.Wait()
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outage == nil, l.endErr
+}
+
+// Close does what [Log.End] does, and releases the log.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() {
 		if err := l.close(); err != nil {
@@ -281,23 +330,10 @@ func (l *Log) Close() error {
 }
 
 func (l *Log) close() error {
-	l.stop()
-	l.owned.Wait()
-	l.mu.Lock()
-	l.closing = true
-	l.mu.Unlock()
-	var errs []error
-	if l.cfg.Signer != nil && l.flush() && l.unsigned() > 0 {
-		errs = append(errs, l.checkpoint(context.Background()))
-	}
-	l.mu.Lock()
-	l.ended = true
-	l.mu.Unlock()
-	l.signal(l.wake)
-	l.committed.Wait()
+	_, err := l.End()
 	l.io.Lock()
 	defer l.io.Unlock()
-	return errors.Join(append(errs, l.at.file.Close(), unlockDir(l.lock))...)
+	return errors.Join(err, l.at.file.Close(), unlockDir(l.lock))
 }
 
 // flush waits until the records at hand are durable and reports whether they

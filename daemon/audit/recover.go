@@ -1,7 +1,7 @@
 package audit
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,7 +20,9 @@ type end struct {
 	position
 	head             link
 	signed, signedBy uint64 // the last checkpoint's
+	begin            beginning
 	torn             torn
+	problem          error // why the trail goes on behind a hole
 }
 
 // torn describes an end that was moved aside, if Bytes is not 0: the
@@ -46,10 +48,13 @@ func findEnd(dir string) (*end, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &end{position: position{segment: first, file: f}}, nil
+		return &end{position: position{segment: first, file: f}, begin: firstBeginning}, nil
 	}
 	e := &end{position: position{segment: segments[len(segments)-1]}}
 	if err := e.verify(segments); err != nil {
+		return nil, err
+	}
+	if e.begin, err = segments[0].beginning(); err != nil {
 		return nil, err
 	}
 	if e.file, err = e.segment.open(); err != nil {
@@ -58,43 +63,75 @@ func findEnd(dir string) (*end, error) {
 	return e, nil
 }
 
+// goOn begins a segment behind a trail that does not verify, for the records
+// of what happens until an operator has decided. They follow the last record
+// that is sound in the last segment, if there is one.
+func goOn(dir string, problem error) (*end, error) {
+	segments, err := namedSegments(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &end{position: position{segment: segment{dir: dir, number: 1}}, begin: firstBeginning, problem: problem}
+	if len(segments) > 0 {
+		last := segments[len(segments)-1]
+		e.segment.number = last.number + 1
+		var v verifier
+		_ = v.segment(last, -1) // what is wrong with it is known
+		e.head, e.signed, e.signedBy = v.last, v.signed, v.signedBy
+	}
+	e.file, err = e.segment.create()
+	return e, err
+}
+
 func (e *end) verify(segments []segment) error {
 	var v verifier
 	path := e.segment.path()
-	err := v.file(path)
-	if errors.Is(err, ErrTorn) {
+	err := v.segment(e.segment, -1)
+	if errors.Is(err, ErrTorn) && (v.report.Records > 0 || e.segment.number == 1) {
 		e.torn, err = setAside(path, v.size)
 	}
 	if err != nil {
 		return err
 	}
 	e.size = v.size
-	before := len(segments) - 2
-	switch {
-	case v.report.Records > 0 && before >= 0:
-		if err := v.checkStart(segments[before].path(), path); err != nil {
+	if before := len(segments) - 2; v.report.Records > 0 && before >= 0 {
+		if err := v.checkStart(segments[before], path); err != nil {
 			return err
-		}
-	case v.report.Records > 0:
-	case before >= 0:
-		// The crash came between beginning a segment and writing to it.
-		if err := v.file(segments[before].path()); err != nil {
-			return err
-		}
-		fallthrough
-	default:
-		if v.report.Records == 0 && e.segment.number > 1 {
-			return &ChainError{File: path, Line: 1, Err: fmt.Errorf("%w: there is no record to go on from", ErrChain)}
 		}
 	}
 	e.head, e.signed, e.signedBy = v.last, v.signed, v.signedBy
 	return nil
 }
 
+// beginning reads where the segment begins.
+func (s segment) beginning() (beginning, error) {
+	f, err := s.openRead()
+	if err != nil {
+		return beginning{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	line, err := bufio.NewReader(io.LimitReader(f, int64(maxLine))).ReadBytes('\n')
+	switch {
+	case errors.Is(err, io.EOF) && len(line) == 0 && s.number == 1:
+		return firstBeginning, nil
+	case errors.Is(err, io.EOF) && len(line) == 0:
+		return beginning{}, s.emptyError()
+	case errors.Is(err, io.EOF):
+		return beginning{}, &ChainError{File: s.path(), Line: 1, Err: ErrTorn}
+	case err != nil:
+		return beginning{}, err
+	}
+	r, err := parse(line[:len(line)-1])
+	if err != nil {
+		return beginning{}, &ChainError{File: s.path(), Line: 1, Err: err}
+	}
+	return beginning{r.sequence, r.previous}, nil
+}
+
 // checkStart checks that the records that v has read follow those in the
 // segment before.
-func (v *verifier) checkStart(before, path string) error {
-	last, err := lastRecord(before)
+func (v *verifier) checkStart(before segment, path string) error {
+	last, err := before.lastRecord()
 	if err != nil {
 		return err
 	}
@@ -106,38 +143,22 @@ func (v *verifier) checkStart(before, path string) error {
 }
 
 // lastRecord reads the last line of a segment.
-func lastRecord(path string) (record, error) {
-	f, err := os.Open(path)
+func (s segment) lastRecord() (record, error) {
+	lines, err := s.backward(-1)
 	if err != nil {
 		return record{}, err
 	}
-	defer f.Close() //nolint:errcheck // only read
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return record{}, err
+	defer lines.close()
+	_, r, err := lines.record()
+	if errors.Is(err, io.EOF) {
+		err = s.emptyError()
 	}
-	if size == 0 {
-		return record{}, &ChainError{File: path, Err: fmt.Errorf("%w: the segment is empty", ErrChain)}
-	}
-	from := max(0, size-int64(maxLine)-1)
-	tail, err := io.ReadAll(io.NewSectionReader(f, from, size-from))
-	if err != nil {
-		return record{}, err
-	}
-	line, ok := bytes.CutSuffix(tail, []byte("\n"))
-	if !ok {
-		return record{}, &ChainError{File: path, Err: ErrTorn}
-	}
-	r, err := parse(line[bytes.LastIndexByte(line, '\n')+1:])
-	if err != nil {
-		return record{}, &ChainError{File: path, Err: fmt.Errorf("last line: %w", err)}
-	}
-	return r, nil
+	return r, err
 }
 
 // setAside moves what is behind offset to a file of its own.
 func setAside(path string, offset int64) (torn, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return torn{}, err
 	}

@@ -38,7 +38,7 @@ type resumed struct {
 // is not broken.
 //
 // If the last segment has been removed, and every older one with it, the chain
-// goes on in a new segment, in a new directory if need be.
+// goes on in a new segment, in a new directory if need be. That is a [Log.Problem].
 func (l *Log) Reopen() error {
 	if err := l.reopen(); err != nil {
 		return fmt.Errorf("reopening the audit log %s: %w", l.cfg.Dir, err)
@@ -71,6 +71,9 @@ func (l *Log) reopen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tip, l.durable, l.outage = tip, tip, nil
+	if out.missing != "" {
+		l.problem = fmt.Errorf("%w: %s and all older segments were removed while the daemon was running", ErrBeginning, out.missing)
+	}
 	return nil
 }
 
@@ -135,7 +138,7 @@ func (p *position) cut(durable link) error {
 	if p.size == 0 {
 		return nil
 	}
-	last, err := lastRecord(p.segment.path())
+	last, err := p.segment.lastRecord()
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func TestRemoved(t *testing.T) {
 			sequence, hash := l.Head()
 			closeLog(t, l)
 			report, err := VerifyDir(dir, VerifyOptions{Sequence: sequence, Hash: hash})
-			if err != nil || report.First != tt.first || report.Last != tt.last || report.Outages != 1 {
+			if errors.Is(err, ErrBeginning) != tt.missing || err != nil && !tt.missing || report.First != tt.first || report.Last != tt.last || report.Outages != 1 {
 				t.Errorf("%+v, %v", report, err)
 			}
 			if strings.Contains(readLog(t, dir), `"missing":"audit-000001.jsonl"`) != tt.missing {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // Scan hands every whole line of the log in a directory to f, oldest first,
@@ -19,15 +18,15 @@ func Scan(dir string, f func(line []byte) error) error {
 		return err
 	}
 	for _, s := range segments {
-		if err := scanFile(s.path(), f); err != nil {
+		if err := s.scan(f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func scanFile(path string, f func(line []byte) error) error {
-	file, err := os.Open(path)
+func (s segment) scan(f func(line []byte) error) error {
+	file, err := s.openRead()
 	if err != nil {
 		return err
 	}
@@ -39,7 +38,7 @@ func scanFile(path string, f func(line []byte) error) error {
 		case errors.Is(err, io.EOF):
 			return nil // what is after the last newline is still being written
 		case err != nil:
-			return fmt.Errorf("reading %s: %w", path, err)
+			return fmt.Errorf("reading %s: %w", s.path(), err)
 		}
 		if err := f(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
 			return err

@@ -3,14 +3,13 @@ package audit
 import (
 	"bufio"
 	"bytes"
-	"encoding/base64"
-	"encoding/hex"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
@@ -54,12 +53,24 @@ type Report struct {
 	// before, zero for record 1. Hash is that of the last sound record.
 	PreviousHash [32]byte
 	Hash         [32]byte
+	// FirstTime and LastTime are the eventTime of the first and the last record.
+	FirstTime, LastTime time.Time
 
 	Checkpoints int // number of checkpoints
 	// SignedThrough is the last record that a checkpoint with a verified
 	// signature covers: up to it, nobody without the signing key has changed
 	// the log. It is 0 without a [VerifyOptions.Signature].
 	SignedThrough uint64
+	// KeyID names the key of the last checkpoint, KeySince is the first of its
+	// checkpoints in a row, and KeyChanges how often another key took over.
+	KeyID      string
+	KeySince   uint64
+	KeyChanges int
+	// Unsigned is the number of records after SignedThrough, without the
+	// checkpoint that covers it, and UnsignedAge the time from the first of them
+	// to the last.
+	Unsigned    uint64
+	UnsignedAge time.Duration
 	// Repairs is the number of torn ends that were moved aside, Outages how
 	// often nothing could be written for a time. Their records say more.
 	Repairs, Outages int
@@ -76,6 +87,21 @@ type VerifyOptions struct {
 	// sound by itself. Sequence 0: none.
 	Sequence uint64
 	Hash     [32]byte
+	// Tail says how much of the end may be unsigned; nil: all of it. It needs
+	// Signature.
+	Tail *TailLimit
+	// AfterSequence and AfterHash name the record that the first one follows:
+	// of segments that were pruned and archived, the last record of the archive
+	// before. AfterSequence 0: the trail begins with record 1, or where its
+	// checkpoints say that it does.
+	AfterSequence uint64
+	AfterHash     [32]byte
+}
+
+// TailLimit is how much of the end may be unsigned: both hold.
+type TailLimit struct {
+	Records uint64
+	Age     time.Duration
 }
 
 // Verify checks a log, one segment or several in order, from its text alone.
@@ -99,7 +125,7 @@ func VerifyDir(dir string, opt VerifyOptions) (Report, error) {
 	}
 	v := verifier{opt: opt}
 	for _, s := range segments {
-		if err := v.file(s.path()); err != nil {
+		if err := v.segment(s, -1); err != nil {
 			return v.report, err
 		}
 	}
@@ -111,28 +137,51 @@ type verifier struct {
 	opt    VerifyOptions
 	report Report
 	last   link
-	// recent has the hashes of the latest records, for checkpoints, which
-	// refer to a record a little before them. recent[0] is of first.
-	recent [][32]byte
+	// recent has the latest records, for checkpoints, which refer to a record a
+	// little before them. recent[0] is of first.
+	recent []recentRecord
 	first  uint64
 	found  bool  // the record that opt names
 	size   int64 // of the whole lines of the file
 	// signed is the last record that a checkpoint covers, signedBy the
 	// checkpoint's own.
 	signed, signedBy uint64
+	begin            beginning // the latest that a checkpoint names
 }
 
-// maxRecent bounds recent: 32 MB.
+type recentRecord struct {
+	hash [sha256.Size]byte
+	at   string // eventTime
+}
+
+// maxRecent bounds recent: 72 MB.
 const maxRecent = 1 << 20
 
-func (v *verifier) file(path string) error {
-	f, err := os.Open(path)
+// segment reads a segment, up to size bytes of it unless size is negative. One
+// that is not the first of the trail has a record.
+func (v *verifier) segment(s segment, size int64) error {
+	f, err := s.openRead()
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // only read
 	v.report.Segments++
-	return v.read(f, path)
+	before := v.report.Records
+	var r io.Reader = f
+	if size >= 0 {
+		r = io.LimitReader(f, size)
+	}
+	if err := v.read(r, s.path()); err != nil {
+		return err
+	}
+	if s.number > 1 && v.report.Records == before {
+		return s.emptyError()
+	}
+	return nil
+}
+
+func (s segment) emptyError() error {
+	return &ChainError{File: s.path(), Line: 1, Err: fmt.Errorf("%w: the segment is empty, it has been cut off", ErrChain)}
 }
 
 func (v *verifier) read(r io.Reader, file string) error {
@@ -188,6 +237,7 @@ func (v *verifier) line(line []byte) error {
 			return fmt.Errorf("%w: nothing comes before record 1", ErrChain)
 		}
 		v.report.First, v.report.PreviousHash = r.sequence, r.previous
+		v.report.FirstTime = parseTime(eventTime(line))
 		v.first = r.sequence
 	} else if err := v.last.follow(r); err != nil {
 		return err
@@ -205,17 +255,53 @@ func (v *verifier) line(line []byte) error {
 		v.recent = append(v.recent[:0], v.recent[maxRecent/2:]...)
 		v.first += maxRecent / 2
 	}
-	v.recent = append(v.recent, r.hash)
+	v.recent = append(v.recent, recentRecord{r.hash, eventTime(line)})
 	v.last = r.link
 	v.report.Records++
 	v.report.Last, v.report.Hash = r.sequence, r.hash
 	return nil
 }
 
+// eventTime returns the eventTime of a record: the first member of the name,
+// since what comes before it are strings, in which quotes are escaped.
+func eventTime(line []byte) string {
+	_, rest, ok := bytes.Cut(line, []byte(`"eventTime":"`))
+	if !ok || len(rest) < len(timeFormat) {
+		return ""
+	}
+	return string(rest[:len(timeFormat)])
+}
+
+// parseTime reads an eventTime, the zero time if it is none.
+func parseTime(text string) time.Time {
+	at, err := time.Parse(timeFormat, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
 // own looks at the log's own records.
 func (v *verifier) own(line []byte, r record) error {
+	name, c, err := ownEvent(line)
+	switch {
+	case name == repairEvent:
+		v.report.Repairs++
+	case name == resumeEvent:
+		v.report.Outages++
+	case err != nil:
+		return err
+	case c != nil:
+		return v.checkpoint(c, r)
+	}
+	return nil
+}
+
+// ownEvent returns the eventName of one of the log's own records, "" of others,
+// and a checkpoint.
+func ownEvent(line []byte) (name string, c *signed, err error) {
 	if !bytes.Contains(line, []byte(`"`+serviceEvent+`"`)) {
-		return nil
+		return "", nil, nil
 	}
 	var event struct {
 		EventType   string     `json:"eventType"`
@@ -224,62 +310,47 @@ func (v *verifier) own(line []byte, r record) error {
 		EventTime   string     `json:"eventTime"`
 		Checkpoint  checkpoint `json:"serviceEventDetails"`
 	}
-	err := json.Unmarshal(line, &event)
+	err = json.Unmarshal(line, &event)
 	if event.EventType != serviceEvent || event.EventSource != ownSource {
-		return nil
+		return "", nil, nil
 	}
-	switch event.EventName {
-	case repairEvent:
-		v.report.Repairs++
-		return nil
-	case resumeEvent:
-		v.report.Outages++
-		return nil
-	case checkpointEvent:
-	default:
-		return nil
+	if event.EventName != checkpointEvent {
+		return event.EventName, nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCheckpoint, err)
+		return checkpointEvent, nil, fmt.Errorf("%w: %w", ErrCheckpoint, err)
 	}
-	return v.checkpoint(event.Checkpoint, event.EventTime, r)
+	c, err = event.Checkpoint.parse(event.EventTime)
+	return checkpointEvent, c, err
 }
 
-func (v *verifier) checkpoint(c checkpoint, at string, r record) error {
-	of := link{sequence: c.Sequence}
-	if n, err := hex.Decode(of.hash[:], []byte(c.Hash)[:min(len(c.Hash), hexHash)]); err != nil || n != len(of.hash) || len(c.Hash) != hexHash {
-		return fmt.Errorf("%w: bad hash", ErrCheckpoint)
-	}
-	signature, err := base64.StdEncoding.DecodeString(c.Signature)
-	if err != nil {
-		return fmt.Errorf("%w: bad signature: %w", ErrCheckpoint, err)
-	}
-	if of.sequence == 0 || of.sequence >= r.sequence {
-		return fmt.Errorf("%w: it covers record %d", ErrCheckpoint, of.sequence)
+func (v *verifier) checkpoint(c *signed, r record) error {
+	if c.of.sequence == 0 || c.of.sequence >= r.sequence {
+		return fmt.Errorf("%w: it covers record %d", ErrCheckpoint, c.of.sequence)
 	}
 	// A record before the first one here cannot be compared.
-	known := of.sequence >= v.first && v.report.Records > 0
-	if known && v.recent[of.sequence-v.first] != of.hash {
-		return fmt.Errorf("%w: it has another hash for record %d", ErrCheckpoint, of.sequence)
+	known := c.of.sequence >= v.first && v.report.Records > 0
+	if known && v.recent[c.of.sequence-v.first].hash != c.of.hash {
+		return fmt.Errorf("%w: it has another hash for record %d", ErrCheckpoint, c.of.sequence)
 	}
 	if v.opt.Signature != nil {
-		digest := checkpointDigest(of, at)
-		if err := v.opt.Signature(c.KeyID, digest[:], signature); err != nil {
-			return fmt.Errorf("%w: %w", ErrCheckpoint, err)
+		if err := c.verify(v.opt.Signature); err != nil {
+			return err
 		}
 		if known {
-			v.report.SignedThrough = of.sequence
+			v.report.SignedThrough = max(v.report.SignedThrough, c.of.sequence)
 		}
 	}
-	v.signed, v.signedBy = of.sequence, r.sequence
-	v.report.Checkpoints++
-	return nil
-}
-
-func (v *verifier) finish() error {
-	if v.opt.Sequence != 0 && !v.found {
-		return fmt.Errorf("%w: record %d is known to exist, the log has %d to %d",
-			ErrHead, v.opt.Sequence, v.report.First, v.report.Last)
+	if v.report.KeyID != c.keyID {
+		if v.report.Checkpoints > 0 {
+			v.report.KeyChanges++
+		}
+		v.report.KeyID, v.report.KeySince = c.keyID, r.sequence
 	}
+	if c.begin.first > v.begin.first {
+		v.begin = c.begin
+	}
+	v.signed, v.signedBy = c.of.sequence, r.sequence
+	v.report.Checkpoints++
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -157,8 +158,19 @@ func TestVerifySound(t *testing.T) {
 	if err != nil || report.Records != 5 || report.First != 1 || report.Last != 5 {
 		t.Errorf("%+v, %v", report, err)
 	}
-	// Older records removed by the operator.
-	tail, err := Verify(strings.NewReader(strings.Join(lines[2:], "")), VerifyOptions{Sequence: 5, Hash: report.Hash})
+	// Older records in an archive.
+	after := VerifyOptions{Sequence: 5, Hash: report.Hash, AfterSequence: 2}
+	rest := strings.Join(lines[2:], "")
+	if _, err := Verify(strings.NewReader(rest), after); !errors.Is(err, ErrBeginning) {
+		t.Errorf("behind another record: %v", err)
+	}
+	if _, err := Verify(strings.NewReader(rest), VerifyOptions{}); !errors.Is(err, ErrBeginning) {
+		t.Errorf("the beginning removed: %v", err)
+	}
+	if _, err := hex.Decode(after.AfterHash[:], []byte(lineHash(lines[1]))); err != nil {
+		t.Fatal(err)
+	}
+	tail, err := Verify(strings.NewReader(rest), after)
 	if err != nil || tail.First != 3 || tail.Hash != report.Hash || fmt.Sprintf("%x", tail.PreviousHash) != lineHash(lines[1]) {
 		t.Errorf("%+v, %v", tail, err)
 	}
@@ -190,15 +202,16 @@ func TestSegments(t *testing.T) {
 		wantOpen bool
 	}{
 		"none":           {func(string, []segment) error { return nil }, nil, nil, true},
-		"oldest removed": {func(_ string, s []segment) error { return os.Remove(s[0].path()) }, nil, nil, true},
+		"oldest removed": {func(_ string, s []segment) error { return os.Remove(s[0].path()) }, ErrBeginning, nil, true},
 		"one removed":    {func(_ string, s []segment) error { return os.Remove(s[1].path()) }, ErrChain, ErrChain, false},
 		"last two swapped": {func(dir string, s []segment) error {
 			a, b := s[len(s)-2].path(), s[len(s)-1].path()
 			return errors.Join(os.Rename(a, dir+"/x"), os.Rename(b, a), os.Rename(dir+"/x", b))
 		}, ErrChain, ErrChain, false},
-		"oldest edited":                {func(_ string, s []segment) error { return edit(s[0].path()) }, ErrHash, nil, true},
+		"oldest edited":                {func(_ string, s []segment) error { return edit(s[0].path()) }, ErrHash, ErrHash, false},
 		"last edited":                  {func(_ string, s []segment) error { return edit(s[len(s)-1].path()) }, ErrHash, ErrHash, false},
-		"last cut to nothing":          {func(_ string, s []segment) error { return os.Truncate(s[len(s)-1].path(), 0) }, nil, nil, true},
+		"last cut to nothing":          {func(_ string, s []segment) error { return os.Truncate(s[len(s)-1].path(), 0) }, ErrChain, ErrChain, false},
+		"last cut in its first line":   {func(_ string, s []segment) error { return os.Truncate(s[len(s)-1].path(), 100) }, ErrTorn, ErrTorn, false},
 		"the one before cut":           {func(_ string, s []segment) error { return os.Truncate(s[len(s)-2].path(), 100) }, ErrTorn, ErrTorn, false},
 		"the one before cut to nought": {func(_ string, s []segment) error { return os.Truncate(s[len(s)-2].path(), 0) }, ErrChain, ErrChain, false},
 		"all but an empty one removed": {func(_ string, s []segment) error {
@@ -208,7 +221,7 @@ func TestSegments(t *testing.T) {
 				}
 			}
 			return os.Truncate(s[len(s)-1].path(), 0)
-		}, nil, ErrChain, false},
+		}, ErrChain, ErrChain, false},
 		"stray files": {func(dir string, _ []segment) error {
 			return errors.Join(os.WriteFile(dir+"/audit-1.jsonl", nil, 0o600), os.WriteFile(dir+"/audit-.jsonl", nil, 0o600),
 				os.WriteFile(dir+"/audit-000002.jsonl.torn-1", nil, 0o600))
@@ -346,12 +359,22 @@ func newSigner(t *testing.T) (*keySigner, VerifyOptions) {
 	return &keySigner{key: key}, VerifyOptions{Signature: ECDSAVerifier(keys)}
 }
 
+// openChecked opens a log that signs checkpoints.
+func openChecked(t testing.TB, cfg Config, opt VerifyOptions) *Log {
+	t.Helper()
+	l := openLog(t, cfg)
+	if err := l.Check(Known{}, opt.Signature); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func TestCheckpoints(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	signer, opt := newSigner(t)
 	cfg := Config{Dir: dir, Signer: signer, CheckpointRecords: 5, CheckpointInterval: time.Hour}
-	l := openLog(t, cfg)
+	l := openChecked(t, cfg, opt)
 	for signer.calls.Load() < 3 { // by number of records
 		appendN(t, l, 1)
 	}
@@ -365,12 +388,15 @@ func TestCheckpoints(t *testing.T) {
 	}
 	// With nothing new there is nothing to sign.
 	calls := signer.calls.Load()
-	closeLog(t, openLog(t, cfg))
+	closeLog(t, openChecked(t, cfg, opt))
 	if again, err := VerifyDir(dir, opt); err != nil || again != report || signer.calls.Load() != calls {
 		t.Errorf("opened and closed: %+v, %v", again, err)
 	}
 	// A key that is not there now: the error of Close, and a sound log.
 	if l, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Check(Known{}, opt.Signature); err != nil {
 		t.Fatal(err)
 	}
 	signer.fail.Store(true)
@@ -384,7 +410,7 @@ func TestCheckpoints(t *testing.T) {
 	}
 	// What an earlier run did not come to sign, the next one signs.
 	signer.fail.Store(false)
-	closeLog(t, openLog(t, cfg))
+	closeLog(t, openChecked(t, cfg, opt))
 	if signed, err := VerifyDir(dir, opt); err != nil || signed.SignedThrough != unsigned.Last {
 		t.Errorf("%+v, %v", signed, err)
 	}
@@ -392,8 +418,8 @@ func TestCheckpoints(t *testing.T) {
 
 func TestCheckpointInterval(t *testing.T) {
 	t.Parallel()
-	signer, _ := newSigner(t)
-	l := openLog(t, Config{Dir: t.TempDir(), Signer: signer, CheckpointInterval: time.Millisecond})
+	signer, opt := newSigner(t)
+	l := openChecked(t, Config{Dir: t.TempDir(), Signer: signer, CheckpointInterval: time.Millisecond}, opt)
 	for n := 1; signer.calls.Load() < 2; n++ {
 		appendN(t, l, 1)
 	}
@@ -405,7 +431,7 @@ func TestCheckpointForgery(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	signer, opt := newSigner(t)
-	l := openLog(t, Config{Dir: dir, Signer: signer})
+	l := openChecked(t, Config{Dir: dir, Signer: signer}, opt)
 	appendN(t, l, 3)
 	closeLog(t, l)
 	log := readLog(t, dir)

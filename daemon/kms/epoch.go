@@ -30,6 +30,8 @@ type integrity struct {
 	seal     atomic.Pointer[sealer] // nil until the head is verified
 	mismatch atomic.Pointer[Mismatch]
 
+	ended atomic.Bool // the trail has ended: the head says so
+
 	mu       sync.Mutex // held while an epoch begins or a state is accepted
 	advanced uint64     // store.Changes that the epoch covers; guarded by mu
 }
@@ -107,6 +109,7 @@ func (h *sealer) Seal(ctx context.Context, view *store.View, head *store.Head) (
 	head.Time, head.Lineage, head.Epoch = s.now().UTC(), h.lineage, k.Version
 	if sequence, hash := s.trail.Head(); sequence > 0 {
 		head.AuditSequence, head.AuditHash = sequence, hash[:]
+		head.AuditLast = s.integrity.ended.Load()
 	}
 	message, err := head.Message()
 	if err != nil {

@@ -31,6 +31,8 @@ type Mismatch struct {
 	Time         time.Time `json:"time,omitzero"`
 	Epoch        int       `json:"epoch,omitzero"`
 	HeadVerified bool      `json:"headVerified"`
+	// Trail is what is wrong with the audit trail, "" if nothing is known to be.
+	Trail string `json:"trail,omitempty"`
 	// LaterRecords is how many records the audit trail has after the head.
 	LaterRecords uint64 `json:"laterRecords,omitzero"`
 	// Differences are the rows that are not what they were at the last commit.
@@ -49,7 +51,7 @@ func (s *Service) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
 // It is no 5xx: SDKs would only repeat the call.
 func errUnverified() *kmsapi.Error {
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
-		"The database of the service does not verify. An operator has to look at it: cmkctl status.")
+		"The database or the audit trail of the service does not verify. An operator has to look at it: cmkctl status.")
 }
 
 // inspects reports whether an operation shows the database and no more: it is
@@ -81,10 +83,18 @@ func (s *Service) VerifyState(ctx context.Context) error {
 		return nil // Init has not been here
 	}
 	if found == nil {
-		if k, ok := s.adoptable(keys, key); ok {
-			return s.adoptState(ctx, k)
+		k, ok := s.adoptable(keys, key)
+		if !ok {
+			return s.lock(ctx, "its head is missing", nil, false)
 		}
-		return s.lock(ctx, "its head is missing", nil, false)
+		problem, err := s.checkTrail(ctx, nil)
+		if err != nil {
+			return fmt.Errorf("verifying the audit trail: %w", err)
+		}
+		if problem != "" {
+			return s.lockTrail(ctx, problem, nil, false)
+		}
+		return s.adoptState(ctx, k)
 	}
 	head, err := found.Head()
 	if err != nil {
@@ -96,6 +106,13 @@ func (s *Service) VerifyState(ctx context.Context) error {
 	}
 	if why != "" {
 		return s.lock(ctx, why, head, authentic)
+	}
+	problem, err := s.checkTrail(ctx, head)
+	if err != nil {
+		return fmt.Errorf("verifying the audit trail: %w", err)
+	}
+	if problem != "" {
+		return s.lockTrail(ctx, problem, head, true)
 	}
 	seal := &sealer{s, head.Lineage}
 	if err := s.store.Resume(ctx, seal, head); err != nil {
@@ -189,20 +206,34 @@ func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store
 	if intent, ok := view.Intent(last.id[:]); last.epoch > k.epoch && (!ok || intent.Action != "create") {
 		return true, fmt.Sprintf("it is an older copy, of epoch %d: the token has epoch %d", head.Epoch, last.epoch), nil
 	}
-	sequence, hash := s.trail.Head()
-	if sequence < head.AuditSequence || (sequence == head.AuditSequence && sequence > 0 && !bytes.Equal(hash[:], head.AuditHash)) {
-		return true, fmt.Sprintf("the audit trail ends with record %d, or was changed: the database knows of record %d", sequence, head.AuditSequence), nil
-	}
 	return true, "", nil
 }
 
-// lock stops everything that would have to trust the database.
+// lock stops everything that would have to trust the database. What is wrong
+// with the trail besides is found as well.
 func (s *Service) lock(ctx context.Context, reason string, head *store.Head, authentic bool) error {
-	if err := s.store.Lock(ctx, reason); err != nil {
+	known := head
+	if !authentic {
+		known = nil
+	}
+	problem, err := s.checkTrail(ctx, known)
+	if err != nil {
+		return fmt.Errorf("verifying the audit trail: %w", err)
+	}
+	return s.lockWith(ctx, &Mismatch{Reason: reason, Trail: problem, HeadVerified: authentic}, head)
+}
+
+// lockTrail is lock for a trail that does not verify.
+func (s *Service) lockTrail(ctx context.Context, problem string, head *store.Head, authentic bool) error {
+	return s.lockWith(ctx, &Mismatch{Reason: "the audit trail does not verify", Trail: problem, HeadVerified: authentic}, head)
+}
+
+func (s *Service) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {
+	if err := s.store.Lock(ctx, m.Reason); err != nil {
 		return err
 	}
 	s.integrity.seal.Store(nil)
-	m := &Mismatch{Reason: reason, HeadVerified: authentic}
+	s.trail.Hold()
 	if head != nil {
 		m.Sequence, m.Time, m.Epoch = head.Sequence, head.Time, head.Epoch
 		if sequence, _ := s.trail.Head(); sequence > head.AuditSequence {
@@ -213,11 +244,11 @@ func (s *Service) lock(ctx context.Context, reason string, head *store.Head, aut
 		m.CompareError = err.Error()
 	} else {
 		m.Root, m.Differences = hex.EncodeToString(found.Now), found.Rows
-		m.Exact = authentic && bytes.Equal(found.Root, head.Root)
+		m.Exact = m.HeadVerified && bytes.Equal(found.Root, head.Root)
 	}
 	s.integrity.mismatch.Store(m)
 	s.log.LogAttrs(ctx, slog.LevelError, "the database does not verify: no cryptography and no changes until cmkctl accept-state",
-		slog.String("reason", reason), slog.Int("differences", len(m.Differences)))
+		slog.String("reason", m.Reason), slog.String("trail", m.Trail), slog.Int("differences", len(m.Differences)))
 	if err := s.recordEvent(ctx, "StateMismatch", m.brief()); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelError, "the mismatch is not on record", slog.Any("error", err))
 	}
@@ -234,8 +265,8 @@ func (m *Mismatch) brief() *Mismatch {
 	return &out
 }
 
-// CheckState reads the database file again: a running daemon does not read it
-// otherwise.
+// CheckState reads the database file and the end of the audit trail again: a
+// running daemon does not read them otherwise.
 func (s *Service) CheckState(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
@@ -243,11 +274,14 @@ func (s *Service) CheckState(ctx context.Context) error {
 		return nil
 	}
 	err := s.store.Check(ctx)
-	if !errors.Is(err, store.ErrChanged) && !errors.Is(err, store.ErrCorrupt) {
-		return err
-	}
 	found := s.store.Found()
 	head, headErr := found.Head()
+	if err == nil && headErr == nil {
+		return s.checkTrailOf(ctx, head)
+	}
+	if !errors.Is(err, store.ErrChanged) && !errors.Is(err, store.ErrCorrupt) {
+		return errors.Join(err, headErr)
+	}
 	return errors.Join(headErr, s.lock(ctx, "the file was changed while the daemon was running", head, headErr == nil))
 }
 
@@ -270,11 +304,27 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	if err != nil {
 		return err
 	}
+	if m.Trail != "" {
+		if err := s.trail.Begin(ctx, m.Trail); err != nil {
+			return err
+		}
+	}
 	if err := s.recordDecision(ctx, caller, "AcceptState", details); err != nil {
+		return err
+	}
+	auditKey, public, err := s.auditKey(ctx)
+	if err != nil {
 		return err
 	}
 	seal := &sealer{s, k.lineage}
 	err = s.store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
+		if auditKey != nil && !bytes.Equal(auditKey.PublicKey, public) { // it signs from now on
+			row := *auditKey
+			row.PublicKey = public
+			if err := tx.PutSystemKey(&row); err != nil {
+				return err
+			}
+		}
 		for _, row := range tx.SystemKeys(s.token, PurposeState) {
 			tx.DeleteSystemKey(s.token, PurposeState, row.Version)
 		}
@@ -290,6 +340,9 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	}
 	s.integrity.seal.Store(seal)
 	s.integrity.mismatch.Store(nil)
+	if err := s.resumeTrail(ctx, m.Trail != ""); err != nil {
+		return err
+	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))
 	return s.advance(ctx)
 }

@@ -49,6 +49,21 @@ type Trail interface {
 	Err() error
 	// Head returns the last durable record's sequence number and hash.
 	Head() (sequence uint64, hash [sha256.Size]byte)
+	// Check verifies the trail from the last checkpoint before the known record:
+	// see [audit.Log.Check] and [audit.IsProblem].
+	Check(known audit.Known, signature audit.SignatureVerifier) error
+	// Verify verifies all of it.
+	Verify(signature audit.SignatureVerifier) (audit.Report, error)
+	// Hold stops checkpoints until Check succeeds.
+	Hold()
+	// Begin begins the trail anew, and Checkpoint signs its head.
+	Begin(ctx context.Context, reason string) error
+	Checkpoint(ctx context.Context) error
+	// Prune removes the oldest segments.
+	Prune(ctx context.Context, opt audit.PruneOptions, signature audit.SignatureVerifier, record func(*audit.Pruning) error, commit func() error) (*audit.Pruning, error)
+	// End takes no more records and makes the last checkpoint. If final, nothing
+	// comes after what Head returns.
+	End() (final bool, err error)
 }
 
 // Config is what a [Service] works with. Every field is required unless it

@@ -34,6 +34,8 @@ type Head struct {
 	// that was durable before the commit.
 	AuditSequence uint64 `json:",omitzero"`
 	AuditHash     []byte `json:",omitempty"`
+	// AuditLast: nothing was recorded after that, for the daemon ended.
+	AuditLast bool `json:",omitzero"`
 }
 
 // headDomain leads what is authenticated.

@@ -185,7 +185,7 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		if tx.err != nil {
 			return tx.err
 		}
-		if len(tx.writes) == 0 {
+		if len(tx.writes) == 0 && (!tx.head || s.sealer == nil) {
 			return nil
 		}
 		return s.finish(ctx, tx)

@@ -14,12 +14,17 @@ type Tx struct {
 	writes      []write
 	changes     []change
 	bookkeeping bool
+	head        bool
 	err         error // of the first failed Put
 }
 
 // Bookkeeping says that what the transaction writes protects nothing by
 // itself, such as the time of last use: [Store.Changes] does not count it.
 func (tx *Tx) Bookkeeping() { tx.bookkeeping = true }
+
+// WriteHead has the transaction committed with a new head even if it writes no
+// row: the head says more than the rows, such as where the audit trail ends.
+func (tx *Tx) WriteHead() { tx.head = true }
 
 // write is one statement to execute.
 type write struct {
