@@ -43,8 +43,9 @@ type Daemon struct {
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
 
-	reloading   sync.Mutex             // held by Reload
-	reloadError atomic.Pointer[string] // why the last reload failed, nil if it did not
+	reloading    sync.Mutex             // held by Reload
+	reloadError  atomic.Pointer[string] // why the last reload failed, nil if it did not
+	segmentBytes int64                  // of the audit trail; 0: the usual
 }
 
 // Option changes how a daemon is opened.
@@ -52,6 +53,10 @@ type Option func(*Daemon)
 
 // WithClock sets the clock, for tests that move it. nil is [time.Now].
 func WithClock(now func() time.Time) Option { return func(d *Daemon) { d.now = now } }
+
+// WithSegmentBytes sets the size of the audit trail's segments, for tests that
+// need several. 0 is the usual size.
+func WithSegmentBytes(n int64) Option { return func(d *Daemon) { d.segmentBytes = n } }
 
 // Open opens the store and the audit trail and starts the plugins.
 func Open(ctx context.Context, path string, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
@@ -87,7 +92,9 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(audit.Config{Dir: cfg.AuditDir, Signer: &d.signer, GoOn: true, Logger: log}); err != nil {
+	if d.audit, err = audit.Open(audit.Config{
+		Dir: cfg.AuditDir, SegmentBytes: d.segmentBytes, Signer: &d.signer, GoOn: true, Logger: log,
+	}); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {
@@ -211,6 +218,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
 	mux.HandleFunc("POST /recover", d.serveRecover)
 	mux.HandleFunc("POST /reload", d.serveReload)
+	mux.HandleFunc("POST /audit/verify", d.serveVerifyTrail)
+	mux.HandleFunc("POST /audit/prune", d.servePruneTrail)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)

@@ -65,7 +65,7 @@ func copyDatabase(t *testing.T, from, to string) {
 type acceptAnswer struct {
 	Accepted bool
 	Mismatch *struct {
-		Reason, Root        string
+		Reason, Root, Trail string
 		HeadVerified, Exact bool
 		Differences         []struct{ Table, Row, Change string }
 	}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"time"
 )
 
 // serveRecover answers POST /recover with a [kms.Inventory]: what the tokens
@@ -29,9 +28,7 @@ func (d *Daemon) serveRecover(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Thousands of keys take longer than a call may.
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelWarn, "the answer to cmkctl recover has a deadline", slog.Any("error", err))
-	}
+	d.noDeadline(w, r)
 	var adopt func(string) bool
 	if in.Adopt {
 		adopt = func(keyID string) bool { return len(in.Keys) == 0 || slices.Contains(in.Keys, keyID) }

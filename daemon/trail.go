@@ -1,16 +1,21 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
@@ -38,6 +43,11 @@ func (d *Daemon) publishAuditKeys() error {
 	for id, der := range d.kms.AuditKeys() {
 		path := filepath.Join(d.cfg.StateDir, auditKeyPrefix+id+".pem")
 		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+		was, err := os.ReadFile(path)
+		if err == nil && !bytes.Equal(was, text) {
+			d.log.Error("the published audit key was another one than the token's and is replaced: "+
+				"repeat what was verified with it", "file", path)
+		}
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return fmt.Errorf("publishing the audit key: %w", err)
 		}
@@ -45,23 +55,81 @@ func (d *Daemon) publishAuditKeys() error {
 	return nil
 }
 
-// VerifyTrail verifies the audit trail in dir. Checkpoints are verified with
-// the public keys in the PEM files, which keep the names that the daemon gave
-// them; without any, the hash chain alone is.
-func VerifyTrail(dir string, keyFiles []string) (audit.Report, error) {
-	var options audit.VerifyOptions
-	if len(keyFiles) > 0 {
+// TrailOptions say what a trail is held against offline.
+type TrailOptions struct {
+	// KeyFiles are PEM files with the public keys of checkpoints, under the
+	// names that the daemon gave them. Without any, ChainOnly must be set: the
+	// hash chain alone proves nothing against who can write the whole trail.
+	KeyFiles  []string
+	ChainOnly bool
+	// Head and After are records, "SEQUENCE:HASH": the first must be in the
+	// trail, the second is the one that the trail's first record follows. Empty:
+	// none is known.
+	Head, After string
+	Tail        audit.TailLimit
+}
+
+// Defaults of [TrailOptions.Tail]. They hold for the trail of a daemon that
+// runs: it makes a checkpoint each minute and after 10,000 records, and the
+// token has some time for that.
+const (
+	DefaultUnsignedRecords = 20_000
+	DefaultUnsignedAge     = 3 * time.Minute
+)
+
+// tornRetries is how often a trail is read again that ends in the middle of a
+// record: a daemon may be writing it.
+const tornRetries = 3
+
+// VerifyTrail verifies the audit trail in dir.
+func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
+	options := audit.VerifyOptions{Tail: &o.Tail}
+	if len(o.KeyFiles) == 0 && !o.ChainOnly {
+		return report, errors.New("no public key is given: add the audit-key-*.pem files of the state folder, " +
+			"or -chain-only to verify no more than the hash chain, which whoever can write the trail can make anew")
+	}
+	if len(o.KeyFiles) > 0 {
 		keys := map[string]*ecdsa.PublicKey{}
-		for _, file := range keyFiles {
+		for _, file := range o.KeyFiles {
 			id, key, err := readAuditKey(file)
 			if err != nil {
-				return audit.Report{}, err
+				return report, err
 			}
 			keys[id] = key
 		}
 		options.Signature = audit.ECDSAVerifier(keys)
 	}
-	return audit.VerifyDir(dir, options)
+	if options.Sequence, options.Hash, err = parseRecord("head", o.Head); err != nil {
+		return report, err
+	}
+	if options.AfterSequence, options.AfterHash, err = parseRecord("after", o.After); err != nil {
+		return report, err
+	}
+	for n := 0; ; n++ {
+		report, err = audit.VerifyDir(dir, options)
+		if !errors.Is(err, audit.ErrTorn) || n == tornRetries {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // the daemon writes on
+	}
+	if err == nil && report.Records == 0 {
+		err = fmt.Errorf("%w: there is no record in %s", audit.ErrBeginning, dir)
+	}
+	return report, err
+}
+
+// parseRecord reads the name of a record, as verification prints it.
+func parseRecord(option, text string) (sequence uint64, hash [sha256.Size]byte, err error) {
+	if text == "" {
+		return 0, hash, nil
+	}
+	number, digits, _ := strings.Cut(text, ":")
+	sequence, err = strconv.ParseUint(number, 10, 64)
+	raw, hexErr := hex.DecodeString(digits)
+	if err != nil || hexErr != nil || sequence == 0 || len(raw) != sha256.Size {
+		return 0, hash, fmt.Errorf("-%s %q is not SEQUENCE:HASH, as verification prints it", option, text)
+	}
+	return sequence, [sha256.Size]byte(raw), nil
 }
 
 func readAuditKey(file string) (string, *ecdsa.PublicKey, error) {
@@ -71,7 +139,7 @@ func readAuditKey(file string) (string, *ecdsa.PublicKey, error) {
 	}
 	block, _ := pem.Decode(raw)
 	if block == nil {
-		return "", nil, fmt.Errorf("%s is no PEM file", file)
+		return "", nil, fmt.Errorf("%s is not a PEM file", file)
 	}
 	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -79,7 +147,7 @@ func readAuditKey(file string) (string, *ecdsa.PublicKey, error) {
 	}
 	key, ok := parsed.(*ecdsa.PublicKey)
 	if !ok {
-		return "", nil, fmt.Errorf("%s is no ECDSA key", file)
+		return "", nil, fmt.Errorf("%s is not an ECDSA key", file)
 	}
 	id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), auditKeyPrefix), ".pem")
 	return id, key, nil

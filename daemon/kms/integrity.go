@@ -87,7 +87,7 @@ func (s *Service) VerifyState(ctx context.Context) error {
 		if !ok {
 			return s.lock(ctx, "its head is missing", nil, false)
 		}
-		problem, err := s.checkTrail(ctx, nil)
+		problem, err := s.checkTrail(ctx, nil, false)
 		if err != nil {
 			return fmt.Errorf("verifying the audit trail: %w", err)
 		}
@@ -107,7 +107,7 @@ func (s *Service) VerifyState(ctx context.Context) error {
 	if why != "" {
 		return s.lock(ctx, why, head, authentic)
 	}
-	problem, err := s.checkTrail(ctx, head)
+	problem, err := s.checkTrail(ctx, head, true)
 	if err != nil {
 		return fmt.Errorf("verifying the audit trail: %w", err)
 	}
@@ -216,7 +216,7 @@ func (s *Service) lock(ctx context.Context, reason string, head *store.Head, aut
 	if !authentic {
 		known = nil
 	}
-	problem, err := s.checkTrail(ctx, known)
+	problem, err := s.checkTrail(ctx, known, false)
 	if err != nil {
 		return fmt.Errorf("verifying the audit trail: %w", err)
 	}

@@ -18,11 +18,11 @@ import (
 )
 
 // checkTrail verifies the end of the audit trail with the token's key, and
-// that it has the record that the head names; nil is no head that could be
-// believed. It returns what is wrong, "" if nothing is. An error is the
-// token's or the disk's.
-func (s *Service) checkTrail(ctx context.Context, head *store.Head) (problem string, err error) {
-	verify, err := s.trailKeys(ctx, head != nil)
+// that it has the record that the head names, nil if there is no head that
+// could be believed. trusted: the rows are those of the head. It returns what
+// is wrong, "" if nothing is. An error is the token's or the disk's.
+func (s *Service) checkTrail(ctx context.Context, head *store.Head, trusted bool) (problem string, err error) {
+	verify, err := s.trailKeys(ctx, trusted)
 	if err == nil {
 		err = s.trail.Check(knownRecord(head), verify)
 	}
@@ -35,7 +35,7 @@ func (s *Service) checkTrail(ctx context.Context, head *store.Head) (problem str
 // checkTrailOf is checkTrail for a database that verifies. It locks the
 // service if the trail does not. The caller holds integrity.mu.
 func (s *Service) checkTrailOf(ctx context.Context, head *store.Head) error {
-	problem, err := s.checkTrail(ctx, head)
+	problem, err := s.checkTrail(ctx, head, true)
 	if err != nil {
 		return fmt.Errorf("verifying the audit trail: %w", err)
 	}

@@ -58,6 +58,9 @@ type Config struct {
 	Env    map[string]string
 	// Now is the daemon's clock, nil the real one.
 	Now func() time.Time
+	// SegmentBytes is the size of the audit trail's segments, 0 the usual one. A
+	// daemon in a process of its own does not know it.
+	SegmentBytes int64
 	// Process runs cmkd in a process of its own, built as `make build` does,
 	// so that it can be killed.
 	Process bool
@@ -191,7 +194,7 @@ func (r *Rig) Start(t testing.TB) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d, err := daemon.Open(ctx, r.Path, r.logger(), daemon.WithClock(r.cfg.Now))
+	d, err := daemon.Open(ctx, r.Path, r.logger(), daemon.WithClock(r.cfg.Now), daemon.WithSegmentBytes(r.cfg.SegmentBytes))
 	if err != nil {
 		cancel()
 		t.Fatalf("opening cmkd: %v", err)

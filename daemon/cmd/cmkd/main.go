@@ -31,6 +31,7 @@ func run(args []string) error {
 	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
 	check := flags.Bool("check", false, "read all that a start reads, but for the token and the database, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
+	trail := trailFlags(flags)
 	version := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -43,7 +44,8 @@ func run(args []string) error {
 		return nil
 	}
 	if *verify != "" {
-		return verifyTrail(*verify, flags.Args())
+		trail.KeyFiles = flags.Args()
+		return verifyTrail(*verify, trail)
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
@@ -73,18 +75,6 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve(ctx, *config, *initialise, log)
-}
-
-// verifyTrail verifies an audit trail offline and says what it found.
-func verifyTrail(dir string, keyFiles []string) error {
-	report, err := cmkd.VerifyTrail(dir, keyFiles)
-	fmt.Printf("records %d to %d in %d segments, %d checkpoints, signed through record %d, last hash %x\n",
-		report.First, report.Last, report.Segments, report.Checkpoints, report.SignedThrough, report.Hash)
-	if report.Outages+report.Repairs > 0 {
-		fmt.Printf("for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n",
-			report.Outages, report.Repairs)
-	}
-	return err
 }
 
 // serve opens the daemon and serves until ctx ends.

@@ -12,6 +12,7 @@ import (
 // mismatch is why the daemon does not trust its database.
 type mismatch struct {
 	Reason       string    `json:"reason"`
+	Trail        string    `json:"trail"`
 	Root         string    `json:"root"`
 	Sequence     uint64    `json:"sequence"`
 	Time         time.Time `json:"time"`
@@ -31,14 +32,19 @@ func newAcceptState(s *service) *cobra.Command {
 	var root string
 	cmd := &cobra.Command{
 		Use:   "accept-state [--root ROOT]",
-		Short: "Show what is wrong with the daemon's database, or accept it as it is",
+		Short: "Show what is wrong with the daemon's database or audit trail, or accept it as it is",
 		Long: `The daemon's database is authenticated by a key in the token. When it does not
 verify, because somebody has changed the file or put an older one in its place,
 the daemon serves no cryptography and changes nothing.
 
+So it is with the audit trail: when the record that the database names is not in
+it, a checkpoint is not the token's, or a part is missing.
+
 Without --root the command shows which rows differ. With the ROOT that it
 showed, the rows are accepted as they are, on record: after a backup was
-restored, say. Only the state that was shown is accepted.`,
+restored, say. Only the state that was shown is accepted. If the audit trail does
+not verify, a new one begins, which says so, and what was there is moved to a
+folder beside it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var answer struct {
@@ -69,6 +75,11 @@ restored, say. Only the state that was shown is accepted.`,
 
 func (m *mismatch) print(out io.Writer) error {
 	fmt.Fprintf(out, "the database does not verify: %s\n", m.Reason)
+	if m.Trail != "" {
+		fmt.Fprintf(out, "the audit trail does not verify: %s\n", m.Trail)
+		fmt.Fprintln(out, "to go on with it, stop cmkd, put back what is missing or was changed, and start again;")
+		fmt.Fprintln(out, "if it is accepted as it is, the trail begins anew, and what is there moves to a folder of its own")
+	}
 	if m.Sequence > 0 {
 		trust := "not authentic"
 		if m.HeadVerified {

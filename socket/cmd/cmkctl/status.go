@@ -26,6 +26,7 @@ type health struct {
 	StateMismatch string   `json:"stateMismatch"`
 	ReloadError   string   `json:"reloadError"`
 	Warnings      []string `json:"warnings"`
+	AuditMismatch string   `json:"auditMismatch"`
 	Tokens        []struct {
 		Name   string `json:"name"`
 		Label  string `json:"label"`
@@ -129,6 +130,9 @@ func (h *health) print(out io.Writer) error {
 	fmt.Fprintf(w, "account\t%s\n", h.Account)
 	fmt.Fprintf(w, "regions\t%s\n", strings.Join(h.Regions, " "))
 	fmt.Fprintf(w, "keys\t%d\n", h.Keys)
+	if h.AuditMismatch != "" {
+		fmt.Fprintf(w, "audit trail\tdoes not verify: %s; see cmkctl accept-state\n", h.AuditMismatch)
+	}
 	if h.StateMismatch != "" {
 		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
 	}

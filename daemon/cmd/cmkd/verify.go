@@ -1,0 +1,54 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"time"
+
+	cmkd "cmkd/daemon"
+	"cmkd/daemon/audit"
+)
+
+// trailFlags are the options of -verify-audit.
+func trailFlags(flags *flag.FlagSet) *cmkd.TrailOptions {
+	o := &cmkd.TrailOptions{}
+	flags.BoolVar(&o.ChainOnly, "chain-only", false, "with -verify-audit: verify the hash chain without any public key")
+	flags.StringVar(&o.Head, "head", "", "with -verify-audit: a `record` that the trail must have, SEQUENCE:HASH")
+	flags.StringVar(&o.After, "after", "", "with -verify-audit: the `record` that the trail's first one follows, SEQUENCE:HASH")
+	flags.Uint64Var(&o.Tail.Records, "max-unsigned-records", cmkd.DefaultUnsignedRecords, "with -verify-audit: at most so many `records` at the end may be unsigned")
+	flags.DurationVar(&o.Tail.Age, "max-unsigned-age", cmkd.DefaultUnsignedAge, "with -verify-audit: the unsigned records at the end may span so much `time`")
+	return o
+}
+
+// verifyTrail verifies an audit trail offline and says what it found.
+func verifyTrail(dir string, o *cmkd.TrailOptions) error {
+	report, err := cmkd.VerifyTrail(dir, *o)
+	if report.Records > 0 {
+		printReport(&report, len(o.KeyFiles) > 0)
+	}
+	if err != nil {
+		return fmt.Errorf("the audit trail does not verify: %w", err)
+	}
+	return nil
+}
+
+func printReport(r *audit.Report, keyed bool) {
+	fmt.Printf("%d records, %d to %d, in %d segments, %s to %s\n",
+		r.Records, r.First, r.Last, r.Segments, r.FirstTime.Format(time.RFC3339), r.LastTime.Format(time.RFC3339))
+	fmt.Printf("last record %d:%x\n", r.Last, r.Hash)
+	switch {
+	case !keyed:
+		fmt.Println("no signature was verified: no public key was given")
+	case r.SignedThrough == 0:
+		fmt.Println("no record is signed")
+	default:
+		fmt.Printf("signed through record %d, %d checkpoints, key %s\n", r.SignedThrough, r.Checkpoints, r.KeyID)
+		fmt.Printf("unsigned at the end: %d records of %s\n", r.Unsigned, r.UnsignedAge)
+	}
+	if r.KeyChanges > 0 {
+		fmt.Printf("the key changed %d times, to the present one with record %d\n", r.KeyChanges, r.KeySince)
+	}
+	if r.Outages+r.Repairs > 0 {
+		fmt.Printf("for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", r.Outages, r.Repairs)
+	}
+}

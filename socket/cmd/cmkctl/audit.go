@@ -1,0 +1,164 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newAudit(s *service) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Verify the daemon's audit trail, or prune it",
+	}
+	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s))
+	return cmd
+}
+
+// verifiedTrail is what the daemon found in its audit trail.
+type verifiedTrail struct {
+	Problem       string    `json:"problem"`
+	Records       uint64    `json:"records"`
+	Segments      int       `json:"segments"`
+	First         uint64    `json:"first"`
+	Last          uint64    `json:"last"`
+	Hash          string    `json:"hash"`
+	FirstTime     time.Time `json:"firstTime"`
+	LastTime      time.Time `json:"lastTime"`
+	Checkpoints   int       `json:"checkpoints"`
+	KeyID         string    `json:"keyId"`
+	KeyChanges    int       `json:"keyChanges"`
+	SignedThrough uint64    `json:"signedThrough"`
+	Unsigned      uint64    `json:"unsigned"`
+	Outages       int       `json:"outages"`
+	Repairs       int       `json:"repairs"`
+}
+
+func newAuditVerify(s *service) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Verify the whole audit trail with the token's key",
+		Long: `Verify has the daemon read its whole audit trail and verify the hash chain and
+every checkpoint with the key in the token. If something is wrong, the daemon
+serves no cryptography and signs nothing until an operator runs cmkctl
+accept-state. The exit status is 1 then. A long trail takes longer than the usual
+--timeout.
+
+Keep the last record that it prints elsewhere: cmkd -verify-audit -head takes
+it, and finds offline that later records were cut off.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var v verifiedTrail
+			if err := ask(cmd.Context(), s, "/audit/verify", struct{}{}, &v); err != nil {
+				return err
+			}
+			v.print(cmd.OutOrStdout())
+			if v.Problem != "" {
+				return &exitError{status: 1, err: fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
+			}
+			return nil
+		},
+	}
+}
+
+func (v *verifiedTrail) print(out io.Writer) {
+	if v.Records == 0 {
+		return
+	}
+	fmt.Fprintf(out, "%d records, %d to %d, in %d segments\n", v.Records, v.First, v.Last, v.Segments)
+	if v.Problem == "" {
+		fmt.Fprintf(out, "%s to %s\n", v.FirstTime.Format(time.RFC3339), v.LastTime.Format(time.RFC3339))
+	}
+	fmt.Fprintf(out, "last record %d:%s\n", v.Last, v.Hash)
+	fmt.Fprintf(out, "signed through record %d, %d checkpoints, key %s, %d key changes\n", v.SignedThrough, v.Checkpoints, v.KeyID, v.KeyChanges)
+	if v.Problem == "" {
+		fmt.Fprintf(out, "unsigned at the end: %d records\n", v.Unsigned)
+	}
+	if v.Outages+v.Repairs > 0 {
+		fmt.Fprintf(out, "for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", v.Outages, v.Repairs)
+	}
+}
+
+// pruneRequest is what the daemon is asked to remove.
+type pruneRequest struct {
+	Before  *time.Time `json:"before,omitempty"`
+	Keep    int        `json:"keep,omitempty"`
+	Archive bool       `json:"archive,omitempty"`
+}
+
+// pruning is what the daemon removed.
+type pruning struct {
+	First    uint64    `json:"first"`
+	Records  uint64    `json:"records"`
+	Segments []string  `json:"segments"`
+	Until    time.Time `json:"until"`
+	Archive  string    `json:"archive"`
+}
+
+func newAuditPrune(s *service) *cobra.Command {
+	var in pruneRequest
+	var before string
+	cmd := &cobra.Command{
+		Use:   "prune --before DATE | --keep N",
+		Short: "Remove the oldest segments of the audit trail",
+		Long: `Prune removes the oldest segments of the audit trail: those with nothing but
+records from before DATE (2006-01-02, in UTC, or RFC 3339), or all but the newest
+N. They are verified first. The trail records who did it, and a checkpoint signs
+the new beginning, before anything is removed; verification accepts that
+beginning and no later one. The segment that is being written stays.
+
+With --archive the segments move to the folder "archive" beside the trail.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
+				return errors.New("give one of --before DATE and --keep N, where N is at least 1")
+			}
+			if before != "" {
+				at, err := parseDate(before)
+				if err != nil {
+					return err
+				}
+				in.Before = &at
+			}
+			var answer struct {
+				Pruned *pruning `json:"pruned"`
+			}
+			if err := ask(cmd.Context(), s, "/audit/prune", in, &answer); err != nil {
+				return err
+			}
+			answer.Pruned.print(cmd.OutOrStdout())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&before, "before", "", "remove segments with records from before this `date` only")
+	cmd.Flags().IntVar(&in.Keep, "keep", 0, "keep the newest `n` segments")
+	cmd.Flags().BoolVar(&in.Archive, "archive", false, "move the segments to the folder archive of the trail")
+	return cmd
+}
+
+// parseDate reads a day, which begins at midnight UTC, or a time.
+func parseDate(text string) (time.Time, error) {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--before %q is not a date like 2006-01-02 or 2006-01-02T15:04:05Z", text)
+}
+
+func (p *pruning) print(out io.Writer) {
+	if p == nil {
+		fmt.Fprintln(out, "there is nothing to remove")
+		return
+	}
+	what := "removed"
+	if p.Archive != "" {
+		what = "moved to " + p.Archive
+	}
+	fmt.Fprintf(out, "%s: %d records until %s, %s\n", what, p.Records, p.Until.Format(time.RFC3339), strings.Join(p.Segments, " "))
+	fmt.Fprintf(out, "the audit trail begins with record %d\n", p.First)
+}
