@@ -130,12 +130,15 @@ func checkpoints(t *testing.T, r *rig.Rig) int {
 	return n
 }
 
-// head is the head of the database of a stopped daemon.
-func head(t *testing.T, r *rig.Rig) (h struct {
+// databaseHead is what the head of the database says of the trail.
+type databaseHead struct {
 	AuditSequence uint64
 	AuditHash     []byte
 	AuditLast     bool
-}) {
+}
+
+// head is the head of the database of a stopped daemon.
+func head(t *testing.T, r *rig.Rig) (h databaseHead) {
 	t.Helper()
 	db, err := sql.Open("sqlite", database(r))
 	if err != nil {
@@ -196,13 +199,7 @@ func TestTrailTampering(t *testing.T) {
 			rehash(t, trailDir(r), func(body string) string { return strings.ReplaceAll(body, ":root\"", ":user/eve\"") })
 			return nil
 		}, "not the record that the database knows of", false},
-		{"record added", func() error {
-			lines := strings.SplitAfter(readFile(t, last()), "\n")
-			body := `{"eventTime":"2026-01-01T00:00:00.000Z","eventName":"Decrypt"` +
-				fmt.Sprintf(`,"chainVersion":1,"sequence":%d,"previousHash":"%x"`, report.Last+1, report.Hash)
-			lines = append(lines, fmt.Sprintf("%s,\"hash\":\"%x\"}\n", body, sha256.Sum256([]byte(body))))
-			return os.WriteFile(last(), []byte(strings.Join(lines, "")), 0o600)
-		}, "added to the trail", true},
+		{"record added", func() error { addRecord(t, last(), &report); return nil }, "added to the trail", true},
 		{"last segment cut to nothing", func() error { return os.Truncate(last(), 0) }, "the segment is empty", false},
 		{"last segment without its first lines", func() error {
 			text := readFile(t, last())
@@ -261,6 +258,17 @@ func TestTrailTampering(t *testing.T) {
 	}
 }
 
+// addRecord forges a record behind the last one.
+func addRecord(t *testing.T, segment string, report *audit.Report) {
+	t.Helper()
+	body := `{"eventTime":"2026-01-01T00:00:00.000Z","eventName":"Decrypt"` +
+		fmt.Sprintf(`,"chainVersion":1,"sequence":%d,"previousHash":"%x"`, report.Last+1, report.Hash)
+	line := fmt.Sprintf("%s,\"hash\":\"%x\"}\n", body, sha256.Sum256([]byte(body)))
+	if err := os.WriteFile(segment, []byte(readFile(t, segment)+line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -313,12 +321,30 @@ func TestTrailAccepted(t *testing.T) {
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := offline(t, r, daemon.TrailOptions{}); err != nil {
+	report, err := offline(t, r, daemon.TrailOptions{})
+	if err != nil {
 		t.Errorf("offline: %v", err)
 	}
 	r.Start(t)
 	if state := r.Status(t).State; state != "ok" {
 		t.Errorf("state %s after a restart: %s", state, trailMismatch(t, r))
+	}
+	// What was only added does not keep the trail from going on.
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err = offline(t, r, daemon.TrailOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	files = segments(t, trailDir(r))
+	addRecord(t, files[len(files)-1], &report)
+	r.Start(t)
+	if why := trailMismatch(t, r); !strings.Contains(why, "added to the trail") {
+		t.Errorf("a record was added: %q", why)
+	}
+	accept(t, r)
+	if left := segments(t, trailDir(r)); left[0] != files[0] || r.Status(t).State != "ok" {
+		t.Errorf("the trail was %v and is %v, state %s", files, left, r.Status(t).State)
 	}
 	// Removed while the daemon runs: it goes on recording, and does not serve.
 	if err := os.RemoveAll(trailDir(r)); err != nil {

@@ -333,6 +333,8 @@ func cuts(line string) []string {
 	return append(all, line[:len(line)-1])
 }
 
+var errNoToken = errors.New("no token")
+
 // keySigner signs with a key in memory, as the daemon does with one in the token.
 type keySigner struct {
 	key   *ecdsa.PrivateKey
@@ -343,7 +345,7 @@ type keySigner struct {
 func (s *keySigner) Sign(_ context.Context, digest []byte) ([]byte, string, error) {
 	s.calls.Add(1)
 	if s.fail.Load() {
-		return nil, "", errors.New("no token")
+		return nil, "", errNoToken
 	}
 	signature, err := ecdsa.SignASN1(rand.Reader, s.key, digest)
 	return signature, "key-1", err

@@ -304,7 +304,8 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	if err != nil {
 		return err
 	}
-	if m.Trail != "" {
+	begins := m.Trail != "" && !s.trailHolds(ctx, m)
+	if begins {
 		if err := s.trail.Begin(ctx, m.Trail); err != nil {
 			return err
 		}
@@ -340,7 +341,7 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 	}
 	s.integrity.seal.Store(seal)
 	s.integrity.mismatch.Store(nil)
-	if err := s.resumeTrail(ctx, m.Trail != ""); err != nil {
+	if err := s.resumeTrail(ctx, begins); err != nil {
 		return err
 	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))

@@ -140,6 +140,24 @@ func addAuditKey(keys map[string]*ecdsa.PublicKey, id backends.KeyID, der []byte
 	return nil
 }
 
+// trailHolds reports whether all that is wrong with the trail is that records
+// were added behind what the database names as the end: those are chained to
+// the others, and the trail can go on behind them. So are the daemon's own of a
+// time in which the database did not verify.
+func (s *Service) trailHolds(ctx context.Context, m *Mismatch) bool {
+	found := s.store.Found()
+	if !m.HeadVerified || found == nil {
+		return false
+	}
+	head, err := found.Head()
+	if err != nil {
+		return false
+	}
+	head.AuditLast = false
+	problem, err := s.checkTrail(ctx, head, false)
+	return err == nil && problem == ""
+}
+
 // resumeTrail signs the trail after a database has been accepted. If the trail
 // began anew, what was there before is moved aside. The caller holds
 // integrity.mu.

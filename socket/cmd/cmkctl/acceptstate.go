@@ -78,7 +78,7 @@ func (m *mismatch) print(out io.Writer) error {
 	if m.Trail != "" {
 		fmt.Fprintf(out, "the audit trail does not verify: %s\n", m.Trail)
 		fmt.Fprintln(out, "to go on with it, stop cmkd, put back what is missing or was changed, and start again;")
-		fmt.Fprintln(out, "if it is accepted as it is, the trail begins anew, and what is there moves to a folder of its own")
+		fmt.Fprintln(out, "if it is accepted as it is, a new trail begins, and what is there is kept in a folder of its own")
 	}
 	if m.Sequence > 0 {
 		trust := "not authentic"
