@@ -13,7 +13,15 @@ import (
 func errPlaintextDataKey() error {
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException,
 		"Data keys leave this service only wrapped: plaintext_data_keys is false in its configuration. "+
-			"Use GenerateDataKeyWithoutPlaintext or GenerateDataKeyPairWithoutPlaintext, or send a Recipient with your RSA public key.")
+			"Use GenerateDataKeyWithoutPlaintext or GenerateDataKeyPairWithoutPlaintext, or send a Recipient with your RSA public key; "+
+			"cmkctl dev takes --plaintext-data-keys.")
+}
+
+// errWrappedDataKey refuses to decrypt a data key in the clear.
+func errWrappedDataKey() error {
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException,
+		"The ciphertext is a data key, and data keys leave this service only wrapped: plaintext_data_keys is false in its configuration. "+
+			"Send a Recipient with your RSA public key, as the library cmkd/socket/client does; cmkctl dev takes --plaintext-data-keys.")
 }
 
 // dataKeyCall is what the four data key operations have in common.

@@ -96,7 +96,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 		return nil, err
 	}
 	if src.wantsPlaintext && a.blob.kind != kindPlaintext && !s.plaintextDataKeys {
-		return nil, s.refuseKind(ctx, a, errPlaintextDataKey())
+		return nil, s.refuseKind(ctx, a, errWrappedDataKey())
 	}
 	return a, nil
 }
