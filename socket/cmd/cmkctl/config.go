@@ -14,14 +14,22 @@ import (
 
 // daemonConfig is what cmkctl writes of the daemon's configuration file.
 type daemonConfig struct {
-	Account           string        `toml:"account"`
-	Region            string        `toml:"region"`
-	Regions           []string      `toml:"regions"`
-	StateDir          string        `toml:"state_dir"`
-	PlaintextDataKeys bool          `toml:"plaintext_data_keys"`
-	Socket            socketConfig  `toml:"socket"`
-	Admins            adminConfig   `toml:"admins"`
-	Tokens            []tokenConfig `toml:"token"`
+	Account           string            `toml:"account"`
+	Region            string            `toml:"region"`
+	Regions           []string          `toml:"regions"`
+	StateDir          string            `toml:"state_dir"`
+	PlaintextDataKeys bool              `toml:"plaintext_data_keys"`
+	IdentityPolicies  string            `toml:"identity_policies,omitempty"`
+	Socket            socketConfig      `toml:"socket"`
+	Admins            adminConfig       `toml:"admins"`
+	AccessKeys        []accessKeyConfig `toml:"access_key,omitempty"`
+	Tokens            []tokenConfig     `toml:"token"`
+}
+
+type accessKeyConfig struct {
+	ID         string `toml:"id"`
+	SecretFile string `toml:"secret_file"`
+	Principal  string `toml:"principal"`
 }
 
 type socketConfig struct {
@@ -119,6 +127,11 @@ func (l layout) soPIN() string   { return filepath.Join(l.dir, "so-pin") }
 func (l layout) softHSMFiles() []string {
 	return []string{l.tokens(), l.softhsm(), l.pin(), l.soPIN()}
 }
+
+// profiles is the file of the credentials of dev's principals, and secret the
+// file of an access key's secret.
+func (l layout) profiles() string        { return filepath.Join(l.dir, "aws-credentials") }
+func (l layout) secret(id string) string { return filepath.Join(l.dir, "secret-"+id) }
 
 // makeLayout makes the folder, closed to others.
 func makeLayout(dir string) (layout, error) {

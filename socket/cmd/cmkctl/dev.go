@@ -23,6 +23,8 @@ type devFlags struct {
 	accessKey     string
 	secretKey     string
 	plaintextKeys bool
+	principals    []string
+	policies      string
 	envFile       string
 	module        string
 	verbose       bool
@@ -42,10 +44,20 @@ SIGTERM. It is for trying cmkd out and for tests: a SoftHSM2 token is a file.
 
 With --dir the token and its keys stay there, for the next start.
 
-AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS: use
---endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
+Calls are those of the account's root. --principal adds others, to try policies
+with: each gets an access key, and a profile called like it. Their identity
+policies are in the folder --identity-policies, as docs/authorisation.md says;
+without one, only key policies and grants that name them let them in.
+
+Data keys leave the daemon only wrapped, so that GenerateDataKey is refused. With
+--plaintext-data-keys it answers as AWS KMS does.
+
+AWS CLI before 2.13 (1.29), as in Debian 12, does not know AWS_ENDPOINT_URL_KMS,
+and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
 		Example: `  cmkctl dev --env-file env &
-  . ./env; aws kms create-key
+  . ./env; aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" kms create-key
+  cmkctl dev --principal role/app --principal user/alice --identity-policies policies
+  aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" --profile app kms list-keys
   cmkctl dev --port 4599 --access-key test --secret-key test --plaintext-data-keys`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,6 +76,8 @@ AWS CLI before 2.13 (1.29) does not know AWS_ENDPOINT_URL_KMS: use
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default random)")
 	flags.StringVar(&f.secretKey, "secret-key", "", "its `secret` (default random)")
 	flags.BoolVar(&f.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
+	flags.StringSliceVar(&f.principals, "principal", nil, "`ARN` of a user or role to call as too, or role/NAME or user/NAME; repeatable")
+	flags.StringVar(&f.policies, "identity-policies", "", "`folder` of identity policies")
 	flags.StringVar(&f.envFile, "env-file", "", "`file` to write the export lines to once all is ready; removed at the end")
 	flags.StringVar(&f.module, "module", "", "`path` of the SoftHSM2 library (default where distributions put it)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the daemon's log (default only in cmkd.log of the folder)")
@@ -82,6 +96,10 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	cfg, err := f.prepare(ctx, l, errOut)
+	if err != nil {
+		return err
+	}
+	others, err := f.identities(l, cfg)
 	if err != nil {
 		return err
 	}
@@ -109,14 +127,24 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 		}
 		return err
 	}
-	b, err := startBridge(ctx, cfg.Socket.Path, f.port, cred)
+	credentials := []credential{cred}
+	for _, p := range others {
+		credentials = append(credentials, p.credential)
+	}
+	b, err := startBridge(ctx, cfg.Socket.Path, f.port, credentials...)
 	if err != nil {
 		return err
 	}
 	defer b.stop()
 	vars := append([]variable{{client.PathVariable, cfg.Socket.Path}}, awsVariables(b.endpoint, cfg.Region, cred)...)
-	fmt.Fprintf(errOut, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
-		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
+	if len(others) > 0 {
+		if err := writeProfiles(l.profiles(), others); err != nil {
+			return fmt.Errorf("writing the profiles: %w", err)
+		}
+		vars = append(vars, variable{"AWS_SHARED_CREDENTIALS_FILE", l.profiles()})
+	}
+	f.welcome(errOut, cfg, b)
+	explainProfiles(errOut, others)
 	if h, err := readHealth(ctx, &service{socket: cfg.Socket.Path, timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
 		fmt.Fprintf(errOut, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
 	}
@@ -130,6 +158,15 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 		defer func() { err = errors.Join(err, removeFile(f.envFile)) }()
 	}
 	return f.wait(ctx, d, b)
+}
+
+// welcome says what is there.
+func (f *devFlags) welcome(w io.Writer, cfg *daemonConfig, b *bridge) {
+	fmt.Fprintf(w, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
+		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
+	if !cfg.PlaintextDataKeys {
+		fmt.Fprintln(w, "Data keys leave it only wrapped: GenerateDataKey needs --plaintext-data-keys.")
+	}
 }
 
 // wait returns nil when ctx ends, and an error when something breaks before.
