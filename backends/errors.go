@@ -44,6 +44,9 @@ const (
 	// Timeout: the deadline passed in or before the token call. The process
 	// must be replaced; the call may be repeated on the new one.
 	Timeout Code = "Timeout"
+	// CutOff: calls of this caller with this key have ended plugin processes one
+	// after the other, and are refused for a while. Message says until when.
+	CutOff Code = "CutOff"
 	// Internal: anything else. The same call would fail again.
 	Internal Code = "Internal"
 )

@@ -131,6 +131,9 @@ func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (
 			return nil, ctx.Err()
 		}
 	}
+	if in.Label == "hang" {
+		select {}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	existed := m.created[in.Key.ID]

@@ -44,12 +44,15 @@ var classes = func() map[backends.KeySpec]byte {
 	return m
 }()
 
-func classOf(in any) byte {
+func classOf(in any) byte { return classes[specOf(in)] }
+
+// specOf is the spec of the key that does the work, "" without one.
+func specOf(in any) backends.KeySpec {
 	switch in := in.(type) {
 	case *backends.GenerateDataKeyPairRequest: // the pair takes the time, not the key above it
-		return classes[in.Spec]
+		return in.Spec
 	case backends.Keyed:
-		return classes[in.Subject().Spec]
+		return in.Subject().Spec
 	}
-	return 0
+	return ""
 }

@@ -11,9 +11,14 @@ import (
 	"cmkd/backends"
 )
 
-// maxTries is how often a call is sent before its caller gets [backends.Lost]:
-// each time the process was lost with it.
-const maxTries = 5
+const (
+	// maxTries is how often a call is sent before its caller gets
+	// [backends.Lost]: each time the process was lost with it.
+	maxTries = 5
+	// maxBlame is how often it is sent if each time it was the cause itself: it
+	// was answered that the token is lost, or got stuck in the module.
+	maxBlame = 2
+)
 
 // Host runs one plugin and keeps it running: a process that ends, hangs, or
 // reports that its token is lost is replaced, and the calls that it had are
@@ -26,7 +31,10 @@ type Host struct {
 	// alone is held by a call that has been lost twice: of the calls that a
 	// process took with it one may be the cause, and it must not take the
 	// others with it again.
-	alone chan struct{}
+	alone   chan struct{}
+	breaker breaker
+	// creating are the creations under way, for Status.
+	creating inProgress
 
 	ctx     context.Context // of the supervisor
 	cancel  context.CancelFunc
@@ -117,7 +125,7 @@ func (h *Host) Ready(ctx context.Context) error {
 }
 
 // do makes a call: it sends it again when the process was lost with it, until
-// it is answered, ctx ends or maxTries are used up. The error is a
+// it is answered, ctx ends or its tries are used up. The error is a
 // [backends.Error].
 func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
@@ -125,25 +133,71 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 	if err := encoding.MarshalToBuffer(in, request); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}
-	of := flowOf(ctx, in)
-	alone := false
-	for lost := 0; lost < maxTries; {
-		if lost == 2 && !alone {
+	a := &attempt{host: h, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
+	a.cut, a.mayCut = cutOf(r, a.flow, in)
+	if err := a.refused(); err != nil {
+		return err
+	}
+	if r.creates() {
+		defer h.breaker.release(a.cut)
+		defer h.creating.end(h.creating.begin(a.cut))
+	}
+	err := a.run(ctx)
+	if a.isolated {
+		<-h.alone
+	}
+	return err
+}
+
+// attempt is a call on its way to an answer.
+type attempt struct {
+	host    *Host
+	row     *row
+	flow    flow
+	request []byte
+	out     any
+	cut     cutID
+	mayCut  bool
+
+	lost     int  // processes that were lost with it
+	blame    int  // of those, how many it was the cause of
+	stuck    bool // the last one because it got stuck in the module
+	isolated bool // it holds alone
+}
+
+// refused asks the breaker.
+func (a *attempt) refused() error {
+	if !a.mayCut {
+		return nil
+	}
+	return a.host.breaker.check(a.cut, time.Now())
+}
+
+func (a *attempt) run(ctx context.Context) error {
+	h := a.host
+	for a.lost < maxTries && a.blame < maxBlame {
+		if a.lost >= 2 && !a.isolated {
 			select {
 			case h.alone <- struct{}{}:
-				defer func() { <-h.alone }()
-				alone = true
+				a.isolated = true
 			case <-ctx.Done():
 				return expired(ctx)
+			}
+			if err := a.refused(); err != nil && !a.row.creates() {
+				return err // those before it were cut off meanwhile
 			}
 		}
 		p, st, err := h.ready(ctx)
 		if err != nil {
 			return err
 		}
-		err = p.call(ctx, r, of, request.Bytes(), out)
+		err = p.call(ctx, a.row, a.flow, a.request, a.out)
 		switch {
 		case err == nil:
+			p.answered.Store(true)
+			if a.row.creates() {
+				h.breaker.answered(a.cut)
+			}
 			return nil
 		case errors.Is(err, errRetired):
 			// It was not sent, and another process is on its way.
@@ -151,20 +205,45 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 			case <-p.broken:
 			case <-st.changed:
 			}
+		case errors.Is(err, errStuck):
+			a.note(true)
+			a.stuck = true
 		case errors.Is(err, errGone):
-			lost++
+			a.note(a.isolated && p.crashed())
 		case ctx.Err() != nil:
 			return expired(ctx)
 		case errors.Is(err, errPast):
 			return errLate
 		case lostToken(err):
 			p.condemn(err)
-			lost++
+			a.note(p.answered.Load())
 		default:
 			return err
 		}
 	}
-	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", maxTries, r.name)
+	return a.fail()
+}
+
+// note counts a process that was lost with the call. It was the cause if it was
+// answered so by a process that answers others, if it got stuck, or if the
+// process crashed and it was the only suspect.
+func (a *attempt) note(cause bool) {
+	a.lost++
+	a.stuck = false
+	if cause {
+		a.blame++
+	}
+}
+
+// fail is the end of a call that processes were lost with.
+func (a *attempt) fail() error {
+	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
+		a.host.breaker.lost(a.cut, time.Now())
+	}
+	if a.stuck {
+		return backends.Errorf(backends.Timeout, "%s was stuck in the module of %d plugin processes", a.row.name, a.lost)
+	}
+	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", a.lost, a.row.name)
 }
 
 // lostToken says whether an answer of the backend means that its process is
@@ -288,6 +367,9 @@ type Status struct {
 	PID int
 	// InFlight is the number of calls under way in it.
 	InFlight int
+	// Hanging says which creations of keys take too long, or have and are
+	// refused for a while; "" if none.
+	Hanging string
 }
 
 // Status returns what is known without asking the plugin; its sessions are in
@@ -295,6 +377,7 @@ type Status struct {
 func (h *Host) Status() Status {
 	st := h.state.Load()
 	out := Status{Name: st.spec.Name, Phase: h.Phase(), Since: st.since, Restarts: st.restarts}
+	out.Hanging = h.hanging(st.spec, time.Now())
 	if st.last != nil {
 		out.LastError = st.last.Error()
 	}

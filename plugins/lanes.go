@@ -46,14 +46,16 @@ type lanes struct {
 	slots   []*slot // of the workers and of the slow lane, for overdue
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	turn    sync.Cond  // something below has changed
-	queue   *fairQueue // quick calls read and not begun
-	slow    *fairQueue // slow ones
-	free    []*slot    // of the slow lane
-	reading bool       // a worker is reading
-	ended   bool       // the stream has ended, with err
-	err     error      // nil at its end
+	mu    sync.Mutex // guards what follows
+	turn  sync.Cond  // something below has changed
+	queue *fairQueue // quick calls read and not begun
+	slow  *fairQueue // slow ones
+	free  []*slot    // of the slow lane
+	// slowEnded is when a slow call ended well last, by turnOf.
+	slowEnded [2]time.Time
+	reading   bool  // a worker is reading
+	ended     bool  // the stream has ended, with err
+	err       error // nil at its end
 
 	reader *frameReader // of the worker that set reading
 
@@ -78,10 +80,12 @@ func (j job) late(now time.Time) bool {
 	return !j.deadline.IsZero() && !now.Before(j.deadline)
 }
 
-// slot is the place in which a call runs; it tells Health how long.
+// slot is the place in which a call runs; it tells Health which and how long.
 type slot struct {
 	row   atomic.Pointer[row] // nil: free
-	since atomic.Int64        // Unix nanoseconds
+	id    atomic.Uint64       // of the frame
+	class atomic.Uint32
+	since atomic.Int64 // Unix nanoseconds
 }
 
 func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger) *lanes {
@@ -238,11 +242,14 @@ func (l *lanes) workSlow(j job, s *slot) {
 	for ok := true; ok; {
 		var out bytes.Buffer
 		began := time.Now()
-		l.answer(j, s, &out, began)
+		done := l.answer(j, s, &out, began)
 		l.flush(&out)
 		now := time.Now()
 		l.mu.Lock()
 		l.slow.done(j, now, now.Sub(began))
+		if done {
+			l.slowEnded[turnOf(j.row)] = now
+		}
 		if j, ok = l.slow.pop(); !ok {
 			l.free = append(l.free, s)
 		}
@@ -253,11 +260,12 @@ func (l *lanes) workSlow(j job, s *slot) {
 // errLate answers a call whose caller has given up.
 var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 
-// answer runs the call and adds its answer to the batch.
-func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) {
+// answer runs the call and adds its answer to the batch. It reports whether the
+// backend has done what the call is for.
+func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if j.late(now) {
 		l.fail(j, out, kindLate, errLate)
-		return
+		return false
 	}
 	// The time in the queue counts for the caller's deadline only: a call
 	// that waits behind one that is stuck is repeated, not failed.
@@ -266,6 +274,8 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) {
 		j.deadline = limit
 	}
 	s.since.Store(now.UnixNano())
+	s.id.Store(j.id)
+	s.class.Store(uint32(j.flow.class))
 	s.row.Store(j.row)
 	answer, err := l.call(j)
 	s.row.Store(nil)
@@ -276,12 +286,13 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) {
 			kind = kindLate // the token was given less time than it may take
 		}
 		l.fail(j, out, kind, err)
-		return
+		return false
 	}
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
 		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
 		l.fail(j, out, kindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))
 	}
+	return true
 }
 
 // call calls the backend. A panic is the end of that call alone.
@@ -332,14 +343,47 @@ func (l *lanes) flush(out *bytes.Buffer) {
 	}
 }
 
-// overdue names the method of a call that runs for longer than it may, "" if
-// there is none.
-func (l *lanes) overdue(now time.Time) string {
+// overdue names the method of a call that runs for longer than it may, and the id
+// of its frame; "" if there is none.
+func (l *lanes) overdue(now time.Time) (method string, id uint64) {
+	l.mu.Lock()
+	ended := l.slowEnded
+	l.mu.Unlock()
+	// Backends make one key at a time, so of the creations the one that began
+	// first runs, since then or since the call before it ended.
+	var first [2]*slot
 	for _, s := range l.slots {
-		since := time.Unix(0, s.since.Load())
-		if r := s.row.Load(); r != nil && now.Sub(since) > l.cfg.limit(r.pace) {
-			return r.name
+		r, began := s.row.Load(), time.Unix(0, s.since.Load())
+		switch {
+		case r == nil:
+		case now.Sub(began) > l.cfg.limit(r.pace):
+			return r.name, s.id.Load()
+		case r.creates():
+			if f := first[turnOf(r)]; f == nil || s.since.Load() < f.since.Load() {
+				first[turnOf(r)] = s
+			}
 		}
 	}
-	return ""
+	for i, s := range first {
+		if s == nil {
+			continue
+		}
+		since := time.Unix(0, s.since.Load())
+		if ended[i].After(since) {
+			since = ended[i]
+		}
+		if r := s.row.Load(); r != nil && now.Sub(since) > l.cfg.creationLimit(byte(s.class.Load())) {
+			return r.name, s.id.Load()
+		}
+	}
+	return "", 0
+}
+
+// turnOf says which slow calls wait for each other in the backend: data key
+// pairs, and all that change the token.
+func turnOf(r *row) int {
+	if r == generateDataKeyPair.row {
+		return 1
+	}
+	return 0
 }

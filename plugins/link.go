@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,8 @@ var (
 	errPast = errors.New("the caller's deadline passed")
 	// errGone: the process ended while the call was in it.
 	errGone = errors.New("the plugin process ended during the call")
+	// errStuck: the same, because this call did not come back from the module.
+	errStuck = errors.New("the call was stuck in the module")
 )
 
 // link is the daemon's end of the stream of calls to one process.
@@ -30,6 +33,8 @@ var (
 // the answers.
 type link struct {
 	conn *net.UnixConn
+	// stuck is the id of the call because of which the process is ended; 0: none.
+	stuck atomic.Uint64
 
 	mu      sync.Mutex // guards what follows
 	pending map[uint64]*call
@@ -71,7 +76,7 @@ func newLink(conn *net.UnixConn) *link {
 }
 
 // roundTrip sends one call and waits for its answer, which the caller
-// releases. The error is errRetired, errGone, errPast or that of ctx.
+// releases. The error is errRetired, errGone, errStuck, errPast or that of ctx.
 func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (*call, error) {
 	f := frame{kind: r.id, flow: of, body: request}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -101,6 +106,9 @@ func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (
 	}
 	if c.kind == kindGone {
 		c.release()
+		if l.stuck.Load() == id {
+			return nil, errStuck
+		}
 		return nil, errGone
 	}
 	return c, nil

@@ -54,7 +54,8 @@ type Config struct {
 	Workers int `cbor:"6,keyasint,omitempty"`
 	// QuickTimeout and SlowTimeout bound a call in the module; a call that is
 	// still running after that is stuck, and the process is replaced. Slow are
-	// the calls that create, destroy and list keys and generate key pairs.
+	// the calls that create, destroy and list keys and generate key pairs; those
+	// that create have less time, by the key's spec (creationLimit).
 	// 0: 5 s and 2 minutes.
 	QuickTimeout time.Duration `cbor:"7,keyasint,omitempty"`
 	SlowTimeout  time.Duration `cbor:"8,keyasint,omitempty"`
@@ -94,6 +95,23 @@ func (c Config) withDefaults() Config {
 		c.SlowTimeout = 2 * time.Minute
 	}
 	return c
+}
+
+// creationLimit is how long the module may take to make a key of the class. An
+// AES key or a point takes milliseconds, in a network HSM a second; the time for
+// an RSA pair varies: RSA-4096 takes SoftHSM2 4 s and up to 30, some small HSMs a
+// minute.
+func (c Config) creationLimit(class byte) time.Duration {
+	limit := 10 * time.Second
+	switch class {
+	case classes[backends.RSA2048]:
+		limit = 30 * time.Second
+	case classes[backends.RSA3072]:
+		limit = time.Minute
+	case classes[backends.RSA4096]:
+		limit = 90 * time.Second
+	}
+	return min(limit, c.SlowTimeout)
 }
 
 // limit is how long a call of this pace may run in the module.

@@ -40,8 +40,9 @@ type process struct {
 	broken   chan struct{} // closed when the process must be replaced
 	reason   error         // why; set before broken is closed
 
-	serving atomic.Bool   // the backend is open
-	grown   chan struct{} // receives when the process has taken too much memory
+	serving  atomic.Bool   // the backend is open
+	answered atomic.Bool   // it has answered a call well
+	grown    chan struct{} // receives when the process has taken too much memory
 
 	watching sync.WaitGroup // the goroutines of the process
 	unwatch  context.CancelFunc
@@ -178,7 +179,7 @@ func (p *process) watch() {
 	p.unwatch = cancel
 	p.watching.Go(func() {
 		err := p.link.read()
-		p.condemn(fmt.Errorf("the process ended or broke the stream: %w", err))
+		p.condemn(endedError{err})
 	})
 	p.watching.Go(func() { p.heartbeat(ctx) })
 }
@@ -206,6 +207,7 @@ func (p *process) heartbeat(ctx context.Context) {
 			p.condemn(fmt.Errorf("the process does not answer: %w", err))
 			return
 		case answer.GetOverdue() != "":
+			p.link.stuck.Store(answer.GetOverdueId())
 			p.condemn(fmt.Errorf("%s is stuck in the module", answer.GetOverdue()))
 			return
 		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
@@ -229,6 +231,27 @@ func (p *process) condemn(reason error) {
 		p.reason = reason
 		close(p.broken)
 	})
+}
+
+// endedError is the reason of a process that ended before anybody condemned it.
+type endedError struct{ error }
+
+// Error implements error.
+func (e endedError) Error() string {
+	return "the process ended or broke the stream: " + e.error.Error()
+}
+
+// Unwrap lets the error of the stream be found.
+func (e endedError) Unwrap() error { return e.error }
+
+// crashed says of a process whose calls got errGone whether it ended without
+// being condemned.
+func (p *process) crashed() bool {
+	if p.usable() {
+		return true // it is about to be noticed
+	}
+	_, ended := errors.AsType[endedError](p.reason)
+	return ended
 }
 
 // usable says whether calls may still be sent.

@@ -163,7 +163,7 @@ func (s *server) serveCalls(l *lanes, b backends.Backend) {
 func (s *server) Health(context.Context, *control.HealthRequest) (*control.HealthAnswer, error) {
 	out := &control.HealthAnswer{}
 	if l := s.lanes.Load(); l != nil {
-		out.Overdue = l.overdue(time.Now())
+		out.Overdue, out.OverdueId = l.overdue(time.Now())
 	}
 	return out, nil
 }

@@ -107,6 +107,8 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The token has no room for another key.")
 	case backends.Lost:
 		return kmsapi.Errorf(kmsapi.CodeKeyUnavailableException, "The token that holds the key does not answer. Try again.")
+	case backends.CutOff:
+		return kmsapi.Errorf(kmsapi.CodeKeyUnavailableException, "%s", e.Message)
 	case backends.Timeout:
 		return kmsapi.Errorf(kmsapi.CodeDependencyTimeoutException, "The token did not answer in time. Try again.")
 	default:

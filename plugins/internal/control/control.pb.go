@@ -171,7 +171,9 @@ type HealthAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The method of a call that has been in the module for longer than it may;
 	// empty: none.
-	Overdue       string `protobuf:"bytes,1,opt,name=overdue,proto3" json:"overdue,omitempty"`
+	Overdue string `protobuf:"bytes,1,opt,name=overdue,proto3" json:"overdue,omitempty"`
+	// The id of its frame.
+	OverdueId     uint64 `protobuf:"varint,2,opt,name=overdue_id,json=overdueId,proto3" json:"overdue_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +215,13 @@ func (x *HealthAnswer) GetOverdue() string {
 	return ""
 }
 
+func (x *HealthAnswer) GetOverdueId() uint64 {
+	if x != nil {
+		return x.OverdueId
+	}
+	return 0
+}
+
 var File_control_proto protoreflect.FileDescriptor
 
 const file_control_proto_rawDesc = "" +
@@ -225,9 +234,11 @@ const file_control_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x0e\n" +
 	"\x02rv\x18\x03 \x01(\x04R\x02rv\"\x0f\n" +
-	"\rHealthRequest\"(\n" +
+	"\rHealthRequest\"G\n" +
 	"\fHealthAnswer\x12\x18\n" +
-	"\aoverdue\x18\x01 \x01(\tR\aoverdue2\xa9\x01\n" +
+	"\aoverdue\x18\x01 \x01(\tR\aoverdue\x12\x1d\n" +
+	"\n" +
+	"overdue_id\x18\x02 \x01(\x04R\toverdueId2\xa9\x01\n" +
 	"\aControl\x12K\n" +
 	"\x04Open\x12!.cmkd.plugins.control.OpenRequest\x1a .cmkd.plugins.control.OpenAnswer\x12Q\n" +
 	"\x06Health\x12#.cmkd.plugins.control.HealthRequest\x1a\".cmkd.plugins.control.HealthAnswerB\x1fZ\x1dcmkd/plugins/internal/controlb\x06proto3"
