@@ -54,9 +54,11 @@ type pluginStatus struct {
 	Since     time.Time `json:"since"`
 	Restarts  int       `json:"restarts"`
 	LastError string    `json:"lastError,omitempty"`
-	PID       int       `json:"pid"`
-	InFlight  int       `json:"inFlight"`
-	Sessions  int       `json:"sessions"` // PKCS#11 sessions open
+	// Hanging says which creations of keys the token does not get done.
+	Hanging  string `json:"hanging,omitempty"`
+	PID      int    `json:"pid"`
+	InFlight int    `json:"inFlight"`
+	Sessions int    `json:"sessions"` // PKCS#11 sessions open
 	// Facts are what probing found in the token, and Unsupported the key specs
 	// that it cannot hold, each with the mechanism that it lacks.
 	Facts       map[string]string           `json:"facts,omitempty"`
@@ -69,7 +71,7 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	st := h.Status()
 	out := pluginStatus{
 		Name: h.plugin, Token: h.token, State: string(st.Phase), Since: st.Since,
-		Restarts: st.Restarts, LastError: st.LastError, PID: st.PID, InFlight: st.InFlight,
+		Restarts: st.Restarts, LastError: st.LastError, Hanging: st.Hanging, PID: st.PID, InFlight: st.InFlight,
 	}
 	if st.Phase != plugins.Ready {
 		return out
@@ -121,6 +123,11 @@ func (d *Daemon) status(ctx context.Context) status {
 		asked.Go(func() { s.Plugins[i] = h.pluginStatus(ctx) })
 	}
 	asked.Wait()
+	for _, p := range s.Plugins {
+		if p.Hanging != "" {
+			s.State = "degraded"
+		}
+	}
 	return s
 }
 

@@ -30,7 +30,13 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d.conditions = []condition{{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}}}
-	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) error {
+	var imports []*store.Intent
+	var token store.Key
+	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) (err error) {
+		token = *row
+		if imports, err = s.dropImports(tx, row, 0); err != nil { // nothing is imported to such a key
+			return err
+		}
 		row.State = string(kmsapi.KeyStatePendingDeletion)
 		row.Deletion = s.now().Add(time.Duration(days) * day)
 		if row.Region == row.PrimaryRegion && len(tx.KeyReplicas(row.ID)) > 1 {
@@ -43,6 +49,13 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 		return nil
 	})
 	out.KeyId = c.arn
+	if err == nil && len(imports) > 0 {
+		if b, err := s.available(&token); err == nil { // else reconciliation destroys them
+			for _, i := range imports {
+				s.undo(ctx, b, i)
+			}
+		}
+	}
 	return out, err
 }
 

@@ -17,6 +17,12 @@ const (
 	importTokenLen      = 32 // bytes
 	importTokenLifetime = 24 * time.Hour
 	maxImportLifetime   = 365 * day
+	// importTime is how long ImportKeyMaterial waits for the token.
+	importTime = time.Minute
+	// maxImportParameters is how many wrapping pairs wait in the token for the
+	// material of one key. AWS names no limit; a client needs one at a time. The
+	// oldest goes, and its import token is not valid any more.
+	maxImportParameters = 4
 )
 
 // importAlgorithms are the wrapping algorithms for the material of each kind
@@ -61,16 +67,41 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
 		Spec: params.Spec, Usage: string(backends.UnwrapImport), Route: k.Spec, Created: s.now(),
 	}
+	var replaced []*store.Intent
 	made, err := s.generate(ctx, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey
+		if replaced, err = s.dropImports(tx, k.Key, maxImportParameters-1); err != nil {
+			return err
+		}
 		return tx.PutImportParameters(params)
 	})
 	if err != nil {
 		return nil, err
 	}
+	for _, i := range replaced {
+		s.undo(ctx, k.backend, i)
+	}
 	return &kmsapi.GetParametersForImportResponse{
 		KeyId: k.arn, ImportToken: token, PublicKey: made.PublicKey, ParametersValidTo: params.ValidTo,
 	}, nil
+}
+
+// dropImports deletes what was given out for imports to a key, but for the newest
+// keep, and stores the intents to destroy their wrapping pairs.
+func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int) ([]*store.Intent, error) {
+	all := slices.SortedFunc(tx.ImportParametersOf(key.Region, key.ID), func(a, b *store.ImportParameters) int {
+		return b.ValidTo.Compare(a.ValidTo)
+	})
+	var intents []*store.Intent
+	for _, p := range all[min(keep, len(all)):] {
+		i := s.pairIntent(key, p)
+		if err := tx.PutIntent(i); err != nil {
+			return nil, err
+		}
+		tx.DeleteImportParameters(p.TokenHash)
+		intents = append(intents, i)
+	}
+	return intents, nil
 }
 
 func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {

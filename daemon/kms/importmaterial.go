@@ -146,15 +146,21 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
 	}
 	s.working.begin(intent.CKAID)
-	defer s.working.end(intent.CKAID)
 	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
+		s.working.end(intent.CKAID)
 		return nil, nil, fmt.Errorf("storing the intent: %w", err)
 	}
-	made, err := k.backend.ImportKey(context.WithoutCancel(ctx), &backends.ImportKeyRequest{
-		Key: intentKey(intent), Label: label(k.ID, v.Number),
-		Wrapping:  backends.Key{ID: backends.KeyID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
-		Algorithm: backends.Algorithm(m.params.Algorithm), Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
-	})
+	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
+		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
+			Key: intentKey(intent), Label: label(k.ID, v.Number),
+			Wrapping:  backends.Key{ID: backends.KeyID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
+			Algorithm: backends.Algorithm(m.params.Algorithm), Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
+		})
+	}, func() { s.abandon(ctx, k.backend, intent) })
+	if late {
+		return nil, nil, err
+	}
+	defer s.working.end(intent.CKAID)
 	if err != nil {
 		s.undo(ctx, k.backend, intent)
 		return nil, nil, err

@@ -54,17 +54,24 @@ func (w *working) on(id []byte) bool {
 
 // generate makes a key in the token: the intent first, then the token, then
 // what finish stores together with the intent's end. A crash in between
-// leaves an intent, and reconciliation destroys what it explains.
+// leaves an intent, and reconciliation destroys what it explains. If the token
+// takes too long the caller gets [backends.Timeout], and what comes later is
+// undone then: a key whose caller was not told of it does not stay.
 func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
 	s.working.begin(intent.CKAID)
-	defer s.working.end(intent.CKAID)
 	if err := s.putIntent(ctx, intent); err != nil {
+		s.working.end(intent.CKAID)
 		return nil, err
 	}
 	// The token cannot be stopped in the middle: if the call were given up, its
-	// key would come after undo has found nothing to destroy. The backend has
-	// deadlines of its own.
-	made, err := s.makeKey(context.WithoutCancel(ctx), b, intent)
+	// key would come after undo has found nothing to destroy.
+	made, late, err := inTime(ctx, creationTime(backends.KeySpec(intent.Spec)), func(ctx context.Context) (*backends.CreateKeyAnswer, error) {
+		return s.makeKey(ctx, b, intent)
+	}, func() { s.abandon(ctx, b, intent) })
+	if late {
+		return nil, err
+	}
+	defer s.working.end(intent.CKAID)
 	if err == nil {
 		err = s.store.Update(ctx, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {
@@ -79,6 +86,12 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 		return nil, err
 	}
 	return made, nil
+}
+
+// abandon undoes work that came too late for its caller.
+func (s *Service) abandon(ctx context.Context, b Backend, intent *store.Intent) {
+	defer s.working.end(intent.CKAID)
+	s.undo(ctx, b, intent)
 }
 
 func (s *Service) putIntent(ctx context.Context, intent *store.Intent) error {

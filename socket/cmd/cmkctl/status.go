@@ -41,6 +41,7 @@ type health struct {
 		Restarts  int    `json:"restarts"`
 		PID       int    `json:"pid"`
 		LastError string `json:"lastError"`
+		Hanging   string `json:"hanging"`
 		// Facts and Unsupported are what the token can do, for doctor.
 		Facts       map[string]string `json:"facts"`
 		Unsupported map[string]string `json:"unsupported"`
@@ -162,6 +163,14 @@ func (h *health) print(out io.Writer) error {
 		fmt.Fprintln(w, "\nPLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
 		for _, p := range h.Plugins {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, p.LastError)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		for _, p := range h.Plugins {
+			if p.Hanging != "" {
+				fmt.Fprintf(w, "\n%s hangs: %s\n", p.Name, p.Hanging)
+			}
 		}
 	}
 	return w.Flush()
