@@ -1,0 +1,252 @@
+package daemon_test
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+
+	"cmkd/testenv"
+	"cmkd/testenv/rig"
+	"cmkd/testenv/shim"
+)
+
+// What one caller does must not stop the others.
+
+// forge changes what a data key's blob holds: whoever has the material of the CMK
+// can decrypt it and encrypt it again.
+func forge(t *testing.T, material, blob []byte, change func([]byte)) []byte {
+	t.Helper()
+	const header, iv = 52, 12 // see daemon/kms/blob.go
+	block, err := aes.NewCipher(material)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aad := append([]byte{}, blob[:header]...)
+	aad = binary.BigEndian.AppendUint32(aad, uint32(len(rig.Account)))
+	aad = append(aad, rig.Account...)
+	aad = binary.BigEndian.AppendUint32(aad, 0) // no encryption context
+	payload, err := gcm.Open(nil, blob[header:header+iv], blob[header+iv:], aad)
+	if err != nil {
+		t.Fatalf("the format of blobs is not what this test knows: %v", err)
+	}
+	change(payload)
+	fresh := make([]byte, iv)
+	_, _ = rand.Read(fresh)
+	return gcm.Seal(append(append([]byte{}, blob[:header]...), fresh...), fresh, payload, aad)
+}
+
+// TestPoisonDataKey: a data key whose GCM tag is right and whose RFC 5649 part has
+// one wrong bit is a bad ciphertext for its caller, and costs nobody a process. The
+// others keep 90 % of what they have beside as many good calls; the short form
+// allows for a loaded machine.
+func TestPoisonDataKey(t *testing.T) {
+	r := rig.New(t, rig.Config{PlaintextDataKeys: true})
+	c := r.Client(rig.Region)
+	m := symmetric(t, c)
+	m.run(t)
+	made, err := c.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: &m.id, KeySpec: types.DataKeySpecAes256})
+	if err != nil {
+		t.Fatal(err)
+	}
+	material := read(t, m.dir, "material.bin")
+	poison := forge(t, material, made.CiphertextBlob, func(payload []byte) { payload[len(payload)-1] ^= 1 })
+	good := forge(t, material, made.CiphertextBlob, func([]byte) {})
+	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: good}); err != nil {
+		t.Fatalf("a blob that was decrypted and encrypted again: %v", err)
+	}
+	_, before, _ := plugin(t, r, "symmetric")
+
+	l := newLoad(t, r)
+	stop := l.start(t, 8)
+	defer stop()
+	// beside sends one blob again and again, and returns what the others get done.
+	over, want := 2*time.Second, 0.5
+	if os.Getenv("CMKD_LONG") != "" {
+		over, want = 15*time.Second, 0.9
+	}
+	beside := func(blob []byte, wantCode string) float64 {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		var sent atomic.Int64
+		go func() {
+			defer close(done)
+			for ctx.Err() == nil {
+				_, err := c.Decrypt(context.WithoutCancel(ctx), &kms.DecryptInput{CiphertextBlob: blob})
+				if got := code(err); got != wantCode {
+					t.Errorf("Decrypt: %v, want %q", err, wantCode)
+					return
+				}
+				sent.Add(1)
+				time.Sleep(5 * time.Millisecond) // the same pace for both
+			}
+		}()
+		from, begun := l.calls.Load(), time.Now()
+		time.Sleep(over) // what is measured is a rate
+		got := float64(l.calls.Load()-from) / time.Since(begun).Seconds()
+		cancel()
+		<-done
+		if sent.Load() == 0 {
+			t.Error("nothing was sent")
+		}
+		return got
+	}
+	withGood := beside(good, "")
+	withPoison := beside(poison, "InvalidCiphertextException")
+	t.Logf("others: %.0f/s beside good calls, %.0f/s beside poison", withGood, withPoison)
+	if withPoison < want*withGood {
+		t.Errorf("the others keep %.0f %%", 100*withPoison/withGood)
+	}
+	if _, after, _ := plugin(t, r, "symmetric"); after != before {
+		t.Errorf("poison cost %d processes", after-before)
+	}
+}
+
+// TestHungCreationIsAnswered: the module does not come back from C_GenerateKey.
+// Callers get an answer well before the socket's own deadline, calls with keys go
+// on, keys of another plugin are made, the status tells, and nothing stays in the
+// token that nobody was told of.
+func TestHungCreationIsAnswered(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewToken(t)
+	m := shim.New(t, tok.Module)
+	env := map[string]string{}
+	for _, e := range m.Env {
+		name, value, _ := strings.Cut(e, "=")
+		env[name] = value
+	}
+	r := rig.New(t, rig.Config{Token: tok, Module: m.Path, Env: env})
+	c := r.Client(rig.Region)
+	once := func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }
+	id := newKey(t, c, &kms.CreateKeyInput{})
+	before := tokenObjects(t, tok)
+
+	m.Control.Set("C_GenerateKey", shim.Hang)
+	begun := time.Now()
+	errs := make(chan error, 2)
+	go func() {
+		_, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{}, once)
+		errs <- err
+	}()
+	go func() {
+		_, err := c.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &id}, once)
+		errs <- err
+	}()
+	told := false
+	for answers := 0; answers < 2; {
+		select {
+		case err := <-errs:
+			answers++
+			if code(err) != "DependencyTimeoutException" {
+				t.Errorf("a creation that hangs: %v", err)
+			}
+		default:
+			if _, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: []byte("x")}); err != nil {
+				t.Errorf("Encrypt meanwhile: %v", err)
+			}
+			for _, p := range r.Status(t).Plugins {
+				told = told || p.Name == "symmetric" && strings.Contains(p.Hanging, "SYMMETRIC_DEFAULT")
+			}
+		}
+	}
+	if took := time.Since(begun); took > 90*time.Second {
+		t.Errorf("the answers took %v", took)
+	}
+	if !told {
+		t.Error("the status has not told of it")
+	}
+	begun = time.Now()
+	if _, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{}, once); code(err) != "DependencyTimeoutException" {
+		t.Errorf("the next creation: %v", err)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the next creation is refused after %v", took)
+	}
+	newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify})
+	m.Control.Clear("C_GenerateKey")
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) { // polls
+		if _, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{}, once); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("when the token is well again: %v", err)
+		}
+	}
+	// The AES key made last, and the pair.
+	if n := tokenObjects(t, tok); n != before+1+2 {
+		t.Errorf("%d objects in the token, %d before, and three were made", n, before)
+	}
+}
+
+// tokenObjects counts the objects in a SoftHSM2 token.
+func tokenObjects(t *testing.T, tok *testenv.Token) int {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(tok.ConfFile), "*", "*", "*.object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range files {
+		if filepath.Base(f) != "token.object" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestImportParametersAreFew: of what GetParametersForImport gives out for a key,
+// the token keeps four wrapping pairs, and none once the key's deletion is
+// scheduled.
+func TestImportParametersAreFew(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	c := r.Client(rig.Region)
+	m, other := symmetric(t, c), symmetric(t, c)
+	before := tokenObjects(t, r.Token)
+	kept := other.parameters(t)
+	var tokens []*kms.ImportKeyMaterialInput
+	for range 6 {
+		tokens = append(tokens, m.parameters(t))
+	}
+	if n := tokenObjects(t, r.Token) - before; n != 2*(4+1) {
+		t.Errorf("%d objects for six parameters of one key and one of another, want ten", n)
+	}
+	for i, in := range tokens[:2] {
+		if _, err := c.ImportKeyMaterial(t.Context(), in); code(err) != "InvalidImportTokenException" {
+			t.Errorf("the token that was given out as number %d of 6: %v", i+1, err)
+		}
+	}
+	if _, err := c.ImportKeyMaterial(t.Context(), tokens[2]); err != nil {
+		t.Errorf("the oldest of the last four: %v", err)
+	}
+	if _, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &m.id}); err != nil {
+		t.Fatal(err)
+	}
+	if n := tokenObjects(t, r.Token) - before; n != 2+1 {
+		t.Errorf("%d objects are left when the deletion is scheduled, want the material and the other key's pair", n)
+	}
+	if _, err := c.CancelKeyDeletion(t.Context(), &kms.CancelKeyDeletionInput{KeyId: &m.id}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ImportKeyMaterial(t.Context(), tokens[5]); code(err) != "InvalidImportTokenException" {
+		t.Errorf("a token from before the deletion was scheduled: %v", err)
+	}
+	if _, err := c.ImportKeyMaterial(t.Context(), kept); err != nil {
+		t.Errorf("the other key's: %v", err)
+	}
+	m.run(t) // with new ones
+}
