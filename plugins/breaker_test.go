@@ -20,12 +20,12 @@ func TestBreaker(t *testing.T) {
 	}
 	refused("nothing was lost", id, "")
 	// What is refused doubles, up to ten minutes.
-	for _, cutOff := range []time.Duration{10, 20, 40, 80, 160, 320, 600, 600} {
+	for _, cutOff := range []int{10, 20, 40, 80, 160, 320, 600, 600} {
 		b.lost(id, now)
 		refused("right after a loss", id, backends.CutOff)
 		refused("another user", cutID{caller: 1001, key: id.key}, "")
 		refused("another key", cutID{caller: 1000, key: backends.KeyID{2}}, "")
-		now = now.Add(cutOff*time.Second - 1)
+		now = now.Add(time.Duration(cutOff)*time.Second - 1)
 		refused("just before the end", id, backends.CutOff)
 		now = now.Add(1)
 		refused("after it", id, "")
