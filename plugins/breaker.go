@@ -88,8 +88,9 @@ func (b *breaker) check(id cutID, now time.Time) error {
 
 func timeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// lost notes that a call was the end of two processes.
-func (b *breaker) lost(id cutID, now time.Time) {
+// lost notes that a call was the end of two processes, and returns until when those
+// like it are refused.
+func (b *breaker) lost(id cutID, now time.Time) (until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.cuts) >= keptCuts {
@@ -114,6 +115,7 @@ func (b *breaker) lost(id cutID, now time.Time) {
 	c.losses++
 	c.until = now.Add(d)
 	b.size.Store(int32(len(b.cuts)))
+	return c.until
 }
 
 // answered notes that a creation came to an end.

@@ -238,7 +238,9 @@ func (a *attempt) note(cause bool) {
 // fail is the end of a call that processes were lost with.
 func (a *attempt) fail() error {
 	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
-		a.host.breaker.lost(a.cut, time.Now())
+		until := a.host.breaker.lost(a.cut, time.Now())
+		a.host.state.Load().spec.Logger.Error("calls that end plugin processes are refused for a while", "method", a.row.name,
+			"uid", a.flow.caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
 	}
 	if a.stuck {
 		return backends.Errorf(backends.Timeout, "%s was stuck in the module of %d plugin processes", a.row.name, a.lost)

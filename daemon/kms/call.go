@@ -147,7 +147,8 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 	e := s.apiError(c, err)
 	if e.Status() >= 500 || backendTrouble(err) {
 		level := slog.LevelError
-		if ctx.Err() != nil { // the caller has gone: whoever connects could fill the log
+		// If the caller has gone, or is cut off, whoever calls could fill the log.
+		if ctx.Err() != nil || backends.CodeOf(err) == backends.CutOff {
 			level = slog.LevelDebug
 		}
 		s.log.LogAttrs(ctx, level, "call failed", slog.String("operation", c.record.EventName),
