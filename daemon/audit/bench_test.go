@@ -62,14 +62,14 @@ func BenchmarkAppend(b *testing.B) {
 
 func BenchmarkEncode(b *testing.B) {
 	r := sample(1)
-	buf, err := appendRecord(nil, r)
+	buf, err := appendRecord(nil, r, MaxRecord)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(buf)))
 	b.ReportAllocs()
 	for b.Loop() {
-		buf, _ = appendRecord(buf[:0], r)
+		buf, _ = appendRecord(buf[:0], r, MaxRecord)
 	}
 }
 

@@ -28,7 +28,9 @@ const (
 
 	hexHash = 2 * sha256.Size
 	// maxLine is the length of the longest line.
-	maxLine = MaxRecord + len(versionName) + 20 + len(previousName) + hexHash + 1 + len(hashName) + hexHash + len(lineEnd)
+	// chainSize is what the chain adds to a record at most.
+	chainSize = len(versionName) + 20 + len(previousName) + hexHash + 1 + len(hashName) + hexHash + len(lineEnd)
+	maxLine   = MaxRecord + chainSize
 )
 
 // seal appends the record that follows l to dst: body, which lacks its closing

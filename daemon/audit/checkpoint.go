@@ -173,7 +173,7 @@ func (l *Log) checkpoint(ctx context.Context) error {
 	}
 	r := ownRecord(checkpointEvent, details)
 	r.EventTime, r.ReadOnly = now, true
-	own, err := l.append(ctx, r, true)
+	own, err := l.append(ctx, r, Room{}, entry{own: true})
 	if err != nil {
 		return err
 	}

@@ -7,16 +7,28 @@ import (
 	"time"
 )
 
-// maxBacklog bounds the memory that records waiting for the disk take.
-const maxBacklog = 16 << 20
-
 // batch is the records of one write.
 type batch struct {
 	lines   []byte
 	records int
+	before  []span // of the records whose deeds follow, see [Log.AppendBefore]
 	last    link
 	done    chan struct{} // closed when err is set
 	err     error
+}
+
+// span is a part of a batch's lines.
+type span struct{ from, to int }
+
+// happened are the lines of the records that tell of what has happened.
+func (b *batch) happened() []byte {
+	var lines []byte
+	from := 0
+	for _, s := range b.before {
+		lines = append(lines, b.lines[from:s.from]...)
+		from = s.to
+	}
+	return append(lines, b.lines[from:]...)
 }
 
 func newBatch(buf []byte) *batch { return &batch{lines: buf[:0], done: make(chan struct{})} }
@@ -27,14 +39,18 @@ func (b *batch) finish(err error) {
 }
 
 // enqueue chains the record and adds it to the next batch.
-func (l *Log) enqueue(body []byte, own bool) (*batch, uint64, error) {
+func (l *Log) enqueue(body []byte, as entry) (*batch, uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.refusal(own); err != nil {
+	if err := l.refusal(as.own); err != nil {
 		return nil, 0, err
 	}
 	b := l.pending
+	from := len(b.lines)
 	b.lines, l.tip = l.tip.seal(b.lines, body)
+	if as.before {
+		b.before = append(b.before, span{from, len(b.lines)})
+	}
 	b.last = l.tip
 	b.records++
 	if b.records == 1 {
@@ -118,7 +134,7 @@ func (l *Log) commit(b *batch) {
 // behind b are chained to it: they fail with it. The caller holds l.mu.
 func (l *Log) failed(b *batch, err error) error {
 	err = fmt.Errorf("%w: %w", ErrBroken, err)
-	l.outage = &outage{err: err, since: time.Now(), lines: slices.Concat(b.lines, l.pending.lines)}
+	l.outage = &outage{err: err, since: time.Now(), lines: slices.Concat(b.happened(), l.pending.happened())}
 	if l.pending.records > 0 {
 		l.pending.finish(err)
 		l.pending = newBatch(nil)

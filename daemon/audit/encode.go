@@ -1,27 +1,20 @@
 package audit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 )
 
 // MaxRecord is the size of the longest record, as CloudTrail has it, in bytes
-// without the fields of the chain.
+// without the fields of the chain. No caller can make a longer one: each field
+// has a limit of its own.
 const MaxRecord = 256 << 10
-
-// What a caller may fill at will has limits of its own, in bytes, as CloudTrail
-// has them: no request, however long, makes a record that cannot be written.
-// https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
-const (
-	maxErrorMessage = 1 << 10   // the rest is cut off
-	maxElements     = 100 << 10 // longer parameters are left out, see [encoder.elements]
-)
 
 var (
 	// ErrTooLong: the record is longer than [MaxRecord].
@@ -33,53 +26,65 @@ var (
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
 // appendRecord appends r as a JSON object without the closing brace, behind
-// which the fields of the chain follow. The order is CloudTrail's.
-func appendRecord(dst []byte, r *Record) ([]byte, error) {
-	start := len(dst)
-	at := r.EventTime
-	if at.IsZero() {
-		at = time.Now()
+// which the fields of the chain follow. The order is CloudTrail's. If it takes
+// more than room bytes, which must be at least [fixedRoom], its JSON values are
+// cut until it fits.
+func appendRecord(dst []byte, r *Record, room int) ([]byte, error) {
+	e := encoder{buf: dst, limits: full}
+	if r.Terse {
+		e.limits = terse
 	}
-	e := encoder{buf: dst}
-	e.raw(`{"eventVersion":`).text(orDefault(r.EventVersion, "1.11"))
-	e.identity(&r.UserIdentity)
-	e.raw(`,"eventTime":"`)
-	e.buf = at.UTC().AppendFormat(e.buf, timeFormat)
-	e.raw(`","eventSource":`).text(orDefault(r.EventSource, "kms.amazonaws.com"))
-	e.raw(`,"eventName":`).text(r.EventName)
-	e.raw(`,"awsRegion":`).text(r.AWSRegion)
-	e.optional(`,"sourceIPAddress":`, r.SourceIPAddress)
-	e.optional(`,"userAgent":`, r.UserAgent)
-	e.optional(`,"errorCode":`, r.ErrorCode)
-	e.optional(`,"errorMessage":`, shortened(r.ErrorMessage, maxErrorMessage))
-	e.elements(`,"requestParameters":`, r.RequestParameters)
-	e.elements(`,"responseElements":`, r.ResponseElements)
-	e.additional(&r.AdditionalEventData)
-	e.optional(`,"requestID":`, r.RequestID)
-	e.raw(`,"eventID":`)
-	if r.EventID == "" {
-		e.text(uuid.NewString())
-	} else {
-		e.text(r.EventID)
-	}
-	e.raw(`,"readOnly":`).boolean(r.ReadOnly)
-	e.resources(r.Resources)
-	e.raw(`,"eventType":`).text(orDefault(r.EventType, "AwsApiCall"))
-	e.raw(`,"managementEvent":`).boolean(r.ManagementEvent)
-	e.optional(`,"recipientAccountId":`, r.RecipientAccountID)
-	if r.ServiceEventDetails != nil {
-		e.value(`,"serviceEventDetails":`, r.ServiceEventDetails)
-	}
-	if r.ManagementEvent {
-		e.raw(`,"eventCategory":"Management"`)
+	e.record(r)
+	if n := len(e.buf) - len(dst); e.err == nil && n > room {
+		e = encoder{buf: e.buf[:len(dst)], limits: e.limits.within(room-n+e.sizes.sum(), e.sizes)}
+		e.record(r)
 	}
 	if e.err != nil {
 		return dst, e.err
 	}
-	if n := len(e.buf) - start; n > MaxRecord {
-		return dst, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, MaxRecord)
+	if n := len(e.buf) - len(dst); n > room {
+		return dst, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, n, room)
 	}
 	return e.buf, nil
+}
+
+func (e *encoder) record(r *Record) {
+	at := r.EventTime
+	if at.IsZero() {
+		at = time.Now()
+	}
+	e.raw(`{"eventVersion":`).text(orDefault(r.EventVersion, "1.11"), maxName)
+	e.identity(&r.UserIdentity)
+	e.raw(`,"eventTime":"`)
+	e.buf = at.UTC().AppendFormat(e.buf, timeFormat)
+	e.raw(`","eventSource":`).text(orDefault(r.EventSource, "kms.amazonaws.com"), maxName)
+	e.raw(`,"eventName":`).text(r.EventName, maxName)
+	e.raw(`,"awsRegion":`).text(r.AWSRegion, maxName)
+	e.optional(`,"sourceIPAddress":`, r.SourceIPAddress, maxName)
+	e.optional(`,"userAgent":`, r.UserAgent, e.limits.userAgent)
+	e.optional(`,"errorCode":`, r.ErrorCode, maxName)
+	e.optional(`,"errorMessage":`, r.ErrorMessage, e.limits.message)
+	e.sizes.request = e.value(`,"requestParameters":`, r.RequestParameters, e.limits.request)
+	e.sizes.response = e.value(`,"responseElements":`, r.ResponseElements, e.limits.response)
+	e.additional(&r.AdditionalEventData)
+	e.optional(`,"requestID":`, r.RequestID, maxName)
+	e.raw(`,"eventID":`)
+	if r.EventID == "" {
+		e.text(uuid.NewString(), maxName)
+	} else {
+		e.text(r.EventID, maxName)
+	}
+	e.raw(`,"readOnly":`).boolean(r.ReadOnly)
+	e.resources(r.Resources)
+	e.raw(`,"eventType":`).text(orDefault(r.EventType, "AwsApiCall"), maxName)
+	e.raw(`,"managementEvent":`).boolean(r.ManagementEvent)
+	e.optional(`,"recipientAccountId":`, r.RecipientAccountID, maxName)
+	if r.ServiceEventDetails != nil {
+		e.sizes.event = e.value(`,"serviceEventDetails":`, r.ServiceEventDetails, e.limits.details)
+	}
+	if r.ManagementEvent {
+		e.raw(`,"eventCategory":"Management"`)
+	}
 }
 
 func orDefault(s, def string) string {
@@ -92,8 +97,10 @@ func orDefault(s, def string) string {
 // encoder appends JSON without reflection: every call on the socket passes
 // here.
 type encoder struct {
-	buf []byte
-	err error // of the first value that is not JSON
+	buf    []byte
+	limits limits
+	sizes  values
+	err    error // of the first value that is not JSON
 }
 
 // raw appends punctuation and member names.
@@ -102,75 +109,55 @@ func (e *encoder) raw(s string) *encoder {
 	return e
 }
 
-// text appends a JSON string. Invalid UTF-8 becomes U+FFFD: an audit record
-// must not fail because a caller sent bad bytes.
-func (e *encoder) text(s string) {
-	e.buf, _ = jsontext.AppendQuote(e.buf, s)
-}
+// text appends a JSON string of at most limit bytes. Invalid UTF-8 becomes
+// U+FFFD: an audit record must not fail because a caller sent bad bytes.
+func (e *encoder) text(s string, limit int) { e.buf = appendBounded(e.buf, s, limit) }
 
-func (e *encoder) optional(name, s string) {
+func (e *encoder) optional(name, s string, limit int) {
 	if s != "" {
-		e.raw(name).text(s)
+		e.raw(name).text(s, limit)
 	}
 }
 
 func (e *encoder) boolean(b bool) { e.buf = strconv.AppendBool(e.buf, b) }
 
-// value appends a JSON value on one line. It is as strict as the verification
-// of the log: valid UTF-8, no duplicate names.
-func (e *encoder) value(name string, v jsontext.Value) {
+// value appends a JSON value on one line, cut to limit bytes, and returns its
+// size. It is as strict as the verification of the log: valid UTF-8, no
+// duplicate names.
+func (e *encoder) value(name string, v jsontext.Value, limit int) int {
 	e.raw(name)
 	if v == nil {
 		e.raw("null")
-		return
+		return len("null")
 	}
 	n := len(e.buf)
 	buf, err := jsontext.AppendFormat(e.buf, v, jsontext.PreserveRawStrings(true))
 	if err != nil && e.err == nil { // its text could quote the value
 		e.err = fmt.Errorf("%w: %s is not JSON", ErrInvalidRecord, name[1:len(name)-1])
 	}
-	if err != nil || len(buf) == n {
+	switch {
+	case err != nil || len(buf) == n:
 		buf = append(buf[:n], "null"...)
+	case len(buf)-n > limit:
+		buf = appendCut(buf[:n], bytes.Clone(buf[n:]), limit)
 	}
 	e.buf = buf
-}
-
-// elements is value for what may be of any length: beyond maxElements the
-// record says how long it was instead.
-func (e *encoder) elements(name string, v jsontext.Value) {
-	start := len(e.buf) + len(name)
-	e.value(name, v)
-	if n := len(e.buf) - start; n > maxElements {
-		e.buf = append(e.buf[:start], `{"omitted":true,"originalSize":`...)
-		e.buf = strconv.AppendInt(e.buf, int64(n), 10)
-		e.raw("}")
-	}
-}
-
-// shortened is s without what is beyond n bytes, cut between characters.
-func shortened(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
+	return len(buf) - n
 }
 
 func (e *encoder) identity(u *UserIdentity) {
-	e.raw(`,"userIdentity":{"type":`).text(u.Type)
-	e.optional(`,"principalId":`, u.PrincipalID)
-	e.optional(`,"arn":`, u.ARN)
-	e.optional(`,"accountId":`, u.AccountID)
-	e.optional(`,"accessKeyId":`, u.AccessKeyID)
-	e.optional(`,"userName":`, u.UserName)
-	e.optional(`,"invokedBy":`, u.InvokedBy)
+	e.raw(`,"userIdentity":{"type":`).text(u.Type, maxName)
+	e.optional(`,"principalId":`, u.PrincipalID, maxName)
+	e.optional(`,"arn":`, u.ARN, maxARN)
+	e.optional(`,"accountId":`, u.AccountID, maxName)
+	e.optional(`,"accessKeyId":`, u.AccessKeyID, maxName)
+	e.optional(`,"userName":`, u.UserName, maxName)
+	e.optional(`,"invokedBy":`, u.InvokedBy, maxName)
 	e.raw("}")
 }
 
 func (e *encoder) additional(a *AdditionalEventData) {
-	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Recipient == nil && a.Details == nil {
+	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Recipient == nil && a.Details == nil && a.DatabaseSequence == 0 {
 		return
 	}
 	e.raw(`,"additionalEventData":{`)
@@ -182,16 +169,20 @@ func (e *encoder) additional(a *AdditionalEventData) {
 		e.buf = strconv.AppendUint(e.buf, uint64(p.GID), 10)
 		e.raw(`,"pid":`)
 		e.buf = strconv.AppendInt(e.buf, int64(p.PID), 10)
-		e.optional(`,"executable":`, p.Executable)
+		e.optional(`,"executable":`, p.Executable, maxWords)
 		e.raw("}")
 	}
-	e.optional(`,"decision":`, a.Decision)
-	e.optional(`,"reason":`, a.Reason)
+	e.optional(`,"decision":`, a.Decision, maxName)
+	e.optional(`,"reason":`, a.Reason, maxWords)
 	if a.Recipient != nil {
-		e.value(`,"recipient":`, a.Recipient)
+		e.sizes.recipient = e.value(`,"recipient":`, a.Recipient, e.limits.details)
 	}
 	if a.Details != nil {
-		e.value(`,"details":`, a.Details)
+		e.sizes.details = e.value(`,"details":`, a.Details, e.limits.details)
+	}
+	if a.DatabaseSequence != 0 {
+		e.raw(`,"databaseSequence":`)
+		e.buf = strconv.AppendUint(e.buf, a.DatabaseSequence, 10)
 	}
 	e.buf = append(e.buf[:n], e.buf[n+1:]...) // the first comma
 	e.raw("}")
@@ -202,15 +193,21 @@ func (e *encoder) resources(resources []Resource) {
 		return
 	}
 	e.raw(`,"resources":[`)
+	start := len(e.buf)
 	for i := range resources {
+		end := len(e.buf)
 		if i > 0 {
 			e.raw(",")
 		}
 		r := &resources[i]
-		e.raw(`{"ARN":`).text(r.ARN)
-		e.optional(`,"accountId":`, r.AccountID)
-		e.raw(`,"type":`).text(orDefault(r.Type, "AWS::KMS::Key"))
+		e.raw(`{"ARN":`).text(r.ARN, maxARN)
+		e.optional(`,"accountId":`, r.AccountID, maxName)
+		e.raw(`,"type":`).text(orDefault(r.Type, "AWS::KMS::Key"), maxName)
 		e.raw("}")
+		if len(e.buf)-start > maxResources {
+			e.buf = e.buf[:end]
+			break
+		}
 	}
 	e.raw("]")
 }

@@ -60,7 +60,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("\"},\"hash\":\"", "\n\x00\xff\u2028", []byte(" null\n"))
 	f.Add("", "", []byte(`{"a":1,"a":2}`))
 	f.Fuzz(func(t *testing.T, name, agent string, parameters []byte) {
-		body, err := appendRecord(nil, &Record{EventName: name, UserAgent: agent, RequestParameters: jsontext.Value(parameters)})
+		body, err := appendRecord(nil, &Record{EventName: name, UserAgent: agent, RequestParameters: jsontext.Value(parameters)}, MaxRecord)
 		if err != nil {
 			return
 		}
@@ -82,7 +82,7 @@ func FuzzOwn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var l link
 		var log []byte
-		record, _ := appendRecord(nil, sample(0))
+		record, _ := appendRecord(nil, sample(0), MaxRecord)
 		log, l = l.seal(log, record)
 		log, _ = l.seal(log, body)
 		report, err := Verify(bytes.NewReader(log), VerifyOptions{Signature: ECDSAVerifier(nil)})

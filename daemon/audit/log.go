@@ -59,6 +59,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -86,6 +87,14 @@ type Config struct {
 	GoOn bool
 	// Logger is told of checkpoints that failed; nil: nobody is.
 	Logger *slog.Logger
+
+	// Backlog bounds the memory that records waiting for the disk take, and
+	// those that calls in flight may still write, in bytes: 0 is 32 MiB. The last
+	// quarter is for the privileged, see [Log.Reserve].
+	Backlog int64
+	// DiskReserve is how much of the file system only the privileged may fill,
+	// in bytes: 0 is 256 MiB, and never more than a twentieth of the file system.
+	DiskReserve int64
 }
 
 func (c Config) withDefaults() Config {
@@ -101,6 +110,12 @@ func (c Config) withDefaults() Config {
 	if c.SignTimeout <= 0 {
 		c.SignTimeout = 10 * time.Second
 	}
+	if c.Backlog <= 0 {
+		c.Backlog = 32 << 20
+	}
+	if c.DiskReserve <= 0 {
+		c.DiskReserve = 256 << 20
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -113,6 +128,8 @@ var (
 	ErrBroken = errors.New("the audit log is broken")
 	// ErrBacklog: the disk is not keeping up; nothing was recorded.
 	ErrBacklog = errors.New("the audit log has a backlog")
+	// ErrDiskLow: what is left of the disk is reserved.
+	ErrDiskLow = errors.New("the disk of the audit log is nearly full")
 	// ErrClosed: the log has been closed.
 	ErrClosed = errors.New("the audit log is closed")
 )
@@ -123,6 +140,9 @@ type Log struct {
 	wake   chan struct{} // the committer has something to do
 	due    chan struct{} // a checkpoint is due
 	broken chan struct{} // the log has broken
+
+	taken atomic.Int64 // of cfg.Backlog
+	space space
 
 	stop      context.CancelFunc // ends checkpoints
 	owned     sync.WaitGroup     // checkpoints
@@ -213,36 +233,71 @@ func open(cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Append writes a record and returns when it is durable. An error that does
-// not wrap ctx's means that the call must not be answered: the record was
-// refused ([ErrTooLong], [ErrInvalidRecord], [ErrBacklog], [ErrClosed]), or may
-// or may not be in the log and is written again by [Log.Reopen] ([ErrBroken]).
+// Append writes a record of what has happened and returns when it is durable.
+// An error that does not wrap ctx's means that the call must not be answered:
+// the record was refused ([ErrTooLong], [ErrInvalidRecord], [ErrBacklog],
+// [ErrClosed]), or may or may not be in the log and is written again by
+// [Log.Reopen] ([ErrBroken]).
 //
 // ctx bounds the wait only. The record is handed in even if ctx is done, for
 // the call that it tells of has happened; it will be written, but Append then
 // returns ctx's error, as it cannot say that it has been.
 func (l *Log) Append(ctx context.Context, r *Record) error {
+	return l.appendForeign(ctx, r, Room{}, false)
+}
+
+// AppendIn is Append into a room, for which no backlog is too long: a record
+// that is longer than the room, while there is no more, is cut to it.
+func (l *Log) AppendIn(ctx context.Context, r *Record, room Room) error {
+	return l.appendForeign(ctx, r, room, false)
+}
+
+// AppendBefore is AppendIn for what happens only once the record is durable: if
+// it cannot be written now, it never is. ctx must not be done before. The zero
+// Room makes it an Append.
+func (l *Log) AppendBefore(ctx context.Context, r *Record, room Room) error {
+	return l.appendForeign(ctx, r, room, true)
+}
+
+func (l *Log) appendForeign(ctx context.Context, r *Record, room Room, before bool) error {
 	if r.EventSource == ownSource {
 		return fmt.Errorf("%w: the eventSource %s is the log's own", ErrInvalidRecord, ownSource)
 	}
-	_, err := l.append(ctx, r, false)
+	_, err := l.append(ctx, r, room, entry{before: before})
 	return err
+}
+
+// entry is what a record is to the log besides its text.
+type entry struct {
+	own    bool // the log's
+	before bool // see [Log.AppendBefore]
 }
 
 // bodies are buffers for encoding.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // append is Append, also for the log's own records. It returns the sequence.
-func (l *Log) append(ctx context.Context, r *Record, own bool) (uint64, error) {
+func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint64, error) {
 	body := bodies.Get().(*[]byte)
 	defer bodies.Put(body)
-	encoded, err := appendRecord((*body)[:0], r)
+	encoded, err := appendRecord((*body)[:0], r, MaxRecord)
 	if err != nil {
 		return 0, err
 	}
 	*body = encoded
-	b, sequence, err := l.enqueue(encoded, own)
+	extra, err := l.fit(room, len(encoded), as)
 	if err != nil {
+		return 0, err
+	}
+	if extra < 0 {
+		if encoded, err = appendRecord(encoded[:0], r, room.size-chainSize); err != nil {
+			return 0, err
+		}
+		extra = 0
+	}
+	b, sequence, err := l.enqueue(encoded, as)
+	if err != nil {
+		l.free(extra)
 		return 0, err
 	}
 	if ctx.Done() != nil {
@@ -252,11 +307,16 @@ func (l *Log) append(ctx context.Context, r *Record, own bool) (uint64, error) {
 			select {
 			case <-b.done:
 			default:
+				go func() {
+					<-b.done
+					l.free(extra)
+				}()
 				return 0, fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
 			}
 		}
 	}
 	<-b.done
+	l.free(extra)
 	return sequence, b.err
 }
 
@@ -289,8 +349,6 @@ func (l *Log) refusal(own bool) error {
 		return ErrClosed
 	case l.outage != nil:
 		return l.outage.err
-	case len(l.pending.lines) > maxBacklog:
-		return ErrBacklog
 	}
 	return nil
 }

@@ -117,7 +117,6 @@ func TestRefused(t *testing.T) {
 		"empty value":     {func(r *Record) { r.ResponseElements = jsontext.Value{} }, ErrInvalidRecord},
 		"duplicate names": {func(r *Record) { r.RequestParameters = jsontext.Value(`{"SECRET":1,"SECRET":2}`) }, ErrInvalidRecord},
 		"invalid UTF-8":   {func(r *Record) { r.AdditionalEventData.Details = jsontext.Value("\"SECRET\xff\"") }, ErrInvalidRecord},
-		"too long":        {func(r *Record) { r.UserAgent = strings.Repeat("x", MaxRecord) }, ErrTooLong},
 		"the log's own":   {func(r *Record) { r.EventSource = ownSource }, ErrInvalidRecord},
 	} {
 		r := sample(1)
@@ -127,13 +126,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	longest := sample(1)
-	body, err := appendRecord(nil, longest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	longest.UserAgent += strings.Repeat("x", MaxRecord-len(body))
-	if err := l.Append(t.Context(), longest); err != nil {
+	if err := l.Append(t.Context(), hostile(strings.Repeat("\x7f", 1<<20))); err != nil {
 		t.Errorf("a record of the greatest length: %v", err)
 	}
 	closeLog(t, l)
@@ -233,11 +226,12 @@ func TestCancelled(t *testing.T) {
 func TestBacklog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	l := openLog(t, Config{Dir: dir})
+	const backlog = 4 << 20
+	l := openLog(t, Config{Dir: dir, Backlog: backlog})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := sample(1)
-	r.UserAgent = strings.Repeat("x", 200<<10)
+	r.RequestParameters = jsontext.Value(`"` + strings.Repeat("x", maxElements-2) + `"`)
 	l.io.Lock()
 	n := 0
 	for ; ; n++ {
@@ -249,7 +243,7 @@ func TestBacklog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := maxBacklog / (200 << 10); n < want-1 || n > 3*want {
+	if want := backlog / maxElements; n < want-2 || n > want {
 		t.Errorf("%d records were taken", n)
 	}
 	l.io.Unlock()

@@ -38,6 +38,10 @@ type Record struct {
 	ManagementEvent     bool
 	RecipientAccountID  string
 
+	// Terse bounds the words of a caller who may nothing: UserAgent, ErrorMessage
+	// and RequestParameters take 1 KiB at most.
+	Terse bool
+
 	// ServiceEventDetails is what a service event tells of what happened: a JSON
 	// value; nil is omitted.
 	ServiceEventDetails jsontext.Value
@@ -74,6 +78,10 @@ type AdditionalEventData struct {
 	Recipient jsontext.Value
 	// Details is any further JSON value; nil is omitted.
 	Details jsontext.Value
+	// DatabaseSequence is of the commit that the record was written ahead of:
+	// a database whose head has a lower one does not have the change. 0 is
+	// omitted.
+	DatabaseSequence uint64
 }
 
 // Peer is the process that connected to the socket (SO_PEERCRED, unix(7)).

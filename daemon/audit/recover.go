@@ -203,7 +203,7 @@ func (l *Log) reportRepair(ctx context.Context, t torn) error {
 	if err != nil {
 		return err
 	}
-	if _, err = l.append(ctx, ownRecord(repairEvent, details), true); err != nil {
+	if _, err = l.append(ctx, ownRecord(repairEvent, details), Room{}, entry{own: true}); err != nil {
 		return fmt.Errorf("recording a repair: %w", err)
 	}
 	return nil

@@ -18,7 +18,8 @@ type outage struct {
 	err   error
 	since time.Time
 	// lines are the records that were handed in and may or may not be in the
-	// file. What they tell of has happened, so they are written again.
+	// file. What they tell of has happened, so they are written again; records
+	// ahead of what then did not happen are not among them.
 	lines []byte
 	// missing is the segment that was gone, with all older ones, "" if none was.
 	missing string
@@ -91,7 +92,7 @@ func (o *outage) chain(tip link) ([]byte, link, error) {
 	if err != nil {
 		return nil, tip, err
 	}
-	body, err := appendRecord(nil, ownRecord(resumeEvent, details))
+	body, err := appendRecord(nil, ownRecord(resumeEvent, details), MaxRecord)
 	if err != nil {
 		return nil, tip, err
 	}

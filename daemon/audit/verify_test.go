@@ -27,7 +27,7 @@ func sealed(t testing.TB, n int) []string {
 	var lines []string
 	var l link
 	for i := range n {
-		body, err := appendRecord(nil, sample(i))
+		body, err := appendRecord(nil, sample(i), MaxRecord)
 		if err != nil {
 			t.Fatal(err)
 		}
