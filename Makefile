@@ -53,10 +53,12 @@ bench: deps build
 	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/kms
 
 # What takes too long for every run: 100 kills of each kind (in the middle of
-# rotations, of creations, of calls), 10,000 random sequences of operations
-# against the model, and what one caller leaves to the others, measured alone.
+# rotations, of creations, of calls), 10,000 random and hostile requests, each held
+# against its record, 10,000 random sequences of operations against the model, and
+# what one caller leaves to the others, measured alone.
 long: deps
 	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./daemon/
+	CMKD_REQUESTS=10000 go test -count=1 -timeout 90m -run ChangedMeansRecorded ./daemon/kms/
 	CMKD_SEQUENCES=10000 go test -count=1 -timeout 90m -run 'Model' ./daemon/kms/
 	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestDearBesideCheap$$' ./plugins/
 	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestPoisonDataKey$$' ./daemon/

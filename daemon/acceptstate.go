@@ -1,14 +1,21 @@
 package daemon
 
 import (
-	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/http"
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 )
+
+// acceptRequest is POST /accept-state. Without a root it asks what is the
+// matter with the database; with the root that was shown, the operator accepts
+// the rows as they are.
+type acceptRequest struct {
+	Root string `json:"root"`
+}
+
+func (in *acceptRequest) readOnly() bool { return in.Root == "" }
 
 // acceptState is the answer to POST /accept-state.
 type acceptState struct {
@@ -17,38 +24,19 @@ type acceptState struct {
 	Mismatch *kms.Mismatch `json:"mismatch"`
 }
 
-// serveAcceptState answers POST /accept-state. Without a root it shows an
-// operator what is the matter with the database; with the root that was shown,
-// the operator accepts the rows as they are.
-func (d *Daemon) serveAcceptState(w http.ResponseWriter, r *http.Request) {
-	caller := d.admin(w, r)
-	if caller == nil {
-		return
+func (d *Daemon) acceptState(o *operator, in *acceptRequest) (*acceptState, error) {
+	if in.readOnly() {
+		return &acceptState{Mismatch: d.kms.Mismatch()}, nil
 	}
-	var in struct {
-		Root string `json:"root"`
+	err := d.kms.AcceptState(o.Context(), o.call, in.Root)
+	if errors.Is(err, store.ErrChanged) {
+		return nil, invalid(http.StatusConflict, "the database is not the one that was looked at: look again")
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<12)).Decode(&in); err != nil {
-		http.Error(w, "the body is not what cmkctl accept-state sends", http.StatusBadRequest)
-		return
+	if err == nil {
+		err = d.begin(o.Context())
 	}
-	out := acceptState{Mismatch: d.kms.Mismatch()}
-	if in.Root != "" {
-		err := d.kms.AcceptState(r.Context(), caller, in.Root)
-		if errors.Is(err, store.ErrChanged) {
-			http.Error(w, "the database is not the one that was looked at: look again", http.StatusConflict)
-			return
-		}
-		if err == nil {
-			err = d.begin(r.Context())
-		}
-		if err != nil {
-			d.log.LogAttrs(r.Context(), slog.LevelError, "accepting the database failed", slog.Any("error", err))
-			http.Error(w, "the log says why that failed; cmkctl status says whether the database is accepted", http.StatusInternalServerError)
-			return
-		}
-		out = acceptState{Accepted: true}
+	if err != nil {
+		return nil, failed("the log says why that failed; cmkctl status says whether the database is accepted", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(out) // the client may be gone
+	return &acceptState{Accepted: true}, nil
 }

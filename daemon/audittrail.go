@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -31,26 +30,20 @@ type verifiedTrail struct {
 	Repairs       int       `json:"repairs"`
 }
 
-// serveVerifyTrail answers POST /audit/verify: all of the trail is verified
-// with the token's key.
-func (d *Daemon) serveVerifyTrail(w http.ResponseWriter, r *http.Request) {
-	if d.admin(w, r) == nil {
-		return
-	}
-	d.noDeadline(w, r)
-	report, problem, err := d.kms.VerifyTrail(r.Context())
+// verifyTrail answers POST /audit/verify: all of the trail is verified with the
+// token's key.
+func (d *Daemon) verifyTrail(o *operator, _ *struct{}) (*verifiedTrail, error) {
+	d.noDeadline(o)
+	report, problem, err := d.kms.VerifyTrail(o.Context())
 	if err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelError, "verifying the audit trail failed", slog.Any("error", err))
-		http.Error(w, "the log says why that failed", http.StatusInternalServerError)
-		return
+		return nil, failed("the log says why that failed", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(verifiedTrail{ // the client may be gone
+	return &verifiedTrail{
 		Problem: problem, Records: report.Records, Segments: report.Segments, First: report.First, Last: report.Last,
 		Hash: hex.EncodeToString(report.Hash[:]), FirstTime: report.FirstTime, LastTime: report.LastTime,
 		Checkpoints: report.Checkpoints, KeyID: report.KeyID, KeyChanges: report.KeyChanges,
 		SignedThrough: report.SignedThrough, Unsigned: report.Unsigned, Outages: report.Outages, Repairs: report.Repairs,
-	})
+	}, nil
 }
 
 // pruneRequest is POST /audit/prune: one of Before and Keep is given.
@@ -65,40 +58,28 @@ type pruneAnswer struct {
 	Pruned *audit.Pruning `json:"pruned"`
 }
 
-// servePruneTrail answers POST /audit/prune: the oldest segments of the audit
-// trail are removed.
-func (d *Daemon) servePruneTrail(w http.ResponseWriter, r *http.Request) {
-	caller := d.admin(w, r)
-	if caller == nil {
-		return
+// pruneTrail answers POST /audit/prune: the oldest segments of the audit trail
+// are removed.
+func (d *Daemon) pruneTrail(o *operator, in *pruneRequest) (*pruneAnswer, error) {
+	if in.Before.IsZero() == (in.Keep == 0) || in.Keep < 0 {
+		return nil, invalid(http.StatusBadRequest, "the body is not what cmkctl audit prune sends: one of before and keep, which is at least 1")
 	}
-	var in pruneRequest
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<12)).Decode(&in)
-	if err != nil || in.Before.IsZero() == (in.Keep == 0) || in.Keep < 0 {
-		http.Error(w, "the body is not what cmkctl audit prune sends: one of before and keep, which is at least 1", http.StatusBadRequest)
-		return
-	}
-	d.noDeadline(w, r)
-	pruned, err := d.kms.PruneTrail(r.Context(), caller, audit.PruneOptions{Before: in.Before, Keep: in.Keep, Archive: in.Archive})
+	d.noDeadline(o)
+	pruned, err := d.kms.PruneTrail(o.Context(), o.call, audit.PruneOptions{Before: in.Before, Keep: in.Keep, Archive: in.Archive})
 	switch {
 	case errors.Is(err, store.ErrUnverified):
-		http.Error(w, "the database or the audit trail does not verify: see cmkctl accept-state first", http.StatusConflict)
-		return
+		return nil, invalid(http.StatusConflict, "the database or the audit trail does not verify: see cmkctl accept-state first")
 	case audit.IsProblem(err):
-		http.Error(w, "nothing was removed, the audit trail does not verify: "+err.Error(), http.StatusConflict)
-		return
+		return nil, invalid(http.StatusConflict, "nothing was removed, the audit trail does not verify: "+err.Error())
 	case err != nil:
-		d.log.LogAttrs(r.Context(), slog.LevelError, "pruning the audit trail failed", slog.Any("error", err))
-		http.Error(w, "the log says why that failed; segments that should be gone are moved aside at the next start", http.StatusInternalServerError)
-		return
+		return nil, failed("the log says why that failed; segments that should be gone are moved aside at the next start", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(pruneAnswer{pruned}) // the client may be gone
+	return &pruneAnswer{pruned}, nil
 }
 
 // noDeadline lets an answer take longer than a call may.
-func (d *Daemon) noDeadline(w http.ResponseWriter, r *http.Request) {
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelWarn, "the answer to an operator has a deadline", slog.Any("error", err))
+func (d *Daemon) noDeadline(o *operator) {
+	if err := http.NewResponseController(o.writer).SetWriteDeadline(time.Time{}); err != nil {
+		d.log.LogAttrs(o.Context(), slog.LevelWarn, "the answer to an operator has a deadline", slog.Any("error", err))
 	}
 }

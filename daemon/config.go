@@ -59,6 +59,8 @@ type Config struct {
 	// ManagedKeys are keys that the daemon manages for its users.
 	ManagedKeys []ManagedKeyConfig `toml:"managed_key"`
 	Limits      LimitConfig        `toml:"limits"`
+	// Audit bounds the audit trail.
+	Audit AuditConfig `toml:"audit"`
 	// Plugins replace the default three: symmetric, asymmetric, hmac.
 	Plugins []PluginConfig `toml:"plugin"`
 }
@@ -309,7 +311,7 @@ func (c *Config) complete() error {
 	if err := c.checkManagedKeys(); err != nil {
 		return err
 	}
-	if err := c.Limits.check(); err != nil {
+	if err := errors.Join(c.Limits.check(), c.Audit.check()); err != nil {
 		return err
 	}
 	if err := c.completeTokens(); err != nil {

@@ -38,7 +38,6 @@ type Daemon struct {
 	signer     trailSigner
 	identities atomic.Pointer[identities]
 	replays    *sigv4.Replays
-	refusals   refusals
 	calls      *callMetrics
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
@@ -92,9 +91,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(audit.Config{
-		Dir: cfg.AuditDir, SegmentBytes: d.segmentBytes, Signer: &d.signer, GoOn: true, Logger: log,
-	}); err != nil {
+	if d.audit, err = audit.Open(d.auditConfig()); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {
@@ -103,7 +100,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
 		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
-		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.Limits.limits(),
+		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.limits(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)
@@ -210,16 +207,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
-	mux.HandleFunc("GET /status", d.serveStatus)
-	mux.HandleFunc("GET /recipient", d.serveRecipient)
-	mux.Handle("GET /metrics", d.serveMetrics(server))
-	d.handlePolicies(mux)
-	mux.HandleFunc("POST /confirm-clock", d.serveConfirmClock)
-	mux.HandleFunc("POST /accept-state", d.serveAcceptState)
-	mux.HandleFunc("POST /recover", d.serveRecover)
-	mux.HandleFunc("POST /reload", d.serveReload)
-	mux.HandleFunc("POST /audit/verify", d.serveVerifyTrail)
-	mux.HandleFunc("POST /audit/prune", d.servePruneTrail)
+	d.handleOperators(mux, server)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
@@ -231,7 +219,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	stop()
 	running.Wait()
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(err, d.flushRefusals(ctx), d.kms.FlushUsage(ctx))
+	return errors.Join(err, d.endCalls(ctx), d.kms.FlushRefusals(ctx), d.kms.FlushUsage(ctx))
 }
 
 // begin does what a daemon does first, once it trusts its database.
@@ -246,6 +234,16 @@ func (d *Daemon) begin(ctx context.Context) error {
 		return err
 	}
 	return d.publishAuditKeys()
+}
+
+// endCallsTimeout bounds the wait for calls that were cut off to notice.
+const endCallsTimeout = 2 * time.Second
+
+// endCalls sees to it that all calls are on record before the trail is closed.
+func (d *Daemon) endCalls(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endCallsTimeout)
+	defer cancel()
+	return d.kms.EndCalls(ctx)
 }
 
 // endTimeout bounds what the end of the daemon waits for the token.

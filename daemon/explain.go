@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/socket/kmsapi"
@@ -91,44 +89,15 @@ func (d *Daemon) handlePolicies(mux *http.ServeMux) {
 // it escaped.
 const maxQuestion = 256 << 10
 
-// question serves one question: JSON in, JSON out, on record like any call.
+// question serves one question.
 func question[In, Out any](d *Daemon, name string, adminsOnly bool, ask func(context.Context, *identities, *In) (*Out, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ids := d.identities.Load()
-		caller, err := ids.caller(r.Context())
-		if err != nil || adminsOnly && !caller.Admin {
-			http.Error(w, "only root and the configuration's admins may ask about policies", http.StatusForbidden)
-			return
+	e := endpoint{name: name, anyone: !adminsOnly, readOnly: true, maxBody: maxQuestion}
+	return serveOperator(d, e, func(o *operator, in *In) (*Out, error) {
+		out, err := ask(o.Context(), o.ids, in)
+		if _, ok := errors.AsType[*kmsapi.Error](err); err != nil && !ok {
+			err = invalid(http.StatusBadRequest, err.Error())
 		}
-		in := new(In)
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuestion))
-		dec.DisallowUnknownFields()
-		var out *Out
-		if err = dec.Decode(in); err == nil {
-			out, err = ask(r.Context(), ids, in)
-		}
-		record := audit.Record{
-			EventTime: d.clock(), EventSource: "cmkd", EventName: name, AWSRegion: d.cfg.Region, ReadOnly: true,
-			UserIdentity:        audit.UserIdentity{Type: "IAMUser", ARN: caller.Principal.DisplayARN(), AccountID: d.cfg.Account},
-			AdditionalEventData: audit.AdditionalEventData{Peer: &audit.Peer{UID: caller.UID, GID: caller.GID, PID: caller.PID}},
-			ManagementEvent:     true, RecipientAccountID: d.cfg.Account,
-		}
-		if err != nil {
-			record.ErrorCode = "ValidationException"
-		}
-		// What was asked is on record also if nobody waits for the answer.
-		if err := d.audit.Append(context.WithoutCancel(r.Context()), &record); err != nil {
-			http.Error(w, "the audit trail cannot be written", http.StatusInternalServerError)
-			return
-		}
-		if err != nil {
-			http.Error(w, apiText(err), http.StatusBadRequest)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(out) // the client may be gone
+		return out, err
 	})
 }
 

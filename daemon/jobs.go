@@ -89,7 +89,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	}
 	d.checkProblem(ctx)
 	if d.kms.Mismatch() != nil { // nothing is done in the name of such a database
-		return d.flushRefusals(ctx)
+		return d.kms.FlushRefusals(ctx)
 	}
 	var errs []error
 	for _, job := range []struct {
@@ -102,7 +102,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		{"expiry", counted(d.kms.ExpireDue)},
 		{"deletion", counted(d.kms.DeleteDue)},
 		{"usage", d.kms.FlushUsage},
-		{"refusals", d.flushRefusals},
+		{"refusals", d.kms.FlushRefusals},
 		{"epoch", d.kms.AdvanceEpoch},
 		{"head", d.kms.NameTrail},
 	} {

@@ -68,6 +68,10 @@ func (l *LimitConfig) check() error {
 	return nil
 }
 
-func (l *LimitConfig) limits() kms.Limits {
-	return kms.Limits{Keys: l.Keys, AliasesPerKey: l.AliasesPerKey, GrantsPerKey: l.GrantsPerKey, RequestRates: l.RequestRates}
+func (c *Config) limits() kms.Limits {
+	l := &c.Limits
+	return kms.Limits{
+		Keys: l.Keys, AliasesPerKey: l.AliasesPerKey, GrantsPerKey: l.GrantsPerKey, RequestRates: l.RequestRates,
+		RefusalRate: c.Audit.RefusalsPerUser, RefusalBurst: c.Audit.RefusalBurst,
+	}
 }

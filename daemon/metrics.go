@@ -71,12 +71,7 @@ func (d *Daemon) serveMetrics(server *socket.Server) http.Handler {
 	// In the exporter of the node the names without a prefix are its own.
 	prometheus.WrapRegistererWithPrefix("cmkd_", r).MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{})
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if d.admin(w, req) != nil {
-			h.ServeHTTP(w, req)
-		}
-	})
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
 // stateMetrics tell how the daemon is when somebody asks. It implements
@@ -104,6 +99,9 @@ var (
 	auditRecords    = describe("audit_records_total", "Sequence number of the last record of the audit trail.")
 	auditWritable   = describe("audit_writable", "1 while the audit trail can be written; without it calls are refused.")
 	auditTrusted    = describe("audit_verified", "1 while the audit trail verifies; else see cmkctl accept-state.")
+	auditFree       = describe("audit_disk_free_bytes", "Bytes that are free on the disk of the audit trail.")
+	auditLow        = describe("audit_disk_low", "1 while the disk of the audit trail is getting full.")
+	auditReserved   = describe("audit_disk_reserved", "1 while what is left of the disk is for calls of root and admins.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
 	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
@@ -147,6 +145,9 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	counter(auditRecords, float64(s.AuditRecords))
 	gauge(auditWritable, truth(d.audit.Err() == nil))
 	gauge(auditTrusted, truth(s.AuditMismatch == ""))
+	gauge(auditFree, float64(s.AuditDisk.FreeBytes))
+	gauge(auditLow, truth(s.AuditDisk.Warning != ""))
+	gauge(auditReserved, truth(s.AuditDisk.Reserved))
 	gauge(databaseTrusted, truth(s.StateMismatch == ""))
 	gauge(deletionsHeld, truth(s.DeletionsHeld))
 	gauge(reloadSucceeded, truth(s.ReloadError == ""))

@@ -1,44 +1,35 @@
 package daemon
 
 import (
-	"encoding/json"
-	"log/slog"
 	"net/http"
 	"slices"
+
+	"cmkd/daemon/kms"
 )
 
-// serveRecover answers POST /recover with a [kms.Inventory]: what the tokens
-// and the database do not agree on. If the body says so, the key materials that
-// the database lacks are adopted: of the keys named, or of all if none is.
-func (d *Daemon) serveRecover(w http.ResponseWriter, r *http.Request) {
-	caller := d.admin(w, r)
-	if caller == nil {
-		return
-	}
-	var in struct {
-		Adopt bool     `json:"adopt"`
-		Keys  []string `json:"keys"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&in); err != nil {
-		http.Error(w, "the body is not what cmkctl recover sends", http.StatusBadRequest)
-		return
-	}
+// recoverRequest is POST /recover: what do the tokens and the database not
+// agree on? If it says so, the key materials that the database lacks are
+// adopted: of the keys named, or of all if none is.
+type recoverRequest struct {
+	Adopt bool     `json:"adopt"`
+	Keys  []string `json:"keys"`
+}
+
+func (in *recoverRequest) readOnly() bool { return !in.Adopt }
+
+func (d *Daemon) recoverKeys(o *operator, in *recoverRequest) (*kms.Inventory, error) {
 	if d.kms.Mismatch() != nil {
-		http.Error(w, "the database does not verify: see cmkctl accept-state first", http.StatusConflict)
-		return
+		return nil, invalid(http.StatusConflict, "the database does not verify: see cmkctl accept-state first")
 	}
 	// Thousands of keys take longer than a call may.
-	d.noDeadline(w, r)
+	d.noDeadline(o)
 	var adopt func(string) bool
 	if in.Adopt {
 		adopt = func(keyID string) bool { return len(in.Keys) == 0 || slices.Contains(in.Keys, keyID) }
 	}
-	found, err := d.kms.Recover(r.Context(), caller, adopt)
+	found, err := d.kms.Recover(o.Context(), o.call, adopt)
 	if err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelError, "comparing the tokens with the database failed", slog.Any("error", err))
-		http.Error(w, "the log says why that failed; what was recovered before stays so", http.StatusInternalServerError)
-		return
+		return nil, failed("the log says why that failed; what was recovered before stays so", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(found) // the client may be gone
+	return found, nil
 }

@@ -17,7 +17,7 @@ import (
 func TestRefusedCallsAreRecorded(t *testing.T) {
 	t.Parallel()
 	// One call may begin; all others are past the rate.
-	r := rig.New(t, rig.Config{SocketExtra: "rate_per_user = 0.000001"})
+	r := rig.New(t, rig.Config{SocketExtra: "rate_per_user = 0.000001", Tables: "[audit]\nrefusal_burst = 100\n"})
 	post := func(body, length string) (id, code string) {
 		t.Helper()
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", r.Socket)

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,26 +45,29 @@ func (d *Daemon) reload(ctx context.Context) error {
 	return errors.Join(d.kms.CheckState(ctx), d.router.reload(ctx, cfg, d.log))
 }
 
-// serveReload answers POST /reload: it reloads, and tells an operator what failed.
+// reloaded is the answer to POST /reload.
+type reloaded struct {
+	Warnings []string `json:"warnings"`
+}
+
+// reloadNow answers POST /reload: it reloads, and tells an operator what failed.
 // That is all that systemd can learn of: a reload by SIGHUP never fails.
-func (d *Daemon) serveReload(w http.ResponseWriter, r *http.Request) {
-	caller := d.admin(w, r)
-	if caller == nil {
-		return
-	}
-	if err := d.kms.RecordReload(r.Context(), caller); err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelError, "the reload is not recorded", slog.Any("error", err))
-		http.Error(w, "the reload cannot be recorded: the log says why", http.StatusInternalServerError)
-		return
-	}
+func (d *Daemon) reloadNow(o *operator, _ *struct{}) (*reloaded, error) {
 	// Plugins may take as long to start as at the daemon's own start.
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelWarn, "the answer to cmkctl reload has a deadline", slog.Any("error", err))
+	if err := http.NewResponseController(o.writer).SetWriteDeadline(time.Time{}); err != nil {
+		d.log.LogAttrs(o.Context(), slog.LevelWarn, "the answer to cmkctl reload has a deadline", slog.Any("error", err))
 	}
-	if err := d.Reload(context.WithoutCancel(r.Context())); err != nil {
-		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-		return
+	ctx := context.WithoutCancel(o.Context())
+	var failure error
+	err := d.kms.Decide(ctx, o.call, func() error {
+		failure = d.Reload(ctx)
+		return failure
+	})
+	switch {
+	case failure != nil:
+		return nil, invalid(http.StatusUnprocessableEntity, failure.Error())
+	case err != nil:
+		return nil, failed("the reload cannot be recorded: the log says why", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string][]string{"warnings": d.identities.Load().warnings()}) // the client may be gone
+	return &reloaded{d.identities.Load().warnings()}, nil
 }

@@ -3,14 +3,12 @@ package daemon
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"cmkd/backends"
-	"cmkd/daemon/kms"
 	"cmkd/plugins"
 )
 
@@ -35,6 +33,7 @@ type status struct {
 	StateMismatch string `json:"stateMismatch,omitempty"`
 	// AuditMismatch is why the audit trail is not trusted.
 	AuditMismatch string         `json:"auditMismatch,omitempty"`
+	AuditDisk     auditStatus    `json:"auditDisk"`
 	Tokens        []tokenStatus  `json:"tokens"`
 	Plugins       []pluginStatus `json:"plugins"`
 }
@@ -96,7 +95,7 @@ func (d *Daemon) status(ctx context.Context) status {
 	s := status{
 		State: "ok", Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),
 		Account: d.cfg.Account, Regions: d.cfg.Regions, AuditRecords: sequence,
-		Tokens: d.router.tokens(), DeletionsHeld: d.kms.Held(),
+		Tokens: d.router.tokens(), DeletionsHeld: d.kms.Held(), AuditDisk: d.auditStatus(),
 	}
 	view := d.store.View()
 	for _, region := range d.cfg.Regions {
@@ -109,7 +108,7 @@ func (d *Daemon) status(ctx context.Context) status {
 		s.ReloadError = *text
 	}
 	s.Warnings = d.identities.Load().warnings()
-	if s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" {
+	if s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {
@@ -138,9 +137,6 @@ const statusTimeout = 500 * time.Millisecond
 // serveStatus answers GET /status. It tells nothing secret, but it names
 // tokens and processes, so only root and admins get it.
 func (d *Daemon) serveStatus(w http.ResponseWriter, r *http.Request) {
-	if d.admin(w, r) == nil {
-		return
-	}
 	s := d.status(r.Context())
 	w.Header().Set("Content-Type", "application/json")
 	if s.State != "ok" {
@@ -179,30 +175,17 @@ func (h *tokenHost) reports(fact, value string) bool {
 	return info != nil && info.Facts[fact] == value
 }
 
-// admin returns the caller of an endpoint for operators, or refuses and
-// returns nil.
-func (d *Daemon) admin(w http.ResponseWriter, r *http.Request) *kms.Caller {
-	caller, err := d.identities.Load().caller(r.Context())
-	if err != nil || !caller.Admin {
-		http.Error(w, "only root and the configuration's admins may do this", http.StatusForbidden)
-		return nil
-	}
-	return caller
+// confirmed is the answer to POST /confirm-clock.
+type confirmed struct {
+	Now time.Time `json:"now"`
 }
 
-// serveConfirmClock answers POST /confirm-clock: an operator says that the
-// daemon's clock is right.
-func (d *Daemon) serveConfirmClock(w http.ResponseWriter, r *http.Request) {
-	caller := d.admin(w, r)
-	if caller == nil {
-		return
-	}
-	now, err := d.kms.ConfirmClock(r.Context(), caller)
+// confirmClock answers POST /confirm-clock: an operator says that the daemon's
+// clock is right.
+func (d *Daemon) confirmClock(o *operator, _ *struct{}) (*confirmed, error) {
+	now, err := d.kms.ConfirmClock(o.Context(), o.call)
 	if err != nil {
-		d.log.LogAttrs(r.Context(), slog.LevelError, "the clock is not confirmed", slog.Any("error", err))
-		http.Error(w, "the clock is not confirmed: the log says why", http.StatusInternalServerError)
-		return
+		return nil, failed("the clock is not confirmed: the log says why", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]time.Time{"now": now}) // the client may be gone
+	return &confirmed{now}, nil
 }

@@ -366,7 +366,7 @@ func resign(t *testing.T, a *attackedTrail, dir, name string) {
 
 func addRecord(t *testing.T, a *attackedTrail, dir string) {
 	t.Helper()
-	body, err := appendRecord(nil, sample(1))
+	body, err := appendRecord(nil, sample(1), MaxRecord)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (l *Log) Begin(ctx context.Context, reason string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.append(ctx, ownRecord(beginEvent, details), true); err != nil {
+	if _, err := l.append(ctx, ownRecord(beginEvent, details), Room{}, entry{own: true}); err != nil {
 		return fmt.Errorf("beginning the audit trail anew: %w", err)
 	}
 	l.mu.Lock()

@@ -80,7 +80,7 @@ func TestEarlierVersion(t *testing.T) {
 	for n := 1; n <= 4; n++ {
 		var text []byte
 		for i := range 3 {
-			body, err := appendRecord(nil, sample(i))
+			body, err := appendRecord(nil, sample(i), MaxRecord)
 			if err != nil {
 				t.Fatal(err)
 			}

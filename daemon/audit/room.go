@@ -7,6 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Backlog is a [Config.Backlog] that has room for so many calls in flight of
+// users who are not privileged; 0 is 1,024.
+func Backlog(calls int) int64 { return max(32<<20, int64(calls)*roomSize*3/2) }
+
 // Room is what [Log.Reserve] took for the records of one call, which are
 // written one after the other. The zero Room is none.
 type Room struct {

@@ -54,6 +54,9 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 	if err := checkGrantTokens(d.grantTokens); err != nil {
 		return nil, err
 	}
+	if err := checkContext(d.context); err != nil {
+		return nil, err
+	}
 	if c.op.aliases {
 		if err := s.ensureManaged(ctx, c, d); err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAli
 	if err != nil {
 		return nil, err
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.checkTarget(tx, c, k); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAli
 	if err := s.admitOldTarget(c, in.AliasName); err != nil {
 		return nil, err
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.checkTarget(tx, c, k); err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAli
 			return nil, err
 		}
 	}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.commit(ctx, c, func(tx *store.Tx) error {
 		if !tx.DeleteAlias(c.region, in.AliasName) {
 			return s.aliasNotFound(c, in.AliasName)
 		}

@@ -3,12 +3,10 @@ package kms
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"cmkd/backends"
@@ -46,7 +44,7 @@ type Call struct {
 	used []*store.Key
 	// attested is the attestation document of the recipient, nil without one.
 	attested *attestation.Document
-	record   audit.Record
+	recording
 }
 
 // Dispatch answers one call: every answer, refusal and error is on record
@@ -54,11 +52,11 @@ type Call struct {
 // returns nil.
 func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
 	ctx = backends.WithCaller(ctx, caller.UID)
-	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
-	s.openRecord(c, r)
-	if s.trail.Err() != nil { // the daemon has logged it, once
+	c := s.newCall(caller, r)
+	if err := s.begin(c); err != nil {
 		return noTrail()
 	}
+	defer s.end(c)
 	out, err := s.serve(ctx, c, r)
 	if err != nil {
 		return s.refuse(ctx, c, err)
@@ -76,27 +74,34 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 
 // Refuse answers a call that does not come to its operation with e, on record.
 func (s *Service) Refuse(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) *kmsapi.Answer {
-	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
-	s.openRecord(c, r)
+	c := s.newCall(caller, r)
+	if err := s.begin(c); err != nil {
+		return noTrail()
+	}
+	defer s.end(c)
 	return s.refuse(ctx, c, e)
 }
 
-// RecordRefusal puts a call on record that was refused with e before it came
-// here. It reports whether that is done, so that the call may be answered.
+// RecordRefusal puts a call on record, or counts it, that was refused with e
+// before it came here. It reports whether that is done, so that the call may be
+// answered. Even administrators get only so many records of such calls.
 func (s *Service) RecordRefusal(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) bool {
-	c := &Call{caller: *caller, region: s.region}
-	s.openRecord(c, r)
-	return s.recordError(ctx, c, e)
+	if !s.refusals.take(caller) {
+		return s.trail.Err() == nil
+	}
+	c := s.newCall(caller, r)
+	if err := s.begin(c); err != nil {
+		return false
+	}
+	defer s.end(c)
+	c.record.Terse = true
+	return s.writeError(ctx, c, e)
 }
 
-// RecordRefusals puts on record that so many more calls of the caller were
-// refused because of the socket's limits.
-func (s *Service) RecordRefusals(ctx context.Context, caller *Caller, calls int) error {
-	c := &Call{caller: *caller, region: s.region}
-	s.openRecord(c, &kmsapi.Request{Operation: "RefusedCalls"})
-	c.record.ErrorCode, c.record.ErrorMessage = kmsapi.CodeThrottlingException, "Rate exceeded"
-	c.record.AdditionalEventData.Details = jsontext.Value(fmt.Sprintf(`{"calls":%d}`, calls))
-	return s.trail.Append(ctx, &c.record)
+func (s *Service) newCall(caller *Caller, r *kmsapi.Request) *Call {
+	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
+	s.openRecord(c, r)
+	return c
 }
 
 // decided notes what the policies said.
@@ -111,6 +116,8 @@ func (c *Call) decided(d policy.Decision) {
 // admitted notes the key that the call is about.
 func (c *Call) admitted(s *Service, arn string) {
 	c.arn = arn
+	s.calls.mu.Lock()
+	defer s.calls.mu.Unlock()
 	c.record.Resources = append(c.record.Resources, audit.Resource{AccountID: s.account, Type: "AWS::KMS::Key", ARN: arn})
 }
 
@@ -124,7 +131,7 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 		return nil, &kmsapi.Error{Code: kmsapi.CodeUnknownOperationException}
 	}
 	c.op = op
-	c.record.ReadOnly = op.readOnly
+	s.calls.describe(c, op.readOnly, c.region, nil)
 	if s.Mismatch() != nil && !op.inspects() {
 		return nil, errUnverified()
 	}
@@ -137,7 +144,7 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 				"Credential should be scoped to a valid region, not '%s'.", r.Region)
 		}
 		c.region = r.Region
-		c.record.AWSRegion = r.Region
+		s.calls.describe(c, op.readOnly, c.region, nil)
 	}
 	return op.serve(ctx, s, c, r.Body)
 }
@@ -158,59 +165,6 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 		return noTrail()
 	}
 	return kmsapi.AnswerError(e)
-}
-
-// recordError records the call with the error that answers it.
-func (s *Service) recordError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
-	c.record.ErrorCode = e.Code
-	if e.Code == kmsapi.CodeAccessDeniedException {
-		c.record.ErrorCode = "AccessDenied" // as CloudTrail writes it
-	}
-	c.record.ErrorMessage = e.Message
-	return s.recordCall(ctx, c)
-}
-
-// recordCall puts the call on record, also if the caller has gone. If it
-// returns false, whatever the call did, its answer must not leave.
-func (s *Service) recordCall(ctx context.Context, c *Call) bool {
-	err := s.trail.Append(context.WithoutCancel(ctx), &c.record)
-	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelError, "call is not recorded, its answer is withheld", slog.String("operation", c.record.EventName),
-			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
-	}
-	return err == nil
-}
-
-// noTrail is the answer when the record of a call cannot be written.
-func noTrail() *kmsapi.Answer {
-	return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written."))
-}
-
-// openRecord fills in what is known of every call.
-func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
-	c.record = audit.Record{
-		EventTime: s.now(),
-		EventName: r.Operation,
-		AWSRegion: c.region,
-		UserAgent: r.UserAgent,
-		RequestID: r.RequestID,
-		UserIdentity: audit.UserIdentity{
-			Type: "IAMUser", ARN: c.caller.Principal.DisplayARN(), AccountID: s.account, UserName: c.caller.Principal.UserName,
-			AccessKeyID: c.caller.AccessKeyID, PrincipalID: c.caller.Principal.UserID(),
-		},
-		RecipientAccountID: s.account,
-		AdditionalEventData: audit.AdditionalEventData{
-			Peer: &audit.Peer{UID: c.caller.UID, GID: c.caller.GID, PID: c.caller.PID},
-		},
-		ManagementEvent: true,
-	}
-	switch c.caller.Principal.Type {
-	case policy.Root:
-		c.record.UserIdentity.Type = "Root"
-	case policy.Role:
-		c.record.UserIdentity.Type = "AssumedRole"
-	default:
-	}
 }
 
 func asError[E error](err error) (E, bool) { return errors.AsType[E](err) }

@@ -81,14 +81,11 @@ func (s *Service) Held() bool {
 // ConfirmClock ends the hold on deletions: an operator has looked at the time,
 // and at what is to be deleted.
 // It returns the time confirmed, and does nothing that is not on record.
-func (s *Service) ConfirmClock(ctx context.Context, caller *Caller) (time.Time, error) {
+func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) {
 	now := s.now()
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.commit(ctx, c, func(tx *store.Tx) error {
 		tx.DeleteSetting(settingHeldSince)
-		if err := tx.PutSetting(timeSetting(settingClock, now)); err != nil {
-			return err
-		}
-		return s.recordDecision(ctx, caller, "ConfirmClock", nil)
+		return tx.PutSetting(timeSetting(settingClock, now))
 	})
 	if err != nil {
 		return now, fmt.Errorf("confirming the clock: %w", err)

@@ -30,7 +30,7 @@ import (
 // asker makes calls for a user whose identity policies differ each time, and
 // sees what the policies decided.
 type asker struct {
-	kms.Trail // no other method is called
+	kms.Trail // the others are not called
 	service   *kms.Service
 	records   []*audit.Record
 	userARN   string
@@ -47,9 +47,13 @@ func (a *asker) Append(_ context.Context, r *audit.Record) error {
 	return nil
 }
 
-func (*asker) Err() error { return nil }
+func (a *asker) AppendIn(ctx context.Context, r *audit.Record, _ audit.Room) error {
+	return a.Append(ctx, r)
+}
 
-func (*asker) Head() (uint64, [32]byte) { return 0, [32]byte{} }
+func (a *asker) AppendBefore(ctx context.Context, r *audit.Record, _ audit.Room) error {
+	return a.Append(ctx, r)
+}
 
 const askAllow = `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`
 
@@ -86,6 +90,7 @@ func newAsker(t *testing.T) *asker {
 		Account: account, Region: "us-east-1", Regions: []string{"us-east-1", "eu-west-1"}, Token: "main", Store: db, Trail: a,
 		Router: &token{memory: newMemory()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return a.now },
 		Attestations: attestation.NewVerifier([]*x509.Certificate{authority.Root}),
+		Limits:       kms.Limits{RefusalBurst: 1e9},
 	})
 	a.keyID = a.must(t, "CreateKey", map[string]any{"MultiRegion": true, "Tags": []any{tag("team", "a")}})["KeyMetadata"].(map[string]any)["KeyId"].(string)
 	a.otherID = a.must(t, "CreateKey", map[string]any{})["KeyMetadata"].(map[string]any)["KeyId"].(string)

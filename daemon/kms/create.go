@@ -36,14 +36,16 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	}
 	if row.Origin == string(kmsapi.OriginTypeExternal) {
 		row.State = string(kmsapi.KeyStatePendingImport)
-		err = s.store.Update(ctx, func(tx *store.Tx) error { return s.putNewKey(tx, row) })
+		err = s.commit(ctx, c, func(tx *store.Tx) error {
+			defer s.created(c, tx, row)
+			return s.putNewKey(tx, row)
+		})
 	} else {
-		err = s.generateKey(ctx, b, row, nil)
+		err = s.generateKey(ctx, c, b, row, nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.admitted(s, s.keyARN(row.Region, row.ID))
 	return &kmsapi.CreateKeyResponse{KeyMetadata: s.metadata(s.store.View(), row)}, nil
 }
 
@@ -65,21 +67,33 @@ func newKeyConditions(row *store.Key, bypass *bool) []condition {
 	return list
 }
 
+// created notes what the record of CreateKey says of the key.
+func (s *Service) created(c *Call, tx *store.Tx, row *store.Key) {
+	c.admitted(s, s.keyARN(row.Region, row.ID))
+	c.respond(keyElements{Metadata: metadataElement(s.metadata(tx, row))})
+}
+
 // generateKey makes the first version of the key in the token, and its alias if
 // it is to have one.
-func (s *Service) generateKey(ctx context.Context, b Backend, row *store.Key, alias *store.Alias) error {
+func (s *Service) generateKey(ctx context.Context, c *Call, b Backend, row *store.Key, alias *store.Alias) error {
 	version := newVersion(row.ID, 1, s.now())
 	intent := &store.Intent{
 		CKAID: version.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: 1,
 		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
 	}
-	_, err := s.generate(ctx, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+	_, err := s.generate(ctx, c, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		row.PublicKey = made.PublicKey
 		if err := tx.PutVersion(version); err != nil {
 			return err
 		}
-		if err := s.putNewKey(tx, row); err != nil || alias == nil {
+		if err := s.putNewKey(tx, row); err != nil {
 			return err
+		}
+		if c != nil {
+			s.created(c, tx, row)
+		}
+		if alias == nil {
+			return nil
 		}
 		if err := tx.PutAlias(alias); err != nil {
 			return err

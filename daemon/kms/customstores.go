@@ -56,13 +56,14 @@ func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 		ClusterID: in.CloudHsmClusterId, TrustAnchor: in.TrustAnchorCertificate,
 		ConnectionState: string(kmsapi.ConnectionStateTypeDisconnected), Created: s.now(),
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if _, ok := tx.CustomKeyStoreByName(c.region, row.Name); ok {
 			return errStoreName(row.Name)
 		}
 		if _, ok := tx.CustomKeyStoreByToken(c.region, token); ok {
 			return kmsapi.Errorf(kmsapi.CodeCloudHsmClusterInUseException, "Cluster %s is used by another custom key store.", row.ClusterID)
 		}
+		c.respond(keyElements{StoreID: row.ID})
 		return tx.PutCustomKeyStore(row)
 	})
 	return &kmsapi.CreateCustomKeyStoreResponse{CustomKeyStoreId: row.ID}, err
@@ -90,7 +91,7 @@ func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx
 	if err := s.customStoreOperation(c); err != nil {
 		return err
 	}
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.CustomKeyStore(c.region, id)
 		if !ok {
 			return errStoreNotFound(id)
@@ -228,7 +229,7 @@ func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.commit(ctx, c, func(tx *store.Tx) error {
 		row, ok := tx.CustomKeyStore(c.region, in.CustomKeyStoreId)
 		if !ok {
 			return errStoreNotFound(in.CustomKeyStoreId)

@@ -46,6 +46,11 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 		row.PendingWindowDays = days
 		out.KeyState = kmsapi.KeyState(row.State)
 		out.DeletionDate = row.Deletion
+		elements := keyElements{KeyID: s.keyARN(row.Region, row.ID), KeyState: row.State, Window: days}
+		if !row.Deletion.IsZero() {
+			elements.DeletionDate = row.Deletion.UTC().Format(time.RFC3339)
+		}
+		c.respond(elements)
 		return nil
 	})
 	out.KeyId = c.arn

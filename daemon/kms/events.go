@@ -181,7 +181,7 @@ func (s *Service) announce(ctx context.Context, e *event) error {
 	}
 	record := s.serviceRecord(e.name)
 	record.EventID = id
-	if err := s.appendEvent(ctx, e, record); err != nil {
+	if err := s.appendEvent(ctx, e, record, s.trail.AppendBefore); err != nil {
 		return err
 	}
 	if !e.single {
@@ -209,7 +209,7 @@ func (s *Service) failed(ctx context.Context, e *event, cause error) error {
 	}
 	record := s.serviceRecord(e.name)
 	record.ErrorCode, record.ErrorMessage = problem.Code, problem.Message
-	if err := s.appendEvent(ctx, e, record); err != nil {
+	if err := s.appendEvent(ctx, e, record, s.trail.AppendIn); err != nil {
 		return err
 	}
 	was.code = problem.Code
@@ -217,7 +217,7 @@ func (s *Service) failed(ctx context.Context, e *event, cause error) error {
 	return nil
 }
 
-func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Record) (err error) {
+func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Record, write func(context.Context, *audit.Record, audit.Room) error) (err error) {
 	record.AWSRegion = e.region
 	for _, arn := range e.arns {
 		record.Resources = append(record.Resources, audit.Resource{ARN: arn, AccountID: s.account})
@@ -225,7 +225,7 @@ func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Recor
 	if record.ServiceEventDetails, err = json.Marshal(&e.eventDetails); err != nil {
 		return err
 	}
-	return s.trail.Append(context.WithoutCancel(ctx), record)
+	return write(context.WithoutCancel(ctx), record, audit.Room{})
 }
 
 // recordEvent puts something about the database on record.

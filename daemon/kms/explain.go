@@ -44,6 +44,9 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 	if !ok {
 		return nil, fmt.Errorf("%q is no action of AWS KMS; ReEncrypt has two, kms:ReEncryptFrom and kms:ReEncryptTo", q.Action)
 	}
+	if err := checkContext(q.EncryptionContext); err != nil {
+		return nil, err
+	}
 	c := &Call{caller: *q.Caller, region: s.regionOr(q.Region), view: s.store.View()}
 	d := &demand{keyID: q.KeyID, action: strings.TrimPrefix(action, "kms:"), context: q.EncryptionContext}
 	for _, name := range slices.Sorted(maps.Keys(q.Conditions)) {

@@ -78,7 +78,13 @@ func (s *Service) createGrant(ctx context.Context, c *Call, in *kmsapi.CreateGra
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error { return s.putGrant(tx, c, k, g) })
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
+		if err := s.putGrant(tx, c, k, g); err != nil {
+			return err
+		}
+		c.respond(keyElements{KeyID: k.arn, GrantID: g.ID})
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -263,18 +269,19 @@ func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGra
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	return &kmsapi.RevokeGrantResponse{}, s.removeGrant(ctx, k.Region, k.ID, in.GrantId)
+	return &kmsapi.RevokeGrantResponse{}, s.removeGrant(ctx, c, k.Region, k.ID, in.GrantId)
 }
 
 func errGrantNotFound(id string) error {
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Grant ID %s not found", id)
 }
 
-func (s *Service) removeGrant(ctx context.Context, region, keyID, id string) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+func (s *Service) removeGrant(ctx context.Context, c *Call, region, keyID, id string) error {
+	return s.commit(ctx, c, func(tx *store.Tx) error {
 		if !tx.DeleteGrant(region, keyID, id) {
 			return errGrantNotFound(id)
 		}
+		c.respond(keyElements{KeyID: s.keyARN(region, keyID), GrantID: id})
 		return nil
 	})
 }
@@ -290,7 +297,7 @@ func (s *Service) retireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGra
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	return &kmsapi.RetireGrantResponse{}, s.removeGrant(ctx, g.Region, g.KeyID, g.ID)
+	return &kmsapi.RetireGrantResponse{}, s.removeGrant(ctx, c, g.Region, g.KeyID, g.ID)
 }
 
 // grantToRetire finds the grant by its token, or by key and grant ID.

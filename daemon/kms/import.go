@@ -68,7 +68,7 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		Spec: params.Spec, Usage: string(backends.UnwrapImport), Route: k.Spec, Created: s.now(),
 	}
 	var replaced []*store.Intent
-	made, err := s.generate(ctx, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+	made, err := s.generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey
 		if replaced, err = s.dropImports(tx, k.Key, maxImportParameters-1); err != nil {
 			return err

@@ -3,7 +3,6 @@ package kms
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -146,9 +145,9 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
 	}
 	s.working.begin(intent.CKAID)
-	if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.PutIntent(intent) }); err != nil {
+	if err := s.putIntent(ctx, intent); err != nil {
 		s.working.end(intent.CKAID)
-		return nil, nil, fmt.Errorf("storing the intent: %w", err)
+		return nil, nil, err
 	}
 	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
@@ -173,12 +172,13 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		return nil, other, nil
 	}
 	var spent []*store.Intent
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		spent, err = s.adopt(tx, m, v, made)
 		if err != nil {
 			return err
 		}
 		tx.DeleteIntent(intent.CKAID)
+		c.respond(keyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
 		return nil
 	})
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -119,6 +118,9 @@ func (s *Service) VerifyState(ctx context.Context) error {
 		return err
 	}
 	s.integrity.seal.Store(seal)
+	if err := s.recordUncommitted(ctx, head); err != nil {
+		return err
+	}
 	return s.advance(ctx)
 }
 
@@ -287,8 +289,8 @@ func (s *Service) CheckState(ctx context.Context) error {
 
 // AcceptState is an operator's decision to trust the rows as they are. root is
 // the one of the [Mismatch] that was looked at; [store.ErrChanged] says that
-// the rows are others now. It is on record like a call.
-func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) error {
+// the rows are others now. It is on record before it is done.
+func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	m := s.Mismatch()
@@ -310,7 +312,8 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 			return err
 		}
 	}
-	if err := s.recordDecision(ctx, caller, "AcceptState", details); err != nil {
+	c.record.AdditionalEventData.Details = details
+	if err := s.recordAhead(ctx, c, 0); err != nil {
 		return err
 	}
 	auditKey, public, err := s.auditKey(ctx)
@@ -336,6 +339,7 @@ func (s *Service) AcceptState(ctx context.Context, caller *Caller, root string) 
 		}
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
+	s.concluded(c, err)
 	if err != nil {
 		return fmt.Errorf("accepting the database: %w", err)
 	}
@@ -357,19 +361,6 @@ func (s *Service) dropCreations(tx *store.Tx) {
 			tx.DeleteIntent(i.CKAID)
 		}
 	}
-}
-
-// RecordReload puts on record that an operator reloads the configuration.
-func (s *Service) RecordReload(ctx context.Context, caller *Caller) error {
-	return s.recordDecision(ctx, caller, "ReloadConfiguration", nil)
-}
-
-// recordDecision puts on record what an operator decided.
-func (s *Service) recordDecision(ctx context.Context, caller *Caller, name string, details jsontext.Value) error {
-	c := &Call{caller: *caller, region: s.region}
-	s.openRecord(c, &kmsapi.Request{Operation: name})
-	c.record.AdditionalEventData.Details = details
-	return s.trail.Append(ctx, &c.record)
 }
 
 // acceptedKey chooses the key for the head of a state that is accepted: the

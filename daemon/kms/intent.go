@@ -57,7 +57,8 @@ func (w *working) on(id []byte) bool {
 // leaves an intent, and reconciliation destroys what it explains. If the token
 // takes too long the caller gets [backends.Timeout], and what comes later is
 // undone then: a key whose caller was not told of it does not stay.
-func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
+// The transaction is c's, see [Service.commit].
+func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
 	s.working.begin(intent.CKAID)
 	if err := s.putIntent(ctx, intent); err != nil {
 		s.working.end(intent.CKAID)
@@ -73,7 +74,7 @@ func (s *Service) generate(ctx context.Context, b Backend, intent *store.Intent,
 	}
 	defer s.working.end(intent.CKAID)
 	if err == nil {
-		err = s.store.Update(ctx, func(tx *store.Tx) error {
+		err = s.commit(ctx, c, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {
 				return err
 			}

@@ -162,7 +162,7 @@ func (s *Service) changeTx(ctx context.Context, c *Call, d *demand, f func(tx *s
 
 // rewrite stores a changed copy of the row of an admitted key.
 func (s *Service) rewrite(ctx context.Context, c *Call, k *key, f func(tx *store.Tx, row *store.Key) error) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Key(k.Region, k.ID)
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)

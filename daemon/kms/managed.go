@@ -92,7 +92,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 		return err
 	}
 	alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
-	if err := s.generateKey(ctx, b, row, alias); err != nil {
+	if err := s.generateKey(ctx, nil, b, row, alias); err != nil {
 		return err
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))

@@ -26,20 +26,21 @@ func (s *Service) deleteImportedKeyMaterial(ctx context.Context, c *Call, in *km
 		return out, nil // nothing was ever imported
 	}
 	out.KeyMaterialId = v.MaterialID
-	return out, s.dropMaterial(ctx, k.Key, v, nil)
+	c.respond(keyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
+	return out, s.dropMaterial(ctx, c, k.Key, v, nil)
 }
 
 // dropMaterial takes imported material out of the token. The rows change
 // first, with the intent that explains the object that is left. expiry is on
 // record with them, if that is why: material that was imported anew since stays.
-func (s *Service) dropMaterial(ctx context.Context, key *store.Key, v *store.Version, expiry *event) error {
+func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *store.Version, expiry *event) error {
 	b, err := s.available(key)
 	if err != nil {
 		return err
 	}
 	intent := s.destroyIntent(key, v)
 	dropped := false
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
 		if !ok || now.ImportState != string(kmsapi.ImportStateImported) || expiry != nil && !s.expired(now) {
 			return nil
@@ -75,7 +76,7 @@ func takeOutMaterial(tx *store.Tx, v *store.Version) error {
 
 // rotateImported makes the material that is pending rotation current.
 func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	return s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Key(k.Region, k.ID)
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
@@ -116,7 +117,7 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 			continue
 		}
 		e := s.expiry(replicas, v)
-		if err := s.dropMaterial(ctx, replicas[0], v, e); err != nil {
+		if err := s.dropMaterial(ctx, nil, replicas[0], v, e); err != nil {
 			errs = append(errs, fmt.Errorf("expiring material of key %s: %w", v.KeyID, err), s.failed(ctx, e, err))
 			continue
 		}

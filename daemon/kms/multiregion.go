@@ -39,20 +39,25 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), string(kmsapi.KeyStateEnabled)
 	row.RotationPeriodDays, row.OnDemandRotations = 0, 0
 	row.NextRotation = time.Time{} // the primary's row holds the rotation
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	var metadata *kmsapi.KeyMetadata
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if _, ok := tx.Key(row.Region, row.ID); ok {
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.arn, row.Region)
 		}
 		if row.Origin == string(kmsapi.OriginTypeExternal) {
 			s.reflectImport(tx, &row, false)
 		}
-		return tx.PutKey(&row)
+		if err := tx.PutKey(&row); err != nil {
+			return err
+		}
+		metadata = s.metadata(tx, &row)
+		metadata.KeyState, metadata.Enabled = kmsapi.KeyStateCreating, false // as AWS answers; the replica is ready by then
+		c.respond(keyElements{Replica: metadataElement(metadata), ReplicaPolicy: row.Policy})
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	metadata := s.metadata(s.store.View(), &row)
-	metadata.KeyState, metadata.Enabled = kmsapi.KeyStateCreating, false // as AWS answers; the replica is ready by now
 	out := &kmsapi.ReplicateKeyResponse{ReplicaKeyMetadata: metadata, ReplicaPolicy: row.Policy}
 	for _, t := range tags {
 		out.ReplicaTags = append(out.ReplicaTags, kmsapi.Tag{TagKey: t.Key, TagValue: t.Value})
@@ -112,7 +117,7 @@ func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.U
 			return nil, err
 		}
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		next, ok := tx.Key(in.PrimaryRegion, k.ID)
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.keyARN(in.PrimaryRegion, k.ID))

@@ -54,7 +54,7 @@ func handle[In, Out any, PIn request[In], POut response[Out]](m method[In, Out])
 		if err := in.Decode(body); err != nil {
 			return nil, err
 		}
-		c.record.RequestParameters = in.AppendParameters(nil)
+		s.calls.describe(c, c.op.readOnly, c.region, in.AppendParameters(nil))
 		out, err := m(s, ctx, c, (*In)(in))
 		if err != nil {
 			return nil, err

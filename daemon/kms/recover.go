@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,7 +47,7 @@ const recoveredEncryptions = 1 << 31
 // know comes back disabled, with the default key policy and without its
 // aliases, tags and grants. What was adopted is on record. A nil adopt chooses
 // none.
-func (s *Service) Recover(ctx context.Context, caller *Caller, adopt func(keyID string) bool) (*Inventory, error) {
+func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string) bool) (*Inventory, error) {
 	if s.Mismatch() != nil {
 		return nil, errUnverified()
 	}
@@ -64,7 +65,7 @@ func (s *Service) Recover(ctx context.Context, caller *Caller, adopt func(keyID 
 		}
 	}
 	for some := range slices.Chunk(chosen, maxRecorded) {
-		if err := s.adoptKeys(ctx, caller, some); err != nil {
+		if err := s.adoptKeys(ctx, c, some); err != nil {
 			return nil, fmt.Errorf("recovering keys: %w", err)
 		}
 	}
@@ -73,11 +74,11 @@ func (s *Service) Recover(ctx context.Context, caller *Caller, adopt func(keyID 
 
 // adoptKeys adopts so many keys as one record of the trail holds: all of them
 // on record, or none.
-func (s *Service) adoptKeys(ctx context.Context, caller *Caller, keys []*FoundKey) error {
+func (s *Service) adoptKeys(ctx context.Context, c *Call, keys []*FoundKey) error {
 	var done []*FoundKey
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.commit(ctx, c, func(tx *store.Tx) error {
 		for _, k := range keys {
-			if err := s.adoptKey(tx, caller, k); err != nil {
+			if err := s.adoptKey(tx, &c.caller, k); err != nil {
 				return fmt.Errorf("key %s: %w", k.KeyID, err)
 			}
 			if k.Problem == "" {
@@ -85,15 +86,16 @@ func (s *Service) adoptKeys(ctx context.Context, caller *Caller, keys []*FoundKe
 			}
 		}
 		if len(done) == 0 {
-			return nil
+			return errNothing
 		}
 		details, err := json.Marshal(map[string]any{"keys": done}, json.Deterministic(true))
 		if err != nil {
 			return err
 		}
-		return s.recordDecision(ctx, caller, "RecoverKeys", details)
+		c.record.AdditionalEventData.Details = details
+		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errNothing) {
 		return err
 	}
 	for _, k := range done {
@@ -101,6 +103,9 @@ func (s *Service) adoptKeys(ctx context.Context, caller *Caller, keys []*FoundKe
 	}
 	return nil
 }
+
+// errNothing ends a transaction that has nothing to do.
+var errNothing = errors.New("nothing to do")
 
 // describe finds out what kind of key the objects are, which only trying tells:
 // every attribute must be as cmkd makes it for the kind.

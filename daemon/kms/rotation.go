@@ -158,7 +158,7 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rot
 	if _, busy := rotating(s.store.View(), k.ID); busy {
 		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
 	}
-	return out, s.rotate(ctx, k.Key, "ON_DEMAND")
+	return out, s.rotate(ctx, c, k.Key, "ON_DEMAND")
 }
 
 func errRotationLimit(arn string) error {
@@ -168,7 +168,7 @@ func errRotationLimit(arn string) error {
 
 // rotate makes a new key material in the token and makes it current, both or
 // neither. Old materials go on decrypting.
-func (s *Service) rotate(ctx context.Context, row *store.Key, kind string) error {
+func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind string) error {
 	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (s *Service) rotate(ctx context.Context, row *store.Key, kind string) error
 		CKAID: fresh.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: fresh.Number,
 		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
 	}
-	_, err = s.generate(ctx, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
+	_, err = s.generate(ctx, c, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
 		return s.promote(ctx, tx, row, fresh)
 	})
 	return err
@@ -258,7 +258,7 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 			errs = append(errs, s.failed(ctx, e, err))
 			continue
 		}
-		if err := s.rotate(ctx, row, "AUTOMATIC"); err != nil {
+		if err := s.rotate(ctx, nil, row, "AUTOMATIC"); err != nil {
 			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
 			continue
 		}

@@ -33,9 +33,14 @@ const account = "111122223333"
 // unrecorded is a trail for calls by the hundred thousand.
 type unrecorded struct{ kms.Trail }
 
-func (unrecorded) Append(context.Context, *audit.Record) error { return nil }
-func (unrecorded) Err() error                                  { return nil }
-func (unrecorded) Head() (uint64, [32]byte)                    { return 0, [32]byte{} }
+func (unrecorded) Append(context.Context, *audit.Record) error                   { return nil }
+func (unrecorded) AppendIn(context.Context, *audit.Record, audit.Room) error     { return nil }
+func (unrecorded) AppendBefore(context.Context, *audit.Record, audit.Room) error { return nil }
+func (unrecorded) Reserve(bool) (audit.Room, error)                              { return audit.Room{}, nil }
+func (unrecorded) After(uint64, func([]byte) error) error                        { return nil }
+func (unrecorded) Release(audit.Room)                                            {}
+func (unrecorded) Err() error                                                    { return nil }
+func (unrecorded) Head() (uint64, [32]byte)                                      { return 0, [32]byte{} }
 
 // world is the service and the model of it.
 type world struct {

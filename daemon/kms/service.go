@@ -45,6 +45,15 @@ type Router interface {
 type Trail interface {
 	// Append returns when the record is durable.
 	Append(ctx context.Context, r *audit.Record) error
+	// AppendIn is Append into room that was reserved: it cannot want for it.
+	AppendIn(ctx context.Context, r *audit.Record, room audit.Room) error
+	// AppendBefore is AppendIn for what happens only if it returns nil.
+	AppendBefore(ctx context.Context, r *audit.Record, room audit.Room) error
+	// Reserve takes room for a call, until Release.
+	Reserve(privileged bool) (audit.Room, error)
+	Release(room audit.Room)
+	// After hands every line behind the record with the sequence to f.
+	After(sequence uint64, f func(line []byte) error) error
 	// Err returns nil while records can be appended, and why not otherwise.
 	Err() error
 	// Head returns the last durable record's sequence number and hash.
@@ -109,6 +118,11 @@ type Limits struct {
 	// RequestRates are calls per second by operation; EveryOperation is for
 	// each one that is not named. None is preset: AWS's are for its fleet.
 	RequestRates map[string]float64
+	// RefusalRate and RefusalBurst bound the records of a user's calls that were
+	// refused, without a permission to show: RefusalRate a second (10), and
+	// RefusalBurst (1,000) after a rest. Those beyond are counted on record.
+	RefusalRate  float64
+	RefusalBurst int
 }
 
 // Principals knows who exists.
@@ -142,6 +156,8 @@ type Service struct {
 	counters counters
 	working  working
 	acts     acts
+	calls    inFlight
+	refusals refusals
 
 	integrity integrity
 }
@@ -159,6 +175,7 @@ func New(cfg Config) *Service {
 		clusters:          cfg.Clusters,
 		limits:            cfg.Limits.orAWS(),
 		rates:             newRates(cfg.Limits.RequestRates),
+		refusals:          cfg.Limits.refusals(),
 		managed:           newManagedKeys(cfg.Managed),
 		principals:        cfg.Principals,
 		policies:          newCompiled(cfg.Account),

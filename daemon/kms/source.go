@@ -63,6 +63,9 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 		keyID: src.keyID, action: src.action, usage: backends.EncryptDecrypt, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
 	}
+	if err := checkContext(src.context); err != nil {
+		return nil, err
+	}
 	a := &admittedSource{
 		algorithm: src.algorithm,
 		ignored:   src.dryRun && slices.Contains(src.modifiers, kmsapi.DryRunModifierTypeIgnoreCiphertext),

@@ -63,7 +63,7 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 		CKAID: id, Action: "create", KeyID: "system-" + purpose, Version: version,
 		Token: token, Spec: string(spec), Usage: string(usage), Created: s.now(),
 	}
-	_, err = s.generate(ctx, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+	_, err = s.generate(ctx, nil, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		return tx.PutSystemKey(&store.SystemKey{
 			Token: token, Purpose: purpose, Version: version, CKAID: id, PublicKey: made.PublicKey, Created: s.now(),
 		})

@@ -251,7 +251,7 @@ func (s *Service) VerifyTrail(ctx context.Context) (report audit.Report, problem
 // PruneTrail removes the oldest segments of the audit trail, which verify, on
 // record like a call. It returns nil if none is to go, and a [Mismatch] is an
 // error that wraps [store.ErrUnverified].
-func (s *Service) PruneTrail(ctx context.Context, caller *Caller, opt audit.PruneOptions) (*audit.Pruning, error) {
+func (s *Service) PruneTrail(ctx context.Context, c *Call, opt audit.PruneOptions) (*audit.Pruning, error) {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.seal.Load() == nil {
@@ -261,11 +261,16 @@ func (s *Service) PruneTrail(ctx context.Context, caller *Caller, opt audit.Prun
 	if err != nil {
 		return nil, err
 	}
-	return s.trail.Prune(ctx, opt, verify, func(p *audit.Pruning) error {
+	pruned, err := s.trail.Prune(ctx, opt, verify, func(p *audit.Pruning) error {
 		details, err := json.Marshal(p, json.Deterministic(true))
 		if err != nil {
 			return err
 		}
-		return s.recordDecision(ctx, caller, "PruneAuditTrail", details)
+		c.record.AdditionalEventData.Details = details
+		return s.recordAhead(ctx, c, 0)
 	}, func() error { return s.writeHead(ctx) })
+	if c.ahead != "" {
+		s.concluded(c, err)
+	}
+	return pruned, err
 }

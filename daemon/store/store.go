@@ -179,6 +179,9 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 			return err
 		}
 		tx := &Tx{View: *s.view.Load()}
+		if s.sealer != nil {
+			tx.sequence = s.sequence + 1
+		}
 		if err := f(tx); err != nil {
 			return err
 		}

@@ -16,7 +16,15 @@ type Tx struct {
 	bookkeeping bool
 	head        bool
 	err         error // of the first failed Put
+	sequence    uint64
 }
+
+// Sequence is that of the head that the transaction leads to, 0 in a database
+// without a head.
+func (tx *Tx) Sequence() uint64 { return tx.sequence }
+
+// Err is the error of the first Put that failed: it fails the transaction.
+func (tx *Tx) Err() error { return tx.err }
 
 // Bookkeeping says that what the transaction writes protects nothing by
 // itself, such as the time of last use: [Store.Changes] does not count it.

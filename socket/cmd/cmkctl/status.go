@@ -27,7 +27,11 @@ type health struct {
 	ReloadError   string   `json:"reloadError"`
 	Warnings      []string `json:"warnings"`
 	AuditMismatch string   `json:"auditMismatch"`
-	Tokens        []struct {
+	AuditDisk     struct {
+		FreeBytes uint64 `json:"freeBytes"`
+		Warning   string `json:"warning"`
+	} `json:"auditDisk"`
+	Tokens []struct {
 		Name   string `json:"name"`
 		Label  string `json:"label"`
 		Serial string `json:"serial"`
@@ -145,6 +149,9 @@ func (h *health) print(out io.Writer) error {
 	}
 	if h.DeletionsHeld {
 		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead or the database was accepted, see cmkctl confirm-clock")
+	}
+	if h.AuditDisk.Warning != "" {
+		fmt.Fprintf(w, "audit\t%d MiB free: %s\n", h.AuditDisk.FreeBytes>>20, h.AuditDisk.Warning)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -1,0 +1,63 @@
+package kms
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/socket/kmsapi"
+)
+
+// operatorSource is the eventSource of what AWS KMS does not have.
+const operatorSource = "cmkd"
+
+// ErrNoTrail: the audit trail cannot be written, the log says why.
+var ErrNoTrail = errors.New("the audit trail cannot be written")
+
+// Operate is the life of a call of an endpoint for operators, on record like a
+// call of the API: r names it in its Operation. do answers it, or says why not;
+// an error that is not an [*kmsapi.Error] is recorded as KMSInternalException
+// without its text. It must make its changes with the call that it is given. If
+// Operate returns [ErrNoTrail], whatever happened, the answer must not leave.
+func (s *Service) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request, do func(*Call) error) error {
+	c := s.newCall(caller, r)
+	c.record.EventSource = operatorSource
+	if s.begin(c) != nil {
+		return ErrNoTrail
+	}
+	defer s.end(c)
+	err := do(c)
+	recorded := false
+	if err == nil {
+		recorded = s.recordCall(ctx, c)
+	} else {
+		e, ok := asError[*kmsapi.Error](err)
+		if !ok {
+			e = &kmsapi.Error{Code: kmsapi.CodeKMSInternalException}
+		}
+		recorded = s.recordError(ctx, c, e)
+	}
+	if !recorded {
+		return ErrNoTrail
+	}
+	return err
+}
+
+// Decide does what an operator decided and no transaction holds, once it is on
+// record. If it fails, a second record says so.
+func (s *Service) Decide(ctx context.Context, c *Call, do func() error) error {
+	if err := s.recordAhead(ctx, c, 0); err != nil {
+		return err
+	}
+	err := do()
+	s.concluded(c, err)
+	return err
+}
+
+// Describe notes what an operator asks for: whether it changes anything, and
+// its parameters, nil or JSON.
+func (s *Service) Describe(c *Call, readOnly bool, parameters jsontext.Value) {
+	s.calls.describe(c, readOnly, c.region, parameters)
+	c.record.AdditionalEventData.Decision = "Allow"
+}

@@ -1,0 +1,509 @@
+package kms_test
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"cmkd/daemon/audit"
+	"cmkd/daemon/kms"
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// scene is a service with a real trail and database, in which anything may be
+// asked.
+type scene struct {
+	*mathrand.Rand
+	t       *testing.T
+	dir     string
+	db      *store.Store
+	trail   *audit.Log
+	service *kms.Service
+	now     time.Time
+	callers []*kms.Caller
+	// names are what requests may name: keys, aliases, grants, tokens of grants
+	// and of imports, ciphertexts, custom key stores.
+	names map[string][]string
+	read  uint64 // the last record that was looked at
+}
+
+const otherRegion = "eu-central-1"
+
+// TestChangedMeansRecorded makes random and hostile requests of every operation,
+// by callers of all kinds, also while the trail is broken or its backlog is
+// full, and compares the state before and after each: what has changed is on
+// record, exactly once and by its name, and what is on record has changed.
+// `make long` makes 10,000.
+func TestChangedMeansRecorded(t *testing.T) {
+	t.Parallel()
+	requests, err := strconv.Atoi(cmp.Or(os.Getenv("CMKD_REQUESTS"), "600"))
+	if err != nil {
+		t.Fatalf("CMKD_REQUESTS: %v", err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("CMKD_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("CMKD_SEED: %v", err)
+		}
+	}
+	t.Logf("CMKD_SEED=%d", seed)
+	s := newScene(t, seed)
+	for range 20 { // something to ask about
+		answer := s.service.Dispatch(t.Context(), s.callers[0], &kmsapi.Request{Operation: "CreateKey", Body: s.body(operationNamed(t, "CreateKey"))})
+		s.learn("CreateKey", answer)
+	}
+	changes, refusals, unrecorded := map[string]int{}, 0, 0
+	for n := range requests {
+		op := kmsapi.Operations[n%len(kmsapi.Operations)] // each as often
+		if s.IntN(3) == 0 {                               // what makes the others possible
+			op = operationNamed(t, s.pick("CreateKey", "CreateGrant", "CreateGrant", "CancelKeyDeletion", "EnableKey", "CreateCustomKeyStore"))
+		}
+		s.now = s.now.Add(time.Minute)
+		r := &kmsapi.Request{
+			Operation: op.Name, Body: s.body(op), RequestID: fmt.Sprintf("request-%d", n), UserAgent: s.hostile(),
+			Region: s.rarely("nowhere", s.pick("", "us-east-1", "us-east-1", otherRegion)),
+		}
+		caller := s.callers[s.IntN(len(s.callers))]
+		trouble := s.rarely("backlog", s.rarely("broken", ""))
+		before := s.state()
+		answer := s.underTrouble(trouble, func() *kmsapi.Answer { return s.service.Dispatch(t.Context(), caller, r) })
+		s.learn(op.Name, answer)
+		changed := difference(before, s.state())
+		records := s.recordsOf(r.RequestID)
+		what := fmt.Sprintf("%s by %s with %q: %d %.300s changed %v", op.Name, caller.Principal.ARN, trouble, answer.Status, answer.Body, changed)
+		s.judge(what, op.Name, caller, answer, changed, records)
+		switch {
+		case len(changed) > 0:
+			changes[op.Name]++
+		case len(records) == 0:
+			unrecorded++
+		case answer.Status != 200:
+			refusals++
+		}
+	}
+	t.Logf("%d requests: %d refused, %d neither recorded nor served, changes %v", requests, refusals, unrecorded, changes)
+	if len(changes) < 6 {
+		t.Errorf("only %d operations changed anything: the requests are not what they should be", len(changes))
+	}
+	if report, err := audit.VerifyDir(filepath.Join(s.dir, "audit"), audit.VerifyOptions{}); err != nil || report.Records == 0 {
+		t.Errorf("the trail: %+v, %v", report, err)
+	}
+}
+
+// judge holds one answer against the state and the trail.
+func (s *scene) judge(what, operation string, caller *kms.Caller, answer *kmsapi.Answer, changed []string, records []record) {
+	s.t.Helper()
+	var done []record
+	for _, r := range records {
+		if r.ErrorCode == "" {
+			done = append(done, r)
+		}
+	}
+	switch {
+	case len(done) > 1 || len(records) > 1:
+		s.t.Errorf("%s: %d records: %v", what, len(records), records)
+	case len(changed) > 0 && len(done) != 1:
+		s.t.Errorf("%s: no record of the change", what)
+	case answer.Status == 200 && len(done) != 1:
+		s.t.Errorf("%s: no record of the answer", what)
+	case answer.Status != 200 && len(changed) > 0:
+		s.t.Errorf("%s: it was refused", what)
+	case answer.Status != 200 && len(done) > 0 && !done[0].ReadOnly: // the answer to a read is withheld
+		s.t.Errorf("%s: recorded as done: %v", what, done)
+	case answer.Status != 200 && len(records) == 0 && !strings.Contains(string(answer.Body), "audit trail"):
+		s.t.Errorf("%s: no record of the refusal", what)
+	}
+	for _, r := range records {
+		if r.EventName != operation || len(r.line) > audit.MaxRecord {
+			s.t.Errorf("%s: recorded as %s, in %d bytes", what, r.EventName, len(r.line))
+		}
+		if r.ErrorCode != "" && r.AdditionalEventData.Decision != "Allow" && !caller.Admin && len(r.line) > 5<<10 {
+			s.t.Errorf("%s: a refusal of %d bytes", what, len(r.line))
+		}
+	}
+	for _, name := range changed {
+		if len(done) == 1 && !strings.Contains(done[0].line, name) {
+			s.t.Errorf("%s: the record does not name %s: %s", what, name, done[0].line)
+		}
+	}
+}
+
+func operationNamed(t *testing.T, name string) kmsapi.Operation {
+	i := slices.IndexFunc(kmsapi.Operations, func(op kmsapi.Operation) bool { return op.Name == name })
+	if i < 0 {
+		t.Fatalf("no operation %s", name)
+	}
+	return kmsapi.Operations[i]
+}
+
+func newScene(t *testing.T, seed uint64) *scene {
+	s := &scene{
+		Rand: mathrand.New(mathrand.NewPCG(seed, 0)), t: t, dir: t.TempDir(),
+		now: time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC), names: map[string][]string{},
+	}
+	var err error
+	if s.db, err = store.Open(t.Context(), filepath.Join(s.dir, "db")); err != nil {
+		t.Fatal(err)
+	}
+	if s.trail, err = audit.Open(audit.Config{Dir: filepath.Join(s.dir, "audit"), Backlog: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.trail.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = s.db.Close()
+	})
+	s.service = kms.New(kms.Config{
+		Account: account, Region: "us-east-1", Regions: []string{otherRegion}, Token: "main", Store: s.db, Trail: s.trail,
+		Clusters: map[string]string{"cluster-234567234567": "second"}, PlaintextDataKeys: true,
+		Router: &token{memory: newMemory()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now },
+		Limits: kms.Limits{RefusalRate: 1e9, RefusalBurst: 1e9, GrantsPerKey: 20},
+	})
+	everything, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`), policy.IdentityPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account}
+	user := policy.Principal{Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/app", AccountID: account, UserName: "app"}
+	stranger := policy.Principal{Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/stranger", AccountID: account, UserName: "stranger"}
+	all := []*policy.Document{everything}
+	s.callers = []*kms.Caller{
+		{Principal: root, Policies: all, Admin: true}, {Principal: root, Policies: all, Admin: true},
+		{Principal: user, Policies: all, UID: 1000}, {Principal: stranger, UID: 1001},
+	}
+	return s
+}
+
+func (s *scene) pick(of ...string) string { return of[s.IntN(len(of))] }
+
+// rarely is the first of two once in fifteen times.
+func (s *scene) rarely(seldom, mostly string) string {
+	if s.IntN(15) == 0 {
+		return seldom
+	}
+	return mostly
+}
+
+// underTrouble makes a call while something is the matter with the trail.
+func (s *scene) underTrouble(trouble string, call func() *kmsapi.Answer) *kmsapi.Answer {
+	switch trouble {
+	case "backlog": // all of it, or what is not for the privileged
+		privileged := s.IntN(2) == 0
+		for {
+			room, err := s.trail.Reserve(privileged)
+			if err != nil {
+				break
+			}
+			defer s.trail.Release(room)
+		}
+	case "broken":
+		segments, err := filepath.Glob(filepath.Join(s.dir, "audit", "*.jsonl"))
+		if err != nil || len(segments) == 0 {
+			s.t.Fatal(segments, err)
+		}
+		live := slices.Max(segments)
+		if err := os.Rename(live, live+".away"); err != nil {
+			s.t.Fatal(err)
+		}
+		defer func() {
+			if err := os.Rename(live+".away", live); err != nil {
+				s.t.Fatal(err)
+			}
+			if err := s.trail.Reopen(); err != nil {
+				s.t.Fatal(err)
+			}
+		}()
+	}
+	return call()
+}
+
+// hostile is what somebody may send where text is expected.
+func (s *scene) hostile() string {
+	n := s.pick("0", "1", "20", "300", "3000", "40000")
+	length, _ := strconv.Atoi(n)
+	return strings.Repeat(s.pick("x", "\x7f", "\xff", "\x01", `"`, "\\", "é", "\u2028", "😀", "</script>", "\n"), length)
+}
+
+// body is a request for the operation: of the right form for the most part.
+func (s *scene) body(op kmsapi.Operation) []byte {
+	switch s.IntN(40) {
+	case 0:
+		return []byte(s.hostile())
+	case 1:
+		return []byte(`{"KeyId":"` + strings.Repeat(`\u007f`, 100_000) + `"}`)
+	case 2:
+		return fmt.Appendf(nil, `{"KeyId":%q,"GranteePrincipal":%q,"Operations":["Encrypt"%s]}`,
+			s.name("key"), s.callers[2].Principal.ARN, strings.Repeat(`,"Encrypt"`, 10_500))
+	}
+	in := s.object(reflect.TypeOf(op.NewInput()).Elem())
+	if op.Name == "CreateKey" && s.IntN(5) > 0 { // most of them make a key
+		for name, value := range map[string]any{"KeySpec": "SYMMETRIC_DEFAULT", "KeyUsage": "ENCRYPT_DECRYPT", "Origin": s.pick("AWS_KMS", "EXTERNAL")} {
+			in[name] = value
+		}
+		delete(in, "CustomKeyStoreId")
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return text
+}
+
+func (s *scene) object(shape reflect.Type) map[string]any {
+	out := map[string]any{}
+	for i := range shape.NumField() {
+		f := shape.Field(i)
+		always := strings.HasSuffix(f.Name, "Id") && !strings.HasPrefix(f.Name, "Xks") && f.Name != "CustomKeyStoreId" || f.Name == "Policy"
+		if !f.IsExported() || f.Name == "DryRun" && s.IntN(8) > 0 || !always && s.IntN(10) == 0 || strings.HasPrefix(f.Name, "Xks") ||
+			(f.Name == "Constraints" || strings.HasSuffix(f.Name, "ServicePrincipal")) && s.IntN(8) > 0 {
+			continue
+		}
+		if v := s.value(f.Name, f.Type); v != nil {
+			out[f.Name] = v
+		}
+	}
+	return out
+}
+
+// value is one for a member: by its name, or by its type.
+func (s *scene) value(name string, shape reflect.Type) any {
+	if s.IntN(40) == 0 && shape.Kind() == reflect.String {
+		return strings.ToValidUTF8(s.hostile(), "?")
+	}
+	named := func(kind string) any {
+		if n := s.name(kind); n != "" {
+			return n
+		}
+		return nil
+	}
+	switch name {
+	case "KeyId", "TargetKeyId", "SourceKeyId", "DestinationKeyId":
+		return s.name("key")
+	case "AliasName":
+		return "alias/" + s.pick("a", "b", "c", "d", "aws/x", "e/f")
+	case "GrantId":
+		return named("grant")
+	case "GrantToken":
+		return named("token")
+	case "GranteePrincipal", "RetiringPrincipal":
+		return s.callers[s.IntN(len(s.callers))].Principal.ARN
+	case "CustomKeyStoreId":
+		return named("store")
+	case "CloudHsmClusterId":
+		return s.pick("cluster-234567234567", "cluster-777777777777")
+	case "ReplicaRegion", "PrimaryRegion":
+		return s.pick("us-east-1", otherRegion)
+	case "Policy":
+		sid := strings.ToValidUTF8(s.hostile(), "?")
+		text, _ := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
+			"Sid": sid[:min(len(sid), 30_000)], "Effect": "Allow", "Action": "kms:*", "Resource": "*",
+			"Principal": map[string]any{"AWS": s.pick("*", s.callers[0].Principal.ARN)},
+		}}})
+		return string(text)
+	case "PolicyName":
+		return s.rarely("other", "default")
+	case "CiphertextBlob":
+		return named("blob")
+	case "ImportToken":
+		return named("import")
+	case "EncryptedKeyMaterial":
+		material := make([]byte, 32)
+		_, _ = rand.Read(material)
+		sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &pair().PublicKey, material, nil)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return sealed
+	case "WrappingAlgorithm":
+		return "RSAES_OAEP_SHA_256"
+	case "WrappingKeySpec":
+		return "RSA_2048"
+	case "ExpirationModel":
+		return "KEY_MATERIAL_DOES_NOT_EXPIRE"
+	case "TagKey", "TagValue":
+		return s.pick("a", "b", "c") + strings.ToValidUTF8(s.rarely(s.hostile(), ""), "?")
+	case "ValidTo", "Marker", "GrantTokens", "Recipient", "CustomerMasterKeySpec", "KeyMaterialId", "ImportType":
+		return nil
+	case "KeySpec":
+		return s.pick("SYMMETRIC_DEFAULT", "SYMMETRIC_DEFAULT", "HMAC_256", "RSA_2048")
+	case "KeyUsage":
+		return s.pick("ENCRYPT_DECRYPT", "ENCRYPT_DECRYPT", "GENERATE_VERIFY_MAC")
+	case "Origin":
+		return s.pick("AWS_KMS", "AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM")
+	case "PendingWindowInDays":
+		return 7 + s.IntN(24)
+	case "RotationPeriodInDays":
+		return 90 + s.IntN(2000)
+	case "CustomKeyStoreName", "NewCustomKeyStoreName":
+		return "store-" + s.pick("a", "b", "c")
+	case "BypassPolicyLockoutSafetyCheck":
+		return true
+	}
+	return s.typed(shape)
+}
+
+func (s *scene) typed(shape reflect.Type) any {
+	if values, ok := shape.MethodByName("Values"); ok && shape.Kind() == reflect.String {
+		all := values.Func.Call([]reflect.Value{reflect.Zero(shape)})[0]
+		return all.Index(s.IntN(all.Len())).String()
+	}
+	switch {
+	case shape == reflect.TypeFor[time.Time]():
+		return s.now.Unix()
+	case shape.Kind() == reflect.Pointer:
+		return s.object(shape.Elem())
+	case shape.Kind() == reflect.Struct:
+		return s.object(shape)
+	case shape.Kind() == reflect.String:
+		return s.pick("a", "value", "b c", strings.Repeat("\x7f", 200))
+	case shape.Kind() == reflect.Bool:
+		return s.IntN(2) == 0
+	case shape.Kind() == reflect.Int32:
+		return s.IntN(100)
+	case shape == reflect.TypeFor[[]byte]():
+		return []byte("bytes")
+	case shape.Kind() == reflect.Slice:
+		out := []any{}
+		for range 1 + s.IntN(3) {
+			out = append(out, s.typed(shape.Elem()))
+		}
+		return out
+	case shape.Kind() == reflect.Map:
+		out := map[string]string{}
+		for i := range s.IntN(3) {
+			out[strconv.Itoa(i)+strings.ToValidUTF8(s.hostile(), "?")] = "value"
+		}
+		return out
+	}
+	s.t.Fatalf("no value for %s", shape)
+	return nil
+}
+
+// name is something that requests name, "" if there is none yet.
+func (s *scene) name(kind string) string {
+	if len(s.names[kind]) == 0 {
+		return ""
+	}
+	return s.pick(s.names[kind]...)
+}
+
+// learn remembers what an answer gives.
+func (s *scene) learn(operation string, answer *kmsapi.Answer) {
+	var out struct {
+		KeyMetadata                                             struct{ Arn string }
+		GrantId, GrantToken, CiphertextBlob, ImportToken, KeyId string
+		CustomKeyStoreId                                        string
+	}
+	if answer.Status != 200 || len(answer.Body) == 0 || json.Unmarshal(answer.Body, &out) != nil {
+		return
+	}
+	for kind, name := range map[string]string{
+		"key": out.KeyMetadata.Arn, "grant": out.GrantId, "token": out.GrantToken, "blob": out.CiphertextBlob,
+		"import": out.ImportToken, "store": out.CustomKeyStoreId,
+	} {
+		if name != "" && operation != "DescribeKey" {
+			s.names[kind] = append(s.names[kind], name)
+			if n := len(s.names[kind]); n > 12 { // so that requests meet
+				s.names[kind] = s.names[kind][n-12:]
+			}
+		}
+	}
+}
+
+// state is every row that a client can change, by a name that is in it. What
+// the daemon counts for itself is none of it.
+func (s *scene) state() map[string]string {
+	view, state := s.db.View(), map[string]string{}
+	put := func(name string, row any) {
+		text, err := json.Marshal(row)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		state[name] += string(text)
+	}
+	for k := range view.AllKeys() {
+		put(k.ID, k)
+		for g := range view.GrantsOf(k.Region, k.ID, "") {
+			put(g.ID, g)
+		}
+	}
+	for v := range view.AllVersions() {
+		row := *v
+		row.Encryptions = 0
+		put(v.KeyID, row)
+	}
+	for p := range view.AllImportParameters() {
+		put(p.KeyID, p)
+	}
+	for _, region := range []string{"us-east-1", otherRegion} {
+		for a := range view.Aliases(region, "") {
+			put(a.Name, a)
+		}
+		for c := range view.CustomKeyStores(region, "") {
+			put(c.ID, c)
+		}
+	}
+	return state
+}
+
+// difference are the names whose rows differ.
+func difference(a, b map[string]string) []string {
+	var names []string
+	for name, row := range a {
+		if b[name] != row {
+			names = append(names, name)
+		}
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// record is one of the trail.
+type record struct {
+	line                                     string
+	EventName, ErrorCode, RequestID, EventID string
+	AdditionalEventData                      struct{ Decision string }
+	ReadOnly                                 bool
+}
+
+// recordsOf are the records of a request among those that are new.
+func (s *scene) recordsOf(id string) []record {
+	var found []record
+	err := s.trail.After(s.read, func(line []byte) error {
+		if !bytes.Contains(line, []byte(`"requestID":"`+id+`"`)) {
+			return nil
+		}
+		r := record{line: string(line)}
+		if err := json.Unmarshal(line, &r); err != nil {
+			return err
+		}
+		found = append(found, r)
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.read, _ = s.trail.Head()
+	return found
+}

@@ -1,0 +1,74 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/go-json-experiment/json"
+
+	"cmkd/daemon/store"
+)
+
+// uncommitted is the serviceEventDetails of a change whose record was written
+// and which then was not committed, because the daemon was killed between the
+// two.
+type uncommitted struct {
+	EventID   string `json:"eventID"`
+	EventName string `json:"eventName"`
+	RequestID string `json:"requestID"`
+}
+
+// recordUncommitted puts on record what the trail says was done and the database
+// does not have: records with the sequence of a commit behind the head. The
+// record of what was committed is durable before its head is made, so that only
+// records behind the one that the head names can be such.
+func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error {
+	open := map[string]uncommitted{} // by eventID
+	var order []string
+	marks := [][]byte{[]byte(`"databaseSequence":`), []byte(`"notCommitted":`)}
+	err := s.trail.After(head.AuditSequence, func(line []byte) error {
+		if !bytes.Contains(line, marks[0]) && !bytes.Contains(line, marks[1]) {
+			return nil
+		}
+		var r struct {
+			uncommitted
+			AdditionalEventData struct {
+				DatabaseSequence uint64 `json:"databaseSequence"`
+				Details          struct {
+					NotCommitted string `json:"notCommitted"`
+				} `json:"details"`
+			} `json:"additionalEventData"`
+		}
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil //nolint:nilerr // it is none of ours: verification finds it
+		}
+		delete(open, r.AdditionalEventData.Details.NotCommitted)
+		if r.AdditionalEventData.DatabaseSequence > head.Sequence {
+			open[r.EventID] = r.uncommitted
+			order = append(order, r.EventID)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading the audit trail: %w", err)
+	}
+	for _, id := range order {
+		u, ok := open[id]
+		if !ok {
+			continue
+		}
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a change was recorded and not committed: it did not happen",
+			slog.String("operation", u.EventName), slog.String("event", u.EventID))
+		r := s.serviceRecord("ChangeNotCommitted")
+		if r.ServiceEventDetails, err = json.Marshal(&u); err != nil {
+			return err
+		}
+		r.AdditionalEventData.Details = notCommitted(u.EventID)
+		if err := s.trail.Append(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
