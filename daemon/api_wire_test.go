@@ -265,7 +265,8 @@ func testLongRequests(t *testing.T, a *api) {
 		{"policy", "CreateKey", fields{"Policy": strings.Repeat("ÿ", 131072)}, "LimitExceededException"},
 		{"tags", "TagResource", fields{"KeyId": id, "Tags": tags}, "TagException"},
 		{"tags to remove", "UntagResource", fields{"KeyId": id, "TagKeys": slices.Collect(maps.Keys(many(7000, wide)))}, ""},
-		{"context", "Encrypt", fields{"KeyId": id, "Plaintext": plainB64, "EncryptionContext": many(7000, wide)}, ""},
+		{"context", "Encrypt", fields{"KeyId": id, "Plaintext": plainB64, "EncryptionContext": many(7000, wide)}, "ValidationException"},
+		{"context that is not too long", "Encrypt", fields{"KeyId": id, "Plaintext": plainB64, "EncryptionContext": many(60, wide)}, ""},
 		{"constraint", "CreateGrant", fields{
 			"KeyId": id, "GranteePrincipal": someone, "Operations": []string{"Decrypt"},
 			"Constraints": fields{"EncryptionContextSubset": many(5000, wide)},

@@ -99,7 +99,8 @@ func TestLongFields(t *testing.T) {
 		},
 		"a long list": {
 			"", `{"operations":[` + strings.Repeat(`"Encrypt",`, 50_000) + `"Decrypt"],"granteePrincipal":"g"}`, "",
-			`{"operations":{"truncated":"[\"Encrypt\",\"Encrypt\"`, []string{`"length":`, `},"granteePrincipal":"g"}`},
+			`{"operations":{"truncated":"[\"Encrypt\",\"Encrypt\"`,
+			[]string{`"length":`, `},"granteePrincipal":"g"}`},
 		},
 		"two of them": {
 			"", `{"a":` + quoted(policy) + `,"b":` + quoted(policy) + `}`, "", `{"a":{"truncated":"`, []string{`},"b":{"truncated":"` + "\x7f"},

@@ -28,7 +28,7 @@ func (s *Service) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request
 	}
 	defer s.end(c)
 	err := do(c)
-	recorded := false
+	var recorded bool
 	if err == nil {
 		recorded = s.recordCall(ctx, c)
 	} else {

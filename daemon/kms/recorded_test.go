@@ -185,8 +185,10 @@ func newScene(t *testing.T, seed uint64) *scene {
 	stranger := policy.Principal{Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/stranger", AccountID: account, UserName: "stranger"}
 	all := []*policy.Document{everything}
 	s.callers = []*kms.Caller{
-		{Principal: root, Policies: all, Admin: true}, {Principal: root, Policies: all, Admin: true},
-		{Principal: user, Policies: all, UID: 1000}, {Principal: stranger, UID: 1001},
+		{Principal: root, Policies: all, Admin: true},
+		{Principal: root, Policies: all, Admin: true},
+		{Principal: user, Policies: all, UID: 1000},
+		{Principal: stranger, UID: 1001},
 	}
 	return s
 }
