@@ -59,7 +59,11 @@ func failed(text string, cause error) error {
 }
 
 func errOperatorsOnly() error {
-	return &failure{http.StatusForbidden, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "only root and the configuration's admins may do this"), nil}
+	return forbidden("only root and the configuration's admins may do this")
+}
+
+func forbidden(text string) error {
+	return &failure{http.StatusForbidden, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", text), nil}
 }
 
 // serveOperator serves an endpoint. do gets the body as In; what it changes, it
@@ -107,13 +111,17 @@ func (d *Daemon) describe(o *operator, e *endpoint, in any) {
 func (d *Daemon) operate(w http.ResponseWriter, r *http.Request, e *endpoint, do func(*operator) error) error {
 	ids := d.identities.Load()
 	caller, err := ids.caller(r.Context())
-	if err != nil {
+	unmapped := errors.Is(err, errUnmapped)
+	if err != nil && !unmapped {
 		return failed("the caller is not known", err)
 	}
 	id := uuid.NewString()
 	w.Header().Set("X-Amzn-Requestid", id)
 	return d.kms.Operate(r.Context(), caller, &kmsapi.Request{Operation: e.name, UserAgent: r.UserAgent(), RequestID: id}, func(c *kms.Call) error {
-		if !e.anyone && !caller.Admin {
+		switch {
+		case unmapped:
+			return forbidden(errUnmapped.Error())
+		case !e.anyone && !caller.Admin:
 			return errOperatorsOnly()
 		}
 		return do(&operator{r, c, ids, w})

@@ -141,7 +141,7 @@ func TestLongCallsAreRecorded(t *testing.T) {
 // on record like a call, also if it is refused.
 func TestOperatorCallsAreRecorded(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{Tables: "[audit]\nrefusal_burst = 20\n"})
+	r := rig.New(t, rig.Config{World: true, Tables: "[audit]\nrefusal_burst = 20\n"})
 	stranger := r.HTTPAs(t, rig.User{UID: 61030, GID: 61030})
 	for _, c := range []struct {
 		method, path, name, body string
@@ -196,7 +196,7 @@ func TestOperatorCallsAreRecorded(t *testing.T) {
 func TestRefusalsAreBounded(t *testing.T) {
 	t.Parallel()
 	const burst, calls = 20, 400
-	r := rig.New(t, rig.Config{Tables: "[audit]\nrefusal_burst = 20\nrefusals_per_user = 0.001\n"})
+	r := rig.New(t, rig.Config{World: true, Tables: "[audit]\nrefusal_burst = 20\nrefusals_per_user = 0.001\n"})
 	stranger := r.HTTPAs(t, rig.User{UID: 61031, GID: 61031})
 	words := strings.Repeat("stranger", 4_000)
 	for i := range calls {
