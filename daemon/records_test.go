@@ -229,14 +229,12 @@ func TestRefusalsAreBounded(t *testing.T) {
 // daemon was killed between the two, is taken back at the next start, once.
 func TestUncommittedChange(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := rig.New(t, rig.Config{Process: true})
 	if status, _, text := ask(t, r.HTTP(), "POST", "/", "CreateKey", "", `{}`); status != 200 {
 		t.Fatal(text)
 	}
 	made := recordsNamed(t, r, "CreateKey")
-	if err := r.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	r.Kill()
 	trail, err := audit.Open(audit.Config{Dir: filepath.Join(r.Dir, "s", "audit")})
 	if err != nil {
 		t.Fatal(err)

@@ -30,11 +30,11 @@ import (
 // asker makes calls for a user whose identity policies differ each time, and
 // sees what the policies decided.
 type asker struct {
-	kms.Trail // the others are not called
-	service   *kms.Service
-	records   []*audit.Record
-	userARN   string
-	now       time.Time
+	unrecorded
+	service *kms.Service
+	records []*audit.Record
+	userARN string
+	now     time.Time
 
 	keyID, otherID, grantID string
 	blob                    []byte            // a ciphertext of the key
