@@ -27,7 +27,7 @@ type conn struct {
 	closed     chan struct{}
 	// idle is set between requests, and before the first byte of the first.
 	idle atomic.Bool
-	// serving is set while the handler runs.
+	// serving is set from the end of the header until the handler has returned.
 	serving atomic.Bool
 	// pause is how long the connection is not read; used by the goroutine that
 	// serves it.
@@ -230,9 +230,15 @@ func (s *Server) forget(c *conn) {
 	}
 }
 
-// connState is the http.Server.ConnState that notices the end of a request.
-func connState(c net.Conn, state http.ConnState) {
-	if c, ok := c.(*conn); ok && state == http.StateIdle {
+// connState is the http.Server.ConnState that notices when a request has been
+// parsed, after which net/http watches the stream, and when it has ended.
+func connState(nc net.Conn, state http.ConnState) {
+	c, ok := nc.(*conn)
+	switch {
+	case !ok:
+	case state == http.StateActive:
+		c.serving.Store(true)
+	case state == http.StateIdle:
 		c.idle.Store(true)
 		c.server.accounts.rest(c)
 		if c.server.draining.Load() {

@@ -1,7 +1,9 @@
 package socket
 
 import (
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -9,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // begun is a request that asks for a turn.
@@ -220,6 +224,45 @@ func TestSlowClientsGiveTheirTurnBack(t *testing.T) {
 	eventually(t, "the turn back", func() bool { return running() == 0 })
 	if a := deaf.receive(t); len(a.body) != len(large) {
 		t.Errorf("answered %d bytes", len(a.body))
+	}
+}
+
+// TestWatchedCallsKeepTheirTurn: while a call runs, net/http watches for the end of
+// the stream, of a call without a body from before its handler has begun. That must
+// not look like a client who is slow to send the rest.
+func TestWatchedCallsKeepTheirTurn(t *testing.T) {
+	t.Parallel()
+	s := serve(t, Config{}, ok)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fds[1]) })
+	f := os.NewFile(uintptr(fds[0]), "")
+	raw, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.newConn(raw.(*net.UnixConn), &Peer{UID: alice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.accounts.connect(c)
+	s.remember(c)
+	t.Cleanup(func() { c.Close() })
+	if _, err := unix.Write(fds[1], []byte("GET")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 3)); n != 3 || err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	connState(c, http.StateActive)
+	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) // nothing comes
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if turn, _ := s.accounts.state(c); !turn {
+		t.Error("a call that is being served has lost its turn")
 	}
 }
 
