@@ -89,7 +89,7 @@ const archiveName = "archive"
 func (l *Log) Prune(ctx context.Context, opt PruneOptions, signature SignatureVerifier, record func(*Pruning) error, commit func() error) (*Pruning, error) {
 	l.arranging.Lock()
 	defer l.arranging.Unlock()
-	p, err := l.planPruning(opt, signature)
+	p, err := l.planPruning(ctx, opt, signature)
 	if p == nil || err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (l *Log) moveBeginning(ctx context.Context, to beginning) error {
 }
 
 // planPruning says what goes and verifies it. It returns nil if nothing does.
-func (l *Log) planPruning(opt PruneOptions, signature SignatureVerifier) (*Pruning, error) {
+func (l *Log) planPruning(ctx context.Context, opt PruneOptions, signature SignatureVerifier) (*Pruning, error) {
 	l.io.Lock()
 	live := l.at.segment.number
 	l.io.Unlock()
@@ -162,6 +162,9 @@ func (l *Log) planPruning(opt PruneOptions, signature SignatureVerifier) (*Pruni
 	v := verifier{opt: VerifyOptions{Signature: signature}}
 	p := &Pruning{segments: segments[:n]}
 	for _, s := range p.segments {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
 		if err := v.segment(s, -1); err != nil {
 			return nil, err
 		}

@@ -199,6 +199,29 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestVerifyGivesUp: verifying a whole trail ends with the client who asked, and
+// with the daemon.
+func TestVerifyGivesUp(t *testing.T) {
+	t.Parallel()
+	signer, opt := newSigner(t)
+	cfg := Config{Dir: t.TempDir(), Signer: signer, SegmentBytes: attackedSegments, CheckpointInterval: time.Hour}
+	l := openChecked(t, cfg, opt)
+	appendN(t, l, 22)
+	if _, err := l.Verify(t.Context(), opt.Signature); err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.Verify(gone, opt.Signature); !errors.Is(err, context.Canceled) || IsProblem(err) {
+		t.Errorf("Verify: %v", err)
+	}
+	before := segmentsOf(t, cfg.Dir)
+	_, err := l.Prune(gone, PruneOptions{Keep: 1}, opt.Signature, func(*Pruning) error { return nil }, func() error { return nil })
+	if after := segmentsOf(t, cfg.Dir); !errors.Is(err, context.Canceled) || len(after) != len(before) {
+		t.Errorf("Prune: %v, %d of %d segments are left", err, len(after), len(before))
+	}
+}
+
 // TestPruneUnsound: what does not verify is not removed.
 func TestPruneUnsound(t *testing.T) {
 	t.Parallel()

@@ -44,8 +44,8 @@ func (l *Log) Check(known Known, signature SignatureVerifier) error {
 }
 
 // Verify verifies the whole of the log that is open, as [VerifyDir] does, up to
-// what is durable now.
-func (l *Log) Verify(signature SignatureVerifier) (Report, error) {
+// what is durable now. It gives up when ctx ends: a long log takes minutes.
+func (l *Log) Verify(ctx context.Context, signature SignatureVerifier) (Report, error) {
 	l.arranging.Lock()
 	defer l.arranging.Unlock()
 	w, _, err := l.walker()
@@ -58,6 +58,9 @@ func (l *Log) Verify(signature SignatureVerifier) (Report, error) {
 		if i == len(w.segments)-1 {
 			size = w.size
 		} else if err := w.segments[i+1].after(s); err != nil {
+			return v.report, err
+		}
+		if err := context.Cause(ctx); err != nil {
 			return v.report, err
 		}
 		if err := v.segment(s, size); err != nil {

@@ -62,7 +62,7 @@ type Trail interface {
 	// see [audit.Log.Check] and [audit.IsProblem].
 	Check(known audit.Known, signature audit.SignatureVerifier) error
 	// Verify verifies all of it.
-	Verify(signature audit.SignatureVerifier) (audit.Report, error)
+	Verify(ctx context.Context, signature audit.SignatureVerifier) (audit.Report, error)
 	// Hold stops checkpoints until Check succeeds.
 	Hold()
 	// Begin begins the trail anew, and Checkpoint signs its head.

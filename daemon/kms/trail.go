@@ -232,7 +232,7 @@ func (s *Service) VerifyTrail(ctx context.Context) (report audit.Report, problem
 	trusted := s.integrity.seal.Load() != nil
 	verify, err := s.trailKeys(ctx, trusted)
 	if err == nil {
-		report, err = s.trail.Verify(verify)
+		report, err = s.trail.Verify(ctx, verify)
 	}
 	if !audit.IsProblem(err) {
 		return report, "", err
