@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"time"
 )
 
 // Reload reads again, on SIGHUP or POST /reload, who callers are: admins,
@@ -54,9 +53,7 @@ type reloaded struct {
 // That is all that systemd can learn of: a reload by SIGHUP never fails.
 func (d *Daemon) reloadNow(o *operator, _ *struct{}) (*reloaded, error) {
 	// Plugins may take as long to start as at the daemon's own start.
-	if err := http.NewResponseController(o.writer).SetWriteDeadline(time.Time{}); err != nil {
-		d.log.LogAttrs(o.Context(), slog.LevelWarn, "the answer to cmkctl reload has a deadline", slog.Any("error", err))
-	}
+	d.noDeadline(o)
 	ctx := context.WithoutCancel(o.Context())
 	var failure error
 	err := d.kms.Decide(ctx, o.call, func() error {

@@ -27,8 +27,8 @@ const (
 	lineEnd      = "\"}\n"
 
 	hexHash = 2 * sha256.Size
-	// maxLine is the length of the longest line.
-	// chainSize is what the chain adds to a record at most.
+	// chainSize is what the chain adds to a record at most, and maxLine the length
+	// of the longest line.
 	chainSize = len(versionName) + 20 + len(previousName) + hexHash + 1 + len(hashName) + hexHash + len(lineEnd)
 	maxLine   = MaxRecord + chainSize
 )
