@@ -230,6 +230,8 @@ type policyCheck struct {
 		Last        time.Time `json:"last"`
 		Why         string    `json:"why"`
 	} `json:"refused"`
+	// Others are refused calls of kinds that the daemon has left out.
+	Others               int      `json:"others"`
 	UnknownConditionKeys []string `json:"unknownConditionKeys"`
 }
 
@@ -293,6 +295,9 @@ func (c *policyCheck) print(out io.Writer) error {
 	for _, r := range c.Refused {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Principal, r.Action, strings.Join(r.ContextKeys, " "), r.Calls,
 			r.Last.UTC().Format(time.RFC3339), r.Why)
+	}
+	if c.Others > 0 {
+		fmt.Fprintf(w, "\nand %d calls of further kinds\n", c.Others)
 	}
 	return w.Flush()
 }
