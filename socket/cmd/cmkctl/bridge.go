@@ -81,8 +81,8 @@ func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) erro
 	return f.stay(ctx, cmd.OutOrStdout(), b, vars)
 }
 
-// stay prints the variables and waits for the end. A secret that somebody chose
-// he knows, and the journal of a service shall not.
+// stay prints the variables and waits for the end. It leaves out a secret that the
+// user chose: they know it, and it must not get into the journal of a service.
 func (f *bridgeFlags) stay(ctx context.Context, out io.Writer, b *bridge, vars []variable) error {
 	if f.accessKey != "" {
 		vars = slices.DeleteFunc(vars, func(v variable) bool { return v.name == "AWS_SECRET_ACCESS_KEY" })

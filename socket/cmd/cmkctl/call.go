@@ -68,7 +68,7 @@ func checkJSON(text string) error {
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("%w, after %d bytes of %d", err, syntax.Offset, len(text))
 	}
-	if err == nil && object == nil || err != nil {
+	if err != nil || object == nil {
 		return errors.New("want an object, {...}")
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ type portFlag uint16
 func (p *portFlag) Set(text string) error {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return fmt.Errorf("want a port of 0 to 65535")
+		return errors.New("want a port of 0 to 65535")
 	}
 	*p = portFlag(n)
 	return nil
