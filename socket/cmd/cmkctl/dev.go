@@ -143,29 +143,40 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 		}
 		vars = append(vars, variable{"AWS_SHARED_CREDENTIALS_FILE", l.profiles()})
 	}
-	f.welcome(errOut, cfg, b)
+	f.welcome(ctx, errOut, cfg, b)
 	explainProfiles(errOut, others)
-	if h, err := readHealth(ctx, &service{socket: cfg.Socket.Path, timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
-		fmt.Fprintf(errOut, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
+	unwrite, err := f.writeVariables(out, vars)
+	if err != nil {
+		return err
 	}
-	if err := writeExports(out, vars); err != nil {
-		return fmt.Errorf("printing the variables: %w", err)
-	}
-	if f.envFile != "" {
-		if err := writeFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
-			return fmt.Errorf("writing the variables: %w", err)
-		}
-		defer func() { err = errors.Join(err, removeFile(f.envFile)) }()
-	}
+	defer func() { err = errors.Join(err, unwrite()) }()
 	return f.wait(ctx, d, b)
 }
 
+// writeVariables prints the variables, and writes them to the file of --env-file,
+// which undo removes.
+func (f *devFlags) writeVariables(out io.Writer, vars []variable) (undo func() error, err error) {
+	if err := writeExports(out, vars); err != nil {
+		return nil, fmt.Errorf("printing the variables: %w", err)
+	}
+	if f.envFile == "" {
+		return func() error { return nil }, nil
+	}
+	if err := writeFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
+		return nil, fmt.Errorf("writing the variables: %w", err)
+	}
+	return func() error { return removeFile(f.envFile) }, nil
+}
+
 // welcome says what is there.
-func (f *devFlags) welcome(w io.Writer, cfg *daemonConfig, b *bridge) {
+func (f *devFlags) welcome(ctx context.Context, w io.Writer, cfg *daemonConfig, b *bridge) {
 	fmt.Fprintf(w, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
 		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
 	if !cfg.PlaintextDataKeys {
 		fmt.Fprintln(w, "Data keys leave it only wrapped: GenerateDataKey needs --plaintext-data-keys.")
+	}
+	if h, err := readHealth(ctx, &service{socket: cfg.Socket.Path, timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
+		fmt.Fprintf(w, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
 	}
 }
 
