@@ -22,7 +22,7 @@ func TestExample(t *testing.T) {
 	var all strings.Builder
 	for line := range strings.Lines(string(raw)) {
 		rest, commented := strings.CutPrefix(line, "# ")
-		if commented && (strings.HasPrefix(rest, "[[") || strings.Contains(rest, " = ")) {
+		if commented && (strings.HasPrefix(rest, "[") || strings.Contains(rest, " = ")) {
 			line = rest
 		}
 		all.WriteString(line)
