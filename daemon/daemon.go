@@ -239,7 +239,7 @@ func (d *Daemon) begin(ctx context.Context) error {
 // endCallsTimeout bounds the wait for calls that were cut off to notice.
 const endCallsTimeout = 2 * time.Second
 
-// endCalls sees to it that all calls are on record before the trail is closed.
+// endCalls has all calls recorded before the trail is closed.
 func (d *Daemon) endCalls(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endCallsTimeout)
 	defer cancel()

@@ -26,7 +26,7 @@ var policyKinds = []string{"user", "group", "role"}
 // folders on the way to them must belong to root or to the daemon's user, and
 // nobody else may be able to write to them (see openTrusted): who writes there
 // gives out permissions. Hidden files and those without the ending .json are
-// passed over. "" is no folder.
+// passed over. Without a folder ("") there are none.
 func loadIdentityPolicies(dir string) (identityPolicies, error) {
 	found := identityPolicies{}
 	if dir == "" {

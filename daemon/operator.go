@@ -16,7 +16,7 @@ import (
 )
 
 // endpoint is one for operators: JSON in, JSON out, over the same socket as the
-// API, and on record like it.
+// API, and recorded like it.
 type endpoint struct {
 	name string // eventName
 	// anyone may use it; else root and the configuration's admins.
@@ -145,7 +145,7 @@ func (d *Daemon) refuseOperator(w http.ResponseWriter, r *http.Request, e *endpo
 }
 
 // polled serves what monitoring asks for all the time, to root and admins: only
-// the refusals are on record, and it answers also if nothing can be recorded.
+// the refusals are recorded, and it answers also if nothing can be recorded.
 func (d *Daemon) polled(name string, h http.Handler) http.Handler {
 	e := &endpoint{name: name, readOnly: true}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -161,7 +161,7 @@ func (d *Daemon) polled(name string, h http.Handler) http.Handler {
 func (d *Daemon) handleOperators(mux *http.ServeMux, server *socket.Server) {
 	mux.Handle("GET /status", d.polled("GetStatus", http.HandlerFunc(d.serveStatus)))
 	mux.Handle("GET /metrics", d.polled("GetMetrics", d.serveMetrics(server)))
-	mux.HandleFunc("GET /recipient", d.serveRecipient) // tells everybody the same, and is not on record
+	mux.HandleFunc("GET /recipient", d.serveRecipient) // tells everybody the same, and is not recorded
 	d.handlePolicies(mux)
 	mux.Handle("POST /confirm-clock", serveOperator(d, endpoint{name: "ConfirmClock", maxBody: 1 << 12}, d.confirmClock))
 	mux.Handle("POST /accept-state", serveOperator(d, endpoint{name: "AcceptState", maxBody: 1 << 12}, d.acceptState))

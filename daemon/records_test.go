@@ -138,7 +138,7 @@ func TestLongCallsAreRecorded(t *testing.T) {
 }
 
 // TestOperatorCallsAreRecorded: what is asked of the endpoints for operators is
-// on record like a call, also if it is refused.
+// recorded like a call, also if it is refused.
 func TestOperatorCallsAreRecorded(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{World: true, Tables: "[audit]\nrefusal_burst = 20\n"})
@@ -187,7 +187,7 @@ func TestOperatorCallsAreRecorded(t *testing.T) {
 		t.Error("a stranger cannot ask for a key policy")
 	}
 	if len(recordsNamed(t, r, "MakeKeyPolicy")) != 1 {
-		t.Error("MakeKeyPolicy is not on record")
+		t.Error("MakeKeyPolicy is not recorded")
 	}
 }
 

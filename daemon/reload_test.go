@@ -119,7 +119,7 @@ func TestCheck(t *testing.T) {
 		{"a PIN that others read", func() { write(pin, "1234", 0o644) }, "its mode is 0644"},
 		{"no PIN", func() { write(pin, "\n", 0o400) }, "is empty"},
 		{"another plugin", func() { write(plugin, "another", 0o755) }, "has the SHA-256"},
-		{"a plugin that is no program", func() { write(plugin, "program", 0o644) }, "has the mode 0644"},
+		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644"},
 		{"no module", func() { write(config, strings.Replace(good, "module = \""+plugin, "module = \"/no/such.so", 1), 0o600) }, "/no/such.so"},
 		{"an unknown group", func() {
 			write(config, strings.Replace(good, "[socket]", "[socket]\ngroup = \"no-such-group\"", 1), 0o600)

@@ -55,7 +55,7 @@ func (d *Daemon) publishAuditKeys() error {
 	return nil
 }
 
-// TrailOptions say what a trail is held against offline.
+// TrailOptions say what a trail is compared with offline.
 type TrailOptions struct {
 	// KeyFiles are PEM files with the public keys of checkpoints, under the
 	// names that the daemon gave them. Without any, ChainOnly must be set: the
@@ -86,7 +86,7 @@ func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
 	options := audit.VerifyOptions{Tail: &o.Tail}
 	if len(o.KeyFiles) == 0 && !o.ChainOnly {
 		return report, errors.New("no public key is given: add the audit-key-*.pem files of the state folder, " +
-			"or -chain-only to verify no more than the hash chain, which whoever can write the trail can make anew")
+			"or -chain-only to verify no more than the hash chain, which whoever can write the trail can rebuild")
 	}
 	if len(o.KeyFiles) > 0 {
 		keys := map[string]*ecdsa.PublicKey{}

@@ -57,7 +57,7 @@ func replaceTrail(t *testing.T, from, to string) {
 	}
 }
 
-// rehash makes the chain of a whole trail anew after change, as docs/audit.md
+// rehash rebuilds the chain of a whole trail after change, as docs/audit.md
 // and the package say that it is made.
 func rehash(t *testing.T, dir string, change func(body string) string) {
 	t.Helper()
@@ -279,7 +279,7 @@ func readFile(t *testing.T, path string) string {
 }
 
 // TestTrailAccepted changes the trail under a running daemon, which finds it
-// when it reloads. Accepted, the trail begins anew and verifies; what was there
+// when it reloads. Accepted, the trail starts over and verifies; what was there
 // is kept.
 func TestTrailAccepted(t *testing.T) {
 	t.Parallel()

@@ -46,7 +46,7 @@ func rate(t *testing.T, made *atomic.Int64, over time.Duration) float64 {
 
 // TestDearBesideCheap: 256 callers of RSA-4096 leave P-256 signatures of four
 // callers their share, whoever makes them. CMKD_LONG measures for longer and
-// wants what is promised; the short form allows for a loaded machine.
+// asks for what is promised; the short form allows for a loaded machine.
 func TestDearBesideCheap(t *testing.T) {
 	h := start(t, asymmetric(t, testenv.NewToken(t), "", nil))
 	cheap := backends.Key{ID: backends.KeyID{1}, Spec: backends.P256, Usage: backends.SignVerify}

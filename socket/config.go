@@ -69,8 +69,8 @@ type Config struct {
 // answered with ThrottlingException, which the SDKs retry with backoff; the
 // connections of a uid that gets more than 100 such answers a second, after a
 // burst of 200, are read more and more slowly. The limits per uid keep one user
-// from using up the totals, so each should stay below its total. That one user's
-// calls do not slow down those of others is no matter of limits: requests take
+// from using up the totals, so each should stay below its total. What keeps one
+// user's calls from slowing down those of others is not limits: requests take
 // turns by uid, docs/decisions/0009-fair-scheduling.md.
 type Limits struct {
 	// Connections open at one time, default 4,096. Beyond it, the connection

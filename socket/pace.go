@@ -21,7 +21,7 @@ func (c *conn) throttle() {
 }
 
 // pause is how long a connection of a throttled user is not read, so that a new
-// one is no way around it.
+// one does not help.
 func (acct *account) pause() time.Duration {
 	debt := -acct.throttles.Tokens()
 	if debt <= 0 {

@@ -90,7 +90,7 @@ func segmentsOf(t testing.TB, dir string) []segment {
 	return segments
 }
 
-// rewriting makes the chain of a whole trail anew. body returns what becomes of
+// rewriting rebuilds the chain of a whole trail. body returns what becomes of
 // a record, nil if it goes.
 func rewriting(body func(sequence uint64, body []byte, links []link) []byte) func(*testing.T, *attackedTrail, string) {
 	return func(t *testing.T, _ *attackedTrail, dir string) {
@@ -125,7 +125,7 @@ func forge(body []byte) []byte {
 
 func isCheckpoint(body []byte) bool { return bytes.Contains(body, []byte(`"`+checkpointEvent+`"`)) }
 
-// resigned makes a checkpoint anew with a key of another.
+// resigned makes a checkpoint again, with somebody else's key.
 func resigned(t *testing.T, signer *keySigner, name string, body []byte, links []link) []byte {
 	t.Helper()
 	start := bytes.Index(body, []byte(`"serviceEventDetails":`)) + len(`"serviceEventDetails":`)

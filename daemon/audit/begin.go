@@ -12,7 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// begun is the serviceEventDetails of the record with which a trail begins anew.
+// begun is the serviceEventDetails of the record with which a trail starts over.
 type begun struct {
 	First             uint64 `json:"first"` // nothing older belongs to the trail
 	FirstPreviousHash string `json:"firstPreviousHash"`
@@ -20,7 +20,7 @@ type begun struct {
 	Aside             string `json:"aside"` // the folder for what was there before
 }
 
-// Begin begins the trail anew in a new segment, behind whatever is there: an
+// Begin starts the trail over in a new segment, behind whatever is there: an
 // operator has decided to go on although it does not verify. A record tells of
 // it. The checkpoints that follow name the new beginning; the next [Log.Check]
 // moves what came before to a folder of its own. The checkpoint is the
@@ -44,7 +44,7 @@ func (l *Log) Begin(ctx context.Context, reason string) error {
 		return err
 	}
 	if _, err := l.append(ctx, ownRecord(beginEvent, details), Room{}, entry{own: true}); err != nil {
-		return fmt.Errorf("beginning the audit trail anew: %w", err)
+		return fmt.Errorf("starting the audit trail over: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,7 +82,7 @@ type PruneOptions struct {
 const archiveName = "archive"
 
 // Prune removes the oldest segments. It verifies them first. record is called
-// with what goes before anything does, to put it on record; then a checkpoint
+// with what goes before anything does, to record it; then a checkpoint
 // names the new beginning, then commit makes sure that the database knows of a
 // record that stays. Only then are the segments removed. It returns nil if
 // there are none to remove.

@@ -136,7 +136,7 @@ func TestPrune(t *testing.T) {
 		"by date":                {opt: PruneOptions{Before: sample(0).EventTime.Add(time.Second)}},
 		"nothing to prune":       {opt: PruneOptions{Keep: 100}, left: true},
 		"nothing so old":         {opt: PruneOptions{Before: sample(0).EventTime}, left: true},
-		"not on record":          {opt: PruneOptions{Keep: 1}, record: failed, want: failed, left: true},
+		"not recorded":           {opt: PruneOptions{Keep: 1}, record: failed, want: failed, left: true},
 		"not signed":             {opt: PruneOptions{Keep: 1}, unsigned: true, want: errNoToken, left: true},
 		"the database is behind": {opt: PruneOptions{Keep: 1}, commit: failed, want: failed, aside: true},
 	} {
@@ -150,7 +150,7 @@ func TestPrune(t *testing.T) {
 			signer.fail.Store(c.unsigned)
 			p, err := l.Prune(t.Context(), c.opt, opt.Signature, func(p *Pruning) error {
 				if n := len(segmentsOf(t, cfg.Dir)); n != len(before) {
-					t.Errorf("%d of %d segments are there before it is on record", n, len(before))
+					t.Errorf("%d of %d segments are there before it is recorded", n, len(before))
 				}
 				if c.record == nil {
 					appendN(t, l, 1)
@@ -242,7 +242,7 @@ func TestPruneUnsound(t *testing.T) {
 	}
 }
 
-// TestBegin begins a trail anew behind each of the attacks: it verifies, and
+// TestBegin starts a trail over behind each of the attacks: it verifies, and
 // what was there is kept.
 func TestBegin(t *testing.T) {
 	t.Parallel()

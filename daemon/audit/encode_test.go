@@ -77,7 +77,7 @@ func TestFixedRoom(t *testing.T) {
 	}
 }
 
-// TestLongFields: what a caller fills at will is cut and marked, by itself.
+// TestLongFields: what a caller fills at will is cut and marked, each field separately.
 func TestLongFields(t *testing.T) {
 	t.Parallel()
 	policy := strings.Repeat("\x7f", 200_000)

@@ -126,7 +126,7 @@ const maxEscape = 6
 const markSize = len(`{"truncated":"","length":,"sha256":""}`) + 10 + 2*sha256.Size
 
 // appendCut appends the JSON value, which is formatted and longer than limit
-// bytes, cut: of an object each member by itself, the longest first.
+// bytes, cut: of an object each member separately, the longest first.
 func appendCut(dst []byte, value []byte, limit int) []byte {
 	members, ok := membersOf(value)
 	if !ok {

@@ -18,7 +18,7 @@
 // The chain runs on from segment to segment. Records with the eventSource
 // "audit.cmkd" are the log's own: an AuditLogRepaired tells of a torn end that
 // was moved aside, an AuditLogResumed of a time in which nothing could be
-// written, an AuditLogBegun of an operator who began the trail anew, an
+// written, an AuditLogBegun of an operator who started the trail over, an
 // AuditCheckpoint carries a signature. Its serviceEventDetails are
 //
 //	{"sequence":N,"hash":"H","first":F,"firstPreviousHash":"P","keyId":K,"signature":S}
@@ -33,7 +33,7 @@
 // The chain alone shows an edit by somebody who cannot write the whole rest
 // of the log anew; a checkpoint shows it whoever made it, up to the record
 // that the checkpoint names, and that nothing was cut off at the beginning. A
-// trail that was cut off at its end is sound by itself: keep a [Log.Head]
+// trail that was cut off at its end is still sound: keep a [Log.Head]
 // elsewhere and give it to [Verify], or to [Log.Check].
 //
 // # Durability
@@ -81,7 +81,7 @@ type Config struct {
 	CheckpointInterval time.Duration
 	// SignTimeout bounds one signature: 0 is 10 seconds.
 	SignTimeout time.Duration
-	// GoOn: a trail that does not verify is no reason not to open it. What is
+	// GoOn: a trail that does not verify is opened all the same. What is
 	// recorded goes into a new segment behind it; [Log.Problem] and [Log.Check]
 	// say what is wrong, until [Log.Begin].
 	GoOn bool

@@ -82,7 +82,7 @@ func (s *Service) Refuse(ctx context.Context, caller *Caller, r *kmsapi.Request,
 	return s.refuse(ctx, c, e)
 }
 
-// RecordRefusal puts a call on record, or counts it, that was refused with e
+// RecordRefusal records a call, or counts it, that was refused with e
 // before it came here. It reports whether that is done, so that the call may be
 // answered. Even administrators get only so many records of such calls.
 func (s *Service) RecordRefusal(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) bool {

@@ -15,7 +15,7 @@ import (
 )
 
 // inFlight are the calls that have begun and not ended, for the end of the
-// daemon: what it cuts off is on record too.
+// daemon: what it cuts off is recorded too.
 type inFlight struct {
 	mu    sync.Mutex
 	first *Call         // guarded by mu, like the links between calls

@@ -289,7 +289,7 @@ func (s *Service) CheckState(ctx context.Context) error {
 
 // AcceptState is an operator's decision to trust the rows as they are. root is
 // the one of the [Mismatch] that was looked at; [store.ErrChanged] says that
-// the rows are others now. It is on record before it is done.
+// the rows are others now. It is recorded before it is done.
 func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()

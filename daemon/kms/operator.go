@@ -15,7 +15,7 @@ const operatorSource = "cmkd"
 // ErrNoTrail: the audit trail cannot be written, the log says why.
 var ErrNoTrail = errors.New("the audit trail cannot be written")
 
-// Operate is the life of a call of an endpoint for operators, on record like a
+// Operate is the life of a call of an endpoint for operators, recorded like a
 // call of the API: r names it in its Operation. do answers it, or says why not;
 // an error that is not an [*kmsapi.Error] is recorded as KMSInternalException
 // without its text. It must make its changes with the call that it is given. If

@@ -32,7 +32,7 @@ type recording struct {
 	// ahead is the eventID of the record that was written ahead of a change,
 	// "" unless the change is not committed.
 	ahead string
-	// recorded: every change of the call is committed, and on record.
+	// recorded: every change of the call is committed and recorded.
 	recorded bool
 
 	previous, next *Call // in inFlight; guarded by its mu
@@ -89,7 +89,7 @@ func (s *Service) end(c *Call) {
 	s.trail.Release(c.room)
 }
 
-// commit is a transaction of the call. What f writes is on record before it is
+// commit is a transaction of the call. What f writes is recorded before it is
 // committed; without a record it is not. What the record is to say of it, f has
 // said when it returns. c is nil where nobody called.
 func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) error) error {
@@ -204,8 +204,8 @@ func (c *Call) stranger() bool {
 	return !c.caller.Admin && c.record.AdditionalEventData.Decision != "Allow"
 }
 
-// recordCall puts the call on record, also if the caller has gone, unless it
-// has a record already. If it returns false, whatever the call did, its answer
+// recordCall records the call, also if the caller has gone, unless it has a
+// record already. If it returns false, whatever the call did, its answer
 // must not leave.
 func (s *Service) recordCall(ctx context.Context, c *Call) bool {
 	if c.record.ErrorCode == "" && c.recorded {

@@ -48,7 +48,7 @@ const otherRegion = "eu-central-1"
 // TestChangedMeansRecorded makes random and hostile requests of every operation,
 // by callers of all kinds, also while the trail is broken or its backlog is
 // full, and compares the state before and after each: what has changed is on
-// record, exactly once and by its name, and what is on record has changed.
+// record, exactly once and by its name, and what is recorded has changed.
 // `make long` makes 10,000.
 func TestChangedMeansRecorded(t *testing.T) {
 	t.Parallel()
@@ -106,7 +106,7 @@ func TestChangedMeansRecorded(t *testing.T) {
 	}
 }
 
-// judge holds one answer against the state and the trail.
+// judge compares one answer with the state and the trail.
 func (s *scene) judge(what, operation string, caller *kms.Caller, answer *kmsapi.Answer, changed []string, records []record) {
 	s.t.Helper()
 	var done []record

@@ -65,7 +65,7 @@ type Trail interface {
 	Verify(ctx context.Context, signature audit.SignatureVerifier) (audit.Report, error)
 	// Hold stops checkpoints until Check succeeds.
 	Hold()
-	// Begin begins the trail anew, and Checkpoint signs its head.
+	// Begin starts the trail over, and Checkpoint signs its head.
 	Begin(ctx context.Context, reason string) error
 	Checkpoint(ctx context.Context) error
 	// Prune removes the oldest segments.
@@ -120,7 +120,7 @@ type Limits struct {
 	RequestRates map[string]float64
 	// RefusalRate and RefusalBurst bound the records of a user's calls that were
 	// refused, without a permission to show: RefusalRate a second (10), and
-	// RefusalBurst (1,000) after a rest. Those beyond are counted on record.
+	// RefusalBurst (1,000) after a rest. Those beyond are only counted, in a record.
 	RefusalRate  float64
 	RefusalBurst int
 }

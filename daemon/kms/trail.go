@@ -159,7 +159,7 @@ func (s *Service) trailHolds(ctx context.Context, m *Mismatch) bool {
 }
 
 // resumeTrail signs the trail after a database has been accepted. If the trail
-// began anew, what was there before is moved aside. The caller holds
+// was started over, what was there before is moved aside. The caller holds
 // integrity.mu.
 func (s *Service) resumeTrail(ctx context.Context, begun bool) error {
 	if begun {

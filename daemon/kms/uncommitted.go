@@ -20,7 +20,7 @@ type uncommitted struct {
 	RequestID string `json:"requestID"`
 }
 
-// recordUncommitted puts on record what the trail says was done and the database
+// recordUncommitted records what the trail says was done and the database
 // does not have: records with the sequence of a commit behind the head. The
 // record of what was committed is durable before its head is made, so that only
 // records behind the one that the head names can be such.

@@ -44,13 +44,13 @@ type options struct {
 
 // WithRegion sets the Region in which keys are looked for; default
 // AWS_REGION, AWS_DEFAULT_REGION or the daemon's own. An envelope is opened in
-// the Region that it names unless this option is given. "" is no choice.
+// the Region that it names unless this option is given. "" chooses none.
 func WithRegion(region string) Option {
 	return func(o *options) { o.region, o.chosen = region, region != "" }
 }
 
 // WithTimeout bounds each call, with the SDK's retries. Default: none, the
-// call's context alone bounds it. 0 is no bound.
+// call's context alone bounds it. 0 means no limit.
 func WithTimeout(timeout time.Duration) Option {
 	return func(o *options) { o.timeout = timeout }
 }
@@ -146,7 +146,7 @@ func (e *ConnectError) Error() string {
 
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// RetryableError tells the SDK which errors may pass by themselves, as while the
+// RetryableError tells the SDK which errors may pass without anybody's help, as while the
 // daemon starts again.
 func (e *ConnectError) RetryableError() bool {
 	return errors.Is(e.Err, syscall.ECONNREFUSED) || errors.Is(e.Err, syscall.ENOENT) || errors.Is(e.Err, syscall.EAGAIN)

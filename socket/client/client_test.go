@@ -104,7 +104,7 @@ func TestConnectErrors(t *testing.T) {
 			t.Errorf("%s: %v", tt.path, err)
 		}
 	}
-	// Trying again is for what passes by itself.
+	// Trying again is for what passes without anybody's help.
 	if (&ConnectError{Err: syscall.EACCES}).RetryableError() || !(&ConnectError{Err: syscall.ECONNREFUSED}).RetryableError() {
 		t.Error("a permission is waited for, or a daemon that starts again is not")
 	}

@@ -64,7 +64,7 @@ func signatures(t *testing.T, tok *testenv.Token) {
 
 // withPublicKeys makes a pair for each SubjectPublicKeyInfo, with it as the
 // public key: a pair is imported, and then its public key object is replaced
-// behind the plugin's back, which is started anew to forget what it saw.
+// behind the plugin's back, which is started again to forget what it saw.
 func (r *rig) withPublicKeys(t *testing.T, ctx *p11.Ctx, s p11.SessionHandle, spec backends.KeySpec, public [][]byte) []backends.Key {
 	t.Helper()
 	material := anyKey(t, spec)

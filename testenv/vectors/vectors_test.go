@@ -1,4 +1,4 @@
-// Package vectors holds the plugins against the vectors of Project Wycheproof
+// Package vectors tests the plugins with the vectors of Project Wycheproof
 // (C2SP/wycheproof, Apache-2.0), which were made to catch the mistakes of
 // cryptographic libraries. Every vector goes through a real plugin process to a
 // real token: keys come in as imported material.

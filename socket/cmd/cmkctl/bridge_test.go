@@ -272,7 +272,7 @@ func TestBridgeReadsNothingOfStrangers(t *testing.T) {
 		t.Errorf("who was there before: %v", err)
 	}
 	if _, err := sdk(b, cred, "us-east-1").ListAliases(t.Context(), nil); err != nil {
-		t.Errorf("who comes anew: %v", err)
+		t.Errorf("who comes back: %v", err)
 	}
 	held[0].SetDeadline(time.Now().Add(5 * time.Second)) // less than the bridge waits for a header
 	if raw, err := io.ReadAll(held[0]); len(raw) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -70,7 +70,7 @@ func openOutput(path string) (*output, error) {
 }
 
 // followLinks follows the symbolic links at the end of path, as open(2) does,
-// but stops before the links of proc(5), which are no paths.
+// but stops before the links of proc(5), which are not paths.
 func followLinks(path string) (string, error) {
 	const most = 40 // as path_resolution(7)
 	for range most {

@@ -145,7 +145,7 @@ func TestOutputFollowsSymbolicLinks(t *testing.T) {
 	}
 	for _, name := range []string{"absolute", "relative", "dangling", "loop"} {
 		if info, err := os.Lstat(filepath.Join(dir, name)); err != nil || info.Mode().Type() != os.ModeSymlink {
-			t.Errorf("%s is no link any more", name)
+			t.Errorf("%s is no longer a link", name)
 		}
 	}
 	names(t, dir, "absolute", "dangling", "loop", "new", "relative")
