@@ -23,7 +23,7 @@ func TestSandbox(t *testing.T) {
 		allowed []string // attempts that succeed
 	}{
 		"default": {plugins.Sandbox{}, nil},
-		"network": {plugins.Sandbox{Network: true}, []string{"tcp", "unix-socket"}},
+		"network": {plugins.Sandbox{Network: true}, []string{"tcp", "unix-socket", "datagram"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -39,7 +39,11 @@ func TestSandbox(t *testing.T) {
 			}
 			delete(results, "own-report")
 			for attempt, result := range results {
-				if result != "EACCES" && result != "EPERM" {
+				refused := result == "EACCES" || result == "EPERM"
+				if attempt == "new-call" {
+					refused = result == "ENOSYS"
+				}
+				if !refused {
 					t.Errorf("%s: %s, want it refused", attempt, result)
 				}
 			}
@@ -48,7 +52,8 @@ func TestSandbox(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
 		t.Parallel()
 		results := attempts(t, module, plugins.Sandbox{Off: true})
-		for _, a := range []string{"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent"} {
+		for _, a := range []string{"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent", "chmod-database", "chown-database",
+			"datagram", "limit-parent", "owner-parent", "owner-parent-high", "owner-parent-ioctl", "owner-parent-ioctl-high"} {
 			if results[a] != "done" {
 				t.Errorf("%s: %s, want it done without the walls", a, results[a])
 			}
@@ -74,6 +79,11 @@ func attempts(t *testing.T, module string, sandbox plugins.Sandbox) map[string]s
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
+	letters, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "letters"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = letters.Close() })
 	report := file("report")
 	// The environment names them without a leading slash, or it would open them.
 	if sandbox.Writable = []string{report}; sandbox.Off {
@@ -82,6 +92,7 @@ func attempts(t *testing.T, module string, sandbox plugins.Sandbox) map[string]s
 	s := symmetric(t, tok, module, []string{
 		"SPY_REPORT=" + report, "SPY_MODULE=" + tok.Module, "SPY_PORT=" + strconv.Itoa(l.Addr().(*net.TCPAddr).Port),
 		"SPY_DATABASE=." + file("database"), "SPY_OTHER_PIN=." + file("pin"),
+		"SPY_DATAGRAM=." + letters.LocalAddr().String(),
 	})
 	s.Config.Sandbox = sandbox
 	h := start(t, s)

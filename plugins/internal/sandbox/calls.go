@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
@@ -24,9 +25,14 @@ var forbidden = []string{
 	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "syslog", "lookup_dcookie", "personality",
 	"iopl", "ioperm", "modify_ldt", "vhangup", "acct", "quotactl", "quotactl_fd", "swapon", "swapoff", "nfsservctl", "fanotify_init",
 	// The system's files, clock and names.
-	"mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr",
+	"mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "open_tree_attr", "mount_setattr",
 	"open_by_handle_at", "name_to_handle_at", "mknod", "mknodat", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "stime",
 	"sethostname", "setdomainname",
+	// Whom a file belongs to and who may read it: Landlock does not look at these
+	// (landlock(7), "Current limitations"), and the database and other PINs belong
+	// to the same user. What is open can be changed by fchmod(2) and its like.
+	"chmod", "fchmodat", "fchmodat2", "chown", "lchown", "fchownat",
+	"setxattr", "lsetxattr", "setxattrat", "removexattr", "lremovexattr", "removexattrat",
 }
 
 // networkCalls fail too where the token needs no network.
@@ -54,6 +60,13 @@ func restrictCalls(network bool) error {
 			Name: call, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: self}},
 		})
 	}
+	for _, call := range known(info, []string{"prlimit64"}) { // 0 is the process itself
+		refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
+			Name: call, Conditions: seccomp.ArgumentConditions{
+				{Argument: 0, Operation: seccomp.NotEqual, Value: 0}, {Argument: 0, Operation: seccomp.NotEqual, Value: self},
+			},
+		})
+	}
 	refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
 		Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsNotSet, Value: cloneThread}},
 	})
@@ -65,8 +78,29 @@ func restrictCalls(network bool) error {
 	if err != nil {
 		return err
 	}
-	return load(append(nativeOnly(info), program...))
+	checks := append(nativeOnly(info), knownOnly(info)...)
+	checks = append(checks, refuseValues(info, "fcntl", 1, ^uint32(0), unix.F_SETOWN, setOwnerEx, setSignal)...)
+	checks = append(checks, refuseValues(info, "ioctl", 1, ^uint32(0), fioSetOwner, siocSetGroup)...)
+	if !network {
+		checks = append(checks, refuseValues(info, "socketpair", 1, socketTypes, unix.SOCK_DGRAM, unix.SOCK_RAW)...)
+	}
+	return load(append(checks, program...))
 }
+
+// What has the kernel send signals to another process when a descriptor is
+// ready: F_SETOWN_EX and F_SETSIG of fcntl(2), FIOSETOWN and SIOCSPGRP of
+// ioctl(2).
+const (
+	setOwnerEx   = 15
+	setSignal    = 10
+	fioSetOwner  = 0x8901
+	siocSetGroup = 0x8902
+)
+
+// socketTypes are the bits of a socket's type besides its flags. The ends of a
+// pair of datagram sockets, of which SOCK_RAW is another name, send to every
+// address without connect(2).
+const socketTypes = 0xf
 
 func known(info *arch.Info, names []string) []string {
 	var out []string
@@ -87,6 +121,46 @@ func nativeOnly(info *arch.Info) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(info.ID), SkipTrue: 1},
 		bpf.RetConstant{Val: unix.SECCOMP_RET_KILL_PROCESS},
 	}
+}
+
+// knownOnly refuses, as a kernel that lacks them does, system calls that are
+// newer than the tables in which the names are looked up.
+func knownOnly(info *arch.Info) []bpf.Instruction {
+	newest := 0
+	for number := range info.SyscallNumbers {
+		newest = max(newest, number)
+	}
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: uint32(newest), SkipFalse: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+	}
+}
+
+// refuseValues refuses a call if an argument has, under a mask, one of the
+// values. It looks at the lower half of the argument, as the kernel does where
+// it is an int: with the upper half set, it would not equal the value.
+func refuseValues(info *arch.Info, call string, argument, mask uint32, values ...uint32) []bpf.Instruction {
+	number, ok := info.SyscallNames[call]
+	if !ok {
+		return nil
+	}
+	offset := 16 + 8*argument // of seccomp_data.args
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		offset += 4
+	}
+	out := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(number), SkipTrue: uint8(2 + 2*len(values))},
+		bpf.LoadAbsolute{Off: offset, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
+	}
+	for _, v := range values {
+		out = append(out,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipFalse: 1},
+			bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
+	}
+	return out
 }
 
 // load gives all threads of the process the filter, for good.

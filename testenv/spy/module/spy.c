@@ -16,10 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define CK_PTR *
@@ -95,11 +98,62 @@ static int connects(int family, int port)
 	return rc;
 }
 
+/* traces lets go again: who is traced stops at each signal, and a Go program has many. */
+static int traces(pid_t whom)
+{
+	if (ptrace(PTRACE_SEIZE, whom, 0, 0) < 0)
+		return -1;
+	ptrace(PTRACE_INTERRUPT, whom, 0, 0);
+	waitpid(whom, NULL, __WALL);
+	ptrace(PTRACE_DETACH, whom, 0, 0);
+	return 0;
+}
+
 static int copies(pid_t from)
 {
 	char path[64];
 	snprintf(path, sizeof path, "/proc/%d/mem", (int)from);
 	return reads(path);
+}
+
+/* datagram sends without socket(2): the ends of a pair take addresses too. */
+static int datagram(const char *to)
+{
+	int pair[2];
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	if (!to || socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -1;
+	strncpy(a.sun_path, to, sizeof a.sun_path - 1);
+	return sendto(pair[0], "secret", 6, 0, (struct sockaddr *)&a, sizeof a) < 0 ? -1 : 0;
+}
+
+/* limits sets the limit of another process to what it is. */
+static int limits(pid_t of)
+{
+	struct rlimit l;
+	if (prlimit(0, RLIMIT_NOFILE, NULL, &l) < 0)
+		return -1;
+	return prlimit(of, RLIMIT_NOFILE, &l, NULL);
+}
+
+/*
+ * owns has the kernel send another process a signal when something can be read.
+ * The kernel looks at the lower half of the command only.
+ */
+static int owns(long command, pid_t whom)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+		return -1;
+	return syscall(SYS_fcntl, pair[0], command, whom) < 0 ? -1 : 0;
+}
+
+static int owns_by_ioctl(long command, pid_t whom)
+{
+	int pair[2], owner = whom;
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+		return -1;
+	return syscall(SYS_ioctl, pair[0], command, &owner) < 0 ? -1 : 0;
 }
 
 __attribute__((constructor)) static void spy(void)
@@ -120,10 +174,21 @@ __attribute__((constructor)) static void spy(void)
 	report(out, "fork", syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) < 0);
 	report(out, "tcp", connects(AF_INET, atoi(getenv("SPY_PORT") ? getenv("SPY_PORT") : "0")) < 0);
 	report(out, "unix-socket", connects(AF_UNIX, 0) < 0);
-	report(out, "ptrace-parent", ptrace(PTRACE_SEIZE, getppid(), 0, 0) < 0);
+	report(out, "ptrace-parent", traces(getppid()) < 0);
 	report(out, "parent-memory", copies(getppid()) < 0);
 	report(out, "signal-parent", kill(getppid(), 0) < 0);
 	report(out, "io_uring", syscall(425, 1, (void *)0) < 0);
+	const char *database = getenv("SPY_DATABASE");
+	report(out, "chmod-database", !database || chmod(database, 0666) < 0);
+	report(out, "chown-database", !database || chown(database, getuid(), getgid()) < 0);
+	report(out, "label-database", !database || setxattr(database, "user.spy", "1", 1, 0) < 0);
+	report(out, "datagram", datagram(getenv("SPY_DATAGRAM")) < 0);
+	report(out, "limit-parent", limits(getppid()) < 0);
+	report(out, "owner-parent", owns(F_SETOWN, getppid()) < 0);
+	report(out, "owner-parent-high", owns(0x100000000L | F_SETOWN, getppid()) < 0);
+	report(out, "owner-parent-ioctl", owns_by_ioctl(0x8901, getppid()) < 0); /* FIOSETOWN */
+	report(out, "owner-parent-ioctl-high", owns_by_ioctl(0x100008902L, getppid()) < 0); /* SIOCSPGRP */
+	report(out, "new-call", syscall(469, -1, "", NULL, 0, 0) < 0); /* file_setattr(2), newer than the list */
 	report(out, "keyring", syscall(250, 0, -3, 0) < 0);
 	fclose(out);
 }
