@@ -65,6 +65,25 @@ func connection(t *testing.T, c *kms.Client, id string) string {
 	return string(out.CustomKeyStores[0].ConnectionState)
 }
 
+// TestCustomKeyStoreStranger: who may not create keys does not learn from CreateKey
+// which stores there are, nor their states.
+func TestCustomKeyStoreStranger(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewTokenLabelled(t, "second")
+	r := rig.New(t, rig.Config{World: true, Tables: furtherToken("second", cluster, tok, tok.Module, nil)})
+	made, err := r.Client("").CreateCustomKeyStore(t.Context(), storeInput("second", cluster)) // and it is disconnected
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := r.As(t, rig.User{UID: 60961, GID: 60961})
+	for what, id := range map[string]*string{"a store": made.CustomKeyStoreId, "no store": aws.String("cks-0123456789abcdef0")} {
+		_, err := stranger.CreateKey(t.Context(), &kms.CreateKeyInput{Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id})
+		if code(err) != "AccessDeniedException" {
+			t.Errorf("CreateKey in %s: %v", what, err)
+		}
+	}
+}
+
 // TestCustomKeyStore takes a store through its life, with the errors on the way.
 func TestCustomKeyStore(t *testing.T) {
 	t.Parallel()

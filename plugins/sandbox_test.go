@@ -52,8 +52,11 @@ func TestSandbox(t *testing.T) {
 	t.Run("off", func(t *testing.T) {
 		t.Parallel()
 		results := attempts(t, module, plugins.Sandbox{Off: true})
-		for _, a := range []string{"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent", "chmod-database", "chown-database",
-			"datagram", "limit-parent", "owner-parent", "owner-parent-high", "owner-parent-ioctl", "owner-parent-ioctl-high"} {
+		for _, a := range []string{
+			"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent",
+			"chmod-database", "chown-database", "datagram", "limit-parent",
+			"owner-parent", "owner-parent-high", "owner-parent-ioctl", "owner-parent-ioctl-high",
+		} {
 			if results[a] != "done" {
 				t.Errorf("%s: %s, want it done without the walls", a, results[a])
 			}

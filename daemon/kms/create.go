@@ -27,6 +27,9 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	if err := s.authoriseTags(c, row); err != nil {
 		return nil, err
 	}
+	if err := s.placeInStore(c, in, row); err != nil {
+		return nil, err
+	}
 	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
@@ -141,11 +144,11 @@ func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, erro
 		row.ID = newMultiRegionID()
 		row.PrimaryRegion = row.Region
 	}
-	return row, s.placeKey(c, in, keySpec, row)
+	return row, setOrigin(in, keySpec, row)
 }
 
-// placeKey reads Origin and CustomKeyStoreId.
-func (s *Service) placeKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store.Key) error {
+// setOrigin reads Origin.
+func setOrigin(in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store.Key) error {
 	if in.Origin != "" {
 		row.Origin = string(in.Origin)
 	}
@@ -156,10 +159,17 @@ func (s *Service) placeKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backend
 		return errNotImportable(keySpec)
 	case (in.Origin == kmsapi.OriginTypeAWSCloudHSM) != (in.CustomKeyStoreId != ""):
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "CustomKeyStoreId and Origin AWS_CLOUDHSM go together.")
-	case in.CustomKeyStoreId == "":
+	}
+	return nil
+}
+
+// placeInStore puts the new key into the custom key store that it is to live in,
+// if any. The caller must be authorised: who is not learns nothing of the stores.
+func (s *Service) placeInStore(c *Call, in *kmsapi.CreateKeyRequest, row *store.Key) error {
+	if in.CustomKeyStoreId == "" {
 		return nil
 	}
-	cks, err := s.storeForKey(c, in, keySpec)
+	cks, err := s.storeForKey(c, in, backends.KeySpec(row.Spec))
 	if err != nil {
 		return err
 	}
