@@ -231,3 +231,10 @@ func (r *rig) judge(t *testing.T, name string, v *vector, ok bool, err error) {
 		t.Errorf("%s %d (%s) is %s: accepted %t, %v", name, v.TcID, v.Comment, v.Result, ok, err)
 	}
 }
+
+// fail counts an error that is not the answer to any vector, valid or not.
+func (r *rig) fail(t *testing.T, name string, v *vector, err error) {
+	t.Helper()
+	r.wrong++
+	t.Errorf("%s %d (%s) is %s: %v", name, v.TcID, v.Comment, v.Result, err)
+}
