@@ -90,8 +90,8 @@ func TestDiskReserve(t *testing.T) {
 	}
 	for _, s := range []Space{{Reserved: true, Low: true}, {Low: true}, {}} {
 		l.space.last.Store(&s)
-		l.space.at.Store(time.Now().UnixNano())
 		for _, privileged := range []bool{true, false} {
+			l.space.at.Store(time.Now().UnixNano())
 			room, err := l.Reserve(privileged)
 			if refused := s.Reserved && !privileged; refused != errors.Is(err, ErrDiskLow) || !refused && err != nil {
 				t.Errorf("%+v, privileged %v: %v", s, privileged, err)
