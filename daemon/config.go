@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -270,8 +271,11 @@ func (c *Config) complete() error {
 	if c.AuditDir == "" {
 		c.AuditDir = filepath.Join(c.StateDir, "audit")
 	}
-	if _, err := c.Socket.mode(); err != nil {
-		return err
+	if !filepath.IsAbs(c.AuditDir) {
+		return fmt.Errorf("audit_dir must be an absolute path, not %q", c.AuditDir)
+	}
+	if err := c.Socket.check(); err != nil {
+		return fmt.Errorf("socket: %w", err)
 	}
 	if c.IdentityPolicies != "" && !filepath.IsAbs(c.IdentityPolicies) {
 		return fmt.Errorf("identity_policies must be an absolute path, not %q", c.IdentityPolicies)
@@ -363,9 +367,38 @@ func (s *SocketConfig) mode() (fs.FileMode, error) {
 	}
 	m, err := strconv.ParseUint(strings.TrimPrefix(s.Mode, "0o"), 8, 9)
 	if err != nil {
-		return 0, fmt.Errorf("socket mode must be octal, such as 0660, not %q", s.Mode)
+		return 0, fmt.Errorf("mode must be octal, such as 0660, not %q", s.Mode)
 	}
 	return fs.FileMode(m), nil
+}
+
+// check refuses what [socket.Listen] would, in the words of the file.
+func (s *SocketConfig) check() error {
+	mode, err := s.mode()
+	switch {
+	case err != nil:
+		return err
+	case mode&0o200 == 0:
+		return fmt.Errorf("mode must let at least the owner connect, such as 0660, not %q", s.Mode)
+	case s.Path != "" && !filepath.IsAbs(s.Path):
+		return fmt.Errorf("path must be an absolute path, not %q", s.Path)
+	}
+	for _, limit := range []struct {
+		key   string
+		value float64
+	}{
+		{"max_connections", float64(s.MaxConnections)},
+		{"max_connections_per_user", float64(s.MaxConnectionsPerUser)},
+		{"max_calls", float64(s.MaxCalls)},
+		{"max_calls_per_user", float64(s.MaxCallsPerUser)},
+		{"reserve", float64(s.Reserve)},
+		{"rate_per_user", s.RatePerUser},
+	} {
+		if math.IsNaN(limit.value) || limit.value < 0 {
+			return fmt.Errorf("%s must be 0 or more, not %v", limit.key, limit.value)
+		}
+	}
+	return nil
 }
 
 // socketConfig is the same for package socket.

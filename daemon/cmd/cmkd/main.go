@@ -63,6 +63,13 @@ func run(args []string) error {
 	} else {
 		syscall.Umask(mask)
 	}
+	if *initialise {
+		// What is wrong with a file is said before anything is made, and not by way
+		// of three plugins.
+		if _, err := cmkd.Check(*config); err != nil {
+			return err
+		}
+	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	// The memory holds plaintexts on their way: like the plugins, the daemon makes
 	// no core file.

@@ -56,7 +56,7 @@ what it has written, except for the state: keys in the token are known there.`,
 		Example: `  cmkctl init --dir /etc/cmkd --module /opt/cloudhsm/lib/libcloudhsm_pkcs11.so \
       --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012
   cmkctl init --dir ~/cmkd --softhsm`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !s.softHSM && (s.module == "" || s.pinFile == "") {
 				return errors.New("give --module and --pin-file of a token, or --softhsm for a new one")
@@ -98,11 +98,18 @@ what it has written, except for the state: keys in the token are known there.`,
 // sayHow says how to go on.
 func (s *setup) sayHow(out io.Writer, l layout) error {
 	socket := s.socketPath(l)
-	text := fmt.Sprintf("cmkd is set up. Start it with: cmkd --config %s\n", shellQuote(l.config()))
+	daemon, err := findDaemon()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("cmkd is set up. Start it with: %s -config %s\n", shellQuote(daemon), shellQuote(l.config()))
+	if l.dir == systemDir {
+		text += "Or as a service, with the units of make install: sudo systemctl enable --now cmkd.socket cmkd.service\n"
+	}
 	if socket != client.DefaultPath {
 		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, shellQuote(socket))
 	}
-	_, err := io.WriteString(out, text)
+	_, err = io.WriteString(out, text)
 	return err
 }
 
