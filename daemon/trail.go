@@ -112,7 +112,7 @@ func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
 		}
 		time.Sleep(50 * time.Millisecond) // the daemon writes on
 	}
-	if err == nil && report.Records == 0 {
+	if report.Records == 0 && (err == nil || errors.Is(err, audit.ErrUnsigned) || errors.Is(err, audit.ErrHead)) {
 		err = fmt.Errorf("%w: there is no record in %s", audit.ErrBeginning, dir)
 	}
 	return report, err

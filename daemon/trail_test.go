@@ -48,6 +48,13 @@ func TestTrailTampering(t *testing.T) {
 	if h := head(t, r); h.AuditSequence != report.Last || string(h.AuditHash) != string(report.Hash[:]) || !h.AuditLast {
 		t.Fatalf("the head names %+v, the trail ends with record %d", h, report.Last)
 	}
+	keys, _ := filepath.Glob(filepath.Join(r.Dir, "s", "audit-key-*.pem"))
+	if _, err := daemon.VerifyTrail(t.TempDir(), daemon.TrailOptions{KeyFiles: keys}); err == nil || !strings.Contains(err.Error(), "there is no record in ") {
+		t.Errorf("a folder without a trail: %v", err)
+	}
+	if broken, err := offline(t, r, daemon.TrailOptions{Head: fmt.Sprintf("2:%064d", 0)}); err == nil || broken.Records != 1 || broken.LastTime.IsZero() {
+		t.Errorf("another second record: %+v, %v", broken, err)
+	}
 	last := func() string { s := segments(t, trailDir(r)); return s[len(s)-1] }
 	for _, c := range []struct {
 		name string

@@ -32,7 +32,7 @@ func (v *verifier) measureTail() {
 	if v.report.Records == 0 {
 		return
 	}
-	v.report.LastTime = parseTime(v.recent[len(v.recent)-1].at)
+	v.setLastTime()
 	v.report.Unsigned = v.report.Last - max(v.report.SignedThrough, v.report.First-1)
 	from := max(v.report.SignedThrough+1, v.first)
 	if v.opt.Signature != nil && v.signedBy == from && v.signed+1 == from {
@@ -41,6 +41,13 @@ func (v *verifier) measureTail() {
 	}
 	if v.report.Unsigned > 0 {
 		v.report.UnsignedAge = v.report.LastTime.Sub(parseTime(v.recent[from-v.first].at))
+	}
+}
+
+// setLastTime fills in the time of the last record so far.
+func (v *verifier) setLastTime() {
+	if n := len(v.recent); n > 0 {
+		v.report.LastTime = parseTime(v.recent[n-1].at)
 	}
 }
 

@@ -109,11 +109,11 @@ type TailLimit struct {
 // reader's. A log that is being written to may end in [ErrTorn].
 func Verify(r io.Reader, opt VerifyOptions) (Report, error) {
 	v := verifier{opt: opt}
-	err := v.read(r, "")
-	if err == nil {
-		err = v.finish()
+	if err := v.read(r, ""); err != nil {
+		v.setLastTime()
+		return v.report, err
 	}
-	return v.report, err
+	return v.report, v.finish()
 }
 
 // VerifyDir checks the segments in a directory as [Verify] does. It changes
@@ -126,6 +126,7 @@ func VerifyDir(dir string, opt VerifyOptions) (Report, error) {
 	v := verifier{opt: opt}
 	for _, s := range segments {
 		if err := v.segment(s, -1); err != nil {
+			v.setLastTime()
 			return v.report, err
 		}
 	}

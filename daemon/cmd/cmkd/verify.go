@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"time"
@@ -24,7 +25,8 @@ func trailFlags(flags *flag.FlagSet) *cmkd.TrailOptions {
 func verifyTrail(dir string, o *cmkd.TrailOptions) error {
 	report, err := cmkd.VerifyTrail(dir, *o)
 	if report.Records > 0 {
-		printReport(&report, len(o.KeyFiles) > 0)
+		_, broken := errors.AsType[*audit.ChainError](err)
+		printReport(&report, len(o.KeyFiles) > 0, broken)
 	}
 	if err != nil {
 		return fmt.Errorf("the audit trail does not verify: %w", err)
@@ -32,7 +34,11 @@ func verifyTrail(dir string, o *cmkd.TrailOptions) error {
 	return nil
 }
 
-func printReport(r *audit.Report, keyed bool) {
+// printReport prints what was verified: of a broken trail, all before the fault.
+func printReport(r *audit.Report, keyed, broken bool) {
+	if broken {
+		fmt.Print("up to the fault: ")
+	}
 	fmt.Printf("%d records, %d to %d, in %d segments, %s to %s\n",
 		r.Records, r.First, r.Last, r.Segments, r.FirstTime.Format(time.RFC3339), r.LastTime.Format(time.RFC3339))
 	fmt.Printf("last record %d:%x\n", r.Last, r.Hash)
@@ -43,6 +49,9 @@ func printReport(r *audit.Report, keyed bool) {
 		fmt.Println("no record is signed")
 	default:
 		fmt.Printf("signed through record %d, %d checkpoints, key %s\n", r.SignedThrough, r.Checkpoints, r.KeyID)
+		if broken {
+			break // it has no end
+		}
 		fmt.Printf("unsigned at the end: %d records of %s\n", r.Unsigned, r.UnsignedAge)
 	}
 	if r.KeyChanges > 0 {
