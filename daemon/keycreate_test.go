@@ -12,7 +12,7 @@ import (
 // TestKeyCreateLeavesNoKey: if the alias cannot be had, no key is left behind.
 func TestKeyCreateLeavesNoKey(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{})
+	r := rig.New(t, rig.Config{Tables: "[limits]\nrequest_rates = { CreateAlias = 0.0001 }\n"})
 	c := r.Client("")
 	keys := func() map[string]string {
 		t.Helper()
@@ -37,12 +37,18 @@ func TestKeyCreateLeavesNoKey(t *testing.T) {
 			t.Errorf("an alias that is taken: %s", out)
 		}
 	}
+	for _, alias := range []string{"aws/app", "a b", "alias/"} {
+		out, ok := runCmkctl(t, r, "key", "create", "--alias", alias)
+		if ok || !strings.Contains(out, "no key is made: ") || !strings.Contains(out, "cannot be an alias") {
+			t.Errorf("no alias: %s", out)
+		}
+	}
 	if got := keys(); len(got) != 1 {
 		t.Errorf("the keys are %v", got)
 	}
 	// The service says only when it comes to the alias that it is not to be had.
-	out, ok = runCmkctl(t, r, "key", "create", "--alias", "aws/app")
-	if ok || !strings.Contains(out, "NotAuthorizedException") || !strings.Contains(out, "is deleted in 7 days") {
+	out, ok = runCmkctl(t, r, "key", "create", "--alias", "second")
+	if ok || !strings.Contains(out, "ThrottlingException") || !strings.Contains(out, "is deleted in 7 days") {
 		t.Errorf("an alias that is refused: %s", out)
 	}
 	got, pending := keys(), 0

@@ -45,7 +45,7 @@ showed, the rows are accepted as they are, on record: after a backup was
 restored, say. Only the state that was shown is accepted. If the audit trail does
 not verify, a new one begins, which says so, and what was there is moved to a
 folder beside it.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var answer struct {
 				Accepted bool      `json:"accepted"`

@@ -50,7 +50,7 @@ accept-state. The exit status is 1 then. A long trail takes longer than the usua
 
 Keep the last record that it prints elsewhere: cmkd -verify-audit -head takes
 it, and finds offline that later records were cut off.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var v verifiedTrail
 			if err := ask(cmd.Context(), s, "/audit/verify", struct{}{}, &v); err != nil {
@@ -112,7 +112,7 @@ the new beginning, before anything is removed; verification accepts that
 beginning and no later one. The segment that is being written stays.
 
 With --archive the segments move to the folder "archive" beside the trail.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
 				return errors.New("give one of --before DATE and --keep N, where N is at least 1")

@@ -59,7 +59,7 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
   cmkctl dev --principal role/app --principal user/alice --identity-policies policies
   aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" --profile app kms list-keys
   cmkctl dev --port 4599 --access-key test --secret-key test --plaintext-data-keys`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()

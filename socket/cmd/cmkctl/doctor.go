@@ -17,7 +17,7 @@ func newDoctor(s *service) *cobra.Command {
 		Long: `Say what each plugin found when it probed its token, by calling it: mechanisms,
 whether imported key material is unwrapped in the token or passes through the
 plugin ("import-..."), and the key specs that the token cannot hold.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, err := readHealth(cmd.Context(), s)
 			if err != nil {

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -84,16 +86,30 @@ beginning, itself authentic, may have been.`,
 			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
 				r, err := c.OpenReader(ctx, src, f.key, f.context)
 				if err != nil {
-					return err
+					return wordOpening(err)
 				}
 				_, err = io.Copy(dst, r)
-				return err
+				return wordOpening(err)
 			})
 		},
 	}
 	f.register(cmd, "key `ID`, ARN or alias that it must be sealed under (default any)")
 	cmd.Flags().StringVar(&f.region, "region", "", "Region of the key (default that which FILE names)")
 	return cmd
+}
+
+// wordOpening says what an error of opening means for who opens: the service
+// does not tell (AWS KMS neither), for who tries might learn from it.
+func wordOpening(err error) error {
+	var invalid *types.InvalidCiphertextException
+	switch {
+	case errors.As(err, &invalid):
+		return errors.New("InvalidCiphertextException: it was sealed with another encryption context (--context), or the file was altered")
+	case errors.Is(err, client.ErrEnvelope):
+		return fmt.Errorf("%w: cmkctl seal has not made this, or it was altered or cut", err)
+	default:
+		return err
+	}
 }
 
 // transform runs work from the input that args name to the output.

@@ -4,16 +4,20 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
 )
 
+// aliasPattern is that of CreateAlias, without the names of managed keys.
+var aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9:/_-]{1,250}$`)
+
 func newKey(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Make keys",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	cmd.AddCommand(newKeyCreate(s))
 	return cmd
@@ -36,7 +40,7 @@ may use it. Without either, only the account has the key.
 
 ` + principalsHelp,
 		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			arn, err := k.create(cmd.Context(), s)
 			if arn != "" {
@@ -59,6 +63,9 @@ may use it. Without either, only the account has the key.
 // create makes the key, then its alias. If the alias fails the key is deleted
 // again; if that fails too, its ARN is returned with the error.
 func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err error) {
+	if name := k.aliasName(); k.alias != "" && !aliasPattern.MatchString(name) || strings.HasPrefix(name, "alias/aws/") {
+		return "", fmt.Errorf("no key is made: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
+	}
 	question := struct {
 		Admins   []string `json:"admins"`
 		Users    []string `json:"users"`

@@ -15,7 +15,7 @@ func newMetrics(s *service) *cobra.Command {
 and error code, their duration, keys by state, tokens, plugins, the audit trail.`,
 		Example: `  cmkctl metrics > /var/lib/prometheus/node-exporter/cmkd.prom.new &&
       mv /var/lib/prometheus/node-exporter/cmkd.prom.new /var/lib/prometheus/node-exporter/cmkd.prom`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := fetch(cmd.Context(), s, "/metrics", http.StatusOK)
 			if err != nil {

@@ -18,7 +18,7 @@ func newPolicy(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Say who may do what, and why",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 	}
 	cmd.AddCommand(newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
 	return cmd
@@ -104,7 +104,7 @@ call would be refused. Only root and the configuration's admins may ask.
 
 ` + principalsHelp,
 		Example: "  cmkctl policy explain --as deploy --action kms:Decrypt --key alias/app --context stage=prod",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := q.complete(); err != nil {
 				return err
@@ -185,7 +185,7 @@ whom the configuration, the key's policy and its grants name. Under "depends"
 are those whom only a condition keeps out of the call as it is asked for; name
 its encryption context and condition keys to be certain.`,
 		Example: "  cmkctl policy who --key alias/app --action kms:Decrypt",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := q.complete(); err != nil {
 				return err
@@ -248,7 +248,7 @@ func newPolicyCheck(s *service) *cobra.Command {
 that is not yet put, with identity policies and grants as they are now, and
 lists those that would now be refused. It exits with 1 if there are any.`,
 		Example: "  cmkctl policy check --key alias/app --policy new.json --since 2160h",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := os.ReadFile(file)
 			if err != nil {

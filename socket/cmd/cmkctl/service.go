@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -58,7 +60,7 @@ func (s *service) explain(err error) error {
 		return wordError(apiErr.ErrorCode(), apiErr.ErrorMessage())
 	}
 	if connect, ok := errors.AsType[*client.ConnectError](err); ok {
-		return fmt.Errorf("cmkd does not answer on %s: %w", connect.Path, connect.Err)
+		return fmt.Errorf("cmkd does not answer on %s: %w%s", connect.Path, connect.Err, connectHint(connect.Err))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("cmkd does not answer on %s within %s: see its log, or give it more time with --timeout", s.path(), s.timeout)
@@ -68,4 +70,16 @@ func (s *service) explain(err error) error {
 		return fmt.Errorf("cmkd does not answer on %s: %w", s.path(), rootCause(err))
 	}
 	return err
+}
+
+// connectHint says what to do about an error of connect(2).
+func connectHint(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "; its group may connect: have root add you to it, and log in again"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return "; is cmkd running? --socket or " + client.PathVariable + " names another socket"
+	default:
+		return ""
+	}
 }

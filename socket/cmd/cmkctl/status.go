@@ -59,7 +59,7 @@ func newStatus(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say how the daemon is; exit with 1 unless it is well",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := fetchStatus(cmd.Context(), s)
 			if err != nil {

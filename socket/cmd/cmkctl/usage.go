@@ -32,6 +32,14 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
+// noArgs is cobra's NoArgs, which takes an argument for the name of a command.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q: %s takes none", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
 // newHelp is cobra's help command, except that an unknown command is an error.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
