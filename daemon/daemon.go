@@ -265,7 +265,7 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 	began := time.Now()
 	answer := d.dispatch(ctx, r)
 	d.calls.observe(r.Operation, answer.Code, time.Since(began))
-	if answer.Code == kmsapi.CodeThrottlingException {
+	if answer.Code == kmsapi.CodeThrottlingException || answer.Excess {
 		socket.Throttled(ctx)
 	}
 	return answer

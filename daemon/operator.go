@@ -117,7 +117,9 @@ func (d *Daemon) operate(w http.ResponseWriter, r *http.Request, e *endpoint, do
 	}
 	id := uuid.NewString()
 	w.Header().Set("X-Amzn-Requestid", id)
-	return d.kms.Operate(r.Context(), caller, &kmsapi.Request{Operation: e.name, UserAgent: r.UserAgent(), RequestID: id}, func(c *kms.Call) error {
+	var call *kms.Call
+	err = d.kms.Operate(r.Context(), caller, &kmsapi.Request{Operation: e.name, UserAgent: r.UserAgent(), RequestID: id}, func(c *kms.Call) error {
+		call = c
 		switch {
 		case unmapped:
 			return forbidden(errUnmapped.Error())
@@ -126,6 +128,10 @@ func (d *Daemon) operate(w http.ResponseWriter, r *http.Request, e *endpoint, do
 		}
 		return do(&operator{r, c, ids, w})
 	})
+	if call != nil && call.Excess() {
+		socket.Throttled(r.Context())
+	}
+	return err
 }
 
 // refuseOperator answers a call of the endpoint that failed.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cmkd/daemon/audit"
 	"cmkd/testenv/rig"
@@ -199,6 +200,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 	r := rig.New(t, rig.Config{World: true, Tables: "[audit]\nrefusal_burst = 20\nrefusals_per_user = 0.001\n"})
 	stranger := r.HTTPAs(t, rig.User{UID: 61031, GID: 61031})
 	words := strings.Repeat("stranger", 4_000)
+	began := time.Now()
 	for i := range calls {
 		if i%2 == 0 {
 			ask(t, stranger, "POST", "/", "CreateKey", words[:4000], `{"Description":"`+words[:8000]+`","Policy":"`+words+`"}`)
@@ -222,6 +224,27 @@ func TestRefusalsAreBounded(t *testing.T) {
 	}
 	if len(records) < burst || len(records) > burst+2 || len(records)+int(counted) != calls {
 		t.Errorf("of %d calls %d have a record and %v are counted", calls, len(records), counted)
+	}
+	// 200 of those that were only counted are answered at once, then 100 a second.
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("%d refusals took %v: their connection is not slowed down", calls, took)
+	}
+}
+
+// TestQuestionsOfEverybodyAreSlowedDown: what leaves no record and costs nothing
+// but the processor does not keep it busy.
+func TestQuestionsOfEverybodyAreSlowedDown(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true})
+	stranger := r.HTTPAs(t, rig.User{UID: 61032, GID: 61032})
+	began := time.Now()
+	for range 350 {
+		if status, _, text := ask(t, stranger, "GET", "/recipient", "", "", ""); status != http.StatusOK {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("350 questions took %v", took)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins"
+	"cmkd/socket"
 )
 
 // status is the answer to GET /status.
@@ -155,8 +156,11 @@ var recipientFacts = map[string]string{
 }
 
 // serveRecipient answers GET /recipient, to everybody: the algorithms that all
-// tokens have, so that clients need not find out by calls that fail.
-func (d *Daemon) serveRecipient(w http.ResponseWriter, _ *http.Request) {
+// tokens have, so that clients need not find out by calls that fail. A client
+// asks once; who asks all the time is slowed down, since nothing else is in the
+// way of a question that costs neither token nor disk.
+func (d *Daemon) serveRecipient(w http.ResponseWriter, r *http.Request) {
+	socket.Throttled(r.Context())
 	algorithms := []string{}
 	for fact, algorithm := range recipientFacts {
 		if slices.ContainsFunc(d.router.hosts, func(h *tokenHost) bool { return h.reports(fact, "yes") }) &&

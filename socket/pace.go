@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Of a user's calls that are answered with ThrottlingException, throttleBurst
-// and then throttleRate a second are answered as fast as they come. Connections
+// Of a user's calls that are answered with ThrottlingException, or are refused
+// beyond what the audit trail records one by one, throttleBurst and then
+// throttleRate a second are answered as fast as they come. Connections
 // on which more of them come are not read for a while, longer and longer, up to
 // maxPause: less than ReadHeaderTimeout, which runs on a new connection.
 const (
@@ -15,7 +16,7 @@ const (
 	maxPause      = 5 * time.Second
 )
 
-// throttle notes that a call on c is answered with ThrottlingException.
+// throttle notes that a call on c was one too many.
 func (c *conn) throttle() {
 	c.pause = min(c.account.throttles.Reserve().Delay(), maxPause)
 }
@@ -30,9 +31,9 @@ func (acct *account) pause() time.Duration {
 	return min(time.Duration(debt/throttleRate*float64(time.Second)), maxPause)
 }
 
-// Throttled tells the server that a request whose context is ctx is answered
-// with ThrottlingException by its handler: the connections of a user with many
-// of those are read more and more slowly.
+// Throttled tells the server that the user of a request, whose context is ctx,
+// is asking for too much, as ThrottlingException says: the connections of a user
+// with many such requests are read more and more slowly.
 func Throttled(ctx context.Context) {
 	if c, ok := ctx.Value(connKey{}).(*conn); ok {
 		c.throttle()

@@ -164,8 +164,14 @@ func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer
 	if !s.recordError(ctx, c, e) {
 		return noTrail()
 	}
-	return kmsapi.AnswerError(e)
+	a := kmsapi.AnswerError(e)
+	a.Excess = c.excess
+	return a
 }
+
+// Excess reports whether the caller has had so many refusals lately that that of
+// this call is only counted.
+func (c *Call) Excess() bool { return c.excess }
 
 func asError[E error](err error) (E, bool) { return errors.AsType[E](err) }
 

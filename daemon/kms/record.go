@@ -34,6 +34,8 @@ type recording struct {
 	ahead string
 	// recorded: every change of the call is committed and recorded.
 	recorded bool
+	// excess: a refusal that is only counted.
+	excess bool
 
 	previous, next *Call // in inFlight; guarded by its mu
 	phase          phase // guarded by inFlight.mu
@@ -183,7 +185,7 @@ func metadataElement(m *kmsapi.KeyMetadata) element {
 func (s *Service) recordError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
 	if c.stranger() {
 		c.record.Terse = true
-		if !s.refusals.take(&c.caller) {
+		if c.excess = !s.refusals.take(&c.caller); c.excess {
 			return true
 		}
 	}

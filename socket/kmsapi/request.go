@@ -40,6 +40,9 @@ type Answer struct {
 	Status int    // of HTTP
 	Code   string // of the error, "" if there is none
 	Body   []byte // JSON; empty for an operation without output
+	// Excess: the caller has had so many refusals lately that this one is only
+	// counted. Its connection should be slowed down.
+	Excess bool
 }
 
 // A Dispatcher performs calls. It answers every request, also one without an operation,
