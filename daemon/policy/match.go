@@ -170,7 +170,7 @@ func find(b *budget, parts []part, value string) int {
 	}
 	// Trying each place where the first text stands is quick, but for texts
 	// that are made to be slow.
-	for at, patience := 0, b.left-4*len(value); b.left > patience; {
+	for at, patience := 0, max(b.left-4*len(value), 0); b.left > patience; {
 		found := strings.Index(value[at:], first)
 		if found < 0 {
 			return -1
@@ -178,7 +178,9 @@ func find(b *budget, parts []part, value string) int {
 		at += found
 		rest, ok := value[at:], true
 		for i := 0; i < len(parts) && ok; i++ {
-			b.spend(1)
+			if !b.spend(1) {
+				return -1
+			}
 			rest, ok = parts[i].cutPrefix(b, rest)
 		}
 		if ok {

@@ -260,3 +260,19 @@ func TestCostOfGrants(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// TestFindStopsWithItsBudget: trying place after place ends when the budget does,
+// however little there was to begin with.
+func TestFindStopsWithItsBudget(t *testing.T) {
+	t.Parallel()
+	parts := []part{{kind: partText, text: "a"}, {kind: partText, text: "b"}}
+	value := strings.Repeat("a", 1000) + "b"
+	b := newBudget()
+	if end := find(&b, parts, value); end != len(value) || b.spent {
+		t.Errorf("with a budget: %d, spent %t", end, b.spent)
+	}
+	b = budget{left: len(value)/bytesPerStep + 10}
+	if end := find(&b, parts, value); end != -1 || !b.spent {
+		t.Errorf("without: %d, spent %t", end, b.spent)
+	}
+}
