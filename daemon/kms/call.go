@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"strconv"
 
@@ -152,15 +151,7 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 // refuse records the error and answers it.
 func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer {
 	e := s.apiError(c, err)
-	if e.Status() >= 500 || backendTrouble(err) {
-		level := slog.LevelError
-		// If the caller has gone, or is cut off, whoever calls could fill the log.
-		if ctx.Err() != nil || backends.CodeOf(err) == backends.CutOff {
-			level = slog.LevelDebug
-		}
-		s.log.LogAttrs(ctx, level, "call failed", slog.String("operation", c.record.EventName),
-			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
-	}
+	s.logTrouble(ctx, c, e, err)
 	if !s.recordError(ctx, c, e) {
 		return noTrail()
 	}

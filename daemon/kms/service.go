@@ -158,6 +158,7 @@ type Service struct {
 	acts     acts
 	calls    inFlight
 	refusals refusals
+	troubles troubles
 
 	integrity integrity
 }
