@@ -50,6 +50,9 @@ with 1 after an error, whose code and message go to standard error.`,
 				return fmt.Errorf("the request is not JSON: %w", err)
 			}
 			answer, err := call(cmd.Context(), s, region, args[0], body)
+			if err != nil && err.Error() == "UnknownOperationException" {
+				return fmt.Errorf("%w: there is no operation %q; they are named as in CreateKey", err, args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -117,6 +120,9 @@ func callError(status int, body []byte) error {
 func wordError(code, message string) error {
 	if message == "" {
 		return errors.New(code)
+	}
+	if strings.HasPrefix(message, "Credential should be scoped to a valid region") {
+		message += " The daemon does not serve that Region, which is from --region, AWS_REGION or AWS_DEFAULT_REGION."
 	}
 	return fmt.Errorf("%s: %s", code, message)
 }
