@@ -133,7 +133,7 @@ func (f *envelopeFlags) transform(cmd *cobra.Command, args []string, s *service,
 	}
 	defer out.close()
 	src := in.until(ctx, what == sealing)
-	if bar := progress(in.size, what); bar != nil {
+	if bar := progress(in, what); bar != nil {
 		defer bar.Close() //nolint:errcheck // it is decoration
 		src = io.TeeReader(src, bar)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 // input is what seal and open read.
@@ -15,6 +16,7 @@ type input struct {
 	src     io.Reader
 	size    int64 // in bytes, -1 if it is not known
 	regular bool  // a file, which has all of its content from the start
+	typed   bool  // by somebody at a terminal
 	close   func()
 }
 
@@ -39,6 +41,7 @@ func openInput(cmd *cobra.Command, args []string) (*input, error) {
 		in.close()
 		return nil, err
 	}
+	in.typed = term.IsTerminal(int(file.Fd()))
 	if in.regular = info.Mode().IsRegular(); in.regular && len(args) > 0 {
 		in.size = info.Size()
 	}

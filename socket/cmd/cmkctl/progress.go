@@ -12,9 +12,11 @@ import (
 // worthABar is the size in bytes from which on a file takes long enough.
 const worthABar = 64 << 20
 
-// progress returns a bar on standard error, nil if nobody would see it.
-func progress(size int64, what string) *progressbar.ProgressBar {
-	if (size >= 0 && size < worthABar) || !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
+// progress returns a bar on standard error, nil if nobody would see it, or if it
+// would be drawn over what they type.
+func progress(in *input, what string) *progressbar.ProgressBar {
+	size := in.size
+	if (size >= 0 && size < worthABar) || in.typed || !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
 	bar := progressbar.DefaultBytes(size, what)

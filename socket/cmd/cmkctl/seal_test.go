@@ -129,13 +129,17 @@ func TestCtrlCEndsSealAtATerminal(t *testing.T) {
 	must(t, err)
 	defer tty.Close()
 	seal := r.command(t, "seal", "-k", r.key, "-o", path)
-	seal.Stdin = child
+	seal.Stdin, seal.Stderr = child, child
+	seal.Env = append(seal.Env, "TERM=xterm")
 	seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	must(t, seal.Start(), child.Close())
 	begun(t, dir, 1)
 	_, err = io.WriteString(tty, "\x03")
 	must(t, err)
 	failed(t, seal, "Ctrl-C")
+	if said, _ := io.ReadAll(tty); strings.Contains(string(said), "sealing") {
+		t.Errorf("a bar is drawn over what is typed: %q", said)
+	}
 	holds(t, path, yesterday)
 	names(t, dir, "b")
 }
