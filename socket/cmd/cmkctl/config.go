@@ -49,6 +49,14 @@ type tokenConfig struct {
 	Label   string            `toml:"label"`
 	PINFile string            `toml:"pin_file"`
 	Env     map[string]string `toml:"env,omitempty"`
+	Sandbox *sandboxConfig    `toml:"sandbox,omitempty"`
+}
+
+// sandboxConfig is what the module may reach beside the usual.
+type sandboxConfig struct {
+	Network  bool     `toml:"network,omitempty"`
+	Readable []string `toml:"readable,omitempty"`
+	Writable []string `toml:"writable,omitempty"`
 }
 
 var (

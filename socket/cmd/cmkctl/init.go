@@ -25,6 +25,7 @@ type setup struct {
 	stateDir      string
 	module        string
 	moduleEnv     pairs
+	sandbox       sandboxConfig
 	label         string
 	pinFile       string
 	softHSM       bool
@@ -54,6 +55,7 @@ The socket is ` + client.DefaultPath + `, where clients look, if DIR is ` + syst
 DIR/cmkd.sock otherwise, unless --socket says where. If init fails it removes
 what it has written, except for the state: keys in the token are known there.`,
 		Example: `  cmkctl init --dir /etc/cmkd --module /opt/cloudhsm/lib/libcloudhsm_pkcs11.so \
+      --module-network --module-writable /opt/cloudhsm/run \
       --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012
   cmkctl init --dir ~/cmkd --softhsm`,
 		Args: noArgs,
@@ -83,6 +85,9 @@ what it has written, except for the state: keys in the token are known there.`,
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
 	s.moduleEnv = pairs{}
 	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
+	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: an HSM in the network, or a daemon of the vendor's")
+	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read beside its own folder; repeatable")
+	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
 	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
 	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
@@ -191,6 +196,9 @@ func (s *setup) config(l layout) (*daemonConfig, error) {
 	}
 	if len(s.regions) > 0 {
 		cfg.Region = s.regions[0]
+	}
+	if s.sandbox.Network || len(s.sandbox.Readable)+len(s.sandbox.Writable) > 0 {
+		cfg.Tokens[0].Sandbox = &s.sandbox
 	}
 	for _, p := range []struct {
 		target *string
