@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -34,7 +35,11 @@ func Check(path string) (warnings []string, err error) {
 	_, err = cfg.attestations()
 	errs = append(errs, err, cfg.Socket.checkGroup())
 	for _, t := range cfg.Tokens {
-		for _, err := range []error{checkPIN(t.PINFile), checkFile(t.Module, 0)} {
+		warning, err := checkPIN(t.PINFile)
+		if warning != "" {
+			warnings = append(warnings, "token "+t.Name+": "+warning)
+		}
+		for _, err := range []error{err, checkFile(t.Module, 0)} {
 			if err != nil {
 				errs = append(errs, fmt.Errorf("token %s: %w", t.Name, err))
 			}
@@ -62,33 +67,57 @@ func checkFile(path string, bits os.FileMode) error {
 	return nil
 }
 
-// checkPIN refuses a PIN file that others can read or change, or with nothing in
-// it. What systemd passes is its business.
-func checkPIN(name string) error {
+// errWritable: others can change a file that must be the daemon's alone.
+var errWritable = errors.New("others can change it")
+
+// checkPIN refuses a PIN file that others can change ([errWritable]) or with
+// nothing in it, and warns of one that every user can read. What systemd passes
+// is its business.
+func checkPIN(name string) (warning string, err error) {
 	path, err := secretPath(name)
 	if err != nil {
-		return fmt.Errorf("pin_file: %w", err)
+		return "", fmt.Errorf("pin_file: %w", err)
 	}
 	if err := checkFile(path, 0); err != nil {
-		return err
+		return "", err
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close() //nolint:errcheck // only read
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return "", err
 	}
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); (dir == "" || filepath.Dir(path) != dir) && info.Mode().Perm()&0o026 != 0 {
-		return fmt.Errorf("the PIN file %s is open to others: its mode is %#o, it should be 0400", path, info.Mode().Perm())
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir == "" || filepath.Dir(path) != dir {
+		switch mode := info.Mode().Perm(); {
+		case mode&0o022 != 0:
+			return "", fmt.Errorf("the PIN file %s has the mode %#o: %w; chmod 0400", path, mode, errWritable)
+		case mode&0o004 != 0:
+			warning = fmt.Sprintf("every user can read the PIN file %s: its mode is %#o, it should be 0400", path, mode)
+		}
 	}
 	var first [1]byte
 	if n, _ := f.Read(first[:]); n == 0 || first[0] == '\n' || first[0] == '\r' {
-		return fmt.Errorf("the PIN file %s is empty", path)
+		return "", fmt.Errorf("the PIN file %s is empty", path)
 	}
 	clear(first[:])
+	return warning, nil
+}
+
+// checkPINs refuses, of what [Check] does, a PIN that others can change, and
+// logs what it warns of. A token of which the PIN is missing may come later.
+func checkPINs(cfg *Config, log *slog.Logger) error {
+	for _, t := range cfg.Tokens {
+		warning, err := checkPIN(t.PINFile)
+		if errors.Is(err, errWritable) {
+			return fmt.Errorf("token %s: %w", t.Name, err)
+		}
+		if warning != "" {
+			log.Warn(warning, "token", t.Name)
+		}
+	}
 	return nil
 }
 

@@ -72,6 +72,9 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 			_ = d.Close(context.WithoutCancel(ctx)) // err says what matters
 		}
 	}()
+	if err := checkPINs(cfg, log); err != nil {
+		return nil, err
+	}
 	attestations, err := cfg.attestations()
 	if err != nil {
 		return nil, err

@@ -116,7 +116,7 @@ func TestCheck(t *testing.T) {
 		{"all right", func() {}, ""},
 		{"a policy with a typing error", func() { write(policy, strings.Replace(encryptPolicy, "Allow", "Alow", 1), 0o644) }, "a.json"},
 		{"a policy that others write", func() { write(policy, encryptPolicy, 0o666) }, "written by others"},
-		{"a PIN that others read", func() { write(pin, "1234", 0o644) }, "its mode is 0644"},
+		{"a PIN that others change", func() { write(pin, "1234", 0o620) }, "has the mode 0620: others can change it"},
 		{"no PIN", func() { write(pin, "\n", 0o400) }, "is empty"},
 		{"another plugin", func() { write(plugin, "another", 0o755) }, "has the SHA-256"},
 		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644"},

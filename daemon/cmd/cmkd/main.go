@@ -51,11 +51,7 @@ func run(args []string) error {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if *check {
-		warnings, err := cmkd.Check(*config)
-		for _, w := range warnings {
-			fmt.Fprintln(os.Stderr, "cmkd: warning:", w)
-		}
-		return err
+		return checkConfig(*config)
 	}
 	// Else what is made fails later, and elsewhere.
 	if mask := syscall.Umask(0o077); mask&0o700 != 0 {
@@ -66,7 +62,7 @@ func run(args []string) error {
 	if *initialise {
 		// What is wrong with a file is said before anything is made, and not by way
 		// of three plugins.
-		if _, err := cmkd.Check(*config); err != nil {
+		if err := checkConfig(*config); err != nil {
 			return err
 		}
 	}
@@ -82,6 +78,15 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve(ctx, *config, *initialise, log)
+}
+
+// checkConfig checks what a start reads, and prints what it warns of.
+func checkConfig(config string) error {
+	warnings, err := cmkd.Check(config)
+	for _, w := range warnings {
+		fmt.Fprintln(os.Stderr, "cmkd: warning:", w)
+	}
+	return err
 }
 
 // serve opens the daemon and serves until ctx ends.

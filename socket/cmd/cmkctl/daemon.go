@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +33,8 @@ func findDaemon() (string, error) {
 	return path, nil
 }
 
-// initDaemon has cmkd make its own keys. What it says is shown if it fails.
+// initDaemon has cmkd make its own keys. What it says is shown if it fails, else
+// only what it warns of.
 func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error {
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, daemon, "--config", config, "--init")
@@ -42,6 +44,13 @@ func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error
 	if err := cmd.Run(); err != nil {
 		_, writeErr := said.WriteTo(log)
 		return errors.Join(fmt.Errorf("cmkd --init: %w", err), writeErr)
+	}
+	for line := range strings.Lines(said.String()) {
+		if strings.HasPrefix(line, "cmkd: warning: ") {
+			if _, err := io.WriteString(log, line); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
