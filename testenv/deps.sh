@@ -41,6 +41,8 @@ need curl curl
 need jq jq
 need aws awscli
 need sudo sudo
+need systemctl systemd
+need systemd-nspawn systemd-container
 
 [ -n "$missing" ] || exit 0
 

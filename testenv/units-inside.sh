@@ -1,0 +1,161 @@
+#!/bin/sh
+# Runs in the booted container of units.sh, as root: sets the installed cmkd up as
+# docs/operations.md says, and writes what each command answered to the file RESULT,
+# with a line "--- NAME STATUS" before each. units_test.go has the right values.
+#
+#   units-inside.sh RESULT
+set -u
+result=$1
+cd /
+trap 'journalctl -q --no-hostname -u cmkd.service -u cmkd.socket' EXIT
+trap 'exit 1' TERM
+
+# check NAME COMMAND...
+check() {
+	name=$1
+	shift
+	out=$("$@" 2>&1 </dev/null)
+	printf -- '--- %s %s\n%s\n' "$name" "$?" "$out" >>"$result"
+}
+
+# as USER COMMAND...: in all the groups of the user.
+as() {
+	who=$1
+	shift
+	setpriv --reuid "$who" --regid "$who" --init-groups "$@"
+}
+
+# settled UNIT...: waits until the units have failed for good.
+settled() {
+	tries=0
+	until systemctl is-failed -q "$@" || [ $tries -ge 1200 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	systemctl is-failed "$@"
+}
+
+property() { systemctl show -P "$1" "$2"; }
+
+# process: user, groups and capabilities of the daemon.
+process() {
+	at=/proc/$(property MainPID cmkd.service)/status
+	id -nu "$(awk '/^Uid:/ { print $3 }' "$at")"
+	for group in $(sed -n 's/^Groups://p' "$at"); do
+		echo "group $(getent group "$group" | cut -d: -f1)"
+	done
+	grep -E '^(CapPrm|CapEff|CapAmb|CapBnd|NoNewPrivs):' "$at" | tr -s '\t' ' '
+}
+
+# policy EFFECT ACTION: the identity policy of the role.
+policy() {
+	mkdir -p /etc/cmkd/policies/role/app
+	cat >/etc/cmkd/policies/role/app/use.json <<JSON
+{"Version": "2012-10-17", "Statement": [{"Effect": "$1", "Action": "$2", "Resource": "*"}]}
+JSON
+}
+
+# job UNIT: a service of the user app, which is in the group cmkd.
+job() {
+	cat >"/etc/systemd/system/$1.service" <<UNIT
+[Service]
+Type=oneshot
+User=app
+ExecStart=cmkctl call GenerateRandom '{"NumberOfBytes":1}'
+ExecStart=cmkctl key create --alias $1
+StandardOutput=append:/opt/units/$1.log
+StandardError=append:/opt/units/$1.log
+UNIT
+}
+
+# run UNIT: starts it and shows what it printed.
+run() {
+	: >"/opt/units/$1.log"
+	systemctl start "$1.service" 2>/dev/null
+	status=$?
+	cat "/opt/units/$1.log"
+	return $status
+}
+
+check sysusers systemd-sysusers
+check user id -nG cmkd
+for who in alice app mallory; do
+	id "$who" >/dev/null 2>&1 || useradd "$who"
+done
+usermod -aG cmkd alice
+usermod -aG cmkd app
+
+# As docs/operations.md has it, with a token of SoftHSM2.
+install -d -o cmkd -g cmkd -m 0700 /etc/cmkd /var/lib/cmkd
+check init as cmkd cmkctl init --dir /etc/cmkd --state-dir /var/lib/cmkd --softhsm --account 123456789012
+install -D -m 0644 /usr/share/doc/cmkd/softhsm.conf /etc/systemd/system/cmkd.service.d/softhsm.conf
+policy Allow kms:GenerateRandom
+sed -i '1i identity_policies = "/etc/cmkd/policies"' /etc/cmkd/config.toml
+cat >>/etc/cmkd/config.toml <<'TOML'
+
+[[principals.map]]
+unit = "app.service"
+arn = "arn:aws:iam::123456789012:role/app"
+TOML
+job app
+job other
+check daemon-reload systemctl daemon-reload
+check verify systemd-analyze verify cmkd.service cmkd.socket
+check start-limit systemctl show -p StartLimitIntervalUSec -p StartLimitBurst -p Restart -p RestartUSec cmkd.service
+
+# The socket starts the service.
+check socket-start systemctl start cmkd.socket
+check socket stat -c '%a %U %G' /run/cmkd/cmkd.sock
+check before-call systemctl is-active cmkd.service
+check status cmkctl status
+systemctl is-active -q cmkd.service || exit 1 # what follows could only wait
+check after-call systemctl is-active cmkd.service
+check process process
+check key cmkctl key create --alias first --user alice
+check member as alice sh -c 'echo hello | cmkctl seal -k alias/first | cmkctl open'
+check outsider as mallory cmkctl call GenerateRandom '{"NumberOfBytes":1}'
+
+# A rule for a unit, and a reload that gives its role more.
+check unit-role run app
+check unit-other run other
+policy Allow 'kms:*'
+check reload systemctl reload cmkd
+check unit-role-reloaded run app
+policy Alow 'kms:*'
+check reload-typo systemctl reload cmkd
+check status-typo cmkctl status
+check active-typo systemctl is-active cmkd.service
+policy Allow 'kms:*'
+check reload-again systemctl reload cmkd
+check status-again cmkctl status
+check restarts property NRestarts cmkd.service
+
+# The PIN as a credential, which the daemon's user could not read where it is.
+install -m 0400 /etc/cmkd/pin /root/cmkd-pin && rm /etc/cmkd/pin
+sed -i 's|^\(pin_file *= *\)"/etc/cmkd/pin"|\1"pin"|' /etc/cmkd/config.toml
+printf '[Service]\nLoadCredential=pin:/root/cmkd-pin\n' >/etc/systemd/system/cmkd.service.d/pin.conf
+systemctl daemon-reload
+check pin-file grep pin_file /etc/cmkd/config.toml
+check credential-start systemctl restart cmkd.service
+check credential-status cmkctl status
+check credential-key cmkctl key create --alias second
+
+# A daemon that cannot start: the limit of the unit, reached sooner.
+cp -p /etc/cmkd/config.toml /root/config.toml
+echo 'nonsense = [' >>/etc/cmkd/config.toml
+printf '[Unit]\nStartLimitBurst=3\n[Service]\nRestartSec=100ms\n' >/etc/systemd/system/cmkd.service.d/quick.conf
+systemctl daemon-reload
+systemctl reset-failed cmkd.service cmkd.socket
+systemctl stop cmkd.service
+check broken-start systemctl start cmkd.service
+check broken-service settled cmkd.service
+check broken-socket settled cmkd.socket
+check broken-reason property Result cmkd.socket
+check broken-refused cmkctl status
+cp -p /root/config.toml /etc/cmkd/config.toml
+check repaired-reset systemctl reset-failed cmkd.service cmkd.socket
+check repaired-enable systemctl enable --now cmkd.socket cmkd.service
+check repaired-status cmkctl status
+check enabled systemctl is-enabled cmkd.socket cmkd.service
+check stop systemctl stop cmkd.service cmkd.socket
+check stopped property Result cmkd.service
