@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -76,9 +77,10 @@ func TestPoisonDataKey(t *testing.T) {
 	stop := l.start(t, 8)
 	defer stop()
 	// beside sends one blob again and again, and returns what the others get done.
-	over, want := 2*time.Second, 0.5
+	// The two are measured in turns, since the machine's speed drifts.
+	over, pairs, want := 500*time.Millisecond, 3, 0.5
 	if os.Getenv("CMKD_LONG") != "" {
-		over, want = 15*time.Second, 0.9
+		over, pairs, want = 2*time.Second, 9, 0.9
 	}
 	beside := func(blob []byte, wantCode string) float64 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -106,11 +108,15 @@ func TestPoisonDataKey(t *testing.T) {
 		}
 		return got
 	}
-	withGood := beside(good, "")
-	withPoison := beside(poison, "InvalidCiphertextException")
-	t.Logf("others: %.0f/s beside good calls, %.0f/s beside poison", withGood, withPoison)
-	if withPoison < want*withGood {
-		t.Errorf("the others keep %.0f %%", 100*withPoison/withGood)
+	var kept []float64
+	for range pairs {
+		withGood := beside(good, "")
+		kept = append(kept, beside(poison, "InvalidCiphertextException")/withGood)
+	}
+	slices.Sort(kept)
+	t.Logf("beside good calls 1, beside poison %.2f (median of %.2f)", kept[pairs/2], kept)
+	if kept[pairs/2] < want {
+		t.Errorf("the others keep %.0f %%", 100*kept[pairs/2])
 	}
 	if _, after, _ := plugin(t, r, "symmetric"); after != before {
 		t.Errorf("poison cost %d processes", after-before)
