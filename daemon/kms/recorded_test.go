@@ -3,7 +3,9 @@ package kms_test
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -41,7 +43,8 @@ type scene struct {
 
 const otherRegion = "eu-central-1"
 
-// TestChangedMeansRecorded makes random and hostile requests of every operation,
+// TestChangedMeansRecorded makes random and hostile requests of every operation and
+// of what the endpoints for operators change,
 // by callers of all kinds, also while the trail is broken or its backlog is
 // full, and compares the state before and after each: what has changed is on
 // record, exactly once and by its name, and what is recorded has changed.
@@ -77,8 +80,13 @@ func TestChangedMeansRecorded(t *testing.T) {
 		}
 		caller := s.callers[s.IntN(len(s.callers))]
 		trouble := s.rarely("backlog", s.rarely("broken", ""))
+		call := s.service.Dispatch
+		if s.IntN(8) == 0 { // what operators ask for
+			op.Name = s.pick(operatorActions...)
+			r.Operation, call = op.Name, s.operate
+		}
 		before := s.state()
-		answer := s.underTrouble(trouble, func() *kmsapi.Answer { return s.service.Dispatch(t.Context(), caller, r) })
+		answer := s.underTrouble(trouble, func() *kmsapi.Answer { return call(t.Context(), caller, r) })
 		s.learn(op.Name, answer)
 		changed := difference(before, s.state())
 		records := s.recordsOf(r.RequestID)
@@ -99,6 +107,40 @@ func TestChangedMeansRecorded(t *testing.T) {
 	}
 	if report, err := audit.VerifyDir(filepath.Join(s.dir, "audit"), audit.VerifyOptions{}); err != nil || report.Records == 0 {
 		t.Errorf("the trail: %+v, %v", report, err)
+	}
+}
+
+// operatorActions are what the endpoints for operators do with the database.
+var operatorActions = []string{"ConfirmClock", "AcceptState", "Recover", "ReloadConfiguration"}
+
+// operate is what an endpoint for operators does, which package daemon serves.
+func (s *scene) operate(ctx context.Context, caller *kms.Caller, r *kmsapi.Request) *kmsapi.Answer {
+	err := s.service.Operate(ctx, caller, r, func(c *kms.Call) (err error) {
+		if !caller.Admin {
+			return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "only administrators may do this")
+		}
+		s.service.Describe(c, false, []byte(`{"note":"operator"}`))
+		switch r.Operation {
+		case "ConfirmClock":
+			_, err = s.service.ConfirmClock(ctx, c)
+		case "AcceptState":
+			err = s.service.AcceptState(ctx, c, strings.Repeat("ab", 32))
+		case "Recover":
+			_, err = s.service.Recover(ctx, c, func(string) bool { return true })
+		default:
+			err = s.service.Decide(ctx, c, func() error { return nil })
+		}
+		return err
+	})
+	switch e := (*kmsapi.Error)(nil); {
+	case err == nil:
+		return &kmsapi.Answer{Status: 200}
+	case errors.As(err, &e):
+		return kmsapi.AnswerError(e)
+	case errors.Is(err, kms.ErrNoTrail):
+		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written."))
+	default:
+		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%v", err))
 	}
 }
 

@@ -239,6 +239,9 @@ func (s *scene) state() map[string]string {
 		row.Encryptions = 0
 		put(v.KeyID, row)
 	}
+	if at, ok := view.Setting("clock"); ok {
+		put("Clock", at)
+	}
 	for p := range view.AllImportParameters() {
 		put(p.KeyID, p)
 	}
