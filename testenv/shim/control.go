@@ -66,7 +66,11 @@ type header struct {
 	version  uint32
 	rules    uint32
 	cloudHSM uint32
-	_        [11]uint32
+	flags    uint32
+	sessions uint32
+	away     uint32
+	removals uint32
+	_        [7]uint32
 }
 
 type rule struct {
@@ -145,6 +149,16 @@ func (c *Control) SetRule(function string, r Rule) {
 	atomic.StoreUint32(&m.action, r.Do.kind)
 }
 
+// ClearAll takes all rules away, and puts the token in good order.
+func (c *Control) ClearAll() {
+	for i := range c.rules {
+		atomic.StoreUint32(&c.rules[i].action, 0)
+	}
+	c.Flags(0)
+	c.Sessions(0)
+	c.Away(false)
+}
+
 // Clear takes the function's rule away.
 func (c *Control) Clear(function string) { atomic.StoreUint32(&c.rule(function).action, 0) }
 
@@ -162,4 +176,25 @@ func (c *Control) CloudHSM(on bool) {
 		v = 1
 	}
 	atomic.StoreUint32(&c.header.cloudHSM, v)
+}
+
+// Flags adds flags to those that C_GetTokenInfo answers, such as
+// CKF_USER_PIN_COUNT_LOW.
+func (c *Control) Flags(f uint32) { atomic.StoreUint32(&c.header.flags, f) }
+
+// Sessions limits how many sessions a process may have open; 0: not at all.
+func (c *Control) Sessions(n uint32) { atomic.StoreUint32(&c.header.sessions, n) }
+
+// Away takes the token out of its slot, or puts it back. Sessions that were open
+// do not come back with it: they are invalid until the module is initialised
+// again.
+func (c *Control) Away(away bool) {
+	v := uint32(0)
+	if away {
+		v = 1
+		if atomic.LoadUint32(&c.header.away) == 0 {
+			atomic.AddUint32(&c.header.removals, 1)
+		}
+	}
+	atomic.StoreUint32(&c.header.away, v)
 }

@@ -37,7 +37,11 @@ struct header {
 	uint32_t version;
 	uint32_t rules;
 	_Atomic uint32_t cloudhsm; /* take the manners of AWS CloudHSM */
-	uint32_t unused[11];
+	_Atomic uint32_t flags;    /* added to those of C_GetTokenInfo */
+	_Atomic uint32_t sessions; /* that a process may have open; 0: any number */
+	_Atomic uint32_t away;     /* the token is not in its slot */
+	_Atomic uint32_t removals; /* of the token so far */
+	uint32_t unused[7];
 };
 
 struct rule {
@@ -56,6 +60,9 @@ enum action { NONE, FAIL, FAIL_AFTER, DELAY, HANG, CRASH, CRASH_AFTER, NOISE };
 static CK_FUNCTION_LIST_PTR real;
 static CK_FUNCTION_LIST list;
 static struct header *control;
+
+static _Atomic uint32_t open_sessions; /* of this process */
+static _Atomic uint32_t seen_removals; /* when the module was initialised */
 
 /* crash is a real SIGSEGV, as a defect in a vendor library would be. */
 static void crash(void)
@@ -105,6 +112,83 @@ static CK_RV act_after(struct rule *r, enum action a, CK_RV rv)
 	if (a == CRASH_AFTER)
 		crash();
 	return a == FAIL_AFTER ? r->arg : rv;
+}
+
+/* --- tokens that are away, or short of sessions --- */
+
+/* A token that was taken out takes its sessions with it, and those of a token
+ * that has come back are invalid until the module is initialised again. */
+static CK_RV present(void)
+{
+	if (atomic_load(&control->away))
+		return CKR_DEVICE_REMOVED;
+	if (atomic_load(&control->removals) != atomic_load(&seen_removals))
+		return CKR_SESSION_HANDLE_INVALID;
+	return CKR_OK;
+}
+
+static CK_RV slot_Initialize(CK_VOID_PTR a)
+{
+	atomic_store(&seen_removals, atomic_load(&control->removals));
+	return real->C_Initialize(a);
+}
+
+static CK_RV slot_GetSlotList(CK_BBOOL with_token, CK_SLOT_ID_PTR l, CK_ULONG_PTR n)
+{
+	if (with_token && n && atomic_load(&control->away)) {
+		*n = 0;
+		return CKR_OK;
+	}
+	return real->C_GetSlotList(with_token, l, n);
+}
+
+static CK_RV slot_GetSlotInfo(CK_SLOT_ID s, CK_SLOT_INFO_PTR i)
+{
+	CK_RV rv = real->C_GetSlotInfo(s, i);
+	if (rv == CKR_OK && i && atomic_load(&control->away))
+		i->flags &= ~CKF_TOKEN_PRESENT;
+	return rv;
+}
+
+static CK_RV slot_GetTokenInfo(CK_SLOT_ID s, CK_TOKEN_INFO_PTR i)
+{
+	if (atomic_load(&control->away))
+		return CKR_TOKEN_NOT_PRESENT;
+	CK_RV rv = real->C_GetTokenInfo(s, i);
+	if (rv == CKR_OK && i)
+		i->flags |= atomic_load(&control->flags);
+	return rv;
+}
+
+static CK_RV slot_OpenSession(CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h)
+{
+	if (atomic_load(&control->away))
+		return CKR_TOKEN_NOT_PRESENT;
+	uint32_t limit = atomic_load(&control->sessions);
+	if (atomic_fetch_add(&open_sessions, 1) >= limit && limit != 0) {
+		atomic_fetch_sub(&open_sessions, 1);
+		return CKR_SESSION_COUNT;
+	}
+	CK_RV rv = real->C_OpenSession(s, f, a, n, h);
+	if (rv != CKR_OK)
+		atomic_fetch_sub(&open_sessions, 1);
+	return rv;
+}
+
+static CK_RV slot_CloseSession(CK_SESSION_HANDLE s)
+{
+	CK_RV rv = real->C_CloseSession(s);
+	if (rv == CKR_OK)
+		atomic_fetch_sub(&open_sessions, 1);
+	return rv;
+}
+
+static CK_RV slot_CloseAllSessions(CK_SLOT_ID s)
+{
+	CK_RV rv = real->C_CloseAllSessions(s);
+	if (rv == CKR_OK)
+		atomic_store(&open_sessions, 0);
+	return rv;
 }
 
 /* --- the manners of AWS CloudHSM (client SDK 5), as documented --- */
@@ -319,56 +403,61 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 
 /* --- the functions that rules can name: control.go has the same list --- */
 
-#define PASS(name, ...) FORWARD(name, real->C_##name, __VA_ARGS__)
-#define HSM(name, ...) FORWARD(name, hsm_##name, __VA_ARGS__)
+#define PASS(name, ...) FORWARD(name, CKR_OK, real->C_##name, __VA_ARGS__)
+#define SLOT(name, ...) FORWARD(name, CKR_OK, slot_##name, __VA_ARGS__)
+#define MECH(name, ...) FORWARD(name, CKR_OK, hsm_##name, __VA_ARGS__)
+#define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
+#define HSM(name, ...) FORWARD(name, present(), hsm_##name, __VA_ARGS__)
 
 #define FUNCTIONS \
-	PASS(Initialize, (CK_VOID_PTR a), (a)) \
+	SLOT(Initialize, (CK_VOID_PTR a), (a)) \
 	PASS(Finalize, (CK_VOID_PTR a), (a)) \
 	PASS(GetInfo, (CK_INFO_PTR i), (i)) \
-	PASS(GetSlotList, (CK_BBOOL t, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (t, l, n)) \
-	PASS(GetSlotInfo, (CK_SLOT_ID s, CK_SLOT_INFO_PTR i), (s, i)) \
-	PASS(GetTokenInfo, (CK_SLOT_ID s, CK_TOKEN_INFO_PTR i), (s, i)) \
-	HSM(GetMechanismList, (CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n), (s, m, n)) \
-	HSM(GetMechanismInfo, (CK_SLOT_ID s, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR i), (s, m, i)) \
-	PASS(OpenSession, (CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h), (s, f, a, n, h)) \
-	PASS(CloseSession, (CK_SESSION_HANDLE s), (s)) \
-	PASS(CloseAllSessions, (CK_SLOT_ID s), (s)) \
-	PASS(GetSessionInfo, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR i), (s, i)) \
-	PASS(Login, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n)) \
-	PASS(Logout, (CK_SESSION_HANDLE s), (s)) \
+	SLOT(GetSlotList, (CK_BBOOL t, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (t, l, n)) \
+	SLOT(GetSlotInfo, (CK_SLOT_ID s, CK_SLOT_INFO_PTR i), (s, i)) \
+	SLOT(GetTokenInfo, (CK_SLOT_ID s, CK_TOKEN_INFO_PTR i), (s, i)) \
+	MECH(GetMechanismList, (CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n), (s, m, n)) \
+	MECH(GetMechanismInfo, (CK_SLOT_ID s, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR i), (s, m, i)) \
+	SLOT(OpenSession, (CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h), (s, f, a, n, h)) \
+	SLOT(CloseSession, (CK_SESSION_HANDLE s), (s)) \
+	SLOT(CloseAllSessions, (CK_SLOT_ID s), (s)) \
+	CALL(GetSessionInfo, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR i), (s, i)) \
+	CALL(Login, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n)) \
+	CALL(Logout, (CK_SESSION_HANDLE s), (s)) \
 	HSM(CreateObject, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o)) \
-	PASS(CopyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c)) \
-	PASS(DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o)) \
-	PASS(GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
-	PASS(SetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
-	PASS(FindObjectsInit, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n)) \
-	PASS(FindObjects, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n)) \
-	PASS(FindObjectsFinal, (CK_SESSION_HANDLE s), (s)) \
+	CALL(CopyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c)) \
+	CALL(DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o)) \
+	CALL(GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
+	CALL(SetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
+	CALL(FindObjectsInit, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n)) \
+	CALL(FindObjects, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n)) \
+	CALL(FindObjectsFinal, (CK_SESSION_HANDLE s), (s)) \
 	HSM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	PASS(Encrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	PASS(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	PASS(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	PASS(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	PASS(Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	PASS(VerifyInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	PASS(Verify, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG m), (s, d, n, o, m)) \
+	CALL(Encrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	CALL(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	CALL(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	CALL(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	CALL(Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	CALL(VerifyInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	CALL(Verify, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG m), (s, d, n, o, m)) \
 	HSM(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k)) \
 	HSM(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR u, CK_ULONG v, \
 		CK_OBJECT_HANDLE_PTR a, CK_OBJECT_HANDLE_PTR b), (s, m, t, n, u, v, a, b)) \
 	HSM(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n), (s, m, w, k, o, n)) \
 	HSM(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG l, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
 		CK_OBJECT_HANDLE_PTR k), (s, m, w, d, l, t, n, k)) \
-	PASS(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
-	PASS(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))
+	CALL(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
+	CALL(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))
 
-#define FORWARD(name, target, params, args) \
+#define FORWARD(name, before, target, params, args) \
 	static struct rule *rule_##name; \
 	static CK_RV shim_##name params \
 	{ \
 		CK_RV result = CKR_OK; \
 		int done = 0; \
 		enum action after = act(rule_##name, &result, &done); \
+		if (!done && (result = before) != CKR_OK) \
+			done = 1; \
 		return done ? result : act_after(rule_##name, after, target args); \
 	}
 FUNCTIONS
@@ -420,7 +509,7 @@ __attribute__((constructor)) static void load(void)
 	if (!control)
 		return;
 	list = *behind;
-#define FORWARD(name, target, params, args) \
+#define FORWARD(name, before, target, params, args) \
 	rule_##name = rule_for("C_" #name); \
 	if (!rule_##name) \
 		return; \
