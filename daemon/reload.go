@@ -19,6 +19,10 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	err := d.reload(ctx)
+	if err != nil && ctx.Err() != nil {
+		d.log.InfoContext(ctx, "reload given up: the daemon is stopping")
+		return err
+	}
 	if err != nil {
 		d.log.LogAttrs(ctx, slog.LevelError, "reload failed", slog.Any("error", err))
 		text := err.Error()

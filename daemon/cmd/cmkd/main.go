@@ -72,12 +72,17 @@ func run(args []string) error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		log.Warn("core files are not forbidden", "error", err)
 	}
+	// From here on no SIGHUP ends the program: what is ignored stays so when it
+	// starts itself again.
+	signal.Ignore(syscall.SIGHUP)
 	if err := relaxTimers(); err != nil {
 		log.Warn("timers stay exact, which costs processor time", "error", err)
 	}
+	hangups := make(chan os.Signal, 1) // one that comes during the start is kept
+	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return serve(ctx, *config, *initialise, log)
+	return serve(ctx, *config, *initialise, hangups, log)
 }
 
 // checkConfig checks what a start reads, and prints what it warns of.
@@ -89,8 +94,16 @@ func checkConfig(config string) error {
 	return err
 }
 
-// serve opens the daemon and serves until ctx ends.
-func serve(ctx context.Context, config string, initialise bool, log *slog.Logger) (err error) {
+// serve opens the daemon and serves until ctx ends. If ctx ends before clients
+// can connect, all that was begun is undone, and that is not an error.
+func serve(ctx context.Context, config string, initialise bool, hangups <-chan os.Signal, log *slog.Logger) (err error) {
+	began := false
+	defer func() {
+		if err != nil && ctx.Err() != nil && !began && !initialise {
+			log.Info("stopped during the start", "at", err)
+			err = nil
+		}
+	}()
 	d, err := cmkd.Open(ctx, config, log)
 	if err != nil {
 		return err
@@ -99,10 +112,11 @@ func serve(ctx context.Context, config string, initialise bool, log *slog.Logger
 	if initialise {
 		return d.Init(ctx)
 	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	go reloads(ctx, d, hangups, log)
-	return d.Serve(ctx, func() { notify(log, daemon.SdNotifyReady) })
+	return d.Serve(ctx, func() {
+		began = true
+		notify(log, daemon.SdNotifyReady)
+		go reloads(ctx, d, hangups, log)
+	})
 }
 
 // reloads reloads on each SIGHUP until ctx ends.
