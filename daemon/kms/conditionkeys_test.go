@@ -24,6 +24,7 @@ import (
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
 	"cmkd/testenv/nitro"
 )
 
@@ -64,7 +65,7 @@ func newAsker(t *testing.T) *asker {
 	a := &asker{now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC), userARN: "arn:aws:iam::" + account + ":user/alice"}
 	later := a.now.Add(72 * time.Hour) // three days without use
 	authority := nitro.NewAuthority(t, later)
-	public, err := x509.MarshalPKIXPublicKey(&pair().PublicKey)
+	public, err := x509.MarshalPKIXPublicKey(&memory.Pair().PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func newAsker(t *testing.T) *asker {
 	t.Cleanup(func() { _ = db.Close() })
 	a.service = kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Regions: []string{"us-east-1", "eu-west-1"}, Token: "main", Store: db, Trail: a,
-		Router: &token{memory: newMemory()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return a.now },
+		Router: &memory.Router{Token: memory.New()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return a.now },
 		Attestations: attestation.NewVerifier([]*x509.Certificate{authority.Root}),
 		Limits:       kms.Limits{RefusalBurst: 1e9},
 	})

@@ -14,23 +14,24 @@ import (
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
 )
 
 // gated is a token that makes keys only once it is let.
 type gated struct {
-	*token
+	*memory.Router
 	entered, let chan struct{}
 }
 
 func (g *gated) Route(name string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
-	_, info, ok := g.token.Route(name, spec)
+	_, info, ok := g.Router.Route(name, spec)
 	return g, info, ok
 }
 
 func (g *gated) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
 	g.entered <- struct{}{}
 	<-g.let
-	return g.token.CreateKey(ctx, in)
+	return g.Router.CreateKey(ctx, in)
 }
 
 // TestEndCalls: a call that the end of the daemon cuts off has one record, and
@@ -47,7 +48,7 @@ func TestEndCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gated{&token{memory: newMemory()}, make(chan struct{}), make(chan struct{})}
+	g := &gated{&memory.Router{Token: memory.New()}, make(chan struct{}), make(chan struct{})}
 	s := kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Token: "main", Store: db, Trail: trail, Router: g, Logger: slog.New(slog.DiscardHandler),
 	})

@@ -22,6 +22,7 @@ import (
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
 )
 
 // scene is a service with a real trail and database, in which anything may be
@@ -211,7 +212,7 @@ func newScene(t *testing.T, seed uint64) *scene {
 	s.service = kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Regions: []string{otherRegion}, Token: "main", Store: s.db, Trail: s.trail,
 		Clusters: map[string]string{"cluster-234567234567": "second"}, PlaintextDataKeys: true,
-		Router: &token{memory: newMemory()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now },
+		Router: &memory.Router{Token: memory.New()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return s.now },
 		Limits: kms.Limits{RefusalRate: 1e9, RefusalBurst: 1e9, GrantsPerKey: 20},
 	})
 	everything, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`), policy.IdentityPolicy)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
 )
 
 func (s *scene) pick(of ...string) string { return of[s.IntN(len(of))] }
@@ -116,7 +117,7 @@ func (s *scene) value(name string, shape reflect.Type) any {
 	case "EncryptedKeyMaterial":
 		material := make([]byte, 32)
 		_, _ = rand.Read(material)
-		sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &pair().PublicKey, material, nil)
+		sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &memory.Pair().PublicKey, material, nil)
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -26,6 +26,7 @@ import (
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
 )
 
 const account = "111122223333"
@@ -47,7 +48,7 @@ type world struct {
 	model
 	db      *store.Store
 	path    string
-	memory  *memory
+	memory  *memory.Token
 	service *kms.Service
 	caller  *kms.Caller
 }
@@ -74,7 +75,7 @@ func TestModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{path: filepath.Join(folder, "db"), memory: newMemory(), caller: caller}
+		w := &world{path: filepath.Join(folder, "db"), memory: memory.New(), caller: caller}
 		w.now, w.aliases = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC), map[string]*modelKey{}
 		w.start(t)
 		defer func() {
@@ -114,7 +115,7 @@ func (w *world) start(t *rapid.T) {
 	}
 	w.service = kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Token: "main", Store: w.db, Trail: unrecorded{},
-		Router: &token{memory: w.memory}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+		Router: &memory.Router{Token: w.memory}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
 	})
 }
 
@@ -529,7 +530,7 @@ func (w *world) importMaterial(t *rapid.T) {
 	parameters := w.expect(t, "", "GetParametersForImport", ask)
 
 	secret := bytes.Repeat([]byte{rapid.ByteRange(0, 5).Draw(t, "secret")}, 32)
-	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &pair().PublicKey, secret, nil)
+	wrapped, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, &memory.Pair().PublicKey, secret, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -636,9 +637,7 @@ func (w *world) learn(t *rapid.T) {
 
 func (w *world) moveToken(t *rapid.T) {
 	w.away = !w.away
-	w.memory.mu.Lock()
-	w.memory.away = w.away
-	w.memory.mu.Unlock()
+	w.memory.SetAway(w.away)
 	w.runJobs(t)
 }
 
@@ -690,11 +689,9 @@ func (w *world) checkToken(t *rapid.T) {
 			}
 		}
 	}
-	w.memory.mu.Lock()
-	defer w.memory.mu.Unlock()
 	got := 0
-	for _, o := range w.memory.objects {
-		if !strings.HasPrefix(o.label, "cmkd:import-") {
+	for _, o := range w.memory.Objects() {
+		if !strings.HasPrefix(o.Label, "cmkd:import-") {
 			got++
 		}
 	}

@@ -1,7 +1,9 @@
-package kms_test
+// Package memory is a token in memory, for tests that make more calls, or stop
+// them at more places, than a real token allows. It passes the suite of the real
+// backends.
+package memory
 
 import (
-	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -14,35 +16,56 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash"
+	"maps"
 	"slices"
 	"sync"
-	"testing"
 
 	"cmkd/backends"
 	"cmkd/backends/backendstest"
 	"cmkd/daemon/kms"
 )
 
-// memory is a token in memory, for the one test that makes hundreds of
-// thousands of calls. It passes the suite of the real backends; every other
-// test has a real token.
-type memory struct {
+// Token is a token in memory, and the backend of the kinds of key that it knows.
+type Token struct {
 	mu      sync.Mutex
-	objects map[backends.KeyID]object // guarded by mu
+	objects map[backends.KeyID]Object // guarded by mu
 	away    bool                      // guarded by mu; the token does not answer
 }
 
-type object struct {
-	key    backends.Key
-	label  string
-	secret []byte
+// Object is a key in the token.
+type Object struct {
+	Key    backends.Key
+	Label  string
+	Secret []byte
 }
 
-func newMemory() *memory { return &memory{objects: map[backends.KeyID]object{}} }
+// New makes an empty token.
+func New() *Token { return &Token{objects: map[backends.KeyID]Object{}} }
 
-// pair is the wrapping pair of every import: making one takes longer than a
+// SetAway takes the token away, so that it does not answer, or brings it back.
+func (m *Token) SetAway(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = away
+}
+
+// Objects returns what is in the token.
+func (m *Token) Objects() map[backends.KeyID]Object {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.objects)
+}
+
+// SetObjects replaces what is in the token.
+func (m *Token) SetObjects(objects map[backends.KeyID]Object) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.objects = maps.Clone(objects)
+}
+
+// Pair is the wrapping pair of every import: making one takes longer than a
 // sequence of the test.
-var pair = sync.OnceValue(func() *rsa.PrivateKey {
+var Pair = sync.OnceValue(func() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		panic(err)
@@ -53,7 +76,7 @@ var pair = sync.OnceValue(func() *rsa.PrivateKey {
 var secretLengths = map[backends.KeySpec]int{backends.SymmetricDefault: 32, backends.HMAC256: 32}
 
 // enter begins a call.
-func (m *memory) enter(ctx context.Context) error {
+func (m *Token) enter(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -68,9 +91,9 @@ func (m *memory) enter(ctx context.Context) error {
 }
 
 // find returns the object of a key.
-func (m *memory) find(ctx context.Context, key backends.Key) (object, error) {
+func (m *Token) find(ctx context.Context, key backends.Key) (Object, error) {
 	if err := m.enter(ctx); err != nil {
-		return object{}, err
+		return Object{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,13 +101,13 @@ func (m *memory) find(ctx context.Context, key backends.Key) (object, error) {
 	switch {
 	case !ok:
 		return o, backends.Errorf(backends.KeyMissing, "no object %s", key.ID)
-	case o.key != key:
+	case o.Key != key:
 		return o, backends.Errorf(backends.KeyUnsafe, "object %s is another key", key.ID)
 	}
 	return o, nil
 }
 
-func (m *memory) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+func (m *Token) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
 	return &backends.InfoAnswer{
 		Token: backends.TokenInfo{Label: "memory", Serial: "1", OpenSessions: 1},
 		Specs: []backends.SpecInfo{
@@ -95,14 +118,14 @@ func (m *memory) Info(context.Context, *backends.InfoRequest) (*backends.InfoAns
 	}, nil
 }
 
-func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+func (m *Token) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
 	var public, secret []byte
 	if n := secretLengths[in.Key.Spec]; n > 0 {
 		secret = make([]byte, n)
 		_, _ = rand.Read(secret)
 	} else if in.Key.Usage == backends.UnwrapImport {
 		var err error
-		if public, err = x509.MarshalPKIXPublicKey(&pair().PublicKey); err != nil {
+		if public, err = x509.MarshalPKIXPublicKey(&Pair().PublicKey); err != nil {
 			return nil, err
 		}
 	} else {
@@ -116,29 +139,30 @@ func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (
 	default:
 		return nil, err
 	}
-	m.put(in.Key, in.Label, secret)
+	m.Put(in.Key, in.Label, secret)
 	return &backends.CreateKeyAnswer{PublicKey: public}, nil
 }
 
-func (m *memory) put(key backends.Key, label string, secret []byte) {
+// Put puts a key into the token.
+func (m *Token) Put(key backends.Key, label string, secret []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.objects[key.ID] = object{key: key, label: label, secret: secret}
+	m.objects[key.ID] = Object{Key: key, Label: label, Secret: secret}
 }
 
-func (m *memory) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+func (m *Token) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
 	_, err := m.find(ctx, in.Key)
 	if err != nil {
 		return nil, err
 	}
 	out := &backends.CheckKeyAnswer{}
 	if in.Key.Usage == backends.UnwrapImport {
-		out.PublicKey, err = x509.MarshalPKIXPublicKey(&pair().PublicKey)
+		out.PublicKey, err = x509.MarshalPKIXPublicKey(&Pair().PublicKey)
 	}
 	return out, err
 }
 
-func (m *memory) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
+func (m *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
 	if err := m.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -152,7 +176,7 @@ func (m *memory) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest)
 	return out, nil
 }
 
-func (m *memory) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
+func (m *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
 	if err := m.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -160,24 +184,24 @@ func (m *memory) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*ba
 	defer m.mu.Unlock()
 	out := &backends.ListKeysAnswer{}
 	for id, o := range m.objects {
-		out.Objects = append(out.Objects, backends.Object{ID: id, Label: o.label})
+		out.Objects = append(out.Objects, backends.Object{ID: id, Label: o.Label})
 	}
 	return out, nil
 }
 
-func (m *memory) gcm(ctx context.Context, key backends.Key) (cipher.AEAD, error) {
+func (m *Token) gcm(ctx context.Context, key backends.Key) (cipher.AEAD, error) {
 	o, err := m.find(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	block, err := aes.NewCipher(o.secret)
+	block, err := aes.NewCipher(o.Secret)
 	if err != nil {
 		return nil, err
 	}
 	return cipher.NewGCM(block)
 }
 
-func (m *memory) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
+func (m *Token) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
 	if len(in.Plaintext) < 1 || len(in.Plaintext) > 4096 || in.Algorithm != "SYMMETRIC_DEFAULT" || in.Key.Usage != backends.EncryptDecrypt {
 		return nil, backends.Errorf(backends.InvalidRequest, "%d bytes by %s with a key for %s", len(in.Plaintext), in.Algorithm, in.Key.Usage)
 	}
@@ -190,7 +214,7 @@ func (m *memory) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*bac
 	return &backends.EncryptAnswer{Sealed: backends.Sealed{IV: iv, Ciphertext: aead.Seal(nil, iv, in.Plaintext, in.AAD)}}, nil
 }
 
-func (m *memory) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
+func (m *Token) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
 	if in.Algorithm != "SYMMETRIC_DEFAULT" || in.Key.Usage != backends.EncryptDecrypt {
 		return nil, backends.Errorf(backends.InvalidRequest, "%s with a key for %s", in.Algorithm, in.Key.Usage)
 	}
@@ -258,7 +282,7 @@ func wrapPadded(kek, plaintext []byte) []byte {
 	return out
 }
 
-func (m *memory) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
+func (m *Token) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
 	opened, err := m.Decrypt(ctx, &backends.DecryptRequest{Key: in.Source, Algorithm: "SYMMETRIC_DEFAULT", Sealed: in.Sealed, AAD: in.SourceAAD})
 	if err != nil {
 		return nil, err
@@ -266,7 +290,7 @@ func (m *memory) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (
 	return m.Encrypt(ctx, &backends.EncryptRequest{Key: in.Destination, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: opened.Plaintext, AAD: in.DestinationAAD})
 }
 
-func (m *memory) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
+func (m *Token) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
 	if in.Algorithm != "HMAC_SHA_256" || in.Key.Usage != backends.GenerateVerifyMAC || len(in.Message) < 1 || len(in.Message) > 4096 {
 		return nil, backends.Errorf(backends.InvalidRequest, "%s of %d bytes with a key for %s", in.Algorithm, len(in.Message), in.Key.Usage)
 	}
@@ -274,12 +298,12 @@ func (m *memory) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*bac
 	if err != nil {
 		return nil, err
 	}
-	mac := hmac.New(sha256.New, o.secret)
+	mac := hmac.New(sha256.New, o.Secret)
 	mac.Write(in.Message)
 	return &backends.MACAnswer{MAC: mac.Sum(nil)}, nil
 }
 
-func (m *memory) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
+func (m *Token) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
 	made, err := m.GenerateMAC(ctx, &backends.MACRequest{Key: in.Key, Algorithm: in.Algorithm, Message: in.Message})
 	if err != nil {
 		return nil, err
@@ -287,42 +311,31 @@ func (m *memory) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (
 	return &backends.VerifyAnswer{Valid: hmac.Equal(made.MAC, in.MAC)}, nil
 }
 
-func (m *memory) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
+func (m *Token) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
 	if _, err := m.find(ctx, in.Wrapping); err != nil {
 		return nil, err
 	}
-	secret, err := rsa.DecryptOAEP(sha256.New(), nil, pair(), in.Material, nil)
+	secret, err := rsa.DecryptOAEP(sha256.New(), nil, Pair(), in.Material, nil)
 	if err != nil {
 		return nil, backends.Errorf(backends.InvalidMaterial, "the material does not unwrap")
 	}
 	if len(secret) != secretLengths[in.Key.Spec] {
 		return nil, backends.Errorf(backends.UnfitMaterial, "the material is not a key of spec %s", in.Key.Spec)
 	}
-	m.put(in.Key, in.Label, secret)
+	m.Put(in.Key, in.Label, secret)
 	check := sha256.Sum256(append([]byte("check"), secret...))
 	return &backends.ImportKeyAnswer{CheckValue: check[:]}, nil
 }
 
-// TestMemory: the token in memory behaves as the real ones do.
-func TestMemory(t *testing.T) {
-	t.Parallel()
-	m := newMemory()
-	backendstest.Run(t, backendstest.Rig{
-		Open: func(testing.TB) backends.Backend { return m },
-		Inject: func(_ testing.TB, key backends.Key, value []byte) {
-			m.put(key, "cmkd:injected:1", bytes.Clone(value))
-		},
-	})
-}
-
-// token is the memory with the families that it does not have.
-type token struct {
-	*memory
+// Router is the token with the families that it does not have: for each token name
+// it finds this one.
+type Router struct {
+	*Token
 	refusing
 }
 
 // Route implements [kms.Router].
-func (t *token) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (t *Router) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
 	info, _ := t.Info(context.Background(), nil)
 	i := slices.IndexFunc(info.Specs, func(s backends.SpecInfo) bool { return s.Spec == spec })
 	if i < 0 {
@@ -332,7 +345,7 @@ func (t *token) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.Sp
 }
 
 // Available implements [kms.Router].
-func (t *token) Available(string, backends.KeySpec) bool { return t.enter(context.Background()) == nil }
+func (t *Router) Available(string, backends.KeySpec) bool { return t.enter(context.Background()) == nil }
 
 // refusing answers Unsupported.
 type refusing struct{}
@@ -375,4 +388,4 @@ func (refusing) Decapsulate(context.Context, *backends.DecapsulateRequest) (*bac
 	return nil, errRefused()
 }
 
-var _ kms.Backend = (*token)(nil)
+var _ kms.Backend = (*Router)(nil)
