@@ -70,7 +70,9 @@ type header struct {
 	sessions uint32
 	away     uint32
 	removals uint32
-	_        [7]uint32
+	readOnly uint32
+	refuse   uint32
+	_        [5]uint32
 }
 
 type rule struct {
@@ -157,6 +159,8 @@ func (c *Control) ClearAll() {
 	c.Flags(0)
 	c.Sessions(0)
 	c.Away(false)
+	c.ReadOnly(false)
+	c.RefuseObjects(0)
 }
 
 // Clear takes the function's rule away.
@@ -171,11 +175,23 @@ func (c *Control) Calls(function string) uint64 { return atomic.LoadUint64(&c.ru
 // secrets do not know ENCRYPT, DECRYPT, WRAP and UNWRAP, and RFC 5649 is
 // mechanism 0x8000216F only. Set it before the module is loaded.
 func (c *Control) CloudHSM(on bool) {
+	set(&c.header.cloudHSM, on)
+}
+
+// ReadOnly switches the token's write protection on or off: it has no
+// read-write sessions, and makes and changes no token object.
+func (c *Control) ReadOnly(on bool) { set(&c.header.readOnly, on) }
+
+// RefuseObjects makes the token refuse to make token objects with the CK_RV; it
+// goes on making session objects. CKR_OK ends that.
+func (c *Control) RefuseObjects(rv uint) { atomic.StoreUint32(&c.header.refuse, uint32(rv)) }
+
+func set(at *uint32, on bool) {
 	v := uint32(0)
 	if on {
 		v = 1
 	}
-	atomic.StoreUint32(&c.header.cloudHSM, v)
+	atomic.StoreUint32(at, v)
 }
 
 // Flags adds flags to those that C_GetTokenInfo answers, such as

@@ -1,7 +1,8 @@
 // Package shim makes a PKCS#11 module misbehave: it builds a small module in C
 // (module/shim.c) that forwards to another one and, when a test says so, delays
-// calls, answers errors, hangs, crashes, prints, or takes the manners of AWS
-// CloudHSM. Rules change while the module is in use, in any process.
+// calls, answers errors, hangs, crashes, prints, has few sessions or no room, is
+// write-protected, or takes the manners of AWS CloudHSM. Rules change while the
+// module is in use, in any process.
 package shim
 
 import (

@@ -167,6 +167,47 @@ func count(t *testing.T, ctx *p11.Ctx, s p11.SessionHandle, id string) int {
 	return len(found)
 }
 
+// TestRoom: no room for objects, and write protection.
+func TestRoom(t *testing.T) {
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		m := shim.New(t, tok.Module)
+		ctx, s := session(t, m, tok)
+		info, err := ctx.GetSessionInfo(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := ctx.OpenSession(info.SlotID, p11.CKF_SERIAL_SESSION)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Control.RefuseObjects(p11.CKR_DEVICE_MEMORY)
+		if _, err := generate(ctx, s, "full", true); rv(err) != p11.CKR_DEVICE_MEMORY {
+			t.Errorf("a key in a token without room: %v", err)
+		}
+		if _, err := generate(ctx, s, "full", false); err != nil {
+			t.Errorf("a session key: %v", err)
+		}
+		m.Control.RefuseObjects(p11.CKR_OK)
+		if _, err := generate(ctx, s, "room", true); err != nil {
+			t.Errorf("with room again: %v", err)
+		}
+
+		m.Control.ReadOnly(true)
+		if tok, err := ctx.GetTokenInfo(info.SlotID); err != nil || tok.Flags&p11.CKF_WRITE_PROTECTED == 0 {
+			t.Errorf("token info %+v, %v", tok, err)
+		}
+		if _, err := ctx.OpenSession(info.SlotID, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION); rv(err) != p11.CKR_TOKEN_WRITE_PROTECTED {
+			t.Errorf("a read-write session: %v", err)
+		}
+		if _, err := generate(ctx, second, "protected", false); err != nil {
+			t.Errorf("a session key in a read-only session: %v", err)
+		}
+		if _, err := generate(ctx, s, "protected", true); rv(err) != p11.CKR_TOKEN_WRITE_PROTECTED {
+			t.Errorf("a token key: %v", err)
+		}
+	})
+}
+
 func TestCloudHSM(t *testing.T) {
 	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
 		m := shim.New(t, tok.Module)

@@ -41,7 +41,9 @@ struct header {
 	_Atomic uint32_t sessions; /* that a process may have open; 0: any number */
 	_Atomic uint32_t away;     /* the token is not in its slot */
 	_Atomic uint32_t removals; /* of the token so far */
-	uint32_t unused[7];
+	_Atomic uint32_t readonly; /* the token is write-protected */
+	_Atomic uint32_t refuse;   /* CK_RV for making an object that stays; 0: they are made */
+	uint32_t unused[5];
 };
 
 struct rule {
@@ -133,6 +135,14 @@ static CK_RV slot_Initialize(CK_VOID_PTR a)
 	return real->C_Initialize(a);
 }
 
+static CK_RV slot_Finalize(CK_VOID_PTR a)
+{
+	CK_RV rv = real->C_Finalize(a);
+	if (rv == CKR_OK) /* it closes all sessions */
+		atomic_store(&open_sessions, 0);
+	return rv;
+}
+
 static CK_RV slot_GetSlotList(CK_BBOOL with_token, CK_SLOT_ID_PTR l, CK_ULONG_PTR n)
 {
 	if (with_token && n && atomic_load(&control->away)) {
@@ -156,7 +166,7 @@ static CK_RV slot_GetTokenInfo(CK_SLOT_ID s, CK_TOKEN_INFO_PTR i)
 		return CKR_TOKEN_NOT_PRESENT;
 	CK_RV rv = real->C_GetTokenInfo(s, i);
 	if (rv == CKR_OK && i)
-		i->flags |= atomic_load(&control->flags);
+		i->flags |= atomic_load(&control->flags) | (atomic_load(&control->readonly) ? CKF_WRITE_PROTECTED : 0);
 	return rv;
 }
 
@@ -164,6 +174,8 @@ static CK_RV slot_OpenSession(CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY
 {
 	if (atomic_load(&control->away))
 		return CKR_TOKEN_NOT_PRESENT;
+	if (atomic_load(&control->readonly) && (f & CKF_RW_SESSION))
+		return CKR_TOKEN_WRITE_PROTECTED;
 	uint32_t limit = atomic_load(&control->sessions);
 	if (atomic_fetch_add(&open_sessions, 1) >= limit && limit != 0) {
 		atomic_fetch_sub(&open_sessions, 1);
@@ -191,6 +203,39 @@ static CK_RV slot_CloseAllSessions(CK_SLOT_ID s)
 	return rv;
 }
 
+static CK_ATTRIBUTE_PTR find(CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_TYPE type)
+{
+	for (CK_ULONG i = 0; i < n; i++)
+		if (t[i].type == type)
+			return &t[i];
+	return NULL;
+}
+
+static int is_true(CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_TYPE type)
+{
+	CK_ATTRIBUTE_PTR a = find(t, n, type);
+	return a && a->ulValueLen == 1 && *(CK_BBOOL *)a->pValue == CK_TRUE;
+}
+
+/* --- tokens without room, and write-protected ones --- */
+
+/* refused says how the token refuses an object of this template, CKR_OK if it
+ * does not. */
+static CK_RV refused(CK_ATTRIBUTE_PTR t, CK_ULONG n)
+{
+	if (!is_true(t, n, CKA_TOKEN))
+		return CKR_OK;
+	if (atomic_load(&control->readonly))
+		return CKR_TOKEN_WRITE_PROTECTED;
+	return atomic_load(&control->refuse);
+}
+
+static CK_RV room_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c)
+{
+	CK_RV rv = refused(t, n);
+	return rv != CKR_OK ? rv : real->C_CopyObject(s, o, t, n, c);
+}
+
 /* --- the manners of AWS CloudHSM (client SDK 5), as documented --- */
 
 #define CKM_CLOUDHSM_AES_KEY_WRAP_ZERO_PAD 0x8000216FUL
@@ -216,24 +261,10 @@ static CK_RV hsm_EncryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_
 	return real->C_EncryptInit(s, m, k);
 }
 
-static CK_ATTRIBUTE_PTR find(CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_TYPE type)
-{
-	for (CK_ULONG i = 0; i < n; i++)
-		if (t[i].type == type)
-			return &t[i];
-	return NULL;
-}
-
 static int is(CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_TYPE type, CK_ULONG value)
 {
 	CK_ATTRIBUTE_PTR a = find(t, n, type);
 	return a && a->ulValueLen == sizeof value && memcmp(a->pValue, &value, sizeof value) == 0;
-}
-
-static int is_true(CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_TYPE type)
-{
-	CK_ATTRIBUTE_PTR a = find(t, n, type);
-	return a && a->ulValueLen == 1 && *(CK_BBOOL *)a->pValue == CK_TRUE;
 }
 
 /* A CKA_ID that a token object of the class has already is refused. */
@@ -284,6 +315,9 @@ static CK_RV generic_secret(int generic, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTR
 
 static CK_RV hsm_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)
 {
+	CK_RV no = refused(t, n);
+	if (no != CKR_OK)
+		return no;
 	if (!cloudhsm() || !m)
 		return real->C_GenerateKey(s, m, t, n, k);
 	CK_ATTRIBUTE_PTR t2;
@@ -301,6 +335,9 @@ static CK_RV hsm_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBU
 static CK_RV hsm_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR pub, CK_ULONG npub,
 	CK_ATTRIBUTE_PTR priv, CK_ULONG npriv, CK_OBJECT_HANDLE_PTR hpub, CK_OBJECT_HANDLE_PTR hpriv)
 {
+	CK_RV no = refused(priv, npriv);
+	if (no != CKR_OK)
+		return no;
 	if (cloudhsm()) {
 		CK_RV rv = unique_id(s, CKO_PUBLIC_KEY, pub, npub);
 		if (rv == CKR_OK)
@@ -313,6 +350,9 @@ static CK_RV hsm_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATT
 
 static CK_RV hsm_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o)
 {
+	CK_RV no = refused(t, n);
+	if (no != CKR_OK)
+		return no;
 	CK_ATTRIBUTE_PTR class = find(t, n, CKA_CLASS), t2;
 	if (!cloudhsm() || !class || class->ulValueLen != sizeof(CK_OBJECT_CLASS))
 		return real->C_CreateObject(s, t, n, o);
@@ -359,7 +399,9 @@ static CK_RV hsm_UnwrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HA
 	CK_MECHANISM m2;
 	if (!m)
 		return CKR_ARGUMENTS_BAD;
-	CK_RV rv = wrapping(m, &m2);
+	CK_RV rv = refused(t, n);
+	if (rv == CKR_OK)
+		rv = wrapping(m, &m2);
 	if (rv != CKR_OK || !cloudhsm())
 		return rv != CKR_OK ? rv : real->C_UnwrapKey(s, &m2, w, d, dl, t, n, k);
 	CK_ATTRIBUTE_PTR class = find(t, n, CKA_CLASS), t2;
@@ -407,11 +449,12 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 #define SLOT(name, ...) FORWARD(name, CKR_OK, slot_##name, __VA_ARGS__)
 #define MECH(name, ...) FORWARD(name, CKR_OK, hsm_##name, __VA_ARGS__)
 #define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
+#define ROOM(name, ...) FORWARD(name, present(), room_##name, __VA_ARGS__)
 #define HSM(name, ...) FORWARD(name, present(), hsm_##name, __VA_ARGS__)
 
 #define FUNCTIONS \
 	SLOT(Initialize, (CK_VOID_PTR a), (a)) \
-	PASS(Finalize, (CK_VOID_PTR a), (a)) \
+	SLOT(Finalize, (CK_VOID_PTR a), (a)) \
 	PASS(GetInfo, (CK_INFO_PTR i), (i)) \
 	SLOT(GetSlotList, (CK_BBOOL t, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (t, l, n)) \
 	SLOT(GetSlotInfo, (CK_SLOT_ID s, CK_SLOT_INFO_PTR i), (s, i)) \
@@ -425,7 +468,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	CALL(Login, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n)) \
 	CALL(Logout, (CK_SESSION_HANDLE s), (s)) \
 	HSM(CreateObject, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o)) \
-	CALL(CopyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c)) \
+	ROOM(CopyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c)) \
 	CALL(DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o)) \
 	CALL(GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
 	CALL(SetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
