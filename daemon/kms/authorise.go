@@ -23,19 +23,22 @@ func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
 	if err != nil {
 		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", k.arn)
 	}
-	decision := policy.Evaluate(r, document, c.caller.Policies, nil)
+	// A stranger's refusal does not take the longer the more the key's policy
+	// denies, which would tell that the key exists.
+	decision := policy.Decide(r, document, c.caller.Policies, nil)
 	if !decision.Allowed && !decision.Explicit {
 		// Grants only add: they are looked at when nothing else allows.
-		decision = policy.Evaluate(r, document, c.caller.Policies, s.grantsFor(c, k, d))
+		decision = policy.Decide(r, document, c.caller.Policies, s.grantsFor(c, k, d))
 	}
 	c.decided(decision)
 	if decision.Allowed {
 		return nil
 	}
-	if s.stranger(c, d, r) {
+	if s.stranger(c, d, s.policyRequest(c, d)) {
 		return s.strangerDenied(c, d, r)
 	}
-	r.Resource = k.arn
+	decision = policy.Evaluate(r, document, c.caller.Policies, nil) // others are told of a Deny
+	c.decided(decision)
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
 }
 
@@ -105,15 +108,16 @@ func (s *Service) authoriseRetire(c *Call, g *store.Grant, keyID string) error {
 	r := s.policyRequest(c, d)
 	r.Resource = c.arn
 	r.Context = &keyContext{s: s, c: c, d: d, key: row}
-	decision := policy.EvaluateRetire(r, policyGrant(g), document, c.caller.Policies)
+	decision := policy.DecideRetire(r, policyGrant(g), document, c.caller.Policies)
 	c.decided(decision)
 	if decision.Allowed {
 		return nil
 	}
-	if keyID != "" && s.stranger(c, d, r) {
+	if keyID != "" && s.stranger(c, d, s.policyRequest(c, d)) {
 		return s.strangerDenied(c, d, r)
 	}
-	r.Resource = c.arn
+	decision = policy.EvaluateRetire(r, policyGrant(g), document, c.caller.Policies)
+	c.decided(decision)
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", decision.AccessDenied(r))
 }
 

@@ -20,13 +20,24 @@ func Evaluate(r *Request, key *Document, identity []*Document, grants []*Grant) 
 	return e.decide(key, identity, grants)
 }
 
+// Decide allows what [Evaluate] allows. It looks for a Deny in the key policy only
+// once something allows the request, so the refusal of somebody whom nothing allows
+// anything takes no longer the more a key's policy denies. Such a refusal is not
+// Explicit for the key policy's sake, whether or not a Deny of it applies.
+func Decide(r *Request, key *Document, identity []*Document, grants []*Grant) Decision {
+	e := newEvaluation(r)
+	defer e.close()
+	return e.allowFirst(key, func() Decision { return e.decideInOrder(key, identity, grants) })
+}
+
 // evaluation is the state of one evaluation, pooled with its scratch space.
 type evaluation struct {
 	r           *Request
-	action      actionBits // 0: not a known action
-	lowerAction string     // of an action that is not known
-	values      []string   // a stack of condition key values
-	trace       *Trace     // of Explain
+	action      actionBits   // 0: not a known action
+	lowerAction string       // of an action that is not known
+	values      []string     // a stack of condition key values
+	trace       *Trace       // of Explain
+	looksAt     statementSet // of the key policy
 	budget      budget
 }
 
@@ -155,15 +166,31 @@ type verdict struct {
 	statement int
 }
 
+// statementSet is which statements of a key policy an evaluation looks at.
+type statementSet uint8
+
+const (
+	allStatements statementSet = iota
+	allowStatements
+	denyStatements
+)
+
+func (e *evaluation) leavesOut(s *statement) bool {
+	return e.looksAt == allowStatements && s.effect != Allow || e.looksAt == denyStatements && s.effect != Deny
+}
+
 // keyVerdict evaluates a key policy.
 func (e *evaluation) keyVerdict(d *Document) verdict {
 	v := verdict{statement: -1}
 	principal := &e.r.Principal
 	for i := range d.statements {
+		s := &d.statements[i]
+		if e.leavesOut(s) {
+			continue
+		}
 		if !e.budget.spend(1) {
 			break
 		}
-		s := &d.statements[i]
 		failed, index, stands := actionElement, 0, unnamed
 		if s.matchAction(e) {
 			failed = principalElement
@@ -218,6 +245,21 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 // decide decides, or refuses where that would take too long.
 func (e *evaluation) decide(key *Document, identity []*Document, grants []*Grant) Decision {
 	d := e.decideInOrder(key, identity, grants)
+	return e.unlessSpent(d)
+}
+
+// allowFirst is the decision in which decide is asked without the Deny statements
+// of the key policy, and they are looked at if it allows. Each statement is looked
+// at once, as in one pass, so what is allowed takes the same budget.
+func (e *evaluation) allowFirst(key *Document, decide func() Decision) Decision {
+	e.looksAt = allowStatements
+	d := decide()
+	if d.Allowed && key != nil {
+		e.looksAt = denyStatements
+		if v := e.keyVerdict(key); v.denied {
+			d = v.decision(KeyPolicySource, false)
+		}
+	}
 	return e.unlessSpent(d)
 }
 

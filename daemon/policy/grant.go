@@ -254,11 +254,22 @@ func (g *Grant) Within(parent *Grant) bool {
 // There is no such function for RevokeGrant, which key policies and identity
 // policies allow like any other operation: see [Evaluate].
 func EvaluateRetire(r *Request, g *Grant, key *Document, identity []*Document) Decision {
-	retire := *r
-	retire.Action = "kms:RetireGrant"
-	e := newEvaluation(&retire)
+	e := newEvaluation(r.toRetire())
 	defer e.close()
 	return e.unlessSpent(e.decideRetire(g, key, identity))
+}
+
+// DecideRetire is to [EvaluateRetire] what [Decide] is to [Evaluate].
+func DecideRetire(r *Request, g *Grant, key *Document, identity []*Document) Decision {
+	e := newEvaluation(r.toRetire())
+	defer e.close()
+	return e.allowFirst(key, func() Decision { return e.decideRetire(g, key, identity) })
+}
+
+func (r *Request) toRetire() *Request {
+	retire := *r
+	retire.Action = "kms:RetireGrant"
+	return &retire
 }
 
 func (e *evaluation) decideRetire(g *Grant, key *Document, identity []*Document) Decision {

@@ -68,6 +68,9 @@ func TestGrants(t *testing.T) {
 				documents = append(documents, mustParse(t, text, IdentityPolicy))
 			}
 			d = EvaluateRetire(&f.Request, grants[0], mustParse(t, key, KeyPolicy), documents)
+			if got := DecideRetire(&f.Request, grants[0], mustParse(t, key, KeyPolicy), documents); got != d && (d.Source != KeyPolicySource || got.Allowed) {
+				t.Errorf("%s: DecideRetire says %v, EvaluateRetire %v", r.line, got, d)
+			}
 		} else {
 			d = agree(t, f, key, identity, grants)
 		}

@@ -239,6 +239,48 @@ func TestCostOfEvaluation(t *testing.T) {
 	}
 }
 
+// TestDenyCostsStrangersNothing: a hundred Deny statements on a long encryption
+// context are not looked at for somebody whom nothing allows, so that the time of
+// the refusal does not tell of them. Retiring a grant is the same.
+func TestDenyCostsStrangersNothing(t *testing.T) {
+	t.Parallel()
+	deny := strings.Repeat(`{"Effect": "Deny", "Principal": "*", "Action": "kms:*", "Resource": "*", "Condition":`+
+		` {"ForAnyValue:StringLike": {"kms:EncryptionContextKeys": ["*x*y*", "*z*"]}}},`, 100)
+	key := mustParse(t, `{"Version": "2012-10-17", "Statement": [`+deny+
+		`{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::111122223333:user/bob"}, "Action": "kms:*", "Resource": "*"}]}`, KeyPolicy)
+	r := &Request{Principal: alice(), Action: "kms:Encrypt", Resource: keyARN, ResourceAccount: account, Now: noon, EncryptionContext: map[string]string{}}
+	for i := range 200 {
+		r.EncryptionContext[fmt.Sprintf("name-%d", i)] = "v"
+	}
+	g := &Grant{ID: "g", Grantee: "arn:aws:iam::111122223333:user/bob", Operations: operations(t, "Encrypt")}
+	steps := func(decide func(e *evaluation) Decision) int {
+		e := newEvaluation(r)
+		defer e.close()
+		if d := decide(e); d.Allowed {
+			t.Errorf("%+v", d)
+		}
+		return maxSteps - e.budget.left
+	}
+	for name, decide := range map[string]func(e *evaluation) Decision{
+		"call":   func(e *evaluation) Decision { return e.decideInOrder(key, nil, nil) },
+		"retire": func(e *evaluation) Decision { return e.decideRetire(g, key, nil) },
+	} {
+		full := steps(decide)
+		first := steps(func(e *evaluation) Decision {
+			return e.allowFirst(key, func() Decision { return decide(e) })
+		})
+		if first > 10 || full < 10_000 {
+			t.Errorf("%s: %d steps, %d with the Deny statements", name, first, full)
+		}
+	}
+	// Whom something allows the Deny still refuses, and names itself.
+	r.Principal.ARN = "arn:aws:iam::111122223333:user/bob"
+	r.EncryptionContext["xy"] = "v"
+	if d := Decide(r, key, nil, nil); d.Allowed || !d.Explicit || d.Statement != 0 {
+		t.Errorf("%+v", d)
+	}
+}
+
 func BenchmarkDearest(b *testing.B) {
 	for _, c := range dear(b) {
 		key, r := mustParse(b, c.policy(), KeyPolicy), c.request()

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -107,7 +108,35 @@ func agree(tb testing.TB, f *reference, key string, identity []string, grants []
 	if trace := Explain(&f.Request, keyDocument, documents, grants); trace.Decision != d {
 		tb.Errorf("Explain decides %v, Evaluate %v", trace.Decision, d)
 	}
+	decidesAlike(tb, d, &f.Request, keyDocument, documents, grants)
 	return d
+}
+
+// decidesAlike holds Decide against Evaluate, which said d: what is allowed is the
+// same, for the same reason, and so is what is refused, but for a Deny of the key
+// policy where nothing would have allowed anyway.
+func decidesAlike(tb testing.TB, d Decision, r *Request, key *Document, identity []*Document, grants []*Grant) {
+	tb.Helper()
+	got := Decide(r, key, identity, grants)
+	if got == d {
+		return
+	}
+	if got.Allowed || !d.Explicit || d.Source != KeyPolicySource {
+		tb.Errorf("Decide says %v, Evaluate %v", got, d)
+		return
+	}
+	if without := Evaluate(r, withoutDeny(key), identity, grants); got != without {
+		tb.Errorf("Decide says %v, Evaluate without the Deny statements of the key policy %v", got, without)
+	}
+}
+
+func withoutDeny(d *Document) *Document {
+	if d == nil {
+		return nil
+	}
+	c := *d
+	c.statements = slices.DeleteFunc(slices.Clone(d.statements), func(s statement) bool { return s.effect == Deny })
+	return &c
 }
 
 func TestConditions(t *testing.T) {
