@@ -96,6 +96,38 @@ func testRecipients(t *testing.T, a *api) {
 			wantCode(in.code).check(t, err)
 		})
 	}
+	t.Run("exponents", func(t *testing.T) {
+		t.Parallel()
+		refusedExponents(t, a, id, &to.private.PublicKey)
+	})
+}
+
+// refusedExponents: an RSA key to which nothing can be encrypted is the mistake of
+// who sends it, whatever the operation.
+func refusedExponents(t *testing.T, a *api, id *string, good *rsa.PublicKey) {
+	t.Helper()
+	sealed, err := a.Encrypt(t.Context(), &kms.EncryptInput{KeyId: id, Plaintext: aMessage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []int{1, 2, 3, 65536, 65538, 1 << 31, 1<<31 + 1, 1<<62 + 1} {
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: good.N, E: e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, algorithm := range []types.KeyEncryptionMechanism{"RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"} {
+			to := &types.RecipientInfo{AttestationDocument: der, KeyEncryptionAlgorithm: algorithm}
+			_, key := a.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: id, KeySpec: types.DataKeySpecAes256, Recipient: to})
+			_, random := a.GenerateRandom(t.Context(), &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(8), Recipient: to})
+			_, opened := a.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: sealed.CiphertextBlob, Recipient: to})
+			_, pair := a.GenerateDataKeyPair(t.Context(), &kms.GenerateDataKeyPairInput{KeyId: id, KeyPairSpec: "RSA_2048", Recipient: to})
+			for operation, err := range map[string]error{"GenerateDataKey": key, "GenerateRandom": random, "Decrypt": opened, "GenerateDataKeyPair": pair} {
+				if code(err) != "ValidationException" {
+					t.Errorf("%s for a key with the exponent %d by %s: %v", operation, e, algorithm, err)
+				}
+			}
+		}
+	}
 }
 
 // longDataKeys: what is too long for OAEP comes under a key of its own, which

@@ -175,14 +175,19 @@ func refusedRecipients(t testing.TB, do func(*backends.Recipient) ([]byte, error
 	if err != nil {
 		t.Fatal(err)
 	}
-	small := *key.(*rsa.PublicKey)
-	small.E = 3
+	exponent := func(e int) []byte {
+		return publicDER(t, &rsa.PublicKey{N: key.(*rsa.PublicKey).N, E: e})
+	}
 	for name, r := range map[string]*backends.Recipient{
 		"no key":            {Algorithm: good.Algorithm},
 		"not DER":           {Algorithm: good.Algorithm, PublicKey: []byte("-----BEGIN PUBLIC KEY-----")},
 		"trailing data":     {Algorithm: good.Algorithm, PublicKey: append(bytes.Clone(good.PublicKey), 0)},
 		"an EC key":         {Algorithm: good.Algorithm, PublicKey: publicDER(t, &ec.PublicKey)},
-		"exponent 3":        {Algorithm: good.Algorithm, PublicKey: publicDER(t, &small)},
+		"exponent 3":        {Algorithm: good.Algorithm, PublicKey: exponent(3)},
+		"exponent 1":        {Algorithm: good.Algorithm, PublicKey: exponent(1)},
+		"an even exponent":  {Algorithm: good.Algorithm, PublicKey: exponent(65538)},
+		"a long exponent":   {Algorithm: good.Algorithm, PublicKey: exponent(1<<31 + 1)},
+		"exponent, read":    {Algorithm: "RSAES_OAEP_SHA_256", PublicKey: exponent(1<<31 + 1), CMS: true, ThroughPlugin: true},
 		"another algorithm": {Algorithm: "RSAES_PKCS1_V1_5", PublicKey: good.PublicKey},
 		"CMS with SHA-1":    {Algorithm: "RSAES_OAEP_SHA_1", PublicKey: good.PublicKey, CMS: true},
 		"no key, read":      {Algorithm: "RSAES_OAEP_SHA_256", CMS: true, ThroughPlugin: true},

@@ -260,7 +260,9 @@ func (r *importRig) asymmetricRefusals(t *testing.T, material map[backends.KeySp
 		t.Fatal(err)
 	}
 	bad["neighbouring primes"] = rsaOf(t, near, primeFrom(new(big.Int).Add(near, big.NewInt(2))), 65537)
-	bad["an exponent of 3"] = rsaOf(t, primeFor(t, 3), primeFor(t, 3), 3)
+	for _, e := range []int64{3, 1<<31 + 11, 1<<33 + 17} { // primes
+		bad[fmt.Sprintf("an exponent of %d", e)] = rsaOf(t, primeFor(t, e), primeFor(t, e), e)
+	}
 	for _, usage := range []backends.Usage{backends.SignVerify, backends.EncryptDecrypt} {
 		t.Run("RSA_2048/refusals/"+string(usage), func(t *testing.T) {
 			r.refusals(t, backends.RSA2048, usage, material[backends.RSA2048], bad)

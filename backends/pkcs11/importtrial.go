@@ -179,9 +179,12 @@ func (a *arrival) examineEdwards(s *session, h cryptoki.Object) ([]byte, error) 
 	return der, a.signsFor(s, h, der, signings["ED25519_SHA_512"])
 }
 
-// minExponent is the smallest public exponent of an imported RSA key (FIPS
-// 186-5, section 5.1: larger than 2^16).
-const minExponent = 65537
+// minExponent is the smallest public exponent of an RSA key that is not the
+// token's own (FIPS 186-5, section 5.1: larger than 2^16), maxExponent the largest
+// that crypto/rsa takes.
+const minExponent, maxExponent = 65537, 1<<31 - 1
+
+func fitExponent(e int) bool { return minExponent <= e && e <= maxExponent && e%2 == 1 }
 
 func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 	der, err := a.key.pair.rsaPrivatePublic(s, h)
@@ -195,7 +198,7 @@ func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 	if err != nil {
 		return nil, unfitMaterial()
 	}
-	if key := public.key.(*rsa.PublicKey); key.E < minExponent || weakModulus(key.N) {
+	if key := public.key.(*rsa.PublicKey); !fitExponent(key.E) || weakModulus(key.N) {
 		return nil, unfitMaterial()
 	}
 	if a.in.Key.Usage == backends.SignVerify {

@@ -55,7 +55,7 @@ func parsePKIX(kind *pairKind, der []byte) (any, error) {
 	}
 	switch key := key.(type) {
 	case *rsa.PublicKey:
-		if kind.form == rsaKey && key.N.BitLen() == int(kind.bits) && key.E > 1 && key.E%2 == 1 {
+		if kind.form == rsaKey && key.N.BitLen() == int(kind.bits) && key.E > 1 && key.E <= maxExponent && key.E%2 == 1 {
 			return key, nil
 		}
 	case *ecdsa.PublicKey:

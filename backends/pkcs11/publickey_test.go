@@ -92,9 +92,11 @@ func TestParsePublic(t *testing.T) {
 		}
 	}
 	small := probeRSA().PublicKey
-	small.E = 4
-	if _, err := parsePublic(backends.RSA2048, publicDER(t, &small)); err == nil {
-		t.Error("an even RSA exponent is accepted")
+	for _, e := range []int{1, 4, 1<<31 + 1} {
+		small.E = e
+		if _, err := parsePublic(backends.RSA2048, publicDER(t, &small)); err == nil {
+			t.Errorf("the RSA exponent %d is accepted", e)
+		}
 	}
 	if _, err := parsePublic(backends.RSA3072, all[backends.RSA2048]); err == nil {
 		t.Error("an RSA key of another length is accepted")

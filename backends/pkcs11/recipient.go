@@ -31,9 +31,9 @@ func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, error) {
 	if !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not an RSA key")
 	}
-	if n := public.N.BitLen(); n < 2048 || n > 4096 || public.E < 65537 || public.E%2 == 0 || public.N.Bit(0) == 0 {
+	if n := public.N.BitLen(); n < 2048 || n > 4096 || !fitExponent(public.E) || public.N.Bit(0) == 0 {
 		return nil, backends.Errorf(backends.InvalidRequest,
-			"the recipient's RSA key has %d bits and the exponent %d: it needs 2048 to 4096 bits and an odd exponent of at least 65537", n, public.E)
+			"the recipient's RSA key has %d bits and the exponent %d: it needs 2048 to 4096 bits and an odd exponent of %d to %d", n, public.E, minExponent, maxExponent)
 	}
 	return public, nil
 }

@@ -179,13 +179,37 @@ func checkPublicKey(der []byte) error {
 	if len(der) == 0 {
 		return errors.New("public_key is missing")
 	}
+	if err := CheckPublicKey(der); err != nil {
+		return fmt.Errorf("public_key is not %w", err)
+	}
+	return nil
+}
+
+// What a recipient's key is not, to follow "is not".
+var (
+	errNotPublicKey = errors.New("a DER SubjectPublicKeyInfo")
+	errNotRSAKey    = errors.New("an RSA key of 2048 to 4096 bits")
+	errBadExponent  = fmt.Errorf("an RSA key with an odd public exponent of %d to %d", minExponent, maxExponent)
+)
+
+// minExponent is that of FIPS 186-5, section A.1.1; maxExponent the largest for
+// which all that encrypts is made, tokens and crypto/rsa.
+const minExponent, maxExponent = 65537, 1<<31 - 1
+
+// CheckPublicKey refuses what nothing can be encrypted to: all but the DER
+// SubjectPublicKeyInfo of an RSA key of 2048 to 4096 bits with a usual exponent.
+// The text of the error follows "is not".
+func CheckPublicKey(der []byte) error {
 	parsed, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return errors.New("public_key is not a DER SubjectPublicKeyInfo")
+		return errNotPublicKey
 	}
 	public, ok := parsed.(*rsa.PublicKey)
-	if !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 4096 {
-		return errors.New("public_key is not an RSA key of 2048 to 4096 bits")
+	switch {
+	case !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 4096 || public.N.Bit(0) == 0:
+		return errNotRSAKey
+	case public.E < minExponent || public.E > maxExponent || public.E%2 == 0:
+		return errBadExponent
 	}
 	return nil
 }

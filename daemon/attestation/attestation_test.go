@@ -133,6 +133,8 @@ func TestVerifyRefuses(t *testing.T) {
 		"no key at all":      {set("public_key", []byte("no key")), attestation.ErrMalformed},
 		"an EC key":          {set("public_key", spki(a.Root.PublicKey)), attestation.ErrMalformed},
 		"a long RSA key":     {set("public_key", spki(longKey())), attestation.ErrMalformed},
+		"an exponent of 1":   {set("public_key", spki(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 2047, 1), E: 1})), attestation.ErrMalformed},
+		"a long exponent":    {set("public_key", spki(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 2047, 1), E: 1<<31 + 1})), attestation.ErrMalformed},
 		"a long nonce":       {set("nonce", make([]byte, 1025)), attestation.ErrMalformed},
 		"long user data":     {set("user_data", make([]byte, 1025)), attestation.ErrMalformed},
 		"a long payload":     {set("future", make([]byte, 16<<10)), attestation.ErrMalformed},
@@ -187,6 +189,31 @@ func TestVerifyRefuses(t *testing.T) {
 func longKey() *rsa.PublicKey {
 	n := new(big.Int).Lsh(big.NewInt(1), 4103)
 	return &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
+}
+
+// TestCheckPublicKey: a recipient's key is one to which everything can be encrypted.
+func TestCheckPublicKey(t *testing.T) {
+	t.Parallel()
+	n := new(big.Int).SetBit(big.NewInt(1), 2047, 1)
+	of := func(n *big.Int, e int) []byte { return spki(&rsa.PublicKey{N: n, E: e}) }
+	for name, c := range map[string]struct {
+		der  []byte
+		want string
+	}{
+		"good": {recipient(), ""}, "the largest exponent": {of(n, 1<<31-1), ""},
+		"nothing": {nil, "SubjectPublicKeyInfo"}, "more": {append(bytes.Clone(recipient()), 0), "SubjectPublicKeyInfo"},
+		"a negative modulus": {of(new(big.Int).Neg(n), 65537), "SubjectPublicKeyInfo"}, "modulus 0": {of(new(big.Int), 65537), "SubjectPublicKeyInfo"},
+		"exponent 0": {of(n, 0), "SubjectPublicKeyInfo"}, "a negative exponent": {of(n, -65537), "SubjectPublicKeyInfo"},
+		"a small modulus": {of(new(big.Int).Rsh(n, 1), 65537), "2048 to 4096 bits"}, "a huge modulus": {spki(longKey()), "2048 to 4096 bits"},
+		"an even modulus": {of(new(big.Int).Add(n, big.NewInt(1)), 65537), "2048 to 4096 bits"},
+		"exponent 1":      {of(n, 1), "exponent"}, "exponent 3": {of(n, 3), "exponent"}, "an even exponent": {of(n, 65538), "exponent"},
+		"2^31+1": {of(n, 1<<31+1), "exponent"}, "2^62+1": {of(n, 1<<62+1), "exponent"},
+	} {
+		err := attestation.CheckPublicKey(c.der)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
 }
 
 // TestVerifyAltered: wherever a bit is changed, the document is refused.

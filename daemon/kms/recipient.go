@@ -2,8 +2,6 @@ package kms
 
 import (
 	"cmp"
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -37,14 +35,9 @@ func (s *Service) recipient(c *Call, in *kmsapi.RecipientInfo) (*backends.Recipi
 	if attestation.Is(in.AttestationDocument) {
 		return r, s.attest(c, r)
 	}
-	parsed, err := x509.ParsePKIXPublicKey(in.AttestationDocument)
-	if err != nil {
+	if err := attestation.CheckPublicKey(in.AttestationDocument); err != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
-			"Recipient.AttestationDocument is neither an attestation document of AWS Nitro nor a DER SubjectPublicKeyInfo of an RSA key.")
-	}
-	public, ok := parsed.(*rsa.PublicKey)
-	if !ok || public.N.BitLen() < 2048 || public.N.BitLen() > 4096 {
-		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Recipient.AttestationDocument must hold an RSA key of 2048 to 4096 bits.")
+			"Recipient.AttestationDocument is neither an attestation document of AWS Nitro nor %v.", err)
 	}
 	return r, nil
 }
