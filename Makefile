@@ -25,7 +25,7 @@ install:
 	ln -sf ../libexec/cmkd/cmkctl $(DESTDIR)/usr/bin/cmkctl
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
-	install -D -m 0644 packaging/systemd/softhsm.conf $(DESTDIR)/usr/share/doc/cmkd/softhsm.conf
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
 

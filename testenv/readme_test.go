@@ -91,29 +91,14 @@ func runReadme(t *testing.T, user string, files map[string]string) {
 			t.Fatal(err)
 		}
 	}
-	cmd := inNamespace(t, []string{
+	cmd := testenv.InNamespace(t, []string{
 		"PATH=" + os.Getenv("PATH"), "SOFTHSM2_MODULE=" + testenv.Module(t),
 		"GOCACHE=" + goEnv(t, "GOCACHE"), "GOMODCACHE=" + goEnv(t, "GOMODCACHE"),
-	}, "readme.sh", user, rig.Root(), dir)
+	}, filepath.Join(rig.Root(), "testenv", "readme.sh"), user, rig.Root(), dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("README.md runs for "+user)) {
 		t.Fatalf("%v\n%s", err, out)
 	}
-}
-
-// inNamespace is a script of this folder, as root in a mount and a PID namespace of its
-// own: its mounts and processes go with it. Without root that takes sudo.
-func inNamespace(t *testing.T, environ []string, script string, args ...string) *exec.Cmd {
-	words := append([]string{
-		"unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", filepath.Join(rig.Root(), "testenv", script),
-	}, args...)
-	if os.Geteuid() != 0 {
-		words = append(append([]string{"sudo", "-n", "env"}, environ...), words...)
-	}
-	cmd := exec.CommandContext(t.Context(), words[0], words[1:]...)
-	cmd.Env = environ
-	return cmd
 }
 
 func goEnv(t *testing.T, name string) string {

@@ -1,15 +1,15 @@
 #!/bin/sh
 # Boots the machine's own tree in a container with cmkd installed, and has
-# units-inside.sh run there. The test beside it calls it as root in a mount and a PID
+# inside.sh run there. The test beside it calls it as root in a mount and a PID
 # namespace of its own:
 #
-#   units.sh REPOSITORY BINARIES FOLDER
+#   units.sh REPOSITORY BINARIES TOOLS FOLDER
 #
 # FOLDER takes all that is written, in memory, and names the control groups, which go
 # with the script: nothing else of the machine changes. It prints what
-# units-inside.sh found.
+# inside.sh found.
 set -eu
-repo=$1 binaries=$2 dir=$3
+repo=$1 binaries=$2 tools=$3 dir=$4
 PATH=$PATH:/usr/sbin:/sbin
 
 mount -t tmpfs -o mode=0755 tmpfs "$dir"
@@ -23,7 +23,7 @@ rm -rf "$root"/etc/systemd/system/* "$root/etc/cmkd" "$root/var/lib/cmkd"
 : >"$root/etc/fstab"
 : >"$root/etc/machine-id"
 make -s -C "$repo" install BIN="$binaries" DESTDIR="$root"
-install -D -m 0755 "$repo/testenv/units-inside.sh" "$root/opt/units/inside.sh"
+install -D -m 0755 -t "$root/opt/units" "$repo/testenv/units/inside.sh" "$tools"/*
 cat >"$root/etc/systemd/system/units.service" <<'UNIT'
 [Unit]
 SuccessAction=poweroff
@@ -48,15 +48,15 @@ done
 # shellcheck disable=SC2086 # a list of words
 trap 'find $groups -depth -type d -exec rmdir {} \;' EXIT
 
-# The plugins lock themselves in with Landlock, which systemd-nspawn keeps from
-# containers unless told.
+# The plugins lock themselves in with Landlock, and cmkd its PIN into memory, which
+# systemd-nspawn keeps from containers unless told.
 (
 	for group in $groups; do
 		echo 0 >"$group/cgroup.procs"
 	done
 	exec timeout --kill-after=30s 8m systemd-nspawn --directory="$root" --machine=cmkd-units --boot \
 		--quiet --console=pipe --register=no --keep-unit --link-journal=no --private-network \
-		--system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self" \
+		--system-call-filter="landlock_create_ruleset landlock_add_rule landlock_restrict_self @memlock @keyring" \
 		-- --unit=units.service
 ) </dev/null >"$dir/console" 2>&1 || {
 	echo "systemd-nspawn: exit $?" >&2

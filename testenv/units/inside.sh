@@ -3,7 +3,7 @@
 # docs/operations.md says, and writes what each command answered to the file RESULT,
 # with a line "--- NAME STATUS" before each. units_test.go has the right values.
 #
-#   units-inside.sh RESULT
+#   inside.sh RESULT
 set -u
 result=$1
 cd /
@@ -77,6 +77,49 @@ run() {
 	return $status
 }
 
+# probe NAME [DROP-IN]: what the unit refuses, with a drop-in, to a program that runs
+# as the daemon does. NAME "plain" is a service with no walls.
+probe() {
+	at=/etc/systemd/system/probe.service
+	if [ "$1" = plain ]; then
+		printf '[Service]\nUser=cmkd\nGroup=cmkd\n' >$at
+	else
+		grep -vE '^(ExecStart|ExecReload|Requires|After|Restart|RestartSec)=' /usr/lib/systemd/system/cmkd.service >$at
+		echo '[Service]' >>$at
+	fi
+	rm -rf /etc/systemd/system/probe.service.d
+	if [ $# -gt 1 ]; then
+		install -D -m 0644 -t /etc/systemd/system/probe.service.d "/usr/share/doc/cmkd/$2"
+	fi
+	cat >>$at <<-UNIT
+		Type=oneshot
+		ExecStart=/opt/units/probe
+		StandardOutput=truncate:/opt/units/probe.log
+		StandardError=truncate:/opt/units/probe.log
+	UNIT
+	systemctl daemon-reload
+	systemctl start probe.service
+	status=$?
+	cat /opt/units/probe.log
+	return $status
+}
+
+# with DROP-IN: restarts cmkd with a drop-in.
+with() {
+	install -D -m 0644 -t /etc/systemd/system/cmkd.service.d "$1"
+	systemctl daemon-reload
+	systemctl restart cmkd.service
+}
+
+# without DROP-IN: takes it away.
+without() {
+	rm "/etc/systemd/system/cmkd.service.d/$1"
+	systemctl daemon-reload
+	systemctl restart cmkd.service
+}
+
+score() { systemd-analyze security --no-pager --threshold=20 cmkd.service; }
+
 check sysusers systemd-sysusers
 check user id -nG cmkd
 for who in alice app mallory; do
@@ -129,6 +172,31 @@ policy Allow 'kms:*'
 check reload-again systemctl reload cmkd
 check status-again cmkctl status
 check restarts property NRestarts cmkd.service
+
+# The walls: their score, and what they refuse.
+check score score
+mkdir -m 0777 /var/tmp/open
+install -D -m 0644 /dev/null /home/alice/readable
+chmod 0755 /home/alice
+mknod -m 0666 /dev/its-device c 1 3
+check walls probe unit
+check walls-plain probe plain
+check walls-network probe network network.conf
+check walls-device probe device device.conf
+with /usr/share/doc/cmkd/network.conf
+check score-network score
+check network-status cmkctl status
+without network.conf
+with /usr/share/doc/cmkd/device.conf
+check score-device score
+check device-status cmkctl status
+without device.conf
+printf '[Service]\nPrivateUsers=yes\n' >/root/users.conf
+with /root/users.conf
+check users-hidden as alice cmkctl call GenerateRandom '{"NumberOfBytes":1}'
+without users.conf
+
+check features env CMKD_UNITS=features HOME=/root /opt/units/units.test -test.v -test.run '^TestUnits$'
 
 # The PIN as a credential, which the daemon's user could not read where it is.
 install -m 0400 /etc/cmkd/pin /root/cmkd-pin && rm /etc/cmkd/pin

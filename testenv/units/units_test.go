@@ -1,21 +1,26 @@
-package testenv_test
+// Package units_test boots systemd with the units of packaging/systemd.
+package units_test
 
 import (
 	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"cmkd/testenv"
 	"cmkd/testenv/rig"
+	"cmkd/testenv/rsahsm"
 )
 
 // anything is the output of a check whose exit status says all.
 const anything = `(?s).*`
 
-// unitChecks are the right exit status and output of each check of units-inside.sh.
-var unitChecks = []struct {
+// checks are the right exit status and output of each check of inside.sh.
+var checks = []struct {
 	name   string
 	status int
 	output string // a regular expression for all of it
@@ -49,7 +54,19 @@ var unitChecks = []struct {
 	{"status-again", 0, `(?s)state +ok\n.*`},
 	{"restarts", 0, `0`},
 
-	{"pin-file", 0, `pin_file = "pin"`},
+	{"score", 0, safe},
+	{"walls", 0, probed("unit")},
+	{"walls-plain", 0, probed("plain")},
+	{"walls-network", 0, probed("network")},
+	{"walls-device", 0, probed("device")},
+	{"score-network", 0, safe},
+	{"network-status", 0, `(?s)state +ok\n.*`},
+	{"score-device", 0, safe},
+	{"device-status", 0, `(?s)state +ok\n.*`},
+	{"users-hidden", 1, `(?s).*no mapping in the user namespace.*`},
+	{"features", 0, `(?s).*\nPASS`},
+
+	{"pin-file", 0, `(?s)pin_file = "pin"\n.*`},
 	{"credential-start", 0, ``},
 	{"credential-status", 0, `(?s)state +ok\n.*`},
 	{"credential-key", 0, `arn:aws:kms:us-east-1:123456789012:key/[-0-9a-f]{36}`},
@@ -67,12 +84,24 @@ var unitChecks = []struct {
 	{"stopped", 0, `success`},
 }
 
-var unitAnswer = regexp.MustCompile(`(?m)^--- ([-a-z]+) ([0-9]+)\n`)
+var answerLine = regexp.MustCompile(`(?m)^--- ([-a-z]+) ([0-9]+)\n`)
+
+// stage is the variable that tells the test binary, started once more in the
+// container, what to do.
+const stage = "CMKD_UNITS"
 
 // TestUnits boots the machine's own tree in a container, with packaging/systemd as
 // `make install` installs it, and holds what systemd makes of the units against what
 // docs/operations.md promises.
 func TestUnits(t *testing.T) {
+	switch os.Getenv(stage) {
+	case "features":
+		features(t)
+		return
+	case "bridged":
+		bridged(t)
+		return
+	}
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "units-")
 	if err != nil {
@@ -80,30 +109,18 @@ func TestUnits(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	var found, log bytes.Buffer
-	cmd := inNamespace(t, []string{"PATH=" + os.Getenv("PATH")}, "units.sh", rig.Root(), rig.Binaries(t), dir)
+	cmd := testenv.InNamespace(t, []string{"PATH=" + os.Getenv("PATH")}, filepath.Join(rig.Root(), "testenv/units/units.sh"),
+		rig.Root(), rig.Binaries(t), tools(t), dir)
 	cmd.Stdout, cmd.Stderr = &found, &log
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s%s", err, &found, &log)
 	}
 
-	type answer struct {
-		status int
-		output string
+	answers := answersIn(found.String())
+	if len(answers) != len(checks) {
+		t.Errorf("%d checks have run, %d are known here", len(answers), len(checks))
 	}
-	answers := map[string]answer{}
-	starts := unitAnswer.FindAllStringSubmatchIndex(found.String(), -1)
-	for i, at := range starts {
-		end := found.Len()
-		if i+1 < len(starts) {
-			end = starts[i+1][0]
-		}
-		status, _ := strconv.Atoi(found.String()[at[4]:at[5]])
-		answers[found.String()[at[2]:at[3]]] = answer{status, strings.TrimSpace(found.String()[at[1]:end])}
-	}
-	if len(answers) != len(unitChecks) {
-		t.Errorf("%d checks have run, %d are known here", len(answers), len(unitChecks))
-	}
-	for _, want := range unitChecks {
+	for _, want := range checks {
 		t.Run(want.name, func(t *testing.T) {
 			got, ok := answers[want.name]
 			switch {
@@ -111,10 +128,59 @@ func TestUnits(t *testing.T) {
 				t.Error("has not run")
 			case got.status != want.status || !regexp.MustCompile(`\A(?:`+want.output+`)\z`).MatchString(got.output):
 				t.Errorf("exit %d, want %d; want output like %q:\n%s", got.status, want.status, want.output, got.output)
+			case want.name == "features":
+				t.Logf("%s", got.output)
 			}
 		})
 	}
 	if t.Failed() {
 		t.Logf("log:\n%s", &log)
 	}
+}
+
+type answer struct {
+	status int
+	output string
+}
+
+// answersIn takes what inside.sh printed apart.
+func answersIn(found string) map[string]answer {
+	answers := map[string]answer{}
+	starts := answerLine.FindAllStringSubmatchIndex(found, -1)
+	for i, at := range starts {
+		end := len(found)
+		if i+1 < len(starts) {
+			end = starts[i+1][0]
+		}
+		status, _ := strconv.Atoi(found[at[4]:at[5]])
+		answers[found[at[2]:at[3]]] = answer{status, strings.TrimSpace(found[at[1]:end])}
+	}
+	return answers
+}
+
+// tools is a folder with what inside.sh runs besides cmkd: the probe, this test, and a
+// module for what SoftHSM2 lacks.
+func tools(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	module, _ := rsahsm.New(t, testenv.Module(t))
+	for from, to := range map[string]string{self: "units.test", module: "rsahsm.so"} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, to), content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./testenv/units/probe")
+	build.Dir, build.Env = rig.Root(), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the probe: %v\n%s", err, out)
+	}
+	return dir
 }
