@@ -92,7 +92,7 @@ type SocketConfig struct {
 }
 
 // AdminConfig names who may do everything, beside uid 0 and the daemon's own
-// user.
+// user where no rule of PrincipalConfig makes them somebody else.
 type AdminConfig struct {
 	// Users are names or uids.
 	Users []string `toml:"users"`

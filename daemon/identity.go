@@ -171,14 +171,11 @@ func known(c *kms.Caller) error {
 	return nil
 }
 
-// privileged reports whether a peer may use what the socket keeps in reserve.
-// Being mapped to somebody else takes it from neither root nor the daemon's user.
+// privileged reports whether a peer may use what the socket keeps in reserve for
+// administrators. Who is mapped to somebody else is that principal only, with uid 0
+// too.
 func (d *Daemon) privileged(peer socket.Peer) bool {
-	ids := d.identities.Load()
-	if peer.UID == 0 || peer.UID == ids.self {
-		return true
-	}
-	c, err := ids.callerAt(&peer)
+	c, err := d.identities.Load().callerAt(&peer)
 	return err == nil && c.Admin
 }
 

@@ -44,6 +44,13 @@ func TestMappedRootIsNoAdministrator(t *testing.T) {
 			t.Fatal(tt.name, err)
 		}
 		ids.self = 61234
+		if tt.unit == "" { // which is read from the control group
+			d := &Daemon{}
+			d.identities.Store(ids)
+			if got := d.privileged(socket.Peer{UID: tt.uid}); got != tt.admin {
+				t.Errorf("%s: the reserve of administrators: %v, want %v", tt.name, got, tt.admin)
+			}
+		}
 		c := ids.lookup(socket.Peer{UID: tt.uid}, tt.unit)
 		everything := slices.ContainsFunc(c.Policies, func(d *policy.Document) bool { return d.Name() == "AdministratorAccess" })
 		if c.Principal.ARN != tt.arn || c.Admin != tt.admin || everything != tt.admin {
