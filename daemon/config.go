@@ -222,7 +222,8 @@ type PluginConfig struct {
 	Name string `toml:"name"`
 	// Path of the executable. Optional, PluginDir/cmkd-NAME.
 	Path string `toml:"path"`
-	// SHA256 of the executable, hexadecimal. Optional, unchecked.
+	// SHA256 of the executable, hexadecimal. What is executed is a copy in memory
+	// that was checked. Optional, unchecked.
 	SHA256 string `toml:"sha256"`
 }
 

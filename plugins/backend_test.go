@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	case "parent":
 		parent()
 		return
+	case "say", "wait":
+		plugins.Say(os.Getenv(modeEnv) == "wait")
+		return
 	}
 	dir, err := os.MkdirTemp("", "cmkd-plugin")
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -306,18 +305,32 @@ func TestDeadlineOfTheCallerDoesNotCostAProcess(t *testing.T) {
 func TestChecksum(t *testing.T) {
 	t.Parallel()
 	s := spec(t, nil)
-	f, err := os.Open(s.Path)
+	text, err := os.ReadFile(s.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	sum := sha256.Sum256(text)
+	s.Path, s.SHA256 = filepath.Join(shortDir(t), "plugin"), sum[:]
+	other := s.Path + ".new"
+	if err := errors.Join(os.WriteFile(s.Path, text, 0o755), os.WriteFile(other, []byte("#!/bin/false\n"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	s.SHA256 = sum.Sum(nil)
 	h := start(t, s)
 	kill(t, h.Status().PID) // a checksum must serve for the next process too
+	mustEncrypt(t, h, "")
+	if err := os.Rename(other, s.Path); err != nil {
+		t.Fatal(err)
+	}
+	kill(t, h.Status().PID) // and whatever becomes of the file
+	mustEncrypt(t, h, "")
+	if err := h.Reload(t.Context(), s); err != nil {
+		t.Errorf("reloading with the checksum of before: %v", err)
+	}
+	changed := s
+	changed.SHA256 = bytes.Repeat([]byte{1}, sha256.Size)
+	if err := h.Reload(t.Context(), changed); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+		t.Errorf("reloading with another checksum: %v", err)
+	}
 	mustEncrypt(t, h, "")
 
 	opens := filepath.Join(shortDir(t), "opens")

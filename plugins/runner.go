@@ -1,8 +1,8 @@
 package plugins
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +14,8 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/hashicorp/go-plugin"
 	"golang.org/x/sys/unix"
 )
-
-// errChecksum: the executable is not the one of the configuration.
-var errChecksum = errors.New("the executable does not have the configured SHA-256 checksum")
 
 // spawner starts processes from one thread that lives as long as it does: the
 // kernel sends Pdeathsig when the thread that created a process ends, and Go
@@ -27,6 +23,9 @@ var errChecksum = errors.New("the executable does not have the configured SHA-25
 type spawner struct {
 	starts chan func()
 	stop   sync.Once
+
+	mu     sync.Mutex // guards sealed
+	sealed *sealed    // what the last process with a checksum was started from
 }
 
 func newSpawner() *spawner {
@@ -49,13 +48,40 @@ func (s *spawner) start(cmd *exec.Cmd) error {
 }
 
 // close ends the thread. No process may be left: it would be killed.
-func (s *spawner) close() { s.stop.Do(func() { close(s.starts) }) }
+func (s *spawner) close() {
+	s.stop.Do(func() {
+		close(s.starts)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.sealed.close()
+		s.sealed = nil
+	})
+}
+
+// checked is the executable with the checksum. What was checked once is used until
+// another checksum is asked for, whatever has become of the file: a plugin that is
+// replaced is replaced by itself.
+func (s *spawner) checked(path string, sum []byte) (*sealed, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealed != nil && bytes.Equal(s.sealed.sum, sum) {
+		return s.sealed, nil
+	}
+	made, err := seal(path, sum)
+	if err != nil {
+		return nil, err
+	}
+	s.sealed.close()
+	s.sealed = made
+	return made, nil
+}
 
 // processRunner is go-plugin's runner.Runner for a process group of its own
 // that dies with the daemon and has nothing of the daemon's but one end of a
 // socket pair and what Spec.Env says.
 type processRunner struct {
 	spawner *spawner
+	path    string // of the executable
 	cmd     *exec.Cmd
 	sha256  []byte
 	dir     string // go-plugin's directory for the socket
@@ -78,7 +104,7 @@ func newProcessRunner(s *spawner, spec *Spec, env []string, dir string, stream *
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{stream}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	r := &processRunner{spawner: s, cmd: cmd, sha256: spec.SHA256, dir: dir, exited: make(chan struct{})}
+	r := &processRunner{spawner: s, path: spec.Path, cmd: cmd, sha256: spec.SHA256, dir: dir, exited: make(chan struct{})}
 	var err error
 	if r.stdout, err = cmd.StdoutPipe(); err != nil {
 		return nil, fmt.Errorf("pipe for standard output: %w", err)
@@ -91,11 +117,11 @@ func newProcessRunner(s *spawner, spec *Spec, env []string, dir string, stream *
 
 // Start implements runner.Runner.
 func (r *processRunner) Start(context.Context) error {
-	if err := r.checkSum(); err != nil {
-		return err
+	if err := r.check(); err != nil {
+		return fmt.Errorf("checking the checksum of the executable: %w", err)
 	}
 	if err := r.spawner.start(r.cmd); err != nil {
-		return fmt.Errorf("starting %s: %w", r.cmd.Path, err)
+		return fmt.Errorf("starting %s: %w", r.path, err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -106,21 +132,18 @@ func (r *processRunner) Start(context.Context) error {
 	return nil
 }
 
-// checkSum is done here because go-plugin's own check looks at a command that
-// a runner does not use.
-func (r *processRunner) checkSum() error {
+// check makes what has been checked what is executed. go-plugin's own check looks at
+// a file, and at a command that a runner does not use.
+func (r *processRunner) check() error {
 	if r.sha256 == nil {
 		return nil
 	}
-	// Its hash is used up by one check.
-	secure := plugin.SecureConfig{Checksum: r.sha256, Hash: sha256.New()}
-	ok, err := secure.Check(r.cmd.Path)
+	checked, err := r.spawner.checked(r.path, r.sha256)
 	if err != nil {
-		return fmt.Errorf("checking the checksum of %s: %w", r.cmd.Path, err)
+		return err
 	}
-	if !ok {
-		return fmt.Errorf("%s: %w", r.cmd.Path, errChecksum)
-	}
+	r.cmd.Path = sealedPath // ps(1) shows Args[0], the path of the file
+	r.cmd.ExtraFiles = append(r.cmd.ExtraFiles[:sealedFD-streamFD], checked.file)
 	return nil
 }
 
@@ -193,15 +216,27 @@ func (r *processRunner) Stdout() io.ReadCloser { return r.stdout }
 func (r *processRunner) Stderr() io.ReadCloser { return r.stderr }
 
 // Name implements runner.Runner.
-func (r *processRunner) Name() string { return filepath.Base(r.cmd.Path) }
+func (r *processRunner) Name() string { return filepath.Base(r.path) }
 
 // Diagnose implements runner.Runner.
 func (r *processRunner) Diagnose(context.Context) string {
-	return r.cmd.Path + " is no plugin of this version of cmkd, or ended before it could say so"
+	return r.path + " is no plugin of this version of cmkd, or ended before it could say so"
 }
 
-// PluginToHost implements runner.AddrTranslator.
+// PluginToHost implements runner.AddrTranslator: it refuses every address but that
+// of a socket in the process's own directory, or a plugin could have the daemon
+// connect to anything.
 func (r *processRunner) PluginToHost(network, address string) (string, string, error) {
+	if network != "unix" || filepath.Dir(address) != r.dir {
+		return "", "", fmt.Errorf("the plugin names %q of network %q and not a socket in its directory", address, network)
+	}
+	info, err := os.Lstat(address)
+	if err != nil {
+		return "", "", fmt.Errorf("the socket of the plugin: %w", err)
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return "", "", fmt.Errorf("the plugin names %s, which is not a socket", address)
+	}
 	return network, address, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,8 @@ func Serve(name string, open Open) {
 	// signals the whole group must not take the token away from calls that
 	// the daemon is still answering.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	closeSealed()
+	setName(os.Args[0])
 	// The memory of a process that crashes in the vendor's library may hold
 	// plaintext: it makes no core file.
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
@@ -61,6 +64,12 @@ func Serve(name string, open Open) {
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr, JSONFormat: true}),
 	})
 	s.close()
+}
+
+// setName names the process after its executable, as execve(2) does. One that was
+// started from a descriptor is called after that.
+func setName(path string) {
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(path)), 0o600) // only to look at
 }
 
 // startedByHost checks the handshake's cookie and takes the stream that the
