@@ -28,7 +28,7 @@ func ask(t *testing.T, r *rig.Rig, method, path, body string) (status int, answe
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
