@@ -111,6 +111,7 @@ func (s *Store) Lock(ctx context.Context, reason string) error {
 // commit has a head. root is the hash of the rows that are meant:
 // [ErrChanged] says that the file has others.
 func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*Tx) error) error {
+	arrived := time.Now()
 	return s.exclusively(ctx, func() error {
 		if err := s.keepFiles(ctx); err != nil {
 			return err
@@ -131,9 +132,14 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 				s.sequence = head.Sequence
 			}
 		}
+		db, err := s.begin(ctx, arrived)
+		if err != nil {
+			return err
+		}
+		defer db.Rollback() //nolint:errcheck // unless it has been committed
 		before := s.sealer
 		s.sealer = sealer
-		if err := s.finish(ctx, tx, rehash); err != nil {
+		if err := s.finish(ctx, db, tx, rehash); err != nil {
 			s.sealer = before
 			return err
 		}
@@ -145,8 +151,9 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 // Check reads the file again: [ErrChanged] says that its rows or its head are
 // not those of the last commit.
 func (s *Store) Check(ctx context.Context) error {
+	arrived := time.Now()
 	return s.exclusively(ctx, func() error {
-		if err := s.resolve(ctx); err != nil {
+		if err := s.resolve(ctx, arrived); err != nil {
 			return err
 		}
 		if err := s.keepFiles(ctx); err != nil {
@@ -169,39 +176,52 @@ func (s *Store) Check(ctx context.Context) error {
 
 // resolve finds out whether the commit before, which failed, is in the file:
 // the disk may have failed after it was. What it left would differ from every
-// head that follows.
-func (s *Store) resolve(ctx context.Context) error {
+// head that follows. SQLite has taken it back, and yet a restart could find it
+// in the log, until another commit has taken its place there.
+func (s *Store) resolve(ctx context.Context, arrived time.Time) error {
 	if s.doubtful == nil {
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx)
-	if err := s.keepFiles(ctx); err != nil {
-		return err
+	if err := s.touch(ctx, arrived); err != nil {
+		return fmt.Errorf("%w (%w): %w", ErrUnknown, s.doubtful.cause, err)
 	}
+	ctx = context.WithoutCancel(ctx)
 	there, err := loadHead(ctx, s.db)
 	if err != nil {
 		return err
 	}
-	if there.equal(s.doubtful) {
-		view := newView()
-		if err := load(ctx, s.db, &view); err != nil {
-			return err
-		}
-		head, err := there.Head()
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(head.Root, view.Root()) {
-			return ErrChanged
-		}
-		s.sequence = head.Sequence
-		s.found.Store(there)
-		s.changes.Add(1)
-		s.view.Store(&view)
-	} else if !there.equal(s.found.Load()) {
+	view := newView()
+	if err := load(ctx, s.db, &view); err != nil {
+		return err
+	}
+	root, committed := view.Root(), false
+	switch {
+	case s.doubtful.head == nil:
+		committed = !bytes.Equal(root, s.View().Root())
+	case there.equal(s.doubtful.head):
+		committed = true
+	case !there.equal(s.found.Load()):
 		return ErrChanged
 	}
+	if committed {
+		if there != nil {
+			head, err := there.Head()
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(head.Root, root) {
+				return ErrChanged
+			}
+			s.sequence = head.Sequence
+			s.found.Store(there)
+		}
+		s.changes.Add(1)
+		s.view.Store(&view)
+	}
 	s.doubtful = nil
+	if s.settled != nil {
+		s.settled(committed)
+	}
 	return nil
 }
 

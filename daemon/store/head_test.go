@@ -186,7 +186,7 @@ func TestDoubtful(t *testing.T) {
 	before, found, sequence := s.View(), s.Found(), s.sequence
 	update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(9)) })
 	// As if the disk had failed after the commit.
-	s.doubtful = s.Found()
+	s.doubtful = &doubt{head: s.Found()}
 	s.view.Store(before)
 	s.found.Store(found)
 	s.sequence = sequence
@@ -198,7 +198,7 @@ func TestDoubtful(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 	// As if it had failed before it.
-	s.doubtful = &Sealed{Document: []byte("{}"), MAC: []byte{1}}
+	s.doubtful = &doubt{head: &Sealed{Document: []byte("{}"), MAC: []byte{1}}}
 	update(t, s, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "next", Value: "2"}) })
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)

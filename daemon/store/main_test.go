@@ -24,6 +24,7 @@ const childEnv = "CMKD_STORE_TEST_CHILD"
 var children = map[string]func(path string) error{
 	"commit":    childCommits,
 	"disk full": childDiskFull,
+	"open full": childOpensFull,
 	"open":      childOpens,
 }
 
@@ -159,7 +160,7 @@ func childDiskFull(path string) error {
 		if err == nil {
 			continue
 		}
-		if !strings.HasPrefix(err.Error(), "writing to the store: ") {
+		if !strings.HasPrefix(err.Error(), "writing to the store: ") || !errors.Is(err, ErrUnwritable) || !errors.Is(s.Err(), ErrUnwritable) {
 			return fmt.Errorf("unclear: %w", err)
 		}
 		if s.View() != before {
@@ -169,6 +170,9 @@ func childDiskFull(path string) error {
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
 		return err
+	}
+	if err := s.Probe(context.Background()); err != nil || s.Err() != nil {
+		return fmt.Errorf("with room again: %w, %w", err, s.Err())
 	}
 	if err := fill(full + 1); err != nil {
 		return fmt.Errorf("with room again: %w", err)
@@ -195,6 +199,62 @@ func TestDiskFull(t *testing.T) {
 		if want := i != full; key != want || version != want {
 			t.Errorf("key %d: key %t, version %t, want %t", i, key, version, want)
 		}
+	}
+}
+
+// childOpensFull opens a store where there is no room for SQLite's own files,
+// reads it, and writes to it once there is.
+func childOpensFull(path string) error {
+	signal.Ignore(syscall.SIGXFSZ) // writes fail with EFBIG instead
+	ctx := context.Background()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4 << 10, Max: old.Max}); err != nil {
+		return err
+	}
+	s, err := Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	write := func(value string) error {
+		return s.Update(ctx, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "after", Value: value}) })
+	}
+	_, read := s.View().Key(testKey(1).Region, testKey(1).ID)
+	if err := write("full"); !read || !errors.Is(err, ErrUnwritable) || !errors.Is(s.Err(), ErrUnwritable) || s.Probe(ctx) == nil {
+		return fmt.Errorf("full: read %t, %w, %w", read, err, s.Err())
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		return err
+	}
+	if err := s.Probe(ctx); err != nil || s.Err() != nil || s.makeshift {
+		return fmt.Errorf("with room again: %w, %w", err, s.Err())
+	}
+	if err := write("room"); err != nil {
+		return err
+	}
+	other, err := openDatabase(ctx, path, false) // a backup, say
+	if err != nil {
+		return fmt.Errorf("another process: %w", err)
+	}
+	return errors.Join(other.Close(), s.Close())
+}
+
+// TestOpenFull: a store opens on a full disk, to be read.
+func TestOpenFull(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	update(t, s, sample)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := childCommand(t, "open full", path).Output(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if after, ok := open(t, path).View().Setting("after"); !ok || after.Value != "room" {
+		t.Errorf("after: %+v", after)
 	}
 }
 

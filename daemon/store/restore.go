@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,20 +14,17 @@ func (s *Store) connect(ctx context.Context) (err error) {
 	if s.file, err = os.Lstat(s.path); err != nil {
 		return err
 	}
-	s.db, err = openDatabase(ctx, s.path)
-	return err
-}
-
-// write commits to files that are where they belong. What is written to a file
-// that has been removed is gone with the process.
-func (s *Store) write(ctx context.Context, writes []write, more []func(context.Context, *sql.Tx) error) error {
-	if err := s.keepFiles(ctx); err != nil {
+	s.makeshift = false
+	if s.db, err = openDatabase(ctx, s.path, false); !needsRoom(err) {
 		return err
 	}
-	if err := s.commit(ctx, writes, more); err != nil {
-		return err
+	db, again := openDatabase(ctx, s.path, true)
+	if again != nil {
+		return errors.Join(err, again)
 	}
-	return s.keepFiles(ctx) // removed just now
+	s.db, s.makeshift = db, true
+	s.failed(err) //nolint:errcheck // it is kept
+	return nil
 }
 
 // keepFiles makes the database's files again if they have been removed.

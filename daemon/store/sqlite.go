@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sys/unix"
@@ -93,18 +94,36 @@ func explained(path string, err error) error {
 	return fmt.Errorf("%w: %w", err, unix.ENOSPC)
 }
 
-func openDatabase(ctx context.Context, path string) (*sql.DB, error) {
-	options := url.Values{
-		"_txlock": {"immediate"},
-		"_pragma": {
-			"busy_timeout(5000)", // for an operator's sqlite3 shell, say
-			"journal_mode(WAL)",
-			"synchronous(FULL)", // fsync with every commit
-			"foreign_keys(ON)",
-			"trusted_schema(OFF)",
-			"cell_size_check(ON)",
-		},
+// needsRoom reports whether the database was not opened for want of files beside
+// it, which SQLite makes for the log and for the memory that its users share.
+func needsRoom(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
 	}
+	switch e.Code() & 0xff { // the primary result code
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY:
+		return true
+	}
+	return false
+}
+
+// openDatabase opens the file. alone: without shared memory, for this process
+// alone (https://sqlite.org/wal.html#noshm).
+func openDatabase(ctx context.Context, path string, alone bool) (*sql.DB, error) {
+	pragmas := []string{
+		"busy_timeout(5000)", // for an operator's sqlite3 shell, say
+		"synchronous(FULL)",  // fsync with every commit
+		"foreign_keys(ON)",
+		"trusted_schema(OFF)",
+		"cell_size_check(ON)",
+	}
+	if alone { // it comes before anything that looks at the file, as journal_mode does
+		pragmas = slices.Insert(pragmas, 0, "locking_mode(EXCLUSIVE)")
+	} else {
+		pragmas = append(pragmas, "journal_mode(WAL)")
+	}
+	options := url.Values{"_txlock": {"immediate"}, "_pragma": pragmas}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -116,6 +135,10 @@ func openDatabase(ctx context.Context, path string) (*sql.DB, error) {
 	}
 	db.SetMaxOpenConns(1)
 	if err := checkDatabase(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	// From now on the store itself waits for who has it locked.
+	if _, err := db.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil

@@ -39,6 +39,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // Errors of [Open] and [Store.Update].
@@ -59,6 +60,15 @@ var (
 	ErrReplaced = errors.New("the database file has been replaced by another")
 	// ErrClosed: the store has been closed.
 	ErrClosed = errors.New("the store is closed")
+	// ErrUnwritable: the database cannot be written: the disk is full, broken or
+	// read-only, or ErrBusy or ErrReplaced. See [Store.Err].
+	ErrUnwritable = errors.New("the database cannot be written")
+	// ErrBusy: another process keeps the database locked.
+	ErrBusy = errors.New("another process keeps the database locked")
+	// ErrUnknown: the commit failed, and may all the same be in the file: it may
+	// be found after a crash. Nothing that it would make true may be undone
+	// before [Store.Settle].
+	ErrUnknown = errors.New("it is not known whether the commit is in the database")
 )
 
 // Store is an open store. Its methods may be called concurrently.
@@ -69,6 +79,8 @@ type Store struct {
 
 	found   atomic.Pointer[Sealed] // the head of the last commit
 	changes atomic.Uint64          // commits that were not bookkeeping
+	trouble atomic.Pointer[error]  // why nothing can be written, nil if it can
+	broken  chan struct{}          // the trouble has begun
 
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of db.
@@ -77,10 +89,37 @@ type Store struct {
 	file     os.FileInfo // of the database file that db has open
 	closed   bool
 	restored func()
-	sealer   Sealer  // nil until the head is verified, or while there is none
-	sequence uint64  // of the last commit with a head
-	refusal  error   // why nothing may be written, nil if it may
-	doubtful *Sealed // the head of a commit that failed, and may be in the file
+	sealer   Sealer // nil until the head is verified, or while there is none
+	sequence uint64 // of the last commit with a head
+	refusal  error  // why nothing may be written, nil if it may
+	doubtful *doubt // a commit that failed, and may be in the file
+	settled  func(committed bool)
+	// makeshift: the database is open without its files for shared memory and
+	// the log, since there is no room for them. No other process can read it.
+	makeshift   bool
+	afterCommit func() error // nil but in tests
+}
+
+// doubt is a commit whose outcome is not known.
+type doubt struct {
+	head  *Sealed // nil: the database had none
+	cause error
+}
+
+// OnSettle makes the store tell f what became of a commit that failed with
+// [ErrUnknown], once that is known. f must not write to the store.
+func (s *Store) OnSettle(f func(committed bool)) {
+	s.writer <- struct{}{}
+	defer func() { <-s.writer }()
+	s.settled = f
+}
+
+// AfterCommit makes f speak for the disk once a commit is in the file, for
+// tests: an error of f is what SQLite reports of that commit.
+func (s *Store) AfterCommit(f func() error) {
+	s.writer <- struct{}{}
+	defer func() { <-s.writer }()
+	s.afterCommit = f
 }
 
 // OnRestore makes the store tell f each time that it has made its files again,
@@ -97,7 +136,7 @@ func (s *Store) OnRestore(f func()) {
 // an empty file on which a lock is held while the store is open. Errors that
 // an operator can act on are the ones above; Open changes no file it refuses.
 func Open(ctx context.Context, path string) (*Store, error) {
-	s := &Store{path: path, writer: make(chan struct{}, 1)}
+	s := &Store{path: path, writer: make(chan struct{}, 1), broken: make(chan struct{}, 1)}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the store %s: %w", path, explained(path, err)), s.Close())
 	}
@@ -163,21 +202,30 @@ func (s *Store) View() *View { return s.view.Load() }
 func (s *Store) Changes() uint64 { return s.changes.Load() }
 
 // Update runs f in a transaction. Transactions run one after the other; ctx
-// bounds the wait for the turn. When f returns nil, its writes are committed
+// bounds the wait for the turn and for the database, which another process may
+// have locked. When f returns nil, its writes are committed
 // durably (fsync) and then shown to readers, all at once, with a head if the
 // database has one. When f fails, its error is returned as it is and nothing
 // has changed. When the head cannot be authenticated (the error is the
-// [Sealer]'s) or the commit fails (disk full, I/O error) nothing has changed
-// either; only if the machine fails too, before the next commit, may the
-// transaction be found after the restart. f must not call Update.
+// [Sealer]'s) nothing has changed either. Nor has it when the database cannot
+// be written ([ErrUnwritable]), which the store notices before it runs f if it
+// can; but a commit that fails may be in the file ([ErrUnknown]): if the
+// machine or the daemon fails too, before [Store.Settle] or the next commit, it
+// may be found after the restart. f must not call Update.
 func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
+	arrived := time.Now()
 	return s.exclusively(ctx, func() error {
 		if s.refusal != nil {
 			return s.refusal
 		}
-		if err := s.resolve(ctx); err != nil {
+		if err := s.resolve(ctx, arrived); err != nil {
 			return err
 		}
+		db, err := s.begin(ctx, arrived)
+		if err != nil {
+			return err
+		}
+		defer db.Rollback() //nolint:errcheck // unless it has been committed
 		tx := &Tx{View: *s.view.Load()}
 		if s.sealer != nil {
 			tx.sequence = s.sequence + 1
@@ -185,19 +233,16 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		if err := f(tx); err != nil {
 			return err
 		}
-		if tx.err != nil {
+		if tx.err != nil || len(tx.writes) == 0 && (!tx.head || s.sealer == nil) {
 			return tx.err
 		}
-		if len(tx.writes) == 0 && (!tx.head || s.sealer == nil) {
-			return nil
-		}
-		return s.finish(ctx, tx)
+		return s.finish(ctx, db, tx)
 	})
 }
 
 // finish writes the transaction with its head, and what more does, to the
 // file, and then shows it to readers.
-func (s *Store) finish(ctx context.Context, tx *Tx, more ...func(context.Context, *sql.Tx) error) error {
+func (s *Store) finish(ctx context.Context, db *sql.Tx, tx *Tx, more ...func(context.Context, *sql.Tx) error) error {
 	view := tx.View
 	view.hashes = view.hashes.with(tx.changes)
 	writes := tx.writes
@@ -211,44 +256,59 @@ func (s *Store) finish(ctx context.Context, tx *Tx, more ...func(context.Context
 	}
 	// A cancellation in the middle of COMMIT would leave its outcome unknown,
 	// and the statements take milliseconds.
-	if err := s.write(context.WithoutCancel(ctx), writes, more); err != nil {
-		s.doubtful = sealed
+	unknown, err := s.commit(context.WithoutCancel(ctx), db, writes, more)
+	if err != nil {
+		err = s.failed(err)
+		if unknown {
+			s.doubtful = &doubt{sealed, err}
+			return fmt.Errorf("writing to the store: %w: %w", ErrUnknown, err)
+		}
 		return fmt.Errorf("writing to the store: %w", err)
 	}
-	s.doubtful = nil
+	s.show(&view, sealed)
+	if !tx.bookkeeping {
+		s.changes.Add(1)
+	}
+	return nil
+}
+
+// show makes a commit the one that readers see.
+func (s *Store) show(view *View, sealed *Sealed) {
 	if sealed != nil {
 		s.sequence++
 		s.found.Store(sealed)
 	}
-	if !tx.bookkeeping {
-		s.changes.Add(1)
-	}
-	s.view.Store(&view)
-	return nil
+	s.view.Store(view)
+	s.recovered()
 }
 
-func (s *Store) commit(ctx context.Context, writes []write, more []func(context.Context, *sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
+// commit writes and commits. unknown: it failed, and may be in the file. The
+// caller rolls back what is not committed.
+func (s *Store) commit(ctx context.Context, tx *sql.Tx, writes []write, more []func(context.Context, *sql.Tx) error) (unknown bool, err error) {
 	prepared := make(map[string]*sql.Stmt) // closed with the transaction
 	for _, w := range writes {
 		statement, ok := prepared[w.statement]
 		if !ok {
 			if statement, err = tx.PrepareContext(ctx, w.statement); err != nil {
-				return errors.Join(err, tx.Rollback())
+				return false, err
 			}
 			prepared[w.statement] = statement
 		}
 		if _, err := statement.ExecContext(ctx, w.args...); err != nil {
-			return errors.Join(err, tx.Rollback())
+			return false, err
 		}
 	}
 	for _, f := range more {
 		if err := f(ctx, tx); err != nil {
-			return errors.Join(err, tx.Rollback())
+			return false, err
 		}
 	}
-	return tx.Commit() // the driver rolls back what it cannot commit
+	err = tx.Commit() // the driver rolls back what it cannot commit
+	if err == nil && s.afterCommit != nil {
+		err = s.afterCommit()
+	}
+	if err == nil {
+		err = s.keepFiles(ctx) // removed just now
+	}
+	return err != nil, err
 }
