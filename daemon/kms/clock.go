@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"cmkd/daemon/store"
@@ -18,28 +19,81 @@ const (
 	clockJump = day
 )
 
+// clock is what the service has seen of the time itself. What the database says
+// lags behind while that cannot be written, or while the token is away that
+// authenticates it.
+type clock struct {
+	watching sync.Mutex // held while the clock is watched or confirmed
+
+	mu     sync.Mutex // guards what follows
+	seen   time.Time  // when the clock was read last, zero: not yet
+	jumped bool       // it was more than clockJump ahead of what was seen before, and nobody has confirmed it
+}
+
+// SeeClock notes the time in memory only. The daemon does so whenever its jobs
+// are due, also when it can do nothing else.
+func (s *Service) SeeClock() {
+	view, now := s.store.View(), s.now()
+	s.clock.mu.Lock()
+	defer s.clock.mu.Unlock()
+	s.clock.jumped = s.clock.jumped || jump(view, s.clock.seen, now)
+	s.clock.seen = now
+}
+
+// jump reports whether the clock is more than clockJump ahead of the last time
+// that the database or this process has seen.
+func jump(view *store.View, seen, now time.Time) bool {
+	setting, ok := view.Setting(settingClock)
+	if !ok {
+		return false
+	}
+	last, err := time.Parse(time.RFC3339Nano, setting.Value)
+	if seen.After(last) {
+		last = seen
+	}
+	return err != nil || now.Sub(last) > clockJump
+}
+
+// confirm notes that the time is right.
+func (c *clock) confirm(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen, c.jumped = now, false
+}
+
 // WatchClock notes the time. If the clock is more than a day ahead of the last
 // time noted, it may be wrong: from then on nothing is deleted in the tokens,
 // neither keys nor imported material, until an operator has looked at it
 // ([Service.ConfirmClock]). A daemon that was down for longer than a day waits
-// in the same way. A clock that goes back deletes later, which is harmless.
+// in the same way; one that ran, and could not write the time down, does not.
+// A clock that goes back deletes later, which is harmless.
 func (s *Service) WatchClock(ctx context.Context) error {
-	now, held := s.now(), s.Held()
-	_, known := s.store.View().Setting(settingHeldSince)
-	if held && !known {
-		s.log.LogAttrs(ctx, slog.LevelError,
-			"the clock is more than a day ahead of the last time seen: deletions are held until cmkctl confirm-clock",
-			slog.Time("now", now))
-	}
-	return s.store.Update(ctx, func(tx *store.Tx) error {
+	s.clock.watching.Lock()
+	defer s.clock.watching.Unlock()
+	s.SeeClock()
+	now, began := s.now(), false
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
-		if held && !known {
+		if _, known := tx.Setting(settingHeldSince); !known && s.clock.hasJumped() {
+			began = true
 			if err := tx.PutSetting(timeSetting(settingHeldSince, now)); err != nil {
 				return err
 			}
 		}
 		return tx.PutSetting(timeSetting(settingClock, now))
 	})
+	if began && err == nil {
+		s.log.LogAttrs(ctx, slog.LevelError,
+			"the clock is more than a day ahead of the last time seen: deletions are held until cmkctl confirm-clock",
+			slog.Time("now", now))
+	}
+	return err
+}
+
+func (c *clock) hasJumped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.jumped
 }
 
 func timeSetting(name string, t time.Time) *store.Setting {
@@ -66,22 +120,21 @@ func (s *Service) holdDeletions(tx *store.Tx) error {
 // Held reports whether deletions are held because the clock, or what the
 // database says of deletions, is not to be trusted before an operator has looked.
 func (s *Service) Held() bool {
-	view := s.store.View()
+	view, now := s.store.View(), s.now()
 	if _, held := view.Setting(settingHeldSince); held {
 		return true
 	}
-	last, ok := view.Setting(settingClock)
-	if !ok {
-		return false
-	}
-	seen, err := time.Parse(time.RFC3339Nano, last.Value)
-	return err != nil || s.now().Sub(seen) > clockJump
+	s.clock.mu.Lock()
+	defer s.clock.mu.Unlock()
+	return s.clock.jumped || jump(view, s.clock.seen, now)
 }
 
 // ConfirmClock ends the hold on deletions: an operator has looked at the time,
 // and at what is to be deleted.
 // It returns the time confirmed, and does nothing that is not on record.
 func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) {
+	s.clock.watching.Lock()
+	defer s.clock.watching.Unlock()
 	now := s.now()
 	err := s.commit(ctx, c, func(tx *store.Tx) error {
 		tx.DeleteSetting(settingHeldSince)
@@ -90,6 +143,7 @@ func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) 
 	if err != nil {
 		return now, fmt.Errorf("confirming the clock: %w", err)
 	}
+	s.clock.confirm(now)
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock is confirmed, deletions go on", slog.Time("now", now))
 	return now, nil
 }

@@ -159,6 +159,7 @@ type Service struct {
 	calls    inFlight
 	refusals refusals
 	troubles troubles
+	clock    clock
 
 	integrity integrity
 }
