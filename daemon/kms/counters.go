@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -14,69 +15,180 @@ import (
 // encryptions under one key.
 const maxEncryptions = 1 << 32
 
-// encryptionBlock is how many encryptions are put on record at once. A crash
-// loses at most one block of a version's 2^32.
-const encryptionBlock = 1 << 16
+// Encryptions are put on record in blocks, ahead of their use, so that no call
+// waits for the database. A version that uses up a block within blockTime gets
+// twice as many with the next one. A crash loses at most one block of a
+// version's 2^32.
+const (
+	minBlock  = 1 << 16
+	maxBlock  = 1 << 22
+	blockTime = 5 * time.Minute
+)
+
+// maxCredit is how many encryptions under a version may be made beyond what is
+// on record, while the database cannot be written: they are lost from the count
+// if the daemon ends before it can be. 2^12 such ends make the limit.
+const maxCredit = 1 << 20
+
+// countPause is the time between two attempts to put blocks on record.
+const countPause = time.Second
 
 // counters count the encryptions of each key version. What is on record in the
-// store is always ahead of what was used.
+// store is ahead of what was used while it can be written.
 type counters struct {
 	versions sync.Map // CKA_ID as string -> *counter
+
+	mu      sync.Mutex // guards what follows
+	wanted  []*counter // whose next block is to be put on record
+	writing bool       // a goroutine does that
+	work    sync.WaitGroup
+
+	retry atomic.Int64 // when to try again, nanoseconds since the epoch
 }
 
 type counter struct {
+	id       []byte // CKA_ID
 	used     atomic.Uint64
 	reserved atomic.Uint64
-	mu       sync.Mutex // held while a block is reserved
+	refill   atomic.Uint64 // the next block is put on record when so many are used
+	asked    atomic.Bool   // it is being put on record
+
+	block uint64    // the size of the last block; guarded by counters.mu
+	at    time.Time // when it was put on record; guarded by counters.mu
 }
 
 // forget drops the count of a version that is destroyed.
 func (cs *counters) forget(v *store.Version) { cs.versions.Delete(string(v.CKAID)) }
 
-// take counts one encryption under the version.
-func (cs *counters) take(ctx context.Context, db *store.Store, v *store.Version) error {
+func (cs *counters) of(v *store.Version) *counter {
 	entry, ok := cs.versions.Load(string(v.CKAID))
 	if !ok {
-		fresh := &counter{}
+		fresh := &counter{id: v.CKAID}
 		fresh.used.Store(v.Encryptions)
 		fresh.reserved.Store(v.Encryptions)
+		fresh.refill.Store(v.Encryptions)
 		entry, _ = cs.versions.LoadOrStore(string(v.CKAID), fresh)
 	}
-	c := entry.(*counter)
-	n := c.used.Add(1)
-	if n > maxEncryptions {
+	return entry.(*counter)
+}
+
+// take counts one encryption under the version. It waits for the database only
+// when the credit is used up too.
+func (cs *counters) take(ctx context.Context, db *store.Store, v *store.Version) error {
+	c := cs.of(v)
+	if c.used.Load() >= maxEncryptions || c.used.Add(1) > maxEncryptions {
 		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
 			"The key material has made 2^32 ciphertexts, the most that AES-GCM allows. Rotate the key.")
 	}
-	for n > c.reserved.Load() {
-		if err := c.reserve(ctx, db, v); err != nil {
-			return err
-		}
+	n := c.used.Load()
+	if n > c.refill.Load() {
+		cs.want(ctx, db, c)
+	}
+	if n <= c.reserved.Load()+maxCredit {
+		return nil
+	}
+	if err := cs.write(ctx, db, []*counter{c}); err != nil {
+		return fmt.Errorf("counting encryptions: %w", err)
 	}
 	return nil
 }
 
-// reserve puts the next block on record.
-func (c *counter) reserve(ctx context.Context, db *store.Store, v *store.Version) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.used.Load() <= c.reserved.Load() {
-		return nil // another call did it
+// want has the next block put on record by a goroutine, which ends when there
+// is nothing more to write.
+func (cs *counters) want(ctx context.Context, db *store.Store, c *counter) {
+	if c.asked.Load() || time.Now().UnixNano() < cs.retry.Load() || !c.asked.CompareAndSwap(false, true) {
+		return
 	}
-	next := c.reserved.Load() + encryptionBlock
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.wanted = append(cs.wanted, c)
+	if cs.writing {
+		return
+	}
+	cs.writing = true
+	ctx = context.WithoutCancel(ctx)
+	cs.work.Go(func() {
+		for {
+			cs.mu.Lock()
+			batch := cs.wanted
+			cs.wanted, cs.writing = nil, len(batch) > 0
+			cs.mu.Unlock()
+			if len(batch) == 0 {
+				return
+			}
+			if cs.write(ctx, db, batch) != nil { // the store says why
+				cs.retry.Store(time.Now().Add(countPause).UnixNano())
+			}
+			for _, c := range batch {
+				c.asked.Store(false)
+			}
+		}
+	})
+}
+
+// write puts the next blocks of versions on record.
+func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter) error {
+	next := make([]uint64, len(batch))
 	err := db.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
-		now, ok := tx.VersionByCKAID(v.CKAID)
-		if !ok {
-			return fmt.Errorf("version %d of key %s is gone", v.Number, v.KeyID)
+		for i, c := range batch {
+			now, ok := tx.VersionByCKAID(c.id)
+			if !ok {
+				continue // destroyed meanwhile: the token says so too
+			}
+			used := max(c.used.Load(), c.reserved.Load())
+			next[i] = max(min(used+cs.next(c), maxEncryptions), now.Encryptions)
+			row := *now
+			row.Encryptions = next[i]
+			if err := tx.PutVersion(&row); err != nil {
+				return err
+			}
 		}
-		row := *now
-		row.Encryptions = next
-		return tx.PutVersion(&row)
+		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("counting encryptions: %w", err)
+		return err
 	}
-	c.reserved.Store(next)
+	for i, c := range batch {
+		if next[i] == 0 {
+			continue
+		}
+		block := cs.next(c)
+		cs.mu.Lock()
+		c.block, c.at = block, time.Now()
+		cs.mu.Unlock()
+		c.reserved.Store(next[i])
+		c.refill.Store(next[i] - min(block/2, next[i]))
+	}
 	return nil
+}
+
+// next is the size of the version's next block.
+func (cs *counters) next(c *counter) uint64 {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if c.block > 0 && time.Since(c.at) < blockTime {
+		return min(2*c.block, maxBlock)
+	}
+	return max(c.block/2, minBlock)
+}
+
+// settle gives back what is on record and not used, and puts on record what is
+// used and not on record: no call is answered any more.
+func (cs *counters) settle(ctx context.Context, db *store.Store) error {
+	cs.work.Wait()
+	return db.Update(ctx, func(tx *store.Tx) (err error) {
+		tx.Bookkeeping()
+		cs.versions.Range(func(_, entry any) bool {
+			c := entry.(*counter)
+			now, ok := tx.VersionByCKAID(c.id)
+			if used := min(c.used.Load(), maxEncryptions); ok && now.Encryptions != used {
+				row := *now
+				row.Encryptions = used
+				err = tx.PutVersion(&row)
+			}
+			return err == nil
+		})
+		return err
+	})
 }

@@ -32,8 +32,12 @@ type integrity struct {
 
 	ended atomic.Bool // the trail has ended: the head says so
 
+	// waiting is why the next epoch has not begun, nil if none is due.
+	waiting atomic.Pointer[string]
+
 	mu       sync.Mutex // held while an epoch begins or a state is accepted
 	advanced uint64     // store.Changes that the epoch covers; guarded by mu
+	due      bool       // an epoch is to begin, whatever has changed; guarded by mu
 }
 
 // stateKey is a key that authenticates heads, as the token's label tells.
@@ -136,16 +140,48 @@ func (s *Service) stateMAC(ctx context.Context, k *store.SystemKey, message []by
 func (s *Service) AdvanceEpoch(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
-	if s.store.Changes() == s.integrity.advanced {
+	if !s.integrity.due && s.store.Changes() == s.integrity.advanced {
 		return nil
 	}
 	return s.advance(ctx)
 }
 
+// EpochWaiting is why the epoch that is due has not begun, "" if none is due.
+// Until it begins, a copy of the database from the epoch before would verify.
+func (s *Service) EpochWaiting() string {
+	if why := s.integrity.waiting.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// advanceLater is advance for a service that goes on without a new epoch: the
+// database may be full, or the token. The jobs try again. The caller holds
+// integrity.mu.
+func (s *Service) advanceLater(ctx context.Context) error {
+	err := s.advance(ctx)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	s.log.LogAttrs(ctx, slog.LevelError, "the epoch of the database goes on: copies of it from before this start would verify",
+		slog.Any("error", err))
+	return nil
+}
+
 // advance begins a new epoch: the new key first, then a head under it, then
 // the old key is destroyed. Each step is explained by an intent. The caller
 // holds integrity.mu.
-func (s *Service) advance(ctx context.Context) error {
+func (s *Service) advance(ctx context.Context) (err error) {
+	s.integrity.due = true
+	defer func() {
+		if err == nil {
+			s.integrity.due = false
+			s.integrity.waiting.Store(nil)
+			return
+		}
+		why := err.Error()
+		s.integrity.waiting.Store(&why)
+	}()
 	seal := s.integrity.seal.Load()
 	old, ok := s.store.View().CurrentSystemKey(s.token, PurposeState)
 	if seal == nil || !ok {

@@ -121,7 +121,7 @@ func (s *Service) VerifyState(ctx context.Context) error {
 	if err := s.recordUncommitted(ctx, head); err != nil {
 		return err
 	}
-	return s.advance(ctx)
+	return s.advanceLater(ctx)
 }
 
 // empty reports whether the database knows of no key of a client.
@@ -349,7 +349,7 @@ func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 		return err
 	}
 	s.log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))
-	return s.advance(ctx)
+	return s.advanceLater(ctx)
 }
 
 // dropCreations ends what a copy of the database says is in the making: since

@@ -149,7 +149,16 @@ func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.I
 // destroy takes the object that the intent explains out of the token, and ends
 // the intent, with e on record if it is not nil. The backend has looked again
 // and found nothing.
+//
+// What a commit of unknown outcome would make true is not undone: that is made
+// certain first, and an intent that has ended by it explains nothing any more.
 func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
+	if err := s.store.Settle(ctx); err != nil {
+		return 0, fmt.Errorf("before version %d of key %s is destroyed: %w", intent.Version, intent.KeyID, err)
+	}
+	if _, ok := s.store.View().Intent(intent.CKAID); !ok {
+		return 0, nil
+	}
 	made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
 	if err != nil {
 		return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
@@ -192,12 +201,6 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		b, _, ok := s.router.Route(intent.Token, spec)
 		if !ok || !s.router.Available(intent.Token, spec) {
 			continue
-		}
-		if isEpoch(intent) { // see beginEpoch
-			if err := s.putIntent(ctx, intent); err != nil {
-				errs = append(errs, err)
-				continue
-			}
 		}
 		e := s.reconciliation(intent)
 		objects, err := s.destroy(ctx, b, intent, e)

@@ -79,6 +79,9 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 	if errors.Is(err, store.ErrUnverified) {
 		return errUnverified()
 	}
+	if errors.Is(err, store.ErrUnwritable) {
+		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The database of the service cannot be written. Try again.")
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return kmsapi.Errorf(kmsapi.CodeDependencyTimeoutException, "The call was canceled.")
 	}

@@ -215,13 +215,14 @@ func (s *Service) End(ctx context.Context) error {
 		_, err := s.trail.End()
 		return err
 	}
+	counted := s.counters.settle(ctx, s.store)
 	var advanced error
-	if s.store.Changes() != s.integrity.advanced {
+	if s.integrity.due || s.store.Changes() != s.integrity.advanced {
 		advanced = s.advance(ctx)
 	}
 	final, err := s.trail.End()
 	s.integrity.ended.Store(final)
-	return errors.Join(advanced, err, s.writeHead(ctx))
+	return errors.Join(counted, advanced, err, s.writeHead(ctx))
 }
 
 // VerifyTrail verifies the whole audit trail with the token's key. What is
