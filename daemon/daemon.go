@@ -216,6 +216,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { d.mendTrail(jobs) })
+	running.Go(func() { d.mendDatabase(jobs) })
 	running.Go(func() { d.jobLoop(jobs) })
 	ready()
 	err = server.Serve(ctx, mux)
@@ -233,10 +234,15 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
 		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
 	}
-	if err := d.kms.UpdateManaged(ctx); err != nil {
+	if err := d.kms.UpdateManaged(ctx); errors.Is(err, store.ErrUnwritable) { // keys that exist are used as they are
+		d.log.LogAttrs(ctx, slog.LevelError, "managed keys are not as configured before the next start", slog.Any("error", err))
+	} else if err != nil {
 		return err
 	}
-	return d.publishAuditKeys()
+	if err := d.publishAuditKeys(); err != nil { // the next start does it
+		d.log.LogAttrs(ctx, slog.LevelError, "the audit key is not published", slog.Any("error", err))
+	}
+	return nil
 }
 
 // endCallsTimeout bounds the wait for calls that were cut off to notice.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"cmkd/daemon/store"
 )
 
 // jobInterval is how often the daemon looks for what is due: rotations,
@@ -64,6 +66,45 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 	}
 }
 
+// damagedInterval is how often a damaged database is tried again, which reads
+// all of it.
+const damagedInterval = time.Minute
+
+// mendDatabase finds out when the database can be written again, each time that
+// it cannot, until ctx ends.
+func (d *Daemon) mendDatabase(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.store.Broken():
+		}
+		said := ""
+		for err := d.store.Err(); err != nil; err = d.store.Err() {
+			if said != err.Error() {
+				said = err.Error()
+				d.log.LogAttrs(ctx, slog.LevelError, "the database cannot be written, nothing can be changed until it can", slog.Any("error", err))
+			}
+			pause := mendInterval
+			if errors.Is(err, store.ErrCorrupt) {
+				pause = damagedInterval
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			_ = d.store.Probe(ctx) // Err has it
+		}
+		if said != "" {
+			d.log.LogAttrs(ctx, slog.LevelWarn, "the database is written again")
+			if err := d.RunJobs(ctx); err != nil && ctx.Err() == nil { // what waited for it
+				d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err))
+			}
+		}
+	}
+}
+
 // checkProblem stops the service if the trail goes on, but records are missing.
 func (d *Daemon) checkProblem(ctx context.Context) {
 	if d.audit.Problem() == nil || d.kms.Mismatch() != nil {
@@ -84,6 +125,7 @@ func (d *Daemon) checkProblem(ctx context.Context) {
 func (d *Daemon) RunJobs(ctx context.Context) error {
 	d.jobs.Lock()
 	defer d.jobs.Unlock()
+	d.kms.SeeClock()
 	if err := d.audit.Reopen(); err != nil {
 		return err
 	}

@@ -33,10 +33,17 @@ type status struct {
 	// StateMismatch is why the database is not trusted.
 	StateMismatch string `json:"stateMismatch,omitempty"`
 	// AuditMismatch is why the audit trail is not trusted.
-	AuditMismatch string         `json:"auditMismatch,omitempty"`
-	AuditDisk     auditStatus    `json:"auditDisk"`
-	Tokens        []tokenStatus  `json:"tokens"`
-	Plugins       []pluginStatus `json:"plugins"`
+	AuditMismatch string `json:"auditMismatch,omitempty"`
+	// AuditError is why the audit trail cannot be written: no call is answered.
+	AuditError string `json:"auditError,omitempty"`
+	// DatabaseError is why the database cannot be written: nothing can be changed.
+	DatabaseError string `json:"databaseError,omitempty"`
+	// EpochError is why the epoch of the database goes on that should have ended:
+	// an older copy of it, of the same epoch, would verify.
+	EpochError string         `json:"epochError,omitempty"`
+	AuditDisk  auditStatus    `json:"auditDisk"`
+	Tokens     []tokenStatus  `json:"tokens"`
+	Plugins    []pluginStatus `json:"plugins"`
 }
 
 type tokenStatus struct {
@@ -108,8 +115,15 @@ func (d *Daemon) status(ctx context.Context) status {
 	if text := d.reloadError.Load(); text != nil {
 		s.ReloadError = *text
 	}
+	if err := d.audit.Err(); err != nil {
+		s.AuditError = err.Error()
+	}
+	if err := d.store.Err(); err != nil {
+		s.DatabaseError = err.Error()
+	}
+	s.EpochError = d.kms.EpochWaiting()
 	s.Warnings = d.identities.Load().warnings()
-	if s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved {
+	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

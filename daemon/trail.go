@@ -48,9 +48,25 @@ func (d *Daemon) publishAuditKeys() error {
 			d.log.Error("the published audit key was another one than the token's and is replaced: "+
 				"repeat what was verified with it", "file", path)
 		}
-		if err := os.WriteFile(path, text, 0o644); err != nil {
+		if err == nil && bytes.Equal(was, text) {
+			continue
+		}
+		if err := replaceFile(path, text); err != nil {
 			return fmt.Errorf("publishing the audit key: %w", err)
 		}
+	}
+	return nil
+}
+
+// replaceFile writes a file that everybody may read, whole or not at all.
+func replaceFile(path string, text []byte) error {
+	fresh := path + ".new"
+	err := os.WriteFile(fresh, text, 0o644)
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(fresh))
 	}
 	return nil
 }

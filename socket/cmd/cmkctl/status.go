@@ -27,6 +27,9 @@ type health struct {
 	ReloadError   string   `json:"reloadError"`
 	Warnings      []string `json:"warnings"`
 	AuditMismatch string   `json:"auditMismatch"`
+	AuditError    string   `json:"auditError"`
+	DatabaseError string   `json:"databaseError"`
+	EpochError    string   `json:"epochError"`
 	AuditDisk     struct {
 		FreeBytes uint64 `json:"freeBytes"`
 		Warning   string `json:"warning"`
@@ -140,6 +143,15 @@ func (h *health) print(out io.Writer) error {
 	}
 	if h.StateMismatch != "" {
 		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
+	}
+	if h.AuditError != "" {
+		fmt.Fprintf(w, "audit trail\tcannot be written, no call is answered: %s\n", h.AuditError)
+	}
+	if h.DatabaseError != "" {
+		fmt.Fprintf(w, "database\tcannot be written, nothing can be changed: %s\n", h.DatabaseError)
+	}
+	if h.EpochError != "" {
+		fmt.Fprintf(w, "database\ta copy from before the start would verify, the next epoch has not begun: %s\n", h.EpochError)
 	}
 	if h.ReloadError != "" {
 		fmt.Fprintf(w, "reload\tfailed, so all of the old set counts: %s\n", h.ReloadError)
