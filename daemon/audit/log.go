@@ -52,6 +52,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -267,23 +268,33 @@ func (l *Log) refusal(own bool) error {
 }
 
 // End takes no more records, writes those at hand and makes a last checkpoint.
+// A broken log is mended first, as by [Log.Reopen], if it can be: else err says
+// so, with the number of records that are lost with the process.
 // If final, the files have what [Log.Head] names and nothing after it. The
 // signer must still be able to sign.
 func (l *Log) End() (final bool, err error) {
 	l.endOnce.Do(func() {
 		l.stop()
 		l.owned.Wait()
+		err := l.Reopen()
 		l.mu.Lock()
 		l.closing = true
 		l.mu.Unlock()
 		if l.cfg.Signer != nil && l.flush() && l.unsigned() > 0 {
-			l.endErr = l.checkpoint(context.Background())
+			err = errors.Join(err, l.checkpoint(context.Background()))
 		}
 		l.mu.Lock()
 		l.ended = true
 		l.mu.Unlock()
 		l.signal(l.wake)
 		l.committed.Wait()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.outage != nil && len(l.outage.lines) > 0 {
+			n := bytes.Count(l.outage.lines, []byte("\n"))
+			err = errors.Join(fmt.Errorf("%d records of what has happened could not be written and are lost: %w", n, l.outage.err), err)
+		}
+		l.endErr = err
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -50,6 +50,42 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// TestEndBroken ends a log that is broken: what waits is written if there is room
+// again, and else the end says that it is lost.
+func TestEndBroken(t *testing.T) {
+	t.Parallel()
+	for _, room := range []bool{true, false} {
+		dir := filepath.Join(t.TempDir(), "audit")
+		l := openLog(t, Config{Dir: dir})
+		appendN(t, l, 2)
+		segment := l.at.segment.path()
+		if err := errors.Join(os.Rename(segment, segment+".away"), os.Mkdir(segment, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Append(t.Context(), sample(1)); !errors.Is(err, ErrBroken) {
+			t.Fatalf("got %v", err)
+		}
+		if room {
+			if err := errors.Join(os.Remove(segment), os.Rename(segment+".away", segment)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		final, err := l.End()
+		if lost := err != nil && strings.Contains(err.Error(), "1 records"); final != room || lost == room || room && err != nil {
+			t.Errorf("room %t: final %t, %v", room, final, err)
+		}
+		if closed := l.Close(); (closed == nil) != room {
+			t.Errorf("Close: %v", closed)
+		}
+		if !room {
+			continue
+		}
+		if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.Records != 4 || report.Outages != 1 {
+			t.Errorf("%+v, %v", report, err)
+		}
+	}
+}
+
 // TestRemoved takes the segment, or the whole directory, away under the log.
 // What nobody will find is not acknowledged.
 func TestRemoved(t *testing.T) {
