@@ -155,7 +155,7 @@ func (q *fairQueue) pop() (job, bool) {
 			f.jobs, f.head = nil, 0
 		}
 	}
-	j.from, j.dear = f, q.isDear(f)
+	j.from, j.dear, j.long = f, q.isDear(f), f.cost.average >= gatherTime
 	f.user.running++
 	if j.dear {
 		q.running++
@@ -183,6 +183,9 @@ func (q *fairQueue) done(j job, at time.Time, took time.Duration) {
 	j.from.user.running--
 	if j.dear {
 		q.running--
+	}
+	if j.row == info.row {
+		return // monitoring asks, the token is not called: next to that, every call is dear
 	}
 	if q.cheapest == nil || c == q.cheapest || c.average < q.cheapest.average || at.Sub(q.cheap) > cheapMemory {
 		q.cheapest, q.cheap = c, at

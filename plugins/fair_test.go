@@ -147,6 +147,31 @@ func TestFairQueueLeavesRoom(t *testing.T) {
 	}
 }
 
+// TestFairQueueInfo: questions of monitoring cost so little that beside them every
+// call would be dear, and slow tokens would be left idle.
+func TestFairQueueInfo(t *testing.T) {
+	t.Parallel()
+	const sign, workers = 6, 8
+	q := newFairQueue(2, 0)
+	add(q, 1, sign, 1, 200)
+	serve(t, q, 100, map[byte]time.Duration{sign: 5 * time.Millisecond})
+	q.push(job{row: info.row, flow: flow{caller: noCaller}})
+	for asked := false; !asked; {
+		j, ok := q.pop()
+		if !ok {
+			t.Fatal("the question is not asked")
+		}
+		asked = j.row == info.row
+		q.done(j, epoch.Add(time.Hour), 10*time.Microsecond)
+	}
+	add(q, 1, sign, 1000, workers)
+	for n := range workers {
+		if _, ok := q.pop(); !ok {
+			t.Fatalf("%d calls run after a question, not %d", n, workers)
+		}
+	}
+}
+
 // TestFairQueueShareOfSlots: one caller does not hold every slot of the slow
 // lane; the daemon itself may.
 func TestFairQueueShareOfSlots(t *testing.T) {

@@ -73,6 +73,7 @@ type job struct {
 	// Set by the queue that it comes from.
 	from *queued
 	dear bool
+	long bool // it takes longer than answers may wait for each other
 }
 
 // late says whether the caller has given up.
@@ -141,6 +142,9 @@ func (l *lanes) work(s *slot) {
 			l.flush(&out)
 			gathered = 0
 			j, ok = l.wait()
+		} else if j.long && gathered > 0 { // its caller could make the next call meanwhile
+			l.flush(&out)
+			gathered = 0
 		}
 	}
 }
