@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha1"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
@@ -97,4 +99,14 @@ func TestEnvelope(t *testing.T) {
 	if _, err := c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob}); code(err) != "AccessDeniedException" {
 		t.Errorf("Decrypt of a data key in the clear: %v", err)
 	}
+}
+
+// encrypt makes a call and returns its request ID.
+func encrypt(ctx context.Context, c *kms.Client, id string) (string, error) {
+	out, err := c.Encrypt(ctx, &kms.EncryptInput{KeyId: &id, Plaintext: []byte("text")})
+	if err != nil {
+		return "", err
+	}
+	request, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+	return request, nil
 }

@@ -45,7 +45,9 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}
-	return errors.Join(d.kms.CheckState(ctx), d.router.reload(ctx, cfg, d.log))
+	// The plugins first: a token that has refused the old PIN cannot verify the
+	// trail before it has the new one.
+	return errors.Join(d.router.reload(ctx, cfg, d.log), d.kms.CheckState(ctx))
 }
 
 // reloaded is the answer to POST /reload.
