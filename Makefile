@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair
+.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair faults
 
 all: build
 
@@ -79,3 +79,9 @@ fair: deps
 # 10,000 keys in the token: the start, and Encrypt beside a token of 10 keys.
 scale: deps
 	CMKD_SCALE=10000 go test -count=1 -v -timeout 30m -run '^TestScale$$' ./daemon/
+
+# Every fault of the table in testenv/faults, under load in whole daemons: what
+# callers, status and metrics say, and how long until all is well again. It needs
+# root, and takes up to half an hour; the machine should have nothing else to do.
+faults: deps
+	CMKD_FAULTS=1 go test -count=1 -v -timeout 45m -run '^TestFaults$$' ./testenv/faults/

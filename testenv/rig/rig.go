@@ -67,6 +67,8 @@ type Config struct {
 	// Wrap is a command that runs cmkd, which it is given with its arguments, in
 	// Process; such as unshare(1).
 	Wrap []string
+	// Dir is the folder for state and configuration, "" a fresh one.
+	Dir string
 	// Log takes the daemon's log; nil: the test's, if it fails.
 	Log io.Writer
 }
@@ -94,12 +96,11 @@ func New(t testing.TB, cfg Config) *Rig {
 		cfg.Token = testenv.NewToken(t)
 	}
 	r := &Rig{Token: cfg.Token, cfg: cfg, log: &syncBuffer{}}
-	dir, err := os.MkdirTemp("", "cmkd-") // short: socket paths are limited
-	if err != nil {
-		t.Fatal(err)
+	dir := cfg.Dir
+	if dir == "" {
+		dir = Dir(t)
 	}
 	r.Dir, r.Path, r.Socket = dir, filepath.Join(dir, "config.toml"), filepath.Join(dir, "cmkd.sock")
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if cfg.World {
 		if err := os.Chmod(dir, 0o711); err != nil { // what is in it is closed
 			t.Fatal(err)
@@ -117,6 +118,17 @@ func New(t testing.TB, cfg Config) *Rig {
 	r.Initialise(t)
 	r.Start(t)
 	return r
+}
+
+// Dir makes a folder for a rig, which goes with the test.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cmkd-") // short: socket paths are limited
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // configure writes the configuration.

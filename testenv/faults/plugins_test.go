@@ -1,0 +1,104 @@
+package faults
+
+import (
+	"syscall"
+	"time"
+
+	"cmkd/testenv/shim"
+)
+
+// groups is the table.
+var groups = []group{pluginRows, tokenRows, databaseRows, databaseDiskRows, trailRows, clockRows, lifeRows, clientRows}
+
+const (
+	unavailable = "KeyUnavailableException"
+	dependency  = "DependencyTimeoutException"
+	invalid     = "KMSInvalidStateException"
+	internal    = "KMSInternalException"
+	limited     = "LimitExceededException"
+)
+
+// signal sends a signal to the process of a plugin.
+func (s *stage) signal(plugin string, sig syscall.Signal) {
+	s.Helper()
+	if err := syscall.Kill(s.plugin(s.T, plugin), sig); err != nil {
+		s.Fatalf("signal to the plugin %s: %v", plugin, err)
+	}
+}
+
+// once waits until a function of the module has been called again.
+func (s *stage) once(function string) {
+	for n := s.shim.Calls(function); s.shim.Calls(function) == n; {
+		time.Sleep(time.Millisecond) // polls a counter
+	}
+}
+
+// rule sets a rule as the fault.
+func rule(function string, r shim.Rule) func(*stage) {
+	return func(s *stage) { s.shim.SetRule(function, r) }
+}
+
+// every acts on every call of the functions.
+func every(a shim.Action, functions ...string) func(*stage) {
+	return func(s *stage) {
+		for _, f := range functions {
+			s.shim.Set(f, a)
+		}
+	}
+}
+
+func clearRules(s *stage) { s.shim.ClearAll() }
+
+var pluginRows = group{name: "plugins", set: plain, rows: []row{
+	{
+		name: "plugin killed in crypto", quick: true,
+		inject: func(s *stage) {
+			times := 1
+			if long {
+				times = 20
+			}
+			for range times {
+				for _, p := range plugins {
+					s.signal(p, syscall.SIGKILL)
+				}
+				s.settle(s.T, time.Now())
+			}
+		},
+		within: 2 * time.Second,
+	},
+	{
+		name: "one crash in C_Sign, one in C_Decrypt, one after C_WrapKey", quick: true,
+		inject: func(s *stage) {
+			s.shim.SetRule("C_Sign", shim.Rule{Do: shim.Crash, Times: 1})
+			s.shim.SetRule("C_Decrypt", shim.Rule{Do: shim.Crash, Times: 1})
+			s.shim.SetRule("C_WrapKey", shim.Rule{Do: shim.CrashAfter, Times: 1})
+		},
+		lasts: time.Second, within: 3 * time.Second,
+	},
+	{
+		name: "plugin killed in CreateKey", quick: true,
+		inject: func(s *stage) {
+			s.shim.Set("C_GenerateKey", shim.Delay(300*time.Millisecond))
+			s.once("C_GenerateKey")
+			s.signal("symmetric", syscall.SIGKILL)
+			s.shim.Clear("C_GenerateKey")
+		},
+		within: 3 * time.Second,
+	},
+	{
+		name: "plugin stopped (SIGSTOP)", quick: true,
+		inject: func(s *stage) { s.signal("symmetric", syscall.SIGSTOP) },
+		lasts:  time.Second,
+		within: 6 * time.Second,
+	},
+	{
+		name: "one call hangs", quick: true,
+		inject: rule("C_Encrypt", shim.Rule{Do: shim.Hang, Times: 1}),
+		heal:   clearRules, lasts: time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "noise on standard output", quick: true,
+		inject: every(shim.Noise, "C_Encrypt", "C_Sign", "C_GenerateKey", "C_FindObjectsInit"),
+		heal:   clearRules, lasts: time.Second, within: time.Second,
+	},
+}}
