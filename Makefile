@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair faults
+.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair faults unit-price
 
 all: build
 
@@ -23,7 +23,7 @@ install:
 	install -D -t $(DESTDIR)/usr/libexec/cmkd $(BIN)/cmkd $(BIN)/cmkctl $(PLUGINS:%=$(BIN)/cmkd-%)
 	install -d $(DESTDIR)/usr/bin
 	ln -sf ../libexec/cmkd/cmkctl $(DESTDIR)/usr/bin/cmkctl
-	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket packaging/systemd/cmkd-bridge@.service
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
@@ -75,6 +75,10 @@ soak: deps
 # how long root waits for the status. The machine should have nothing else to do.
 fair: deps
 	CMKD_FAIR=1 go test -count=1 -v -timeout 30m -run '^TestFair$$' ./daemon/
+
+# What the walls of the unit cost a call, in a booted systemd.
+unit-price: deps
+	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestUnits$$' ./testenv/units
 
 # 10,000 keys in the token: the start, and Encrypt beside a token of 10 keys.
 scale: deps

@@ -165,7 +165,7 @@ func bridged(t *testing.T) {
 		BaseEndpoint: aws.String(os.Getenv("AWS_ENDPOINT_URL_KMS")), Region: os.Getenv("AWS_REGION"),
 		Credentials: credentials.NewStaticCredentialsProvider(os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), ""),
 	})
-	must(c.GenerateRandom(t.Context(), &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(8)}))(t)
+	must(c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: aws.String("alias/first")}))(t)
 }
 
 // operators are the commands of who runs the machine. The reload is before recover since

@@ -120,6 +120,52 @@ without() {
 
 score() { systemd-analyze security --no-pager --threshold=20 cmkd.service; }
 
+# walls VARIANT: the drop-in that takes walls away that are filters of system calls: none of
+# them is left, those that are older than SystemCallFilter=, or all.
+walls() {
+	mkdir -p /etc/systemd/system/cmkd.service.d
+	{
+		echo '[Service]'
+		if [ "$1" != all ]; then
+			printf '%s=\n' SystemCallFilter SystemCallArchitectures RestrictAddressFamilies
+			printf '%s=no\n' RestrictNamespaces MemoryDenyWriteExecute ProtectHostname PrivateDevices
+		fi
+		if [ "$1" = none ]; then
+			printf '%s=no\n' RestrictRealtime RestrictSUIDSGID LockPersonality ProtectKernelModules ProtectKernelLogs ProtectClock
+		fi
+	} >/etc/systemd/system/cmkd.service.d/price.conf
+	systemctl daemon-reload
+	systemctl restart cmkd.service
+}
+
+# ticks: the processor time of the unit's processes, in hundredths of a second.
+ticks() {
+	for root in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+		for pid in $(cat "$root$(property ControlGroup cmkd.service)/cgroup.procs" 2>/dev/null); do
+			cat "/proc/$pid/stat"
+		done
+	done | awk '!seen[$1]++ { sum += $14 + $15 } END { print sum }'
+}
+
+# price ROUNDS: lines of variant, calls, the ticks that they took, and whether the daemon
+# has a filter.
+price() {
+	cmkctl key create --alias price >/dev/null || return
+	body='{"KeyId":"alias/price","Plaintext":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}'
+	printf 'POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: TrentService.Encrypt\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: %d\r\n\r\n%s' ${#body} "$body" >/root/request
+	flood="/opt/units/flood -socket /run/cmkd/cmkd.sock -callers 64"
+	for _ in $(seq "$1"); do
+		for variant in none some all; do
+			walls $variant
+			$flood -for 1s </root/request >/dev/null
+			began=$(ticks)
+			calls=$($flood -for 3s </root/request | sed -n 's/.*"ok":\([0-9]*\).*/\1/p')
+			echo "$variant $calls $(($(ticks) - began)) $(grep -c '^Seccomp:.*2' /proc/"$(property MainPID cmkd.service)"/status)"
+		done
+	done
+	without price.conf
+}
+
 check sysusers systemd-sysusers
 check user id -nG cmkd
 for who in alice app mallory; do
@@ -143,7 +189,7 @@ TOML
 job app
 job other
 check daemon-reload systemctl daemon-reload
-check verify systemd-analyze verify cmkd.service cmkd.socket
+check verify systemd-analyze verify cmkd.service cmkd.socket cmkd-bridge@alice.service
 check start-limit systemctl show -p StartLimitIntervalUSec -p StartLimitBurst -p Restart -p RestartUSec cmkd.service
 
 # The socket starts the service.
@@ -196,7 +242,25 @@ with /root/users.conf
 check users-hidden as alice cmkctl call GenerateRandom '{"NumberOfBytes":1}'
 without users.conf
 
+[ -z "$CMKD_LONG" ] || check price price 5
+
 check features env CMKD_UNITS=features HOME=/root /opt/units/units.test -test.v -test.run '^TestUnits$'
+
+# A bridge for alice, used by somebody who only knows her access key.
+install -d -m 0700 /etc/cmkd-bridge
+printf 'PORT=4599\nACCESS_KEY=app\n' >/etc/cmkd-bridge/alice.conf
+(umask 077 && head -c 30 /dev/urandom | base64 >/etc/cmkd-bridge/alice.secret)
+check bridge-start systemctl start cmkd-bridge@alice.service
+check bridge-score systemd-analyze security --no-pager --threshold=20 cmkd-bridge@alice.service
+bridged() {
+	as mallory env CMKD_UNITS=bridged AWS_ENDPOINT_URL_KMS=http://127.0.0.1:4599 AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=app \
+		AWS_SECRET_ACCESS_KEY="$1" /opt/units/units.test -test.run '^TestUnits$'
+}
+check bridge-call bridged "$(cat /etc/cmkd-bridge/alice.secret)"
+check bridge-stranger bridged "$(head -c 30 /dev/urandom | base64)"
+check bridge-log journalctl -q --no-hostname -o cat -u cmkd-bridge@alice.service --grep "$(cat /etc/cmkd-bridge/alice.secret)"
+check bridge-stop systemctl stop cmkd-bridge@alice.service
+check bridge-stopped property Result cmkd-bridge@alice.service
 
 # The PIN as a credential, which the daemon's user could not read where it is.
 install -m 0400 /etc/cmkd/pin /root/cmkd-pin && rm /etc/cmkd/pin

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 )
 
@@ -89,6 +90,10 @@ func (f *bridgeFlags) stay(ctx context.Context, out io.Writer, b *bridge, vars [
 	}
 	if err := writeExports(out, vars); err != nil {
 		return fmt.Errorf("printing the variables: %w", err)
+	}
+	// Without systemd nobody is told.
+	if _, err := systemd.SdNotify(false, systemd.SdNotifyReady); err != nil {
+		return fmt.Errorf("telling systemd that the bridge serves: %w", err)
 	}
 	return b.wait(ctx)
 }
