@@ -51,7 +51,7 @@ type lanes struct {
 	queue *fairQueue // quick calls read and not begun
 	slow  *fairQueue // slow ones
 	free  []*slot    // of the slow lane
-	// slowEnded is when a slow call ended well last, by turnOf.
+	// slowEnded is when a slow call that had its turn ended last, by turnOf.
 	slowEnded [2]time.Time
 	reading   bool  // a worker is reading
 	ended     bool  // the stream has ended, with err
@@ -82,11 +82,15 @@ func (j job) late(now time.Time) bool {
 }
 
 // slot is the place in which a call runs; it tells Health which and how long.
-type slot struct {
-	row   atomic.Pointer[row] // nil: free
-	id    atomic.Uint64       // of the frame
-	class atomic.Uint32
-	since atomic.Int64 // Unix nanoseconds
+type slot struct{ running atomic.Pointer[running] } // nil: free
+
+// running is a call in a slot. It is one value, so that what Health reads is of
+// one call.
+type running struct {
+	row   *row
+	id    uint64 // of the frame
+	class byte
+	since time.Time
 }
 
 func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger) *lanes {
@@ -130,6 +134,7 @@ func (l *lanes) work(s *slot) {
 	for ok {
 		began := time.Now()
 		l.answer(j, s, &out, began)
+		s.running.Store(nil)
 		now := time.Now()
 		if gathered++; gathered == 1 {
 			since = now
@@ -246,14 +251,17 @@ func (l *lanes) workSlow(j job, s *slot) {
 	for ok := true; ok; {
 		var out bytes.Buffer
 		began := time.Now()
-		done := l.answer(j, s, &out, began)
-		l.flush(&out)
+		turn := l.answer(j, s, &out, began)
 		now := time.Now()
 		l.mu.Lock()
-		l.slow.done(j, now, now.Sub(began))
-		if done {
+		if turn {
 			l.slowEnded[turnOf(j.row)] = now
 		}
+		s.running.Store(nil) // after slowEnded: see overdue
+		l.mu.Unlock()
+		l.flush(&out)
+		l.mu.Lock()
+		l.slow.done(j, now, now.Sub(began))
 		if j, ok = l.slow.pop(); !ok {
 			l.free = append(l.free, s)
 		}
@@ -264,8 +272,9 @@ func (l *lanes) workSlow(j job, s *slot) {
 // errLate answers a call whose caller has given up.
 var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 
-// answer runs the call and adds its answer to the batch. It reports whether the
-// backend has done what the call is for.
+// answer runs the call in the slot, which stays taken, and adds its answer to the
+// batch. It reports whether the backend has come to the call: one that waits for
+// its turn until its deadline has not.
 func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if j.late(now) {
 		l.fail(j, out, kindLate, errLate)
@@ -277,20 +286,16 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if limit := now.Add(l.cfg.limit(j.row.pace)); j.deadline.IsZero() || limit.Before(j.deadline) {
 		j.deadline = limit
 	}
-	s.since.Store(now.UnixNano())
-	s.id.Store(j.id)
-	s.class.Store(uint32(j.flow.class))
-	s.row.Store(j.row)
+	s.running.Store(&running{j.row, j.id, j.flow.class, now})
 	answer, err := l.call(j)
-	s.row.Store(nil)
 	clear(j.body)
 	if err != nil {
-		kind := byte(kindFailed)
-		if toWire(err).Code == backends.Timeout && caller.late(time.Now()) {
+		kind, late := byte(kindFailed), toWire(err).Code == backends.Timeout
+		if late && caller.late(time.Now()) {
 			kind = kindLate // the token was given less time than it may take
 		}
 		l.fail(j, out, kind, err)
-		return false
+		return !late
 	}
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
 		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
@@ -350,34 +355,36 @@ func (l *lanes) flush(out *bytes.Buffer) {
 // overdue names the method of a call that runs for longer than it may, and the id
 // of its frame; "" if there is none.
 func (l *lanes) overdue(now time.Time) (method string, id uint64) {
-	l.mu.Lock()
-	ended := l.slowEnded
-	l.mu.Unlock()
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
-	var first [2]*slot
+	var first [2]*running
 	for _, s := range l.slots {
-		r, began := s.row.Load(), time.Unix(0, s.since.Load())
+		r := s.running.Load()
 		switch {
 		case r == nil:
-		case now.Sub(began) > l.cfg.limit(r.pace):
-			return r.name, s.id.Load()
-		case r.creates():
-			if f := first[turnOf(r)]; f == nil || s.since.Load() < f.since.Load() {
-				first[turnOf(r)] = s
+		case now.Sub(r.since) > l.cfg.limit(r.row.pace):
+			return r.row.name, r.id
+		case r.row.creates():
+			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
+				first[turnOf(r.row)] = r
 			}
 		}
 	}
-	for i, s := range first {
-		if s == nil {
+	// Read last, as it is written before a slot is free: else a call whose turn
+	// has just come would seem to have had it since it began to wait.
+	l.mu.Lock()
+	ended := l.slowEnded
+	l.mu.Unlock()
+	for i, r := range first {
+		if r == nil {
 			continue
 		}
-		since := time.Unix(0, s.since.Load())
+		since := r.since
 		if ended[i].After(since) {
 			since = ended[i]
 		}
-		if r := s.row.Load(); r != nil && now.Sub(since) > l.cfg.creationLimit(byte(s.class.Load())) {
-			return r.name, s.id.Load()
+		if now.Sub(since) > l.cfg.creationLimit(r.class) {
+			return r.row.name, r.id
 		}
 	}
 	return "", 0
