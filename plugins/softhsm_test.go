@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"cmkd/backends"
 	"cmkd/plugins"
 	"cmkd/testenv"
@@ -263,6 +265,41 @@ func TestTokenWrongPIN(t *testing.T) {
 		t.Fatal(err)
 	}
 	create(t, h)
+}
+
+// TestLoginIsTriedOnce counts the tries of two plugins that start on one token,
+// for answers after which the token may have counted one, and those that say
+// nothing about the PIN.
+func TestLoginIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewToken(t)
+	m := shim.New(t, tok.Module)
+	for _, rv := range []uint{p11.CKR_PIN_EXPIRED, p11.CKR_FUNCTION_FAILED, p11.CKR_VENDOR_DEFINED | 7} {
+		before := m.Control.Calls("C_Login")
+		m.Control.Set("C_Login", shim.Fail(rv))
+		record := filepath.Join(shortDir(t), "record")
+		var s plugins.Spec
+		for range 2 {
+			s = symmetric(t, tok, m.Path, m.Env)
+			s.Config.LoginRecord = record
+			h := launch(t, s)
+			if err := h.Wait(t.Context()); backends.CodeOf(err) != backends.LoginFailed || h.Status().Phase != plugins.LoginFailed {
+				t.Errorf("C_Login answers 0x%X: %v, phase %s", rv, err, h.Status().Phase)
+			}
+		}
+		if n := m.Control.Calls("C_Login") - before; n != 1 {
+			t.Errorf("C_Login answers 0x%X: it was called %d times", rv, n)
+		}
+	}
+	for _, rv := range []uint{p11.CKR_DEVICE_ERROR, p11.CKR_GENERAL_ERROR} {
+		m.Control.SetRule("C_Login", shim.Rule{Do: shim.Fail(rv), Times: 2})
+		s := symmetric(t, tok, m.Path, m.Env)
+		s.Config.LoginRecord = filepath.Join(shortDir(t), "record")
+		h := launch(t, s)
+		if err := h.Wait(t.Context()); err != nil {
+			t.Errorf("C_Login answers 0x%X twice: %v", rv, err)
+		}
+	}
 }
 
 func TestTokenInAnotherProcess(t *testing.T) {

@@ -38,8 +38,7 @@ var codes = map[uint]backends.Code{
 	p11.CKR_PIN_LEN_RANGE: backends.LoginFailed,
 	p11.CKR_PIN_EXPIRED:   backends.LoginFailed,
 	p11.CKR_PIN_LOCKED:    backends.LoginFailed,
-	// No try was used up. SoftHSM2 also answers this if the module was
-	// initialised while another process was logging in.
+	// Of C_Login, after which no try is used up; see uncounted.
 	p11.CKR_USER_PIN_NOT_INITIALIZED: backends.Lost,
 
 	p11.CKR_DEVICE_MEMORY: backends.TokenFull,

@@ -134,16 +134,38 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err := mayLogin(t.info.Flags, some); err != nil {
 		return err
 	}
-	switch rv := t.module.Login(t.anchor, pin); rv {
-	case p11.CKR_OK, p11.CKR_USER_ALREADY_LOGGED_IN:
+	switch rv := t.module.Login(t.anchor, pin); {
+	case rv == p11.CKR_OK, rv == p11.CKR_USER_ALREADY_LOGGED_IN:
 		return record.accept()
+	case uncounted[rv]:
+		return fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
 	default:
-		err := fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
-		if backends.CodeOf(err) == backends.LoginFailed {
-			err = errors.Join(err, record.refuse(pin))
-		}
-		return err
+		err := &backends.Error{Code: backends.LoginFailed, Message: "C_Login did not take the user PIN", RV: rv}
+		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.refuse(pin))
 	}
+}
+
+// uncounted are the answers of C_Login (PKCS#11 2.40 Base, section 5.6) that say
+// nothing about the PIN, so that it may be tried again: the token or the session
+// was not there, or nobody could log in now. After any other answer, those of
+// vendors and of later versions among them, the token may have counted a wrong
+// try: tokens answer CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD or
+// CKR_DATA_LEN_RANGE, too, to a PIN that they do not like.
+//
+// CKR_GENERAL_ERROR and CKR_DEVICE_ERROR are how network HSMs answer while they
+// cannot be reached. If a token has counted such a try all the same, its flags
+// say so, and mayLogin refuses the next one.
+var uncounted = map[uint]bool{
+	p11.CKR_HOST_MEMORY: true, p11.CKR_SLOT_ID_INVALID: true, p11.CKR_GENERAL_ERROR: true,
+	p11.CKR_DEVICE_ERROR: true, p11.CKR_DEVICE_MEMORY: true, p11.CKR_DEVICE_REMOVED: true,
+	p11.CKR_FUNCTION_NOT_SUPPORTED: true, p11.CKR_OPERATION_ACTIVE: true, p11.CKR_SESSION_CLOSED: true,
+	p11.CKR_SESSION_HANDLE_INVALID: true, p11.CKR_SESSION_READ_ONLY_EXISTS: true,
+	p11.CKR_TOKEN_NOT_PRESENT: true, p11.CKR_TOKEN_NOT_RECOGNIZED: true,
+	// SoftHSM2 answers this if the module was initialised while another process
+	// was logging in.
+	p11.CKR_USER_PIN_NOT_INITIALIZED: true, p11.CKR_USER_TYPE_INVALID: true,
+	p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN: true, p11.CKR_USER_TOO_MANY_TYPES: true,
+	p11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
 }
 
 // mayLogin looks at the flags of CK_TOKEN_INFO (PKCS#11 v2.40 section 3.2).
