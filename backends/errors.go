@@ -32,8 +32,15 @@ const (
 	// KeyUnsafe: the attributes read back are not those of the template.
 	KeyUnsafe Code = "KeyUnsafe"
 
-	// TokenFull: no room for another object (CKR_DEVICE_MEMORY).
+	// TokenFull: the token makes no further object that stays. What needs none
+	// goes on.
 	TokenFull Code = "TokenFull"
+	// TokenReadOnly: the same, since the token is write-protected.
+	TokenReadOnly Code = "TokenReadOnly"
+	// Busy: the token has no session or no memory for the call now
+	// (CKR_SESSION_COUNT, CKR_DEVICE_MEMORY, CKR_HOST_MEMORY). Nothing was done,
+	// and the process is as good as any other: the caller may try again later.
+	Busy Code = "Busy"
 	// LoginFailed: the PIN was refused. Not to be tried again until the
 	// configuration changes: tokens lock.
 	LoginFailed Code = "LoginFailed"
@@ -44,6 +51,9 @@ const (
 	// Timeout: the deadline passed in or before the token call. The process
 	// must be replaced; the call may be repeated on the new one.
 	Timeout Code = "Timeout"
+	// Away: there has been no process with the token for so long that it counts
+	// as lasting.
+	Away Code = "Away"
 	// CutOff: calls of this caller with this key have ended plugin processes one
 	// after the other, and are refused for a while. Message says until when.
 	CutOff Code = "CutOff"

@@ -37,6 +37,9 @@ type TokenInfo struct {
 	OpenSessions int `cbor:"6,keyasint"`
 	// Keys is how many of cmkd's key objects the token held when it was opened.
 	Keys int `cbor:"7,keyasint"`
+	// Limits say what the token cannot do now that it should, such as to open
+	// another session or to make another object.
+	Limits []string `cbor:"8,keyasint,omitempty"`
 }
 
 // CreateKeyRequest asks for a new key. Label becomes CKA_LABEL

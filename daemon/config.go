@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
@@ -164,6 +165,10 @@ type TokenConfig struct {
 	// MaxSessions bounds the sessions of each plugin, which needs 4. Optional,
 	// 16; the token may allow fewer.
 	MaxSessions int `toml:"max_sessions"`
+	// UnavailableAfter is how long a token that has gone away is expected back, such
+	// as "1m": calls fail with KeyUnavailableException until then, which clients
+	// repeat, and the states of its keys become Unavailable after it. Optional, 30 s.
+	UnavailableAfter time.Duration `toml:"unavailable_after"`
 	// Workers is how many calls each plugin makes at a time, beside those that
 	// make and destroy keys. Optional, 8; an HSM that is far away gains by more.
 	Workers int `toml:"workers"`
@@ -324,6 +329,8 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: sandbox: paths must be absolute", t.Name)
 		case t.Workers < 0:
 			return fmt.Errorf("token %s: workers must be at least 1, not %d", t.Name, t.Workers)
+		case t.UnavailableAfter < 0:
+			return fmt.Errorf("token %s: unavailable_after must not be negative, it is %v", t.Name, t.UnavailableAfter)
 		case i == 0 && t.ClusterID != "":
 			return fmt.Errorf("token %s: the first token holds the keys of no custom key store and has no cluster_id", t.Name)
 		case t.ClusterID != "" && !clusterPattern.MatchString(t.ClusterID):

@@ -184,6 +184,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 			PINFile: pin, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
 			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
+		AwayAfter: t.UnavailableAfter,
 	}, nil
 }
 
@@ -212,16 +213,21 @@ func (s *served) info(spec backends.KeySpec) backends.SpecInfo {
 	return s.preset
 }
 
-// Available implements [kms.Router]. A process that is being replaced counts:
-// its calls wait for the next one, and a key whose state flickered would fail
-// calls that need not fail.
+// Available implements [kms.Router].
 func (r *router) Available(token string, spec backends.KeySpec) bool {
+	s, ok := r.routes[route{token, spec}]
+	return ok && !s.host.Away()
+}
+
+// Serving implements [kms.Router]. A process that is being replaced counts: its
+// calls wait for the next one.
+func (r *router) Serving(token string, spec backends.KeySpec) bool {
 	s, ok := r.routes[route{token, spec}]
 	if !ok {
 		return false
 	}
 	phase := s.host.Phase()
-	return phase == plugins.Ready || phase == plugins.Starting
+	return phase == plugins.Ready || phase == plugins.Starting && !s.host.Away()
 }
 
 // reload swaps every plugin process for a new one, with the executables and

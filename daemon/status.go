@@ -62,10 +62,12 @@ type pluginStatus struct {
 	Restarts  int       `json:"restarts"`
 	LastError string    `json:"lastError,omitempty"`
 	// Hanging says which creations of keys the token does not get done.
-	Hanging  string `json:"hanging,omitempty"`
-	PID      int    `json:"pid"`
-	InFlight int    `json:"inFlight"`
-	Sessions int    `json:"sessions"` // PKCS#11 sessions open
+	Hanging string `json:"hanging,omitempty"`
+	// Limits are what the token does not do now that it should.
+	Limits   []string `json:"limits,omitempty"`
+	PID      int      `json:"pid"`
+	InFlight int      `json:"inFlight"`
+	Sessions int      `json:"sessions"` // PKCS#11 sessions open
 	// Facts are what probing found in the token, and Unsupported the key specs
 	// that it cannot hold, each with the mechanism that it lacks.
 	Facts       map[string]string           `json:"facts,omitempty"`
@@ -86,7 +88,7 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	if info, err := h.Info(ctx, &backends.InfoRequest{}); err == nil {
-		out.Sessions, out.Facts = info.Token.OpenSessions, info.Facts
+		out.Sessions, out.Facts, out.Limits = info.Token.OpenSessions, info.Facts, info.Token.Limits
 		out.Unsupported = map[backends.KeySpec]string{}
 		for _, s := range info.Specs {
 			if s.Unsupported != "" {
@@ -138,7 +140,7 @@ func (d *Daemon) status(ctx context.Context) status {
 	}
 	asked.Wait()
 	for _, p := range s.Plugins {
-		if p.Hanging != "" {
+		if p.Hanging != "" || len(p.Limits) > 0 {
 			s.State = "degraded"
 		}
 	}

@@ -65,6 +65,7 @@ type state struct {
 	last     error    // why the last process ended or did not start
 	restarts int
 	since    time.Time
+	gone     time.Time     // since when there has been no process; zero: there is one
 	changed  chan struct{} // closed when the next state is stored
 }
 
@@ -92,8 +93,8 @@ func Start(ctx context.Context, spec Spec) (*Host, error) {
 		ended:   make(chan struct{}),
 	}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	h.state.Store(&state{phase: Starting, spec: &spec, since: time.Now(), changed: make(chan struct{})})
-	s := &supervisor{host: h, spec: &spec, log: newHostLog(spec.Logger)}
+	h.state.Store(&state{phase: Starting, spec: &spec, since: time.Now(), gone: time.Now(), changed: make(chan struct{})})
+	s := &supervisor{host: h, spec: &spec, log: newHostLog(spec.Logger), gone: time.Now()}
 	go s.run()
 	return h, nil
 }
@@ -195,6 +196,7 @@ func (a *attempt) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			p.answered.Store(true)
+			p.starved.end()
 			if a.row.creates() {
 				h.breaker.answered(a.cut)
 			}
@@ -214,6 +216,9 @@ func (a *attempt) run(ctx context.Context) error {
 			return expired(ctx)
 		case errors.Is(err, errPast):
 			return errLate
+		case backends.CodeOf(err) == backends.Busy:
+			p.starve(time.Now())
+			return err
 		case lostToken(err):
 			p.condemn(err)
 			a.note(p.answered.Load())
@@ -282,7 +287,10 @@ func (h *Host) acquire(ctx context.Context, timeout <-chan time.Time) (*process,
 		if p := st.process; p != nil && p.usable() {
 			return p, st, nil
 		}
-		if st.err != nil {
+		switch {
+		case st.away(time.Now()):
+			return nil, nil, backends.Errorf(backends.Away, "plugin %s has been away since %s: %v", st.spec.Name, timeText(st.gone), st.last)
+		case st.err != nil:
 			return nil, nil, st.err
 		}
 		select {
@@ -344,6 +352,19 @@ func (h *Host) Close(ctx context.Context) error {
 	})
 	<-h.ended
 	return nil
+}
+
+// away reports whether there has been no process for so long that it counts as
+// lasting. A first start that takes long has not failed.
+func (st *state) away(now time.Time) bool {
+	return !st.gone.IsZero() && st.last != nil && (st.phase == Starting || st.phase == Failed) && now.Sub(st.gone) >= st.spec.AwayAfter
+}
+
+// Away reports whether calls are refused for a reason that lasts: there has been no
+// process for a while (see [Spec]), the PIN was refused, or the Host is closed.
+func (h *Host) Away() bool {
+	st := h.state.Load()
+	return st.phase == LoginFailed || st.phase == Closed || st.away(time.Now())
 }
 
 // Phase is the phase of [Status], at the cost of one load.

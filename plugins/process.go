@@ -40,9 +40,10 @@ type process struct {
 	broken   chan struct{} // closed when the process must be replaced
 	reason   error         // why; set before broken is closed
 
-	serving  atomic.Bool   // the backend is open
-	answered atomic.Bool   // it has answered a call well
-	grown    chan struct{} // receives when the process has taken too much memory
+	serving  atomic.Bool // the backend is open
+	answered atomic.Bool // it has answered a call well
+	starved  starvation
+	worn     chan string // receives why another process would be better
 
 	watching sync.WaitGroup // the goroutines of the process
 	unwatch  context.CancelFunc
@@ -53,7 +54,7 @@ type process struct {
 func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, spec.StartTimeout)
 	defer cancel()
-	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{}), grown: make(chan struct{}, 1)}
+	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{}), worn: make(chan string, 1)}
 	if err := p.start(ctx, s, log); err != nil {
 		p.kill()
 		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %v", spec.Name, err)
@@ -211,10 +212,7 @@ func (p *process) heartbeat(ctx context.Context) {
 			p.condemn(fmt.Errorf("%s is stuck in the module", answer.GetOverdue()))
 			return
 		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
-			select {
-			case p.grown <- struct{}{}:
-			default: // the supervisor knows
-			}
+			p.wear("takes much memory")
 		}
 	}
 }
@@ -223,6 +221,40 @@ func (p *process) health(ctx context.Context) (*control.HealthAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.spec.HeartbeatTimeout)
 	defer cancel()
 	return p.control.Health(ctx, &control.HealthRequest{})
+}
+
+// wear tells the supervisor that another process would be better.
+func (p *process) wear(why string) {
+	select {
+	case p.worn <- why:
+	default: // it knows
+	}
+}
+
+// starvedTime is how long a process may say that the token is busy, without one
+// call that it answers well, until another one is tried: one that has used up what
+// memory its library has would say so for ever.
+const starvedTime = 10 * time.Second
+
+// starvation is since when a process has answered [backends.Busy] alone, in Unix
+// nanoseconds; 0: it has not.
+type starvation struct{ since atomic.Int64 }
+
+func (s *starvation) end() {
+	if s.since.Load() != 0 {
+		s.since.Store(0)
+	}
+}
+
+// starve notes that the process has answered [backends.Busy].
+func (p *process) starve(now time.Time) {
+	if p.starved.since.CompareAndSwap(0, now.UnixNano()) {
+		return
+	}
+	if since := p.starved.since.Load(); since != 0 && now.Sub(time.Unix(0, since)) > starvedTime &&
+		p.starved.since.CompareAndSwap(since, now.UnixNano()) {
+		p.wear("has answered that the token is busy for a while")
+	}
 }
 
 // condemn tells the supervisor to replace the process; the first reason stands.

@@ -49,6 +49,10 @@ type Spec struct {
 	// context does not end earlier. 0: 30 s, as long as a start may take. With
 	// thousands of keys, and others creating more, SoftHSM2 takes 12 s.
 	WaitTimeout time.Duration
+	// AwayAfter is how long there may be no process with the token before that
+	// counts as lasting: calls are answered [backends.Away] then, and until then
+	// [backends.Lost], which callers may repeat. 0: 30 s.
+	AwayAfter time.Duration
 	// MaxGrowth is how many bytes of memory a process may take beyond what it
 	// had when its token was open. Then another takes its place, as with
 	// Reload and without an effect on calls. 0: 256 MiB.
@@ -71,6 +75,7 @@ func (s *Spec) check() error {
 		&s.HeartbeatTimeout:  2500 * time.Millisecond,
 		&s.DrainTimeout:      10 * time.Second,
 		&s.WaitTimeout:       30 * time.Second,
+		&s.AwayAfter:         30 * time.Second,
 	} {
 		if *d <= 0 {
 			*d = v

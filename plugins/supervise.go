@@ -39,6 +39,7 @@ type supervisor struct {
 	brisk    int // processes in a row that had a short life
 	restarts int
 	last     error
+	gone     time.Time        // since when there is no process; zero: there is one
 	retry    <-chan time.Time // when to start the next process; nil: not at all
 
 	leaving sync.WaitGroup  // processes that are being drained
@@ -52,15 +53,16 @@ func (s *supervisor) run() {
 	defer s.cut()
 	s.launch()
 	for {
-		var broken, grown <-chan struct{}
+		var broken <-chan struct{}
+		var worn <-chan string
 		if s.current != nil {
-			broken, grown = s.current.broken, s.current.grown
+			broken, worn = s.current.broken, s.current.worn
 		}
 		select {
 		case <-broken:
 			s.replace()
-		case <-grown:
-			s.renew()
+		case why := <-worn:
+			s.renew(why)
 		case <-s.retry:
 			s.launch()
 		case r := <-s.host.reloads:
@@ -77,7 +79,7 @@ func (s *supervisor) publish(phase Phase, err error) {
 	old := s.host.state.Load()
 	s.host.state.Store(&state{
 		phase: phase, spec: s.spec, process: s.current, err: err, last: s.last,
-		restarts: s.restarts, since: time.Now(), changed: make(chan struct{}),
+		restarts: s.restarts, since: time.Now(), gone: s.gone, changed: make(chan struct{}),
 	})
 	close(old.changed)
 }
@@ -95,7 +97,7 @@ func (s *supervisor) launch() {
 
 // serve makes p the process that calls go to.
 func (s *supervisor) serve(p *process) {
-	s.current, s.failures, s.retry = p, 0, nil
+	s.current, s.failures, s.retry, s.gone = p, 0, nil, time.Time{}
 	s.publish(Ready, nil)
 	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond).String())
 }
@@ -127,7 +129,7 @@ func (s *supervisor) failed(err error) {
 func (s *supervisor) replace() {
 	p := s.current
 	s.spec.Logger.Warn("plugin lost", "pid", p.runner.process(), "reason", p.reason)
-	s.current, s.last = nil, p.reason
+	s.current, s.last, s.gone = nil, p.reason, time.Now()
 	s.restarts++
 	if s.brisk++; time.Since(p.started) >= shortLife {
 		s.brisk = 1
@@ -141,11 +143,11 @@ func (s *supervisor) replace() {
 	s.retry = time.After(pause)
 }
 
-// renew swaps a process that has taken too much memory for a new one.
-func (s *supervisor) renew() {
-	s.spec.Logger.Info("plugin takes much memory: another takes its place", "pid", s.current.runner.process())
+// renew swaps a process that is not as good as a new one for one.
+func (s *supervisor) renew(why string) {
+	s.spec.Logger.Info("plugin "+why+": another takes its place", "pid", s.current.runner.process())
 	if err := s.reload(s.spec); err != nil {
-		s.spec.Logger.Warn("plugin stays, although it takes much memory", "error", err)
+		s.spec.Logger.Warn("plugin stays, although it "+why, "error", err)
 	}
 }
 

@@ -28,7 +28,7 @@ func maybeInput(err error) bool {
 		return true
 	default:
 		code := backends.CodeOf(err)
-		return maybeBadTag(rv) || code != backends.Lost && code != backends.Timeout && code != backends.TokenFull
+		return maybeBadTag(rv) || code != backends.Lost && code != backends.Timeout && code != backends.Busy && code != backends.TokenReadOnly
 	}
 }
 
@@ -57,7 +57,7 @@ func blame(call, known func() error, bad error) error {
 		return err
 	}
 	if kerr := known(); kerr != nil {
-		if backends.CodeOf(kerr) == backends.Timeout {
+		if code := backends.CodeOf(kerr); code == backends.Timeout || code == backends.Busy {
 			return kerr
 		}
 		return &backends.Error{Code: backends.Lost, Message: "the token fails with good input, too", RV: rvOf(err)}

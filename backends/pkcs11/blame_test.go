@@ -31,9 +31,10 @@ func TestBlame(t *testing.T) {
 		"a fault that passes":          {[]error{general, nil}, nil, "", 2},
 		"a broken token":               {[]error{device}, device, backends.Lost, 1},
 		"no time to find out":          {[]error{device}, backends.Errorf(backends.Timeout, "late"), backends.Timeout, 1},
+		"no memory to find out":        {[]error{device}, failed("C_X", p11.CKR_HOST_MEMORY), backends.Busy, 1},
 		"before the input was seen":    {[]error{begun}, nil, backends.Lost, 1},
 		"a session that is gone":       {[]error{failed("C_X", p11.CKR_SESSION_HANDLE_INVALID)}, nil, backends.Lost, 1},
-		"no room":                      {[]error{failed("C_X", p11.CKR_DEVICE_MEMORY)}, nil, backends.TokenFull, 1},
+		"no room":                      {[]error{failed("C_X", p11.CKR_DEVICE_MEMORY)}, nil, backends.Busy, 1},
 		"breaks at the second call":    {[]error{general, failed("C_X", p11.CKR_DEVICE_REMOVED)}, nil, backends.Lost, 2},
 		"refused without a PKCS error": {[]error{backends.Errorf(backends.KeyMissing, "none")}, nil, backends.KeyMissing, 1},
 	} {

@@ -14,7 +14,6 @@ import (
 // fail again. CKR_GENERAL_ERROR means an unrecoverable error of the library;
 // where it may mean a bad tag instead, the caller tells the two apart.
 var codes = map[uint]backends.Code{
-	p11.CKR_HOST_MEMORY:                   backends.Lost,
 	p11.CKR_GENERAL_ERROR:                 backends.Lost,
 	p11.CKR_DEVICE_ERROR:                  backends.Lost,
 	p11.CKR_DEVICE_REMOVED:                backends.Lost,
@@ -23,7 +22,6 @@ var codes = map[uint]backends.Code{
 	p11.CKR_TOKEN_NOT_RECOGNIZED:          backends.Lost,
 	p11.CKR_SESSION_CLOSED:                backends.Lost,
 	p11.CKR_SESSION_HANDLE_INVALID:        backends.Lost,
-	p11.CKR_SESSION_COUNT:                 backends.Lost,
 	p11.CKR_OBJECT_HANDLE_INVALID:         backends.Lost,
 	p11.CKR_KEY_HANDLE_INVALID:            backends.Lost,
 	p11.CKR_WRAPPING_KEY_HANDLE_INVALID:   backends.Lost,
@@ -41,7 +39,14 @@ var codes = map[uint]backends.Code{
 	// Of C_Login, after which no try is used up; see uncounted.
 	p11.CKR_USER_PIN_NOT_INITIALIZED: backends.Lost,
 
-	p11.CKR_DEVICE_MEMORY: backends.TokenFull,
+	// Of a call that makes an object that stays, CKR_DEVICE_MEMORY is
+	// [backends.TokenFull]: see refusal.
+	p11.CKR_HOST_MEMORY:   backends.Busy,
+	p11.CKR_DEVICE_MEMORY: backends.Busy,
+	p11.CKR_SESSION_COUNT: backends.Busy,
+
+	p11.CKR_TOKEN_WRITE_PROTECTED: backends.TokenReadOnly,
+	p11.CKR_SESSION_READ_ONLY:     backends.TokenReadOnly,
 
 	p11.CKR_MECHANISM_INVALID:       backends.Unsupported,
 	p11.CKR_MECHANISM_PARAM_INVALID: backends.Unsupported,

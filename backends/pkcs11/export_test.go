@@ -1,6 +1,8 @@
 package pkcs11
 
 import (
+	"time"
+
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
@@ -19,4 +21,11 @@ func RawCalls(t *Token, id backends.KeyID) (encrypt func(plaintext, aad []byte) 
 		return t.module.Sign(t.anchor, key, cryptoki.Mechanism{Type: p11.CKM_SHA256_HMAC}, message, out).RV
 	}
 	return encrypt, sign
+}
+
+// AskAgain asks the token for further sessions now, instead of in a while.
+func AskAgain(t *Token) {
+	t.sessions.mu.Lock()
+	defer t.sessions.mu.Unlock()
+	t.sessions.again = time.Time{}
 }

@@ -74,6 +74,10 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	if u.pair != nil {
 		return b.createPair(ctx, in, u)
 	}
+	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) })
+}
+
+func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
 	existed, err := b.exists(ctx, &in.Key, u)
 	if err != nil {
 		return nil, err
@@ -139,7 +143,7 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 		h, err := do(s)
 		if err != nil {
 			t.index.doubtful.Store(true)
-			return err
+			return t.refusal(err)
 		}
 		if err := t.profile.readBack(s, h, *u, key.Imported); err != nil {
 			if backends.CodeOf(err) == backends.KeyUnsafe {

@@ -29,6 +29,10 @@ func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u
 		return nil, err
 	}
 	defer t.pairs.unlock()
+	return persist(ctx, t, func() (*backends.CreateKeyAnswer, error) { return t.createPairOnce(ctx, in, u) })
+}
+
+func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
 	existed, err := t.exists(ctx, &in.Key, u)
 	if err != nil {
 		return nil, err

@@ -2,7 +2,9 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 	"sync"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -32,40 +34,93 @@ func (s *session) check(call string, rv uint) error {
 
 // pool hands out sessions, each to one caller at a time.
 type pool struct {
-	ctx    *p11.Ctx
-	module *cryptoki.Module
-	slot   uint
+	token *Token
 	// room holds one value for each session that may still be in use.
 	room chan struct{}
 
-	mu     sync.Mutex // guards idle, open and closed
+	mu     sync.Mutex // guards what follows
 	idle   []*session
 	open   int
 	closed bool
+	// withheld are the values of room for which the token had no sessions, until
+	// again. short: it has had none since it last opened one.
+	withheld int
+	again    time.Time
+	short    bool
+	given    uint64 // how often a session came back
 }
 
-func newPool(ctx *p11.Ctx, module *cryptoki.Module, slot uint, size int) *pool {
-	p := &pool{ctx: ctx, module: module, slot: slot, room: make(chan struct{}, size)}
+const (
+	// shortPause is the time after which a token that had no further session is
+	// asked for one again: another program may have closed its own.
+	shortPause = 10 * time.Second
+	// shortWait is how long a call waits for a session of a token that has few;
+	// then its caller is told to come again.
+	shortWait = 2 * time.Second
+	// shortPoll is the time between two tries while not one session is open.
+	shortPoll = 50 * time.Millisecond
+)
+
+func newPool(t *Token, size int) *pool {
+	p := &pool{token: t, room: make(chan struct{}, size)}
 	for range size {
 		p.room <- struct{}{}
 	}
 	return p
 }
 
-// take waits for a session until ctx ends.
+// take waits for a session until ctx ends. If the token has fewer sessions than
+// there are calls, they wait for those that are open, shortWait at most. The error
+// is [backends.Busy] if others got theirs meanwhile, and [backends.Timeout] if
+// those that have one seem to be stuck.
 func (p *pool) take(ctx context.Context) (*session, error) {
 	if err := expired(ctx); err != nil {
 		return nil, err
 	}
-	select {
-	case <-p.room:
-	default:
+	var late <-chan time.Time
+	given := p.comings()
+	for {
+		short := p.restore()
 		select {
 		case <-p.room:
+		default:
+			if short && late == nil {
+				late = time.After(shortWait)
+			}
+			select {
+			case <-p.room:
+			case <-late:
+				return nil, p.busy()
+			case <-ctx.Done():
+				if short || p.comings() != given {
+					return nil, p.busy()
+				}
+				return nil, expired(ctx)
+			}
+		}
+		s, err := p.session()
+		if backends.CodeOf(err) != backends.Busy {
+			return s, err
+		}
+		if late == nil {
+			late = time.After(shortWait)
+		}
+		if !p.refused() {
+			continue
+		}
+		select { // nothing is open that could come back
+		case <-time.After(shortPoll):
+		case <-late:
+			return nil, p.busy()
 		case <-ctx.Done():
-			return nil, expired(ctx)
+			return nil, p.busy()
 		}
 	}
+}
+
+// session returns an idle session, or opens one. It gives back the value of room
+// that its caller has taken if it fails, except with [backends.Busy].
+func (p *pool) session() (*session, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -81,20 +136,72 @@ func (p *pool) take(ctx context.Context) (*session, error) {
 	p.open++
 	p.mu.Unlock()
 
-	h, err := p.ctx.OpenSession(p.slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	h, err := p.token.openSession()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
-		p.mu.Lock()
 		p.open--
-		p.mu.Unlock()
-		p.room <- struct{}{}
-		return nil, failure("C_OpenSession", err)
+		if backends.CodeOf(err) != backends.Busy {
+			p.room <- struct{}{}
+		}
+		return nil, err
 	}
-	return &session{Module: p.module, handle: cryptoki.Session(h)}, nil
+	if p.short {
+		p.again = time.Now() // there may be more
+		if p.withheld == 0 {
+			p.short = false
+			p.token.limits.end(fewSessions)
+		}
+	}
+	return &session{Module: p.token.module, handle: h}, nil
+}
+
+// refused withholds the value of room that the caller has, since the token has no
+// session for it. If none is open at all the caller may try again: it reports
+// true, and the value is back.
+func (p *pool) refused() (none bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.short = true
+	p.again = time.Now().Add(shortPause)
+	p.token.limits.begin(fewSessions, fmt.Sprintf("no further session (CKR_SESSION_COUNT): calls wait for the %d that are open", p.open))
+	if p.open == 0 || p.closed {
+		p.room <- struct{}{}
+		return true
+	}
+	p.withheld++
+	return false
+}
+
+// restore gives back one value of room that was withheld, if it is time to ask the
+// token again, and reports whether it is short of sessions.
+func (p *pool) restore() (short bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.withheld > 0 && !p.closed && time.Now().After(p.again) {
+		p.withheld--
+		p.again = time.Now().Add(shortPause)
+		p.room <- struct{}{}
+	}
+	return p.short
+}
+
+// busy is the error of a call that got no session.
+func (p *pool) busy() error {
+	return &backends.Error{Code: backends.Busy, Message: fmt.Sprintf("the token has no free session: %d are in use", p.count()), RV: p11.CKR_SESSION_COUNT}
+}
+
+// comings counts the sessions that came back.
+func (p *pool) comings() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.given
 }
 
 // give takes a session back, or closes it.
 func (p *pool) give(s *session, reusable bool) {
 	p.mu.Lock()
+	p.given++
 	if reusable && !p.closed {
 		p.idle = append(p.idle, s)
 		p.mu.Unlock()
@@ -111,7 +218,7 @@ func (p *pool) discard(s *session) {
 	s.ivs.clear()
 	// Nothing is left to do about a session that does not close: it is not
 	// used again, and a token that keeps it is replaced with the process.
-	_ = p.ctx.CloseSession(p11.SessionHandle(s.handle))
+	_ = p.token.ctx.CloseSession(p11.SessionHandle(s.handle))
 }
 
 // count returns how many sessions are open.
@@ -129,11 +236,12 @@ func (p *pool) close(ctx context.Context) bool {
 	idle := p.idle
 	p.idle = nil
 	p.open -= len(idle)
+	taken := cap(p.room) - p.withheld
 	p.mu.Unlock()
 	for _, s := range idle {
 		p.discard(s)
 	}
-	for range cap(p.room) {
+	for range taken {
 		select {
 		case <-p.room:
 		case <-ctx.Done():

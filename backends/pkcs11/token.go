@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/ThalesGroup/crypto11"
@@ -27,7 +28,7 @@ type Config struct {
 	// PINFile holds the user PIN (CloudHSM: user:password). Line ends after it
 	// are not part of the PIN; other control characters are refused.
 	PINFile string
-	// MaxSessions bounds the sessions of this process; 0 means 16. Three of
+	// MaxSessions bounds the sessions of this process; 0 means 16. Two of
 	// them keep the login and cached objects alive.
 	MaxSessions int
 	// LoginRecord is the path of a file in which the processes of a token
@@ -41,18 +42,21 @@ type Config struct {
 const (
 	defaultSessions = 16
 	// keptSessions are crypto11's own and the anchor.
-	keptSessions = 3
+	keptSessions = 2
 	// closeTimeout bounds the wait for calls in flight when a token is closed.
 	closeTimeout = 5 * time.Second
 )
 
 // Token is an open token. Its methods may be called concurrently.
 type Token struct {
-	crypto11 *crypto11.Context // owns C_Initialize and C_Finalize
-	ctx      *p11.Ctx
-	module   *cryptoki.Module
-	slot     uint
-	info     p11.TokenInfo
+	owner  io.Closer // of C_Initialize and C_Finalize
+	ctx    *p11.Ctx
+	module *cryptoki.Module
+	slot   uint
+	info   p11.TokenInfo
+	// sessionFlags are those that sessions are opened with; fixed after start.
+	sessionFlags uint
+	limits       limits
 	// anchor is a session that is open as long as the token: the login lasts
 	// as long as a session does, and so do the session objects kept on it.
 	anchor   cryptoki.Session
@@ -95,20 +99,14 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 // and picks the first token that fits; it is not told the PIN, so that the
 // choice and the PIN counters are looked at before the PIN is tried.
 func load(cfg Config) (*Token, error) {
-	choice := &crypto11.Config{Path: cfg.Module, MaxSessions: 2, LoginNotSupported: true}
-	if cfg.TokenSerial != "" {
-		choice.TokenSerial = cfg.TokenSerial
-	} else {
-		choice.TokenLabel = cfg.TokenLabel
-	}
-	c, err := crypto11.Configure(choice)
+	owner, err := initialise(cfg)
 	if err != nil {
 		if missing := noToken(cfg); missing != nil {
 			return nil, missing
 		}
 		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
 	}
-	t := &Token{crypto11: c, ctx: p11.New(cfg.Module), change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
+	t := &Token{owner: owner, ctx: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
 	if t.ctx == nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
 	}
@@ -116,6 +114,39 @@ func load(cfg Config) (*Token, error) {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "%v", err), t.Close())
 	}
 	return t, nil
+}
+
+// initialise calls C_Initialize, with crypto11 but for a token without the
+// read-write session that it opens.
+func initialise(cfg Config) (io.Closer, error) {
+	choice := &crypto11.Config{Path: cfg.Module, MaxSessions: 2, LoginNotSupported: true}
+	if cfg.TokenSerial != "" {
+		choice.TokenSerial = cfg.TokenSerial
+	} else {
+		choice.TokenLabel = cfg.TokenLabel
+	}
+	c, err := crypto11.Configure(choice)
+	if rv, ok := errors.AsType[p11.Error](err); !ok || rv != p11.CKR_TOKEN_WRITE_PROTECTED {
+		return c, err
+	}
+	ctx := p11.New(cfg.Module)
+	if ctx == nil {
+		return nil, err
+	}
+	if err := ctx.Initialize(); err != nil {
+		ctx.Destroy()
+		return nil, err
+	}
+	return finaliser{ctx}, nil
+}
+
+// finaliser ends what Initialize began.
+type finaliser struct{ *p11.Ctx }
+
+// Close implements [io.Closer].
+func (f finaliser) Close() error {
+	defer f.Destroy()
+	return f.Finalize()
 }
 
 func (t *Token) start(ctx context.Context, cfg Config) error {
@@ -126,12 +157,10 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	t.sessions = newPool(t.ctx, t.module, t.slot, size)
-	anchor, err := t.ctx.OpenSession(t.slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
-	if err != nil {
-		return failure("C_OpenSession", err)
+	if t.anchor, err = t.openSession(); err != nil {
+		return err
 	}
-	t.anchor = cryptoki.Session(anchor)
+	t.sessions = newPool(t, size)
 	if err := t.login(ctx, cfg); err != nil {
 		return err
 	}
@@ -181,7 +210,7 @@ func (t *Token) Close() error {
 	if t.module != nil {
 		t.module.Close()
 	}
-	err := t.crypto11.Close()
+	err := t.owner.Close()
 	if t.ctx != nil {
 		t.ctx.Destroy()
 	}
@@ -218,7 +247,8 @@ func (t *Token) tokenInfo() backends.TokenInfo {
 		Manufacturer: t.info.ManufacturerID,
 		Model:        t.info.Model,
 		Firmware:     fmt.Sprintf("%d.%d", t.info.FirmwareVersion.Major, t.info.FirmwareVersion.Minor),
-		OpenSessions: t.sessions.count() + keptSessions - 1,
+		OpenSessions: t.sessions.count() + keptSessions,
 		Keys:         t.keys,
+		Limits:       t.limits.now(),
 	}
 }

@@ -56,8 +56,8 @@ func TestOpenRefusals(t *testing.T) {
 			"not a module":         {func(c *pkcs11.Config) { c.Module = file("text.so", "text") }, backends.Lost},
 			"no PIN file":          {func(c *pkcs11.Config) { c.PINFile = "/nonexistent" }, backends.LoginFailed},
 			"empty PIN file":       {func(c *pkcs11.Config) { c.PINFile = file("empty", "\n") }, backends.LoginFailed},
-			"too few sessions":     {func(c *pkcs11.Config) { c.MaxSessions = 3 }, backends.Internal},
-			"just enough sessions": {func(c *pkcs11.Config) { c.MaxSessions = 4 }, ""},
+			"too few sessions":     {func(c *pkcs11.Config) { c.MaxSessions = 2 }, backends.Internal},
+			"just enough sessions": {func(c *pkcs11.Config) { c.MaxSessions = 3 }, ""},
 		} {
 			cfg := good
 			c.change(&cfg)

@@ -37,13 +37,16 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	if err != nil {
 		return nil, err
 	}
-	if row.Origin == string(kmsapi.OriginTypeExternal) {
+	switch {
+	case row.Origin == string(kmsapi.OriginTypeExternal):
 		row.State = string(kmsapi.KeyStatePendingImport)
 		err = s.commit(ctx, c, func(tx *store.Tx) error {
 			defer s.created(c, tx, row)
 			return s.putNewKey(tx, row)
 		})
-	} else {
+	case !s.router.Available(row.Token, backends.KeySpec(row.Spec)):
+		err = backends.Errorf(backends.Away, "token %s has been away for a while", row.Token)
+	default:
 		err = s.generateKey(ctx, c, b, row, nil)
 	}
 	if err != nil {

@@ -46,7 +46,7 @@ func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	if err != nil {
 		return nil, err
 	}
-	if !s.router.Available(token, backends.SymmetricDefault) {
+	if !s.router.Serving(token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(in.CloudHsmClusterId)
 	}
 	var id [9]byte
@@ -115,7 +115,7 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 	if err := checkConnectable(row); err != nil {
 		return nil, err
 	}
-	if !s.router.Available(row.Token, backends.SymmetricDefault) {
+	if !s.router.Serving(row.Token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(row.ClusterID)
 	}
 	if row.ConnectionState == string(kmsapi.ConnectionStateTypeConnected) {

@@ -207,7 +207,7 @@ func (s *Service) advance(ctx context.Context) (err error) {
 }
 
 // beginEpoch makes the key of the intent and commits what finish writes. It
-// leaves what fails to reconciliation: a commit that failed may yet be found
+// leaves a commit that fails to reconciliation: that may yet be found
 // after a crash, and so its key must stay until another one has succeeded.
 func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx) error) error {
 	s.working.begin(intent.CKAID)
@@ -216,6 +216,7 @@ func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Inten
 		return err
 	}
 	if _, err := s.makeKey(ctx, b, intent); err != nil {
+		s.undo(ctx, b, intent) // nothing can name its key yet
 		return err
 	}
 	return s.store.Update(ctx, func(tx *store.Tx) error {

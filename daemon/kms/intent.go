@@ -199,7 +199,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		}
 		spec := backends.KeySpec(cmp.Or(intent.Route, intent.Spec))
 		b, _, ok := s.router.Route(intent.Token, spec)
-		if !ok || !s.router.Available(intent.Token, spec) {
+		if !ok || !s.router.Serving(intent.Token, spec) {
 			continue
 		}
 		e := s.reconciliation(intent)

@@ -52,7 +52,7 @@ func (s *Service) inventory(ctx context.Context) (*Inventory, error) {
 	inv := &Inventory{}
 	for _, token := range s.tokens() {
 		b, _, ok := s.router.Route(token, backends.SymmetricDefault)
-		if !ok || !s.router.Available(token, backends.SymmetricDefault) {
+		if !ok || !s.router.Serving(token, backends.SymmetricDefault) {
 			inv.Away = append(inv.Away, token)
 			continue
 		}

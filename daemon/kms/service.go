@@ -35,10 +35,14 @@ type Router interface {
 	// Route returns the backend that announced the key spec for the token, and
 	// what it announced. ok is false if none did.
 	Route(token string, spec backends.KeySpec) (b Backend, info backends.SpecInfo, ok bool)
-	// Available reports whether keys of the spec in the token can be used: calls
-	// are answered, if need be after the plugin's process has been replaced.
-	// It is false when starting the process again has failed for a while.
+	// Available reports whether keys of the spec in the token count as usable. A
+	// token that has gone away does so for a while, in which its calls fail with
+	// [backends.Lost]: the key's state would flicker, and clients do not repeat
+	// what a state refuses.
 	Available(token string, spec backends.KeySpec) bool
+	// Serving reports whether calls are answered now, if need be after the
+	// plugin's process has been replaced.
+	Serving(token string, spec backends.KeySpec) bool
 }
 
 // Trail is where calls are recorded; see [audit.Log].

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"cmkd/backends"
@@ -54,8 +55,8 @@ func invalidState(arn, what string) error {
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s is %s.", arn, what)
 }
 
-// keyState is the state of the key now: that of its row, Unavailable while its
-// token does not answer or its custom key store is disconnected, or
+// keyState is the state of the key now: that of its row, Unavailable if its
+// token has been away for a while or its custom key store is disconnected, or
 // PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
 func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
@@ -100,14 +101,18 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 		return kmsapi.Errorf(kmsapi.CodeIncorrectKeyMaterialException, "%s", e.Message)
 	case backends.Unsupported:
 		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s", e.Message)
-	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.LoginFailed:
+	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.LoginFailed, backends.Away:
 		// A state that lasts: a 5xx would only make SDKs repeat the call.
 		if c.arn == "" {
 			return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "The token is unavailable.")
 		}
 		return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s is unavailable.", c.arn)
 	case backends.TokenFull:
-		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The token has no room for another key.")
+		return c.modelled(kmsapi.CodeLimitExceededException, "The token has no room for another key.")
+	case backends.TokenReadOnly:
+		return c.modelled(kmsapi.CodeUnsupportedOperationException, "The token is write-protected: no key can be made or destroyed in it.")
+	case backends.Busy:
+		return kmsapi.Errorf(kmsapi.CodeThrottlingException, "The token is busy. Try again.")
 	case backends.Lost:
 		return kmsapi.Errorf(kmsapi.CodeKeyUnavailableException, "The token that holds the key does not answer. Try again.")
 	case backends.CutOff:
@@ -119,12 +124,23 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 	}
 }
 
+// modelled is an error with the code if the operation has it, so that clients know
+// it; else KMSInternalException.
+func (c *Call) modelled(code, message string) *kmsapi.Error {
+	if c.op == nil || !slices.ContainsFunc(kmsapi.Operations, func(o kmsapi.Operation) bool {
+		return o.Name == c.op.name && slices.Contains(o.Errors, code)
+	}) {
+		code = kmsapi.CodeKMSInternalException
+	}
+	return kmsapi.Errorf(code, "%s", message)
+}
+
 // backendTrouble reports whether operators should hear of the error: it says
 // something about the token, not about the request.
 func backendTrouble(err error) bool {
 	switch backends.CodeOf(err) {
 	case backends.KeyMissing, backends.KeyDuplicate, backends.KeyUnsafe, backends.TokenFull,
-		backends.LoginFailed, backends.Lost, backends.Timeout:
+		backends.TokenReadOnly, backends.Busy, backends.LoginFailed, backends.Away, backends.Lost, backends.Timeout:
 		return true
 	default:
 		return false

@@ -1,0 +1,131 @@
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+)
+
+// A token may be in trouble and not dead: full, write-protected, short of
+// sessions. It goes on with what it still does, and says what it does not.
+
+// limits are what the token does not do now. Each is logged when it begins and
+// when it ends.
+type limits struct {
+	mu    sync.Mutex // guards texts
+	texts map[limit]string
+}
+
+// limit is something that a token does not do.
+type limit int
+
+const (
+	fewSessions limit = iota
+	noObjects
+	writeProtected
+)
+
+// begin notes a limit. It is what text says.
+func (l *limits) begin(which limit, text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.texts[which]; !ok {
+		slog.Warn("the token is limited", "limit", text)
+	}
+	if l.texts == nil {
+		l.texts = map[limit]string{}
+	}
+	l.texts[which] = text
+}
+
+// end notes that there is no such limit, or none any more.
+func (l *limits) end(which limit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text, ok := l.texts[which]; ok {
+		slog.Info("the token is not limited any more", "limit", text)
+		delete(l.texts, which)
+	}
+}
+
+// now lists the limits.
+func (l *limits) now() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []string
+	for which := fewSessions; which <= writeProtected; which++ {
+		if text, ok := l.texts[which]; ok {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// refusal is the error of a call that was to make an object that stays.
+func (t *Token) refusal(err error) error {
+	e := &backends.Error{Code: backends.CodeOf(err), Message: err.Error(), RV: rvOf(err)}
+	switch {
+	case e.RV == p11.CKR_DEVICE_MEMORY:
+		e.Code = backends.TokenFull
+		t.limits.begin(noObjects, "no room for another object (CKR_DEVICE_MEMORY)")
+	case e.Code == backends.TokenReadOnly:
+		t.limits.begin(writeProtected, fmt.Sprintf("no objects are made, it is write-protected (CKR 0x%X)", e.RV))
+	default:
+		return err
+	}
+	return e
+}
+
+// persist makes an object that stays, by calling do. If that fails in a way that
+// may mean a token without room, or one that is lost, the token is asked for
+// something that needs no object, and do called once more: what it has made the
+// first time it finds. SoftHSM2 answers CKR_GENERAL_ERROR if it cannot write.
+func persist[A any](ctx context.Context, t *Token, do func() (A, error)) (A, error) {
+	answer, err := do()
+	for attempt := 1; maybeNoRoom(err) && t.sound(ctx); attempt++ {
+		if attempt > 1 {
+			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (CKR 0x%X): it may be full or write-protected", rvOf(err)))
+			return answer, &backends.Error{Code: backends.TokenFull, Message: err.Error(), RV: rvOf(err)}
+		}
+		answer, err = do()
+	}
+	if err == nil {
+		t.limits.end(noObjects)
+		t.limits.end(writeProtected)
+	}
+	return answer, err
+}
+
+// maybeNoRoom reports whether some tokens answer so when they cannot keep another
+// object.
+func maybeNoRoom(err error) bool {
+	rv := rvOf(err)
+	return rv == p11.CKR_GENERAL_ERROR || rv == p11.CKR_FUNCTION_FAILED
+}
+
+// sound reports whether the token does what needs no new object.
+func (t *Token) sound(ctx context.Context) bool {
+	return t.withSession(ctx, func(s *session) error {
+		if err := t.proveObjects(s, ref{}); err != nil {
+			return err
+		}
+		return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, make([]byte, 8)))
+	}) == nil
+}
+
+// openSession opens a session, a read-only one if the token has no others.
+func (t *Token) openSession() (cryptoki.Session, error) {
+	h, err := t.ctx.OpenSession(t.slot, t.sessionFlags)
+	if err != nil && rvOf(failure("", err)) == p11.CKR_TOKEN_WRITE_PROTECTED && t.sessionFlags&p11.CKF_RW_SESSION != 0 {
+		t.sessionFlags &^= p11.CKF_RW_SESSION
+		t.limits.begin(writeProtected, "no objects are made, it is write-protected (CKF_WRITE_PROTECTED)")
+		h, err = t.ctx.OpenSession(t.slot, t.sessionFlags)
+	}
+	return cryptoki.Session(h), failure("C_OpenSession", err)
+}
