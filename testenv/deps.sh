@@ -37,6 +37,7 @@ need pkcs11-tool opensc
 need p11-kit p11-kit
 need_remoting
 need openssl openssl
+[ -e /sbin/mkfs.ext4 ] || [ -e /usr/sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
 need curl curl
 need jq jq
 need aws awscli

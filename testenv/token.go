@@ -74,7 +74,12 @@ func NewToken(t testing.TB) *Token {
 // NewTokenLabelled makes a fresh token with the given label.
 func NewTokenLabelled(t testing.TB, label string) *Token {
 	t.Helper()
-	dir := tempDir(t)
+	return NewTokenIn(t, tempDir(t), label)
+}
+
+// NewTokenIn makes a fresh token in a folder, which is empty.
+func NewTokenIn(t testing.TB, dir, label string) *Token {
+	t.Helper()
 	tok := &Token{
 		Module:   Module(t),
 		Label:    label,
