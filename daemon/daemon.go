@@ -17,6 +17,7 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
+	"cmkd/plugins"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
 	"cmkd/socket/sigv4"
@@ -91,6 +92,10 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	d.store.OnRestore(func() {
 		log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
 	})
+	// The store is locked, so no other daemon has processes there.
+	if err := plugins.RemoveLeftovers(pluginsDir(cfg)); err != nil {
+		log.WarnContext(ctx, "folders of plugin processes are left over", "error", err)
+	}
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}

@@ -164,6 +164,9 @@ func (r *router) await(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// pluginsDir is where plugin processes have their sockets.
+func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
+
 func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
@@ -177,7 +180,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 		return plugins.Spec{}, fmt.Errorf("pin_file: %w", err)
 	}
 	return plugins.Spec{
-		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: filepath.Join(cfg.StateDir, "plugins"), Env: t.Env,
+		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: pluginsDir(cfg), Env: t.Env,
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,

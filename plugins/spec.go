@@ -128,6 +128,19 @@ func checkDir(dir string) error {
 	return nil
 }
 
+// leftovers is what go-plugin calls the folders of processes in [Spec.Dir].
+const leftovers = "plugin-dir*"
+
+// RemoveLeftovers removes from dir, which is [Spec.Dir], what processes have left
+// behind whose daemon was killed. No Host may be using dir.
+func RemoveLeftovers(dir string) error {
+	found, err := filepath.Glob(filepath.Join(dir, leftovers))
+	for _, f := range found {
+		err = errors.Join(err, os.RemoveAll(f))
+	}
+	return err
+}
+
 // environ is Env as exec wants it.
 func (s *Spec) environ() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
