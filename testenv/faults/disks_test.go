@@ -110,11 +110,13 @@ func (s *stage) refused(want string) {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case <-ended:
-		last := out.String()[strings.LastIndex(strings.TrimSpace(out.String()), "\n")+1:]
+		last := out.String()
+		last = last[max(0, strings.LastIndex("\n"+last, "\ncmkd: ")):]
 		if !strings.Contains(last, want) || cmd.ProcessState.ExitCode() != 1 {
 			s.Errorf("the start ends with %v and says %q, not %q", cmd.ProcessState, last, want)
 		}
-		s.note("start refused: %s", strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(last), "cmkd:")))
+		reason, _, _ := strings.Cut(strings.TrimPrefix(last, "cmkd: "), "\n")
+		s.note("start refused: %.160s", strings.ReplaceAll(reason, s.rig.Dir, ""))
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
@@ -206,7 +208,30 @@ func accepted(s *stage) {
 	}
 }
 
+// locked keeps the database locked, as another program may that looks at it.
+func locked(s *stage) {
+	db := s.open(s.T)
+	conn, err := db.Conn(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	if _, err := conn.ExecContext(s.Context(), "BEGIN IMMEDIATE"); err != nil {
+		s.Fatal(err)
+	}
+	s.undo = func() {
+		_, _ = conn.ExecContext(s.Context(), "ROLLBACK") // closing does it, too
+		_ = conn.Close()
+		_ = db.Close()
+	}
+}
+
+var changing = []kind{changes, creates}
+
 var databaseRows = group{name: "database", set: plain, rows: []row{
+	{
+		name: "database locked for 15 s", quick: true, inject: locked, heal: undo, must: []string{internal}, only: changing,
+		status: `"state":"degraded"`, lasts: 15 * time.Second, within: 12 * time.Second,
+	},
 	{
 		name: "database rolled back", quick: true, inject: rolledBack, heal: accepted,
 		must: []string{invalid}, callers: []string{noAnswer}, everybody: true, lasting: true,
@@ -221,7 +246,7 @@ var databaseRows = group{name: "database", set: plain, rows: []row{
 		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
 	},
 	{
-		name: "each column of the database edited", inject: columns,
+		name: "each column of the database edited", inject: columns, shortened: true,
 		callers: []string{noAnswer, invalid}, everybody: true, lasting: true, within: 5 * time.Second,
 	},
 }}
@@ -268,7 +293,8 @@ func (set *setup) onDisk(t *testing.T, folder string, size int) {
 	set.Wrap = set.disk.wrap()
 }
 
-func full(s *stage) { s.disk.fill(s.T) }
+func empty(s *stage) { s.disk.empty(s.T) }
+func full(s *stage)  { s.disk.fill(s.T) }
 
 // outage makes room, and waits until the trail that goes on tells of the outage.
 func outage(s *stage) {
@@ -296,6 +322,16 @@ func readOnlyStart(s *stage) {
 }
 
 var databaseDiskRows = group{name: "disk of the database", set: databaseDisk, rows: []row{
+	{
+		name: "database full", quick: true, inject: full, heal: empty, must: []string{internal}, only: changing,
+		status: `"state":"degraded"`, lasts: 3 * time.Second, within: 5 * time.Second,
+	},
+	{
+		name:   "start with a full database",
+		inject: func(s *stage) { s.stop(); s.disk.fill(s.T); s.start() }, heal: empty,
+		must: []string{internal}, callers: []string{noAnswer}, everybody: true,
+		status: `"state":"degraded"`, lasts: 3 * time.Second, within: 70 * time.Second,
+	},
 	{
 		name: "database read-only at the start", quick: true, inject: readOnlyStart,
 		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,

@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -101,6 +103,34 @@ func hung(s *stage) {
 	}
 }
 
+// folders counts the folders of plugin processes.
+func (s *stage) folders() int {
+	s.Helper()
+	list, err := filepath.Glob(filepath.Join(s.state, "plugins", "*"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	n := 0
+	for _, f := range list {
+		if fi, err := os.Stat(f); err == nil && fi.IsDir() {
+			n++
+		}
+	}
+	return n
+}
+
+// killed kills the daemon again and again.
+func killed(s *stage) {
+	before := s.folders()
+	for range 3 {
+		s.rig.Kill()
+		s.start()
+	}
+	if after := s.folders(); after > before {
+		s.Errorf("%d folders of plugins are left, %d were there before", after, before)
+	}
+}
+
 // second starts a second daemon with the same configuration.
 func second(s *stage) { s.refused("another") }
 
@@ -117,6 +147,9 @@ var lifeRows = group{name: "start and stop", set: plain, rows: []row{
 	},
 	{
 		name: "SIGHUP with a hung call", inject: func(s *stage) { hung(s); hup(s) }, heal: clearRules, within: 15 * time.Second,
+	},
+	{
+		name: "SIGKILL, three times", quick: true, inject: killed, callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
 	},
 	{
 		name: "two daemons with one state", quick: true, inject: second, within: time.Second,
