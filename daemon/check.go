@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"cmkd/daemon/policy"
 )
 
@@ -33,7 +35,7 @@ func Check(path string) (warnings []string, err error) {
 	}
 	errs = append(errs, err)
 	_, err = cfg.attestations()
-	errs = append(errs, err, cfg.Socket.checkGroup())
+	errs = append(errs, err, cfg.Socket.checkGroup(), cfg.checkTrusted())
 	for _, t := range cfg.Tokens {
 		warning, err := checkPIN(t.PINFile)
 		if warning != "" {
@@ -67,12 +69,8 @@ func checkFile(path string, bits os.FileMode) error {
 	return nil
 }
 
-// errWritable: others can change a file that must be the daemon's alone.
-var errWritable = errors.New("others can change it")
-
-// checkPIN refuses a PIN file that others can change ([errWritable]) or with
-// nothing in it, and warns of one that every user can read. What systemd passes
-// is its business.
+// checkPIN refuses a PIN file with nothing in it, and warns of one that every user
+// can read. What systemd passes is its business.
 func checkPIN(name string) (warning string, err error) {
 	path, err := secretPath(name)
 	if err != nil {
@@ -90,11 +88,8 @@ func checkPIN(name string) (warning string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir == "" || filepath.Dir(path) != dir {
-		switch mode := info.Mode().Perm(); {
-		case mode&0o022 != 0:
-			return "", fmt.Errorf("the PIN file %s has the mode %#o: %w; chmod 0400", path, mode, errWritable)
-		case mode&0o004 != 0:
+	if !isCredential(path) {
+		if mode := info.Mode().Perm(); mode&0o004 != 0 {
 			warning = fmt.Sprintf("every user can read the PIN file %s: its mode is %#o, it should be 0400", path, mode)
 		}
 	}
@@ -106,19 +101,49 @@ func checkPIN(name string) (warning string, err error) {
 	return warning, nil
 }
 
-// checkPINs refuses, of what [Check] does, a PIN that others can change, and
-// logs what it warns of. A token of which the PIN is missing may come later.
-func checkPINs(cfg *Config, log *slog.Logger) error {
+// warnOfPINs logs what [checkPIN] warns of. A token of which the PIN is missing may
+// come later.
+func warnOfPINs(cfg *Config, log *slog.Logger) {
 	for _, t := range cfg.Tokens {
-		warning, err := checkPIN(t.PINFile)
-		if errors.Is(err, errWritable) {
-			return fmt.Errorf("token %s: %w", t.Name, err)
-		}
-		if warning != "" {
+		if warning, _ := checkPIN(t.PINFile); warning != "" {
 			log.Warn(warning, "token", t.Name)
 		}
 	}
-	return nil
+}
+
+// checkTrusted refuses a configuration whose files somebody but root and the daemon's
+// user can change: the error joins all such. What is not there may come later. The
+// configuration itself, identity policies and the secrets of access keys are looked
+// at when they are read.
+func (c *Config) checkTrusted() error {
+	var errs []error
+	check := func(what, path string, kind uint32) {
+		err := trustPath(path, kind)
+		if _, untrusted := errors.AsType[*untrustedError](err); untrusted { // what else is wrong shows when it is used
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	check("state_dir", c.StateDir, unix.S_IFDIR)
+	check("audit_dir", c.AuditDir, unix.S_IFDIR)
+	for _, path := range c.AttestationRoots {
+		check("attestation_roots", path, unix.S_IFREG)
+	}
+	for _, t := range c.Tokens {
+		check("token "+t.Name+": module", t.Module, unix.S_IFREG)
+		if filepath.IsAbs(t.PINFile) && !isCredential(t.PINFile) {
+			check("token "+t.Name+": pin_file", t.PINFile, unix.S_IFREG)
+		}
+	}
+	for _, p := range c.Plugins {
+		check("plugin "+p.Name, p.Path, unix.S_IFREG)
+	}
+	return errors.Join(errs...)
+}
+
+// isCredential reports whether the path is of a file that systemd passes.
+func isCredential(path string) bool {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	return dir != "" && filepath.Dir(path) == dir
 }
 
 // check looks at the executable and its checksum.

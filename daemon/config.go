@@ -235,7 +235,11 @@ type PluginConfig struct {
 // LoadConfig reads and checks a configuration file.
 func LoadConfig(path string) (*Config, error) {
 	var cfg Config
-	meta, err := toml.DecodeFile(path, &cfg)
+	text, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := toml.Decode(text, &cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}

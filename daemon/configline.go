@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -30,4 +31,24 @@ func lineOf(path string, key toml.Key) string {
 		}
 	}
 	return ""
+}
+
+// maxConfig is the longest configuration file in bytes.
+const maxConfig = 16 << 20
+
+// readConfig reads the file, which says who is an administrator and what runs, where
+// nobody but root and the daemon's user can have written it.
+func readConfig(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	text, err := readTrusted(path, maxConfig+1)
+	if err == nil && len(text) > maxConfig {
+		err = fmt.Errorf("it is longer than %d MiB", maxConfig>>20)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading the configuration %s: %w", path, err)
+	}
+	return string(text), nil
 }

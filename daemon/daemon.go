@@ -73,9 +73,10 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 			_ = d.Close(context.WithoutCancel(ctx)) // err says what matters
 		}
 	}()
-	if err := checkPINs(cfg, log); err != nil {
+	if err := cfg.checkTrusted(); err != nil {
 		return nil, err
 	}
+	warnOfPINs(cfg, log)
 	attestations, err := cfg.attestations()
 	if err != nil {
 		return nil, err

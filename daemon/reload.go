@@ -42,6 +42,9 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if cfg.Account != d.cfg.Account {
 		return fmt.Errorf("the account is %s and cannot become %s", d.cfg.Account, cfg.Account)
 	}
+	if err := cfg.checkTrusted(); err != nil {
+		return err
+	}
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}

@@ -94,7 +94,10 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	policy := filepath.Join(policies, "user/uid-61001/a.json")
+	policy, theirs, root := filepath.Join(policies, "user/uid-61001/a.json"), filepath.Join(dir, "theirs"), filepath.Join(dir, "root.pem")
+	if err := errors.Join(os.Mkdir(theirs, 0o755), os.Chown(theirs, 61003, 61003)); err != nil {
+		t.Fatal(err)
+	}
 	write := func(file, text string, mode os.FileMode) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), mode); err != nil {
@@ -116,7 +119,20 @@ func TestCheck(t *testing.T) {
 		{"all right", func() {}, ""},
 		{"a policy with a typing error", func() { write(policy, strings.Replace(encryptPolicy, "Allow", "Alow", 1), 0o644) }, "a.json"},
 		{"a policy that others write", func() { write(policy, encryptPolicy, 0o666) }, "written by others"},
-		{"a PIN that others change", func() { write(pin, "1234", 0o620) }, "has the mode 0620: others can change it"},
+		{"a PIN that others change", func() { write(pin, "1234", 0o622) }, "pin_file: " + pin + " can be written by others: its mode is 0622, its owner uid 0 (root), its group gid 0: run chmod go-w " + pin},
+		{"a plugin that others change", func() { write(plugin, "program", 0o757) }, "plugin symmetric: " + plugin + " can be written by others"},
+		{"a module that others change", func() { write(plugin, "program", 0o757) }, "token main: module: " + plugin + " can be written by others"},
+		{"a configuration that others change", func() { write(config, good, 0o602) }, config + " can be written by others: its mode is 0602"},
+		{"a state folder of another user", func() {
+			write(config, strings.Replace(good, filepath.Join(dir, "state"), theirs, 1), 0o600)
+		}, "state_dir: " + theirs + " belongs to uid 61003"},
+		{"an audit folder in a folder of another user", func() {
+			write(config, "audit_dir = \""+filepath.Join(theirs, "audit")+"\"\n"+good, 0o600)
+		}, "audit_dir: " + theirs + " belongs to uid 61003"},
+		{"a root that others change", func() {
+			write(root, "", 0o666)
+			write(config, "attestation_roots = [\""+root+"\"]\n"+good, 0o600)
+		}, "attestation_roots: " + root + " can be written by others"},
 		{"no PIN", func() { write(pin, "\n", 0o400) }, "is empty"},
 		{"another plugin", func() { write(plugin, "another", 0o755) }, "has the SHA-256"},
 		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644"},

@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files that give out permissions are read only where nobody but root and the
+// Files that the daemon believes, or runs, count only where nobody but root and the
 // daemon's user can have put them: each folder on the way, and each symbolic link,
 // must belong to one of the two, and be writable by nobody else. A folder with the
 // sticky bit, such as /tmp, may be on the way, since in it nobody replaces what is
-// another's.
+// another's. What a group may write counts as its owner's if nobody else is in the
+// group.
 
 // maxLinks is how many symbolic links a path may have, as in path_resolution(7).
 const maxLinks = 40
@@ -66,7 +67,7 @@ func openTrusted(path string, kind uint32) (*os.File, error) {
 		if err != nil {
 			return nil, &fs.PathError{Op: "open", Path: filepath.Join(name, next), Err: err}
 		}
-		if err := checkTrusted(filepath.Join(name, next), st, len(todo) > 0); err != nil {
+		if err := checkTrusted(filepath.Join(name, next), fd, st, len(todo) > 0); err != nil {
 			_ = unix.Close(fd)
 			return nil, err
 		}
@@ -142,16 +143,16 @@ func reopen(fd int, name string, kind uint32) (*os.File, error) {
 	return f, nil
 }
 
-// checkTrusted refuses what somebody but root and the daemon's user owns or can
-// write. onTheWay: something in it is meant.
-func checkTrusted(path string, st *unix.Stat_t, onTheWay bool) error {
-	kind, perm := st.Mode&unix.S_IFMT, st.Mode&0o7777
-	if st.Uid != 0 && int64(st.Uid) != int64(os.Getuid()) {
-		return fmt.Errorf("%s belongs to uid %d, neither to root nor to the daemon's user", path, st.Uid)
+// trustPath refuses a path that somebody but root and the daemon's user can change,
+// with an [*untrustedError]. What does not exist has nobody changed: it may be made
+// where it is.
+func trustPath(path string, kind uint32) error {
+	f, err := openTrusted(path, kind)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	sticky := onTheWay && kind == unix.S_IFDIR && perm&unix.S_ISVTX != 0
-	if kind != unix.S_IFLNK && perm&0o022 != 0 && !sticky { // a link has no mode
-		return fmt.Errorf("%s can be written by others: mode %#o", path, perm)
+	if err != nil {
+		return err
 	}
-	return nil
+	return f.Close()
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,13 +46,27 @@ func TestTrustedFiles(t *testing.T) {
 	must(os.Symlink("there", at("good/to-fifo.json")))
 	must(os.Chmod(at("good/shared.json"), 0o664))
 	must(os.Chmod(at("shared"), 0o775))
+	for _, path := range []string{"good/shared.json", "shared"} {
+		must(os.Chown(at(path), 0, user))
+	}
 	must(os.Chmod(at("sticky"), 0o777|os.ModeSticky))
+	// Root's group is root's alone, unless a list lets others in.
+	must(os.WriteFile(at("good/private.json"), []byte("text"), 0o644))
+	must(os.Chmod(at("good/private.json"), 0o664))
+	must(os.WriteFile(at("good/listed.json"), []byte("text"), 0o644))
+	must(os.Chmod(at("good/listed.json"), 0o664))
+	listed := "written by others"
+	if err := unix.Setxattr(at("good/listed.json"), "system.posix_acl_access", accessList(user), 0); err != nil {
+		t.Log("no access control lists here: ", err)
+		listed = ""
+	}
 	must(os.Chown(at("theirs"), user, user))
 	must(os.Chown(at("good/theirs.json"), user, user))
 	must(os.Lchown(at("sticky/their-link.json"), user, user))
 	for name, refusal := range map[string]string{
 		"good/a.json": "", "good/link.json": "", "good/absolute.json": "", "good/up.json": "", "good/folder/a.json": "", "good/folder/folder/link.json": "",
 		"sticky/a.json": "", "sticky/ours.json": "",
+		"good/private.json": "", "good/listed.json": listed,
 		"good/theirs.json": "belongs to uid 61001", "good/shared.json": "written by others",
 		"theirs/a.json": "theirs belongs to uid 61001", "theirs/deep/a.json": "theirs belongs to uid 61001",
 		"good/to-theirs.json": "theirs belongs to uid 61001", "good/through-theirs.json": "theirs belongs to uid 61001",
@@ -77,6 +92,47 @@ func TestTrustedFiles(t *testing.T) {
 			t.Errorf("folder %s: %v, %v", name, entries, err)
 		case refusal != "" && (err == nil || !strings.Contains(err.Error(), refusal)):
 			t.Errorf("folder %s: %v, want %q", name, err, refusal)
+		}
+	}
+}
+
+// accessList is an access control list (acl(5)) as Linux keeps it: owner and the user
+// read and write, and the mask is rw-, which the mode shows as the group's.
+func accessList(user uint32) []byte {
+	list := binary.LittleEndian.AppendUint32(nil, 2) // the version
+	for _, e := range []struct {
+		tag, perm uint16
+		id        uint32
+	}{{1, 6, 1<<32 - 1}, {2, 6, user}, {4, 4, 1<<32 - 1}, {16, 6, 1<<32 - 1}, {32, 4, 1<<32 - 1}} {
+		list = binary.LittleEndian.AppendUint16(list, e.tag)
+		list = binary.LittleEndian.AppendUint16(list, e.perm)
+		list = binary.LittleEndian.AppendUint32(list, e.id)
+	}
+	return list
+}
+
+// TestPrivateGroups: a group counts as its user's if nobody else is in it.
+func TestPrivateGroups(t *testing.T) {
+	t.Parallel()
+	const users = "root:x:0:0:root:/root:/bin/sh\ndeploy:x:1000:1000::/home/deploy:/bin/sh\nops:x:1001:100::/:/bin/sh\nguest:x:1002:1002::/:/bin/sh\nalso:x:1003:1002::/:/bin/sh\n"
+	const groups = "root:x:0:\ndeploy:x:1000:deploy\nusers:x:100:\nguest:x:1002:\nwheel:x:10:deploy\n"
+	for _, tt := range []struct {
+		uid, gid uint32
+		more     string
+		want     bool
+	}{
+		{0, 0, "", true},
+		{1000, 1000, "", true},
+		{0, 1000, "", false},    // the owner is somebody else
+		{1001, 100, "", true},   // whatever its name
+		{1002, 1002, "", false}, // the first group of two
+		{1000, 10, "", false},   // not the first group of its user
+		{1005, 1005, "", false}, // of nobody
+		{0, 0, "wheel:x:0:deploy\n", false},
+		{1000, 1000, "staff:x:1000:ops\n", false},
+	} {
+		if got := isPrivate(users, groups+tt.more, tt.uid, tt.gid); got != tt.want {
+			t.Errorf("uid %d, gid %d, %q: %v", tt.uid, tt.gid, tt.more, got)
 		}
 	}
 }

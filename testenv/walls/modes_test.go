@@ -1,0 +1,79 @@
+package walls_test
+
+import (
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cmkd/daemon"
+	"cmkd/testenv/rig"
+)
+
+// TestOthersCannotChangeFiles: what the daemon believes or runs must be out of the
+// reach of other users, at the start and at each reload. A world-writable
+// configuration would make whoever likes it an administrator.
+func TestOthersCannotChangeFiles(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives files to other users, so it must run as root")
+	}
+	const user = 61007
+	r := rig.New(t, rig.Config{})
+	state := filepath.Join(r.Dir, "s")
+	for _, c := range []struct {
+		what, path string
+		spoil      func(path string) error
+		want       string
+	}{
+		{"configuration", r.Path, func(p string) error { return os.Chmod(p, 0o666) }, "mode is 0666"},
+		{"configuration of another user", r.Path, func(p string) error { return os.Chown(p, user, user) }, "belongs to uid 61007"},
+		{"folder of the configuration", r.Dir, func(p string) error { return os.Chmod(p, 0o777) }, "mode is 0777"},
+		{"state folder", state, func(p string) error { return os.Chmod(p, 0o722) }, "state_dir: " + state},
+		{"state folder with the sticky bit", state, func(p string) error { return os.Chmod(p, 0o777|os.ModeSticky) }, "state_dir: " + state},
+		{"audit folder", filepath.Join(state, "audit"), func(p string) error { return os.Chown(p, user, -1) }, "audit_dir: "},
+		{"PIN file", r.Token.PINFile, func(p string) error { return os.Chmod(p, 0o602) }, "pin_file: " + r.Token.PINFile},
+		{"folder of the PIN file", filepath.Dir(r.Token.PINFile), func(p string) error { return os.Chown(p, user, -1) }, "pin_file: " + filepath.Dir(r.Token.PINFile)},
+	} {
+		was, err := os.Stat(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(how string, said string) {
+			t.Helper()
+			if !strings.Contains(said, c.want) || !strings.Contains(said, "run ch") {
+				t.Errorf("%s, %s: %s, want %q and what to run", c.what, how, said, c.want)
+			}
+		}
+		if err := c.spoil(c.path); err != nil {
+			t.Fatal(err)
+		}
+		status, text := ask(t, r, http.MethodPost, "/reload", "{}")
+		if status == http.StatusOK {
+			t.Errorf("%s: the reload takes it", c.what)
+		}
+		check("reload", text)
+		d, err := daemon.Open(t.Context(), r.Path, slog.New(slog.DiscardHandler))
+		if err == nil {
+			_ = d.Close(t.Context())
+			t.Fatalf("%s: the daemon starts", c.what)
+		}
+		check("start", err.Error())
+		_, err = daemon.Check(r.Path)
+		if err == nil {
+			t.Fatalf("%s: -check takes it", c.what)
+		}
+		check("-check", err.Error())
+		if err := os.Chown(c.path, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(c.path, was.Mode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, text := ask(t, r, http.MethodPost, "/reload", "{}"); status != http.StatusOK {
+		t.Errorf("as it was: %d %s", status, text)
+	}
+}
