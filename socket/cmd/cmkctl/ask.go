@@ -10,8 +10,17 @@ import (
 )
 
 // ask puts a question of cmkctl's own to the daemon, beside the KMS API: JSON
-// in, JSON out. An answer that is not JSON is the daemon's refusal.
+// in, JSON out, to be printed. An answer that is not JSON is the daemon's refusal.
 func ask(ctx context.Context, s *service, path string, in, out any) error {
+	if err := askExactly(ctx, s, path, in, out); err != nil {
+		return err
+	}
+	printable(out)
+	return nil
+}
+
+// askExactly is ask for an answer that is not printed.
+func askExactly(ctx context.Context, s *service, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err

@@ -119,10 +119,10 @@ func callError(status int, body []byte) error {
 // wordError words an error of the service, some of which have no message.
 func wordError(code, message string) error {
 	if message == "" {
-		return errors.New(code)
+		return errors.New(quote(code))
 	}
 	if strings.HasPrefix(message, "Credential should be scoped to a valid region") {
 		message += " The daemon does not serve that Region, which is from --region, AWS_REGION or AWS_DEFAULT_REGION."
 	}
-	return fmt.Errorf("%s: %s", code, message)
+	return fmt.Errorf("%s: %s", quote(code), quote(message))
 }

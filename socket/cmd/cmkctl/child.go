@@ -24,7 +24,7 @@ func runChild(cmd *cobra.Command, args, env []string) error {
 
 	child := exec.CommandContext(context.WithoutCancel(cmd.Context()), args[0], args[1:]...)
 	child.Env = env
-	child.Stdin, child.Stdout, child.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+	child.Stdin, child.Stdout, child.Stderr = cmd.InOrStdin(), raw(cmd.OutOrStdout()), raw(cmd.ErrOrStderr())
 	if err := child.Start(); err != nil {
 		// As a shell does: 127 for a command that is not there.
 		status := 126

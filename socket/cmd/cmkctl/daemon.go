@@ -73,7 +73,7 @@ func startDaemon(path, config string, log io.Writer) (*daemon, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd := exec.CommandContext(context.Background(), path, "--config", config)
-		cmd.Stdout, cmd.Stderr = log, log
+		cmd.Stdout, cmd.Stderr = raw(log), raw(log)
 		// A group of its own: Ctrl-C is for cmkctl, which stops the bridge first.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		err := cmd.Start()

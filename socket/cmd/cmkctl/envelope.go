@@ -150,7 +150,7 @@ func (f *envelopeFlags) openOutput(cmd *cobra.Command) (*output, error) {
 	if f.output != "-" {
 		return openOutput(f.output)
 	}
-	stdout, ok := cmd.OutOrStdout().(*os.File)
+	stdout, ok := rawFile(cmd.OutOrStdout())
 	if !ok {
 		return nil, errors.New("standard output is not a file")
 	}

@@ -75,7 +75,7 @@ func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err e
 	var policy struct {
 		Policy string `json:"policy"`
 	}
-	if err := ask(ctx, s, "/policy/key", question, &policy); err != nil {
+	if err := askExactly(ctx, s, "/policy/key", question, &policy); err != nil {
 		return "", fmt.Errorf("writing the key policy: %w", err)
 	}
 	in := struct {

@@ -23,18 +23,23 @@ func main() { os.Exit(run(context.Background(), os.Args[1:])) }
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
+	out, errs := &terminalWriter{to: os.Stdout}, &terminalWriter{to: os.Stderr}
+	root.SetOut(out)
+	root.SetErr(errs)
 	err := root.ExecuteContext(ctx)
+	defer errs.Close() //nolint:errcheck // there is nowhere to say it
+	_ = out.Close()    // what failed before is err
 	var exit *exitError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintln(root.ErrOrStderr(), "cmkctl:", exit.err)
+			fmt.Fprintln(errs, "cmkctl:", errorText(exit.err))
 		}
 		return exit.status
 	default:
-		fmt.Fprintln(root.ErrOrStderr(), "cmkctl:", err)
+		fmt.Fprintln(errs, "cmkctl:", errorText(err))
 		return 1
 	}
 }

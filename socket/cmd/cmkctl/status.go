@@ -118,6 +118,7 @@ func parseHealth(body []byte) (*health, error) {
 	if err := json.Unmarshal(body, &h); err != nil {
 		return nil, fmt.Errorf("reading the daemon's status: %w", err)
 	}
+	printable(&h)
 	return &h, nil
 }
 
