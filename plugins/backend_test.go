@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	case "parent":
 		parent()
 		return
+	case "lie":
+		plugins.Lie(os.Getenv("CMKD_TEST_LIE"))
+		return
 	case "say", "wait":
 		plugins.Say(os.Getenv(modeEnv) == "wait")
 		return

@@ -60,5 +60,5 @@ func toWire(err error) wireError {
 }
 
 func (w wireError) err() *backends.Error {
-	return &backends.Error{Code: w.Code, Message: w.Message, RV: w.RV}
+	return &backends.Error{Code: backends.Code(told(string(w.Code))), Message: told(w.Message), RV: w.RV}
 }

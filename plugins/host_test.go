@@ -108,10 +108,10 @@ func TestCallsAndErrors(t *testing.T) {
 	h := start(t, spec(t, map[string]string{"keys": "20000"}))
 	ctx := t.Context()
 
-	big := strings.Repeat("x", 1<<20)
+	big := strings.Repeat("x", 128<<10) // more than a buffer
 	out, err := h.Encrypt(ctx, encryptRequest("", big))
 	if err != nil || string(out.Sealed.Ciphertext) != big {
-		t.Errorf("1 MiB: %v", err)
+		t.Errorf("128 KiB: %v", err)
 	}
 	list, err := h.ListKeys(ctx, &backends.ListKeysRequest{})
 	if err != nil || len(list.Objects) != 20000 || list.Objects[19999].Label != "cmkd:19999:1" {

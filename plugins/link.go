@@ -51,6 +51,7 @@ type link struct {
 // call is one call that waits for its answer.
 type call struct {
 	done chan struct{} // receives once, when kind and body are set
+	most int           // bytes that the body may have
 	kind byte
 	body []byte
 }
@@ -87,6 +88,7 @@ func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (
 		f.timeout = uint32(min(left, math.MaxUint32))
 	}
 	c := calls.Get().(*call)
+	c.most = r.mostAnswer()
 	id, others, err := l.register(c)
 	if err != nil {
 		c.release()
@@ -216,6 +218,10 @@ func (l *link) read() error {
 			}
 			// A call that is not there has given up waiting.
 			if c, ok := l.pending[f.id]; ok {
+				if len(f.body) > c.most {
+					err = fmt.Errorf("answer of %d bytes, at most %d", len(f.body), c.most)
+					break
+				}
 				delete(l.pending, f.id)
 				c.kind = f.kind
 				c.body = append(c.body[:0], f.body...)

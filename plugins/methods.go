@@ -55,6 +55,17 @@ type row struct {
 	serve func(ctx context.Context, b backends.Backend, in []byte) (any, error)
 }
 
+// maxAnswer is how many bytes an answer may have that is not a list: a thousand calls
+// may be under way. The longest is a key pair.
+const maxAnswer = 256 << 10
+
+func (r *row) mostAnswer() int {
+	if r.id == listKeys.id {
+		return maxFrame
+	}
+	return maxAnswer
+}
+
 // method is the same with its types, as the daemon's side needs it.
 type method[In, Out any] struct{ *row }
 

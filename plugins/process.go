@@ -57,7 +57,7 @@ func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*pro
 	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{}), worn: make(chan string, 1)}
 	if err := p.start(ctx, s, log); err != nil {
 		p.kill()
-		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %v", spec.Name, err)
+		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %s", spec.Name, told(err.Error()))
 	}
 	p.watch()
 	opening, done := finishing(ctx)
@@ -113,6 +113,7 @@ func (p *process) start(ctx context.Context, s *spawner, log hclog.Logger) error
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.spec.Dir},
 		SkipHostEnv:      true,
 		AutoMTLS:         true,
+		GRPCDialOptions:  dialOptions(),
 		StartTimeout:     p.spec.StartTimeout,
 		Logger:           log,
 	})
@@ -164,10 +165,10 @@ func (p *process) open(ctx context.Context) error {
 			err = p.reason
 		default:
 		}
-		return backends.Errorf(backends.Lost, "opening the token of plugin %s: %v", p.spec.Name, err)
+		return backends.Errorf(backends.Lost, "opening the token of plugin %s: %s", p.spec.Name, told(err.Error()))
 	}
 	if answer.GetCode() != "" {
-		w := wireError{backends.Code(answer.GetCode()), answer.GetMessage(), uint(answer.GetRv())}
+		w := wireError{backends.Code(told(answer.GetCode())), answer.GetMessage(), uint(answer.GetRv())}
 		return w.err()
 	}
 	return nil
@@ -205,11 +206,11 @@ func (p *process) heartbeat(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			p.condemn(fmt.Errorf("the process does not answer: %w", err))
+			p.condemn(fmt.Errorf("the process does not answer: %s", told(err.Error())))
 			return
 		case answer.GetOverdue() != "":
 			p.link.stuck.Store(answer.GetOverdueId())
-			p.condemn(fmt.Errorf("%s is stuck in the module", answer.GetOverdue()))
+			p.condemn(fmt.Errorf("%s is stuck in the module", told(answer.GetOverdue())))
 			return
 		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
 			p.wear("takes much memory")
