@@ -131,7 +131,7 @@ func TestHostileDaemon(t *testing.T) {
 	}
 	raw := strings.NewReplacer(`\u2028`, "\u2028", `\u2029`, "\u2029").Replace(string(quoted))
 	server := &http.Server{Handler: hostile(raw)} //nolint:gosec // of a test
-	go server.Serve(l)                            //nolint:errcheck // until it is closed
+	go server.Serve(l)
 	t.Cleanup(func() { _ = server.Close() })
 	for _, line := range []string{
 		"status", "status --json", "doctor", "metrics", "reload", "recover", "accept-state", "confirm-clock",
