@@ -32,6 +32,9 @@ func (d *Daemon) acceptState(o *operator, in *acceptRequest) (*acceptState, erro
 	if errors.Is(err, store.ErrChanged) {
 		return nil, invalid(http.StatusConflict, "the database is not the one that was looked at: look again")
 	}
+	if errors.Is(err, kms.ErrMalformed) {
+		return nil, invalid(http.StatusConflict, err.Error())
+	}
 	if err == nil {
 		err = d.begin(o.Context())
 	}

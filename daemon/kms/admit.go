@@ -139,7 +139,7 @@ func (k *key) current() (*store.Version, error) {
 // ref names a version of the key to its backend.
 func (k *key) ref(v *store.Version) backends.Key {
 	return backends.Key{
-		ID:       backends.KeyID(v.CKAID),
+		ID:       objectID(v.CKAID),
 		Spec:     backends.KeySpec(k.Spec),
 		Usage:    backends.Usage(k.Usage),
 		Imported: v.Imported,

@@ -197,7 +197,7 @@ func (s *Service) advance(ctx context.Context) (err error) {
 	if err := s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
 		tx.DeleteSystemKey(s.token, PurposeState, old.Version)
 		tx.DeleteIntent(intent.CKAID)
-		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{backends.KeyID(intent.CKAID), seal.lineage, intent.Version})))
+		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{objectID(intent.CKAID), seal.lineage, intent.Version})))
 	}); err != nil {
 		return fmt.Errorf("beginning epoch %d: %w", intent.Version, err)
 	}
@@ -252,7 +252,7 @@ func (s *Service) firstStateKey(ctx context.Context) (stateKey, error) {
 	if err != nil {
 		return stateKey{}, err
 	}
-	id := backends.KeyID(newCKAID())
+	id := objectID(newCKAID())
 	key := backends.Key{ID: id, Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC}
 	if _, err := b.CreateKey(ctx, &backends.CreateKeyRequest{Key: key, Label: label(stateKeyID, 1)}); err != nil {
 		return stateKey{}, fmt.Errorf("making a state key in token %s: %w", s.token, err)

@@ -9,7 +9,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
-	"cmkd/backends"
 	"cmkd/daemon/audit"
 	"cmkd/daemon/store"
 )
@@ -115,7 +114,7 @@ func (s *Service) reconciliation(i *store.Intent) *event {
 	}
 	id := strings.TrimPrefix(i.KeyID, importPrefix)
 	e := &event{
-		name: eventReconcile, act: backends.KeyID(i.CKAID).String(), region: s.region,
+		name: eventReconcile, act: objectID(i.CKAID).String(), region: s.region,
 		eventDetails: eventDetails{KeyID: id, Interrupted: i.Action, Label: label(i.KeyID, i.Version)},
 	}
 	if i.Region != "" {

@@ -152,7 +152,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
 			Key: intentKey(intent), Label: label(k.ID, v.Number),
-			Wrapping:  backends.Key{ID: backends.KeyID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
+			Wrapping:  backends.Key{ID: objectID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
 			Algorithm: backends.Algorithm(m.params.Algorithm), Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
 		})
 	}, func() { s.abandon(ctx, k.backend, intent) })

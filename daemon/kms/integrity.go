@@ -43,6 +43,9 @@ type Mismatch struct {
 	CompareError string `json:"compareError,omitempty"`
 }
 
+// ErrMalformed: rows cannot be accepted, for no version of the program writes such.
+var ErrMalformed = errors.New("rows that cmkd does not write cannot be accepted: remove or repair them, or put a backup in place")
+
 // Mismatch returns why the database is not trusted, nil if it is.
 func (s *Service) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
 
@@ -82,6 +85,9 @@ func (s *Service) VerifyState(ctx context.Context) error {
 		return nil // Init has not been here
 	}
 	if found == nil {
+		if bad := malformed(view); bad != "" {
+			return s.lock(ctx, "it has rows that cmkd does not write: "+bad, nil, false)
+		}
 		k, ok := s.adoptable(keys, key)
 		if !ok {
 			return s.lock(ctx, "its head is missing", nil, false)
@@ -102,6 +108,9 @@ func (s *Service) VerifyState(ctx context.Context) error {
 	authentic, why, err := s.verifyHead(ctx, view, found, head, keys)
 	if err != nil {
 		return fmt.Errorf("verifying the database: %w", err)
+	}
+	if bad := malformed(view); bad != "" {
+		why = "it has rows that cmkd does not write: " + bad
 	}
 	if why != "" {
 		return s.lock(ctx, why, head, authentic)
@@ -141,7 +150,7 @@ func (s *Service) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemK
 	if row == nil || len(row.CKAID) != len(backends.KeyID{}) {
 		return stateKey{}, false
 	}
-	k, ok := keys[backends.KeyID(row.CKAID)]
+	k, ok := keys[objectID(row.CKAID)]
 	if !ok || k.epoch != 1 || row.Version != 1 {
 		return stateKey{}, false
 	}
@@ -186,7 +195,7 @@ func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store
 	if !ok || len(row.CKAID) != len(backends.KeyID{}) {
 		return false, "it names no key that its head could be verified with", nil
 	}
-	k, ok := keys[backends.KeyID(row.CKAID)]
+	k, ok := keys[objectID(row.CKAID)]
 	switch {
 	case !ok && known && last.epoch > head.Epoch:
 		return false, fmt.Sprintf("it is an older copy, of epoch %d: the token has epoch %d", head.Epoch, last.epoch), nil
@@ -298,6 +307,9 @@ func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 	if m == nil || err != nil || root != m.Root {
 		return store.ErrChanged
 	}
+	if bad := malformed(s.store.View()); bad != "" {
+		return fmt.Errorf("%w: %s", ErrMalformed, bad)
+	}
 	k, err := s.acceptedKey(ctx)
 	if err != nil {
 		return err
@@ -372,7 +384,7 @@ func (s *Service) acceptedKey(ctx context.Context) (stateKey, error) {
 	}
 	var lineages []string // that the database names, without trust
 	if row, ok := s.store.View().CurrentSystemKey(s.token, PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
-		id := backends.KeyID(row.CKAID)
+		id := objectID(row.CKAID)
 		if k, ok := keys[id]; ok {
 			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
 				return last, nil

@@ -125,7 +125,7 @@ func (s *Service) makeKey(ctx context.Context, b Backend, intent *store.Intent) 
 
 func intentKey(i *store.Intent) backends.Key {
 	return backends.Key{
-		ID: backends.KeyID(i.CKAID), Spec: backends.KeySpec(i.Spec),
+		ID: objectID(i.CKAID), Spec: backends.KeySpec(i.Spec),
 		Usage: backends.Usage(i.Usage), Imported: i.Imported,
 	}
 }

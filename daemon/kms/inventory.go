@@ -182,7 +182,7 @@ func (inv *Inventory) place(view *store.View, found map[string]*FoundKey, token 
 // again before anybody looked, both have encrypted.
 func superseded(view *store.View, rows []*store.Key, id string, version int, o backends.Object) bool {
 	for _, v := range view.Versions(id) {
-		if v.Number == version && (rows[0].Spec != symmetricDefault || bytes.HasPrefix(v.CKAID, o.ID[:materialBytes])) {
+		if v.Number == version && (len(rows) > 0 && rows[0].Spec != symmetricDefault || bytes.HasPrefix(v.CKAID, o.ID[:materialBytes])) {
 			return true
 		}
 	}

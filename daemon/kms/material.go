@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"cmkd/backends"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -142,7 +141,7 @@ func (s *Service) discardPair(ctx context.Context, p *store.ImportParameters) er
 		return nil // deleted since, with its parameters
 	}
 	e := s.keyEvent(eventExpireImport, key, p.ValidTo)
-	e.act += " " + backends.KeyID(p.CKAID).String()
+	e.act += " " + objectID(p.CKAID).String()
 	if err := s.destroyPair(ctx, key, p, e); err != nil {
 		return errors.Join(err, s.failed(ctx, e, err))
 	}

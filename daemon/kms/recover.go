@@ -122,7 +122,7 @@ func (s *Service) describe(ctx context.Context, k *FoundKey) error {
 		k.store = cks.ID
 	}
 	for i, id := range k.ids {
-		kind, public, err := s.identify(ctx, k.Token, backends.KeyID(id))
+		kind, public, err := s.identify(ctx, k.Token, objectID(id))
 		if backends.CodeOf(err) == backends.KeyDuplicate {
 			k.Problem = "two objects have its CKA_ID"
 			return nil

@@ -29,7 +29,7 @@ var systemSpecs = []struct {
 
 // systemKeyRef names a system key to its backend.
 func systemKeyRef(k *store.SystemKey) backends.Key {
-	ref := backends.Key{ID: backends.KeyID(k.CKAID)}
+	ref := backends.Key{ID: objectID(k.CKAID)}
 	for _, row := range systemSpecs {
 		if row.purpose == k.Purpose {
 			ref.Spec, ref.Usage = row.spec, row.usage
@@ -98,7 +98,7 @@ func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature 
 func (s *Service) AuditKeys() map[string][]byte {
 	keys := map[string][]byte{}
 	for _, k := range s.store.View().SystemKeys(s.token, PurposeAudit) {
-		keys[backends.KeyID(k.CKAID).String()] = k.PublicKey
+		keys[objectID(k.CKAID).String()] = k.PublicKey
 	}
 	return keys
 }

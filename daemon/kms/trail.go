@@ -67,7 +67,7 @@ func (s *Service) trailKeys(ctx context.Context, trusted bool) (audit.SignatureV
 	}
 	view := s.store.View()
 	for _, row := range view.SystemKeys(s.token, PurposeAudit) {
-		if err := addAuditKey(keys, backends.KeyID(row.CKAID), row.PublicKey); err != nil {
+		if err := addAuditKey(keys, objectID(row.CKAID), row.PublicKey); err != nil {
 			return nil, err
 		}
 	}
@@ -215,14 +215,16 @@ func (s *Service) End(ctx context.Context) error {
 		_, err := s.trail.End()
 		return err
 	}
-	counted := s.counters.settle(ctx, s.store)
-	var advanced error
-	if s.integrity.due || s.store.Changes() != s.integrity.advanced {
-		advanced = s.advance(ctx)
+	failed := s.counters.settle(ctx, s.store)
+	if failed == nil && (s.integrity.due || s.store.Changes() != s.integrity.advanced) {
+		failed = s.advance(ctx)
 	}
 	final, err := s.trail.End()
 	s.integrity.ended.Store(final)
-	return errors.Join(counted, advanced, err, s.writeHead(ctx))
+	if failed != nil { // what hangs would hang once more
+		return errors.Join(failed, err)
+	}
+	return errors.Join(err, s.writeHead(ctx))
 }
 
 // VerifyTrail verifies the whole audit trail with the token's key. What is

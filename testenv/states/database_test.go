@@ -24,10 +24,22 @@ import (
 // get is the body and the HTTP status of an operators' endpoint.
 func get(t *testing.T, r *rig.Rig, path string) (string, int) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+path, nil)
+	return ask(t, r, http.MethodGet, path, "")
+}
+
+// post is get with a body.
+func post(t *testing.T, r *rig.Rig, path, body string) (string, int) {
+	t.Helper()
+	return ask(t, r, http.MethodPost, path, body)
+}
+
+func ask(t *testing.T, r *rig.Rig, method, path, text string) (string, int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	c := r.HTTP()
 	defer c.CloseIdleConnections()
 	answer, err := c.Do(req)
