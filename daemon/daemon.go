@@ -103,6 +103,9 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if d.audit, err = audit.Open(d.auditConfig()); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
+	if err := removeStale(cfg); err != nil {
+		log.Warn("folders of plugin processes that were killed are left", "error", err)
+	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {
 		return nil, err
 	}
@@ -229,7 +232,15 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	stop()
 	running.Wait()
 	ctx = context.WithoutCancel(ctx)
-	return errors.Join(err, d.endCalls(ctx), d.kms.FlushRefusals(ctx), d.kms.FlushUsage(ctx))
+	d.signer.ending.Store(true)
+	err = errors.Join(err, d.endCalls(ctx))
+	// What hangs in the token would hang each of these.
+	for _, last := range []func(context.Context) error{d.kms.FlushRefusals, d.kms.FlushUsage} {
+		if failed := last(ctx); failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // begin does what a daemon does first, once it trusts its database.

@@ -26,13 +26,24 @@ const auditKeyPrefix = "audit-key-"
 
 // trailSigner signs checkpoints of the audit trail, which is open before the
 // token is.
-type trailSigner struct{ service atomic.Pointer[kms.Service] }
+type trailSigner struct {
+	service atomic.Pointer[kms.Service]
+	ending  atomic.Bool // the daemon ends: it does not wait long for the token
+}
+
+// endSignTimeout bounds the last signature of a daemon that ends.
+const endSignTimeout = 2 * time.Second
 
 // Sign implements [audit.Signer].
 func (s *trailSigner) Sign(ctx context.Context, digest []byte) (signature []byte, keyID string, err error) {
 	service := s.service.Load()
 	if service == nil {
 		return nil, "", errors.New("the token is not open yet")
+	}
+	if s.ending.Load() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, endSignTimeout)
+		defer cancel()
 	}
 	return service.SignCheckpoint(ctx, digest)
 }

@@ -37,7 +37,7 @@ type Config struct {
 	// connection, so that it is the client who closes it.
 	IdleTimeout time.Duration
 	// DrainTimeout is how long calls in flight may take to end once the server
-	// is told to stop, default 20 s.
+	// is told to stop, default 10 s.
 	DrainTimeout time.Duration
 
 	// MaxHeaderBytes bounds the header of a request, default 16 KiB (net/http
@@ -108,7 +108,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReadTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 2*time.Minute)
 	setDefault(&c.IdleTimeout, 3*time.Minute)
-	setDefault(&c.DrainTimeout, 20*time.Second)
+	setDefault(&c.DrainTimeout, 10*time.Second)
 	setDefault(&c.MaxHeaderBytes, 16<<10)
 	setDefault(&c.MaxBodyBytes, 1<<20)
 	l := &c.Limits

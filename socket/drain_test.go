@@ -53,6 +53,8 @@ func TestDrainAnswersCallsInFlight(t *testing.T) {
 	}
 }
 
+// TestDrainDeadline: a call that is not answered in time is given up, and can
+// still be answered; one that does not notice is cut off.
 func TestDrainDeadline(t *testing.T) {
 	t.Parallel()
 	g := newGate()
@@ -60,6 +62,22 @@ func TestDrainDeadline(t *testing.T) {
 	c := dial(t, s.path)
 	c.send(t, smallRequest)
 	<-g.entered
+	s.stop()
+	if err := s.wait(); err == nil || !strings.Contains(err.Error(), "1 calls cut off") {
+		t.Errorf("Serve: %v", err)
+	}
+	c.receive(t).expectOK(t)
+	c.expectClosed(t)
+
+	entered, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	s = serve(t, Config{DrainTimeout: 20 * time.Millisecond}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(entered)
+		<-release
+	}))
+	c = dial(t, s.path)
+	c.send(t, smallRequest)
+	<-entered
 	s.stop()
 	if err := s.wait(); err == nil || !strings.Contains(err.Error(), "1 calls cut off") {
 		t.Errorf("Serve: %v", err)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Server is a listening socket, see [Listen].
@@ -127,7 +128,10 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 		return errors.Join(fmt.Errorf("accepting connections: %w", err), srv.Close(), s.Close())
 	case <-ctx.Done():
 	}
-	err := s.drain(context.WithoutCancel(ctx), srv)
+	err := s.drain(context.WithoutCancel(ctx), srv, func() {
+		s.cutOff.Store(true)
+		cutOff()
+	})
 	if acceptErr := <-served; !errors.Is(acceptErr, net.ErrClosed) && !errors.Is(acceptErr, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("accepting connections: %w", acceptErr))
 	}
@@ -137,29 +141,40 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 // drain ends the service of srv within the drain timeout. It does not use
 // Shutdown, which drops requests that have been read without an answer and
 // waits five seconds for connections that never sent a byte.
-func (s *Server) drain(ctx context.Context, srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
-	defer cancel()
+//
+// Calls that are not answered by then are given up by cutOff, and have
+// answerTimeout to say so to their callers.
+func (s *Server) drain(ctx context.Context, srv *http.Server, cutOff func()) error {
 	s.draining.Store(true)
 	closeErr := s.Close()
 	srv.SetKeepAlivesEnabled(false) // every answer is its connection's last
 	s.CloseIdle()
+	s.wait(ctx, s.cfg.DrainTimeout)
+	var cutErr error
+	if cut := s.accounts.calls.Load(); cut > 0 {
+		cutErr = fmt.Errorf("draining: %d calls cut off after %s", cut, s.cfg.DrainTimeout)
+		cutOff()
+		s.wait(ctx, answerTimeout)
+	}
+	return errors.Join(cutErr, srv.Close(), closeErr)
+}
+
+// answerTimeout is how long calls that are given up may take to be answered.
+const answerTimeout = 2 * time.Second
+
+// wait waits until no connection is left, or the time is over.
+func (s *Server) wait(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.empty.Broadcast()
 	})
 	defer stop()
-
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for len(s.conns) > 0 && ctx.Err() == nil {
 		s.empty.Wait()
 	}
-	s.mu.Unlock()
-
-	var cutErr error
-	if cut := s.accounts.calls.Load(); cut > 0 {
-		cutErr = fmt.Errorf("draining: %d calls cut off after %s", cut, s.cfg.DrainTimeout)
-	}
-	return errors.Join(cutErr, srv.Close(), closeErr)
 }
