@@ -1,7 +1,9 @@
 package crash
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -51,10 +53,13 @@ func withMounts(t *testing.T, f func(*testing.T)) {
 	}
 	cmd := exec.CommandContext(t.Context(), "unshare", args...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	out, err := cmd.CombinedOutput()
-	t.Logf("with mounts of its own:\n%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("with mounts of its own: %v", err)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if testing.Verbose() { // it takes minutes: show how far it is
+		cmd.Stdout = io.MultiWriter(&out, os.Stdout)
+	}
+	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Errorf("with mounts of its own: %v\n%s", err, &out)
 	}
 }
 
