@@ -21,27 +21,20 @@ import (
 func TestEnvelopeIsOpenedInItsRegion(t *testing.T) {
 	s := newService()
 	path := s.start(t)
-	open := func(region, version string, opts ...Option) string {
+	sealer, err := NewEnvelopeClient(path, WithRegion("eu-west-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(environment string, sealed []byte, opts ...Option) string {
 		t.Helper()
-		t.Setenv("AWS_REGION", region)
-		sealer, err := NewEnvelopeClient(path, WithRegion("eu-west-1"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		envelope, err := sealer.Seal(t.Context(), "alias/x", []byte("hello"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if version == "1" {
-			envelope = append([]byte("cmke\x01"), envelope[len("cmke\x02\x09eu-west-1"):]...)
-		}
+		t.Setenv("AWS_REGION", environment)
 		opener, err := NewEnvelopeClient(path, opts...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.seen()
-		plaintext, err := opener.Open(t.Context(), "", envelope, nil)
-		if version == "2" && (err != nil || !bytes.Equal(plaintext, []byte("hello"))) {
+		plaintext, err := opener.Open(t.Context(), "", sealed, nil)
+		if err != nil || !bytes.Equal(plaintext, []byte("hello")) {
 			t.Errorf("%q, %v", plaintext, err)
 		}
 		requests := s.seen()
@@ -50,17 +43,31 @@ func TestEnvelopeIsOpenedInItsRegion(t *testing.T) {
 		}
 		return requests[0].Region
 	}
-	if got := open("us-west-2", "2"); got != "eu-west-1" {
-		t.Errorf("opened in %q in spite of the file", got)
+	sealed, err := sealer.Seal(t.Context(), "alias/x", []byte("hello"), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := open("", "2"); got != "eu-west-1" {
-		t.Errorf("opened in %q without a Region of the environment", got)
+	for version, e := range map[int][]byte{0: sealed, 2: sealOld(t, s, 2, []byte("hello"), nil)} {
+		if got := open("us-west-2", e); got != "eu-west-1" {
+			t.Errorf("version %d: opened in %q in spite of the file", version, got)
+		}
+		if got := open("", e); got != "eu-west-1" {
+			t.Errorf("version %d: opened in %q without a Region of the environment", version, got)
+		}
+		if got := open("us-west-2", e, WithRegion("ap-south-1")); got != "ap-south-1" {
+			t.Errorf("version %d: opened in %q in spite of the option", version, got)
+		}
 	}
-	if got := open("us-west-2", "2", WithRegion("ap-south-1")); got != "ap-south-1" {
-		t.Errorf("opened in %q in spite of the option", got)
+	if got := open("us-west-2", sealOld(t, s, 1, []byte("hello"), nil)); got != "us-west-2" {
+		t.Errorf("version 1 opened in %q", got)
 	}
-	if got := open("us-west-2", "1"); got != "us-west-2" {
-		t.Errorf("version 1, which names none, opened in %q", got)
+	// A key that is in one Region only is asked there.
+	single, err := sealer.Seal(t.Context(), "arn:aws:kms:eu-west-1:000000000000:key/1", []byte("hello"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := open("", single, WithRegion("ap-south-1")); got != "eu-west-1" {
+		t.Errorf("a key of one Region: opened in %q", got)
 	}
 }
 

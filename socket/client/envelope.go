@@ -1,71 +1,30 @@
 package client
 
 import (
+	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
-	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	streaming "github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
+
+	"cmkd/socket/client/envelope"
 )
-
-// An envelope, version 2, is
-//
-//	0      4  "cmke"
-//	4      1  version, 2
-//	5      1  r, 1 to 32
-//	6      r  Region of the key, lower-case letters, digits and dashes
-//	6+r    2  n, big-endian, 1 to 6,144
-//	8+r    n  CiphertextBlob of a data key of 256 bits
-//	8+r+n     Tink's AES256_GCM_HKDF_64KB streaming ciphertext under the data
-//	          key (HKDF and HMAC with SHA-256), with all bytes before it as
-//	          associated data:
-//	            1  40, the length of this header
-//	           32  salt
-//	            7  nonce prefix
-//	          then segments of 65,536 bytes, the first less the 40 of the
-//	          header, the last as short as need be; each ends in a tag of 16
-//	          bytes
-//
-// Version 1 had no Region: n followed the version. It is still opened.
-//
-// The encryption context is bound to the data key by the service and is not
-// part of the envelope. https://developers.google.com/tink/streaming-aead
-const (
-	envelopeMagic = "cmke"
-	maxRegionLen  = 32
-	maxDataKeyLen = 6144 // the limit of CiphertextBlob in the KMS API
-	segmentLen    = 64 << 10
-)
-
-var envelopeRegion = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
-
-// envelopeHeader is an envelope up to its stream.
-type envelopeHeader struct {
-	raw     []byte
-	version byte
-	region  string // empty in version 1
-	dataKey []byte // encrypted
-}
 
 // ErrEnvelope means that the input is not an envelope, or was altered or cut.
-var ErrEnvelope = errors.New("not a valid envelope")
+var ErrEnvelope = envelope.ErrInvalid
 
 // EnvelopeClient is an SDK client with a [Recipient], so that it works
 // unchanged with a daemon that gives out no plaintext data keys, and with
 // envelope encryption: data of any length under a data key of its own, which
-// is stored beside it under a KMS key.
+// is stored beside it under KMS keys, in the message format of the AWS
+// Encryption SDK (package envelope).
 type EnvelopeClient struct {
 	*kms.Client
 
-	chosen bool // the Region, by WithRegion
+	region string // chosen by WithRegion
 }
 
 // NewEnvelopeClient returns a client for the daemon at [Path] of path.
@@ -75,221 +34,113 @@ func NewEnvelopeClient(path string, opts ...Option) (*EnvelopeClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &EnvelopeClient{kms.NewFromConfig(Config(path, opts...), recipient.Attach), o.chosen}, nil
+	c := &EnvelopeClient{Client: kms.NewFromConfig(Config(path, opts...), recipient.Attach)}
+	if o.chosen {
+		c.region = o.region
+	}
+	return c, nil
+}
+
+// Keyring returns a keyring that seals under the KMS keys with the IDs, ARNs or
+// aliases, and opens with any of the keys that a message names.
+func (c *EnvelopeClient) Keyring(keys ...string) *envelope.KMS {
+	return &envelope.KMS{Client: regionalClient{c.Client}, Keys: keys, Region: c.region}
 }
 
 // Seal encrypts plaintext under a new data key of the KMS key keyID, which may
-// be a key ID, a key ARN, an alias name or an alias ARN. Whoever opens the
-// envelope must give the same encryption context.
+// be a key ID, a key ARN, an alias name or an alias ARN. The encryption context is
+// in the envelope, in the clear.
 func (c *EnvelopeClient) Seal(ctx context.Context, keyID string, plaintext []byte, encryptionContext map[string]string) ([]byte, error) {
-	var envelope bytes.Buffer
-	w, err := c.SealWriter(ctx, &envelope, keyID, encryptionContext)
+	var sealed bytes.Buffer
+	w, err := c.SealWriter(ctx, &sealed, []string{keyID}, envelope.Options{Context: encryptionContext})
 	if err != nil {
 		return nil, err
 	}
 	if _, err := w.Write(plaintext); err != nil {
+		_ = w.Close()
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	return envelope.Bytes(), nil
+	return sealed.Bytes(), nil
 }
 
 // Open undoes [EnvelopeClient.Seal]. If keyID is not empty, an envelope sealed
-// under another key is refused with IncorrectKeyException. The error is
-// [ErrEnvelope], or that of the service's Decrypt.
-func (c *EnvelopeClient) Open(ctx context.Context, keyID string, envelope []byte, encryptionContext map[string]string) ([]byte, error) {
-	r, err := c.OpenReader(ctx, bytes.NewReader(envelope), keyID, encryptionContext)
+// under another key is refused with IncorrectKeyException. An envelope whose encryption
+// context lacks a pair of encryptionContext is refused with [envelope.ErrContext]. The error
+// is [ErrEnvelope] for what is none, or that of the service's Decrypt.
+func (c *EnvelopeClient) Open(ctx context.Context, keyID string, sealed []byte, encryptionContext map[string]string) ([]byte, error) {
+	r, err := c.OpenReader(ctx, bytes.NewReader(sealed), keyID, envelope.Options{Context: encryptionContext})
 	if err != nil {
 		return nil, err
 	}
+	defer r.Close()
 	return io.ReadAll(r)
 }
 
 // SealWriter returns a writer that seals what is written to it, as
 // [EnvelopeClient.Seal] does, and writes the envelope to dst. The envelope is
-// complete only once Close has returned nil. Close leaves dst open.
-func (c *EnvelopeClient) SealWriter(ctx context.Context, dst io.Writer, keyID string, encryptionContext map[string]string) (io.WriteCloser, error) {
-	key, err := c.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{
-		KeyId:             &keyID,
-		KeySpec:           types.DataKeySpecAes256,
-		EncryptionContext: encryptionContext,
-	})
+// complete only once Close has returned nil. To give it up end ctx before Close, which
+// must be called in any case and leaves dst open.
+func (c *EnvelopeClient) SealWriter(ctx context.Context, dst io.Writer, keys []string, options envelope.Options) (*envelope.Writer, error) {
+	w, err := envelope.NewWriter(ctx, dst, c.Keyring(keys...), options)
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	defer clear(key.Plaintext)
-	header, err := appendHeader(nil, aws.ToString(key.KeyId), key.CiphertextBlob)
-	if err != nil {
-		return nil, fmt.Errorf("sealing: %w", err)
-	}
-	cipher, err := newStream(key.Plaintext)
-	if err != nil {
-		return nil, fmt.Errorf("sealing: %w", err)
-	}
-	if _, err := dst.Write(header); err != nil {
-		return nil, fmt.Errorf("writing the envelope: %w", err)
-	}
-	return cipher.NewEncryptingWriter(dst, header)
+	return w, nil
 }
 
-// OpenReader returns a reader of the plaintext of the envelope in src. What it
-// returns is authentic but may be a beginning only: the end is known to be the
-// end when the reader returns io.EOF. Where an error comes instead, what was
-// read must be discarded. keyID is as in [EnvelopeClient.Open].
-func (c *EnvelopeClient) OpenReader(ctx context.Context, src io.Reader, keyID string, encryptionContext map[string]string) (io.Reader, error) {
-	header, err := readHeader(src)
-	if err != nil {
-		return nil, err
+// OpenReader returns a reader of the plaintext of the envelope in src, which may be of
+// the older format too; then the encryption context in options must be the one that it
+// was sealed with. What the reader returns is authentic but may be a beginning
+// only: the end is known to be the end when it returns io.EOF. Where an error comes
+// instead, what was read must be discarded. keyID is as in [EnvelopeClient.Open]. Close
+// must be called.
+func (c *EnvelopeClient) OpenReader(ctx context.Context, src io.Reader, keyID string, options envelope.Options) (io.ReadCloser, error) {
+	buffered := bufio.NewReader(src)
+	magic, err := buffered.Peek(len(envelopeMagic))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading the envelope: %w", err)
 	}
-	in := &kms.DecryptInput{
-		CiphertextBlob:    header.dataKey,
-		EncryptionContext: encryptionContext,
+	if string(magic) == envelopeMagic {
+		r, err := c.openOld(ctx, buffered, keyID, options.Context)
+		return io.NopCloser(r), err
 	}
-	if keyID != "" {
-		in.KeyId = aws.String(keyID)
-	}
-	var options []func(*kms.Options)
-	if header.region != "" && !c.chosen {
-		ctx = context.WithValue(ctx, regionNamed{}, true)
-		options = append(options, func(o *kms.Options) { o.Region = header.region })
-	}
-	key, err := c.Decrypt(ctx, in, options...)
+	keys := c.Keyring()
+	keys.Demand = keyID
+	r, err := envelope.NewReader(ctx, buffered, keys, options)
 	if err != nil {
 		return nil, fmt.Errorf("opening: %w", err)
 	}
-	defer clear(key.Plaintext)
-	cipher, err := newStream(key.Plaintext)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrEnvelope, err)
-	}
-	source := &sourceReader{src: src}
-	r, err := cipher.NewDecryptingReader(source, header.raw)
-	if err != nil {
-		return nil, source.explain(err)
-	}
-	return &openReader{r: r, source: source}, nil
+	return r, nil
 }
 
-// appendHeader appends the header of an envelope under the key with the ARN.
-func appendHeader(dst []byte, arn string, dataKey []byte) ([]byte, error) {
-	region := ""
-	if parts := strings.Split(arn, ":"); len(parts) > 3 { // arn:aws:kms:REGION:ACCOUNT:key/ID
-		region = parts[3]
+// regionalClient tells the signature that the options of a call name a Region.
+type regionalClient struct{ client *kms.Client }
+
+func regionOfCall(ctx context.Context, options []func(*kms.Options)) context.Context {
+	var o kms.Options
+	for _, f := range options {
+		f(&o)
 	}
-	if !envelopeRegion.MatchString(region) {
-		return nil, fmt.Errorf("the answer names no Region: key %q", arn)
+	if o.Region == "" {
+		return ctx
 	}
-	if n := len(dataKey); n == 0 || n > maxDataKeyLen {
-		return nil, fmt.Errorf("encrypted data key of %d bytes", n)
-	}
-	dst = append(dst, envelopeMagic...)
-	dst = append(dst, 2, byte(len(region)))
-	dst = append(dst, region...)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(dataKey)))
-	return append(dst, dataKey...), nil
+	return context.WithValue(ctx, regionNamed{}, true)
 }
 
-// readHeader reads an envelope up to its stream.
-func readHeader(src io.Reader) (*envelopeHeader, error) {
-	h := &envelopeHeader{}
-	// next reads n bytes more.
-	next := func(n int) ([]byte, error) {
-		from := len(h.raw)
-		h.raw = append(h.raw, make([]byte, n)...)
-		if _, err := io.ReadFull(src, h.raw[from:]); err != nil {
-			return nil, truncated(err)
-		}
-		return h.raw[from:], nil
-	}
-	b, err := next(len(envelopeMagic) + 1)
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.HasPrefix(b, []byte(envelopeMagic)) {
-		return nil, ErrEnvelope
-	}
-	switch h.version = b[len(envelopeMagic)]; h.version {
-	case 1:
-	case 2:
-		if b, err = next(1); err == nil {
-			b, err = next(min(int(b[0]), maxRegionLen+1))
-		}
-		if err != nil {
-			return nil, err
-		}
-		if h.region = string(b); !envelopeRegion.MatchString(h.region) {
-			return nil, fmt.Errorf("%w: Region %q", ErrEnvelope, h.region)
-		}
-	default:
-		return nil, fmt.Errorf("%w: version %d, want 1 or 2", ErrEnvelope, h.version)
-	}
-	if b, err = next(2); err != nil {
-		return nil, err
-	}
-	n := int(binary.BigEndian.Uint16(b))
-	if n == 0 || n > maxDataKeyLen {
-		return nil, fmt.Errorf("%w: encrypted data key of %d bytes", ErrEnvelope, n)
-	}
-	h.dataKey, err = next(n)
-	return h, err
+// GenerateDataKey implements [envelope.KMSClient].
+func (c regionalClient) GenerateDataKey(ctx context.Context, in *kms.GenerateDataKeyInput, options ...func(*kms.Options)) (*kms.GenerateDataKeyOutput, error) {
+	return c.client.GenerateDataKey(regionOfCall(ctx, options), in, options...)
 }
 
-func truncated(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: truncated", ErrEnvelope)
-	}
-	return fmt.Errorf("reading the envelope: %w", err)
+// Encrypt implements [envelope.KMSClient].
+func (c regionalClient) Encrypt(ctx context.Context, in *kms.EncryptInput, options ...func(*kms.Options)) (*kms.EncryptOutput, error) {
+	return c.client.Encrypt(regionOfCall(ctx, options), in, options...)
 }
 
-// newStream makes the cipher of an envelope's data. It copies the data key, so
-// wiping the caller's leaves one copy, which lives as long as the cipher.
-func newStream(dataKey []byte) (*streaming.AESGCMHKDF, error) {
-	return streaming.NewAESGCMHKDF(dataKey, "SHA256", 32, segmentLen, 0)
-}
-
-// openReader tells altered data from a source that fails. Its errors stay:
-// Tink's reader, asked again after an altered last segment, would say io.EOF.
-type openReader struct {
-	r      io.Reader
-	source *sourceReader
-	err    error
-}
-
-func (o *openReader) Read(p []byte) (int, error) {
-	if o.err != nil {
-		return 0, o.err
-	}
-	n, err := o.r.Read(p)
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF):
-		o.err = io.EOF
-	default:
-		o.err = o.source.explain(err)
-	}
-	return n, o.err
-}
-
-// sourceReader remembers the error of a source.
-type sourceReader struct {
-	src io.Reader
-	err error
-}
-
-func (s *sourceReader) Read(p []byte) (int, error) {
-	n, err := s.src.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
-}
-
-// explain returns the error of the source if it had one, else [ErrEnvelope].
-func (s *sourceReader) explain(err error) error {
-	if s.err != nil {
-		return fmt.Errorf("reading the envelope: %w", s.err)
-	}
-	return fmt.Errorf("%w: %w", ErrEnvelope, err)
+// Decrypt implements [envelope.KMSClient].
+func (c regionalClient) Decrypt(ctx context.Context, in *kms.DecryptInput, options ...func(*kms.Options)) (*kms.DecryptOutput, error) {
+	return c.client.Decrypt(regionOfCall(ctx, options), in, options...)
 }

@@ -3,16 +3,15 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"cmkd/socket/client/envelope"
 )
 
 func TestSealAndOpen(t *testing.T) {
@@ -20,18 +19,20 @@ func TestSealAndOpen(t *testing.T) {
 	s := newService()
 	c := newTestClient(t, s)
 	ec := map[string]string{"purpose": "test", "Ünïcode": "✓"}
-	// Around the seams of the segments, of which the first holds 40 bytes less.
-	for _, n := range []int{0, 1, 1000, 65480, 65481, 131000, 131016, 131017, 300000} {
+	for _, n := range []int{0, 1, 1000, 300000} {
 		plaintext := random(n)
-		envelope, err := c.Seal(t.Context(), "alias/x", plaintext, ec)
+		sealed, err := c.Seal(t.Context(), "alias/x", plaintext, ec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		opened, err := c.Open(t.Context(), "alias/x", envelope, ec)
-		if err != nil || !bytes.Equal(opened, plaintext) {
-			t.Fatalf("%d bytes: %d, %v", n, len(opened), err)
+		for _, key := range []string{"", "alias/x"} {
+			// The envelope knows its encryption context.
+			opened, err := c.Open(t.Context(), key, sealed, nil)
+			if err != nil || !bytes.Equal(opened, plaintext) {
+				t.Fatalf("%d bytes: %d, %v", n, len(opened), err)
+			}
 		}
-		if _, err := c.Open(t.Context(), "", envelope, map[string]string{"purpose": "other"}); code(err) != "InvalidCiphertextException" {
+		if _, err := c.Open(t.Context(), "", sealed, map[string]string{"purpose": "other"}); !errors.Is(err, envelope.ErrContext) {
 			t.Errorf("other context: %v", err)
 		}
 		for _, r := range s.seen() {
@@ -42,138 +43,49 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
-func TestAlteredEnvelopes(t *testing.T) {
+// TestSeveralKeys: each of the keys opens the envelope, if another one fails too.
+func TestSeveralKeys(t *testing.T) {
 	t.Parallel()
-	c := newTestClient(t, newService())
-	const n = 150000
-	envelope, err := c.Seal(t.Context(), "alias/x", random(n), nil)
+	first, second := newService(), newService()
+	a, b := newTestClient(t, first), newTestClient(t, second)
+	// A client of two daemons: what the second encrypts is for the second only.
+	keys := a.Keyring("alias/x", "arn:aws:kms:eu-west-1:000000000000:key/escrow")
+	keys.Client = twoDaemons{regionalClient: regionalClient{a.Client}, second: regionalClient{b.Client}}
+	var sealed bytes.Buffer
+	w, err := envelope.NewWriter(t.Context(), &sealed, keys, envelope.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := func(name string, e []byte) {
-		t.Helper()
-		p, err := c.Open(t.Context(), "", e, nil)
-		if !errors.Is(err, ErrEnvelope) && code(err) != "InvalidCiphertextException" {
-			t.Errorf("%s: %d bytes, %v", name, len(p), err)
+	if _, err := w.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*EnvelopeClient{"first": a, "second": b} {
+		if got, err := c.Open(t.Context(), "", sealed.Bytes(), nil); err != nil || string(got) != "hello" {
+			t.Errorf("by the %s: %q, %v", name, got, err)
 		}
 	}
-	header := len(envelopeMagic) + 2 + len(testRegion) + 2 + 32 + 28
-	for _, i := range []int{0, 3, 4, 5, 6, 7, header - 1, header, header + 1, header + 35, header + 40, header + 41, 65536, 70000, 131072 + header, len(envelope) - 1} {
-		open("flipped", flip(envelope, i))
+	other := newTestClient(t, newService())
+	if _, err := other.Open(t.Context(), "", sealed.Bytes(), nil); code(err) != "InvalidCiphertextException" || strings.Count(err.Error(), "key arn:") != 2 {
+		t.Errorf("by neither: %v", err)
 	}
-	for _, i := range []int{0, 1, 4, 6, 7, 50, header, header + 1, header + 33, header + 40, header + 41, header + 65536, header + 2*65536, len(envelope) - 17, len(envelope) - 16, len(envelope) - 1} {
-		open("cut", envelope[:i])
-	}
-	open("longer", append(bytes.Clone(envelope), 0))
-	other, err := c.Seal(t.Context(), "alias/x", random(n), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	open("data of another", append(bytes.Clone(envelope[:header]), other[header:]...))
-	if _, err := c.Open(t.Context(), "", flip(envelope, 4), nil); err == nil || !strings.Contains(err.Error(), "version 3") {
-		t.Errorf("version: %v", err)
+	seen := second.seen()
+	if len(seen) == 0 || seen[0].Operation != "Encrypt" || seen[0].Region != "eu-west-1" {
+		t.Errorf("the second key was asked %+v", seen)
 	}
 }
 
-func TestErrorOfReaderStays(t *testing.T) {
-	t.Parallel()
-	c := newTestClient(t, newService())
-	envelope, err := c.Seal(t.Context(), "alias/x", random(10), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := c.OpenReader(t.Context(), bytes.NewReader(flip(envelope, len(envelope)-1)), "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		if n, err := r.Read(make([]byte, 100)); n != 0 || !errors.Is(err, ErrEnvelope) {
-			t.Fatalf("read %d, %v", n, err)
-		}
-	}
+// twoDaemons has the second one encrypt.
+type twoDaemons struct {
+	regionalClient
+
+	second regionalClient
 }
 
-func TestErrorsOfSourceAndDestinationAreTold(t *testing.T) {
-	t.Parallel()
-	c := newTestClient(t, newService())
-	envelope, err := c.Seal(t.Context(), "alias/x", random(1<<20), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	broken := errors.New("broken pipe")
-	for _, at := range []int64{3, 20, 80, 100, 1000, 1 << 19} {
-		src := io.MultiReader(io.LimitReader(bytes.NewReader(envelope), at), iotest.ErrReader(broken))
-		r, err := c.OpenReader(t.Context(), src, "", nil)
-		if err == nil {
-			_, err = io.ReadAll(r)
-		}
-		if !errors.Is(err, broken) || errors.Is(err, ErrEnvelope) {
-			t.Errorf("source broke at %d: %v", at, err)
-		}
-	}
-	dst, err := os.Open(os.DevNull) // not for writing
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dst.Close()
-	if _, err := c.SealWriter(t.Context(), dst, "alias/x", nil); err == nil {
-		t.Error("wrote to what cannot be written to")
-	}
-}
-
-// TestGoldenEnvelope opens envelopes made in the past: the format may not change
-// under a version.
-func TestGoldenEnvelope(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct{ file, region string }{
-		{"testdata/envelope-v1.b64", ""},
-		{"testdata/envelope-v2.b64", "eu-west-1"},
-	} {
-		t.Run(c.file, func(t *testing.T) { openGolden(t, c.file, c.region) })
-	}
-}
-
-func openGolden(t *testing.T, file, region string) {
-	encoded, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envelope, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(encoded)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	header, err := readHeader(bytes.NewReader(envelope))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(header.dataKey) != "the encrypted data key" || header.region != region {
-		t.Errorf("data key %q, Region %q", header.dataKey, header.region)
-	}
-	stream, err := newStream(goldenKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := stream.NewDecryptingReader(bytes.NewReader(envelope[len(header.raw):]), header.raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plaintext, err := io.ReadAll(r)
-	if err != nil || string(plaintext) != "the plaintext" {
-		t.Errorf("%q, %v", plaintext, err)
-	}
-}
-
-var goldenKey = bytes.Repeat([]byte{0x2a}, 32)
-
-func FuzzReadHeader(f *testing.F) {
-	f.Add([]byte("cmke\x01\x00\x03keyrest"))
-	f.Add([]byte("cmke\x02\x09us-east-1\x00\x03keyrest"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		header, err := readHeader(bytes.NewReader(b))
-		if err == nil && (!bytes.HasPrefix(b, header.raw) || !bytes.HasSuffix(header.raw, header.dataKey)) {
-			t.Errorf("header %x of %x", header.raw, b)
-		}
-	})
+func (c twoDaemons) Encrypt(ctx context.Context, in *kms.EncryptInput, options ...func(*kms.Options)) (*kms.EncryptOutput, error) {
+	return c.second.Encrypt(ctx, in, options...)
 }
 
 func Example() {
@@ -182,11 +94,11 @@ func Example() {
 		panic(err)
 	}
 	ctx := context.Background()
-	envelope, err := c.Seal(ctx, "alias/app", []byte("hello"), map[string]string{"table": "users"})
+	sealed, err := c.Seal(ctx, "alias/app", []byte("hello"), map[string]string{"table": "users"})
 	if err != nil {
 		panic(err)
 	}
-	_, _ = c.Open(ctx, "alias/app", envelope, map[string]string{"table": "users"})
+	_, _ = c.Open(ctx, "alias/app", sealed, map[string]string{"table": "users"})
 }
 
 func ExampleEnvelopeClient_SealWriter() {
@@ -195,7 +107,7 @@ func ExampleEnvelopeClient_SealWriter() {
 		panic(err)
 	}
 	var dst bytes.Buffer // or a file
-	w, err := c.SealWriter(context.Background(), &dst, "alias/app", nil)
+	w, err := c.SealWriter(context.Background(), &dst, []string{"alias/app"}, envelope.Options{})
 	if err != nil {
 		panic(err)
 	}

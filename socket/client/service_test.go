@@ -49,6 +49,7 @@ type request struct {
 	KeyId             string
 	NumberOfBytes     int
 	CiphertextBlob    []byte
+	Plaintext         []byte
 	EncryptionContext map[string]string
 	Recipient         *struct {
 		AttestationDocument    []byte
@@ -141,7 +142,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if in.Recipient == nil {
-		if !s.plaintext && in.Operation != "GenerateRandom" && in.Operation != "ListKeys" {
+		if !s.plaintext && in.Operation != "GenerateRandom" && in.Operation != "ListKeys" && in.Operation != "Encrypt" {
 			fail(w, "AccessDeniedException", "plaintext_data_keys")
 			return
 		}
@@ -173,13 +174,22 @@ func (s *service) serveRecipient(w http.ResponseWriter) {
 
 // perform does the operation and says where its plaintext would go.
 func (s *service) perform(in *request) (secret []byte, out *answerTo, target *[]byte) {
-	out = &answerTo{KeyId: "arn:aws:kms:" + cmp.Or(in.Region, testRegion) + ":000000000000:key/" + in.KeyId}
+	out = &answerTo{KeyId: "arn:aws:kms:" + cmp.Or(in.Region, testRegion) + ":000000000000:key/mrk-1"}
+	if strings.HasPrefix(in.KeyId, "arn:") {
+		out.KeyId = in.KeyId
+	}
+	if len(in.EncryptionContext) == 0 { // as if there was none
+		in.EncryptionContext = nil
+	}
 	aad, _ := json.Marshal(in.EncryptionContext)
 	switch in.Operation {
 	case "GenerateDataKey":
 		secret = random(32)
 		out.CiphertextBlob = s.aead.Seal(nil, nil, secret, aad)
 		return secret, out, &out.Plaintext
+	case "Encrypt":
+		out.CiphertextBlob = s.aead.Seal(nil, nil, in.Plaintext, aad)
+		return []byte{}, out, &out.Plaintext
 	case "GenerateDataKeyPair":
 		secret = random(2375) // as long as an RSA-4096 key in PKCS#8
 		out.PrivateKeyCiphertextBlob = s.aead.Seal(nil, nil, secret, aad)

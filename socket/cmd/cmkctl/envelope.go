@@ -12,11 +12,11 @@ import (
 	"golang.org/x/term"
 
 	"cmkd/socket/client"
+	"cmkd/socket/client/envelope"
 )
 
-// envelopeFlags are common to seal and open.
-type envelopeFlags struct {
-	key     string
+// transformFlags are common to seal and open.
+type transformFlags struct {
 	context pairs
 	output  string
 	region  string
@@ -31,70 +31,101 @@ const (
 // transformation is what seal and open do from src to dst.
 type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error
 
-func (f *envelopeFlags) register(cmd *cobra.Command, keyUsage string) {
-	cmd.Flags().StringVarP(&f.key, "key", "k", "", keyUsage)
+func (f *transformFlags) register(cmd *cobra.Command, contextUsage string) {
 	f.context = pairs{}
-	cmd.Flags().VarP(f.context, "context", "c", "encryption context, `name=value`; repeatable")
+	cmd.Flags().VarP(f.context, "context", "c", contextUsage)
 	cmd.Flags().StringVarP(&f.output, "output", "o", "-", "`file` to write, - for standard output")
 }
 
 func newSeal(s *service) *cobra.Command {
-	var f envelopeFlags
+	var f transformFlags
+	var keys []string
+	var sign bool
 	cmd := &cobra.Command{
 		Use:   "seal --key KEY [FILE]",
 		Short: "Encrypt a file under a data key of its own",
 		Long: `Seal encrypts FILE, or standard input, with AES-256-GCM under a new data key
-and puts the data key, encrypted under KEY, in front. The file may be of any
-length. Whoever opens it must be allowed to use KEY, and give the same
-encryption context.
+and puts the data key, encrypted under each KEY, in front: any one of them opens
+the file. The file may be of any length. It has the message format of the AWS Encryption
+SDK, and can be opened with that too.
+
+The encryption context of --context is stored in front in the clear, and bound to the
+file: policies and the audit trail see it.
 
 A file that --output names keeps its content until all of the new one is there,
 and its owner and mode. Seal cannot see that the command before a pipe has failed:
 have the shell look ("set -o pipefail") and keep the last file until it has.`,
 		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 -o dir.tar.sealed
-  cmkctl open -c host=db1 dir.tar.sealed | tar x`,
+  cmkctl open dir.tar.sealed | tar x
+  cmkctl seal -k alias/backup -k alias/escrow -o notes.sealed notes`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o := envelope.Options{Context: f.context}
+			if sign {
+				o.Suite = envelope.Signed
+			}
 			return f.transform(cmd, args, s, sealing, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
-				w, err := c.SealWriter(ctx, dst, f.key, f.context)
-				if err != nil {
-					return err
-				}
-				if _, err := io.Copy(w, src); err != nil {
-					return err
-				}
-				return w.Close()
+				return seal(ctx, c, dst, src, keys, o)
 			})
 		},
 	}
-	f.register(cmd, "key `ID`, ARN or alias to seal under")
+	f.register(cmd, "encryption context, `name=value`; repeatable")
+	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
+	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key made for it, so that those who can open it cannot alter it")
 	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }
 
+// seal writes an envelope with the content of src. If that fails it is not complete.
+func seal(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	w, err := c.SealWriter(ctx, dst, keys, o)
+	if err != nil {
+		return err
+	}
+	if _, err := w.ReadFrom(src); err != nil {
+		giveUp(err)
+		_ = w.Close() // returns err
+		return err
+	}
+	return w.Close()
+}
+
 func newOpen(s *service) *cobra.Command {
-	var f envelopeFlags
+	var f transformFlags
+	var key string
+	var o envelope.Options
 	cmd := &cobra.Command{
 		Use:   "open [FILE]",
 		Short: "Decrypt what seal made",
-		Long: `Open decrypts FILE, or standard input. A FILE that was altered or cut gives an
+		Long: `Open decrypts FILE, or standard input: what seal made, or another program in the
+message format of the AWS Encryption SDK. With --context, the file's encryption context
+must have those pairs. A FILE that was altered or cut gives an
 error: with --output nothing is written then, while on standard output a
-beginning, itself authentic, may have been.`,
+beginning, itself authentic, may have been.
+
+Files that cmkctl sealed before it wrote this format do not hold their encryption
+context: --context must give all of it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Context = f.context
 			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
-				r, err := c.OpenReader(ctx, src, f.key, f.context)
+				r, err := c.OpenReader(ctx, src, key, o)
 				if err != nil {
 					return wordOpening(err)
 				}
+				defer r.Close()
 				_, err = io.Copy(dst, r)
 				return wordOpening(err)
 			})
 		},
 	}
-	f.register(cmd, "key `ID`, ARN or alias that it must be sealed under (default any)")
-	cmd.Flags().StringVar(&f.region, "region", "", "Region of the key (default that which FILE names)")
+	f.register(cmd, "encryption context that it must have, `name=value`; repeatable")
+	cmd.Flags().StringVarP(&key, "key", "k", "", "key `ID`, ARN or alias that must open it (default any that it names)")
+	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "open files of algorithm suites without key commitment: whoever sealed them can have made them open differently under another key")
+	cmd.Flags().StringVar(&f.region, "region", "", "Region in which multi-Region keys are asked (default that which FILE names)")
 	return cmd
 }
 
@@ -103,8 +134,14 @@ beginning, itself authentic, may have been.`,
 func wordOpening(err error) error {
 	var invalid *types.InvalidCiphertextException
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &invalid):
 		return errors.New("InvalidCiphertextException: it was sealed with another encryption context (--context), or the file was altered")
+	case errors.Is(err, envelope.ErrContext):
+		return fmt.Errorf("%w (--context)", err)
+	case errors.Is(err, envelope.ErrUncommitted):
+		return fmt.Errorf("%w: if you trust whoever sealed it, use --allow-uncommitted", err)
 	case errors.Is(err, client.ErrEnvelope):
 		return fmt.Errorf("%w: cmkctl seal has not made this, or it was altered or cut", err)
 	default:
@@ -113,7 +150,7 @@ func wordOpening(err error) error {
 }
 
 // transform runs work from the input that args name to the output.
-func (f *envelopeFlags) transform(cmd *cobra.Command, args []string, s *service, what string, work transformation) error {
+func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *service, what string, work transformation) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	// A second signal ends even what does not look at ctx.
@@ -146,7 +183,7 @@ func (f *envelopeFlags) transform(cmd *cobra.Command, args []string, s *service,
 }
 
 // openOutput opens what --output names.
-func (f *envelopeFlags) openOutput(cmd *cobra.Command) (*output, error) {
+func (f *transformFlags) openOutput(cmd *cobra.Command) (*output, error) {
 	if f.output != "-" {
 		return openOutput(f.output)
 	}

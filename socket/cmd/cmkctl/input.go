@@ -58,10 +58,13 @@ const settleTime = 200 * time.Millisecond
 // nothing comes. With doubt the end of what is not a regular file counts only
 // once no signal has followed it.
 func (in *input) until(ctx context.Context, doubt bool) io.Reader {
+	if in.regular {
+		return untilDone{ctx, in.src}
+	}
 	r, w := io.Pipe()
 	go func() {
 		_, err := io.CopyBuffer(w, struct{ io.Reader }{in.src}, make([]byte, 256<<10))
-		if err == nil && doubt && !in.regular {
+		if err == nil && doubt {
 			select {
 			case <-ctx.Done():
 			case <-time.After(settleTime):
@@ -74,4 +77,17 @@ func (in *input) until(ctx context.Context, doubt bool) io.Reader {
 	}()
 	context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })
 	return r
+}
+
+// untilDone is a reader of what does not block.
+type untilDone struct {
+	ctx context.Context
+	src io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := context.Cause(u.ctx); err != nil {
+		return 0, err
+	}
+	return u.src.Read(p)
 }

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/socket/client"
+	"cmkd/socket/client/envelope"
+)
+
+func newRewrap(s *service) *cobra.Command {
+	var keys []string
+	var o envelope.Options
+	f := transformFlags{context: pairs{}}
+	cmd := &cobra.Command{
+		Use:   "rewrap --key KEY FILE",
+		Short: "Move a sealed file to other keys",
+		Long: `Rewrap seals the content of FILE again, under each KEY instead of the keys that it
+names, and with the same encryption context. Its plaintext does not leave the program, and
+FILE is replaced only once the new one is complete and on the disk, which needs room
+for both.
+
+The content is encrypted again, under a new data key: whoever has opened the
+file once and kept the data key cannot read what rewrap has made.
+
+Files that cmkctl sealed before it wrote the message format of the AWS Encryption SDK get
+that format; --context must give the encryption context of such a file.`,
+		Example: `  cmkctl rewrap --key alias/backup-2027 dir.tar.sealed`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" {
+				return errors.New("rewrap replaces a file: name one, or use open and seal in a pipe")
+			}
+			f.output, o.Context = args[0], f.context
+			return f.transform(cmd, args, s, "rewrapping", func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+				if file, ok := dst.(*os.File); !ok || sameFile(file, args[0]) {
+					return errors.New("only a regular file can be rewrapped in place")
+				}
+				return rewrap(ctx, c, dst, src, keys, o)
+			})
+		},
+	}
+	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
+	cmd.Flags().VarP(f.context, "context", "c", "encryption context that it must have, `name=value`; repeatable")
+	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "take files of algorithm suites without key commitment")
+	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
+	return cmd
+}
+
+// rewrap seals what the envelope in src holds.
+func rewrap(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
+	r, err := c.OpenReader(ctx, src, "", o)
+	if err != nil {
+		return wordOpening(err)
+	}
+	defer r.Close()
+	next := envelope.Options{Context: map[string]string{}}
+	if message, ok := r.(*envelope.Reader); ok {
+		for name, value := range message.Header.Context {
+			if !strings.HasPrefix(name, envelope.ReservedPrefix) {
+				next.Context[name] = value
+			}
+		}
+		if message.Header.Suite.Signs() {
+			next.Suite = envelope.Signed
+		}
+	} else { // it does not hold its own
+		next.Context = o.Context
+	}
+	return wordOpening(seal(ctx, c, dst, r, keys, next))
+}
+
+// sameFile reports whether f is the file at path itself, and not its replacement.
+func sameFile(f *os.File, path string) bool {
+	a, errA := f.Stat()
+	b, errB := os.Stat(path)
+	return errA != nil || errB != nil || os.SameFile(a, b)
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+)
+
+// ok runs cmkctl and returns its output.
+func (r *sealRig) ok(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := r.command(t, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("cmkctl %q: %s, %v", args, out, err)
+	}
+	return string(out)
+}
+
+func (r *sealRig) inspect(t *testing.T, path string) inspected {
+	t.Helper()
+	var out inspected
+	if err := json.Unmarshal([]byte(r.ok(t, "inspect", "--json", path)), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestRewrap moves files between keys of a real token.
+func TestRewrap(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	made, err := r.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{})
+	must(t, err)
+	other := *made.KeyMetadata.KeyId
+	dir := t.TempDir()
+	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
+	must(t, os.WriteFile(plain, []byte(today), 0o600))
+
+	r.ok(t, "seal", "-k", r.key, "-k", other, "--sign", "-c", "host=db1", "-o", sealed, plain)
+	must(t, os.Chmod(sealed, 0o640))
+	first := r.inspect(t, sealed)
+	if !first.Signed || !first.KeyCommitment || len(first.Keys) != 2 || !strings.HasSuffix(first.Keys[1].Key, other) || first.Context["host"] != "db1" {
+		t.Errorf("sealed: %+v", first)
+	}
+	if text := strings.Join(strings.Fields(r.ok(t, "inspect", sealed)), " "); !strings.Contains(text, "0x0578 (key commitment: yes, signature: yes)") || !strings.Contains(text, `context "host" "db1"`) {
+		t.Errorf("inspect: %s", text)
+	}
+
+	r.ok(t, "rewrap", "-k", other, sealed)
+	second := r.inspect(t, sealed)
+	if !second.Signed || len(second.Keys) != 1 || !strings.HasSuffix(second.Keys[0].Key, other) || second.Context["host"] != "db1" {
+		t.Errorf("rewrapped: %+v", second)
+	}
+	if string(first.MessageID) == string(second.MessageID) {
+		t.Error("the same message under another key")
+	}
+	if info, err := os.Stat(sealed); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if got := r.ok(t, "open", "-k", other, "-c", "host=db1", sealed); got != today {
+		t.Errorf("opened: %q", got)
+	}
+	names(t, dir, "plain", "sealed")
+}
+
+// TestRewrapRefuses: nothing of a file changes that cannot be moved.
+func TestRewrapRefuses(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	dir := t.TempDir()
+	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
+	must(t, os.WriteFile(plain, []byte(today), 0o600))
+	r.ok(t, "seal", "-k", r.key, "-c", "host=db1", "-o", sealed, plain)
+	before, err := os.ReadFile(sealed)
+	must(t, err)
+	cut := filepath.Join(dir, "cut")
+	must(t, os.WriteFile(cut, before[:len(before)-1], 0o600))
+	for name, c := range map[string]struct {
+		args []string
+		path string
+		want string
+	}{
+		"no key":          {[]string{"-k", "alias/none"}, sealed, "NotFoundException"},
+		"another context": {[]string{"-k", r.key, "-c", "host=db2"}, sealed, "another encryption context"},
+		"cut":             {[]string{"-k", r.key}, cut, "truncated"},
+		"not sealed":      {[]string{"-k", r.key}, plain, "not a valid envelope"},
+	} {
+		was, err := os.ReadFile(c.path)
+		must(t, err)
+		out, err := r.command(t, append(append([]string{"rewrap"}, c.args...), c.path)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: %s, %v", name, out, err)
+		}
+		holds(t, c.path, string(was))
+	}
+	for name, args := range map[string][]string{
+		"standard input": {"rewrap", "-k", r.key, "-"},
+		"a device":       {"rewrap", "-k", r.key, "/dev/null"},
+	} {
+		if out, err := r.command(t, args...).CombinedOutput(); err == nil {
+			t.Errorf("%s: %s", name, out)
+		}
+	}
+	names(t, dir, "cut", "plain", "sealed")
+}
