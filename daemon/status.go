@@ -61,6 +61,8 @@ type pluginStatus struct {
 	Since     time.Time `json:"since"`
 	Restarts  int       `json:"restarts"`
 	LastError string    `json:"lastError,omitempty"`
+	// LastErrorAt is when that was.
+	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
 	// Hanging says which creations of keys the token does not get done.
 	Hanging string `json:"hanging,omitempty"`
 	// Limits are what the token does not do now that it should.
@@ -80,7 +82,7 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 	st := h.Status()
 	out := pluginStatus{
 		Name: h.plugin, Token: h.token, State: string(st.Phase), Since: st.Since,
-		Restarts: st.Restarts, LastError: st.LastError, Hanging: st.Hanging, PID: st.PID, InFlight: st.InFlight,
+		Restarts: st.Restarts, LastError: st.LastError, LastErrorAt: st.LastErrorAt, Hanging: st.Hanging, PID: st.PID, InFlight: st.InFlight,
 	}
 	if st.Phase != plugins.Ready {
 		return out

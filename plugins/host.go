@@ -63,6 +63,7 @@ type state struct {
 	process  *process // in Ready only; may be broken already
 	err      error    // what calls are answered without a process; nil: they wait
 	last     error    // why the last process ended or did not start
+	lastAt   time.Time
 	restarts int
 	since    time.Time
 	gone     time.Time     // since when there has been no process; zero: there is one
@@ -384,8 +385,10 @@ type Status struct {
 	Since time.Time
 	// Restarts counts the processes that were replaced because they were lost.
 	Restarts int
-	// LastError is why the last process was lost or did not start.
-	LastError string
+	// LastError is why the last process was lost or did not start, at LastErrorAt.
+	// Ten minutes after another one has begun to serve it is over, and "".
+	LastError   string
+	LastErrorAt time.Time
 	// PID is the process now serving, 0 if there is none.
 	PID int
 	// InFlight is the number of calls under way in it.
@@ -395,14 +398,17 @@ type Status struct {
 	Hanging string
 }
 
+// lastErrorTime is how long the last error is told of that has come to an end.
+const lastErrorTime = 10 * time.Minute
+
 // Status returns what is known without asking the plugin; its sessions are in
 // [Host.Info].
 func (h *Host) Status() Status {
 	st := h.state.Load()
 	out := Status{Name: st.spec.Name, Phase: h.Phase(), Since: st.since, Restarts: st.restarts}
 	out.Hanging = h.hanging(st.spec, time.Now())
-	if st.last != nil {
-		out.LastError = st.last.Error()
+	if st.last != nil && (out.Phase != Ready || time.Since(st.since) < lastErrorTime) {
+		out.LastError, out.LastErrorAt = st.last.Error(), st.lastAt
 	}
 	if p := st.process; p != nil {
 		out.PID = p.runner.process()

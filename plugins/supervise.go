@@ -39,6 +39,7 @@ type supervisor struct {
 	brisk    int // processes in a row that had a short life
 	restarts int
 	last     error
+	lastAt   time.Time
 	gone     time.Time        // since when there is no process; zero: there is one
 	retry    <-chan time.Time // when to start the next process; nil: not at all
 
@@ -78,7 +79,7 @@ func (s *supervisor) run() {
 func (s *supervisor) publish(phase Phase, err error) {
 	old := s.host.state.Load()
 	s.host.state.Store(&state{
-		phase: phase, spec: s.spec, process: s.current, err: err, last: s.last,
+		phase: phase, spec: s.spec, process: s.current, err: err, last: s.last, lastAt: s.lastAt,
 		restarts: s.restarts, since: time.Now(), gone: s.gone, changed: make(chan struct{}),
 	})
 	close(old.changed)
@@ -107,7 +108,7 @@ func (s *supervisor) failed(err error) {
 	if s.host.ctx.Err() != nil {
 		return // closing
 	}
-	s.last = err
+	s.last, s.lastAt = err, time.Now()
 	if backends.CodeOf(err) == backends.LoginFailed {
 		s.retry = nil
 		s.publish(LoginFailed, err)
@@ -129,7 +130,7 @@ func (s *supervisor) failed(err error) {
 func (s *supervisor) replace() {
 	p := s.current
 	s.spec.Logger.Warn("plugin lost", "pid", p.runner.process(), "reason", p.reason)
-	s.current, s.last, s.gone = nil, p.reason, time.Now()
+	s.current, s.last, s.lastAt, s.gone = nil, p.reason, time.Now(), time.Now()
 	s.restarts++
 	if s.brisk++; time.Since(p.started) >= shortLife {
 		s.brisk = 1

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
 )
@@ -115,7 +116,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	record, err := openLoginRecord(ctx, cfg.LoginRecord)
+	record, err := openLoginRecord(ctx, cfg.LoginRecord, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}

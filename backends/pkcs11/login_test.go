@@ -1,9 +1,14 @@
 package pkcs11_test
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11"
@@ -39,5 +44,41 @@ func TestLoginAnswers(t *testing.T) {
 		}
 		control.Clear("C_Login")
 		open(t, tok)
+	})
+}
+
+// TestNobodyLooksDuringALogin: SoftHSM2 empties the file of a token for a moment
+// when somebody logs in. A module that is initialised just then shows no token.
+func TestNobodyLooksDuringALogin(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		cfg := config(tok)
+		cfg.LoginRecord = filepath.Join(t.TempDir(), "record")
+		record, err := os.Create(cfg.LoginRecord)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(record.Fd()), unix.LOCK_EX); err != nil { // as who logs in
+			t.Fatal(err)
+		}
+		before := control.Calls("C_Initialize")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, err = pkcs11.Open(ctx, cfg)
+		wantCode(t, "opening while another process logs in", err, backends.Timeout)
+		if n := control.Calls("C_Initialize") - before; n != 0 {
+			t.Errorf("the module was initialised %d times meanwhile", n)
+		}
+		if err := record.Close(); err != nil {
+			t.Fatal(err)
+		}
+		k, err := pkcs11.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 }

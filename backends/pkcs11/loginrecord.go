@@ -35,8 +35,10 @@ const (
 )
 
 // openLoginRecord waits for the lock of the record at path until ctx ends.
-// Without a path there is no record, and nothing is remembered.
-func openLoginRecord(ctx context.Context, path string) (*loginRecord, error) {
+// Without a path there is no record, and nothing is remembered. how is LOCK_EX for
+// who logs in, and LOCK_SH for who initialises the module: SoftHSM2 writes the file
+// of a token anew when somebody logs in, and takes one that is empty for no token.
+func openLoginRecord(ctx context.Context, path string, how int) (*loginRecord, error) {
 	if path == "" {
 		return &loginRecord{}, nil
 	}
@@ -45,7 +47,7 @@ func openLoginRecord(ctx context.Context, path string) (*loginRecord, error) {
 		return nil, backends.Errorf(backends.Internal, "opening the record of logins: %v", err)
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil {
 			return &loginRecord{f}, nil
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ThalesGroup/crypto11"
 	p11 "github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
@@ -43,6 +44,10 @@ const (
 	defaultSessions = 16
 	// keptSessions are crypto11's own and the anchor.
 	keptSessions = 2
+	// maxLoads is how often a module is initialised that shows no token that fits,
+	// and loadPause the time between.
+	maxLoads  = 3
+	loadPause = 20 * time.Millisecond
 	// closeTimeout bounds the wait for calls in flight when a token is closed.
 	closeTimeout = 5 * time.Second
 )
@@ -85,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := expired(ctx); err != nil {
 		return nil, err
 	}
-	t, err := load(cfg)
+	t, err := find(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -95,13 +100,38 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	return t, nil
 }
 
+// find loads the module and finds the token, while no process of this token logs
+// in.
+func find(ctx context.Context, cfg Config) (*Token, error) {
+	record, err := openLoginRecord(ctx, cfg.LoginRecord, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer record.close()
+	t, err := load(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.chooseSlot(cfg); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
 // load loads and initialises the module. crypto11 must be the first to do so
 // and picks the first token that fits; it is not told the PIN, so that the
 // choice and the PIN counters are looked at before the PIN is tried.
-func load(cfg Config) (*Token, error) {
+func load(ctx context.Context, cfg Config) (*Token, error) {
 	owner, err := initialise(cfg)
-	if err != nil {
-		if missing := noToken(cfg); missing != nil {
+	for try := 1; err != nil; try++ {
+		missing := noToken(cfg)
+		if try < maxLoads && ctx.Err() == nil {
+			// Programs that know nothing of the record log in, too.
+			time.Sleep(loadPause)
+			owner, err = initialise(cfg)
+			continue
+		}
+		if missing != nil {
 			return nil, missing
 		}
 		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
@@ -150,9 +180,6 @@ func (f finaliser) Close() error {
 }
 
 func (t *Token) start(ctx context.Context, cfg Config) error {
-	if err := t.chooseSlot(cfg); err != nil {
-		return err
-	}
 	size, err := t.sessionLimit(cfg.MaxSessions)
 	if err != nil {
 		return err

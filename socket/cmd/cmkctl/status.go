@@ -48,7 +48,10 @@ type health struct {
 		Restarts  int    `json:"restarts"`
 		PID       int    `json:"pid"`
 		LastError string `json:"lastError"`
-		Hanging   string `json:"hanging"`
+		// LastErrorAt is when that was, zero if the daemon does not say.
+		LastErrorAt time.Time `json:"lastErrorAt"`
+		Hanging     string    `json:"hanging"`
+		Limits      []string  `json:"limits"`
 		// Facts and Unsupported are what the token can do, for doctor.
 		Facts       map[string]string `json:"facts"`
 		Unsupported map[string]string `json:"unsupported"`
@@ -182,7 +185,7 @@ func (h *health) print(out io.Writer) error {
 	if len(h.Plugins) > 0 {
 		fmt.Fprintln(w, "\nPLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
 		for _, p := range h.Plugins {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, p.LastError)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, lastError(p.LastError, p.LastErrorAt))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -191,7 +194,18 @@ func (h *health) print(out io.Writer) error {
 			if p.Hanging != "" {
 				fmt.Fprintf(w, "\n%s hangs: %s\n", p.Name, p.Hanging)
 			}
+			for _, text := range p.Limits {
+				fmt.Fprintf(w, "\n%s on token %s: %s\n", p.Name, p.Token, text)
+			}
 		}
 	}
 	return w.Flush()
+}
+
+// lastError is an error of a plugin with the time at which it was.
+func lastError(text string, at time.Time) string {
+	if text == "" || at.IsZero() {
+		return text
+	}
+	return at.UTC().Format(time.DateTime) + " UTC: " + text
 }
