@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +70,7 @@ type call struct {
 type load struct {
 	client   *kms.Client
 	keys     map[kind]string
+	object   string // the file of the key for encrypts in the token
 	old      []byte // a ciphertext from the beginning
 	mac      []byte // of the message
 	public   *ecdsa.PublicKey
@@ -101,7 +104,13 @@ func newLoad(t *testing.T, r *rig.Rig, store string) *load {
 		l.keys[k] = *out.KeyMetadata.KeyId
 		return l.keys[k]
 	}
+	before := objects(t, r)
 	create(encrypts, &kms.CreateKeyInput{})
+	for _, f := range objects(t, r) {
+		if !slices.Contains(before, f) {
+			l.object = f
+		}
+	}
 	create(changes, &kms.CreateKeyInput{})
 	create(rsaCrypts, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeEncryptDecrypt})
 	create(bystander, &kms.CreateKeyInput{Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: &store})
@@ -128,6 +137,16 @@ func newLoad(t *testing.T, r *rig.Rig, store string) *load {
 	}
 	l.old = sealed.CiphertextBlob
 	return l
+}
+
+// objects are the files of the objects in the main token.
+func objects(t *testing.T, r *rig.Rig) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(r.Token.ConfFile), "tokens", "*", "*.object"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the token has no objects: %v", err)
+	}
+	return files
 }
 
 // start starts a caller of each kind.

@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"time"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"cmkd/testenv/shim"
 )
 
@@ -100,5 +102,27 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 		name: "noise on standard output", quick: true,
 		inject: every(shim.Noise, "C_Encrypt", "C_Sign", "C_GenerateKey", "C_FindObjectsInit"),
 		heal:   clearRules, lasts: time.Second, within: time.Second,
+	},
+	{
+		name: "crash in every C_Encrypt", quick: true,
+		inject: every(shim.Crash, "C_Encrypt"),
+		must:   []string{unavailable}, status: `"name":"main"[^}]*"state":"unavailable"`,
+		metric: `^cmkd_plugin_up\{plugin="symmetric",token="main"\} 0`,
+		heal:   clearRules, lasts: 2 * time.Second, within: 25 * time.Second,
+	},
+	{
+		name: "crash in C_Initialize", quick: true,
+		inject: func(s *stage) {
+			s.shim.Set("C_Initialize", shim.Crash)
+			s.signal("symmetric", syscall.SIGKILL)
+		},
+		must: []string{unavailable}, status: `"name":"symmetric","token":"main","state":"failed"`,
+		metric: `^cmkd_token_up\{token="main"\} 0`,
+		heal:   clearRules, within: 10 * time.Second,
+	},
+	{
+		name: "sessions invalid", quick: true,
+		inject: every(shim.Fail(p11.CKR_SESSION_HANDLE_INVALID), "C_EncryptInit", "C_DecryptInit", "C_SignInit"),
+		must:   []string{unavailable}, heal: clearRules, lasts: time.Second, within: 25 * time.Second,
 	},
 }}

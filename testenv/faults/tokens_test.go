@@ -58,6 +58,9 @@ func (s *stage) record() {
 
 func undo(s *stage) { s.undo() }
 
+// away takes the token out of its slot, for as long as the row lasts.
+func away(s *stage) { s.shim.Away(true) }
+
 // onKeys are the kinds that need the keys of the main token, or that they are not
 // unavailable.
 var onKeys = []kind{encrypts, dataKeys, decrypts, signs, rsaCrypts, macs, changes, creates}
@@ -102,5 +105,23 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 		name: "slow search for objects", quick: true,
 		inject: restarted(every(shim.Delay(100*time.Millisecond), "C_FindObjectsInit")),
 		heal:   clearRules, lasts: 2 * time.Second, within: 3 * time.Second,
+	},
+	{
+		name: "no room for a session object in C_EncryptInit (CKR_DEVICE_MEMORY)", quick: true,
+		inject: every(shim.Fail(p11.CKR_DEVICE_MEMORY), "C_EncryptInit"),
+		must:   []string{"ThrottlingException"}, lasting: true, only: []kind{encrypts, dataKeys}, heal: clearRules, lasts: time.Second, within: 30 * time.Second,
+	},
+	{
+		name: "token away for 1 s", quick: true, inject: away, callers: []string{unavailable}, only: onKeys,
+		heal: clearRules, lasts: time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "token full", quick: true, inject: func(s *stage) { s.shim.RefuseObjects(p11.CKR_DEVICE_MEMORY) },
+		must: []string{limited}, lasting: true, only: []kind{creates},
+		heal: clearRules, lasts: time.Second, within: 3 * time.Second,
+	},
+	{
+		name: "few sessions (4)", quick: true, inject: restarted(func(s *stage) { s.shim.Sessions(4) }),
+		heal: clearRules, lasts: 2 * time.Second, within: 3 * time.Second,
 	},
 }}
