@@ -181,7 +181,7 @@ func (m *memory) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*bac
 	if err := m.obey(ctx, string(in.AAD)); err != nil {
 		return nil, err
 	}
-	return &backends.EncryptAnswer{Sealed: backends.Sealed{IV: in.AAD, Ciphertext: in.Plaintext}}, nil
+	return &backends.EncryptAnswer{Sealed: backends.Sealed{IV: in.AAD, Ciphertext: bytes.Clone(in.Plaintext)}}, nil
 }
 
 func (m *memory) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {

@@ -1,8 +1,10 @@
 package plugins
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"reflect"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -61,4 +63,61 @@ func toWire(err error) wireError {
 
 func (w wireError) err() *backends.Error {
 	return &backends.Error{Code: backends.Code(told(string(w.Code))), Message: told(w.Message), RV: w.RV}
+}
+
+// wipe overwrites what a message has secret.
+func wipe(message any) {
+	if s, ok := message.(backends.Secret); ok {
+		s.Wipe()
+	}
+}
+
+// reserve makes room for n bytes more in a buffer: one that grows while a message
+// is encoded leaves a copy of it behind.
+func reserve(b *bytes.Buffer, n int) {
+	if b.Available() >= n {
+		return
+	}
+	old := b.Bytes()
+	larger := append(make([]byte, 0, 2*len(old)+max(n, minBuffer)), old...)
+	clear(old)
+	*b = *bytes.NewBuffer(larger)
+}
+
+// minBuffer is the smallest buffer for messages in bytes: most of them have room.
+const minBuffer = 1 << 10
+
+// sizeOf is more than the CBOR of a message takes, if the message is a
+// [backends.Secret]; of others it is 0.
+func sizeOf(message any) int {
+	if _, ok := message.(backends.Secret); !ok {
+		return 0
+	}
+	return sizeOfValue(reflect.ValueOf(message).Elem())
+}
+
+// headSize is the most that CBOR needs for a number, and for the beginning of
+// anything else.
+const headSize = 9
+
+// sizeOfValue knows the kinds of fields that secret messages have; a test holds
+// them against it.
+func sizeOfValue(v reflect.Value) int {
+	n := headSize
+	switch v.Kind() {
+	case reflect.Slice, reflect.String: // of bytes
+		n += v.Len()
+	case reflect.Array:
+		n += v.Len()
+	case reflect.Pointer:
+		if !v.IsNil() {
+			n += sizeOfValue(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			n += headSize + sizeOfValue(v.Field(i))
+		}
+	default: // a number or a Boolean
+	}
+	return n
 }

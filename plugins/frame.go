@@ -47,8 +47,13 @@ type frame struct {
 	body    []byte
 }
 
-// appendFrame adds f to a batch.
+// appendFrame adds f to a batch. A batch that has to move leaves no copy behind.
 func appendFrame(b []byte, f frame) []byte {
+	if need := frameHeader + len(f.body); cap(b)-len(b) < need {
+		larger := append(make([]byte, 0, 2*cap(b)+need), b...)
+		clear(b)
+		b = larger
+	}
 	b = binary.BigEndian.AppendUint32(b, uint32(frameHeader-4+len(f.body)))
 	b = binary.BigEndian.AppendUint64(b, f.id)
 	b = append(b, f.kind)
@@ -63,6 +68,7 @@ func appendFrame(b []byte, f frame) []byte {
 func encodeFrame(b *bytes.Buffer, f frame, v any) error {
 	start := b.Len()
 	f.body = nil
+	reserve(b, frameHeader+sizeOf(v))
 	b.Write(appendFrame(b.AvailableBuffer(), f))
 	err := encoding.MarshalToBuffer(v, b)
 	length := b.Len() - start - 4

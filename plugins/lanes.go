@@ -277,6 +277,7 @@ var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the 
 // its turn until its deadline has not.
 func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if j.late(now) {
+		clear(j.body)
 		l.fail(j, out, kindLate, errLate)
 		return false
 	}
@@ -297,6 +298,7 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 		l.fail(j, out, kind, err)
 		return !late
 	}
+	defer wipe(answer)
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
 		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
 		l.fail(j, out, kindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))

@@ -51,7 +51,7 @@ type row struct {
 	name string
 	pace pace
 	// serve decodes the request in, calls the backend and returns its answer
-	// for encoding.
+	// for encoding, which the caller wipes.
 	serve func(ctx context.Context, b backends.Backend, in []byte) (any, error)
 }
 
@@ -83,6 +83,7 @@ func define[B, In, Out any](id byte, name string, p pace, f func(B, context.Cont
 			return nil, backends.Errorf(backends.Unsupported, "this plugin does not do %s", name)
 		}
 		request := new(In)
+		defer wipe(request)
 		if err := decoding.Unmarshal(in, request); err != nil {
 			return nil, backends.Errorf(backends.Internal, "the %s request does not decode", name)
 		}

@@ -317,6 +317,7 @@ func (p *process) call(ctx context.Context, r *row, of flow, request []byte, out
 		}
 	}
 	if err != nil {
+		wipe(out)
 		// The text of the error may quote the answer.
 		p.condemn(errors.New("an answer does not decode"))
 		return backends.Errorf(backends.Internal, "the answer to %s does not decode", r.name)

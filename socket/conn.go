@@ -32,6 +32,13 @@ type conn struct {
 	// pause is how long the connection is not read; used by the goroutine that
 	// serves it.
 	pause time.Duration
+	// window is net/http's buffer for reading, answer and out are what it is told to
+	// write; all are used by the goroutine that serves the connection (wipe.go).
+	window []byte
+	answer outgoing
+	out    answerWriter
+	// unread: no more requests are read.
+	unread atomic.Bool
 	// granted tells who waits for a turn that it has come, or will not.
 	granted chan bool
 
@@ -62,21 +69,29 @@ func (c *conn) class() Class {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
-	switch {
-	case c.idle.Load():
-		return c.readFirst(p)
-	case c.serving.Load() && len(p) == 1:
+	if c.serving.Load() && len(p) == 1 && !c.idle.Load() {
 		// net/http watches for the end of the stream while a call runs.
 		return c.UnixConn.Read(p)
-	default:
-		return c.readMore(p)
 	}
+	read := c.readMore
+	if c.idle.Load() {
+		read = c.readFirst
+	}
+	n, err := read(p)
+	if err != nil && len(p) > 1 && c.serving.Load() { // in a body, net/http reads no more
+		c.endReading()
+	}
+	if c.unread.Load() {
+		clear(p[:n])
+	}
+	return n, err
 }
 
 // readFirst reads the first bytes of a request, and waits for its turn. They end
 // the rest: net/http would call a connection active only when the whole header
 // is there.
 func (c *conn) readFirst(p []byte) (int, error) {
+	c.clearWindow(p)
 	if !c.wait(c.pause) {
 		return 0, net.ErrClosed
 	}
@@ -134,7 +149,11 @@ func (c *conn) readMore(p []byte) (int, error) {
 // that does not take it must not keep the turn.
 func (c *conn) Write(p []byte) (int, error) {
 	c.server.accounts.release(c)
-	return c.UnixConn.Write(p)
+	n, err := c.write(p)
+	if err != nil {
+		c.endReading()
+	}
+	return n, err
 }
 
 // wait lets d pass. It returns false if the connection has been closed.
@@ -238,7 +257,10 @@ func connState(nc net.Conn, state http.ConnState) {
 	case !ok:
 	case state == http.StateActive:
 		c.serving.Store(true)
+	case state == http.StateClosed:
+		c.answer.wipe()
 	case state == http.StateIdle:
+		c.answer.wipe() // to HEAD none is sent
 		c.idle.Store(true)
 		c.server.accounts.rest(c)
 		if c.server.draining.Load() {

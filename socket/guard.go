@@ -20,6 +20,12 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		}
 		c.serving.Store(true)
 		defer c.serving.Store(false)
+		whole := false
+		defer func() {
+			if !whole || r.Close || s.draining.Load() || w.Header().Get("Connection") == "close" {
+				c.endReading()
+			}
+		}()
 		switch {
 		case s.draining.Load():
 			s.refuse(w, r, refusedDraining, true)
@@ -38,6 +44,8 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		if !s.accounts.begin(c) {
 			c.throttle()
 			s.refuse(w, r, refusedThrottled, false)
+			discard(r)
+			whole = true
 			return
 		}
 		defer s.accounts.end(c.account)
@@ -45,7 +53,9 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		defer cancel()
 		r = r.WithContext(ctx)
 		defer s.recoverCall(w, r)
-		h.ServeHTTP(w, r)
+		c.out = answerWriter{w, c}
+		h.ServeHTTP(&c.out, r)
+		whole = true
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"unicode"
 
@@ -111,8 +110,12 @@ func fits(cfg Config, info p11.TokenInfo) bool {
 // locking itself: with one wrong PIN in the configuration, the processes of
 // three plugins would lock a token that takes three tries.
 func (t *Token) login(ctx context.Context, cfg Config) error {
-	pin, err := readPIN(cfg.PINFile)
-	defer clear(pin)
+	memory, err := newLocked()
+	if err != nil {
+		return backends.Errorf(backends.Internal, "memory for the PIN: %v", err)
+	}
+	defer memory.free()
+	pin, err := readPIN(memory, cfg.PINFile)
 	if err != nil {
 		return err
 	}
@@ -183,9 +186,9 @@ func mayLogin(flags uint, changed bool) error {
 	return nil
 }
 
-// readPIN reads the PIN, which the caller wipes.
-func readPIN(file string) ([]byte, error) {
-	text, err := os.ReadFile(file)
+// readPIN reads the PIN into memory, which the caller wipes.
+func readPIN(memory *locked, file string) ([]byte, error) {
+	text, err := memory.read(file)
 	if err != nil {
 		return nil, backends.Errorf(backends.LoginFailed, "reading the PIN: %v", err)
 	}
@@ -199,7 +202,6 @@ func readPIN(file string) ([]byte, error) {
 		err = backends.Errorf(backends.LoginFailed, "the PIN in %s has a control character in it, such as a tab or a second line: not tried", file)
 	}
 	if err != nil {
-		clear(pin)
 		return nil, err
 	}
 	return pin, nil

@@ -118,6 +118,11 @@ func (k *privateKey) components(t cryptoki.Template) cryptoki.Template {
 	if k.kind.form != rsaKey {
 		return t.Bytes(p11.CKA_EC_PARAMS, k.kind.params()).Bytes(p11.CKA_VALUE, k.value)
 	}
+	n := 0
+	for _, v := range k.rsa {
+		n += len(v)
+	}
+	t = t.Reserve(len(k.rsa), n)
 	for i, a := range []uint{
 		p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2,
 		p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,

@@ -64,7 +64,9 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 		c.record.EventID = uuid.NewString()
 	}
 	body := out.AppendJSON(nil)
+	out.Wipe()
 	if !s.recordCall(ctx, c) {
+		clear(body)
 		return noTrail()
 	}
 	s.usages.note(c)

@@ -82,7 +82,8 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		s.undo(ctx, k.backend, i)
 	}
 	return &kmsapi.GetParametersForImportResponse{
-		KeyId: k.arn, ImportToken: token, PublicKey: made.PublicKey, ParametersValidTo: params.ValidTo,
+		// The answer is wiped, the row stays.
+		KeyId: k.arn, ImportToken: token, PublicKey: slices.Clone(made.PublicKey), ParametersValidTo: params.ValidTo,
 	}, nil
 }
 

@@ -26,7 +26,11 @@ type operation struct {
 }
 
 // answer is a response shape of the API.
-type answer interface{ AppendJSON(b []byte) []byte }
+type answer interface {
+	AppendJSON(b []byte) []byte
+	// Wipe overwrites what the answer has secret, which it shares with no row.
+	Wipe()
+}
 
 // request is a pointer to a request shape of the API.
 type request[In any] interface {
@@ -36,6 +40,8 @@ type request[In any] interface {
 	// AppendParameters appends what the audit trail may know of the request,
 	// as JSON.
 	AppendParameters(b []byte) []byte
+	// Wipe overwrites what the request has secret.
+	Wipe()
 }
 
 // response is a pointer to a response shape of the API.
@@ -51,6 +57,7 @@ type method[In, Out any] func(s *Service, ctx context.Context, c *Call, in *In) 
 func handle[In, Out any, PIn request[In], POut response[Out]](m method[In, Out]) func(context.Context, *Service, *Call, []byte) (answer, error) {
 	return func(ctx context.Context, s *Service, c *Call, body []byte) (answer, error) {
 		in := PIn(new(In))
+		defer in.Wipe()
 		if err := in.Decode(body); err != nil {
 			return nil, err
 		}

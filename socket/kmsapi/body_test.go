@@ -15,7 +15,7 @@ func TestBodyIsWiped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	memory := body.Bytes()
+	memory := body.b
 	if !bytes.Equal(memory, secret) {
 		t.Fatal("read something else")
 	}

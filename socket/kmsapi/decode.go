@@ -201,6 +201,10 @@ func (d *decoder) text() []byte {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return raw[1 : len(raw)-1]
 	}
+	if cap(d.scratch) < len(raw) { // growing would leave a copy behind
+		clear(d.scratch[:cap(d.scratch)])
+		d.scratch = make([]byte, 0, len(raw))
+	}
 	d.scratch, err = jsontext.AppendUnquote(d.scratch[:0], raw)
 	if err != nil {
 		d.malformed(err)
@@ -282,9 +286,13 @@ func (d *decoder) blob(name string, shape *blobShape, dst *[]byte) (present bool
 	blob := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := strictBase64.Decode(blob, text)
 	if d.err == nil && (err != nil || bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0) {
-		// The value may be plaintext: it is not shown.
+		// The value may be plaintext: it is not shown, nor kept.
+		clear(blob)
 		d.err = &Error{Code: CodeSerializationException, Message: "Value at '" + d.at(name) + "' can not be converted to a Blob"}
 		return false
+	}
+	if d.err != nil {
+		clear(blob)
 	}
 	*dst = blob[:n]
 	d.checkBlob(name, shape, n)

@@ -1,7 +1,6 @@
 package kmsapi
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -37,6 +36,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(answer.Status)
 	// A client that has gone cannot be told; net/http closes its connection.
 	_, _ = w.Write(answer.Body)
+	clear(answer.Body) // it may hold plaintext
 }
 
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Answer {
@@ -46,7 +46,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Ans
 		call.Refused = err
 	} else {
 		defer body.release()
-		call.Body = body.Bytes()
+		call.Body = body.b
 	}
 	answer := h.dispatcher.Dispatch(r.Context(), call)
 	if !routed(r) && answer.Status == http.StatusBadRequest {
@@ -57,22 +57,26 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Ans
 }
 
 // bodyBuffer holds a request body.
-type bodyBuffer struct{ bytes.Buffer }
+type bodyBuffer struct{ b []byte }
 
 // bodies keeps buffers between calls.
 var bodies = sync.Pool{New: func() any { return new(bodyBuffer) }}
 
-// maxKeptBody is the largest buffer, in bytes, that is kept: an Encrypt of 4 KiB with room to spare.
-const maxKeptBody = 16 << 10
+const (
+	// maxKeptBody is the largest buffer, in bytes, that is kept: an Encrypt of 4 KiB with room to spare.
+	maxKeptBody = 16 << 10
+	// minBody is the smallest buffer, in bytes: more than most bodies.
+	minBody = 1 << 10
+)
 
 // readBody reads the whole body. On success the caller releases it.
 func readBody(w http.ResponseWriter, r *http.Request) (*bodyBuffer, *Error) {
 	b, _ := bodies.Get().(*bodyBuffer)
 	if 0 < r.ContentLength && r.ContentLength <= MaxBodySize {
-		// One more read, of nothing, tells the end: Buffer wants room for it.
-		b.Grow(int(r.ContentLength) + bytes.MinRead)
+		// One more read, of nothing, tells the end: it wants room.
+		b.grow(int(r.ContentLength) + 1)
 	}
-	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, MaxBodySize))
+	err := b.readFrom(http.MaxBytesReader(w, r.Body, MaxBodySize))
 	if err == nil {
 		return b, nil
 	}
@@ -86,15 +90,42 @@ func readBody(w http.ResponseWriter, r *http.Request) (*bodyBuffer, *Error) {
 	return nil, Errorf(CodeSerializationException, "Request body could not be read")
 }
 
+// readFrom reads to the end of r.
+func (b *bodyBuffer) readFrom(r io.Reader) error {
+	for {
+		if len(b.b) == cap(b.b) {
+			b.grow(max(minBody, 2*cap(b.b)))
+		}
+		n, err := r.Read(b.b[len(b.b):cap(b.b)])
+		b.b = b.b[:len(b.b)+n]
+		switch {
+		case errors.Is(err, io.EOF): // not what a body that was cut short ends in
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// grow makes room for size bytes in all, and leaves no copy behind.
+func (b *bodyBuffer) grow(size int) {
+	if size <= cap(b.b) {
+		return
+	}
+	larger := append(make([]byte, 0, size), b.b...)
+	clear(b.b)
+	b.b = larger
+}
+
 // release wipes the body, which may hold plaintext, and gives the buffer back.
 func (b *bodyBuffer) release() {
 	b.wipe()
-	if b.Cap() <= maxKeptBody {
+	if cap(b.b) <= maxKeptBody {
 		bodies.Put(b)
 	}
 }
 
 func (b *bodyBuffer) wipe() {
-	clear(b.Bytes())
-	b.Reset()
+	clear(b.b)
+	b.b = b.b[:0]
 }

@@ -17,7 +17,7 @@ import (
 
 type model struct {
 	Operations map[string]struct {
-		Input struct{ Shape string }
+		Input, Output struct{ Shape string }
 	}
 	Shapes map[string]modelShape
 }

@@ -13,10 +13,14 @@ type Operation struct {
 type Input interface {
 	// Decode reads a request body into the input; see the generated types.
 	Decode(body []byte) error
+	// Wipe overwrites the members that the model calls sensitive, if they are blobs.
+	Wipe()
 }
 
 // Output is the output of an operation.
 type Output interface {
 	// AppendJSON appends the response body to b.
 	AppendJSON(b []byte) []byte
+	// Wipe is that of [Input]. So an output shares such members with nothing that lives on.
+	Wipe()
 }

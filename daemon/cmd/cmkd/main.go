@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 
 	cmkd "cmkd/daemon"
 )
@@ -67,16 +68,19 @@ func run(args []string) error {
 		}
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	// The memory holds plaintexts on their way: like the plugins, the daemon makes
-	// no core file.
-	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		log.Warn("core files are not forbidden", "error", err)
-	}
 	// From here on no SIGHUP ends the program: what is ignored stays so when it
 	// starts itself again.
 	signal.Ignore(syscall.SIGHUP)
 	if err := relaxTimers(); err != nil {
 		log.Warn("timers stay exact, which costs processor time", "error", err)
+	}
+	// The memory holds plaintexts on their way: like the plugins, the daemon makes
+	// no core file, and other processes of its user cannot read it (ptrace(2)).
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		log.Warn("core files are not forbidden", "error", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil { // after the last execve(2), which undoes it
+		log.Warn("the memory is not closed to other processes", "error", err)
 	}
 	hangups := make(chan os.Signal, 1) // one that comes during the start is kept
 	signal.Notify(hangups, syscall.SIGHUP)

@@ -17,7 +17,10 @@ import (
 	"cmkd/socket/client"
 )
 
-func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+func main() {
+	harden()
+	os.Exit(run(context.Background(), os.Args[1:]))
+}
 
 // run does what the arguments say and returns the exit status.
 func run(ctx context.Context, args []string) int {

@@ -5,6 +5,7 @@ import "C"
 
 import (
 	"encoding/binary"
+	"slices"
 	"unsafe"
 )
 
@@ -66,8 +67,15 @@ func (t Template) ULongs(attribute uint, vs ...uint) Template {
 	return t.Bytes(attribute, value)
 }
 
+// Reserve makes room for attributes with values of n bytes in all: a template that
+// grows leaves a copy behind, which nobody wipes.
+func (t Template) Reserve(attributes, n int) Template {
+	return slices.Grow(t, n+3*ulong*attributes)
+}
+
 // Bytes appends an attribute of any value.
 func (t Template) Bytes(attribute uint, value []byte) Template {
+	t = t.Reserve(1, len(value))
 	t = AppendULong(t, attribute)
 	t = AppendULong(t, uint(len(value)))
 	t = append(t, value...)

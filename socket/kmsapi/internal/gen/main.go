@@ -34,6 +34,7 @@ var files = []struct {
 	{"zz_decode.go", (*writer).decoders},
 	{"zz_encode.go", (*writer).encoders},
 	{"zz_parameters.go", (*writer).parameters},
+	{"zz_wipe.go", (*writer).wipers},
 	{"zz_errors.go", (*writer).errors},
 	{"zz_operations.go", (*writer).operations},
 }

@@ -113,8 +113,11 @@ func (m *model) check() error {
 				return fmt.Errorf("integer %s has no range: the decoder relies on one to refuse numbers beyond int32", name)
 			}
 		case "list":
-			if item := m.Shapes.by[s.Member.Shape]; item.Type != "string" && item.Type != "structure" {
+			switch item := m.Shapes.by[s.Member.Shape]; {
+			case item.Type != "string" && item.Type != "structure":
 				return fmt.Errorf("%s is a list of %s", name, item.Type)
+			case (&writer{model: m}).wiped(s.Member.Shape):
+				return fmt.Errorf("%s is a list of secrets, which nothing wipes", name)
 			}
 		case "structure":
 			if len(s.Members.names) > 64 {

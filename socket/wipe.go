@@ -1,0 +1,196 @@
+package socket
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"sync"
+)
+
+// net/http keeps what passes through its buffers until others write over it:
+// requests in a bufio.Reader of 4 KiB for each connection, answers in a
+// bufio.Writer of 2 KiB and another of 4 KiB, all of them shared through pools.
+// Requests and answers carry plaintexts, so:
+//
+//   - the reader's buffer is overwritten when the connection waits for the next
+//     request, and when it ends for another reason (conn.window);
+//   - net/http is given an answer of zeros, which becomes the answer on its last
+//     step (answerWriter and conn.Write).
+
+// maxWindow is the size of net/http's buffer for reading, in bytes.
+const maxWindow = 4 << 10
+
+// clearWindow overwrites what the request before left in net/http's buffer, of which p
+// is the part that is free: all of it, unless there is a request in it already. The
+// first read of a connection gets the whole buffer, which stays the connection's as
+// long as that is served.
+func (c *conn) clearWindow(p []byte) {
+	clear(p)
+	if c.window == nil && len(p) <= maxWindow {
+		c.window = p
+	}
+}
+
+// endReading is called when the connection is not to be read for another request. What
+// net/http reads all the same, to throw it away, it gets as zeros.
+func (c *conn) endReading() {
+	c.unread.Store(true)
+	clear(c.window)
+}
+
+// maxDiscarded is how much of a body that nobody wants is read, in bytes, so that the
+// connection can go on: as much as net/http would read.
+const maxDiscarded = 256 << 10
+
+// discard reads a body that the handler has not read. net/http would, and keep a part.
+func discard(r *http.Request) {
+	if r.Header["Expect"] != nil { // reading would ask for the body
+		return
+	}
+	b := answers.Get().(*[]byte)
+	defer answers.Put(b)
+	buf := (*b)[:cap(*b)]
+	defer clear(buf)
+	for n := 0; n < maxDiscarded; {
+		m, err := r.Body.Read(buf)
+		if n += m; err != nil {
+			return
+		}
+	}
+}
+
+// write writes p of net/http's, with the answer in the place of the zeros. For that the
+// buffer that p is a part of has the answer for a moment, or at most until an error:
+// net/http does not look at it before it is empty.
+func (c *conn) write(p []byte) (int, error) {
+	a := &c.answer
+	if a.buf == nil {
+		return c.UnixConn.Write(p)
+	}
+	head, body := a.split(p)
+	out, ok := a.next(len(body))
+	if !ok { // never: net/http checks the length
+		a.wipe()
+		return 0, errTooLong
+	}
+	if len(head) > 0 {
+		copy(body, out)
+		defer clear(body)
+		out = p
+	}
+	n, err := c.UnixConn.Write(out)
+	if err != nil || a.sentAll() {
+		a.wipe()
+	}
+	return n, err
+}
+
+var errTooLong = errors.New("an answer that is longer than it is")
+
+// answerWriter is the http.ResponseWriter of a request. Answers of known length are kept out
+// of net/http's buffers.
+type answerWriter struct {
+	http.ResponseWriter
+	conn *conn
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// zeros stand for an answer in net/http's buffers.
+var zeros [8 << 10]byte
+
+// Write implements io.Writer.
+func (w *answerWriter) Write(p []byte) (int, error) {
+	if len(w.Header()["Content-Length"]) == 0 || len(w.Header()["Content-Type"]) == 0 { // net/http has to see it
+		return w.ResponseWriter.Write(p)
+	}
+	w.conn.answer.add(p)
+	n := 0
+	for n < len(p) {
+		m, err := w.ResponseWriter.Write(zeros[:min(len(zeros), len(p)-n)])
+		n += m
+		if err != nil {
+			w.conn.answer.wipe()
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// outgoing is the body of an answer on its way past net/http.
+type outgoing struct {
+	buf  *[]byte // of the pool; nil: no answer is on its way
+	sent int     // bytes of it that have left
+	head bool    // the header has left
+	tail [3]byte // the last bytes of the header that have left
+}
+
+// answers keeps buffers. They come back overwritten.
+var answers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// maxKeptAnswer is the largest buffer, in bytes, that is kept.
+const maxKeptAnswer = 64 << 10
+
+func (a *outgoing) add(p []byte) {
+	if a.buf == nil {
+		a.buf = answers.Get().(*[]byte)
+	}
+	b := *a.buf
+	if cap(b)-len(b) < len(p) { // growing by append would leave a copy behind
+		larger := append(make([]byte, 0, len(b)+len(p)), b...)
+		clear(b)
+		b = larger
+	}
+	*a.buf = append(b, p...)
+}
+
+func (a *outgoing) wipe() {
+	if a.buf != nil {
+		clear(*a.buf)
+		*a.buf = (*a.buf)[:0]
+		if cap(*a.buf) <= maxKeptAnswer {
+			answers.Put(a.buf)
+		}
+	}
+	*a = outgoing{}
+}
+
+// endOfHeader is what no header of HTTP has in it (RFC 9112, section 2.1).
+var endOfHeader = []byte("\r\n\r\n")
+
+// split cuts p, which net/http writes, into the rest of the header and the zeros
+// that stand for a part of the body.
+func (a *outgoing) split(p []byte) (head, body []byte) {
+	if a.head {
+		return nil, p
+	}
+	// The end may lie across two writes.
+	var seam [6]byte
+	n := copy(seam[copy(seam[:], a.tail[:]):], p)
+	if i := bytes.Index(seam[:3+n], endOfHeader); i >= 0 {
+		a.head = true
+		return p[:i+1], p[i+1:]
+	}
+	i := bytes.Index(p, endOfHeader)
+	if i < 0 {
+		rest := append(a.tail[:], p...)
+		a.tail = [3]byte(rest[len(rest)-3:])
+		return p, nil
+	}
+	a.head = true
+	i += len(endOfHeader)
+	return p[:i], p[i:]
+}
+
+// next is the next n bytes of the body. It fails if there are not as many.
+func (a *outgoing) next(n int) ([]byte, bool) {
+	if n > len(*a.buf)-a.sent {
+		return nil, false
+	}
+	a.sent += n
+	return (*a.buf)[a.sent-n : a.sent], true
+}
+
+// sentAll reports whether the whole body has left.
+func (a *outgoing) sentAll() bool { return a.head && a.sent == len(*a.buf) }

@@ -1,0 +1,103 @@
+package memscan_test
+
+import (
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"cmkd/testenv/memscan"
+	"cmkd/testenv/rig"
+)
+
+// processes are the daemon and its plugins, by name.
+func processes(t *testing.T, r *rig.Rig) map[string]int {
+	t.Helper()
+	all := map[string]int{"cmkd": r.Process.Process.Pid}
+	for _, p := range r.Status(t).Plugins {
+		all[p.Name] = p.PID
+	}
+	if len(all) != 4 {
+		t.Fatalf("the processes are %v", all)
+	}
+	return all
+}
+
+// TestNothingStays makes calls of each kind, and looks for what they had secret in the
+// memory of the daemon and of the plugins one second later.
+func TestNothingStays(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test reads the memory of processes that close it to others, so it must run as root")
+	}
+	inPlugins := random(64)
+	r := rig.New(t, rig.Config{Process: true, PlaintextDataKeys: true, Env: map[string]string{"CMKD_TEST_HELD": hex.EncodeToString(inPlugins)}})
+	c := newCaller(t, r)
+	n, few := 20, 6
+	if os.Getenv("CMKD_LONG") != "" {
+		n, few = 200, 20
+	}
+	var running sync.WaitGroup
+	for _, k := range kinds {
+		running.Go(func() {
+			if k.few {
+				c.run(k, few)
+				return
+			}
+			c.run(k, n)
+		})
+	}
+	running.Wait()
+	if t.Failed() {
+		return
+	}
+	// The control: what the processes have reason to hold is found. A key's
+	// description is in the daemon's snapshot of its rows.
+	inDaemon := random(64)
+	c.create(&kms.CreateKeyInput{Description: aws.String(hex.EncodeToString(inDaemon))})
+	c.secret("held by the daemon", inDaemon)
+	c.secret("held by the plugins", inPlugins)
+	c.secrets.AddShort("the PIN", []byte(r.Token.PIN))
+
+	time.Sleep(time.Second) // what is promised
+	pids := processes(t, r)
+	t.Logf("%d secrets", c.secrets.Len())
+	for _, name := range slices.Sorted(maps.Keys(pids)) {
+		hits, err := c.secrets.Search(pids[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		held := "held by the plugins"
+		if name == "cmkd" {
+			held = "held by the daemon"
+		}
+		if !slices.ContainsFunc(hits, func(h memscan.Hit) bool { return h.Secret == held }) {
+			t.Errorf("%s: what it holds is not found", name)
+		}
+		hits = slices.DeleteFunc(hits, func(h memscan.Hit) bool { return strings.HasPrefix(h.Secret, "held by ") })
+		report(t, name, hits)
+	}
+}
+
+// report fails for hits, by secret and form.
+func report(t *testing.T, process string, hits []memscan.Hit) {
+	t.Helper()
+	counts, first := map[string]int{}, map[string]memscan.Hit{}
+	for _, h := range hits {
+		of := fmt.Sprintf("%s, %s", h.Secret, h.Form)
+		if counts[of]++; counts[of] == 1 {
+			first[of] = h
+		}
+	}
+	for _, of := range slices.Sorted(maps.Keys(counts)) {
+		t.Errorf("%s: %d pieces of %s, the first at %#x in %s", process, counts[of], of, first[of].Address, first[of].Mapping)
+	}
+}
