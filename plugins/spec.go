@@ -141,9 +141,11 @@ func RemoveLeftovers(dir string) error {
 	return err
 }
 
-// environ is Env as exec wants it.
+// environ is Env as exec wants it. With asyncpreemptoff the Go runtime sends its threads no
+// signals: the kernel leaves the registers of a thread, with what was copied last,
+// on the stack of its signals, where they stay until the next one.
 func (s *Spec) environ() []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=asyncpreemptoff=1"}
 	for k, v := range s.Env {
 		env = append(env, k+"="+v)
 	}

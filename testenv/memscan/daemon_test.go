@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"cmkd/testenv"
 	"cmkd/testenv/memscan"
 	"cmkd/testenv/rig"
 )
@@ -82,8 +84,51 @@ func TestNothingStays(t *testing.T) {
 		if !slices.ContainsFunc(hits, func(h memscan.Hit) bool { return h.Secret == held }) {
 			t.Errorf("%s: what it holds is not found", name)
 		}
-		hits = slices.DeleteFunc(hits, func(h memscan.Hit) bool { return strings.HasPrefix(h.Secret, "held by ") })
+		hits = slices.DeleteFunc(hits, func(h memscan.Hit) bool { return strings.HasPrefix(h.Secret, "held by ") || ofModule(name, h) })
 		report(t, name, hits)
+	}
+}
+
+// ofModule reports whether a hit is what SECURITY.md says of SoftHSM2: it, or OpenSSL,
+// frees a PKCS #8 form of the private keys that are imported without overwriting it.
+// That is memory of the C library: Go's is elsewhere.
+func ofModule(process string, h memscan.Hit) bool {
+	return process == "asymmetric" && strings.HasPrefix(h.Secret, "ImportKeyMaterial, private keys") && h.Form == memscan.Raw &&
+		(h.Address>>40 == 0x7f || h.Mapping == "[heap]")
+}
+
+// TestMemoryIsClosed runs the daemon as another user than root: neither it nor a plugin is
+// dumpable, which shows in whom the kernel gives its files in /proc to (proc(5)).
+func TestMemoryIsClosed(t *testing.T) {
+	t.Parallel()
+	const nobody = 65534
+	token := testenv.NewToken(t)
+	r := rig.New(t, rig.Config{Process: true, Token: token, Wrap: []string{"sh", "-ec", fmt.Sprintf(
+		`chown -R %d:%[1]d "$(dirname "$3")" "$(dirname %s)"; exec setpriv --reuid %[1]d --regid %[1]d --clear-groups "$@"`, nobody, token.ConfFile), "sh"}})
+	for name, pid := range processes(t, r) {
+		for _, file := range []string{"status", "mem", "environ"} {
+			info, err := os.Stat(fmt.Sprintf("/proc/%d/%s", pid, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+				t.Errorf("%s: /proc/PID/%s is uid %d's", name, file, uid)
+			}
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", nobody)) {
+			t.Errorf("%s runs as another user:\n%s", name, status)
+		}
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(environ), "GODEBUG=asyncpreemptoff=1\x00") {
+			t.Errorf("%s gets signals of the Go runtime: its environment is %q", name, environ)
+		}
 	}
 }
 

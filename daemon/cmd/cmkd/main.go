@@ -71,8 +71,8 @@ func run(args []string) error {
 	// From here on no SIGHUP ends the program: what is ignored stays so when it
 	// starts itself again.
 	signal.Ignore(syscall.SIGHUP)
-	if err := relaxTimers(); err != nil {
-		log.Warn("timers stay exact, which costs processor time", "error", err)
+	if err := restart(); err != nil {
+		log.Warn("timers stay exact, which costs processor time, and signals leave registers in memory", "error", err)
 	}
 	// The memory holds plaintexts on their way: like the plugins, the daemon makes
 	// no core file, and other processes of its user cannot read it (ptrace(2)).

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,20 +19,31 @@ import (
 // that has work. docs/performance.md has what that cost.
 const timerSlack = 1_000_000
 
-// relaxTimers starts the program again, with the slack, unless it has it. The
-// runtime's thread takes the slack from the thread that starts it, before any
-// code of ours runs, and no unprivileged process may change it for another
-// thread. The plugins inherit it. A service manager that sets the slack
-// (TimerSlackNSec=) saves the second start.
-func relaxTimers() error {
+// noSignals is the setting with which the Go runtime sends its threads no signals
+// to interrupt them, as it does for garbage collection: the kernel leaves the
+// registers of a thread, with what was copied last, on the stack of its signals,
+// where they stay until the next one. Loops without a call are too short here to
+// hold anything up. The runtime reads the variable before any code of ours runs.
+const noSignals = "asyncpreemptoff=1"
+
+// restart starts the program again, with the timer slack and noSignals, unless it
+// has them. The runtime's thread takes the slack from the thread that starts it,
+// before any code of ours runs, and no unprivileged process may change it for
+// another thread. The plugins inherit it. A service manager that sets both
+// (TimerSlackNSec=, Environment=) saves the second start.
+func restart() error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	slack, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
 	if err != nil {
 		return fmt.Errorf("reading the timer slack: %w", err)
 	}
-	if slack >= timerSlack {
+	settings := os.Getenv("GODEBUG")
+	if slack >= timerSlack && strings.Contains(settings, noSignals) {
 		return nil
+	}
+	if err := os.Setenv("GODEBUG", strings.TrimPrefix(settings+","+noSignals, ",")); err != nil {
+		return fmt.Errorf("setting GODEBUG: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0); err != nil {
 		return fmt.Errorf("setting the timer slack: %w", err)
