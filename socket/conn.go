@@ -73,11 +73,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		// net/http watches for the end of the stream while a call runs.
 		return c.UnixConn.Read(p)
 	}
-	read := c.readMore
+	var n int
+	var err error
 	if c.idle.Load() {
-		read = c.readFirst
+		n, err = c.readFirst(p)
+	} else {
+		n, err = c.readMore(p)
 	}
-	n, err := read(p)
 	if err != nil && len(p) > 1 && c.serving.Load() { // in a body, net/http reads no more
 		c.endReading()
 	}
