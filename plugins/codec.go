@@ -87,28 +87,36 @@ func reserve(b *bytes.Buffer, n int) {
 // minBuffer is the smallest buffer for messages in bytes: most of them have room.
 const minBuffer = 1 << 10
 
-// sizeOf is more than the CBOR of a message takes, if the message is a
-// [backends.Secret]; of others it is 0.
-func sizeOf(message any) int {
-	if _, ok := message.(backends.Secret); !ok {
-		return 0
+// reserveFor makes room for the frame of a message where a secret would be left behind
+// otherwise: its own, or one of a message that is in the buffer.
+func reserveFor(b *bytes.Buffer, message any) {
+	if _, secret := message.(backends.Secret); secret || b.Len() > 0 {
+		reserve(b, frameHeader+sizeOfValue(reflect.ValueOf(message)))
 	}
-	return sizeOfValue(reflect.ValueOf(message).Elem())
 }
 
 // headSize is the most that CBOR needs for a number, and for the beginning of
 // anything else.
 const headSize = 9
 
-// sizeOfValue knows the kinds of fields that secret messages have; a test holds
-// them against it.
+// sizeOfValue is more than the CBOR of a value takes. It knows the kinds of fields
+// that messages have; a test holds them against it.
 func sizeOfValue(v reflect.Value) int {
 	n := headSize
 	switch v.Kind() {
-	case reflect.Slice, reflect.String: // of bytes
+	case reflect.String:
 		n += v.Len()
-	case reflect.Array:
-		n += v.Len()
+	case reflect.Slice, reflect.Array:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return n + v.Len()
+		}
+		for i := range v.Len() {
+			n += sizeOfValue(v.Index(i))
+		}
+	case reflect.Map:
+		for k, e := range v.Seq2() {
+			n += sizeOfValue(k) + sizeOfValue(e)
+		}
 	case reflect.Pointer:
 		if !v.IsNil() {
 			n += sizeOfValue(v.Elem())

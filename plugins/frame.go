@@ -68,7 +68,7 @@ func appendFrame(b []byte, f frame) []byte {
 func encodeFrame(b *bytes.Buffer, f frame, v any) error {
 	start := b.Len()
 	f.body = nil
-	reserve(b, frameHeader+sizeOf(v))
+	reserveFor(b, v)
 	b.Write(appendFrame(b.AvailableBuffer(), f))
 	err := encoding.MarshalToBuffer(v, b)
 	length := b.Len() - start - 4

@@ -132,7 +132,7 @@ func (h *Host) Ready(ctx context.Context) error {
 func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
-	reserve(request, sizeOf(in))
+	reserveFor(request, in)
 	if err := encoding.MarshalToBuffer(in, request); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}

@@ -70,9 +70,7 @@ func (a *signing) input(t backends.MessageType, message []byte) ([]byte, error) 
 	case t == backends.Raw && a.hash == 0:
 		return message, nil
 	case t == backends.Raw && a.scheme != ed25519PH:
-		h := a.hash.New()
-		h.Write(message)
-		return h.Sum(nil), nil
+		return hashed(a.hash, message), nil
 	case t == backends.Digest && a.hash != 0:
 		if len(message) != a.hash.Size() {
 			return nil, backends.Errorf(backends.InvalidRequest, "a digest of %d bytes: the algorithm's has %d", len(message), a.hash.Size())
@@ -161,4 +159,16 @@ func digestInfo(h crypto.Hash, oid encodingasn1.ObjectIdentifier) []byte {
 	})
 	der := b.BytesOrPanic() // of constants
 	return der[:len(der)-h.Size()]
+}
+
+// hashed is the hash of a message. The hash function keeps the last bytes that do not
+// fill a block, also when it is reset: zeros take their place.
+func hashed(h crypto.Hash, message []byte) []byte {
+	state := h.New()
+	state.Write(message)
+	sum := state.Sum(nil)
+	state.Reset()
+	var zeros [256]byte
+	state.Write(zeros[:min(len(zeros), state.BlockSize()-1)])
+	return sum
 }

@@ -50,7 +50,10 @@ type Secrets struct {
 type piece struct {
 	secret string
 	form   form
-	rest   string // after the first eight bytes
+	// rest is what follows the first eight bytes, n bytes of it: an array, since short
+	// strings that are made one after the other lie side by side, as in the secret.
+	rest [window - 8]byte
+	n    int
 }
 
 // MinLength is the shortest secret that can be searched for, in bytes.
@@ -92,7 +95,9 @@ func (s *Secrets) addWindow(name string, f form, text []byte) {
 		s.windows, s.filter = map[uint64][]*piece{}, make([]uint64, 1<<filterBits/64)
 	}
 	first := binary.LittleEndian.Uint64(text)
-	s.windows[first] = append(s.windows[first], &piece{name, f, string(text[8:])})
+	p := &piece{secret: name, form: f}
+	p.n = copy(p.rest[:], text[8:])
+	s.windows[first] = append(s.windows[first], p)
 	h := hash(first)
 	s.filter[h/64] |= 1 << (h % 64)
 }
@@ -175,7 +180,7 @@ func (s *Secrets) scan(hits []Hit, m mapping, at uint64, b []byte) []Hit {
 			continue
 		}
 		for _, p := range s.windows[first] {
-			if bytes.HasPrefix(b[i+8:], []byte(p.rest)) {
+			if bytes.HasPrefix(b[i+8:], p.rest[:p.n]) {
 				hits = append(hits, Hit{p.secret, p.form, m.name, at + uint64(i)})
 			}
 		}
