@@ -72,7 +72,12 @@ func (d *Daemon) publishAuditKeys() error {
 // replaceFile writes a file that everybody may read, whole or not at all.
 func replaceFile(path string, text []byte) error {
 	fresh := path + ".new"
-	err := os.WriteFile(fresh, text, 0o644)
+	_ = os.Remove(fresh)                                                   // of a start that failed, or a link that would be followed
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // which follows none
+	if err == nil {
+		_, err = f.Write(text)
+		err = errors.Join(err, f.Close())
+	}
 	if err == nil {
 		err = os.Rename(fresh, path)
 	}

@@ -77,3 +77,37 @@ func TestOthersCannotChangeFiles(t *testing.T) {
 		t.Errorf("as it was: %d %s", status, text)
 	}
 }
+
+// TestPublishedKeyReplacesLink: a link where the daemon publishes its audit key is
+// replaced, and what it leads to is not written.
+func TestPublishedKeyReplacesLink(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	keys, err := filepath.Glob(filepath.Join(r.Dir, "s", "audit-key-*.pem"))
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("published keys: %v, %v", keys, err)
+	}
+	key, err := os.ReadFile(keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	victim := filepath.Join(r.Dir, "victim")
+	for _, err := range []error{os.WriteFile(victim, []byte("text"), 0o600), os.Remove(keys[0]), os.Symlink(victim, keys[0]), os.Symlink(victim, keys[0]+".new")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Start(t)
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "text" {
+		t.Errorf("what the link led to has %q, %v", text, err)
+	}
+	if info, err := os.Lstat(keys[0]); err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o644 {
+		t.Errorf("the published key is %v, %v", info, err)
+	}
+	if text, err := os.ReadFile(keys[0]); err != nil || string(text) != string(key) {
+		t.Errorf("the published key has changed: %v", err)
+	}
+}
