@@ -25,9 +25,8 @@ func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAli
 		if _, ok := tx.Alias(c.region, in.AliasName); ok {
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "An alias with the name %s already exists", s.aliasARN(c.region, in.AliasName))
 		}
-		if n := count(tx.AliasesOf(c.region, k.ID, "")); n >= s.limits.AliasesPerKey {
-			return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
-				"Aliases per key quota for this account in this region is %d, current usage is %d.", s.limits.AliasesPerKey, n)
+		if err := s.checkAliasQuota(tx, k); err != nil {
+			return err
 		}
 		now := s.now()
 		return tx.PutAlias(&store.Alias{Region: c.region, Name: in.AliasName, KeyID: k.ID, Created: now, Updated: now})
@@ -43,24 +42,29 @@ func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAli
 	if err != nil {
 		return nil, err
 	}
-	if err := s.admitOldTarget(c, in.AliasName); err != nil {
+	was, err := s.admitOldTarget(c, in.AliasName)
+	if err != nil {
 		return nil, err
 	}
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.checkTarget(tx, c, k); err != nil {
 			return err
 		}
-		now, ok := tx.Alias(c.region, in.AliasName)
-		if !ok {
-			return s.aliasNotFound(c, in.AliasName)
+		if now, _ := tx.Alias(c.region, in.AliasName); now != was {
+			return errOutdated
 		}
-		old, ok := tx.Key(c.region, now.KeyID)
+		if was.KeyID != k.ID {
+			if err := s.checkAliasQuota(tx, k); err != nil {
+				return err
+			}
+		}
+		old, ok := tx.Key(c.region, was.KeyID)
 		if ok && (keyType(old) != keyType(k.Key) || old.Usage != k.Usage) {
 			return kmsapi.Errorf(kmsapi.CodeValidationException,
 				"Alias %s cannot be changed from key %s to key %s. The current key and the new key must be the same type (both symmetric or both asymmetric or both HMAC) and have the same key usage.",
 				s.aliasARN(c.region, in.AliasName), s.keyARN(old.Region, old.ID), k.arn)
 		}
-		alias := *now
+		alias := *was
 		alias.KeyID, alias.Updated = k.ID, s.now()
 		return tx.PutAlias(&alias)
 	})
@@ -86,9 +90,10 @@ func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAli
 		}
 	}
 	err := s.commit(ctx, c, func(tx *store.Tx) error {
-		if !tx.DeleteAlias(c.region, in.AliasName) {
-			return s.aliasNotFound(c, in.AliasName)
+		if now, _ := tx.Alias(c.region, in.AliasName); now != alias {
+			return errOutdated
 		}
+		tx.DeleteAlias(c.region, in.AliasName)
 		return nil
 	})
 	return &kmsapi.DeleteAliasResponse{}, err
@@ -157,18 +162,27 @@ func (s *Service) checkTarget(tx *store.Tx, c *Call, k *key) error {
 	return checkState(c.op, k.arn, s.keyState(tx, now))
 }
 
-// admitOldTarget admits the key that an alias points to now. Its state does
-// not matter: it may be pending deletion.
-func (s *Service) admitOldTarget(c *Call, name string) error {
+// checkAliasQuota refuses an alias more for the key than it may have.
+func (s *Service) checkAliasQuota(tx *store.Tx, k *key) error {
+	if n := count(tx.AliasesOf(k.Region, k.ID, "")); n >= s.limits.AliasesPerKey {
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+			"Aliases per key quota for this account in this region is %d, current usage is %d.", s.limits.AliasesPerKey, n)
+	}
+	return nil
+}
+
+// admitOldTarget admits the key that an alias points to now, and returns the alias.
+// The state of the key does not matter: it may be pending deletion.
+func (s *Service) admitOldTarget(c *Call, name string) (*store.Alias, error) {
 	alias, ok := c.view.Alias(c.region, name)
 	if !ok {
-		return s.aliasNotFound(c, name)
+		return nil, s.aliasNotFound(c, name)
 	}
 	old, ok := c.view.Key(c.region, alias.KeyID)
 	if !ok {
-		return nil
+		return alias, nil
 	}
-	return s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
+	return alias, s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
 }
 
 // admitTarget admits the key that an alias is to point to, after the alias

@@ -16,6 +16,9 @@ import (
 // authorise decides whether the caller may do what d demands of the key, by
 // the key policy, the caller's identity policies and the key's grants.
 func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
+	if c.op == nil || !c.op.uses {
+		c.rely(k.Key)
+	}
 	r := s.policyRequest(c, d)
 	r.Resource = k.arn
 	r.Context = &keyContext{s: s, c: c, d: d, key: k.Key, alias: id.alias}

@@ -39,6 +39,8 @@ type Call struct {
 	view   *store.View
 	// arn is of the key admitted last, for errors.
 	arn string
+	// relied are the keys that the call has decided on, as they were then.
+	relied []*store.Key
 	// used are the keys that count as used if the call succeeds.
 	used []*store.Key
 	// attested is the attestation document of the recipient, nil without one.
@@ -147,7 +149,7 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 		c.region = r.Region
 		s.calls.describe(c, op.readOnly, c.region, nil)
 	}
-	return op.serve(ctx, s, c, r.Body)
+	return s.decide(ctx, c, r.Body)
 }
 
 // refuse records the error and answers it.

@@ -60,6 +60,15 @@ type counter struct {
 // forget drops the count of a version that is destroyed.
 func (cs *counters) forget(v *store.Version) { cs.versions.Delete(string(v.CKAID)) }
 
+// used is how many encryptions the version has made, as far as this process knows.
+func (cs *counters) used(v *store.Version) uint64 {
+	entry, ok := cs.versions.Load(string(v.CKAID))
+	if !ok {
+		return 0
+	}
+	return min(entry.(*counter).used.Load(), maxEncryptions)
+}
+
 func (cs *counters) of(v *store.Version) *counter {
 	entry, ok := cs.versions.Load(string(v.CKAID))
 	if !ok {

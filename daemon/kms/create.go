@@ -37,22 +37,29 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	if err != nil {
 		return nil, err
 	}
+	out := new(kmsapi.CreateKeyResponse)
 	switch {
 	case row.Origin == string(kmsapi.OriginTypeExternal):
 		row.State = string(kmsapi.KeyStatePendingImport)
 		err = s.commit(ctx, c, func(tx *store.Tx) error {
-			defer s.created(c, tx, row)
-			return s.putNewKey(tx, row)
+			if err := s.putNewKey(tx, row); err != nil {
+				return err
+			}
+			out.KeyMetadata = s.created(c, tx, row)
+			return nil
 		})
 	case !s.router.Available(row.Token, backends.KeySpec(row.Spec)):
 		err = backends.Errorf(backends.Away, "token %s has been away for a while", row.Token)
 	default:
-		err = s.generateKey(ctx, c, b, row, nil)
+		err = s.generateKey(ctx, c, b, row, func(tx *store.Tx) error {
+			out.KeyMetadata = s.created(c, tx, row)
+			return nil
+		})
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.CreateKeyResponse{KeyMetadata: s.metadata(s.store.View(), row)}, nil
+	return out, nil
 }
 
 // newKeyConditions are the condition keys of kms:CreateKey: what the key will be,
@@ -73,15 +80,18 @@ func newKeyConditions(row *store.Key, bypass *bool) []condition {
 	return list
 }
 
-// created notes what the record of CreateKey says of the key.
-func (s *Service) created(c *Call, tx *store.Tx, row *store.Key) {
+// created notes what the record of CreateKey says of the key, and returns what the
+// answer does.
+func (s *Service) created(c *Call, tx *store.Tx, row *store.Key) *kmsapi.KeyMetadata {
 	c.admitted(s, s.keyARN(row.Region, row.ID))
-	c.respond(keyElements{Metadata: metadataElement(s.metadata(tx, row))})
+	m := s.metadata(tx, row)
+	c.respond(keyElements{Metadata: metadataElement(m)})
+	return m
 }
 
-// generateKey makes the first version of the key in the token, and its alias if
-// it is to have one.
-func (s *Service) generateKey(ctx context.Context, c *Call, b Backend, row *store.Key, alias *store.Alias) error {
+// generateKey makes the first version of the key in the token. finish is the rest of
+// the transaction that stores the key's row.
+func (s *Service) generateKey(ctx context.Context, c *Call, b Backend, row *store.Key, finish func(tx *store.Tx) error) error {
 	version := newVersion(row.ID, 1, s.now())
 	intent := &store.Intent{
 		CKAID: version.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: 1,
@@ -95,22 +105,19 @@ func (s *Service) generateKey(ctx context.Context, c *Call, b Backend, row *stor
 		if err := s.putNewKey(tx, row); err != nil {
 			return err
 		}
-		if c != nil {
-			s.created(c, tx, row)
-		}
-		if alias == nil {
-			return nil
-		}
-		if err := tx.PutAlias(alias); err != nil {
-			return err
-		}
-		return s.announce(ctx, s.creation(row))
+		return finish(tx)
 	})
 	return err
 }
 
-// putNewKey stores the row of a new key, within the quota.
+// putNewKey stores the row of a new key, within the quota, and if its custom key
+// store is still there.
 func (s *Service) putNewKey(tx *store.Tx, row *store.Key) error {
+	if row.CustomKeyStoreID != "" {
+		if _, err := s.storeForKey(tx, row); err != nil {
+			return err
+		}
+	}
 	if n := tx.KeyCount(row.Region); n >= s.limits.Keys {
 		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
 			"Key quota for this account in this region is %d but the current usage is %d.", s.limits.Keys, n)
@@ -172,11 +179,16 @@ func (s *Service) placeInStore(c *Call, in *kmsapi.CreateKeyRequest, row *store.
 	if in.CustomKeyStoreId == "" {
 		return nil
 	}
-	cks, err := s.storeForKey(c, in, backends.KeySpec(row.Spec))
+	row.CustomKeyStoreID = in.CustomKeyStoreId
+	cks, err := s.storeForKey(c.view, row)
 	if err != nil {
 		return err
 	}
-	row.CustomKeyStoreID, row.Token = cks.ID, cks.Token
+	if row.Spec != symmetricDefault || row.PrimaryRegion != "" {
+		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+			"A custom key store holds symmetric encryption keys of one Region only.")
+	}
+	row.Token = cks.Token
 	return nil
 }
 

@@ -285,17 +285,13 @@ func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi
 }
 
 // storeForKey finds the custom key store that a new key is to live in.
-func (s *Service) storeForKey(c *Call, in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec) (*store.CustomKeyStore, error) {
-	row, ok := c.view.CustomKeyStore(c.region, in.CustomKeyStoreId)
+func (s *Service) storeForKey(view reader, key *store.Key) (*store.CustomKeyStore, error) {
+	row, ok := view.CustomKeyStore(key.Region, key.CustomKeyStoreID)
 	if !ok {
-		return nil, errStoreNotFound(in.CustomKeyStoreId)
+		return nil, errStoreNotFound(key.CustomKeyStoreID)
 	}
 	if row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token, backends.SymmetricDefault) {
 		return nil, errStoreState(row, "Connect it first.")
-	}
-	if keySpec != backends.SymmetricDefault || in.MultiRegion {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
-			"A custom key store holds symmetric encryption keys of one Region only.")
 	}
 	return row, nil
 }

@@ -30,11 +30,12 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d.conditions = []condition{{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}}}
-	var imports []*store.Intent
+	imports := &cleanup{s: s}
+	defer imports.done()
 	var token store.Key
 	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) (err error) {
 		token = *row
-		if imports, err = s.dropImports(tx, row, 0); err != nil { // nothing is imported to such a key
+		if err := s.dropImports(tx, row, 0, imports); err != nil { // nothing is imported to such a key
 			return err
 		}
 		row.State = string(kmsapi.KeyStatePendingDeletion)
@@ -54,11 +55,9 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 		return nil
 	})
 	out.KeyId = c.arn
-	if err == nil && len(imports) > 0 {
+	if err == nil && len(imports.intents) > 0 {
 		if b, err := s.available(&token); err == nil { // else reconciliation destroys them
-			for _, i := range imports {
-				s.undo(ctx, b, i)
-			}
+			imports.run(ctx, b)
 		}
 	}
 	return out, err
@@ -120,18 +119,16 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone
 	if err != nil {
 		return false, err
 	}
-	var intents []*store.Intent
+	objects := &cleanup{s: s}
+	defer objects.done()
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Key(key.Region, key.ID)
 		if !ok || !s.deletionDue(now) {
 			return nil // cancelled since
 		}
 		gone = true
-		intents = s.takeOut(tx, now)
-		for _, i := range intents {
-			if err := tx.PutIntent(i); err != nil {
-				return err
-			}
+		if err := objects.add(tx, s.takeOut(tx, now)...); err != nil {
+			return err
 		}
 		tx.DeleteKey(key.Region, key.ID) // with its aliases, grants and usage
 		if err := s.startPrimaryDeletion(tx, key); err != nil {
@@ -142,15 +139,15 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone
 	if err != nil || !gone {
 		return false, err
 	}
-	objects := 0
-	for _, i := range intents {
+	destroyed := 0
+	for _, i := range objects.intents {
 		n, err := s.destroy(ctx, b, i, nil)
 		if err != nil {
 			return true, err
 		}
-		objects += n
+		destroyed += n
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)), slog.Int("objects", objects))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)), slog.Int("objects", destroyed))
 	return true, nil
 }
 

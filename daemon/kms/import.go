@@ -67,10 +67,11 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
 		Spec: params.Spec, Usage: string(backends.UnwrapImport), Route: k.Spec, Created: s.now(),
 	}
-	var replaced []*store.Intent
+	replaced := &cleanup{s: s}
+	defer replaced.done()
 	made, err := s.generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey
-		if replaced, err = s.dropImports(tx, k.Key, maxImportParameters-1); err != nil {
+		if err := s.dropImports(tx, k.Key, maxImportParameters-1, replaced); err != nil {
 			return err
 		}
 		return tx.PutImportParameters(params)
@@ -78,9 +79,7 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range replaced {
-		s.undo(ctx, k.backend, i)
-	}
+	replaced.run(ctx, k.backend)
 	return &kmsapi.GetParametersForImportResponse{
 		// The answer is wiped, the row stays.
 		KeyId: k.arn, ImportToken: token, PublicKey: slices.Clone(made.PublicKey), ParametersValidTo: params.ValidTo,
@@ -88,21 +87,18 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 }
 
 // dropImports deletes what was given out for imports to a key, but for the newest
-// keep, and stores the intents to destroy their wrapping pairs.
-func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int) ([]*store.Intent, error) {
+// keep, and leaves their wrapping pairs to w.
+func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int, w *cleanup) error {
 	all := slices.SortedFunc(tx.ImportParametersOf(key.Region, key.ID), func(a, b *store.ImportParameters) int {
 		return b.ValidTo.Compare(a.ValidTo)
 	})
-	var intents []*store.Intent
 	for _, p := range all[min(keep, len(all)):] {
-		i := s.pairIntent(key, p)
-		if err := tx.PutIntent(i); err != nil {
-			return nil, err
+		if err := w.add(tx, s.pairIntent(key, p)); err != nil {
+			return err
 		}
 		tx.DeleteImportParameters(p.TokenHash)
-		intents = append(intents, i)
 	}
-	return intents, nil
+	return nil
 }
 
 func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {
@@ -162,7 +158,7 @@ func (s *Service) expiration(in *kmsapi.ImportKeyMaterialRequest) (kmsapi.Expira
 // importParameters finds what the import token stands for.
 func (s *Service) importParameters(k *key, token []byte) (*store.ImportParameters, error) {
 	hash := sha256.Sum256(token)
-	p, ok := s.store.View().ImportParameters(hash[:])
+	p, ok := k.view.ImportParameters(hash[:])
 	if !ok || p.Region != k.Region || p.KeyID != k.ID {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeInvalidImportTokenException}
 	}

@@ -171,10 +171,10 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		s.undo(ctx, k.backend, intent)
 		return nil, other, nil
 	}
-	var spent []*store.Intent
+	spent := &cleanup{s: s}
+	defer spent.done()
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
-		spent, err = s.adopt(tx, m, v, made)
-		if err != nil {
+		if err := s.adopt(tx, m, v, made, spent); err != nil {
 			return err
 		}
 		tx.DeleteIntent(intent.CKAID)
@@ -185,35 +185,28 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		s.undo(ctx, k.backend, intent)
 		return nil, nil, err
 	}
-	for _, i := range spent {
-		s.undo(ctx, k.backend, i)
-	}
+	spent.run(ctx, k.backend)
 	return v, nil, nil
 }
 
-// adopt stores the version that was just imported, and the intents to destroy
-// what has served: the wrapping pair, and the object that v replaces if there
-// is one.
-func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer) ([]*store.Intent, error) {
+// adopt stores the version that was just imported, and leaves what has served to
+// spent: the wrapping pair, and the object that v replaces if there is one. The key
+// is as it was when v was chosen, see [Service.commit].
+func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer, spent *cleanup) error {
 	k := m.key
-	now, ok := tx.Key(k.Region, k.ID)
-	if !ok {
-		return nil, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
-	}
 	if !tx.DeleteImportParameters(m.params.TokenHash) {
-		return nil, &kmsapi.Error{Code: kmsapi.CodeInvalidImportTokenException} // used at the same time
+		return errOutdated // expired at the same time
 	}
 	row, err := s.importedRow(tx, k, v, made.CheckValue)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	spent := []*store.Intent{s.pairIntent(k.Key, m.params)}
+	if err := spent.add(tx, s.pairIntent(k.Key, m.params)); err != nil {
+		return err
+	}
 	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == string(kmsapi.ImportStateImported) {
-		spent = append(spent, s.destroyIntent(k.Key, old))
-	}
-	for _, i := range spent {
-		if err := tx.PutIntent(i); err != nil {
-			return nil, err
+		if err := spent.add(tx, s.destroyIntent(k.Key, old)); err != nil {
+			return err
 		}
 	}
 	waited := !s.hasMaterial(tx, k.ID)
@@ -222,24 +215,25 @@ func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backe
 		row.Description = m.in.KeyMaterialDescription
 	}
 	if err := tx.PutVersion(row); err != nil {
-		return nil, err
+		return err
 	}
-	return spent, s.reflectReplicas(tx, now.ID, made.PublicKey, waited)
+	return s.reflectReplicas(tx, k.ID, made.PublicKey, waited)
 }
 
-// importedRow is the row of v as it stands now, if the material with this check
-// value may be v's: another version's is not, nor another than v's was.
+// importedRow is the row of v with the new object, if the material with this check
+// value may be v's: another version's is not, nor another than v's was. Of a version
+// that is there already the rest stays, such as the count of its encryptions.
 func (s *Service) importedRow(tx *store.Tx, k *key, v *store.Version, checkValue []byte) (*store.Version, error) {
 	row := *v
 	for _, old := range tx.Versions(k.ID) {
 		same, mine := bytes.Equal(old.CheckValue, checkValue), old.MaterialID == v.MaterialID
-		switch {
-		case same != mine:
+		if same != mine {
 			return nil, &kmsapi.Error{Code: kmsapi.CodeIncorrectKeyMaterialException}
-		case mine && old.State != materialDiscarded: // it may have become current since
-			row.State, row.Rotated, row.RotationType = old.State, old.Rotated, old.RotationType
-		case old.Number == v.Number && !mine:
-			return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Key material was imported into %s at the same time.", k.arn)
+		}
+		if mine {
+			row = *old
+			row.CKAID, row.State = v.CKAID, v.State // the state is another if it was discarded
+			row.Encryptions = max(old.Encryptions, s.counters.used(old))
 		}
 	}
 	row.CheckValue = checkValue

@@ -146,6 +146,39 @@ func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.I
 	}
 }
 
+// cleanup destroys objects that a transaction takes the rows of. Reconciliation leaves
+// them to it until done.
+type cleanup struct {
+	s       *Service
+	intents []*store.Intent
+}
+
+// add stores the intent that explains the object, within the transaction.
+func (w *cleanup) add(tx *store.Tx, intents ...*store.Intent) error {
+	for _, i := range intents {
+		w.s.working.begin(i.CKAID)
+		w.intents = append(w.intents, i)
+		if err := tx.PutIntent(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run is undo of what was added, after the transaction.
+func (w *cleanup) run(ctx context.Context, b Backend) {
+	for _, i := range w.intents {
+		w.s.undo(ctx, b, i)
+	}
+}
+
+// done is called when no more is done, whatever became of the transaction.
+func (w *cleanup) done() {
+	for _, i := range w.intents {
+		w.s.working.end(i.CKAID)
+	}
+}
+
 // destroy takes the object that the intent explains out of the token, and ends
 // the intent, with e on record if it is not nil. The backend has looked again
 // and found nothing.

@@ -2,10 +2,10 @@ package kms
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 
 	"github.com/google/uuid"
 
@@ -28,11 +28,11 @@ type ManagedKey struct {
 type managedKeys struct {
 	byAlias map[string]*ManagedKey
 
-	making *sync.Mutex // held while one is made
+	making chan struct{} // holds a value while one is made
 }
 
 func newManagedKeys(list []ManagedKey) managedKeys {
-	m := managedKeys{byAlias: map[string]*ManagedKey{}, making: &sync.Mutex{}}
+	m := managedKeys{byAlias: map[string]*ManagedKey{}, making: make(chan struct{}, 1)}
 	for i := range list {
 		m.byAlias[list[i].Alias] = &list[i]
 	}
@@ -82,8 +82,12 @@ func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 
 // makeManaged makes a managed key with its alias, once.
 func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) error {
-	s.managed.making.Lock()
-	defer s.managed.making.Unlock()
+	select {
+	case s.managed.making <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.managed.making }()
 	if _, ok := s.store.View().Alias(row.Region, name); ok {
 		return nil
 	}
@@ -91,8 +95,11 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	if err != nil {
 		return err
 	}
-	alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
-	if err := s.generateKey(ctx, nil, b, row, alias); err != nil {
+	err = s.generateKey(ctx, nil, b, row, func(tx *store.Tx) error {
+		alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
+		return errors.Join(tx.PutAlias(alias), s.announce(ctx, s.creation(row)))
+	})
+	if err != nil {
 		return err
 	}
 	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))

@@ -37,16 +37,14 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 	if err != nil {
 		return err
 	}
-	intent := s.destroyIntent(key, v)
-	dropped := false
+	object := &cleanup{s: s}
+	defer object.done()
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
 		if !ok || now.ImportState != string(kmsapi.ImportStateImported) || expiry != nil && !s.expired(now) {
 			return nil
 		}
-		dropped = true
-		intent.CKAID = now.CKAID
-		if err := tx.PutIntent(intent); err != nil {
+		if err := object.add(tx, s.destroyIntent(key, now)); err != nil {
 			return err
 		}
 		if err := takeOutMaterial(tx, now); err != nil {
@@ -57,8 +55,8 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 		}
 		return s.announce(ctx, expiry)
 	})
-	if err == nil && dropped {
-		s.undo(ctx, b, intent)
+	if err == nil {
+		object.run(ctx, b)
 	}
 	return err
 }
@@ -154,18 +152,19 @@ func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.Impo
 	if err != nil {
 		return err
 	}
-	intent, dropped := s.pairIntent(key, p), false
+	pair := &cleanup{s: s}
+	defer pair.done()
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		if dropped = tx.DeleteImportParameters(p.TokenHash); !dropped {
+		if !tx.DeleteImportParameters(p.TokenHash) {
 			return nil // used since
 		}
-		if err := tx.PutIntent(intent); err != nil {
+		if err := pair.add(tx, s.pairIntent(key, p)); err != nil {
 			return err
 		}
 		return s.announce(ctx, e)
 	})
-	if err == nil && dropped {
-		s.undo(ctx, b, intent) // on record, it has happened: the object is left to reconciliation
+	if err == nil {
+		pair.run(ctx, b) // on record, it has happened: the object is left to reconciliation
 	}
 	return err
 }

@@ -47,7 +47,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 		if row.Origin == string(kmsapi.OriginTypeExternal) {
 			s.reflectImport(tx, &row, false)
 		}
-		if err := tx.PutKey(&row); err != nil {
+		if err := s.putNewKey(tx, &row); err != nil {
 			return err
 		}
 		metadata = s.metadata(tx, &row)

@@ -91,7 +91,8 @@ func (s *Service) end(c *Call) {
 	s.trail.Release(c.room)
 }
 
-// commit is a transaction of the call. What f writes is recorded before it is
+// commit is a transaction of the call. It fails with errOutdated if the keys that
+// the call decided on have changed since. What f writes is recorded before it is
 // committed; without a record it is not. What the record is to say of it, f has
 // said when it returns. c is nil where nobody called.
 func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) error) error {
@@ -99,6 +100,9 @@ func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) erro
 		return s.store.Update(ctx, f)
 	}
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if c.outdated(tx) {
+			return errOutdated
+		}
 		if err := errors.Join(f(tx), tx.Err()); err != nil {
 			return err
 		}

@@ -193,8 +193,8 @@ func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind stri
 // trail too.
 func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fresh *store.Version) error {
 	now, ok := tx.Key(was.Region, was.ID)
-	if !ok || now.State == string(kmsapi.KeyStatePendingDeletion) {
-		return invalidState(s.keyARN(was.Region, was.ID), "pending deletion")
+	if !ok || fresh.RotationType == "AUTOMATIC" && !rotationDue(now, fresh.Rotated) {
+		return errOutdated
 	}
 	row := *now
 	if fresh.RotationType == "ON_DEMAND" {
@@ -203,15 +203,12 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 		}
 		row.OnDemandRotations++
 	} else {
-		if row.RotationPeriodDays == 0 || fresh.Rotated.Before(row.NextRotation) {
-			return kmsapi.Errorf(kmsapi.CodeConflictException, "%s is not due for rotation.", s.keyARN(row.Region, row.ID))
-		}
 		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * day)
 	}
 	old, ok := tx.CurrentVersion(row.ID)
 	if ok {
 		if old.Number >= fresh.Number && !fresh.Imported {
-			return kmsapi.Errorf(kmsapi.CodeConflictException, "%s was rotated at the same time.", s.keyARN(row.Region, row.ID))
+			return errOutdated
 		}
 		demoted := *old
 		demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
@@ -239,17 +236,14 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 	rotated := 0
 	var errs []error
 	for row := range s.store.View().AllKeys() {
-		if row.State != string(kmsapi.KeyStateEnabled) || row.RotationPeriodDays == 0 {
-			continue
-		}
-		if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
+		if !rotates(row) {
 			continue
 		}
 		if row.NextRotation.After(latestRotation(row, now).Add(clockJump)) {
 			errs = append(errs, s.bringForward(ctx, row))
 			continue
 		}
-		if now.Before(row.NextRotation) {
+		if !rotationDue(row, now) {
 			continue
 		}
 		e := s.keyEvent(eventRotate, row, row.NextRotation)
@@ -258,15 +252,48 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 			errs = append(errs, s.failed(ctx, e, err))
 			continue
 		}
-		if err := s.rotate(ctx, nil, row, "AUTOMATIC"); err != nil {
+		done, err := s.rotateDue(ctx, row)
+		if err != nil {
 			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
 			continue
 		}
 		s.acts.forget(e)
+		if !done {
+			continue
+		}
 		s.log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.keyARN(row.Region, row.ID)))
 		rotated++
 	}
 	return rotated, errors.Join(errs...)
+}
+
+// rotates reports whether the service rotates the key of its own accord, at some time.
+func rotates(row *store.Key) bool {
+	return row.State == string(kmsapi.KeyStateEnabled) && row.RotationPeriodDays > 0 &&
+		(row.PrimaryRegion == "" || row.PrimaryRegion == row.Region)
+}
+
+// rotationDue reports whether that time has come.
+func rotationDue(row *store.Key, now time.Time) bool {
+	return rotates(row) && !now.Before(row.NextRotation)
+}
+
+// rotateDue rotates a key whose time has come, unless that has changed meanwhile.
+func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
+	for range maxDecisions {
+		if err := s.rotate(ctx, nil, row, "AUTOMATIC"); !errors.Is(err, errOutdated) {
+			return err == nil, err
+		}
+		view := s.store.View()
+		now, ok := view.Key(row.Region, row.ID)
+		if !ok {
+			return false, nil
+		}
+		if row = s.primary(view, now); !rotationDue(row, s.now()) {
+			return false, nil
+		}
+	}
+	return false, errOutdated
 }
 
 // latestRotation is when the key is due at the latest: a period from now.

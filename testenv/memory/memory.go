@@ -345,7 +345,9 @@ func (t *Router) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.S
 }
 
 // Available implements [kms.Router].
-func (t *Router) Available(string, backends.KeySpec) bool { return t.enter(context.Background()) == nil }
+func (t *Router) Available(string, backends.KeySpec) bool {
+	return t.enter(context.Background()) == nil
+}
 
 // Serving implements [kms.Router].
 func (t *Router) Serving(token string, spec backends.KeySpec) bool { return t.Available(token, spec) }

@@ -1,0 +1,65 @@
+package kms
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// A call decides on a snapshot: who may do what with which key, in which state it
+// is, which version the call is for. Its transaction comes later, and much later
+// if the token is asked for something in between. So [Service.commit] holds the keys
+// that the call decided on against the rows as they are then. If they are
+// others, nothing is written, what the token made is destroyed, and the call decides
+// again: as if it had come after the change that it met. What depends on other
+// rows than keys (names, quotas, custom key stores) is looked up inside the
+// transaction.
+
+// errOutdated: what the call decided on has changed since.
+var errOutdated = errors.New("what was decided on has changed since")
+
+// maxDecisions bounds how often a call decides. Each time another call, which
+// changed the same key, was done, so that only what goes wrong comes near it.
+const maxDecisions = 100
+
+// rely notes that the call decides on the key as it stands in its view.
+func (c *Call) rely(row *store.Key) { c.relied = append(c.relied, row) }
+
+// outdated reports whether a key that the call decided on is another now, in any
+// Region. A row is replaced by each change of it, and with each change of the
+// key's materials.
+func (c *Call) outdated(now reader) bool {
+	changed := func(row *store.Key) bool {
+		return !slices.Equal(c.view.KeyReplicas(row.ID), now.KeyReplicas(row.ID))
+	}
+	return slices.ContainsFunc(c.relied, changed) || slices.ContainsFunc(c.used, changed)
+}
+
+// decide runs the operation until what it decides on stays as it is until it has
+// happened. A call whose object in the token has gone decides again too, if its
+// key has changed: the material may be there under another CKA_ID.
+func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, error) {
+	for range maxDecisions {
+		out, err := c.op.serve(ctx, s, c, body)
+		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
+		if !missing && !errors.Is(err, errOutdated) {
+			return out, err
+		}
+		s.anew(c)
+	}
+	return nil, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key was changed again and again during the call. Try again.")
+}
+
+// anew forgets what the call has decided and found out.
+func (s *Service) anew(c *Call) {
+	c.view = s.store.View()
+	c.arn, c.attested = "", nil
+	c.relied, c.used = c.relied[:0], c.used[:0]
+	s.calls.mu.Lock()
+	defer s.calls.mu.Unlock()
+	c.record.Resources, c.record.ResponseElements, c.record.AdditionalEventData.Details = nil, nil, nil
+}
