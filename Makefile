@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long soak scale fair faults unit-price crash
+.PHONY: all deps build install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash
 
 all: build
 
@@ -72,6 +72,12 @@ fuzz: deps
 # each checked against database, token and audit trail. CMKD_CRASH_SEED repeats a run.
 crash: deps
 	CMKD_CRASH_KILLS=1000 CMKD_CRASH_CUTS=100 go test -count=1 -v -parallel 3 -timeout 2h -run '^(TestKills|TestPowerCuts)$$' ./testenv/crash
+
+# Each operation is stopped at each of its steps, and every other one is run there,
+# or the daemon killed: what that leads to is what one after the other leads to.
+# The tests try each pair at one of the steps.
+races: deps
+	CMKD_RACES=1 go test -count=1 -v -timeout 2h ./testenv/races
 
 # Ten minutes of mixed calls: memory, descriptors and sessions must not grow.
 soak: deps

@@ -3,6 +3,7 @@ package races
 import (
 	"context"
 	"encoding/base64"
+	"strings"
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
@@ -19,6 +20,7 @@ type scene struct {
 // op is an operation, or a job.
 type op struct {
 	name string
+	user bool // it is not an administrator's
 	// second: of two operations, one after the other. It is not stopped.
 	second bool
 	run    func(w *world) (out map[string]any, code string)
@@ -28,8 +30,13 @@ type op struct {
 func api(name, operation string, in map[string]any) *op { return apiIn(home, name, operation, in) }
 
 func apiIn(region, name, operation string, in map[string]any) *op {
-	return &op{name: operation + name, run: func(w *world) (map[string]any, string) {
-		out, code := w.call(operation, region, in)
+	o := &op{name: operation + name}
+	o.run = func(w *world) (map[string]any, string) {
+		caller := w.caller
+		if o.user {
+			caller = w.user
+		}
+		out, code := w.callAs(caller, operation, region, in)
 		if blob, ok := out["CiphertextBlob"].(string); ok && code == "" {
 			raw, _ := base64.StdEncoding.DecodeString(blob)
 			w.noting.Lock()
@@ -37,7 +44,8 @@ func apiIn(region, name, operation string, in map[string]any) *op {
 			w.noting.Unlock()
 		}
 		return out, code
-	}}
+	}
+	return o
 }
 
 // job is what the service does of its own accord.
@@ -120,7 +128,7 @@ func (w *world) bring(id, token, name string, more ...map[string]any) map[string
 	return in
 }
 
-var scenes = []*scene{sceneKey(), sceneDeleting(), sceneEmpty(), sceneImported("pending"), sceneImported("expired"), sceneImported("current"), sceneRegions(), sceneRegionsDeleting(), sceneRegionsImport(), sceneQuota(), sceneStores()}
+var scenes = []*scene{sceneKey(), sceneDeleting(), sceneEmpty(), sceneImported("pending"), sceneImported("expired"), sceneImported("current"), sceneRegions(), sceneRegionsDeleting(), sceneRegionsImport(), sceneQuota(), sceneStores(), scenePolicy()}
 
 const (
 	user = "arn:aws:iam::" + account + ":user/"
@@ -409,4 +417,52 @@ func newStore(name, cluster string) map[string]any {
 
 func (w *world) newStore(name, cluster string) string {
 	return w.must("CreateCustomKeyStore", newStore(name, cluster))["CustomKeyStoreId"].(string)
+}
+
+// scenePolicy: a user whose permissions hang on the key's policy, tags and aliases,
+// beside what takes them away.
+func scenePolicy() *scene {
+	var key, other, grant string
+	as := func(o *op) *op {
+		o.name = "user's " + o.name
+		o.user = true
+		return o
+	}
+	statement := func(sid, action, more string) string {
+		return `{"Sid":"` + sid + `","Effect":"Allow","Principal":{"AWS":"` + user + `a"},"Action":"` + action + `","Resource":"*"` + more + `}`
+	}
+	root := `{"Sid":"root","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + account + `:root"},"Action":"kms:*","Resource":"*"}`
+	document := func(statements ...string) string {
+		return `{"Version":"2012-10-17","Statement":[` + strings.Join(statements, ",") + `]}`
+	}
+	return &scene{name: "policy", set: func(w *world) {
+		key = w.create(map[string]any{
+			"Policy": document(root, statement("all", "kms:*", `,"Condition":{"StringEquals":{"aws:ResourceTag/t":"1"}}`)),
+			"Tags":   []any{map[string]any{"TagKey": "t", "TagValue": "1"}},
+		})
+		other = w.create(map[string]any{"Policy": document(root, statement("all", "kms:*", ""))})
+		w.must("CreateAlias", map[string]any{"AliasName": "alias/a", "TargetKeyId": other})
+		grant = w.must("CreateGrant", map[string]any{"KeyId": key, "GranteePrincipal": user + "a", "Operations": []string{"Encrypt"}})["GrantId"].(string)
+	}, ops: func(*world) []*op {
+		tag := func(value string) map[string]any {
+			return map[string]any{"KeyId": key, "Tags": []any{map[string]any{"TagKey": "t", "TagValue": value}}}
+		}
+		put := func(text string) map[string]any {
+			return map[string]any{"KeyId": key, "Policy": text, "BypassPolicyLockoutSafetyCheck": true}
+		}
+		return []*op{
+			api(" nothing", "PutKeyPolicy", put(document(root))), as(api(" all", "PutKeyPolicy", put(document(root, statement("mine", "kms:*", ""))))),
+			api(" 2", "TagResource", tag("2")), as(api(" 3", "TagResource", tag("3"))),
+			as(api("", "UntagResource", map[string]any{"KeyId": key, "TagKeys": []string{"t"}})),
+			as(api("", "UpdateKeyDescription", map[string]any{"KeyId": key, "Description": "mine"})),
+			as(api("", "ScheduleKeyDeletion", map[string]any{"KeyId": key})), as(api("", "DisableKey", map[string]any{"KeyId": key})),
+			as(api("", "RotateKeyOnDemand", map[string]any{"KeyId": key})),
+			api(" a to key", "UpdateAlias", map[string]any{"AliasName": "alias/a", "TargetKeyId": key}),
+			as(api(" a", "DeleteAlias", map[string]any{"AliasName": "alias/a"})),
+			api("", "RevokeGrant", map[string]any{"KeyId": key, "GrantId": grant}),
+			as(api("", "RevokeGrant", map[string]any{"KeyId": key, "GrantId": grant})),
+			as(api("", "CreateGrant", map[string]any{"KeyId": key, "Name": "n", "GranteePrincipal": user + "b", "Operations": []string{"Decrypt"}})),
+			as(api("", "Encrypt", map[string]any{"KeyId": key, "Plaintext": "cGxhaW4="})),
+		}
+	}}
 }

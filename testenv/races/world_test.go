@@ -42,7 +42,8 @@ type world struct {
 	db      *store.Store
 	token   *memory.Token
 	service *kms.Service
-	caller  *kms.Caller
+	caller  *kms.Caller // an administrator
+	user    *kms.Caller // with no policies of its own but for aliases
 	steps   steps
 
 	noting  sync.Mutex
@@ -68,6 +69,14 @@ func newWorld(t *testing.T, sc *scene) *world {
 			Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 			Policies:  []*policy.Document{everything}, Admin: true,
 		},
+	}
+	aliases, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"arn:aws:kms:*:`+account+`:alias/*"}]}`), policy.IdentityPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.user = &kms.Caller{
+		Principal: policy.Principal{Type: policy.User, ARN: user + "a", AccountID: account, UserName: "a"},
+		Policies:  []*policy.Document{aliases}, UID: 1000,
 	}
 	w.open()
 	t.Cleanup(func() { _ = w.db.Close() })
@@ -115,11 +124,15 @@ func (w *world) reset() {
 
 // call makes a call and returns the answer, or the error's code.
 func (w *world) call(operation, region string, in map[string]any) (out map[string]any, code string) {
+	return w.callAs(w.caller, operation, region, in)
+}
+
+func (w *world) callAs(caller *kms.Caller, operation, region string, in map[string]any) (out map[string]any, code string) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	answer := w.service.Dispatch(context.Background(), w.caller, &kmsapi.Request{Operation: operation, Body: body, RequestID: "r", Region: region})
+	answer := w.service.Dispatch(context.Background(), caller, &kmsapi.Request{Operation: operation, Body: body, RequestID: "r", Region: region})
 	if len(answer.Body) > 0 {
 		if err := json.Unmarshal(answer.Body, &out); err != nil {
 			w.t.Fatalf("%s answered %q: %v", operation, answer.Body, err)
