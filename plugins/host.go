@@ -194,7 +194,7 @@ func (a *attempt) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = p.call(ctx, a.row, a.flow, a.request, a.out)
+		err = a.send(ctx, p)
 		switch {
 		case err == nil:
 			p.answered.Store(true)

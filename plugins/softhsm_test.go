@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -217,6 +218,51 @@ func TestTokenCreationThatFailedButPersisted(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 		})
+	}
+}
+
+// TestTokenCreationBesideReload: a creation whose process is lost after a reload has
+// its key once. The next process had opened the token before the key came.
+func TestTokenCreationBesideReload(t *testing.T) {
+	t.Parallel()
+	tok := testenv.NewToken(t)
+	m := shim.New(t, tok.Module)
+	s := symmetric(t, tok, m.Path, m.Env)
+	s.HeartbeatInterval = time.Hour // the process is stopped for a while
+	h := start(t, s)
+	old := h.Status().PID
+	m.Control.SetRule("C_GenerateKey", shim.Rule{Do: shim.Delay(2 * time.Second), Times: 1})
+	type result struct {
+		answer *backends.CreateKeyAnswer
+		err    error
+	}
+	made := make(chan result, 1)
+	go func() {
+		answer, err := h.CreateKey(context.Background(), &backends.CreateKeyRequest{Key: cmk, Label: "cmkd:a:1"})
+		made <- result{answer, err}
+	}()
+	for m.Control.Calls("C_GenerateKey") == 0 {
+		time.Sleep(time.Millisecond) // polls the module
+	}
+	if err := syscall.Kill(old, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Reload(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	m.Control.SetRule("C_GetAttributeValue", shim.Rule{Do: shim.Crash, Times: 1}) // when the key is read back
+	if err := syscall.Kill(old, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-made; r.err != nil || !r.answer.Existed {
+		t.Errorf("CreateKey: %+v, %v", r.answer, r.err)
+	}
+	if err := h.Reload(t.Context(), s); err != nil { // SoftHSM2 may not show the second to who has made it
+		t.Fatal(err)
+	}
+	list, err := h.ListKeys(t.Context(), &backends.ListKeysRequest{})
+	if err != nil || len(list.Objects) != 1 {
+		t.Errorf("the token holds %v, %v", list, err)
 	}
 }
 

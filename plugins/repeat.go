@@ -1,0 +1,31 @@
+package plugins
+
+import (
+	"bytes"
+	"context"
+
+	"cmkd/backends"
+)
+
+// repeats says whether the call may find in the token what it made before: it makes a
+// key under a CKA_ID, and a process was lost with it.
+func (a *attempt) repeats() bool {
+	return a.lost > 0 && (a.row == createKey.row || a.row == importKey.row)
+}
+
+// send makes the call on a process. One that makes a key again has the process look
+// through the token first. Backends know the token from its opening, and after a
+// reload, or when a process that has grown is swapped, the next process opens it while
+// the last one is still at work: the key may have come since.
+func (a *attempt) send(ctx context.Context, p *process) error {
+	if a.repeats() {
+		var request bytes.Buffer
+		if err := encoding.MarshalToBuffer(&backends.ListKeysRequest{}, &request); err != nil {
+			return backends.Errorf(backends.Internal, "the %s request does not encode", listKeys.row.name)
+		}
+		if err := p.call(ctx, listKeys.row, a.flow, request.Bytes(), new(backends.ListKeysAnswer)); err != nil {
+			return err
+		}
+	}
+	return p.call(ctx, a.row, a.flow, a.request, a.out)
+}
