@@ -38,7 +38,10 @@ func (w *world) kills(all bool) {
 		a.run(w)
 		w.steps.off = true
 		after := strings.Join(w.outcome([2]string{}).state, "\n")
-		for _, stop := range stops {
+		for i, stop := range stops {
+			if !all && i%share > 0 {
+				continue
+			}
 			runs++
 			step, state := w.killed(a, stop)
 			if state != before && state != after {

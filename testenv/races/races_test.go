@@ -14,8 +14,8 @@ import (
 
 // TestPairs stops operations at their steps and runs another one there, for all pairs
 // of a scene. What that leads to is what one after the other leads to, in one of
-// the two orders. Each pair meets at one of the steps, another for each pair; `make
-// races` tries all.
+// the two orders. Each pair meets at one of the steps, another for each pair, and
+// with the race detector only a share of them does; `make races` tries all.
 func TestPairs(t *testing.T) {
 	memory.Pair() // not in a bubble
 	for _, sc := range scenes {
@@ -24,6 +24,16 @@ func TestPairs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { newWorld(t, sc).pairs(os.Getenv("CMKD_RACES") != "") })
 		})
 	}
+}
+
+// share: one of so many pairs meets, and all of delicate operations.
+var share = 1
+
+// delicate operations have been seen to go wrong beside each other.
+func (o *op) delicate() bool {
+	return slices.ContainsFunc([]string{"Import", "Replicate", "UpdatePrimary", "PutKeyPolicy", "Disconnect, "}, func(name string) bool {
+		return strings.Contains(o.name, name)
+	})
 }
 
 func (w *world) pairs(all bool) {
@@ -36,6 +46,9 @@ func (w *world) pairs(all bool) {
 		}
 		steps += len(stops)
 		for j, b := range ops {
+			if !all && (i+2*j)%share > 0 && !(a.delicate() && b.delicate()) {
+				continue
+			}
 			pairs++
 			at := stops
 			if !all {
