@@ -21,7 +21,7 @@ func (a *attempt) send(ctx context.Context, p *process) error {
 	if a.repeats() {
 		var request bytes.Buffer
 		if err := encoding.MarshalToBuffer(&backends.ListKeysRequest{}, &request); err != nil {
-			return backends.Errorf(backends.Internal, "the %s request does not encode", listKeys.row.name)
+			return backends.Errorf(backends.Internal, "the %s request does not encode", listKeys.name)
 		}
 		if err := p.call(ctx, listKeys.row, a.flow, request.Bytes(), new(backends.ListKeysAnswer)); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing/synctest"
 
 	"cmkd/daemon/store"
 	"cmkd/testenv/memory"
@@ -58,6 +59,7 @@ func (w *world) answer(op *op, out map[string]any, code string) string {
 
 // outcome looks at what a run has led to.
 func (w *world) outcome(answers [2]string) *outcome {
+	synctest.Wait() // what goes on in the background is part of it
 	o := &outcome{answers: answers}
 	for _, r := range w.records {
 		o.records = append(o.records, w.masked(r))

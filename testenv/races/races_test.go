@@ -46,7 +46,7 @@ func (w *world) pairs(all bool) {
 		}
 		steps += len(stops)
 		for j, b := range ops {
-			if !all && (i+2*j)%share > 0 && !(a.delicate() && b.delicate()) {
+			if !all && (i+2*j)%share > 0 && (!a.delicate() || !b.delicate()) {
 				continue
 			}
 			pairs++

@@ -128,11 +128,14 @@ func (t *trail) write(r *audit.Record) error {
 	return nil
 }
 
-func (t *trail) Append(_ context.Context, r *audit.Record) error                 { return t.write(r) }
+func (t *trail) Append(_ context.Context, r *audit.Record) error { return t.write(r) }
+
 func (t *trail) AppendIn(_ context.Context, r *audit.Record, _ audit.Room) error { return t.write(r) }
+
 func (t *trail) AppendBefore(_ context.Context, r *audit.Record, _ audit.Room) error {
 	return t.write(r)
 }
+
 func (t *trail) Reserve(bool) (audit.Room, error) {
 	t.w.steps.pass("begin")
 	return audit.Room{}, nil
@@ -141,3 +144,6 @@ func (t *trail) Release(audit.Room)                     { t.w.steps.pass("end") 
 func (t *trail) After(uint64, func([]byte) error) error { return nil }
 func (t *trail) Err() error                             { return nil }
 func (t *trail) Head() (uint64, [32]byte)               { return 0, [32]byte{} }
+
+// Serving implements [kms.Router].
+func (r *router) Serving(token string, spec backends.KeySpec) bool { return r.Available(token, spec) }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cmkd/backends"
@@ -81,6 +82,7 @@ func newWorld(t *testing.T, sc *scene) *world {
 	w.open()
 	t.Cleanup(func() { _ = w.db.Close() })
 	sc.set(w)
+	synctest.Wait() // encryptions are counted in the background
 	w.rows, w.objects, w.ready = rowsOf(w.db.View()), w.token.Objects(), slices.Clone(w.blobs)
 	w.known, w.orders = map[string]bool{}, map[[2]*op]*outcome{}
 	for _, line := range w.rows.lines(func(s string) string { return s }) {
@@ -113,6 +115,7 @@ func (w *world) start() {
 
 // reset goes back to what every run begins with.
 func (w *world) reset() {
+	synctest.Wait()
 	w.steps = steps{}
 	if err := w.db.Update(context.Background(), func(tx *store.Tx) error { return w.rows.restore(tx) }); err != nil {
 		w.t.Fatal(err)
@@ -192,8 +195,15 @@ type rows struct {
 
 func rowsOf(v *store.View) rows {
 	r := rows{
-		map[string]*store.Key{}, map[string]*store.Version{}, map[string]*store.Alias{}, map[string]*store.Grant{}, map[string]*store.Intent{},
-		map[string]*store.SystemKey{}, map[string]*store.ImportParameters{}, map[string]*store.CustomKeyStore{}, map[string]*store.Usage{},
+		map[string]*store.Key{},
+		map[string]*store.Version{},
+		map[string]*store.Alias{},
+		map[string]*store.Grant{},
+		map[string]*store.Intent{},
+		map[string]*store.SystemKey{},
+		map[string]*store.ImportParameters{},
+		map[string]*store.CustomKeyStore{},
+		map[string]*store.Usage{},
 	}
 	for k := range v.AllKeys() {
 		r.keys[k.Region+k.ID] = k
