@@ -5,9 +5,12 @@
 # bin; CMKD_DEMO_CLIENT=cmkctl does without the AWS CLI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin=${CMKD_BIN:-$PWD/bin}
+from=${CMKD_BIN:-$PWD/bin}
 work=$(mktemp -d /tmp/cmkd-demo.XXXXXX)
 cd "$work"
+# A daemon runs no plugin that another user could change, as in another user's clone.
+bin=$work/bin
+cp -r "$from" "$bin"
 
 "$bin/cmkctl" dev --dir "$work/state" --env-file "$work/env" >"$work/dev.log" 2>&1 &
 dev=$!

@@ -33,6 +33,12 @@ type server struct {
 // startServer makes a token, as `cmkctl init` does, and starts the daemon.
 func startServer(ctx context.Context, bin, dir string) (*server, error) {
 	home := filepath.Join(dir, "cmkd")
+	// A daemon runs no plugin that another user could change, as in another user's clone.
+	own := filepath.Join(dir, "bin")
+	if err := os.CopyFS(own, os.DirFS(bin)); err != nil {
+		return nil, err
+	}
+	bin = own
 	setup := exec.CommandContext(ctx, filepath.Join(bin, "cmkctl"), "init", "--dir", home, "--softhsm")
 	if out, err := setup.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("cmkctl init: %w\n%s", err, out)

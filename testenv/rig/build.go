@@ -26,8 +26,14 @@ func Binaries(t testing.TB) string {
 var binaries = sync.OnceValues(func() (string, error) {
 	root := Root()
 	dir := filepath.Join(root, ".cache", "bin")
+	if !ours(root) {
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("cmkd-test-%d", os.Getuid()))
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
+	}
+	if !ours(dir) {
+		return "", fmt.Errorf("others can change %s: remove it", dir)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -54,6 +60,22 @@ var binaries = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// ours reports whether nobody but this user and root can change a folder and those above
+// it. A daemon runs no plugin from another one, as in root's tests of another user's
+// clone.
+func ours(dir string) bool {
+	for {
+		var st syscall.Stat_t
+		if err := syscall.Stat(dir, &st); err != nil || st.Uid != 0 && int(st.Uid) != os.Getuid() || st.Mode&0o022 != 0 && st.Mode&syscall.S_ISVTX == 0 {
+			return false
+		}
+		if dir == "/" {
+			return true
+		}
+		dir = filepath.Dir(dir)
+	}
+}
 
 // Root is the folder of go.mod.
 func Root() string {
