@@ -25,7 +25,8 @@ type edit struct {
 }
 
 // edits changes each column of the first row of each table, and in documents each
-// member. What is not the daemon's own (the version of the schema) is left out.
+// member. What is not the daemon's own (the version of the schema) is left out, and
+// so are the digests that only tell which row is another: nothing rests on them.
 func (s *stage) edits() (list []edit) {
 	s.Helper()
 	db := s.open(s.T)

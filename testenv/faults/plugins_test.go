@@ -99,6 +99,13 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 		heal:   clearRules, lasts: time.Second, within: 10 * time.Second,
 	},
 	{
+		name:   "every call hangs",
+		inject: every(shim.Hang, "C_Encrypt", "C_Decrypt"),
+		must:   []string{unavailable}, callers: []string{dependency, invalid}, lasting: true,
+		status: `"state":"(starting|failed)"`, metric: `^cmkd_plugin_up\{plugin="symmetric",token="main"\} 0`,
+		heal: clearRules, lasts: 12 * time.Second, within: 15 * time.Second,
+	},
+	{
 		name: "noise on standard output", quick: true,
 		inject: every(shim.Noise, "C_Encrypt", "C_Sign", "C_GenerateKey", "C_FindObjectsInit"),
 		heal:   clearRules, lasts: time.Second, within: time.Second,

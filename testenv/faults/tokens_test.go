@@ -58,6 +58,36 @@ func (s *stage) record() {
 
 func undo(s *stage) { s.undo() }
 
+// move renames a file or folder.
+func (s *stage) move(from, to string) {
+	s.Helper()
+	if err := os.Rename(from, to); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// swapped puts a token with the same label and PIN, and nothing in it, in the
+// place of the main one.
+func swapped(s *stage) {
+	tokens := filepath.Join(filepath.Dir(s.token.ConfFile), "tokens")
+	s.shim.Away(true)
+	s.move(tokens, tokens+".away")
+	if err := os.Mkdir(tokens, 0o700); err != nil {
+		s.Fatal(err)
+	}
+	s.token.AddToken(s.T, s.token.Label)
+	s.shim.Away(false)
+}
+
+func swappedBack(s *stage) {
+	tokens := filepath.Join(filepath.Dir(s.token.ConfFile), "tokens")
+	s.shim.Away(true)
+	s.move(tokens, tokens+".other")
+	s.move(tokens+".away", tokens)
+	s.shim.Away(false)
+	s.reload()
+}
+
 // away takes the token out of its slot, for as long as the row lasts.
 func away(s *stage) { s.shim.Away(true) }
 
@@ -114,6 +144,37 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 	{
 		name: "token away for 1 s", quick: true, inject: away, callers: []string{unavailable}, only: onKeys,
 		heal: clearRules, lasts: time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "token away for 5 s", inject: away, must: []string{unavailable}, only: onKeys,
+		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 5 * time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "token away for 30 s", inject: away, must: []string{unavailable}, callers: []string{invalid}, lasting: true, only: onKeys,
+		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 30 * time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "token away for 180 s", inject: away, must: []string{unavailable, invalid}, lasting: true, only: onKeys,
+		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 180 * time.Second, within: 10 * time.Second,
+	},
+	{
+		name: "token swapped for another", inject: swapped, must: []string{invalid}, callers: []string{unavailable}, lasting: true,
+		only: onKeys, status: `"state":"degraded"`, heal: swappedBack, lasts: 3 * time.Second, within: 15 * time.Second,
+	},
+	{
+		name: "device errors that stay",
+		inject: every(shim.Fail(p11.CKR_DEVICE_ERROR), "C_EncryptInit", "C_DecryptInit", "C_SignInit", "C_GenerateKey", "C_FindObjectsInit"),
+		must:   []string{unavailable}, only: onKeys, status: mainDown, metric: tokenDown,
+		heal: clearRules, lasts: 5 * time.Second, within: 45 * time.Second,
+	},
+	{
+		name: "logged out", inject: every(shim.Fail(p11.CKR_USER_NOT_LOGGED_IN), "C_EncryptInit", "C_DecryptInit", "C_SignInit"),
+		callers: []string{unavailable}, only: onKeys, heal: clearRules, lasts: time.Second, within: 45 * time.Second,
+	},
+	{
+		name: "token read-only", quick: true, inject: restarted(func(s *stage) { s.shim.ReadOnly(true) }),
+		must: []string{internal}, only: []kind{creates}, status: `"state":"degraded"`,
+		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, lasts: time.Second, within: 10 * time.Second,
 	},
 	{
 		name: "token full", quick: true, inject: func(s *stage) { s.shim.RefuseObjects(p11.CKR_DEVICE_MEMORY) },

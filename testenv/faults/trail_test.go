@@ -2,55 +2,56 @@ package faults
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
-	"cmkd/daemon"
+	"cmkd/daemon/audit"
 )
 
-// part is how many records each trail has whose bits are changed.
-const part = 10
-
-// bits copies 100 records of the trail, in parts, and changes every bit of them
-// but for the line feeds between them, one after the other. Verification finds
-// each: nothing in a record may change.
+// bits copies 100 records of the trail and changes every bit of them, one after
+// the other, and ends the trail after every byte. Verification finds each: nothing
+// in a record may change. It is given the changed record and the one after it,
+// what comes before the first, and for the ends what the last should be.
 func bits(s *stage) {
+	const records = 100
 	lines := bytes.SplitAfter(read(s.T, segments(s.T, s.trail)[0]), []byte("\n"))
-	if len(lines) < 10*part+1 {
+	if len(lines) < records+3 {
 		s.Fatalf("the trail has only %d records", len(lines))
 	}
-	var found atomic.Int64
-	var working sync.WaitGroup
-	for i := range 10 {
-		content := bytes.Join(lines[:i*part+part], nil)
-		from := len(bytes.Join(lines[:i*part], nil))
-		working.Go(func() { found.Add(s.flip(content, from)) })
+	found, ended := 0, 0
+	var before audit.Report
+	for i := range records {
+		options := audit.VerifyOptions{AfterSequence: before.Last, AfterHash: before.Hash}
+		after, err := audit.Verify(bytes.NewReader(lines[i]), options)
+		if err != nil {
+			s.Fatalf("record %d as it is: %v", i+1, err)
+		}
+		found += s.flip(slices.Concat(lines[i], lines[i+1]), len(lines[i]), options)
+		options.Sequence, options.Hash = after.Last, after.Hash
+		for end := range lines[i] {
+			if _, err := audit.Verify(bytes.NewReader(lines[i][:end]), options); err == nil {
+				s.Errorf("the trail ends after byte %d of %q, and verifies", end, lines[i])
+			} else {
+				ended++
+			}
+		}
+		before = after
 	}
-	working.Wait()
-	s.note("%d bits changed, each found", found.Load())
+	s.note("%d bits changed and %d ends, each found", found, ended)
 }
 
-// flip changes each bit of content from a place on and counts those that are
+// flip changes each bit of the first bytes of a trail and counts those that are
 // found.
-func (s *stage) flip(content []byte, from int) (found int64) {
-	folder := s.TempDir()
-	file := filepath.Join(folder, filepath.Base(segments(s.T, s.trail)[0]))
-	for i := from; i < len(content); i++ {
+func (s *stage) flip(trail []byte, length int, options audit.VerifyOptions) (found int) {
+	for i := range length {
 		for bit := range 8 {
-			content[i] ^= 1 << bit
-			if err := os.WriteFile(file, content, 0o600); err != nil {
-				s.Error(err)
-				return found
-			}
-			if _, err := daemon.VerifyTrail(folder, daemon.TrailOptions{ChainOnly: true}); err == nil {
-				s.Errorf("bit %d of byte %d was changed, and the trail verifies", bit, i-from)
+			trail[i] ^= 1 << bit
+			if _, err := audit.Verify(bytes.NewReader(trail), options); err == nil {
+				s.Errorf("bit %d of byte %d was changed in %q, and the trail verifies", bit, i, trail[:length])
 			} else {
 				found++
 			}
-			content[i] ^= 1 << bit
+			trail[i] ^= 1 << bit
 		}
 	}
 	return found
