@@ -14,18 +14,29 @@ import (
 // deletions and expiries count in days, so a minute is soon enough.
 const jobInterval = time.Minute
 
-// jobLoop runs the jobs, now and every jobInterval, until ctx ends.
+// jobRetry is how soon jobs that failed are tried again: the token may be back, or
+// the disk have room.
+const jobRetry = 5 * time.Second
+
+// jobLoop runs the jobs, now and every jobInterval, and sooner after a failure,
+// until ctx ends.
 func (d *Daemon) jobLoop(ctx context.Context) {
-	ticker := time.NewTicker(jobInterval)
-	defer ticker.Stop()
+	var said time.Time // when a failure was logged, zero unless the last run failed
 	for {
-		if err := d.RunJobs(ctx); err != nil && ctx.Err() == nil {
-			d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err))
+		pause := jobInterval
+		if err := d.RunJobs(ctx); err == nil {
+			said = time.Time{}
+		} else if ctx.Err() == nil {
+			pause = jobRetry
+			if now := time.Now(); now.Sub(said) >= jobInterval {
+				said = now
+				d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err), slog.String("every", jobRetry.String()))
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(pause):
 		}
 	}
 }

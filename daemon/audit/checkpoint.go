@@ -18,7 +18,7 @@ import (
 // use elsewhere: one in the token. Sign returns the signature over a SHA-256
 // digest and the name of the key, by which a verifier finds the public key.
 // It is called from one goroutine at a time, with a deadline; an error is
-// logged, and the checkpoint is tried again when the next one is due.
+// logged, and the checkpoint is tried again every second.
 type Signer interface {
 	Sign(ctx context.Context, digest []byte) (signature []byte, keyID string, err error)
 }
@@ -195,24 +195,43 @@ func (l *Log) unsigned() uint64 {
 	return n
 }
 
+// signRetry is how long after a checkpoint that failed the next one is tried,
+// however many records want one meanwhile.
+const signRetry = time.Second
+
 // checkpoints makes a checkpoint after every cfg.CheckpointRecords records
-// and, if there is anything new, every cfg.CheckpointInterval.
+// and, if there is anything new, every cfg.CheckpointInterval. While that fails,
+// as it does as long as a token is away, it tries again every signRetry.
 func (l *Log) checkpoints(ctx context.Context) {
 	defer l.owned.Done()
 	ticker := time.NewTicker(l.cfg.CheckpointInterval)
 	defer ticker.Stop()
+	var retry <-chan time.Time // nil unless the last one failed
 	for {
+		due, tick := l.due, ticker.C
+		if retry != nil {
+			due, tick = nil, nil
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-		case <-l.due:
+		case <-tick:
+		case <-due:
+		case <-retry:
 		}
+		failed := retry != nil
+		retry = nil
 		if l.unsigned() == 0 {
 			continue
 		}
-		if err := l.checkpoint(ctx); err != nil && ctx.Err() == nil {
-			l.cfg.Logger.ErrorContext(ctx, "audit log: no checkpoint", "error", err)
+		switch err := l.checkpoint(ctx); {
+		case err != nil && ctx.Err() == nil:
+			if !failed {
+				l.cfg.Logger.ErrorContext(ctx, "audit log: no checkpoint, it is tried again", "error", err, "every", signRetry.String())
+			}
+			retry = time.After(signRetry)
+		case failed:
+			l.cfg.Logger.InfoContext(ctx, "audit log: checkpoints are made again")
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -415,6 +416,45 @@ func TestCheckpoints(t *testing.T) {
 	closeLog(t, openChecked(t, cfg, opt))
 	if signed, err := VerifyDir(dir, opt); err != nil || signed.SignedThrough != unsigned.Last {
 		t.Errorf("%+v, %v", signed, err)
+	}
+}
+
+// TestCheckpointFails has a token that is away while many records want
+// checkpoints: it is not asked for each, and the log says it once. The checkpoint
+// comes with the token, whether or not there are more records.
+func TestCheckpointFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	signer, opt := newSigner(t)
+	var said bytes.Buffer
+	l := openChecked(t, Config{
+		Dir: dir, Signer: signer, CheckpointRecords: 1, CheckpointInterval: time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&said, nil)),
+	}, opt)
+	signer.fail.Store(true)
+	calls, began := signer.calls.Load(), time.Now()
+	for signer.calls.Load() < calls+2 {
+		appendN(t, l, 10)
+	}
+	calls = signer.calls.Load() - calls
+	if most := 2 + int64(time.Since(began)/signRetry); calls > most {
+		t.Errorf("%d signatures were asked for, want at most %d", calls, most)
+	}
+	head, _ := l.Head()
+	signer.fail.Store(false)
+	for began := time.Now(); ; {
+		report, err := VerifyDir(dir, opt)
+		if err == nil && report.SignedThrough >= head {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("no checkpoint in a minute: %+v, %v", report, err)
+		}
+		time.Sleep(10 * time.Millisecond) // polls the files
+	}
+	closeLog(t, l)
+	if n := strings.Count(said.String(), "no checkpoint"); n != 1 || strings.Count(said.String(), "made again") != 1 {
+		t.Errorf("the log has the failure %d times:\n%s", n, said.String())
 	}
 }
 

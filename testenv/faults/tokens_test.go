@@ -162,7 +162,7 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 		only: onKeys, status: `"state":"degraded"`, heal: swappedBack, lasts: 3 * time.Second, within: 15 * time.Second,
 	},
 	{
-		name: "device errors that stay",
+		name:   "device errors that stay",
 		inject: every(shim.Fail(p11.CKR_DEVICE_ERROR), "C_EncryptInit", "C_DecryptInit", "C_SignInit", "C_GenerateKey", "C_FindObjectsInit"),
 		must:   []string{unavailable}, only: onKeys, status: mainDown, metric: tokenDown,
 		heal: clearRules, lasts: 5 * time.Second, within: 45 * time.Second,

@@ -72,7 +72,9 @@ type header struct {
 	removals uint32
 	readOnly uint32
 	refuse   uint32
-	_        [5]uint32
+	_        uint32
+	inside   uint64
+	_        [2]uint32
 }
 
 type rule struct {
@@ -168,6 +170,10 @@ func (c *Control) Clear(function string) { atomic.StoreUint32(&c.rule(function).
 
 // Calls counts all calls of the function, in all processes.
 func (c *Control) Calls(function string) uint64 { return atomic.LoadUint64(&c.rule(function).calls) }
+
+// Inside is the time that calls have spent in the module, all of them together. A
+// call counts when it returns.
+func (c *Control) Inside() time.Duration { return time.Duration(atomic.LoadUint64(&c.header.inside)) }
 
 // CloudHSM switches the manners of AWS CloudHSM on or off: the module makes
 // the IV of AES-GCM (the caller gives 12 zero bytes, which it overwrites), a

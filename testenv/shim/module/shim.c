@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,7 +44,9 @@ struct header {
 	_Atomic uint32_t removals; /* of the token so far */
 	_Atomic uint32_t readonly; /* the token is write-protected */
 	_Atomic uint32_t refuse;   /* CK_RV for making an object that stays; 0: they are made */
-	uint32_t unused[5];
+	uint32_t unused;
+	_Atomic uint64_t inside; /* nanoseconds that calls have spent in the module */
+	uint32_t unused2[2];
 };
 
 struct rule {
@@ -73,6 +76,27 @@ static void crash(void)
 	*nowhere = 0;
 }
 
+/* since adds the time since a moment to that spent in the module. */
+static void since(const struct timespec *t)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	atomic_fetch_add(&control->inside, (now.tv_sec - t->tv_sec) * 1000000000 + now.tv_nsec - t->tv_nsec);
+}
+
+/* delay sleeps for some nanoseconds, and not for as much longer as the timers of
+ * plugin processes may be late. */
+static void delay(uint64_t ns)
+{
+	struct timespec t = {ns / 1000000000, ns % 1000000000};
+	int slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+	while (nanosleep(&t, &t) != 0)
+		;
+	if (slack > 0)
+		prctl(PR_SET_TIMERSLACK, slack, 0, 0, 0);
+}
+
 /* act does what comes before the call. It returns the action to do after it,
  * and sets *rv and *done if there is no call. */
 static enum action act(struct rule *r, CK_RV *rv, int *done)
@@ -84,15 +108,13 @@ static enum action act(struct rule *r, CK_RV *rv, int *done)
 	uint64_t n = atomic_fetch_add(&r->seen, 1);
 	if (n < r->skip || (r->times != 0 && n - r->skip >= r->times))
 		return NONE;
-	struct timespec t = {r->arg / 1000000000, r->arg % 1000000000};
 	switch (a) {
 	case FAIL:
 		*rv = r->arg;
 		*done = 1;
 		return NONE;
 	case DELAY:
-		while (nanosleep(&t, &t) != 0)
-			;
+		delay(r->arg);
 		return NONE;
 	case HANG:
 		for (;;)
@@ -498,10 +520,15 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	{ \
 		CK_RV result = CKR_OK; \
 		int done = 0; \
+		struct timespec began; \
+		clock_gettime(CLOCK_MONOTONIC, &began); \
 		enum action after = act(rule_##name, &result, &done); \
 		if (!done && (result = before) != CKR_OK) \
 			done = 1; \
-		return done ? result : act_after(rule_##name, after, target args); \
+		if (!done) \
+			result = act_after(rule_##name, after, target args); \
+		since(&began); \
+		return result; \
 	}
 FUNCTIONS
 #undef FORWARD
@@ -552,6 +579,14 @@ __attribute__((constructor)) static void load(void)
 	if (!control)
 		return;
 	list = *behind;
+/* since adds the time since a moment to that spent in the module. */
+static void since(const struct timespec *t)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	atomic_fetch_add(&control->inside, (now.tv_sec - t->tv_sec) * 1000000000 + now.tv_nsec - t->tv_nsec);
+}
+
 #define FORWARD(name, before, target, params, args) \
 	rule_##name = rule_for("C_" #name); \
 	if (!rule_##name) \
