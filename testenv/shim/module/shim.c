@@ -579,14 +579,6 @@ __attribute__((constructor)) static void load(void)
 	if (!control)
 		return;
 	list = *behind;
-/* since adds the time since a moment to that spent in the module. */
-static void since(const struct timespec *t)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	atomic_fetch_add(&control->inside, (now.tv_sec - t->tv_sec) * 1000000000 + now.tv_nsec - t->tv_nsec);
-}
-
 #define FORWARD(name, before, target, params, args) \
 	rule_##name = rule_for("C_" #name); \
 	if (!rule_##name) \
