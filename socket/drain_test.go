@@ -2,8 +2,10 @@ package socket
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,29 @@ func TestDrainDeadline(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 	c.expectClosed(t)
+}
+
+// TestDrainAfterHangUp: a caller hangs up while its call is under way, and the call
+// ends in time. Nothing was cut off then, though the connection went before it.
+func TestDrainAfterHangUp(t *testing.T) {
+	t.Parallel()
+	g := newGate()
+	s := serve(t, Config{}, g)
+	c := dial(t, s.path)
+	c.send(t, smallRequest)
+	<-g.entered
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
+		s.forget(c) // as when the caller has hung up
+	}
+	s.stop()
+	eventually(t, "the server drains", s.draining.Load)
+	close(g.release)
+	if err := s.wait(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
 }
 
 func TestCloseIdle(t *testing.T) {

@@ -162,10 +162,22 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, cutOff func()) err
 // answerTimeout is how long calls that are given up may take to be answered.
 const answerTimeout = 2 * time.Second
 
-// wait waits until no connection is left, or the time is over.
+// wait waits until no connection and no call is left, or the time is over. A caller
+// who hangs up takes the connection away before the call that it gave up has ended.
 func (s *Server) wait(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	s.waitConns(ctx)
+	for s.accounts.calls.Load() > 0 && ctx.Err() == nil {
+		select { // rare, and over in a moment
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// waitConns waits until no connection is left, or ctx ends.
+func (s *Server) waitConns(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
