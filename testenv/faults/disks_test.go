@@ -242,6 +242,10 @@ var databaseRows = group{name: "database", set: plain, rows: []row{
 		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
 	},
 	{
+		name: "database deleted while the daemon runs", quick: true, inject: removed, heal: func(s *stage) { s.stop(); s.start() },
+		callers: []string{noAnswer}, everybody: true, lasts: time.Second, within: 5 * time.Second,
+	},
+	{
 		name: "database corrupt", inject: offline("database", corrupt),
 		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
 	},
@@ -250,6 +254,20 @@ var databaseRows = group{name: "database", set: plain, rows: []row{
 		callers: []string{noAnswer, invalid}, everybody: true, lasting: true, within: 5 * time.Second,
 	},
 }}
+
+// removed deletes the files of the database, which the next commit makes again.
+func removed(s *stage) {
+	s.restore(nil)
+	for began := time.Now(); ; {
+		if _, err := os.Stat(s.database()); err == nil {
+			return
+		}
+		if time.Since(began) > returns {
+			s.Fatal("the database was deleted, and is not made again")
+		}
+		time.Sleep(5 * time.Millisecond) // polls the folder
+	}
+}
 
 // corrupt overwrites every page but the first with noise.
 func corrupt(s *stage) {

@@ -69,7 +69,7 @@ func TestLatency(t *testing.T) {
 			agreed, base64.StdEncoding.EncodeToString(public.PublicKey))},
 		{"GenerateRandom", "GenerateRandom", `{"NumberOfBytes":32}`},
 	} {
-		if !long && tt.operation != "Sign" && tt.operation != "GenerateDataKey" {
+		if !long && tt.name != "Sign with P-256" && tt.name != "GenerateDataKey" {
 			continue
 		}
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,6 +96,10 @@ func TestLatency(t *testing.T) {
 			share := (m.Control.Inside() - inside).Seconds() / (workers * result.Took.Seconds())
 			t.Logf("%d calls, %.0f a second, %.1f in the module each: workers busy for %.0f %% of the time",
 				result.Calls, float64(result.Calls)/result.Took.Seconds(), float64(calls()-before)/float64(result.Calls), 100*share)
+			want := want
+			if tt.name == "Sign with RSA" {
+				want -= 0.15 // SoftHSM2 computes 0.7 ms a call, with the processors that everybody else needs
+			}
 			if share < want {
 				t.Errorf("the workers are in the module for %.0f %% of the time, want %.0f %%", 100*share, 100*want)
 			}

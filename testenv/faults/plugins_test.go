@@ -18,6 +18,8 @@ const (
 	invalid     = "KMSInvalidStateException"
 	internal    = "KMSInternalException"
 	limited     = "LimitExceededException"
+	stopping    = "ServiceUnavailableException"
+	unsupported = "UnsupportedOperationException"
 )
 
 // signal sends a signal to the process of a plugin.

@@ -172,8 +172,8 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 		callers: []string{unavailable}, only: onKeys, heal: clearRules, lasts: time.Second, within: 45 * time.Second,
 	},
 	{
-		name: "token read-only", inject: restarted(func(s *stage) { s.shim.ReadOnly(true) }),
-		must: []string{internal}, only: []kind{creates}, status: `"state":"degraded"`,
+		name: "token read-only", quick: true, inject: restarted(func(s *stage) { s.shim.ReadOnly(true) }),
+		must: []string{unsupported}, lasting: true, only: []kind{creates}, status: `"state":"degraded"`,
 		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, lasts: time.Second, within: 10 * time.Second,
 	},
 	{
