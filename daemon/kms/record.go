@@ -23,7 +23,9 @@ import (
 // is recorded before its answer leaves; one that changes something, before the
 // change is committed ([Service.commit]): a change without a record cannot be,
 // whatever fails or is killed. If the commit fails then, a second record says
-// so, or the next start does ([Service.recordUncommitted]).
+// so, or the next start does ([Service.recordUncommitted]). If nobody knows yet
+// whether it has failed, the second record says that, and a third one is written
+// if it turns out that it has ([Service.takeBack]).
 
 // recording is what is known of a call's record.
 type recording struct {
@@ -32,6 +34,8 @@ type recording struct {
 	// ahead is the eventID of the record that was written ahead of a change,
 	// "" unless the change is not committed.
 	ahead string
+	// unknown is the last one ahead of a change that may be committed all the same.
+	unknown string
 	// recorded: every change of the call is committed and recorded.
 	recorded bool
 	// excess: a refusal that is only counted.
@@ -106,7 +110,11 @@ func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) erro
 		if err := errors.Join(f(tx), tx.Err()); err != nil {
 			return err
 		}
-		return s.recordAhead(ctx, c, tx.Sequence())
+		if err := s.recordAhead(ctx, c, tx.Sequence()); err != nil {
+			return err
+		}
+		tx.OnSettle(s.takeBack(uncommitted{c.record.EventID, c.record.EventName, c.record.RequestID}))
+		return nil
 	})
 	s.concluded(c, err)
 	return err
@@ -115,8 +123,11 @@ func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) erro
 // concluded notes what became of the change that the record is ahead of.
 func (s *Service) concluded(c *Call, err error) {
 	s.calls.settled(c, err == nil)
-	if err == nil {
+	switch {
+	case err == nil:
 		c.ahead, c.recorded = "", true
+	case errors.Is(err, store.ErrUnknown):
+		c.unknown = c.ahead
 	}
 }
 
@@ -226,7 +237,11 @@ func (s *Service) recordCall(ctx context.Context, c *Call) bool {
 	}
 	if c.record.ErrorCode != "" {
 		c.record.ResponseElements = nil
-		if c.ahead != "" {
+		switch c.ahead {
+		case "":
+		case c.unknown:
+			c.record.AdditionalEventData.Details = jsontext.Value(`{"outcomeUnknown":"` + c.ahead + `"}`)
+		default:
 			c.record.AdditionalEventData.Details = notCommitted(c.ahead)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 // uncommitted is the serviceEventDetails of a change whose record was written
 // and which then was not committed, because the daemon was killed between the
-// two.
+// two or the disk failed.
 type uncommitted struct {
 	EventID   string `json:"eventID"`
 	EventName string `json:"eventName"`
@@ -59,16 +59,35 @@ func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error
 		if !ok {
 			continue
 		}
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a change was recorded and not committed: it did not happen",
-			slog.String("operation", u.EventName), slog.String("event", u.EventID))
-		r := s.serviceRecord("ChangeNotCommitted")
-		if r.ServiceEventDetails, err = json.Marshal(&u); err != nil {
-			return err
-		}
-		r.AdditionalEventData.Details = notCommitted(u.EventID)
-		if err := s.trail.Append(ctx, r); err != nil {
+		if err := s.recordNotCommitted(ctx, u); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// takeBack is for a change whose record is written and whose commit may fail in
+// such a way that nobody knows what has become of it, see [store.Tx.OnSettle].
+func (s *Service) takeBack(u uncommitted) func(ctx context.Context, committed bool) error {
+	return func(ctx context.Context, committed bool) error {
+		if committed {
+			return nil // as its record says
+		}
+		return s.recordNotCommitted(context.WithoutCancel(ctx), u)
+	}
+}
+
+func (s *Service) recordNotCommitted(ctx context.Context, u uncommitted) error {
+	details, err := json.Marshal(&u)
+	if err != nil {
+		return err
+	}
+	r := s.serviceRecord("ChangeNotCommitted")
+	r.ServiceEventDetails, r.AdditionalEventData.Details = details, notCommitted(u.EventID)
+	if err := s.trail.Append(ctx, r); err != nil {
+		return fmt.Errorf("recording that a change did not happen: %w", err)
+	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "a change was recorded and not committed: it did not happen",
+		slog.String("operation", u.EventName), slog.String("event", u.EventID))
 	return nil
 }

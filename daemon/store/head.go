@@ -123,6 +123,9 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		if !bytes.Equal(view.Root(), root) {
 			return ErrChanged
 		}
+		if err := s.adoptDoubt(ctx); err != nil {
+			return err
+		}
 		tx := &Tx{View: view}
 		if err := errors.Join(f(tx), tx.err); err != nil {
 			return err
@@ -203,25 +206,53 @@ func (s *Store) resolve(ctx context.Context, arrived time.Time) error {
 	case !there.equal(s.found.Load()):
 		return ErrChanged
 	}
-	if committed {
-		if there != nil {
-			head, err := there.Head()
-			if err != nil {
-				return err
-			}
-			if !bytes.Equal(head.Root, root) {
-				return ErrChanged
-			}
-			s.sequence = head.Sequence
-			s.found.Store(there)
+	var head *Head
+	if committed && there != nil {
+		if head, err = there.Head(); err != nil {
+			return err
 		}
+		if !bytes.Equal(head.Root, root) {
+			return ErrChanged
+		}
+	}
+	if err := s.tell(ctx, committed); err != nil {
+		return err
+	}
+	if head != nil {
+		s.sequence = head.Sequence
+		s.found.Store(there)
+	}
+	if committed {
 		s.changes.Add(1)
 		s.view.Store(&view)
 	}
 	s.doubtful = nil
-	if s.settled != nil {
-		s.settled(committed)
+	return nil
+}
+
+// tell says what became of the commit that failed; see [Tx.OnSettle].
+func (s *Store) tell(ctx context.Context, committed bool) error {
+	if f := s.doubtful.settled; f != nil {
+		if err := f(ctx, committed); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
 	}
+	return nil
+}
+
+// adoptDoubt ends a doubt about rows that are adopted as they are.
+func (s *Store) adoptDoubt(ctx context.Context) error {
+	if s.doubtful == nil {
+		return nil
+	}
+	there, err := loadHead(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if err := s.tell(ctx, there != nil && there.equal(s.doubtful.head)); err != nil {
+		return err
+	}
+	s.doubtful = nil
 	return nil
 }
 

@@ -218,18 +218,23 @@ func childOpensFull(path string) error {
 	if err != nil {
 		return err
 	}
+	restored := 0
+	s.OnRestore(func() { restored++ })
 	write := func(value string) error {
 		return s.Update(ctx, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "after", Value: value}) })
 	}
 	_, read := s.View().Key(testKey(1).Region, testKey(1).ID)
+	if err := os.Remove(path + "-wal"); err != nil { // where not even that can be made
+		return err
+	}
 	if err := write("full"); !read || !errors.Is(err, ErrUnwritable) || !errors.Is(s.Err(), ErrUnwritable) || s.Probe(ctx) == nil {
 		return fmt.Errorf("full: read %t, %w, %w", read, err, s.Err())
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
 		return err
 	}
-	if err := s.Probe(ctx); err != nil || s.Err() != nil || s.makeshift {
-		return fmt.Errorf("with room again: %w, %w", err, s.Err())
+	if err := s.Probe(ctx); err != nil || s.Err() != nil || s.makeshift || restored > 0 {
+		return fmt.Errorf("with room again: %w, %w, %d times restored files that nobody has removed", err, s.Err(), restored)
 	}
 	if err := write("room"); err != nil {
 		return err

@@ -279,3 +279,19 @@ func TestFileReplaced(t *testing.T) {
 		t.Errorf("stored: %t, %v", ok, err)
 	}
 }
+
+// TestReconnect: a database that could not be opened again, but for its log, is
+// opened with the next change.
+func TestReconnect(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := open(t, path)
+	update(t, s, sample)
+	if err := s.disconnect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(11)) })
+}

@@ -38,10 +38,12 @@ func (s *Store) keepFiles(ctx context.Context) error {
 	case !os.SameFile(there, s.file):
 		return fmt.Errorf("%w: %s", ErrReplaced, s.path)
 	default:
-		if _, err := os.Lstat(s.path + "-wal"); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(s.path + "-wal"); s.db != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		err = s.reconnect(ctx)
+		if err = s.reconnect(ctx); err == nil && s.makeshift {
+			return nil // nothing has been made again
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("making the removed database files again: %w", err)

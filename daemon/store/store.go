@@ -93,7 +93,6 @@ type Store struct {
 	sequence uint64 // of the last commit with a head
 	refusal  error  // why nothing may be written, nil if it may
 	doubtful *doubt // a commit that failed, and may be in the file
-	settled  func(committed bool)
 	// makeshift: the database is open without its files for shared memory and
 	// the log, since there is no room for them. No other process can read it.
 	makeshift   bool
@@ -102,16 +101,9 @@ type Store struct {
 
 // doubt is a commit whose outcome is not known.
 type doubt struct {
-	head  *Sealed // nil: the database had none
-	cause error
-}
-
-// OnSettle makes the store tell f what became of a commit that failed with
-// [ErrUnknown], once that is known. f must not write to the store.
-func (s *Store) OnSettle(f func(committed bool)) {
-	s.writer <- struct{}{}
-	defer func() { <-s.writer }()
-	s.settled = f
+	head    *Sealed // nil: the database had none
+	cause   error
+	settled func(ctx context.Context, committed bool) error // may be nil
 }
 
 // AfterCommit makes f speak for the disk once a commit is in the file, for
@@ -260,7 +252,7 @@ func (s *Store) finish(ctx context.Context, db *sql.Tx, tx *Tx, more ...func(con
 	if err != nil {
 		err = s.failed(err)
 		if unknown {
-			s.doubtful = &doubt{sealed, err}
+			s.doubtful = &doubt{sealed, err, tx.settled}
 			return fmt.Errorf("writing to the store: %w: %w", ErrUnknown, err)
 		}
 		return fmt.Errorf("writing to the store: %w", err)

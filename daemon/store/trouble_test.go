@@ -103,10 +103,18 @@ func TestUnknown(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.db")
 			s := s(t, path)
 			var settled []bool
-			s.OnSettle(func(committed bool) { settled = append(settled, committed) })
+			deaf := errors.New("deaf") // who is to be told
 			s.AfterCommit(func() error { return syscall.EIO })
 			put := func(value string) error {
-				return s.Update(t.Context(), func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "unknown", Value: value}) })
+				return s.Update(t.Context(), func(tx *Tx) error {
+					tx.OnSettle(func(_ context.Context, committed bool) error {
+						if deaf == nil {
+							settled = append(settled, committed)
+						}
+						return deaf
+					})
+					return tx.PutSetting(&Setting{Name: "unknown", Value: value})
+				})
 			}
 			if err := put("1"); !errors.Is(err, ErrUnknown) || !errors.Is(err, ErrUnwritable) || !errors.Is(err, syscall.EIO) {
 				t.Fatalf("a commit that may be in the file: %v", err)
@@ -123,14 +131,20 @@ func TestUnknown(t *testing.T) {
 			}
 			release()
 			s.AfterCommit(nil)
+			for range 2 { // before anything else is committed, f has been told
+				if err := put("2"); !errors.Is(err, deaf) || !errors.Is(err, ErrUnknown) {
+					t.Errorf("a change of which nobody could be told: %v", err)
+				}
+			}
+			deaf = nil
 			if err := s.Settle(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if now, ok := s.View().Setting("unknown"); !ok || now.Value != "1" || len(settled) != 1 || !settled[0] || s.Err() != nil {
 				t.Errorf("settled %v: %+v, %v", settled, now, s.Err())
 			}
-			if err := put("3"); err != nil {
-				t.Error(err)
+			if err := put("3"); err != nil || len(settled) != 1 {
+				t.Errorf("%v, settled %v", err, settled)
 			}
 			if err := s.Check(t.Context()); s.Found() != nil && err != nil {
 				t.Errorf("Check: %v", err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -17,11 +18,17 @@ type Tx struct {
 	head        bool
 	err         error // of the first failed Put
 	sequence    uint64
+	settled     func(ctx context.Context, committed bool) error // may be nil
 }
 
 // Sequence is that of the head that the transaction leads to, 0 in a database
 // without a head.
 func (tx *Tx) Sequence() uint64 { return tx.sequence }
+
+// OnSettle makes the store tell f what became of the transaction, if its commit
+// fails with [ErrUnknown], once that is known and before any other is committed.
+// An error of f postpones both: f is called again. f must not write to the store.
+func (tx *Tx) OnSettle(f func(ctx context.Context, committed bool) error) { tx.settled = f }
 
 // Err is the error of the first Put that failed: it fails the transaction.
 func (tx *Tx) Err() error { return tx.err }
