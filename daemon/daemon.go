@@ -103,9 +103,6 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if d.audit, err = audit.Open(d.auditConfig()); err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
-	if err := removeStale(cfg); err != nil {
-		log.Warn("folders of plugin processes that were killed are left", "error", err)
-	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {
 		return nil, err
 	}

@@ -5,10 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -259,23 +257,6 @@ func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) erro
 // closeTimeout is how long plugin processes may take to end their calls, of which
 // nobody waits for an answer any more.
 const closeTimeout = 3 * time.Second
-
-// removeStale removes the folders of plugin processes of a daemon that was
-// killed. Only one daemon at a time has the state folder: the database is locked.
-func removeStale(cfg *Config) error {
-	dir := filepath.Join(cfg.StateDir, "plugins")
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	errs := []error{err}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "plugin-") {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // close ends the plugin processes.
 func (r *router) close(ctx context.Context) {

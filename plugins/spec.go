@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -128,17 +129,23 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// leftovers is what go-plugin calls the folders of processes in [Spec.Dir].
-const leftovers = "plugin-dir*"
+// folderPrefix begins what go-plugin calls the folders of processes in [Spec.Dir].
+const folderPrefix = "plugin-dir"
 
 // RemoveLeftovers removes from dir, which is [Spec.Dir], what processes have left
 // behind whose daemon was killed. No Host may be using dir.
 func RemoveLeftovers(dir string) error {
-	found, err := filepath.Glob(filepath.Join(dir, leftovers))
-	for _, f := range found {
-		err = errors.Join(err, os.RemoveAll(f))
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return err
+	errs := []error{err}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), folderPrefix) {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // environ is Env as exec wants it. With asyncpreemptoff the Go runtime sends its threads no
