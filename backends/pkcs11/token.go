@@ -124,14 +124,13 @@ func find(ctx context.Context, cfg Config) (*Token, error) {
 func load(ctx context.Context, cfg Config) (*Token, error) {
 	owner, err := initialise(cfg)
 	for try := 1; err != nil; try++ {
-		missing := noToken(cfg)
 		if try < maxLoads && ctx.Err() == nil {
 			// Programs that know nothing of the record log in, too.
 			time.Sleep(loadPause)
 			owner, err = initialise(cfg)
 			continue
 		}
-		if missing != nil {
+		if missing := noToken(cfg); missing != nil {
 			return nil, missing
 		}
 		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)

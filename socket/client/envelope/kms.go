@@ -67,11 +67,15 @@ var ErrNoKey = errors.New("no key to open it with")
 func (k *KMS) Decrypt(ctx context.Context, keys []EncryptedDataKey, n int, encryptionContext map[string]string) ([]byte, error) {
 	var failed []error
 	for _, e := range keys {
-		if e.Provider != ProviderKMS || ctx.Err() != nil {
+		if err := context.Cause(ctx); err != nil {
+			return nil, errors.Join(append(failed, err)...)
+		}
+		if e.Provider != ProviderKMS {
 			continue
 		}
 		key, err := k.decrypt(ctx, string(e.Info), e.Ciphertext, encryptionContext)
 		if err == nil && len(key) != n {
+			clear(key)
 			err = fmt.Errorf("%w: data key of %d bytes, want %d", ErrInvalid, len(key), n)
 		}
 		if err == nil {
@@ -104,6 +108,7 @@ func (k *KMS) decrypt(ctx context.Context, arn string, blob []byte, encryptionCo
 		return nil, err
 	}
 	if got := aws.ToString(out.KeyId); got != arn {
+		clear(out.Plaintext)
 		return nil, fmt.Errorf("decrypted with %s", got)
 	}
 	return out.Plaintext, nil

@@ -85,7 +85,7 @@ func (i inspected) print(dst io.Writer) error {
 	fmt.Fprintf(w, "format\tAWS Encryption SDK, version %d\n", i.Version)
 	fmt.Fprintf(w, "algorithm suite\t%s (key commitment: %s, signature: %s)\n", i.Suite, yesNo(i.KeyCommitment), yesNo(i.Signed))
 	for _, k := range i.Keys {
-		fmt.Fprintf(w, "key\t%s\t%s\n", k.Provider, k.Key)
+		fmt.Fprintf(w, "key\t%s\t%s\n", quote(k.Provider), quote(k.Key))
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.Context)) {
 		fmt.Fprintf(w, "context\t%q\t%q\n", name, i.Context[name])

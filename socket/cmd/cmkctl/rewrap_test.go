@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -106,4 +107,18 @@ func TestRewrapRefuses(t *testing.T) {
 		}
 	}
 	names(t, dir, "cut", "plain", "sealed")
+}
+
+// TestInspectQuotes: what a file says of itself begins no lines of inspect's.
+func TestInspectQuotes(t *testing.T) {
+	t.Parallel()
+	for _, k := range []inspectedKey{{Provider: "x\nkey\taws-kms", Key: "arn"}, {Provider: "x", Key: "arn\nkey\taws-kms"}} {
+		var out bytes.Buffer
+		if err := (inspected{Keys: []inspectedKey{k}}).print(&out); err != nil {
+			t.Fatal(err)
+		}
+		if lines := strings.Count(out.String(), "\n"); lines != 3 {
+			t.Errorf("%d lines:\n%s", lines, out.String())
+		}
+	}
 }
