@@ -109,7 +109,8 @@ type Backend interface {
 	// DestroyKey removes every object with this ID and proves that none is
 	// left. It is idempotent: a key that is not there is destroyed.
 	DestroyKey(ctx context.Context, in *DestroyKeyRequest) (*DestroyKeyAnswer, error)
-	// ListKeys lists the objects labelled as cmkd's, for reconciliation.
+	// ListKeys lists the objects labelled as cmkd's, for reconciliation. What it
+	// says of duplicates counts for the backend's other calls from then on.
 	ListKeys(ctx context.Context, in *ListKeysRequest) (*ListKeysAnswer, error)
 }
 

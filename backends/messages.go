@@ -91,6 +91,9 @@ type ListKeysAnswer struct {
 type Object struct {
 	ID    KeyID  `cbor:"1,keyasint"`
 	Label string `cbor:"2,keyasint"`
+	// Duplicate: the token has two objects of one class with this CKA_ID, of
+	// which this one, its public key or both are one.
+	Duplicate bool `cbor:"3,keyasint,omitempty"`
 }
 
 // Algorithm is an AWS KMS algorithm name: an EncryptionAlgorithmSpec,

@@ -224,6 +224,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	running.Go(func() { d.mendTrail(jobs) })
 	running.Go(func() { d.mendDatabase(jobs) })
 	running.Go(func() { d.jobLoop(jobs) })
+	running.Go(func() { d.watchTokens(jobs) })
 	ready()
 	err = server.Serve(ctx, mux)
 	stop()

@@ -41,6 +41,35 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 	}
 }
 
+// tokenShare bounds what looking through the tokens may cost: it pauses this many
+// times as long as it took.
+const tokenShare = 100
+
+// watchTokens looks for duplicates in the tokens, now and every jobInterval, less
+// often in tokens that take long to search, until ctx ends.
+func (d *Daemon) watchTokens(ctx context.Context) {
+	said := ""
+	for {
+		begun := time.Now()
+		err := d.kms.CheckDuplicates(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		switch {
+		case err == nil:
+			said = ""
+		case said != err.Error():
+			said = err.Error()
+			d.log.LogAttrs(ctx, slog.LevelError, "the tokens are not looked through, it is tried again", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(jobInterval, tokenShare*time.Since(begun))):
+		}
+	}
+}
+
 // mendInterval is how often a broken audit trail is tried again.
 const mendInterval = time.Second
 

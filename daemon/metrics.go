@@ -105,6 +105,7 @@ var (
 	databaseWrites  = describe("database_writable", "1 while the database can be written; without it nothing can be changed.")
 	epochCurrent    = describe("database_epoch_current", "1 unless the epoch of the database goes on that should have ended.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
+	duplicateIDs    = describe("duplicate_keys", "CKA_IDs of keys that are not used because two objects in the token have them.", "token")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
 	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
 	tokenUp         = describe("token_up", "1 if every plugin serves the token.", "token")
@@ -157,6 +158,13 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(reloadSucceeded, truth(s.ReloadError == ""))
 	for _, t := range s.Tokens {
 		gauge(tokenUp, truth(t.State == "ok"), t.Name)
+		twice := 0
+		for _, dup := range s.Duplicates {
+			if dup.Token == t.Name {
+				twice++
+			}
+		}
+		gauge(duplicateIDs, float64(twice), t.Name)
 	}
 	for _, p := range s.Plugins {
 		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/kms"
 	"cmkd/plugins"
 	"cmkd/socket"
 )
@@ -40,10 +41,13 @@ type status struct {
 	DatabaseError string `json:"databaseError,omitempty"`
 	// EpochError is why the epoch of the database goes on that should have ended:
 	// an older copy of it, of the same epoch, would verify.
-	EpochError string         `json:"epochError,omitempty"`
-	AuditDisk  auditStatus    `json:"auditDisk"`
-	Tokens     []tokenStatus  `json:"tokens"`
-	Plugins    []pluginStatus `json:"plugins"`
+	EpochError string `json:"epochError,omitempty"`
+	// Duplicates are the keys that are not used because two objects in the token
+	// have their CKA_ID.
+	Duplicates []kms.Duplicate `json:"duplicates,omitempty"`
+	AuditDisk  auditStatus     `json:"auditDisk"`
+	Tokens     []tokenStatus   `json:"tokens"`
+	Plugins    []pluginStatus  `json:"plugins"`
 }
 
 type tokenStatus struct {
@@ -125,9 +129,9 @@ func (d *Daemon) status(ctx context.Context) status {
 	if err := d.store.Err(); err != nil {
 		s.DatabaseError = err.Error()
 	}
-	s.EpochError = d.kms.EpochWaiting()
+	s.EpochError, s.Duplicates = d.kms.EpochWaiting(), d.kms.Duplicates()
 	s.Warnings = d.identities.Load().warnings()
-	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved {
+	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

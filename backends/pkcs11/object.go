@@ -152,7 +152,20 @@ func (t *Token) list(s *session, opening bool) (*listing, error) {
 		}
 		l.add(cryptoki.Object(h), &q)
 	}
+	for i := range l.keys {
+		l.keys[i].Duplicate = l.doubled(l.keys[i].ID)
+	}
 	return l, nil
+}
+
+// doubled reports whether two objects of any one class have the CKA_ID.
+func (l *listing) doubled(id backends.KeyID) bool {
+	for class := range usageAttributes {
+		if o := l.objects[ref{id, class}]; o != nil && o.duplicate {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *listing) add(h cryptoki.Object, q *cryptoki.Query) {

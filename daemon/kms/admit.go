@@ -44,6 +44,8 @@ type key struct {
 	state   kmsapi.KeyState
 	view    *store.View
 	backend Backend
+	// duplicated is [Service.duplicated].
+	duplicated func(id []byte) bool
 }
 
 // admit is the one door to a key. It resolves what the client wrote, then
@@ -72,7 +74,7 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 // admitKey is admit for a key that is known already, such as the one that a
 // ciphertext names.
 func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key, id identifier) (*key, error) {
-	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
+	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view, duplicated: s.duplicated}
 	c.admitted(s, k.arn)
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err
@@ -133,7 +135,7 @@ func (k *key) current() (*store.Version, error) {
 	if !ok {
 		return nil, invalidState(k.arn, "unavailable")
 	}
-	return v, nil
+	return v, k.usable(v)
 }
 
 // ref names a version of the key to its backend.

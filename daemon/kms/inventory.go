@@ -24,6 +24,8 @@ type Inventory struct {
 	// Found are key materials in a token that the database does not know, by
 	// key.
 	Found []*FoundKey `json:"found,omitempty"`
+	// Duplicates are CKA_IDs of the database that two objects have.
+	Duplicates []Duplicate `json:"duplicates,omitempty"`
 	// Leftovers are further objects of cmkd's that the database does not know:
 	// the daemon's own keys of an earlier database, and what imports left.
 	Leftovers []Leftover `json:"leftovers,omitempty"`

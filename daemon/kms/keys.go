@@ -26,7 +26,7 @@ var olderSpecs = append(kmsapi.CustomerMasterKeySpec("").Values(),
 
 // metadata is KeyMetadata of a key as it stands in the view.
 func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
-	state := s.keyState(view, row)
+	state := s.shownState(view, row)
 	m := &kmsapi.KeyMetadata{
 		AWSAccountId:     s.account,
 		KeyId:            row.ID,

@@ -55,6 +55,10 @@ func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string)
 	if err != nil {
 		return nil, err
 	}
+	if err := s.CheckDuplicates(ctx); err != nil {
+		return nil, err
+	}
+	inv.Duplicates = s.Duplicates()
 	var chosen []*FoundKey
 	for _, k := range inv.Found {
 		if err := s.describe(ctx, k); err != nil {

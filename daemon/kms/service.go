@@ -152,18 +152,19 @@ type Service struct {
 	policies          compiled
 	usages            usages
 
-	store    *store.Store
-	trail    Trail
-	router   Router
-	log      *slog.Logger
-	now      func() time.Time
-	counters counters
-	working  working
-	acts     acts
-	calls    inFlight
-	refusals refusals
-	troubles troubles
-	clock    clock
+	store      *store.Store
+	trail      Trail
+	router     Router
+	log        *slog.Logger
+	now        func() time.Time
+	counters   counters
+	working    working
+	acts       acts
+	calls      inFlight
+	refusals   refusals
+	troubles   troubles
+	duplicates duplicates
+	clock      clock
 
 	integrity integrity
 }

@@ -113,7 +113,7 @@ func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
 			return invalidState(a.key.arn, "pending import")
 		}
 		a.ref = a.key.ref(v)
-		return nil
+		return a.key.usable(v)
 	}
 	// A material ID that is not of this key: the header was altered. The
 	// token refuses it like every other alteration, in the same time.

@@ -71,6 +71,20 @@ func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 	return state
 }
 
+// shownState is keyState, and Unavailable for a key of whose current material the
+// token has two objects. Such a key is admitted all the same: what it encrypted
+// under other materials can be decrypted, and a rotation mends it.
+func (s *Service) shownState(view reader, key *store.Key) kmsapi.KeyState {
+	state := s.keyState(view, key)
+	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
+		return state
+	}
+	if v, ok := view.CurrentVersion(key.ID); ok && s.duplicated(v.CKAID) {
+		return kmsapi.KeyStateUnavailable
+	}
+	return state
+}
+
 // apiError turns any error into one of the API. It is the only place where
 // that happens.
 func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
@@ -166,7 +180,7 @@ func (s *Service) CountKeys() KeyCount {
 	c := KeyCount{Keys: map[KeyCountLabel]int{}, Expiries: map[string]time.Time{}}
 	view := s.store.View()
 	for k := range view.AllKeys() {
-		c.Keys[KeyCountLabel{k.Region, s.keyState(view, k)}]++
+		c.Keys[KeyCountLabel{k.Region, s.shownState(view, k)}]++
 	}
 	for v := range view.AllVersions() {
 		if v.ValidTo.IsZero() {

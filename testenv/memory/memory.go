@@ -37,6 +37,8 @@ type Object struct {
 	Key    backends.Key
 	Label  string
 	Secret []byte
+	// Twice: another object has its CKA_ID.
+	Twice bool
 }
 
 // New makes an empty token.
@@ -101,6 +103,8 @@ func (m *Token) find(ctx context.Context, key backends.Key) (Object, error) {
 	switch {
 	case !ok:
 		return o, backends.Errorf(backends.KeyMissing, "no object %s", key.ID)
+	case o.Twice:
+		return o, backends.Errorf(backends.KeyDuplicate, "more than one object has CKA_ID %s", key.ID)
 	case o.Key != key:
 		return o, backends.Errorf(backends.KeyUnsafe, "object %s is another key", key.ID)
 	}
@@ -184,7 +188,7 @@ func (m *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*bac
 	defer m.mu.Unlock()
 	out := &backends.ListKeysAnswer{}
 	for id, o := range m.objects {
-		out.Objects = append(out.Objects, backends.Object{ID: id, Label: o.Label})
+		out.Objects = append(out.Objects, backends.Object{ID: id, Label: o.Label, Duplicate: o.Twice})
 	}
 	return out, nil
 }

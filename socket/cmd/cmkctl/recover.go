@@ -29,6 +29,12 @@ type inventory struct {
 		Problem   string `json:"problem"`
 		Recovered bool   `json:"recovered"`
 	} `json:"found"`
+	Duplicates []struct {
+		Token   string `json:"token"`
+		ID      string `json:"id"`
+		KeyID   string `json:"keyId"`
+		Version int    `json:"version"`
+	} `json:"duplicates"`
 	Leftovers []struct {
 		Token string `json:"token"`
 		ID    string `json:"id"`
@@ -45,7 +51,8 @@ func newRecover(s *service) *cobra.Command {
 		Short: "Compare the tokens with the database, and bring keys back that it lacks",
 		Long: `Recover lists key materials that are in a token and not in the database, as
 after the database was lost or a copy of an earlier day was restored, and those
-that the database names and the token lacks.
+that the database names and the token lacks. So it does the CKA_IDs of keys that two
+objects have: neither is used until the one that is not cmkd's is removed.
 
 With --adopt the database learns of the first, on record: of all, or of the keys
 that are named, if others who use the token own some. A newer material of a key
@@ -53,7 +60,7 @@ that it knows becomes the current one. A key that it does not know comes back
 disabled, with the default key policy: give it its policy, alias and tags, then
 enable it.
 
-The exit status is 1 while there is something to recover or missing.`,
+The exit status is 1 while there is something to recover, missing or there twice.`,
 		Args: func(_ *cobra.Command, keys []string) error {
 			if len(keys) > 0 && !adopt {
 				return errors.New("keys are named for --adopt only")
@@ -90,7 +97,7 @@ func (v *inventory) complete() bool {
 			return false
 		}
 	}
-	return len(v.Away) == 0 && len(v.Missing) == 0
+	return len(v.Away) == 0 && len(v.Missing) == 0 && len(v.Duplicates) == 0
 }
 
 // recovered reports whether the key with the ID was recovered now.
@@ -107,7 +114,7 @@ func (v *inventory) print(out io.Writer) error {
 	for _, token := range v.Away {
 		fmt.Fprintf(out, "token %s is away: nothing is known of it\n", token)
 	}
-	var tables [3][]string
+	var tables [4][]string
 	for _, k := range v.Found {
 		versions := make([]string, len(k.Versions))
 		for i, n := range k.Versions {
@@ -132,10 +139,14 @@ func (v *inventory) print(out io.Writer) error {
 		}
 		tables[2] = append(tables[2], strings.Join([]string{l.Label, l.ID, l.Token, note}, "\t"))
 	}
+	for _, d := range v.Duplicates {
+		tables[3] = append(tables[3], fmt.Sprintf("%s\t%d\t%s\t%s", d.KeyID, d.Version, d.Token, d.ID))
+	}
 	for i, title := range []string{
 		"In a token, not in the database:\nKEY\tVERSIONS\tTOKEN\tSPEC\tUSAGE\tNOTE",
 		"In the database, not in its token:\nKEY\tVERSION\tTOKEN",
 		"Other objects of cmkd that the database does not know:\nLABEL\tCKA_ID\tTOKEN\tNOTE",
+		"Not used, because two objects have the CKA_ID; remove the one that is not cmkd's:\nKEY\tVERSION\tTOKEN\tCKA_ID",
 	} {
 		if len(tables[i]) == 0 {
 			continue
@@ -149,7 +160,7 @@ func (v *inventory) print(out io.Writer) error {
 			return err
 		}
 	}
-	if len(v.Found)+len(v.Missing)+len(v.Leftovers)+len(v.Away) == 0 {
+	if len(v.Found)+len(v.Missing)+len(v.Leftovers)+len(v.Away)+len(v.Duplicates) == 0 {
 		fmt.Fprintln(out, "the tokens and the database agree")
 	}
 	return nil

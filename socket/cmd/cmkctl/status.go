@@ -30,7 +30,13 @@ type health struct {
 	AuditError    string   `json:"auditError"`
 	DatabaseError string   `json:"databaseError"`
 	EpochError    string   `json:"epochError"`
-	AuditDisk     struct {
+	Duplicates    []struct {
+		Token   string `json:"token"`
+		ID      string `json:"id"`
+		KeyID   string `json:"keyId"`
+		Version int    `json:"version"`
+	} `json:"duplicates"`
+	AuditDisk struct {
 		FreeBytes uint64 `json:"freeBytes"`
 		Warning   string `json:"warning"`
 	} `json:"auditDisk"`
@@ -156,6 +162,10 @@ func (h *health) print(out io.Writer) error {
 	}
 	if h.EpochError != "" {
 		fmt.Fprintf(w, "database\ta copy from before the start would verify, the next epoch has not begun: %s\n", h.EpochError)
+	}
+	for _, k := range h.Duplicates {
+		fmt.Fprintf(w, "key\t%s version %d is not used: two objects in token %s have CKA_ID %s, remove the one that is not cmkd's\n",
+			k.KeyID, k.Version, k.Token, k.ID)
 	}
 	if h.ReloadError != "" {
 		fmt.Fprintf(w, "reload\tfailed, so all of the old set counts: %s\n", h.ReloadError)
