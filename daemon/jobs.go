@@ -138,6 +138,7 @@ func (d *Daemon) mendDatabase(ctx context.Context) {
 		}
 		if said != "" {
 			d.log.LogAttrs(ctx, slog.LevelWarn, "the database is written again")
+			d.kms.RetryEpoch()
 			if err := d.RunJobs(ctx); err != nil && ctx.Err() == nil { // what waited for it
 				d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err))
 			}

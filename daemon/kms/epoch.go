@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -35,10 +36,30 @@ type integrity struct {
 	// waiting is why the next epoch has not begun, nil if none is due.
 	waiting atomic.Pointer[string]
 
+	// mended: the token or the database does again what it did not.
+	mended atomic.Bool
+
 	mu       sync.Mutex // held while an epoch begins or a state is accepted
 	advanced uint64     // store.Changes that the epoch covers; guarded by mu
 	due      bool       // an epoch is to begin, whatever has changed; guarded by mu
+	pause    backoff    // since the attempts that failed; guarded by mu
+	said     string     // why the last of them failed, in the log; guarded by mu
 }
+
+// backoff says when to try again what fails: a minute after the first failure, then
+// after twice the time each, up to an hour. The zero value has not failed.
+type backoff struct {
+	pause time.Duration
+	next  time.Time // not before then
+}
+
+func (b *backoff) failed(now time.Time) {
+	b.pause = min(max(2*b.pause, time.Minute), time.Hour)
+	b.next = now.Add(b.pause)
+}
+
+// over reports whether it is time to try.
+func (b *backoff) over(now time.Time) bool { return !now.Before(b.next) }
 
 // stateKey is a key that authenticates heads, as the token's label tells.
 type stateKey struct {
@@ -136,15 +157,24 @@ func (s *Service) stateMAC(ctx context.Context, k *store.SystemKey, message []by
 
 // AdvanceEpoch begins a new epoch if anything but bookkeeping was committed
 // since the last one began. Copies of the database from before are then
-// worthless.
+// worthless. An epoch that could not begin is tried again after a minute, then less
+// and less often, up to once an hour: each time costs a key made and destroyed in
+// the token, and two commits. [Service.EpochWaiting] says why, and the log once.
 func (s *Service) AdvanceEpoch(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
-	if !s.integrity.due && s.store.Changes() == s.integrity.advanced {
+	if s.integrity.mended.Swap(false) {
+		s.integrity.pause = backoff{}
+	}
+	if !s.integrity.due && s.store.Changes() == s.integrity.advanced || !s.integrity.pause.over(time.Now()) { // a clock that does not jump
 		return nil
 	}
-	return s.advance(ctx)
+	return s.advanceLater(ctx)
 }
+
+// RetryEpoch makes the next AdvanceEpoch try at once: what was in the way may have
+// gone.
+func (s *Service) RetryEpoch() { s.integrity.mended.Store(true) }
 
 // EpochWaiting is why the epoch that is due has not begun, "" if none is due.
 // Until it begins, a copy of the database from the epoch before would verify.
@@ -163,9 +193,24 @@ func (s *Service) advanceLater(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	s.log.LogAttrs(ctx, slog.LevelError, "the epoch of the database goes on: copies of it from before this start would verify",
-		slog.Any("error", err))
+	level := slog.LevelError
+	if why := cause(err); s.integrity.said == why {
+		level = slog.LevelDebug
+	} else {
+		s.integrity.said = why
+	}
+	s.log.LogAttrs(ctx, level, "the epoch of the database goes on: older copies of it would verify",
+		slog.Any("error", err), slog.String("again", s.integrity.pause.pause.String()))
 	return nil
+}
+
+// cause is what an error has in common with another one of the same reason:
+// messages of backends name objects that are others each time.
+func cause(err error) string {
+	if e, ok := errors.AsType[*backends.Error](err); ok {
+		return string(e.Code)
+	}
+	return err.Error()
 }
 
 // advance begins a new epoch: the new key first, then a head under it, then
@@ -177,8 +222,10 @@ func (s *Service) advance(ctx context.Context) (err error) {
 		if err == nil {
 			s.integrity.due = false
 			s.integrity.waiting.Store(nil)
+			s.integrity.pause, s.integrity.said = backoff{}, ""
 			return
 		}
+		s.integrity.pause.failed(time.Now())
 		why := err.Error()
 		s.integrity.waiting.Store(&why)
 	}()

@@ -2,6 +2,7 @@ package kms
 
 import (
 	"testing"
+	"time"
 
 	"cmkd/backends"
 )
@@ -36,5 +37,23 @@ func TestParseStateKey(t *testing.T) {
 		if ok != (c.lineage != "") || ok && (k.lineage != c.lineage || k.epoch != c.epoch || k.id != id) {
 			t.Errorf("%q: %+v, %t", c.label, k, ok)
 		}
+	}
+}
+
+// TestBackoff: what fails is tried again after a minute, then less and less often,
+// and at least once an hour.
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	var b backoff
+	now := time.Now()
+	if !b.over(now) {
+		t.Error("what has not failed waits")
+	}
+	for _, minutes := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		b.failed(now)
+		if pause := minutes * time.Minute; b.over(now.Add(pause-1)) || !b.over(now.Add(pause)) {
+			t.Errorf("the pause is %s, want %s", b.pause, pause)
+		}
+		now = now.Add(b.pause)
 	}
 }

@@ -86,6 +86,7 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 		s.undo(ctx, b, intent)
 		return nil, err
 	}
+	s.RetryEpoch() // the token makes keys, and the database takes rows
 	return made, nil
 }
 

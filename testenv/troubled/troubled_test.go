@@ -262,6 +262,7 @@ func TestTokenThatMakesNothing(t *testing.T) {
 			}
 			s.until(t, http.StatusServiceUnavailable, c.status)
 			s.until(t, http.StatusServiceUnavailable, "epochError")
+			s.epochWaits(t)
 			if n := s.restarts(t); n != 0 {
 				t.Errorf("%d plugins were replaced", n)
 			}
@@ -275,6 +276,46 @@ func TestTokenThatMakesNothing(t *testing.T) {
 			}
 			s.until(t, http.StatusOK, "")
 		})
+	}
+}
+
+// epochWaits checks that an epoch that cannot begin costs the token nothing for a
+// minute, and is in the log once.
+func (s *scene) epochWaits(t *testing.T) {
+	t.Helper()
+	const line = "the epoch of the database goes on"
+	made := s.control.Calls("C_GenerateKey")
+	for range 5 {
+		if err := s.Daemon.RunJobs(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if now := s.control.Calls("C_GenerateKey"); now != made {
+		t.Errorf("the jobs tried to make %d keys", now-made)
+	}
+	if n := strings.Count(s.Log(), line); n != 1 {
+		t.Errorf("the log says %d times that %s", n, line)
+	}
+}
+
+// TestEpochMended: when the token makes keys again, so that somebody gets one, the
+// epoch that had to wait begins with the next jobs.
+func TestEpochMended(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, rig.Config{})
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.control.RefuseObjects(p11.CKR_DEVICE_MEMORY)
+	s.Start(t)
+	s.until(t, http.StatusServiceUnavailable, "epochError")
+	s.control.RefuseObjects(p11.CKR_OK)
+	s.key(t, kms.CreateKeyInput{})
+	if err := s.Daemon.RunJobs(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, body := s.status(t); strings.Contains(body, "epochError") {
+		t.Errorf("the epoch waits on: %s", body)
 	}
 }
 

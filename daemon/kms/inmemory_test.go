@@ -1,0 +1,71 @@
+package kms_test
+
+import (
+	"encoding/json"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"cmkd/daemon/kms"
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+	"cmkd/testenv/memory"
+)
+
+// inMemory is a service on a token in memory, and an administrator who calls it.
+type inMemory struct {
+	t       *testing.T
+	token   *memory.Token
+	service *kms.Service
+	caller  *kms.Caller
+}
+
+func newInMemory(t *testing.T) *inMemory {
+	t.Helper()
+	administrator, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`), policy.IdentityPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	s := &inMemory{t: t, token: memory.New(), caller: &kms.Caller{
+		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
+		Policies:  []*policy.Document{administrator}, Admin: true,
+	}}
+	s.service = kms.New(kms.Config{
+		Account: account, Region: "us-east-1", Token: "main", Store: db, Trail: unrecorded{},
+		Router: &memory.Router{Token: s.token}, Logger: slog.New(slog.DiscardHandler),
+	})
+	return s
+}
+
+// call makes a call that must answer with the code, "" for success.
+func (s *inMemory) call(code, operation string, in map[string]any) (out map[string]any) {
+	s.t.Helper()
+	body, err := json.Marshal(in)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	answer := s.service.Dispatch(s.t.Context(), s.caller, &kmsapi.Request{Operation: operation, Body: body, RequestID: "r"})
+	if len(answer.Body) > 0 {
+		if err := json.Unmarshal(answer.Body, &out); err != nil {
+			s.t.Fatalf("%s answered %q: %v", operation, answer.Body, err)
+		}
+	}
+	if got, _ := out["__type"].(string); got != code || (answer.Status == 200) != (code == "") {
+		s.t.Errorf("%s answered %d %s, want %q", operation, answer.Status, answer.Body, code)
+	}
+	return out
+}
+
+// newKey makes a key and returns its ID.
+func (s *inMemory) newKey(in map[string]any) string {
+	s.t.Helper()
+	made, _ := s.call("", "CreateKey", in)["KeyMetadata"].(map[string]any)
+	id, _ := made["KeyId"].(string)
+	return id
+}
