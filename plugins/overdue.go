@@ -1,0 +1,65 @@
+package plugins
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// slot is the place in which a call runs; it tells Health which and how long.
+type slot struct{ running atomic.Pointer[running] } // nil: free
+
+// running is a call in a slot. It is one value, so that what Health reads is of
+// one call.
+type running struct {
+	row   *row
+	id    uint64 // of the frame
+	class byte
+	since time.Time
+}
+
+// overdue names the method of a call that runs for longer than it may, and the id
+// of its frame; "" if there is none.
+func (l *lanes) overdue(now time.Time) (method string, id uint64) {
+	// Backends make one key at a time, so of the creations the one that began
+	// first runs, since then or since the call before it ended.
+	var first [2]*running
+	for _, s := range l.slots {
+		r := s.running.Load()
+		switch {
+		case r == nil:
+		case now.Sub(r.since) > l.cfg.limit(r.row.pace):
+			return r.row.name, r.id
+		case r.row.creates():
+			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
+				first[turnOf(r.row)] = r
+			}
+		}
+	}
+	// Read last, as it is written before a slot is free: else a call whose turn
+	// has just come would seem to have had it since it began to wait.
+	l.mu.Lock()
+	ended := l.slowEnded
+	l.mu.Unlock()
+	for i, r := range first {
+		if r == nil {
+			continue
+		}
+		since := r.since
+		if ended[i].After(since) {
+			since = ended[i]
+		}
+		if now.Sub(since) > l.cfg.creationLimit(r.class) {
+			return r.row.name, r.id
+		}
+	}
+	return "", 0
+}
+
+// turnOf says which slow calls wait for each other in the backend: data key
+// pairs, and all that change the token.
+func turnOf(r *row) int {
+	if r == generateDataKeyPair.row {
+		return 1
+	}
+	return 0
+}
