@@ -54,7 +54,8 @@ func TestSandbox(t *testing.T) {
 		results := attempts(t, module, plugins.Sandbox{Off: true})
 		for _, a := range []string{
 			"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent",
-			"chmod-database", "chown-database", "datagram", "limit-parent",
+			"chmod-database", "chown-database", "nice-parent", "nice-group",
+			"processors-of-parent", "scheduler-of-parent", "parameters-of-parent", "disk-of-parent", "datagram", "limit-parent",
 			"owner-parent", "owner-parent-high", "owner-parent-ioctl", "owner-parent-ioctl-high",
 		} {
 			if results[a] != "done" {

@@ -38,6 +38,19 @@ var forbidden = []string{
 // networkCalls fail too where the token needs no network.
 var networkCalls = []string{"socket", "connect", "bind", "listen", "accept", "accept4"}
 
+// whose has the argument that says which process a call is about: limits, the
+// share of the processors and where memory lies, which any process may change for
+// all of its user's, the daemon among them. 0 is the thread itself; another thread
+// of the process has a number that a filter cannot know, and is refused too.
+var whose = map[string]uint32{
+	"prlimit64": 0, "sched_setaffinity": 0, "sched_setscheduler": 0, "sched_setparam": 0, "sched_setattr": 0,
+	"migrate_pages": 0, "move_pages": 0, "setpriority": 1, "ioprio_set": 1,
+}
+
+// ofOneProcess are those whose first argument says whether a process is meant, by
+// that value: the others are all processes of a group or a user.
+var ofOneProcess = map[string]uint64{"setpriority": 0 /* PRIO_PROCESS */, "ioprio_set": 1 /* IOPRIO_WHO_PROCESS */}
+
 // cloneThread is CLONE_THREAD of clone(2): without it clone makes a process.
 const cloneThread = 0x10000
 
@@ -60,12 +73,21 @@ func restrictCalls(network bool) error {
 			Name: call, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: self}},
 		})
 	}
-	for _, call := range known(info, []string{"prlimit64"}) { // 0 is the process itself
-		refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
-			Name: call, Conditions: seccomp.ArgumentConditions{
-				{Argument: 0, Operation: seccomp.NotEqual, Value: 0}, {Argument: 0, Operation: seccomp.NotEqual, Value: self},
-			},
-		})
+	for call, argument := range whose {
+		for _, call := range known(info, []string{call}) {
+			refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
+				Name: call, Conditions: seccomp.ArgumentConditions{
+					{Argument: argument, Operation: seccomp.NotEqual, Value: 0}, {Argument: argument, Operation: seccomp.NotEqual, Value: self},
+				},
+			})
+		}
+	}
+	for call, process := range ofOneProcess {
+		for _, call := range known(info, []string{call}) {
+			refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
+				Name: call, Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.NotEqual, Value: process}},
+			})
+		}
 	}
 	refuse.NamesWithCondtions = append(refuse.NamesWithCondtions, seccomp.NameWithConditions{
 		Name: "clone", Conditions: seccomp.ArgumentConditions{{Argument: 0, Operation: seccomp.BitsNotSet, Value: cloneThread}},

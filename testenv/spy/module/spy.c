@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -189,6 +190,18 @@ __attribute__((constructor)) static void spy(void)
 	report(out, "owner-parent-ioctl", owns_by_ioctl(0x8901, getppid()) < 0); /* FIOSETOWN */
 	report(out, "owner-parent-ioctl-high", owns_by_ioctl(0x100008902L, getppid()) < 0); /* SIOCSPGRP */
 	report(out, "new-call", syscall(469, -1, "", NULL, 0, 0) < 0); /* file_setattr(2), newer than the list */
+	const int parent = getppid(), nobody = 1999999999; /* a user without processes: without walls ESRCH */
+	cpu_set_t processors;
+	struct sched_param batch = {0};
+	report(out, "nice-parent", setpriority(PRIO_PROCESS, parent, getpriority(PRIO_PROCESS, parent)) < 0);
+	report(out, "nice-user", setpriority(PRIO_USER, nobody, 0) < 0);
+	report(out, "nice-group", setpriority(PRIO_PGRP, 0, getpriority(PRIO_PROCESS, 0)) < 0);
+	report(out, "processors-of-parent", sched_getaffinity(parent, sizeof processors, &processors) < 0 ||
+		sched_setaffinity(parent, sizeof processors, &processors) < 0);
+	report(out, "scheduler-of-parent", sched_setscheduler(parent, sched_getscheduler(parent), &batch) < 0);
+	report(out, "parameters-of-parent", sched_setparam(parent, &batch) < 0);
+	report(out, "disk-of-parent", syscall(SYS_ioprio_set, 1, parent, 2 << 13 | 4) < 0);
+	report(out, "disk-of-user", syscall(SYS_ioprio_set, 3, nobody, 2 << 13 | 4) < 0);
 	report(out, "keyring", syscall(250, 0, -3, 0) < 0);
 	fclose(out);
 }
