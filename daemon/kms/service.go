@@ -188,7 +188,7 @@ func New(cfg Config) *Service {
 		policies:          newCompiled(cfg.Account),
 		store:             cfg.Store,
 		trail:             cfg.Trail,
-		router:            cfg.Router,
+		router:            checkedRouter{cfg.Router},
 		log:               cfg.Logger,
 		now:               cfg.Now,
 	}

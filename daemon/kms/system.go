@@ -2,6 +2,8 @@ package kms
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
 	"fmt"
 
 	"cmkd/backends"
@@ -89,6 +91,11 @@ func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature 
 	made, err := b.Sign(ctx, &backends.SignRequest{Key: ref, Algorithm: "ECDSA_SHA_256", Type: backends.Digest, Message: digest})
 	if err != nil {
 		return nil, "", err
+	}
+	// One that does not verify would make the next start refuse the whole trail.
+	public, err := x509.ParsePKIXPublicKey(k.PublicKey)
+	if key, ok := public.(*ecdsa.PublicKey); err != nil || !ok || !ecdsa.VerifyASN1(key, digest, made.Signature) {
+		return nil, "", backends.Errorf(backends.Internal, "the token's signature does not verify with the public key of audit key %s", ref.ID)
 	}
 	return made.Signature, ref.ID.String(), nil
 }
