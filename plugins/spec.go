@@ -148,12 +148,17 @@ func RemoveLeftovers(dir string) error {
 	return errors.Join(errs...)
 }
 
+const noSignals = "asyncpreemptoff=1"
+
 // environ is Env as exec wants it. With asyncpreemptoff the Go runtime sends its threads no
 // signals: the kernel leaves the registers of a thread, with what was copied last,
 // on the stack of its signals, where they stay until the next one.
 func (s *Spec) environ() []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=asyncpreemptoff=1"}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=" + noSignals}
 	for k, v := range s.Env {
+		if k == "GODEBUG" { // of settings with one name the last one counts
+			v += "," + noSignals
+		}
 		env = append(env, k+"="+v)
 	}
 	return env

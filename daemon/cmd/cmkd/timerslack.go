@@ -39,7 +39,7 @@ func restart() error {
 		return fmt.Errorf("reading the timer slack: %w", err)
 	}
 	settings := os.Getenv("GODEBUG")
-	if slack >= timerSlack && strings.Contains(settings, noSignals) {
+	if slack >= timerSlack && sendsNoSignals(settings) {
 		return nil
 	}
 	if err := os.Setenv("GODEBUG", strings.TrimPrefix(settings+","+noSignals, ",")); err != nil {
@@ -61,4 +61,17 @@ func restart() error {
 		return fmt.Errorf("starting %s again: %w", self, err)
 	}
 	return nil
+}
+
+// sendsNoSignals reports whether noSignals counts: of settings with one name the last
+// one does.
+func sendsNoSignals(settings string) bool {
+	name, _, _ := strings.Cut(noSignals, "=")
+	last := ""
+	for s := range strings.SplitSeq(settings, ",") {
+		if strings.HasPrefix(s, name+"=") {
+			last = s
+		}
+	}
+	return last == noSignals
 }
