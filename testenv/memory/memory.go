@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
@@ -69,6 +71,14 @@ func (m *Token) SetObjects(objects map[backends.KeyID]Object) {
 // sequence of the test.
 var Pair = sync.OnceValue(func() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+var curveKey = sync.OnceValue(func() *ecdsa.PrivateKey {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
 	}
@@ -160,8 +170,11 @@ func (m *Token) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*ba
 		return nil, err
 	}
 	out := &backends.CheckKeyAnswer{}
-	if in.Key.Usage == backends.UnwrapImport {
+	switch {
+	case in.Key.Usage == backends.UnwrapImport:
 		out.PublicKey, err = x509.MarshalPKIXPublicKey(&Pair().PublicKey)
+	case in.Key.Spec == backends.P256: // the audit key of a token, which signs nothing here
+		out.PublicKey, err = x509.MarshalPKIXPublicKey(&curveKey().PublicKey)
 	}
 	return out, err
 }
