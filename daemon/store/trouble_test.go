@@ -103,7 +103,7 @@ func TestUnknown(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "store.db")
 			s := s(t, path)
 			var settled []bool
-			deaf := errors.New("deaf") // who is to be told
+			var deaf error // of who is to be told
 			s.AfterCommit(func() error { return syscall.EIO })
 			put := func(value string) error {
 				return s.Update(t.Context(), func(tx *Tx) error {
@@ -131,6 +131,7 @@ func TestUnknown(t *testing.T) {
 			}
 			release()
 			s.AfterCommit(nil)
+			deaf = errors.New("deaf")
 			for range 2 { // before anything else is committed, f has been told
 				if err := put("2"); !errors.Is(err, deaf) || !errors.Is(err, ErrUnknown) {
 					t.Errorf("a change of which nobody could be told: %v", err)
