@@ -34,6 +34,11 @@ const (
 	longestLine    = 8 << 10
 )
 
+// processExited is go-plugin's record of a process that a signal has ended, an ERROR
+// even if the daemon itself sent that. What it means to the plugin follows, in a record
+// of the supervisor's.
+const processExited = "plugin process exited"
+
 // Accept implements [hclog.SinkAdapter]. hclog's interface has no context.
 func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any) {
 	var to slog.Level
@@ -46,6 +51,9 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 		to = slog.LevelError
 	default:
 		to = slog.LevelDebug
+	}
+	if to == slog.LevelError && msg == processExited {
+		to = slog.LevelWarn
 	}
 	ctx := context.Background()
 	if !s.log.Enabled(ctx, to) {
