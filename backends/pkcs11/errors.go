@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"strings"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -70,7 +71,17 @@ func failed(call string, rv uint) *backends.Error {
 	if !known {
 		code = backends.Internal
 	}
-	return &backends.Error{Code: code, Message: call, RV: rv}
+	return &backends.Error{Code: code, Message: call + nameOf(rv), RV: rv}
+}
+
+// nameOf is the name of a return value behind a colon, as manuals of vendors list it,
+// and nothing for one that has none.
+func nameOf(rv uint) string {
+	_, name, _ := strings.Cut(rvName(rv), ": CKR_")
+	if name == "" {
+		return ""
+	}
+	return ": CKR_" + name
 }
 
 // failure is failed for the errors of miekg/pkcs11, and nil for nil.

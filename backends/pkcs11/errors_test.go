@@ -51,6 +51,14 @@ func TestCodes(t *testing.T) {
 			}
 		}
 	}
+	for rv, want := range map[uint]string{
+		p11.CKR_GENERAL_ERROR:      "Lost: C_X: CKR_GENERAL_ERROR (CKR 0x5)",
+		p11.CKR_VENDOR_DEFINED + 7: "Internal: C_X (CKR 0x80000007)",
+	} {
+		if got := failed("C_X", rv).Error(); got != want {
+			t.Errorf("an operator reads %q, want %q", got, want)
+		}
+	}
 	if err := failure("C_X", nil); err != nil {
 		t.Errorf("no failure is %v", err)
 	}

@@ -133,7 +133,7 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 		if missing := noToken(cfg); missing != nil {
 			return nil, missing
 		}
-		return nil, failure(fmt.Sprintf("opening module %s", cfg.Module), err)
+		return nil, failure(fmt.Sprintf("opening module %s (do the files and folders of its configuration exist, and may cmkd read them?)", cfg.Module), err)
 	}
 	t := &Token{owner: owner, ctx: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
 	if t.ctx == nil {
