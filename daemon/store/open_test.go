@@ -128,7 +128,7 @@ func TestRefusedFiles(t *testing.T) {
 			if err := errors.Join(os.Rename(path, path+".real"), os.Symlink(path+".real", path)); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, "symbolic link"},
+		}, nil, "is a symbolic link: put the file itself there"},
 		"no folder": {func(t *testing.T, path string) {
 			t.Helper()
 			if err := os.RemoveAll(filepath.Dir(path)); err != nil {

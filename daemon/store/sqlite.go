@@ -29,7 +29,7 @@ const applicationID = 0x636d6b64
 // would let two processes take turns, each with a snapshot that the other
 // makes stale. The kernel drops the lock with the process.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openOwn(path)
 	if err != nil {
 		return nil, err
 	}
@@ -49,10 +49,19 @@ func unlockFile(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
+// openOwn opens or makes a file of the store's, and follows no link.
+func openOwn(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link: put the file itself there, or let state_dir name its folder", path)
+	}
+	return f, err
+}
+
 // createFile makes sure that the database file exists and is ours alone.
 // SQLite gives its other files the owner and mode of this one.
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openOwn(path)
 	if err != nil {
 		return err
 	}

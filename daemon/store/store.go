@@ -45,7 +45,7 @@ import (
 // Errors of [Open] and [Store.Update].
 var (
 	// ErrLocked: another process has the store open.
-	ErrLocked = errors.New("the store is in use by another process")
+	ErrLocked = errors.New("the store is in use by another process: does another cmkd run with this state_dir?")
 	// ErrNewerSchema: a newer version of the program has migrated the
 	// database. There is no way back but a backup.
 	ErrNewerSchema = errors.New("the database has a newer schema than this program knows")
