@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -41,7 +40,7 @@ func Check(path string) (warnings []string, err error) {
 		if warning != "" {
 			warnings = append(warnings, "token "+t.Name+": "+warning)
 		}
-		for _, err := range []error{err, checkFile(t.Module, 0)} {
+		for _, err := range []error{err, checkFile(t.Module, false)} {
 			if err != nil {
 				errs = append(errs, fmt.Errorf("token %s: %w", t.Name, err))
 			}
@@ -55,16 +54,16 @@ func Check(path string) (warnings []string, err error) {
 	return warnings, errors.Join(errs...)
 }
 
-// checkFile refuses what is not a regular file with these bits of a mode.
-func checkFile(path string, bits os.FileMode) error {
+// checkFile refuses what is not a regular file or, if it is to be executable, not that.
+func checkFile(path string, executable bool) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file", path)
-	case info.Mode().Perm()&bits != bits:
-		return fmt.Errorf("%s has the mode %#o", path, info.Mode().Perm())
+	case executable && info.Mode().Perm()&0o100 == 0:
+		return fmt.Errorf("%s has the mode %#o: run chmod a+x %s", path, info.Mode().Perm(), path)
 	}
 	return nil
 }
@@ -76,7 +75,7 @@ func checkPIN(name string) (warning string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("pin_file: %w", err)
 	}
-	if err := checkFile(path, 0); err != nil {
+	if err := checkFile(path, false); err != nil {
 		return "", err
 	}
 	f, err := os.Open(path)
@@ -101,14 +100,26 @@ func checkPIN(name string) (warning string, err error) {
 	return warning, nil
 }
 
-// warnOfPINs logs what [checkPIN] warns of. A token of which the PIN is missing may
-// come later.
-func warnOfPINs(cfg *Config, log *slog.Logger) {
+// warnOfPINs logs what [checkPIN] warns of, and keeps it for the status. A token of
+// which the PIN is missing may come later.
+func (d *Daemon) warnOfPINs(cfg *Config) {
+	var list []string
 	for _, t := range cfg.Tokens {
 		if warning, _ := checkPIN(t.PINFile); warning != "" {
-			log.Warn(warning, "token", t.Name)
+			d.log.Warn(warning, "token", t.Name)
+			list = append(list, "token "+t.Name+": "+warning)
 		}
 	}
+	d.pins.Store(&list)
+}
+
+// warnings are what an administrator should know of the configuration in use.
+func (d *Daemon) warnings() []string {
+	list := d.identities.Load().warnings()
+	if pins := d.pins.Load(); pins != nil {
+		list = append(list, *pins...)
+	}
+	return list
 }
 
 // checkTrusted refuses a configuration whose files somebody but root and the daemon's
@@ -148,7 +159,7 @@ func isCredential(path string) bool {
 
 // check looks at the executable and its checksum.
 func (p *PluginConfig) check() error {
-	if err := checkFile(p.Path, 0o100); err != nil {
+	if err := checkFile(p.Path, true); err != nil {
 		return err
 	}
 	want, err := hex.DecodeString(p.SHA256)

@@ -43,9 +43,10 @@ type Daemon struct {
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
 
-	reloading    sync.Mutex             // held by Reload
-	reloadError  atomic.Pointer[string] // why the last reload failed, nil if it did not
-	segmentBytes int64                  // of the audit trail; 0: the usual
+	reloading    sync.Mutex               // held by Reload
+	pins         atomic.Pointer[[]string] // warnings of the PIN files, of the last start or reload
+	reloadError  atomic.Pointer[string]   // why the last reload failed, nil if it did not
+	segmentBytes int64                    // of the audit trail; 0: the usual
 }
 
 // Option changes how a daemon is opened.
@@ -76,7 +77,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := cfg.checkTrusted(); err != nil {
 		return nil, err
 	}
-	warnOfPINs(cfg, log)
+	d.warnOfPINs(cfg)
 	attestations, err := cfg.attestations()
 	if err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 		return nil, err
 	}
 	if d.store, err = store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")); err != nil {
-		return nil, fmt.Errorf("opening the store: %w", err)
+		return nil, err
 	}
 	d.store.OnRestore(func() {
 		log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)

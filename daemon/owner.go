@@ -22,8 +22,12 @@ func (e *untrustedError) Error() string { return e.text }
 func checkTrusted(path string, fd int, st *unix.Stat_t, onTheWay bool) error {
 	kind, perm := st.Mode&unix.S_IFMT, st.Mode&0o7777
 	if st.Uid != 0 && int64(st.Uid) != int64(os.Getuid()) {
-		return &untrustedError{fmt.Sprintf("%s belongs to uid %d%s, neither to root nor to the daemon's user (uid %d); its mode is %#o: run chown %d %s",
-			path, st.Uid, named(st.Uid), os.Getuid(), perm, os.Getuid(), path)}
+		advice := fmt.Sprintf("run chown %d %s", os.Getuid(), path)
+		if os.Getuid() == 0 { // an operator who checks what is the daemon's
+			advice = fmt.Sprintf("run cmkd as that user, or, if it is to run as root, chown 0 %s", path)
+		}
+		return &untrustedError{fmt.Sprintf("%s belongs to uid %d%s, neither to root nor to the daemon's user (uid %d); its mode is %#o: %s",
+			path, st.Uid, named(st.Uid), os.Getuid(), perm, advice)}
 	}
 	if kind == unix.S_IFLNK || perm&0o022 == 0 { // a link has no mode
 		return nil

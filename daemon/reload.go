@@ -45,6 +45,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	if err := cfg.checkTrusted(); err != nil {
 		return err
 	}
+	d.warnOfPINs(cfg)
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return fmt.Errorf("the old identities and policies stay: %w", err)
 	}
@@ -75,5 +76,5 @@ func (d *Daemon) reloadNow(o *operator, _ *struct{}) (*reloaded, error) {
 	case err != nil:
 		return nil, failed("the reload cannot be recorded: the log says why", err)
 	}
-	return &reloaded{d.identities.Load().warnings()}, nil
+	return &reloaded{d.warnings()}, nil
 }

@@ -67,6 +67,15 @@ func TestFailedReload(t *testing.T) {
 		t.Errorf("the reload does not warn:\n%s", out)
 	}
 
+	if err := os.Chmod(r.Token.PINFile, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"reload", "status"} { // the status is of the reload before
+		if out, ok := runCmkctl(t, r, command); !ok || !strings.Contains(out, "token main: every user can read the PIN file "+r.Token.PINFile+": its mode is 0644") {
+			t.Errorf("a PIN that everybody reads: %s: %t\n%s", command, ok, out)
+		}
+	}
+
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/reload", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +144,7 @@ func TestCheck(t *testing.T) {
 		}, "attestation_roots: " + root + " can be written by others"},
 		{"no PIN", func() { write(pin, "\n", 0o400) }, "is empty"},
 		{"another plugin", func() { write(plugin, "another", 0o755) }, "has the SHA-256"},
-		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644"},
+		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644: run chmod a+x " + plugin},
 		{"no module", func() { write(config, strings.Replace(good, "module = \""+plugin, "module = \"/no/such.so", 1), 0o600) }, "/no/such.so"},
 		{"an unknown group", func() {
 			write(config, strings.Replace(good, "[socket]", "[socket]\ngroup = \"no-such-group\"", 1), 0o600)

@@ -29,7 +29,7 @@ type status struct {
 	// ReloadError is why the last reload failed: what it should have changed has not
 	// changed.
 	ReloadError string `json:"reloadError,omitempty"`
-	// Warnings are about the identity policies.
+	// Warnings are about the identity policies and the modes of PIN files.
 	Warnings []string `json:"warnings,omitempty"`
 	// StateMismatch is why the database is not trusted.
 	StateMismatch string `json:"stateMismatch,omitempty"`
@@ -130,7 +130,7 @@ func (d *Daemon) status(ctx context.Context) status {
 		s.DatabaseError = err.Error()
 	}
 	s.EpochError, s.Duplicates = d.kms.EpochWaiting(), d.kms.Duplicates()
-	s.Warnings = d.identities.Load().warnings()
+	s.Warnings = d.warnings()
 	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 {
 		s.State = "degraded"
 	}

@@ -67,7 +67,7 @@ func TestTrustedFiles(t *testing.T) {
 		"good/a.json": "", "good/link.json": "", "good/absolute.json": "", "good/up.json": "", "good/folder/a.json": "", "good/folder/folder/link.json": "",
 		"sticky/a.json": "", "sticky/ours.json": "",
 		"good/private.json": "", "good/listed.json": listed,
-		"good/theirs.json": "belongs to uid 61001", "good/shared.json": "written by others",
+		"good/theirs.json": "run cmkd as that user, or, if it is to run as root, chown 0 ", "good/shared.json": "written by others",
 		"theirs/a.json": "theirs belongs to uid 61001", "theirs/deep/a.json": "theirs belongs to uid 61001",
 		"good/to-theirs.json": "theirs belongs to uid 61001", "good/through-theirs.json": "theirs belongs to uid 61001",
 		"good/out.json": "theirs belongs to uid 61001", "good/to-shared.json": "shared can be written by others",
