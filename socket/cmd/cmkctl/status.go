@@ -127,6 +127,9 @@ func parseHealth(body []byte) (*health, error) {
 	if err := json.Unmarshal(body, &h); err != nil {
 		return nil, fmt.Errorf("reading the daemon's status: %w", err)
 	}
+	for _, text := range []*string{&h.ReloadError, &h.EpochError, &h.DatabaseError, &h.AuditError} {
+		*text = strings.ReplaceAll(*text, "\n", "; ") // the errors of several things, one a line
+	}
 	printable(&h)
 	return &h, nil
 }
