@@ -68,7 +68,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add("k", []byte{0}, "a", "b", int64(1715800000123), int32(7), true)
 	f.Add("\"\\/\x00\x7f\u2028\U0001F600", []byte{}, "", "<&>", int64(-1), int32(0), false)
 	var answer kmsapi.Answer
-	c := client(f, dispatcher(func(*kmsapi.Request) *kmsapi.Answer { return &answer }))
+	c := clientOver(direct{kmsapi.NewHandler(dispatcher(func(*kmsapi.Request) *kmsapi.Answer { return &answer }))})
 	f.Fuzz(func(t *testing.T, text string, blob []byte, key, value string, ms int64, n int32, yes bool) {
 		const century = 100 * 365 * 24 * 3600 * 1000
 		if !utf8.ValidString(text) || !utf8.ValidString(key) || !utf8.ValidString(value) {

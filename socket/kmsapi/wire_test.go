@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -64,10 +65,29 @@ func serve(t testing.TB, d kmsapi.Dispatcher) *http.Transport {
 // client is the stock SDK talking to d. Its own check of inputs is off: the server's is under test.
 func client(t testing.TB, d kmsapi.Dispatcher) *kms.Client {
 	t.Helper()
+	return clientOver(serve(t, d))
+}
+
+// direct hands requests to the handler without a connection between them, which
+// would outlive the context of one test beside the next.
+type direct struct{ handler http.Handler }
+
+// RoundTrip implements [http.RoundTripper].
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	w := httptest.NewRecorder()
+	d.handler.ServeHTTP(w, r)
+	return w.Result(), r.Body.Close()
+}
+
+// clientOver is client over any transport.
+func clientOver(transport http.RoundTripper) *kms.Client {
 	return kms.New(kms.Options{
 		Region:           "eu-central-1",
 		BaseEndpoint:     aws.String("http://localhost"),
-		HTTPClient:       &http.Client{Transport: serve(t, d)},
+		HTTPClient:       &http.Client{Transport: transport},
 		RetryMaxAttempts: 1,
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "example"}, nil
