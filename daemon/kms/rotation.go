@@ -108,8 +108,8 @@ func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.
 		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
 		out.NextRotationDate = row.NextRotation
 	}
-	if started, ok := rotating(c.view, k.ID); ok {
-		out.OnDemandRotationStartDate = started
+	if i := rotating(c.view, k.ID); i != nil && i.Rotation == "ON_DEMAND" {
+		out.OnDemandRotationStartDate = i.Created
 	}
 	return out, nil
 }
@@ -124,14 +124,15 @@ func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
 	return row
 }
 
-// rotating tells since when a rotation of the key is under way.
-func rotating(view *store.View, keyID string) (since time.Time, ok bool) {
+// rotating returns the intent of the rotation of the key that is under way,
+// automatic or on demand, or nil.
+func rotating(view *store.View, keyID string) *store.Intent {
 	for i := range view.Intents() {
 		if i.KeyID == keyID && i.Action == "create" && !i.Imported {
-			return i.Created, true
+			return i
 		}
 	}
-	return time.Time{}, false
+	return nil
 }
 
 func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
@@ -155,7 +156,9 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rot
 	if k.OnDemandRotations >= maxOnDemandRotations {
 		return nil, errRotationLimit(k.arn)
 	}
-	if _, busy := rotating(s.store.View(), k.ID); busy {
+	// AWS documents it for an automatic rotation, too:
+	// https://docs.aws.amazon.com/kms/latest/APIReference/API_RotateKeyOnDemand.html
+	if rotating(s.store.View(), k.ID) != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
 	}
 	return out, s.rotate(ctx, c, k.Key, "ON_DEMAND")
@@ -181,7 +184,7 @@ func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind stri
 	fresh.RotationType, fresh.Rotated = kind, fresh.Created
 	intent := &store.Intent{
 		CKAID: fresh.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: fresh.Number,
-		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
+		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Rotation: kind, Created: s.now(),
 	}
 	_, err = s.generate(ctx, c, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
 		return s.promote(ctx, tx, row, fresh)

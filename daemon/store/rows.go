@@ -127,6 +127,9 @@ type Intent struct {
 	// the wrapping pair of an import lives with the kind of key imported.
 	Route    string `json:",omitempty"`
 	Imported bool   `json:",omitempty"`
+	// Rotation is the type of the rotation under way, AUTOMATIC or ON_DEMAND; empty
+	// if it is none.
+	Rotation string `json:",omitempty"`
 	Created  time.Time
 }
 
