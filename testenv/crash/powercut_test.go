@@ -54,10 +54,11 @@ func withMounts(t *testing.T, f func(*testing.T)) {
 	cmd := exec.CommandContext(t.Context(), "unshare", args...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var both io.Writer = &out
 	if testing.Verbose() { // it takes minutes: show how far it is
-		cmd.Stdout = io.MultiWriter(&out, os.Stdout)
+		both = io.MultiWriter(&out, os.Stdout)
 	}
+	cmd.Stdout, cmd.Stderr = both, both // one writer, to which exec.Cmd writes from one goroutine
 	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
 		t.Errorf("with mounts of its own: %v\n%s", err, &out)
 	}
