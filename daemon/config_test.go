@@ -124,6 +124,15 @@ pin_file = "/p"
 		{"map of no unit", `[[token]]`, "[[principals.map]]\nunit = \"a.socket\"\narn = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "service or scope"},
 		{"short access key", `[[token]]`, "[[access_key]]\nid = \"AKIA\"\nsecret_file = \"/s\"\nprincipal = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "16 to 128"},
 		{"access key of a group", `[[token]]`, "[[access_key]]\nid = \"AKIAIOSFODNN7EXAMPLE\"\nsecret_file = \"/s\"\nprincipal = \"arn:aws:iam::123456789012:group/a\"\n[[token]]", "a user or a role"},
+		{"string for a number", `label = "l"`, "label = \"l\"\nworkers = \"two\"", "token.workers in line 7 must be a whole number, not a string in quotes"},
+		{"number for a string", `"/m"`, `1`, "token.module in line 5 must be a string in quotes, not a whole number"},
+		{"string for true", `state_dir`, "plaintext_data_keys = \"yes\"\nstate_dir", "plaintext_data_keys in line 2 must be true or false, not a string in quotes"},
+		{"string for a list", `state_dir`, "regions = \"eu-west-1\"\nstate_dir", "regions in line 2 must be a list, not a string in quotes"},
+		{"string for a table", `state_dir`, "socket = \"/s\"\nstate_dir", "socket in line 2 must be a table, not a string in quotes"},
+		{"table for tables", `[[token]]`, "[limits]\nrequest_rates = 1\n[[token]]", "limits.request_rates must be a table"},
+		{"string for a rate", `[[token]]`, "[socket]\nrate_per_user = \"5\"\n[[token]]", "socket.rate_per_user in line 4 must be a number, not a string in quotes"},
+		{"number for a time", `label = "l"`, "label = \"l\"\nunavailable_after = 5", "token.unavailable_after must be a string with a unit"},
+		{"huge number", `label = "l"`, "label = \"l\"\nworkers = 99999999999999999999", "token.workers in line 7: the number 99999999999999999999 is too large"},
 		{"access key without a secret", `[[token]]`, "[[access_key]]\nid = \"AKIAIOSFODNN7EXAMPLE\"\nprincipal = \"arn:aws:iam::123456789012:role/a\"\n[[token]]", "secret_file is missing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

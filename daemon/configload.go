@@ -20,10 +20,13 @@ func LoadConfig(path string) (*Config, error) {
 	}
 	meta, err := toml.Decode(text, &cfg)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+		return nil, fmt.Errorf("reading %s: %w", path, configFault(err))
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("reading %s: unknown key %s%s", path, unknown[0], lineOf(path, unknown[0]))
+	}
+	if err := checkKinds(&meta); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

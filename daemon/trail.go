@@ -113,11 +113,19 @@ const (
 // record: a daemon may be writing it.
 const tornRetries = 3
 
-// VerifyTrail verifies the audit trail in dir.
-func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
-	options := audit.VerifyOptions{Tail: &o.Tail}
+// UsageError is a mistake in what was asked for, before anything was done.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the mistake is.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// options reads what the options name.
+func (o *TrailOptions) options() (options audit.VerifyOptions, err error) {
+	options.Tail = &o.Tail
 	if len(o.KeyFiles) == 0 && !o.ChainOnly {
-		return report, errors.New("no public key is given: add the audit-key-*.pem files of the state folder, " +
+		return options, errors.New("no public key is given: add the audit-key-*.pem files of the state folder, " +
 			"or -chain-only to verify no more than the hash chain, which whoever can write the trail can rebuild")
 	}
 	if len(o.KeyFiles) > 0 {
@@ -125,17 +133,25 @@ func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
 		for _, file := range o.KeyFiles {
 			id, key, err := readAuditKey(file)
 			if err != nil {
-				return report, err
+				return options, err
 			}
 			keys[id] = key
 		}
 		options.Signature = audit.ECDSAVerifier(keys)
 	}
 	if options.Sequence, options.Hash, err = parseRecord("head", o.Head); err != nil {
-		return report, err
+		return options, err
 	}
-	if options.AfterSequence, options.AfterHash, err = parseRecord("after", o.After); err != nil {
-		return report, err
+	options.AfterSequence, options.AfterHash, err = parseRecord("after", o.After)
+	return options, err
+}
+
+// VerifyTrail verifies the audit trail in dir. A [UsageError] means that it has not
+// been looked at.
+func VerifyTrail(dir string, o TrailOptions) (report audit.Report, err error) {
+	options, err := o.options()
+	if err != nil {
+		return report, &UsageError{err}
 	}
 	for n := 0; ; n++ {
 		report, err = audit.VerifyDir(dir, options)

@@ -5,8 +5,12 @@ import "fmt"
 // finish checks what only the whole trail shows.
 func (v *verifier) finish() error {
 	v.measureTail()
+	if v.opt.Sequence != 0 && !v.found && v.opt.Sequence < v.report.First {
+		return fmt.Errorf("%w: record %d is known to exist, the log begins with record %d: it was pruned since, "+
+			"or its beginning was removed; compare with a later record", ErrBeginning, v.opt.Sequence, v.report.First)
+	}
 	if v.opt.Sequence != 0 && !v.found {
-		return fmt.Errorf("%w: record %d is known to exist, the log has %d to %d",
+		return fmt.Errorf("%w: record %d is known to exist, the log has %d to %d: later records were cut off, or the log is an older copy",
 			ErrHead, v.opt.Sequence, v.report.First, v.report.Last)
 	}
 	if err := v.checkBeginning(); err != nil {

@@ -19,10 +19,15 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "cmkd:", err)
-		os.Exit(1)
+	err := run(os.Args[1:])
+	if err == nil {
+		return
 	}
+	fmt.Fprintln(os.Stderr, "cmkd:", err)
+	if _, ok := errors.AsType[*cmkd.UsageError](err); ok {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
 
 // run does what the flags say.
@@ -38,7 +43,7 @@ func run(args []string) error {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
-		return err
+		return &cmkd.UsageError{Err: err}
 	}
 	if *version {
 		fmt.Println("cmkd", cmkd.Version)
@@ -49,7 +54,7 @@ func run(args []string) error {
 		return verifyTrail(*verify, trail)
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return &cmkd.UsageError{Err: fmt.Errorf("unexpected argument %q", flags.Arg(0))}
 	}
 	if *check {
 		return checkConfig(*config)

@@ -28,6 +28,9 @@ func verifyTrail(dir string, o *cmkd.TrailOptions) error {
 		_, broken := errors.AsType[*audit.ChainError](err)
 		printReport(&report, len(o.KeyFiles) > 0, broken)
 	}
+	if _, ok := errors.AsType[*cmkd.UsageError](err); ok {
+		return fmt.Errorf("nothing was verified: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("the audit trail does not verify: %w", err)
 	}
@@ -39,8 +42,8 @@ func printReport(r *audit.Report, keyed, broken bool) {
 	if broken {
 		fmt.Print("up to the fault: ")
 	}
-	fmt.Printf("%d records, %d to %d, in %d segments, %s to %s\n",
-		r.Records, r.First, r.Last, r.Segments, r.FirstTime.Format(time.RFC3339), r.LastTime.Format(time.RFC3339))
+	fmt.Printf("%s, %d to %d, in %s, %s to %s\n",
+		number(r.Records, "record"), r.First, r.Last, number(r.Segments, "segment"), r.FirstTime.Format(time.RFC3339), r.LastTime.Format(time.RFC3339))
 	fmt.Printf("last record %d:%x\n", r.Last, r.Hash)
 	switch {
 	case !keyed:
@@ -48,16 +51,24 @@ func printReport(r *audit.Report, keyed, broken bool) {
 	case r.SignedThrough == 0:
 		fmt.Println("no record is signed")
 	default:
-		fmt.Printf("signed through record %d, %d checkpoints, key %s\n", r.SignedThrough, r.Checkpoints, r.KeyID)
+		fmt.Printf("signed through record %d, %s, key %s\n", r.SignedThrough, number(r.Checkpoints, "checkpoint"), r.KeyID)
 		if broken {
 			break // it has no end
 		}
-		fmt.Printf("unsigned at the end: %d records of %s\n", r.Unsigned, r.UnsignedAge)
+		fmt.Printf("unsigned at the end: %s of %s\n", number(r.Unsigned, "record"), r.UnsignedAge)
 	}
 	if r.KeyChanges > 0 {
-		fmt.Printf("the key changed %d times, to the present one with record %d\n", r.KeyChanges, r.KeySince)
+		fmt.Printf("the key changed %s, to the present one with record %d\n", number(r.KeyChanges, "time"), r.KeySince)
 	}
 	if r.Outages+r.Repairs > 0 {
 		fmt.Printf("for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", r.Outages, r.Repairs)
 	}
+}
+
+// number is a count of what the noun names.
+func number[N int | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -69,14 +69,14 @@ func (v *verifiedTrail) print(out io.Writer) {
 	if v.Records == 0 {
 		return
 	}
-	fmt.Fprintf(out, "%d records, %d to %d, in %d segments\n", v.Records, v.First, v.Last, v.Segments)
+	fmt.Fprintf(out, "%s, %d to %d, in %s\n", number(v.Records, "record"), v.First, v.Last, number(v.Segments, "segment"))
 	if v.Problem == "" {
 		fmt.Fprintf(out, "%s to %s\n", v.FirstTime.Format(time.RFC3339), v.LastTime.Format(time.RFC3339))
 	}
 	fmt.Fprintf(out, "last record %d:%s\n", v.Last, v.Hash)
-	fmt.Fprintf(out, "signed through record %d, %d checkpoints, key %s, %d key changes\n", v.SignedThrough, v.Checkpoints, v.KeyID, v.KeyChanges)
+	fmt.Fprintf(out, "signed through record %d, %s, key %s, %s\n", v.SignedThrough, number(v.Checkpoints, "checkpoint"), v.KeyID, number(v.KeyChanges, "key change"))
 	if v.Problem == "" {
-		fmt.Fprintf(out, "unsigned at the end: %d records\n", v.Unsigned)
+		fmt.Fprintf(out, "unsigned at the end: %s\n", number(v.Unsigned, "record"))
 	}
 	if v.Outages+v.Repairs > 0 {
 		fmt.Fprintf(out, "for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", v.Outages, v.Repairs)
@@ -159,6 +159,6 @@ func (p *pruning) print(out io.Writer) {
 	if p.Archive != "" {
 		what = "moved to " + p.Archive
 	}
-	fmt.Fprintf(out, "%s: %d records until %s, %s\n", what, p.Records, p.Until.Format(time.RFC3339), strings.Join(p.Segments, " "))
+	fmt.Fprintf(out, "%s: %s until %s, %s\n", what, number(p.Records, "record"), p.Until.Format(time.RFC3339), strings.Join(p.Segments, " "))
 	fmt.Fprintf(out, "the audit trail begins with record %d\n", p.First)
 }

@@ -75,6 +75,7 @@ Region that it names. No other variable of AWS's counts.`,
 	root.PersistentFlags().StringVar(&s.socket, "socket", "",
 		fmt.Sprintf("`path` of the daemon's socket (default $%s or %s)", client.PathVariable, client.DefaultPath))
 	root.PersistentFlags().DurationVar(&s.timeout, "timeout", defaultTimeout, "how much `time` to wait for the answer to a call, 0 for any")
+	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newBridge(s.path),

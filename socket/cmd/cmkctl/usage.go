@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // strict makes a command that only groups others refuse what it does not know:
@@ -56,6 +57,38 @@ func newHelp() *cobra.Command {
 			return found.Help()
 		},
 	}
+}
+
+// flagError says of a flag's value what is wanted, where the parser names the Go
+// function that failed.
+func flagError(_ *cobra.Command, err error) error {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	want := ""
+	switch invalid.GetFlag().Value.Type() {
+	case "int":
+		want = "want a whole number"
+	case "bool":
+		want = "want true or false"
+	case "duration":
+		want = "want a time like 30s, 5m or 1h30m"
+	default:
+		want = errors.Unwrap(invalid).Error()
+	}
+	if errors.Is(err, strconv.ErrRange) {
+		want = "the number is too large"
+	}
+	return fmt.Errorf("--%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), want)
+}
+
+// number is a count of what the noun names.
+func number[N int | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // portFlag is a flag of a TCP port. It implements [pflag.Value].
