@@ -2,9 +2,12 @@ package memscan_test
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -129,6 +132,42 @@ func TestMemoryIsClosed(t *testing.T) {
 		if !strings.Contains(string(environ), "GODEBUG=asyncpreemptoff=1\x00") {
 			t.Errorf("%s gets signals of the Go runtime: its environment is %q", name, environ)
 		}
+	}
+}
+
+// TestClientsMemoryIsClosed does the same with cmkctl, which waits for its input.
+func TestClientsMemoryIsClosed(t *testing.T) {
+	t.Parallel()
+	const nobody = 65534
+	dir, err := os.MkdirTemp("", "memscan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	pipe := filepath.Join(dir, "pipe")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.Chown(pipe, nobody, nobody), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(rig.Binaries(t), "cmkctl"), "inspect", pipe)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) { // polls: it closes its memory first
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/mem", cmd.Process.Pid))
+		if err == nil && info.Sys().(*syscall.Stat_t).Uid == 0 {
+			break
+		}
+		if err != nil || time.Since(begun) > time.Minute {
+			t.Fatalf("the memory of cmkctl stays open to its user's processes: %v", err)
+		}
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", nobody)) {
+		t.Errorf("cmkctl runs as another user, or has ended: %v\n%s", err, status)
 	}
 }
 
