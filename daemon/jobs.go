@@ -25,7 +25,10 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 	for {
 		pause := jobInterval
 		if err := d.RunJobs(ctx); err == nil {
-			said = time.Time{}
+			if !said.IsZero() { // what was in the way has gone, and with it what an epoch waits for
+				said, pause = time.Time{}, 0
+				d.kms.RetryEpoch()
+			}
 		} else if ctx.Err() == nil {
 			pause = jobRetry
 			if now := time.Now(); now.Sub(said) >= jobInterval {
