@@ -1,9 +1,7 @@
 package daemon_test
 
 import (
-	"syscall"
 	"testing"
-	"time"
 
 	"cmkd/testenv/rig"
 )
@@ -19,29 +17,6 @@ func plugin(t *testing.T, r *rig.Rig, name string) (pid, restarts int, ok bool) 
 	}
 	t.Fatalf("no plugin %s in the status %+v", name, status)
 	return 0, 0, false
-}
-
-// replaced waits until another process than pid serves the plugin, and
-// returns how long that took.
-func replaced(t *testing.T, r *rig.Rig, name string, pid int) time.Duration {
-	t.Helper()
-	begun := time.Now()
-	for {
-		if now, _, ok := plugin(t, r, name); ok && now != pid {
-			return time.Since(begun)
-		}
-		if time.Since(begun) > time.Minute {
-			t.Fatalf("plugin %s was not replaced in a minute", name)
-		}
-		time.Sleep(time.Millisecond) // polls the status
-	}
-}
-
-func signal(t *testing.T, pid int, s syscall.Signal) {
-	t.Helper()
-	if err := syscall.Kill(pid, s); err != nil {
-		t.Fatalf("signal %v to %d: %v", s, pid, err)
-	}
 }
 
 var pluginNames = []string{"symmetric", "asymmetric", "hmac"}

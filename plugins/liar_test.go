@@ -64,7 +64,7 @@ func handshakes() map[string]string {
 		"handshake: a negative version": "1|-2|unix|" + dir + "/s|grpc|\n",
 	}
 	if os.Getenv("CMKD_TEST_LIE") == "handshake: no certificate" {
-		l, err := net.Listen("unix", filepath.Join(dir, "s")) //nolint:noctx // the process ends with it
+		l, err := net.Listen("unix", filepath.Join(dir, "s"))
 		if err == nil {
 			go func() { _ = grpc.NewServer().Serve(l) }()
 		}

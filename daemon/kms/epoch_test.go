@@ -49,9 +49,9 @@ func TestBackoff(t *testing.T) {
 	if !b.over(now) {
 		t.Error("what has not failed waits")
 	}
-	for _, minutes := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+	for _, minutes := range []int{1, 2, 4, 8, 16, 32, 60, 60, 60} {
 		b.failed(now)
-		if pause := minutes * time.Minute; b.over(now.Add(pause-1)) || !b.over(now.Add(pause)) {
+		if pause := time.Duration(minutes) * time.Minute; b.over(now.Add(pause-1)) || !b.over(now.Add(pause)) {
 			t.Errorf("the pause is %s, want %s", b.pause, pause)
 		}
 		now = now.Add(b.pause)

@@ -66,7 +66,7 @@ func flagError(_ *cobra.Command, err error) error {
 	if !ok {
 		return err
 	}
-	want := ""
+	var want string
 	switch invalid.GetFlag().Value.Type() {
 	case "int":
 		want = "want a whole number"
