@@ -244,7 +244,8 @@ func second[T any](_ T, err error) error { return err }
 func TestStartWithoutToken(t *testing.T) {
 	t.Parallel()
 	tok := testenv.NewTokenLabelled(t, "second")
-	r := rig.New(t, rig.Config{Tables: furtherToken("second", cluster, tok, tok.Module, nil)})
+	table := strings.Replace(furtherToken("second", cluster, tok, tok.Module, nil), "[[token]]\n", "[[token]]\nunavailable_after = \"100ms\"\n", 1)
+	r := rig.New(t, rig.Config{Tables: table})
 	c := r.Client("")
 	store := newStore(t, c)
 	key := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: &store})
@@ -263,9 +264,7 @@ func TestStartWithoutToken(t *testing.T) {
 	r.Start(t)
 	c = r.Client("")
 	there.open(t, c)
-	if got := state(t, c, key); got != "Unavailable" {
-		t.Errorf("the key is %s without its token", got)
-	}
+	awaitState(t, c, key, "Unavailable")
 	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: secret.blob}); code(err) != "KMSInvalidStateException" {
 		t.Errorf("Decrypt without the token: %v", err)
 	}

@@ -79,15 +79,21 @@ func TestScale(t *testing.T) {
 // searchesNone encrypts under each key and counts the searches.
 func searchesNone(t *testing.T, m *shim.Module, r *rig.Rig, ids []string) {
 	t.Helper()
-	before, c := m.Control.Calls("C_FindObjectsInit"), r.Client("")
-	for _, id := range ids {
-		if _, err := encrypt(t.Context(), c, id); err != nil {
-			t.Fatal(err)
+	c := r.Client("")
+	var n uint64
+	// Beside the first calls the daemon looks for duplicates, once a minute at most.
+	for range 3 {
+		before := m.Control.Calls("C_FindObjectsInit")
+		for _, id := range ids {
+			if _, err := encrypt(t.Context(), c, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n = m.Control.Calls("C_FindObjectsInit") - before; n == 0 {
+			return
 		}
 	}
-	if n := m.Control.Calls("C_FindObjectsInit") - before; n != 0 {
-		t.Errorf("encrypting under %d keys searched the token %d times", len(ids), n)
-	}
+	t.Errorf("encrypting under %d keys searched the token %d times", len(ids), n)
 }
 
 // fill stops the daemon and makes keys as it makes them, without a

@@ -78,6 +78,7 @@ func TestHungCreation(t *testing.T) {
 	t.Parallel()
 	s := spec(t, nil)
 	s.Config.SlowTimeout = 500 * time.Millisecond
+	s.Config.Settings = map[string]string{"keys": "0"} // which a repeated creation lists
 	s.HeartbeatInterval = 50 * time.Millisecond
 	h := start(t, s)
 	calls, stop := load(t, h, 8)

@@ -251,8 +251,9 @@ func say(wait bool) {
 	if wait {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		context.AfterFunc(ctx, func() { os.Exit(1) })
+		stop := context.AfterFunc(ctx, func() { os.Exit(1) })
 		_, _ = io.Copy(io.Discard, os.Stdin)
+		stop()
 	}
 }
 
