@@ -48,12 +48,13 @@ type pool struct {
 	again    time.Time
 	short    bool
 	given    uint64 // how often a session came back
+	asking   bool   // ask is going to run
 }
 
 const (
 	// shortPause is the time after which a token that had no further session is
 	// asked for one again: another program may have closed its own.
-	shortPause = 10 * time.Second
+	shortPause = 2 * time.Second
 	// shortWait is how long a call waits for a session of a token that has few;
 	// then its caller is told to come again.
 	shortWait = 2 * time.Second
@@ -165,12 +166,73 @@ func (p *pool) refused() (none bool) {
 	p.short = true
 	p.again = time.Now().Add(shortPause)
 	p.token.limits.begin(fewSessions, fmt.Sprintf("no further session (CKR_SESSION_COUNT): calls wait for the %d that are open", p.open))
+	if !p.asking {
+		p.asking = true
+		time.AfterFunc(shortPause, p.ask)
+	}
 	if p.open == 0 || p.closed {
 		p.room <- struct{}{}
 		return true
 	}
 	p.withheld++
 	return false
+}
+
+// ask asks the token for the sessions that it did not have, every shortPause until they are
+// there: with few calls nobody else would, and the status would go on saying so.
+func (p *pool) ask() {
+	select {
+	case <-p.room: // as a call would
+	default: // all are in use: those who wait ask
+		time.AfterFunc(shortPause, p.ask)
+		return
+	}
+	more := true
+	for more {
+		more = p.oneMore()
+	}
+	p.room <- struct{}{}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asking = p.short && !p.closed; p.asking {
+		time.AfterFunc(shortPause, p.ask)
+	}
+}
+
+// oneMore opens a session for a value of room that is withheld, and reports whether
+// there may be another.
+func (p *pool) oneMore() bool {
+	p.mu.Lock()
+	if p.closed || !p.short {
+		p.mu.Unlock()
+		return false
+	}
+	if p.withheld == 0 && p.open == cap(p.room) {
+		p.short = false
+		p.token.limits.end(fewSessions)
+		p.mu.Unlock()
+		return false
+	}
+	p.open++
+	p.mu.Unlock()
+	h, err := p.token.openSession()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.open--
+		return false
+	}
+	p.idle = append(p.idle, &session{Module: p.token.module, handle: h})
+	if p.withheld > 0 {
+		p.withheld--
+		p.room <- struct{}{}
+	}
+	if p.withheld == 0 {
+		p.short = false
+		p.token.limits.end(fewSessions)
+		return false
+	}
+	return true
 }
 
 // restore gives back one value of room that was withheld, if it is time to ask the
