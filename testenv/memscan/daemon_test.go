@@ -93,11 +93,12 @@ func TestNothingStays(t *testing.T) {
 }
 
 // ofModule reports whether a hit is what SECURITY.md says of SoftHSM2: it, or OpenSSL,
-// frees a PKCS #8 form of the private keys that are imported without overwriting it.
-// That is memory of the C library: Go's is elsewhere.
+// frees a PKCS #8 form of private keys that are imported or made for data key pairs
+// without overwriting it. That is memory of the C library: Go's is elsewhere.
 func ofModule(process string, h memscan.Hit) bool {
-	return process == "asymmetric" && strings.HasPrefix(h.Secret, "ImportKeyMaterial, private keys") && h.Form == memscan.Raw &&
-		(h.Address>>40 == 0x7f || h.Mapping == "[heap]")
+	ofKind := process == "asymmetric" && strings.HasPrefix(h.Secret, "ImportKeyMaterial, private keys") ||
+		process == "symmetric" && strings.HasPrefix(h.Secret, "GenerateDataKeyPair ")
+	return ofKind && h.Form == memscan.Raw && (h.Address>>40 == 0x7f || h.Mapping == "[heap]")
 }
 
 // TestMemoryIsClosed runs the daemon as another user than root: neither it nor a plugin is
