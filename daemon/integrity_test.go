@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -78,23 +77,13 @@ func acceptState(t *testing.T, r *rig.Rig, root string) (status int, answer acce
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/accept-state", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := r.HTTP()
-	defer c.CloseIdleConnections()
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	status, text := r.Ask(t, http.MethodPost, "/accept-state", string(body))
+	if status == http.StatusOK {
+		if err := json.Unmarshal([]byte(text), &answer); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return resp.StatusCode, answer
+	return status, answer
 }
 
 // accept accepts whatever is there.

@@ -78,13 +78,14 @@ type Status struct {
 	}
 }
 
-// Status asks the daemon for its status.
-func (r *Rig) Status(t testing.TB) Status {
+// Ask makes a request of the daemon as the test's user.
+func (r *Rig) Ask(t testing.TB, method, path, body string) (status int, answer string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/status", nil)
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	req.Header.Set("Content-Type", "application/json")
 	c := r.HTTP()
 	defer c.CloseIdleConnections()
 	resp, err := c.Do(req)
@@ -92,8 +93,19 @@ func (r *Rig) Status(t testing.TB) Status {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// Status asks the daemon for its status.
+func (r *Rig) Status(t testing.TB) Status {
+	t.Helper()
+	_, text := r.Ask(t, http.MethodGet, "/status", "")
 	var s Status
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,34 +23,15 @@ import (
 // get is the body and the HTTP status of an operators' endpoint.
 func get(t *testing.T, r *rig.Rig, path string) (string, int) {
 	t.Helper()
-	return ask(t, r, http.MethodGet, path, "")
+	status, text := r.Ask(t, http.MethodGet, path, "")
+	return text, status
 }
 
 // post is get with a body.
 func post(t *testing.T, r *rig.Rig, path, body string) (string, int) {
 	t.Helper()
-	return ask(t, r, http.MethodPost, path, body)
-}
-
-func ask(t *testing.T, r *rig.Rig, method, path, text string) (string, int) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	c := r.HTTP()
-	defer c.CloseIdleConnections()
-	answer, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(body), answer.StatusCode
+	status, text := r.Ask(t, http.MethodPost, path, body)
+	return text, status
 }
 
 // says waits until the status has the state, and a reason in the member if the

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -82,22 +81,11 @@ func errOf[T any](_ T, err error) error { return err }
 // status is the HTTP status of GET /status and its body.
 func (s *scene) status(t *testing.T) (code int, body string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/status", nil)
-	if err != nil {
-		t.Fatal(err)
+	code, body = s.Ask(t, http.MethodGet, "/status", "")
+	if !json.Valid([]byte(body)) {
+		t.Fatalf("status: %q", body)
 	}
-	c := s.HTTP()
-	defer c.CloseIdleConnections()
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || !json.Valid(text) {
-		t.Fatalf("status: %v, %q", err, text)
-	}
-	return resp.StatusCode, string(text)
+	return code, body
 }
 
 // until waits until the status is degraded, or well, with a text in it.

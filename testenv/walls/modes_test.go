@@ -50,7 +50,7 @@ func TestOthersCannotChangeFiles(t *testing.T) {
 		if err := c.spoil(c.path); err != nil {
 			t.Fatal(err)
 		}
-		status, text := ask(t, r, http.MethodPost, "/reload", "{}")
+		status, text := r.Ask(t, http.MethodPost, "/reload", "{}")
 		if status == http.StatusOK {
 			t.Errorf("%s: the reload takes it", c.what)
 		}
@@ -73,7 +73,7 @@ func TestOthersCannotChangeFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if status, text := ask(t, r, http.MethodPost, "/reload", "{}"); status != http.StatusOK {
+	if status, text := r.Ask(t, http.MethodPost, "/reload", "{}"); status != http.StatusOK {
 		t.Errorf("as it was: %d %s", status, text)
 	}
 }

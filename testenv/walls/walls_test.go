@@ -5,7 +5,6 @@ package walls_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -14,27 +13,6 @@ import (
 
 	"cmkd/testenv/rig"
 )
-
-// ask sends a request to the daemon as the test's user.
-func ask(t *testing.T, r *rig.Rig, method, path, body string) (status int, answer string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := r.HTTP()
-	defer c.CloseIdleConnections()
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
-}
 
 // TestMappedRoot: root that the configuration maps to a role is that role, which
 // may do nothing but what policies say, even if root is listed as an administrator.
@@ -60,7 +38,7 @@ arn = "arn:aws:iam::%s:role/web"
 		{"POST", "/audit/verify", "{}"},
 		{"POST", "/audit/prune", "{}"},
 	} {
-		if status, text := ask(t, r, q.method, q.path, q.body); status != http.StatusForbidden {
+		if status, text := r.Ask(t, q.method, q.path, q.body); status != http.StatusForbidden {
 			t.Errorf("%s: %d %s", q.path, status, text)
 		}
 	}
