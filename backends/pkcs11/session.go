@@ -150,8 +150,7 @@ func (p *pool) session() (*session, error) {
 	if p.short {
 		p.again = time.Now() // there may be more
 		if p.withheld == 0 {
-			p.short = false
-			p.token.limits.end(fewSessions)
+			p.enough()
 		}
 	}
 	return &session{Module: p.token.module, handle: h}, nil
@@ -176,6 +175,12 @@ func (p *pool) refused() (none bool) {
 	}
 	p.withheld++
 	return false
+}
+
+// enough ends the shortage, with mu held.
+func (p *pool) enough() {
+	p.short = false
+	p.token.limits.end(fewSessions)
 }
 
 // ask asks the token for the sessions that it did not have, every shortPause until they are
@@ -208,8 +213,7 @@ func (p *pool) oneMore() bool {
 		return false
 	}
 	if p.withheld == 0 && p.open == cap(p.room) {
-		p.short = false
-		p.token.limits.end(fewSessions)
+		p.enough()
 		p.mu.Unlock()
 		return false
 	}
@@ -228,8 +232,7 @@ func (p *pool) oneMore() bool {
 		p.room <- struct{}{}
 	}
 	if p.withheld == 0 {
-		p.short = false
-		p.token.limits.end(fewSessions)
+		p.enough()
 		return false
 	}
 	return true
