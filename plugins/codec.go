@@ -90,9 +90,44 @@ const minBuffer = 1 << 10
 // reserveFor makes room for the frame of a message where a secret would be left behind
 // otherwise: its own, or one of a message that is in the buffer.
 func reserveFor(b *bytes.Buffer, message any) {
+	if n := sizeOf(message); n > 0 {
+		reserve(b, frameHeader+n)
+		return
+	}
 	if _, secret := message.(backends.Secret); secret || b.Len() > 0 {
 		reserve(b, frameHeader+sizeOfValue(reflect.ValueOf(message)))
 	}
+}
+
+// encode appends the CBOR of a message to a buffer in which reserveFor has made room.
+func encode(b *bytes.Buffer, message any) error {
+	if out, ok := appendMessage(b.AvailableBuffer(), message); ok {
+		b.Write(out) // which is there already
+		return nil
+	}
+	return encoding.MarshalToBuffer(message, b)
+}
+
+// decodeCopy reads a message of which nothing lies in b afterwards. What was copied is the
+// message's alone: its Wipe leaves no secret behind.
+func decodeCopy(b []byte, message any) error {
+	if sizeOf(message) == 0 {
+		return decoding.Unmarshal(b, message)
+	}
+	b = bytes.Clone(b)
+	_, err := readMessage(b, message)
+	if err != nil {
+		clear(b)
+	}
+	return err
+}
+
+// decode reads a message, whose byte strings may lie in b afterwards.
+func decode(b []byte, message any) error {
+	if known, err := readMessage(b, message); known {
+		return err
+	}
+	return decoding.Unmarshal(b, message)
 }
 
 // headSize is the most that CBOR needs for a number, and for the beginning of

@@ -70,7 +70,7 @@ func encodeFrame(b *bytes.Buffer, f frame, v any) error {
 	f.body = nil
 	reserveFor(b, v)
 	b.Write(appendFrame(b.AvailableBuffer(), f))
-	err := encoding.MarshalToBuffer(v, b)
+	err := encode(b, v)
 	length := b.Len() - start - 4
 	if err == nil && length > maxFrame {
 		err = fmt.Errorf("frame of %d bytes, at most %d", length, maxFrame)

@@ -133,7 +133,7 @@ func (h *Host) do(ctx context.Context, r *row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
 	reserveFor(request, in)
-	if err := encoding.MarshalToBuffer(in, request); err != nil {
+	if err := encode(request, in); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}
 	a := &attempt{host: h, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}

@@ -56,7 +56,9 @@ type lanes struct {
 	ended     bool  // the stream has ended, with err
 	err       error // nil at its end
 
-	reader *frameReader // of the worker that set reading
+	// Of the worker that set reading, the list until it has put the calls into the queues.
+	reader *frameReader
+	jobs   []job
 
 	write sync.Mutex // held for one batch on the stream
 }
@@ -170,16 +172,19 @@ func (l *lanes) wait() (job, bool) {
 		}
 		l.reading = true
 		l.mu.Unlock()
-		jobs, err := l.read()
+		err := l.read()
 		l.mu.Lock()
 		l.reading = false
-		for _, j := range jobs {
+		n := len(l.jobs)
+		for _, j := range l.jobs {
 			if j.row.pace == slow {
 				l.pushSlow(j)
 			} else {
 				l.queue.push(j)
 			}
 		}
+		clear(l.jobs)
+		l.jobs = l.jobs[:0]
 		if err != nil {
 			l.ended = true
 			if !errors.Is(err, io.EOF) {
@@ -189,31 +194,30 @@ func (l *lanes) wait() (job, bool) {
 		}
 		// One call is this worker's own; so one of those it wakes has nothing
 		// to run and becomes the next reader.
-		for range min(len(jobs), len(l.workers)-1) {
+		for range min(n, len(l.workers)-1) {
 			l.turn.Signal()
 		}
 	}
 }
 
-// read reads the calls that the daemon has sent, at least one frame.
-func (l *lanes) read() ([]job, error) {
-	var jobs []job
+// read reads the calls that the daemon has sent, at least one frame, into jobs.
+func (l *lanes) read() error {
 	for {
 		f, err := l.reader.next()
 		if err != nil {
-			return jobs, err
+			return err
 		}
 		r := rows[f.kind]
 		if r == nil {
-			return jobs, fmt.Errorf("call of kind %d, which has no row", f.kind)
+			return fmt.Errorf("call of kind %d, which has no row", f.kind)
 		}
 		j := job{row: r, id: f.id, flow: f.flow, body: bytes.Clone(f.body)}
 		if f.timeout != 0 {
 			j.deadline = time.Now().Add(time.Duration(f.timeout) * time.Microsecond)
 		}
-		jobs = append(jobs, j)
+		l.jobs = append(l.jobs, j)
 		if !l.reader.buffered() {
-			return jobs, nil
+			return nil
 		}
 	}
 }
@@ -275,8 +279,8 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 		j.deadline = limit
 	}
 	s.running.Store(&running{j.row, j.id, j.flow.class, now})
+	defer clear(j.body) // of which the answer may have parts
 	answer, err := l.call(j)
-	clear(j.body)
 	if err != nil {
 		kind, late := byte(kindFailed), toWire(err).Code == backends.Timeout
 		if late && caller.late(time.Now()) {

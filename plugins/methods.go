@@ -51,7 +51,8 @@ type row struct {
 	name string
 	pace pace
 	// serve decodes the request in, calls the backend and returns its answer
-	// for encoding, which the caller wipes.
+	// for encoding, which the caller wipes. The request, and so the answer, may have parts
+	// of in.
 	serve func(ctx context.Context, b backends.Backend, in []byte) (any, error)
 }
 
@@ -84,7 +85,7 @@ func define[B, In, Out any](id byte, name string, p pace, f func(B, context.Cont
 		}
 		request := new(In)
 		defer wipe(request)
-		if err := decoding.Unmarshal(in, request); err != nil {
+		if err := decode(in, request); err != nil {
 			return nil, backends.Errorf(backends.Internal, "the %s request does not decode", name)
 		}
 		answer, err := f(impl, ctx, request)

@@ -307,7 +307,7 @@ func (p *process) call(ctx context.Context, r *row, of flow, request []byte, out
 	defer c.release()
 	switch c.kind {
 	case kindDone:
-		err = decoding.Unmarshal(c.body, out)
+		err = decodeCopy(c.body, out)
 	case kindLate:
 		return errPast
 	default:
