@@ -23,11 +23,25 @@ const (
 // lags behind while that cannot be written, or while the token is away that
 // authenticates it.
 type clock struct {
-	watching sync.Mutex // held while the clock is watched or confirmed
+	// watching has an element while the clock is watched or confirmed. That takes as
+	// long as a commit, and who waits may have given up meanwhile.
+	watching chan struct{}
 
 	mu     sync.Mutex // guards what follows
 	seen   time.Time  // when the clock was read last, zero: not yet
 	jumped bool       // it was more than clockJump ahead of what was seen before, and nobody has confirmed it
+}
+
+func newClock() clock { return clock{watching: make(chan struct{}, 1)} }
+
+// watch has the clock watched or confirmed by one at a time, until release is called.
+func (c *clock) watch(ctx context.Context) (release func(), err error) {
+	select {
+	case c.watching <- struct{}{}:
+		return func() { <-c.watching }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting to note the time: %w", context.Cause(ctx))
+	}
 }
 
 // SeeClock notes the time in memory only. The daemon does so whenever its jobs
@@ -68,11 +82,14 @@ func (c *clock) confirm(now time.Time) {
 // in the same way; one that ran, and could not write the time down, does not.
 // A clock that goes back deletes later, which is harmless.
 func (s *Service) WatchClock(ctx context.Context) error {
-	s.clock.watching.Lock()
-	defer s.clock.watching.Unlock()
+	release, err := s.clock.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	s.SeeClock()
 	now, began := s.now(), false
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		if _, known := tx.Setting(settingHeldSince); !known && s.clock.hasJumped() {
 			began = true
@@ -133,10 +150,13 @@ func (s *Service) Held() bool {
 // and at what is to be deleted.
 // It returns the time confirmed, and does nothing that is not on record.
 func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) {
-	s.clock.watching.Lock()
-	defer s.clock.watching.Unlock()
+	release, err := s.clock.watch(ctx)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("confirming the clock: %w", err)
+	}
+	defer release()
 	now := s.now()
-	err := s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		tx.DeleteSetting(settingHeldSince)
 		return tx.PutSetting(timeSetting(settingClock, now))
 	})

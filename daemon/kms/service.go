@@ -191,6 +191,7 @@ func New(cfg Config) *Service {
 		router:            checkedRouter{cfg.Router},
 		log:               cfg.Logger,
 		now:               cfg.Now,
+		clock:             newClock(),
 	}
 	for _, r := range cfg.Regions {
 		s.regions[r] = true

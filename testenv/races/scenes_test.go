@@ -128,7 +128,7 @@ func (w *world) bring(id, token, name string, more ...map[string]any) map[string
 	return in
 }
 
-var scenes = []*scene{sceneKey(), sceneDeleting(), sceneEmpty(), sceneImported("pending"), sceneImported("expired"), sceneImported("current"), sceneRegions(), sceneRegionsDeleting(), sceneRegionsImport(), sceneQuota(), sceneStores(), scenePolicy()}
+var scenes = []*scene{sceneKey(), sceneDeleting(), sceneEmpty(), sceneImported("pending"), sceneImported("expired"), sceneImported("current"), sceneRegions(), sceneRegionsDeleting(), sceneRegionsImport(), sceneQuota(), sceneStores(), sceneStoreKeys(), scenePolicy()}
 
 const (
 	user = "arn:aws:iam::" + account + ":user/"
