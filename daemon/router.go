@@ -22,8 +22,9 @@ import (
 // router starts the plugin processes, one of each kind for each token, and
 // finds the one that serves a key. It implements [kms.Router].
 type router struct {
-	hosts  []*tokenHost
-	routes map[route]*served // fixed after start
+	hosts    []*tokenHost
+	routes   map[route]*served   // fixed after start
+	promises map[string]*promise // by the plugin's name
 
 	arrivals sync.WaitGroup // further tokens that are waited for
 	stop     context.CancelFunc
@@ -57,7 +58,10 @@ const arrivalTimeout = 5 * time.Second
 // must serve: they announce what key specs there are, and two that announce
 // one spec are an error. Further tokens may be away, and come when they can.
 func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, error) {
-	r := &router{routes: map[route]*served{}}
+	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}}
+	for _, p := range cfg.Plugins {
+		r.promises[p.Name] = newPromise(p.Name)
+	}
 	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
 	if err := r.start(ctx, arrive, cfg, log); err != nil {
@@ -70,7 +74,7 @@ func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, e
 func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger) error {
 	for i, t := range cfg.Tokens {
 		for _, p := range cfg.Plugins {
-			spec, err := pluginSpec(cfg, t, p, log)
+			spec, err := r.pluginSpec(cfg, t, p, log)
 			if err != nil {
 				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
 			}
@@ -116,6 +120,7 @@ func (r *router) announce(ctx context.Context, h *tokenHost) (err error) {
 		}
 		r.routes[at] = &served{host: h, preset: spec}
 	}
+	r.promises[h.plugin].make(info)
 	return nil
 }
 
@@ -167,7 +172,7 @@ func (r *router) await(ctx context.Context) error {
 // pluginsDir is where plugin processes have their sockets.
 func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
 
-func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
+func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
@@ -188,6 +193,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
 		AwayAfter: t.UnavailableAfter,
+		Accept:    func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) },
 	}, nil
 }
 
@@ -243,7 +249,7 @@ func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) erro
 		if t < 0 || p < 0 {
 			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.token)
 		}
-		spec, err := pluginSpec(cfg, cfg.Tokens[t], cfg.Plugins[p], log)
+		spec, err := r.pluginSpec(cfg, cfg.Tokens[t], cfg.Plugins[p], log)
 		if err != nil {
 			return err
 		}

@@ -66,6 +66,10 @@ func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*pro
 		p.kill()
 		return nil, err
 	}
+	if err := p.introduce(opening); err != nil {
+		p.stop(opening) // it is logged in
+		return nil, err
+	}
 	p.serving.Store(true)
 	return p, nil
 }
@@ -170,6 +174,25 @@ func (p *process) open(ctx context.Context) error {
 	if answer.GetCode() != "" {
 		w := wireError{backends.Code(told(answer.GetCode())), answer.GetMessage(), uint(answer.GetRv())}
 		return w.err()
+	}
+	return nil
+}
+
+// introduce has [Spec.Accept] look at what the process announces.
+func (p *process) introduce(ctx context.Context) error {
+	if p.spec.Accept == nil {
+		return nil
+	}
+	in, out := &backends.InfoRequest{}, new(backends.InfoAnswer)
+	var request bytes.Buffer
+	if err := encoding.MarshalToBuffer(in, &request); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", info.name)
+	}
+	if err := p.call(ctx, info.row, flowOf(ctx, in), request.Bytes(), out); err != nil {
+		return backends.Errorf(backends.Lost, "asking plugin %s what it serves: %s", p.spec.Name, told(err.Error()))
+	}
+	if err := p.spec.Accept(out); err != nil {
+		return backends.Errorf(backends.Lost, "plugin %s is refused: %s", p.spec.Name, told(err.Error()))
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cmkd/backends"
 )
 
 // Spec says how to run one plugin on one token.
@@ -58,6 +60,11 @@ type Spec struct {
 	// had when its token was open. Then another takes its place, as with
 	// Reload and without an effect on calls. 0: 256 MiB.
 	MaxGrowth uint64
+	// Accept says whether a process may serve, by what it announces once its token
+	// is open. With an error the process ends, and has not started: an executable
+	// may have become another program since the last one was started from it. nil:
+	// any may.
+	Accept func(*backends.InfoAnswer) error
 }
 
 // maxDir leaves room for go-plugin's directory and socket, whose names have up
