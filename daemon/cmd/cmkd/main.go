@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,6 +37,7 @@ func run(args []string) error {
 	config := flags.String("config", "/etc/cmkd/config.toml", "configuration `file`")
 	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
 	check := flags.Bool("check", false, "read all that a start reads, but for the token and the database, and exit")
+	probe := flags.Bool("probe", false, "probe the tokens, print what they can do as JSON, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
 	trail := trailFlags(flags)
 	version := flags.Bool("version", false, "print the version and exit")
@@ -91,7 +93,21 @@ func run(args []string) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *probe {
+		return probeTokens(ctx, *config, log)
+	}
 	return serve(ctx, *config, *initialise, hangups, log)
+}
+
+// probeTokens prints what the tokens can do.
+func probeTokens(ctx context.Context, config string, log *slog.Logger) error {
+	found, err := cmkd.Probe(ctx, config, log)
+	if err != nil {
+		return err
+	}
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(found)
 }
 
 // checkConfig checks what a start reads, and prints what it warns of.

@@ -1,34 +1,128 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 )
 
+// findings are what one plugin found in one token, as `cmkd -probe` says it.
+type findings struct {
+	Token  string            `json:"token"`
+	Plugin string            `json:"plugin"`
+	Found  *foundToken       `json:"found,omitempty"`
+	Specs  []foundSpec       `json:"specs,omitempty"`
+	Facts  map[string]string `json:"facts,omitempty"`
+	Error  string            `json:"error,omitempty"`
+}
+
+type foundToken struct {
+	Label        string `json:"label"`
+	Serial       string `json:"serial"`
+	Manufacturer string `json:"manufacturer"`
+	Model        string `json:"model"`
+	Firmware     string `json:"firmware"`
+}
+
+type foundSpec struct {
+	Spec        string   `json:"spec"`
+	Usages      []string `json:"usages,omitempty"`
+	Unsupported string   `json:"unsupported,omitempty"`
+}
+
 func newDoctor(s *service) *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor",
+	var (
+		t      setup
+		format string
+	)
+	cmd := &cobra.Command{
+		Use:   "doctor [--module PATH --pin-file FILE]",
 		Short: "Say what the tokens can do, and which way imports take",
 		Long: `Say what each plugin found when it probed its token, by calling it: mechanisms,
 whether imported key material is unwrapped in the token or passes through the
-plugin ("import-..."), and the key specs that the token cannot hold.`,
+plugin ("import-..."), and the key specs that the token cannot hold.
+
+With --module, doctor probes that token itself, without a daemon and without a
+configuration. It leaves nothing in the token, and tries the PIN once. It exits with 1
+if the token cannot be used at all, such as one that gives sensitive keys away.`,
+		Example: `  cmkctl doctor
+  cmkctl doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label cmkd --pin-file pin
+  cmkctl doctor -o json --module /opt/hsm/libhsm.so --module-network --pin-file pin`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := readHealth(cmd.Context(), s)
+			if format != "table" && format != "json" {
+				return fmt.Errorf("--output %q: want table or json", format)
+			}
+			if t.module == "" {
+				for _, name := range []string{"pin-file", "token-label", "module-env", "module-network", "module-readable", "module-writable"} {
+					if cmd.Flags().Changed(name) {
+						return fmt.Errorf("--%s is of a token that --module loads: give that, too", name)
+					}
+				}
+				return doctorDaemon(cmd, s, format)
+			}
+			if t.pinFile == "" {
+				return errors.New("--module wants the --pin-file of the token, too")
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			list, err := t.probe(ctx, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			if err := h.diagnose(cmd.OutOrStdout()); err != nil {
-				return fmt.Errorf("printing what was found: %w", err)
+			if err := printFindings(cmd.OutOrStdout(), list, format); err != nil {
+				return err
 			}
-			return nil
+			return verdict(list)
 		},
 	}
+	t.tokenFlags(cmd.Flags())
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "`format`: table or json")
+	return cmd
+}
+
+// doctorDaemon says what the daemon's plugins found.
+func doctorDaemon(cmd *cobra.Command, s *service, format string) error {
+	h, err := readHealth(cmd.Context(), s)
+	if err != nil {
+		return err
+	}
+	if format == "json" {
+		return printFindings(cmd.OutOrStdout(), h.findings(), format)
+	}
+	if err := h.diagnose(cmd.OutOrStdout()); err != nil {
+		return fmt.Errorf("printing what was found: %w", err)
+	}
+	return nil
+}
+
+// findings are those of every plugin. The status has only the specs that a token
+// cannot hold.
+func (h *health) findings() []findings {
+	list := []findings{}
+	for _, p := range h.Plugins {
+		f := findings{Token: p.Token, Plugin: p.Name, Facts: p.Facts}
+		for _, t := range h.Tokens {
+			if t.Name == p.Token {
+				f.Found = &foundToken{Label: t.Label, Serial: t.Serial, Model: t.Model}
+			}
+		}
+		for _, spec := range slices.Sorted(maps.Keys(p.Unsupported)) {
+			f.Specs = append(f.Specs, foundSpec{Spec: spec, Unsupported: p.Unsupported[spec]})
+		}
+		if len(p.Facts) == 0 {
+			f.Error = "not known: the plugin is " + p.State
+		}
+		list = append(list, f)
+	}
+	return list
 }
 
 // diagnose prints the facts of every plugin.
@@ -47,4 +141,58 @@ func (h *health) diagnose(out io.Writer) error {
 		}
 	}
 	return w.Flush()
+}
+
+// printFindings prints what the probe of one token found.
+func printFindings(out io.Writer, list []findings, format string) error {
+	if format == "json" {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	if !slices.ContainsFunc(list, func(f findings) bool { return f.Found != nil }) {
+		return nil // the verdict says why
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for _, f := range list {
+		if f.Found != nil {
+			fmt.Fprintf(w, "token %q: %s %s, firmware %s, serial number %s\n\n",
+				f.Found.Label, f.Found.Manufacturer, f.Found.Model, f.Found.Firmware, f.Found.Serial)
+			break
+		}
+	}
+	fmt.Fprint(w, "KEY SPEC\tFOR\tPOSSIBLE\tWHERE, OR WHY NOT\n")
+	for _, f := range list {
+		for _, s := range f.Specs {
+			possible, where := "yes", "made and used in the token"
+			if s.Unsupported != "" {
+				possible, where = "no", "lacks "+s.Unsupported
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Spec, strings.Join(s.Usages, ", "), possible, where)
+		}
+	}
+	facts := map[string]string{} // the plugins share most of them
+	for _, f := range list {
+		maps.Copy(facts, f.Facts)
+	}
+	fmt.Fprint(w, "\nMECHANISM, OR WAY OF AN IMPORT\tFOUND\n")
+	for _, name := range slices.Sorted(maps.Keys(facts)) {
+		fmt.Fprintf(w, "%s\t%s\n", name, facts[name])
+	}
+	return w.Flush()
+}
+
+// verdict is an error if a plugin cannot serve the token. What is wrong with the token
+// is said once.
+func verdict(list []findings) error {
+	var errs []error
+	said := map[string]bool{}
+	for _, f := range list {
+		reason := strings.ReplaceAll(f.Error, f.Token+"/"+f.Plugin, f.Token)
+		if f.Error != "" && !said[reason] {
+			errs = append(errs, fmt.Errorf("plugin %s cannot serve the token: %s", f.Plugin, f.Error))
+		}
+		said[reason] = true
+	}
+	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"cmkd/socket/client"
 )
@@ -82,14 +83,7 @@ what it has written, except for the state: keys in the token are known there.`,
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
 	flags.BoolVar(&s.softHSM, "softhsm", false, "make a new SoftHSM2 token in the folder")
-	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
-	s.moduleEnv = pairs{}
-	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
-	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: an HSM in the network, or a daemon of the vendor's")
-	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read beside its own folder; repeatable")
-	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
-	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
-	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
+	s.tokenFlags(flags)
 	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
 	flags.StringSliceVar(&s.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
 	flags.StringVar(&s.stateDir, "state-dir", "", "`folder` for the database and the audit trail (default DIR/state)")
@@ -98,6 +92,18 @@ what it has written, except for the state: keys in the token are known there.`,
 	flags.BoolVar(&s.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
 	_ = cmd.MarkFlagRequired("dir") // fails only for a flag that is not there
 	return cmd
+}
+
+// tokenFlags are the flags that say which token to use, and how.
+func (s *setup) tokenFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
+	s.moduleEnv = pairs{}
+	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
+	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: an HSM in the network, or a daemon of the vendor's")
+	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read beside its own folder; repeatable")
+	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
+	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
+	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
 }
 
 // sayHow says how to go on.

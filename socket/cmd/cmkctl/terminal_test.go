@@ -134,7 +134,7 @@ func TestHostileDaemon(t *testing.T) {
 	go server.Serve(l)
 	t.Cleanup(func() { _ = server.Close() })
 	for _, line := range []string{
-		"status", "status --json", "doctor", "metrics", "reload", "recover", "accept-state", "confirm-clock",
+		"status", "status --json", "doctor", "doctor -o json", "metrics", "reload", "recover", "accept-state", "confirm-clock",
 		"audit verify", "audit prune --keep 1h", "policy explain --as a --action kms:Decrypt", "policy who --key k --action kms:Decrypt",
 		"call ListAliases", "call Refuse", "key create", "key create --alias a", "nonsense \x1b[2J", "status --flag\x1b[2J", "call \x9b",
 	} {

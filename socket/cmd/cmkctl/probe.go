@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// probe has cmkd probe the token, by way of a configuration that goes with it. What
+// cmkd says is shown if it fails.
+func (s *setup) probe(ctx context.Context, log io.Writer) (_ []findings, err error) {
+	daemon, err := findDaemon()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "cmkctl-") // closed to others
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s.account, s.regions, s.mode = defaultAccount, []string{firstRegion}, "0600"
+	cfg, err := s.config(layout{dir})
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "config.toml")
+	if err := cfg.create(path); err != nil {
+		return nil, fmt.Errorf("writing a configuration for the probe: %w", err)
+	}
+	if err := os.Mkdir(cfg.StateDir, 0o700); err != nil {
+		return nil, err
+	}
+	var said, found bytes.Buffer
+	cmd := exec.CommandContext(ctx, daemon, "--config", path, "--probe")
+	cmd.Stdout, cmd.Stderr = &found, &said
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		_, writeErr := said.WriteTo(log)
+		return nil, errors.Join(fmt.Errorf("cmkd --probe: %w", err), writeErr)
+	}
+	var list []findings
+	if err := json.Unmarshal(found.Bytes(), &list); err != nil {
+		return nil, fmt.Errorf("cmkd --probe: %w", err)
+	}
+	return list, nil
+}
