@@ -172,7 +172,15 @@ func (r *router) await(ctx context.Context) error {
 // pluginsDir is where plugin processes have their sockets.
 func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
 
+// pluginSpec is the plugin on a token, held to what it must serve.
 func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
+	spec, err := pluginSpec(cfg, t, p, log)
+	spec.Accept = func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) }
+	return spec, err
+}
+
+// pluginSpec is the plugin on a token, whatever it serves.
+func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
@@ -193,7 +201,6 @@ func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slo
 			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
 		},
 		AwayAfter: t.UnavailableAfter,
-		Accept:    func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) },
 	}, nil
 }
 
