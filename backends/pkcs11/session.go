@@ -123,25 +123,18 @@ func (p *pool) take(ctx context.Context) (*session, error) {
 // that its caller has taken if it fails, except with [backends.Busy].
 func (p *pool) session() (*session, error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed {
-		p.mu.Unlock()
 		p.room <- struct{}{}
 		return nil, backends.Errorf(backends.Lost, "the token is closed")
 	}
 	if n := len(p.idle); n > 0 {
 		s := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		p.mu.Unlock()
 		return s, nil
 	}
-	p.open++
-	p.mu.Unlock()
-
-	h, err := p.token.openSession()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	s, err := p.another()
 	if err != nil {
-		p.open--
 		if backends.CodeOf(err) != backends.Busy {
 			p.room <- struct{}{}
 		}
@@ -152,6 +145,19 @@ func (p *pool) session() (*session, error) {
 		if p.withheld == 0 {
 			p.enough()
 		}
+	}
+	return s, nil
+}
+
+// another opens a session and counts it, with mu held but for the call of the token.
+func (p *pool) another() (*session, error) {
+	p.open++
+	p.mu.Unlock()
+	h, err := p.token.openSession()
+	p.mu.Lock()
+	if err != nil {
+		p.open--
+		return nil, err
 	}
 	return &session{Module: p.token.module, handle: h}, nil
 }
@@ -208,25 +214,19 @@ func (p *pool) ask() {
 // there may be another.
 func (p *pool) oneMore() bool {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed || !p.short {
-		p.mu.Unlock()
 		return false
 	}
 	if p.withheld == 0 && p.open == cap(p.room) {
 		p.enough()
-		p.mu.Unlock()
 		return false
 	}
-	p.open++
-	p.mu.Unlock()
-	h, err := p.token.openSession()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	s, err := p.another()
 	if err != nil {
-		p.open--
 		return false
 	}
-	p.idle = append(p.idle, &session{Module: p.token.module, handle: h})
+	p.idle = append(p.idle, s)
 	if p.withheld > 0 {
 		p.withheld--
 		p.room <- struct{}{}
