@@ -37,13 +37,8 @@ func findDaemon() (string, error) {
 // only what it warns of.
 func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error {
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, daemon, "--config", config, "--init")
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		_, writeErr := said.WriteTo(log)
-		return errors.Join(fmt.Errorf("cmkd --init: %w", err), writeErr)
+	if err := runDaemon(ctx, daemon, config, "--init", &said, &said, log); err != nil {
+		return err
 	}
 	for line := range strings.Lines(said.String()) {
 		if strings.HasPrefix(line, "cmkd: warning: ") {
@@ -51,6 +46,20 @@ func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// runDaemon has cmkd do the one thing that the flag names, and end. What it says on
+// standard error is copied to log if it fails.
+func runDaemon(ctx context.Context, daemon, config, flag string, out, said *bytes.Buffer, log io.Writer) error {
+	cmd := exec.CommandContext(ctx, daemon, "--config", config, flag)
+	cmd.Stdout, cmd.Stderr = out, said
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Run(); err != nil {
+		_, writeErr := said.WriteTo(log)
+		return errors.Join(fmt.Errorf("cmkd %s: %w", flag, err), writeErr)
 	}
 	return nil
 }

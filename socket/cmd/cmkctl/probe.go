@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
-	"time"
 )
 
 // probe has cmkd probe the token, by way of a configuration that goes with it. What
@@ -39,13 +36,8 @@ func (s *setup) probe(ctx context.Context, log io.Writer) (_ []findings, err err
 		return nil, err
 	}
 	var said, found bytes.Buffer
-	cmd := exec.CommandContext(ctx, daemon, "--config", path, "--probe")
-	cmd.Stdout, cmd.Stderr = &found, &said
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		_, writeErr := said.WriteTo(log)
-		return nil, errors.Join(fmt.Errorf("cmkd --probe: %w", err), writeErr)
+	if err := runDaemon(ctx, daemon, path, "--probe", &found, &said, log); err != nil {
+		return nil, err
 	}
 	var list []findings
 	if err := json.Unmarshal(found.Bytes(), &list); err != nil {
