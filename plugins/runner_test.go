@@ -170,14 +170,15 @@ func TestSealedProcessNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	proc := "/proc/" + strconv.Itoa(r.process())
+	// Before it runs, the kernel may not show its arguments yet.
+	if _, err := io.ReadFull(r.stdout, make([]byte, len("good"))); err != nil {
+		t.Fatal(err)
+	}
 	line, err := os.ReadFile(proc + "/cmdline")
 	if err != nil || !bytes.HasPrefix(line, []byte(path+"\x00")) {
 		t.Errorf("its command line is %q, %v", line, err)
 	}
 	// Nothing of the daemon's is open in it, the copy neither.
-	if _, err := io.ReadFull(r.stdout, make([]byte, len("good"))); err != nil {
-		t.Fatal(err)
-	}
 	open, err := os.ReadDir(proc + "/fd")
 	if err != nil {
 		t.Fatal(err)
