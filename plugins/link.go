@@ -87,6 +87,9 @@ func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (
 		}
 		f.timeout = uint32(min(left, math.MaxUint32))
 	}
+	if err := ctx.Err(); err != nil { // an answer could still come first
+		return nil, err
+	}
 	c := calls.Get().(*call)
 	c.most = r.mostAnswer()
 	id, others, err := l.register(c)
