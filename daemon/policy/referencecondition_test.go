@@ -166,11 +166,17 @@ func date(s string) (time.Time, bool) {
 			return t, err == nil
 		}
 	}
-	if regexp.MustCompile(`^-?\d{1,12}$`).MatchString(s) {
-		n, err := strconv.ParseInt(s, 10, 64)
-		return time.Unix(n, 0), err == nil
+	if !regexp.MustCompile(`^(-\d{1,11}|\d{1,12})(\.\d+)?$`).MatchString(s) || len(s) > maxDate {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	n, ok := number(s)
+	if !ok {
+		return time.Time{}, false
+	}
+	n.Mul(n, big.NewRat(int64(time.Second), 1))
+	nanoseconds := new(big.Int).Quo(n.Num(), n.Denom())
+	seconds, rest := nanoseconds.QuoRem(nanoseconds, big.NewInt(int64(time.Second)), new(big.Int))
+	return time.Unix(seconds.Int64(), rest.Int64()), true
 }
 
 func inNetwork(want, have string) bool {
