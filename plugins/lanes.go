@@ -116,6 +116,7 @@ func (l *lanes) run() error {
 
 // work is one worker of the quick lane.
 func (l *lanes) work(s *slot) {
+	growStack()
 	var out bytes.Buffer
 	var gathered int
 	var since time.Time
@@ -239,6 +240,7 @@ func (l *lanes) pushSlow(j job) {
 
 // workSlow runs calls of the slow lane in a slot until none may run.
 func (l *lanes) workSlow(j job, s *slot) {
+	growStack()
 	for ok := true; ok; {
 		var out bytes.Buffer
 		began := time.Now()
@@ -317,6 +319,15 @@ func (l *lanes) call(j job) (answer any, err error) {
 //go:noinline
 func wipeStack() {
 	var frame [8 << 10]byte
+	wipeFrame(frame[:])
+}
+
+// growStack makes the stack of a worker larger than calls need, once. A stack that grows in
+// the middle of a call is copied, and what the call had on the old one stays in memory.
+//
+//go:noinline
+func growStack() {
+	var frame [32 << 10]byte
 	wipeFrame(frame[:])
 }
 

@@ -155,16 +155,18 @@ func RemoveLeftovers(dir string) error {
 	return errors.Join(errs...)
 }
 
-const noSignals = "asyncpreemptoff=1"
+// runtimeSettings are of the Go runtime in a plugin (package runtime).
+const runtimeSettings = "asyncpreemptoff=1,gcshrinkstackoff=1"
 
 // environ is Env as exec wants it. With asyncpreemptoff the Go runtime sends its threads no
 // signals: the kernel leaves the registers of a thread, with what was copied last,
-// on the stack of its signals, where they stay until the next one.
+// on the stack of its signals, where they stay until the next one. With gcshrinkstackoff a
+// worker's stack stays as large as it was made: see growStack.
 func (s *Spec) environ() []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=" + noSignals}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GODEBUG=" + runtimeSettings}
 	for k, v := range s.Env {
 		if k == "GODEBUG" { // of settings with one name the last one counts
-			v += "," + noSignals
+			v += "," + runtimeSettings
 		}
 		env = append(env, k+"="+v)
 	}
