@@ -2,9 +2,10 @@ package plugins
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
-	"slices"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,11 +28,13 @@ type slogSink struct {
 }
 
 // A plugin, which shares its memory with a vendor's library, may write as many
-// linesPerSecond after a burst of linesAtOnce, each of longestLine bytes.
+// linesPerSecond after a burst of linesAtOnce, each with a message of longestLine
+// bytes and at most mostAttributes, which have longestLine bytes in all.
 const (
 	linesPerSecond = 20
 	linesAtOnce    = 500
 	longestLine    = 8 << 10
+	mostAttributes = 32
 )
 
 // processExited is go-plugin's record of a process that a signal has ended, an ERROR
@@ -66,15 +69,40 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 	if n := s.left.Swap(0); n > 0 {
 		s.log.Warn("the plugin logs too much: lines were left out", "lines", n)
 	}
-	msg = msg[:min(len(msg), longestLine)]
-	args = slices.Clone(args)
-	for i := 0; i+1 < len(args); i += 2 {
-		if args[i] == "plugin" { // go-plugin's, which log has for the plugin's name
-			args[i] = "executable"
-		}
-	}
+	all := attributes(args)
 	if name != "" {
-		args = append([]any{"from", name}, args...)
+		all = append([]any{"from", told(name)}, all...)
 	}
-	s.log.Log(ctx, to, msg, args...)
+	s.log.Log(ctx, to, shorten(msg, longestLine), all...)
+}
+
+// attributes are args, pairs of a key and a value as hclog has them, within the limits of a
+// line. What is beyond them is counted.
+func attributes(args []any) []any {
+	var all []any
+	room := longestLine
+	for i := 0; i+1 < len(args); i += 2 {
+		key, value := told(fmt.Sprint(args[i])), bounded(args[i+1])
+		if key == "plugin" { // go-plugin's, which log has for the plugin's name
+			key = "executable"
+		}
+		room -= len(key) + len(fmt.Sprint(value))
+		if room < 0 || len(all) == 2*mostAttributes {
+			return append(all, "attributes_left_out", (len(args)-i)/2)
+		}
+		all = append(all, key, value)
+	}
+	return all
+}
+
+// bounded is a value of an attribute in at most some 1,000 bytes: a scalar as it is, and
+// anything else as text.
+func bounded(value any) any {
+	switch reflect.ValueOf(value).Kind() {
+	case reflect.Invalid, reflect.Bool, reflect.Float32, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return value
+	}
+	return told(fmt.Sprint(value))
 }
