@@ -84,6 +84,15 @@ func nameOf(rv uint) string {
 	return ": CKR_" + name
 }
 
+// recoded is err with another code. Its text says return value and code once.
+func recoded(code backends.Code, err error) *backends.Error {
+	out := &backends.Error{Code: code, Message: err.Error()}
+	if e, ok := errors.AsType[*backends.Error](err); ok {
+		out.Message, out.RV = strings.Replace(out.Message, e.Error(), e.Message, 1), e.RV
+	}
+	return out
+}
+
 // failure is failed for the errors of miekg/pkcs11, and nil for nil.
 func failure(call string, err error) error {
 	if err == nil {

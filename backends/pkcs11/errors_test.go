@@ -67,6 +67,21 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+// TestRecoded: an error that gets another code says once what the module returned, and nothing of
+// the code before.
+func TestRecoded(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[string]error{
+		"TokenFull: C_CreateObject: CKR_DEVICE_MEMORY (CKR 0x31)":              failed("C_CreateObject", p11.CKR_DEVICE_MEMORY),
+		"TokenFull: making a key: C_CreateObject: CKR_GENERAL_ERROR (CKR 0x5)": fmt.Errorf("making a key: %w", error(failed("C_CreateObject", p11.CKR_GENERAL_ERROR))),
+		"TokenFull: text": errors.New("text"),
+	} {
+		if got := recoded(backends.TokenFull, err).Error(); got != want {
+			t.Errorf("an operator reads %q, want %q", got, want)
+		}
+	}
+}
+
 func TestExpired(t *testing.T) {
 	t.Parallel()
 	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))

@@ -69,7 +69,7 @@ func (l *limits) now() []string {
 
 // refusal is the error of a call that was to make an object that stays.
 func (t *Token) refusal(err error) error {
-	e := &backends.Error{Code: backends.CodeOf(err), Message: err.Error(), RV: rvOf(err)}
+	e := recoded(backends.CodeOf(err), err)
 	switch {
 	case e.RV == p11.CKR_DEVICE_MEMORY:
 		e.Code = backends.TokenFull
@@ -91,7 +91,7 @@ func persist[A any](ctx context.Context, t *Token, do func() (A, error)) (A, err
 	for attempt := 1; maybeNoRoom(err) && t.sound(ctx); attempt++ {
 		if attempt > 1 {
 			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (CKR 0x%X): it may be full or write-protected", rvOf(err)))
-			return answer, &backends.Error{Code: backends.TokenFull, Message: err.Error(), RV: rvOf(err)}
+			return answer, recoded(backends.TokenFull, err)
 		}
 		answer, err = do()
 	}

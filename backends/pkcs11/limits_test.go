@@ -130,7 +130,11 @@ func TestShortOfMemory(t *testing.T) {
 			{"CreateKey", "C_GenerateKey", p11.CKR_TOKEN_WRITE_PROTECTED, backends.TokenReadOnly},
 		} {
 			control.Set(c.function, shim.Fail(c.rv))
-			wantCode(t, c.call+" when "+c.function+" answers "+p11.Error(c.rv).Error(), calls[c.call](), c.want)
+			err := calls[c.call]()
+			wantCode(t, c.call+" when "+c.function+" answers "+p11.Error(c.rv).Error(), err, c.want)
+			if err != nil && strings.Count(err.Error(), "(CKR 0x") != 1 {
+				t.Errorf("an operator reads %q", err)
+			}
 			control.Clear(c.function)
 			if c.want == backends.TokenFull && limitsOf(t, b) == "" {
 				t.Errorf("a full token is no limit")
