@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	cmkd "cmkd/daemon"
 )
@@ -74,7 +75,7 @@ func run(args []string) error {
 			return err
 		}
 	}
-	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	log := newLog(os.Stderr)
 	// From here on no SIGHUP ends the program: what is ignored stays so when it
 	// starts itself again.
 	signal.Ignore(syscall.SIGHUP)
@@ -97,6 +98,15 @@ func run(args []string) error {
 		return probeTokens(ctx, *config, log)
 	}
 	return serve(ctx, *config, *initialise, hangups, log)
+}
+
+// newLog returns a logger that writes to f: JSON for machines, and text for a person at a
+// terminal.
+func newLog(f *os.File) *slog.Logger {
+	if term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(f, nil))
+	}
+	return slog.New(slog.NewJSONHandler(f, nil))
 }
 
 // probeTokens prints what the tokens can do.

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/creack/pty"
 
 	cmkd "cmkd/daemon"
 )
@@ -40,6 +43,35 @@ func TestUsage(t *testing.T) {
 				t.Errorf("got %v, a mistake in the command line: %t", err, usage)
 			}
 		})
+	}
+}
+
+// TestLogFormat: the log is text at a terminal, and JSON anywhere else.
+func TestLogFormat(t *testing.T) {
+	t.Parallel()
+	tty, child, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		read, write *os.File
+		want        string
+	}{
+		{tty, child, `level=WARN msg="the token is full" token=default`},
+		{r, w, `"level":"WARN","msg":"the token is full","token":"default"}`},
+	} {
+		newLog(c.write).Warn("the token is full", "token", "default")
+		line, err := bufio.NewReader(c.read).ReadString('\n')
+		if err != nil || !strings.Contains(line, c.want) {
+			t.Errorf("the log has %q, %v, want %s", line, err, c.want)
+		}
+		if err := errors.Join(c.write.Close(), c.read.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
