@@ -55,7 +55,8 @@ func TestBusy(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if took := time.Since(began); took > callers*lockWait/2 {
+	// One after the other they would need at least this long, on any machine.
+	if took := time.Since(began); took >= callers*lockWait {
 		t.Errorf("%d changes failed after %s: one after the other", callers, took)
 	}
 	if ran.Load() > 0 {
