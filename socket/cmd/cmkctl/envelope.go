@@ -102,9 +102,13 @@ func newOpen(s *service) *cobra.Command {
 		Short: "Decrypt what seal made",
 		Long: `Open decrypts FILE, or standard input: what seal made, or another program in the
 message format of the AWS Encryption SDK. With --context, the file's encryption context
-must have those pairs. A FILE that was altered or cut gives an
-error: with --output nothing is written then, while on standard output a
-beginning, itself authentic, may have been.
+must have those pairs.
+
+A FILE that was altered or truncated gives an error and exit status 1. With --output
+nothing is written then. Standard output may have got a part of the content, or all of it,
+by then: that is authentic in so far as its writer had the data key. A signature (seal --sign)
+is at the end of FILE, so what goes into a pipe has not been verified by it yet. Use --output,
+or discard what the pipe got unless open exits with 0.
 
 Files that cmkctl sealed before it wrote this format do not hold their encryption
 context: --context must give all of it.`,
@@ -143,7 +147,7 @@ func wordOpening(err error) error {
 	case errors.Is(err, envelope.ErrUncommitted):
 		return fmt.Errorf("%w: if you trust whoever sealed it, use --allow-uncommitted", err)
 	case errors.Is(err, client.ErrEnvelope):
-		return fmt.Errorf("%w: cmkctl seal has not made this, or it was altered or cut", err)
+		return fmt.Errorf("%w: not a file that cmkctl seal made, or it was altered or truncated", err)
 	default:
 		return err
 	}

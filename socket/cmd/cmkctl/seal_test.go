@@ -203,6 +203,36 @@ func TestSealedFileNamesItsRegion(t *testing.T) {
 	}
 }
 
+// TestOpenOfAForgedSignature opens a signed file of several frames whose signature is another:
+// it fails, a file is as it was, and a pipe has got what open's help says that it may.
+func TestOpenOfAForgedSignature(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	dir, path := backup(t)
+	sealed := filepath.Join(dir, "sealed")
+	seal := r.command(t, "seal", "--sign", "-k", r.key, "-o", sealed)
+	seal.Stdin = bytes.NewReader(make([]byte, 8<<20))
+	must(t, seal.Run())
+	content, err := os.ReadFile(sealed)
+	must(t, err)
+	content[len(content)-1] ^= 1
+	must(t, os.WriteFile(sealed, content, 0o600))
+	if out, err := r.command(t, "open", "-o", path, sealed).CombinedOutput(); err == nil || !strings.Contains(string(out), "signature") {
+		t.Errorf("into a file: %q, %v", out, err)
+	}
+	holds(t, path, yesterday)
+	names(t, dir, "b", "sealed")
+	var piped, said bytes.Buffer
+	open := r.command(t, "open", sealed)
+	open.Stdout, open.Stderr = &piped, &said
+	if err := open.Run(); err == nil || !strings.Contains(said.String(), "signature") {
+		t.Errorf("into a pipe: %q, %v", said.String(), err)
+	}
+	if piped.Len() == 0 {
+		t.Error("the pipe has got nothing: open's help says something else")
+	}
+}
+
 // TestProgressIsInTheTerminalsOwnCharacters looks at the bar of a big file.
 func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 	t.Parallel()
