@@ -134,7 +134,7 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone
 		if err := s.startPrimaryDeletion(tx, key); err != nil {
 			return err
 		}
-		return s.announce(ctx, e)
+		return s.announce(ctx, tx, e)
 	})
 	if err != nil || !gone {
 		return false, err

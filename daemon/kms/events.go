@@ -22,7 +22,8 @@ import (
 // last step: a change that cannot be recorded is rolled back, and the head of
 // the database names a record that has it. If the commit fails, or the daemon
 // is killed between the two, the trail tells of a change that did not happen.
-// It is tried again, then, and what is recorded again has the same eventID.
+// After a kill the next start says so ([Service.recordUncommitted]). It is tried
+// again, then, and what is recorded again has the same eventID.
 const (
 	eventRotate       = "RotateKey"
 	eventDelete       = "DeleteKey"
@@ -168,8 +169,10 @@ func (a *acts) forget(e *event) {
 }
 
 // announce puts the event on record, durably, unless an attempt before did. It
-// is the last step of the transaction that makes it true; nil is no event.
-func (s *Service) announce(ctx context.Context, e *event) error {
+// is the last step of the transaction that makes it true; nil is no event. The
+// record names the commit that it is ahead of, so that the next start takes it
+// back if that never came.
+func (s *Service) announce(ctx context.Context, tx *store.Tx, e *event) error {
 	if e == nil {
 		return nil
 	}
@@ -180,6 +183,9 @@ func (s *Service) announce(ctx context.Context, e *event) error {
 	}
 	record := s.serviceRecord(e.name)
 	record.EventID = id
+	if e.name != eventReconcile { // what that tells of has happened in the token
+		record.AdditionalEventData.DatabaseSequence = tx.Sequence()
+	}
 	if err := s.appendEvent(ctx, e, record, s.trail.AppendBefore); err != nil {
 		return err
 	}

@@ -200,7 +200,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		tx.DeleteIntent(intent.CKAID)
-		return s.announce(ctx, e)
+		return s.announce(ctx, tx, e)
 	})
 	return made.Objects, err
 }

@@ -97,7 +97,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	}
 	err = s.generateKey(ctx, nil, b, row, func(tx *store.Tx) error {
 		alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
-		return errors.Join(tx.PutAlias(alias), s.announce(ctx, s.creation(row)))
+		return errors.Join(tx.PutAlias(alias), s.announce(ctx, tx, s.creation(row)))
 	})
 	if err != nil {
 		return err

@@ -53,7 +53,7 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 		if err := s.reflectReplicas(tx, key.ID, nil, false); err != nil {
 			return err
 		}
-		return s.announce(ctx, expiry)
+		return s.announce(ctx, tx, expiry)
 	})
 	if err == nil {
 		object.run(ctx, b)
@@ -161,7 +161,7 @@ func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.Impo
 		if err := pair.add(tx, s.pairIntent(key, p)); err != nil {
 			return err
 		}
-		return s.announce(ctx, e)
+		return s.announce(ctx, tx, e)
 	})
 	if err == nil {
 		pair.run(ctx, b) // on record, it has happened: the object is left to reconciliation

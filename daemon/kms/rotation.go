@@ -227,7 +227,7 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 	if err := tx.PutKey(&row); err != nil {
 		return err
 	}
-	return s.announce(ctx, s.rotation(&row, old, fresh))
+	return s.announce(ctx, tx, s.rotation(&row, old, fresh))
 }
 
 // RotateDue rotates the keys whose time has come and returns how many. A key

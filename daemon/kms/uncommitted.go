@@ -17,7 +17,7 @@ import (
 type uncommitted struct {
 	EventID   string `json:"eventID"`
 	EventName string `json:"eventName"`
-	RequestID string `json:"requestID"`
+	RequestID string `json:"requestID,omitempty"` // "" of what nobody called for
 }
 
 // recordUncommitted records what the trail says was done and the database
@@ -59,6 +59,7 @@ func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error
 		if !ok {
 			continue
 		}
+		delete(open, id) // an act that is tried again has the same ID
 		if err := s.recordNotCommitted(ctx, u); err != nil {
 			return err
 		}

@@ -59,6 +59,11 @@ func (t *trail) add(line []byte) error {
 	}
 	if id := r.AdditionalEventData.Details.NotCommitted; id != "" {
 		t.back[id]++
+		for about, ids := range t.events {
+			if delete(ids, id); len(ids) == 0 {
+				delete(t.events, about)
+			}
+		}
 	}
 	switch {
 	case strings.HasPrefix(r.UserAgent, agent) && r.ErrorCode == "":
