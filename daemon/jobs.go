@@ -160,7 +160,7 @@ func (d *Daemon) checkProblem(ctx context.Context) {
 }
 
 // RunJobs does what is due now: it mends the audit trail, without which nothing
-// else is done, finishes interrupted work, rotates keys, takes expired material
+// else is done, finishes interrupted work, looks for key materials that are missing, rotates keys, takes expired material
 // out of the tokens, deletes keys, and writes down when keys were last used and
 // how many refused calls have no record of their own. Last, it begins a new
 // epoch of the database, if that has changed, and names the end of the trail in it. A job that fails does not
@@ -184,6 +184,7 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	}{
 		{"clock", d.kms.WatchClock},
 		{"reconciliation", d.kms.Reconcile},
+		{"objects", d.kms.LookForObjects},
 		{"rotation", counted(d.kms.RotateDue)},
 		{"expiry", counted(d.kms.ExpireDue)},
 		{"deletion", counted(d.kms.DeleteDue)},

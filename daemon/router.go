@@ -246,6 +246,15 @@ func (r *router) Serving(token string, spec backends.KeySpec) bool {
 	return phase == plugins.Ready || phase == plugins.Starting && !s.host.Away()
 }
 
+// Renew implements [kms.Router].
+func (r *router) Renew(ctx context.Context, token string, spec backends.KeySpec) error {
+	s, ok := r.routes[route{token, spec}]
+	if !ok {
+		return backends.Errorf(backends.Lost, "no plugin has keys of spec %s on token %s", spec, token)
+	}
+	return s.host.Renew(ctx)
+}
+
 // reload swaps every plugin process for a new one, with the executables and
 // PINs as they are now. Calls in flight end on the old process.
 func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) error {

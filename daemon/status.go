@@ -45,9 +45,12 @@ type status struct {
 	// Duplicates are the keys that are not used because two objects in the token
 	// have their CKA_ID.
 	Duplicates []kms.Duplicate `json:"duplicates,omitempty"`
-	AuditDisk  auditStatus     `json:"auditDisk"`
-	Tokens     []tokenStatus   `json:"tokens"`
-	Plugins    []pluginStatus  `json:"plugins"`
+	// MissingMaterials counts the key materials that are not in their token: cmkctl
+	// recover names them.
+	MissingMaterials int            `json:"missingMaterials,omitempty"`
+	AuditDisk        auditStatus    `json:"auditDisk"`
+	Tokens           []tokenStatus  `json:"tokens"`
+	Plugins          []pluginStatus `json:"plugins"`
 }
 
 type tokenStatus struct {
@@ -129,9 +132,9 @@ func (d *Daemon) status(ctx context.Context) status {
 	if err := d.store.Err(); err != nil {
 		s.DatabaseError = err.Error()
 	}
-	s.EpochError, s.Duplicates = d.kms.EpochWaiting(), d.kms.Duplicates()
+	s.EpochError, s.Duplicates, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.Duplicates(), d.kms.MissingMaterials()
 	s.Warnings = d.warnings()
-	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 {
+	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 || s.MissingMaterials > 0 {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

@@ -70,9 +70,9 @@ type state struct {
 	changed  chan struct{} // closed when the next state is stored
 }
 
-// reload asks the supervisor for [Host.Reload].
+// reload asks the supervisor for [Host.Reload], or [Host.Renew].
 type reload struct {
-	spec *Spec
+	spec *Spec      // nil: as it is
 	done chan error // buffered
 }
 
@@ -326,7 +326,15 @@ func (h *Host) Reload(ctx context.Context, spec Spec) error {
 	if err := spec.check(); err != nil {
 		return err
 	}
-	r := reload{spec: &spec, done: make(chan error, 1)}
+	return h.reload(ctx, &spec)
+}
+
+// Renew swaps the process for a new one, as Reload does, which has listed the token
+// anew. It fails where there is no process, which the supervisor sees to.
+func (h *Host) Renew(ctx context.Context) error { return h.reload(ctx, nil) }
+
+func (h *Host) reload(ctx context.Context, spec *Spec) error {
+	r := reload{spec: spec, done: make(chan error, 1)}
 	select {
 	case h.reloads <- r:
 	case <-h.ended:

@@ -67,7 +67,11 @@ func (s *supervisor) run() {
 		case <-s.retry:
 			s.launch()
 		case r := <-s.host.reloads:
-			r.done <- s.reload(r.spec)
+			if r.spec == nil {
+				r.done <- s.again()
+			} else {
+				r.done <- s.reload(r.spec)
+			}
 		case ctx := <-s.host.closing:
 			s.close(ctx)
 			return
@@ -150,6 +154,14 @@ func (s *supervisor) renew(why string) {
 	if err := s.reload(s.spec); err != nil {
 		s.spec.Logger.Warn("plugin stays, although it "+why, "error", err)
 	}
+}
+
+// again is [Host.Renew].
+func (s *supervisor) again() error {
+	if s.current == nil || !s.current.usable() {
+		return backends.Errorf(backends.Lost, "plugin %s has no process now", s.spec.Name)
+	}
+	return s.reload(s.spec)
 }
 
 // reload is [Host.Reload].

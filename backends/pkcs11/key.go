@@ -212,6 +212,17 @@ func (x *index) forget(id backends.KeyID) bool {
 	return len(x.objects) < known
 }
 
+// Blindness: SoftHSM2 2.6.1 keeps a list of objects in each process, and a counter
+// in the token's folder that each change increments. C_FindObjectsInit makes the list
+// anew if the counter differs from what the process knows, and a process that changes
+// something knows the new count without having looked. So the process that
+// changed the token last does not find what others made between its last search and
+// that change, until another one changes something. Measured: neither another session,
+// nor C_CloseAllSessions and C_Login, nor C_GetTokenInfo help; C_Finalize with
+// C_Initialize does. What others destroyed is not found, blind or not, since attributes
+// are read from the files. The daemon lists through every plugin, therefore, and
+// replaces the process before it believes that an object is missing.
+
 // ListKeys implements [backends.Backend] for every kind of key. It searches
 // the whole token, so keys that were added or doubled by others are noticed.
 func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {

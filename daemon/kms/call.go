@@ -60,7 +60,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 	defer s.end(c)
 	out, err := s.serve(ctx, c, r)
 	if err != nil {
-		return s.refuse(ctx, c, err)
+		return s.refuse(ctx, c, s.doubt(ctx, c, err))
 	}
 	if len(c.used) > 0 { // GetKeyLastUsage names the event
 		c.record.EventID = uuid.NewString()
@@ -72,6 +72,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 		return noTrail()
 	}
 	s.usages.note(c)
+	s.recheckUsed(ctx, c)
 	return &kmsapi.Answer{Status: 200, Body: body}
 }
 

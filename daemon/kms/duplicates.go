@@ -83,16 +83,11 @@ func (s *Service) CheckDuplicates(ctx context.Context) error {
 // listDuplicates lists a token with each of its plugins. away: one of them does not
 // serve, and nothing new is known.
 func (s *Service) listDuplicates(ctx context.Context, token string) (doubled []backends.KeyID, away bool, err error) {
-	var asked []Backend
-	for _, kind := range kinds() {
-		b, _, ok := s.router.Route(token, kind.Spec)
-		if !ok || slices.Contains(asked, b) {
-			continue
-		}
-		asked = append(asked, b)
-		if !s.router.Serving(token, kind.Spec) {
-			return nil, true, nil
-		}
+	servers, all := s.servers(token)
+	if !all {
+		return nil, true, nil
+	}
+	for _, b := range servers {
 		list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
 		if err != nil {
 			return nil, false, err

@@ -21,7 +21,10 @@ type inMemory struct {
 	caller  *kms.Caller
 }
 
-func newInMemory(t *testing.T) *inMemory {
+func newInMemory(t *testing.T) *inMemory { return newInMemoryWith(t, func(*kms.Config) {}) }
+
+// newInMemoryWith is newInMemory with a configuration that change has changed.
+func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 	t.Helper()
 	administrator, err := policy.Parse([]byte(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`), policy.IdentityPolicy)
 	if err != nil {
@@ -36,10 +39,12 @@ func newInMemory(t *testing.T) *inMemory {
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{administrator}, Admin: true,
 	}}
-	s.service = kms.New(kms.Config{
+	cfg := kms.Config{
 		Account: account, Region: "us-east-1", Token: "main", Store: db, Trail: unrecorded{},
 		Router: &memory.Router{Token: s.token}, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&cfg)
+	s.service = kms.New(cfg)
 	return s
 }
 

@@ -197,6 +197,15 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 	if err != nil {
 		return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
 	}
+	if made.Objects == 0 && intent.Action == "destroy" && !isEpoch(intent) && !s.absences.has(intent.CKAID) {
+		// It was there, and may be hidden from the process: see absences.
+		if err := s.router.Renew(ctx, intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec))); err != nil {
+			return 0, fmt.Errorf("looking again for version %d of key %s: %w", intent.Version, intent.KeyID, err)
+		}
+		if made, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)}); err != nil {
+			return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
+		}
+	}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		tx.DeleteIntent(intent.CKAID)

@@ -12,7 +12,6 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
-	"cmkd/socket/kmsapi"
 )
 
 // Inventory is what the tokens and the database do not agree on.
@@ -47,36 +46,102 @@ type Leftover struct {
 	Needed bool `json:"needed,omitempty"`
 }
 
-// inventory lists the tokens and holds them against the database.
-func (s *Service) inventory(ctx context.Context) (*Inventory, error) {
+// inventory lists the tokens and holds them against the database. What is missing has
+// been looked for by processes that were opened since; what is found has been listed
+// twice, since calls go on and make objects and take them back. Unless anew, an object
+// that was missing before, and that no plugin lists, is missing without another process.
+func (s *Service) inventory(ctx context.Context, anew bool) (*Inventory, error) {
 	before := s.store.View()
-	listed := map[string][]backends.Object{} // by token
-	inv := &Inventory{}
-	for _, token := range s.tokens() {
-		b, _, ok := s.router.Route(token, backends.SymmetricDefault)
-		if !ok || !s.router.Serving(token, backends.SymmetricDefault) {
-			inv.Away = append(inv.Away, token)
-			continue
-		}
-		list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
-		if err != nil {
-			return nil, fmt.Errorf("listing the keys of token %s: %w", token, err)
-		}
-		listed[token] = list.Objects
+	listed, away, err := s.listTokens(ctx)
+	if err != nil {
+		return nil, err
 	}
-	// What was made since the first view is no loss. What either view explains
-	// is no find: it may have been made before the list, or destroyed after it.
+	inv := &Inventory{Away: away}
+	// What was made since the first view is no loss, nor what was destroyed since.
 	after := s.store.View()
-	inv.Missing = missing(before, listed)
-	known := explained(before, after)
+	there := listedIDs(listed)
+	for _, m := range s.absences.all() {
+		if there[string(m.ckaID)] { // if its own process does not see it, a call finds out
+			s.found(ctx, m)
+		}
+	}
+	gone, _, err := s.confirm(ctx, missing(before, after, listed), anew)
+	if err != nil {
+		return nil, fmt.Errorf("looking for key materials: %w", err)
+	}
+	for _, m := range gone {
+		inv.Missing = append(inv.Missing, m.Material)
+	}
+	// What any view explains is no find: it may have been made before the list, or
+	// destroyed after it.
+	known, again := explained(before, after), listed
+	if s.anyUnknown(known, listed) {
+		if again, _, err = s.listTokens(ctx); err != nil {
+			return nil, err
+		}
+		after = s.store.View()
+		maps.Copy(known, explained(after))
+	}
 	found := map[string]*FoundKey{}
 	for _, token := range s.tokens() {
 		for _, o := range unknown(known, listed[token]) {
-			inv.place(after, found, token, o)
+			if slices.Contains(again[token], o) {
+				inv.place(after, found, token, o)
+			}
 		}
 	}
 	inv.Found = slices.SortedFunc(maps.Values(found), func(a, b *FoundKey) int { return cmp.Compare(a.KeyID, b.KeyID) })
 	return inv, nil
+}
+
+func (s *Service) anyUnknown(known map[string]bool, listed map[string][]backends.Object) bool {
+	return slices.ContainsFunc(s.tokens(), func(token string) bool { return len(unknown(known, listed[token])) > 0 })
+}
+
+// listTokens lists the objects of each token through every plugin that has it: one
+// alone may not see what another one made. away are the tokens of which a plugin does
+// not answer.
+func (s *Service) listTokens(ctx context.Context) (listed map[string][]backends.Object, away []string, err error) {
+	listed = map[string][]backends.Object{}
+	for _, token := range s.tokens() {
+		servers, all := s.servers(token)
+		if !all {
+			away = append(away, token)
+			continue
+		}
+		objects := map[backends.Object]int{} // the number of those that look alike
+		for _, b := range servers {
+			list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
+			if err != nil {
+				return nil, nil, fmt.Errorf("listing the keys of token %s: %w", token, err)
+			}
+			here := map[backends.Object]int{}
+			for _, o := range list.Objects {
+				o.Duplicate = false // which each plugin sees for itself: see CheckDuplicates
+				here[o]++
+				objects[o] = max(objects[o], here[o])
+			}
+		}
+		listed[token] = []backends.Object{}
+		for o, n := range objects {
+			listed[token] = append(listed[token], slices.Repeat([]backends.Object{o}, n)...)
+		}
+	}
+	return listed, away, nil
+}
+
+// servers are the backends of a token. all: each of them answers.
+func (s *Service) servers(token string) (servers []Backend, all bool) {
+	all = true
+	for _, spec := range slices.Sorted(maps.Keys(specs)) {
+		b, _, ok := s.router.Route(token, spec)
+		if !ok || slices.Contains(servers, b) {
+			continue
+		}
+		servers = append(servers, b)
+		all = all && s.router.Serving(token, spec)
+	}
+	return servers, all && len(servers) > 0
 }
 
 // tokens are the names of the configured tokens.
@@ -84,22 +149,28 @@ func (s *Service) tokens() []string {
 	return append([]string{s.token}, slices.Sorted(maps.Values(s.clusters))...)
 }
 
-// missing are the materials whose token was listed without them.
-func missing(view *store.View, listed map[string][]backends.Object) []Material {
+// listedIDs are the CKA_IDs of what was listed in any token.
+func listedIDs(listed map[string][]backends.Object) map[string]bool {
 	there := map[string]bool{}
 	for _, objects := range listed {
 		for _, o := range objects {
 			there[string(o.ID[:])] = true
 		}
 	}
-	var out []Material
-	for v := range view.AllVersions() {
-		rows := view.KeyReplicas(v.KeyID)
-		if len(rows) == 0 || there[string(v.CKAID)] || v.ImportState == string(kmsapi.ImportStatePendingImport) {
+	return there
+}
+
+// missing are the materials of both views whose token was listed without them.
+func missing(before, after *store.View, listed map[string][]backends.Object) []*material {
+	there := listedIDs(listed)
+	var out []*material
+	for v := range before.AllVersions() {
+		m := materialOf(after, v)
+		if m == nil || there[string(v.CKAID)] || !expected(after, m) {
 			continue
 		}
-		if _, ok := listed[rows[0].Token]; ok {
-			out = append(out, Material{v.KeyID, v.Number, rows[0].Token})
+		if _, ok := listed[m.Token]; ok {
+			out = append(out, m)
 		}
 	}
 	return out

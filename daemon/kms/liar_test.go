@@ -45,6 +45,9 @@ func (l *liar) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.Spe
 }
 func (l *liar) Available(string, backends.KeySpec) bool { return true }
 func (l *liar) Serving(string, backends.KeySpec) bool   { return true }
+func (l *liar) Renew(context.Context, string, backends.KeySpec) error {
+	return nil
+}
 
 // told is the answer after the lie.
 func told[A any](l *liar, a *A) (*A, error) {

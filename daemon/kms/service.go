@@ -43,6 +43,9 @@ type Router interface {
 	// Serving reports whether calls are answered now, if need be after the
 	// plugin's process has been replaced.
 	Serving(token string, spec backends.KeySpec) bool
+	// Renew puts another process in the place of the one that serves the key spec,
+	// which sees the token as it is now.
+	Renew(ctx context.Context, token string, spec backends.KeySpec) error
 }
 
 // Trail is where calls are recorded; see [audit.Log].
@@ -159,6 +162,7 @@ type Service struct {
 	now        func() time.Time
 	counters   counters
 	working    working
+	absences   *absences
 	acts       acts
 	calls      inFlight
 	refusals   refusals
@@ -192,6 +196,7 @@ func New(cfg Config) *Service {
 		log:               cfg.Logger,
 		now:               cfg.Now,
 		clock:             newClock(),
+		absences:          newAbsences(),
 	}
 	for _, r := range cfg.Regions {
 		s.regions[r] = true

@@ -71,15 +71,16 @@ func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 	return state
 }
 
-// shownState is keyState, and Unavailable for a key of whose current material the
-// token has two objects. Such a key is admitted all the same: what it encrypted
-// under other materials can be decrypted, and a rotation mends it.
+// shownState is keyState for people to see: Unavailable too while the key's current
+// material is known not to be in its token, or to be there twice. Such a key is admitted
+// all the same: a call finds out what the token has now, what the key encrypted under
+// other materials can be decrypted, and a rotation mends it.
 func (s *Service) shownState(view reader, key *store.Key) kmsapi.KeyState {
 	state := s.keyState(view, key)
 	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
 		return state
 	}
-	if v, ok := view.CurrentVersion(key.ID); ok && s.duplicated(v.CKAID) {
+	if v, ok := view.CurrentVersion(key.ID); ok && (s.duplicated(v.CKAID) || s.absences.has(v.CKAID)) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state

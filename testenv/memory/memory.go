@@ -369,6 +369,9 @@ func (t *Router) Available(string, backends.KeySpec) bool {
 // Serving implements [kms.Router].
 func (t *Router) Serving(token string, spec backends.KeySpec) bool { return t.Available(token, spec) }
 
+// Renew implements [kms.Router].
+func (t *Router) Renew(ctx context.Context, _ string, _ backends.KeySpec) error { return t.enter(ctx) }
+
 // refusing answers Unsupported.
 type refusing struct{}
 

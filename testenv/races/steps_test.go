@@ -147,3 +147,6 @@ func (t *trail) Head() (uint64, [32]byte)               { return 0, [32]byte{} }
 
 // Serving implements [kms.Router].
 func (r *router) Serving(token string, spec backends.KeySpec) bool { return r.Available(token, spec) }
+
+// Renew implements [kms.Router].
+func (r *router) Renew(context.Context, string, backends.KeySpec) error { return nil }

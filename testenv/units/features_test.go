@@ -169,9 +169,7 @@ func bridged(t *testing.T) {
 	must(c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: aws.String("alias/first")}))(t)
 }
 
-// operators are the commands of who runs the machine. The reload is before recover since
-// SoftHSM2 does not list what another process made just before it made something itself;
-// new plugins do.
+// operators are the commands of who runs the machine.
 func operators(t *testing.T, _ *kms.Client) {
 	for _, row := range []struct {
 		command string
@@ -179,8 +177,8 @@ func operators(t *testing.T, _ *kms.Client) {
 	}{
 		{"metrics", `(?m)^cmkd_token_up\{.*\} 1$`},
 		{"doctor", `main`},
-		{"reload", ``},
 		{"recover", `.`},
+		{"reload", ``},
 		{"audit verify", `signed through record`},
 		{"audit prune --keep 1", ``},
 		{"policy who --action kms:CreateKey", `root`},

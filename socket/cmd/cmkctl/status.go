@@ -36,7 +36,9 @@ type health struct {
 		KeyID   string `json:"keyId"`
 		Version int    `json:"version"`
 	} `json:"duplicates"`
-	AuditDisk struct {
+	// MissingMaterials are not in their token.
+	MissingMaterials int `json:"missingMaterials"`
+	AuditDisk        struct {
 		FreeBytes uint64 `json:"freeBytes"`
 		Warning   string `json:"warning"`
 	} `json:"auditDisk"`
@@ -169,6 +171,9 @@ func (h *health) print(out io.Writer) error {
 	for _, k := range h.Duplicates {
 		fmt.Fprintf(w, "key\t%s version %d is not used: two objects in token %s have CKA_ID %s, remove the one that is not cmkd's\n",
 			k.KeyID, k.Version, k.Token, k.ID)
+	}
+	if h.MissingMaterials > 0 {
+		fmt.Fprintf(w, "materials\t%d are not in their token: cmkctl recover names them\n", h.MissingMaterials)
 	}
 	if h.ReloadError != "" {
 		fmt.Fprintf(w, "reload\tfailed, so all of the old set counts: %s\n", h.ReloadError)

@@ -1,0 +1,348 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// A process may not see an object that is in the token (see ListKeys in backends/pkcs11),
+// and a token that lost its objects answers like one that never had any. So that an
+// object is missing is believed, and told, only of a plugin process that was opened
+// after it had been looked for in vain. That is done once for each object: as long as no
+// plugin lists it, it stays missing without another process. It is not for ever: the
+// object is looked for again with each run of the jobs, and when its key is used.
+
+// absences are the materials whose objects are not in their token.
+type absences struct {
+	mu     sync.Mutex
+	gone   map[string]*material // by CKA_ID; guarded by mu
+	any    atomic.Int64         // the length of gone
+	listed time.Time            // when all tokens were last looked through; guarded by mu
+	used   time.Time            // when recheckUsed last looked; guarded by mu
+	// looking is held by who makes sure, since that replaces processes.
+	looking chan struct{}
+}
+
+func newAbsences() *absences {
+	return &absences{gone: map[string]*material{}, looking: make(chan struct{}, 1)}
+}
+
+func (a *absences) has(id []byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.gone[string(id)] != nil
+}
+
+// set notes whether an object is gone, and reports whether that is news.
+func (a *absences) set(m *material, gone bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if (a.gone[string(m.ckaID)] != nil) == gone {
+		return false
+	}
+	if gone {
+		a.gone[string(m.ckaID)] = m
+	} else {
+		delete(a.gone, string(m.ckaID))
+	}
+	a.any.Store(int64(len(a.gone)))
+	return true
+}
+
+// all are the materials that are gone.
+func (a *absences) all() []*material {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.gone))
+}
+
+// due reports whether the tokens are to be looked through.
+func (a *absences) due(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.listed.IsZero() || now.Sub(a.listed) >= listInterval
+}
+
+func (a *absences) lookedThrough(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listed = now
+}
+
+// recheck reports whether recheckUsed is to look now.
+func (a *absences) recheck(now time.Time) bool {
+	if a.any.Load() == 0 { // of nearly every call
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if since := now.Sub(a.used); since >= 0 && since < recheckInterval {
+		return false
+	}
+	a.used = now
+	return true
+}
+
+// recheckInterval bounds what calls cost whose keys have a material that is missing.
+const recheckInterval = time.Second
+
+// listInterval is how often the tokens are looked through, which takes 60 µs an object
+// in SoftHSM2. What a call does not find is looked for at once.
+const listInterval = time.Hour
+
+// MissingMaterials counts the key materials of the database that are known not to be
+// in their token.
+func (s *Service) MissingMaterials() int {
+	view, n := s.store.View(), 0
+	for _, m := range s.absences.all() {
+		if expected(view, m) {
+			n++
+		}
+	}
+	return n
+}
+
+// material is a material that should be in a token.
+type material struct {
+	Material
+	ckaID []byte
+	key   backends.Key
+}
+
+// materialOf is the material of a version, nil if it should be in no token.
+func materialOf(view *store.View, v *store.Version) *material {
+	rows := view.KeyReplicas(v.KeyID)
+	if len(rows) == 0 || v.ImportState == string(kmsapi.ImportStatePendingImport) || len(v.CKAID) != len(backends.KeyID{}) {
+		return nil
+	}
+	row := rows[0]
+	return &material{Material{v.KeyID, v.Number, row.Token}, v.CKAID, backends.Key{
+		ID: objectID(v.CKAID), Spec: backends.KeySpec(row.Spec), Usage: backends.Usage(row.Usage), Imported: v.Imported,
+	}}
+}
+
+// expected reports whether the material still should be in its token.
+func expected(view *store.View, m *material) bool {
+	if v, ok := view.VersionByCKAID(m.ckaID); ok {
+		return materialOf(view, v) != nil
+	}
+	for k := range view.AllSystemKeys() {
+		if bytes.Equal(k.CKAID, m.ckaID) {
+			return true
+		}
+	}
+	return false
+}
+
+// there asks the plugin of the material's kind for its object. An error says nothing
+// of the object.
+func (s *Service) there(ctx context.Context, m *material) (bool, error) {
+	b, _, ok := s.router.Route(m.Token, m.key.Spec)
+	if !ok || !s.router.Serving(m.Token, m.key.Spec) {
+		return false, backends.Errorf(backends.Lost, "token %s does not answer", m.Token)
+	}
+	_, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: m.key})
+	switch backends.CodeOf(err) {
+	case "", backends.KeyUnsafe, backends.KeyDuplicate:
+		s.found(ctx, m)
+		return true, nil
+	case backends.KeyMissing:
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+func (s *Service) found(ctx context.Context, m *material) {
+	if s.absences.set(m, false) {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a key material that was missing is in its token",
+			slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token))
+	}
+}
+
+// confirm returns those of the suspects that are not in their token, which it has
+// made sure of with processes that were opened since. renewed: there were any.
+// What cannot be made sure of is in the error, and not in the answer. Unless anew, what
+// was missing before is so until it is found.
+func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) (gone []*material, renewed bool, err error) {
+	fine := func(m *material) bool {
+		ok, err := s.there(ctx, m)
+		return ok && err == nil
+	}
+	if suspects = slices.DeleteFunc(suspects, fine); len(suspects) == 0 {
+		return nil, false, nil
+	}
+	select {
+	case s.absences.looking <- struct{}{}:
+		defer func() { <-s.absences.looking }()
+	case <-ctx.Done():
+		return nil, false, ctx.Err()
+	}
+	type server struct {
+		token string
+		b     Backend
+	}
+	doubtful := map[server][]*material{}
+	var order []server
+	var errs []error
+	for _, m := range suspects {
+		known := !anew && s.absences.has(m.ckaID)
+		ok, err := s.there(ctx, m)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case ok:
+		case known:
+			gone = append(gone, m)
+		default:
+			b, _, _ := s.router.Route(m.Token, m.key.Spec)
+			at := server{m.Token, b}
+			if doubtful[at] == nil {
+				order = append(order, at)
+			}
+			doubtful[at] = append(doubtful[at], m)
+		}
+	}
+	for _, at := range order {
+		more, err := s.lookAnew(ctx, at.b, doubtful[at])
+		gone, renewed = append(gone, more...), true
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return gone, renewed, errors.Join(errs...)
+}
+
+// lookAnew replaces the process of b, which serves all suspects, and looks for them
+// again. Whatever else the new process does not list is looked for, too: for the next
+// missing object no other process is needed.
+func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material) (gone []*material, err error) {
+	first := suspects[0]
+	s.log.LogAttrs(ctx, slog.LevelWarn, "key materials are not found: another process looks for them",
+		slog.String("token", first.Token), slog.Int("materials", len(suspects)), slog.String("key", first.KeyID))
+	view := s.store.View()
+	if err := s.router.Renew(ctx, first.Token, first.key.Spec); err != nil {
+		return nil, fmt.Errorf("renewing the plugin of %s keys: %w", first.key.Spec, err)
+	}
+	list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
+	if err != nil {
+		return nil, err
+	}
+	listed := map[string]bool{}
+	for _, o := range list.Objects {
+		listed[string(o.ID[:])] = true
+	}
+	asked := map[string]bool{}
+	for _, m := range suspects {
+		asked[string(m.ckaID)] = true
+	}
+	candidates := slices.Clone(suspects)
+	for v := range view.AllVersions() {
+		m := materialOf(view, v)
+		if m == nil || listed[string(v.CKAID)] || asked[string(v.CKAID)] || m.Token != first.Token {
+			continue
+		}
+		if other, _, ok := s.router.Route(m.Token, m.key.Spec); ok && other == b {
+			candidates = append(candidates, m)
+		}
+	}
+	var errs []error
+	for _, m := range candidates {
+		ok, err := s.there(ctx, m)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case ok || !expected(s.store.View(), m): // it is there, or was deleted meanwhile
+		default:
+			if s.absences.set(m, true) {
+				s.log.LogAttrs(ctx, slog.LevelError, "a key material is not in its token",
+					slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token))
+			}
+			if asked[string(m.ckaID)] {
+				gone = append(gone, m)
+			}
+		}
+	}
+	return gone, errors.Join(errs...)
+}
+
+// doubt is what becomes of the error of a call that did not find an object. If the
+// objects of the keys that it used were hidden from the process alone, the caller is
+// to try again.
+func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
+	if backends.CodeOf(err) != backends.KeyMissing || len(c.used) == 0 || c.op == nil {
+		return err
+	}
+	var suspects []*material
+	view := s.store.View()
+	tokens := map[string]bool{}
+	for _, row := range c.used {
+		tokens[row.Token] = true
+		for _, v := range view.Versions(row.ID) {
+			if m := materialOf(view, v); m != nil && !s.absences.has(v.CKAID) {
+				suspects = append(suspects, m)
+			}
+		}
+	}
+	for k := range view.AllSystemKeys() {
+		if k.Purpose == PurposeWrapping && tokens[k.Token] && !s.absences.has(k.CKAID) {
+			suspects = append(suspects, &material{Material{label("system-"+k.Purpose, k.Version), k.Version, k.Token}, k.CKAID, systemKeyRef(k)})
+		}
+	}
+	gone, renewed, problem := s.confirm(ctx, suspects, false)
+	if problem != nil {
+		return backends.Errorf(backends.Lost, "whether an object is missing is not known: %v", problem)
+	}
+	if renewed && len(gone) == 0 {
+		return backends.Errorf(backends.Lost, "an object was hidden from the process that looked for it: %v", err)
+	}
+	return err
+}
+
+// recheckUsed looks for the objects that were missing of keys that have been used
+// well.
+func (s *Service) recheckUsed(ctx context.Context, c *Call) {
+	if !s.absences.recheck(s.now()) {
+		return
+	}
+	view := s.store.View()
+	for _, row := range c.used {
+		for _, v := range view.Versions(row.ID) {
+			if m := materialOf(view, v); m != nil && s.absences.has(v.CKAID) {
+				_, _ = s.there(ctx, m) // the jobs look again
+			}
+		}
+	}
+}
+
+// LookForObjects finds out which key materials are in no token: it looks again for
+// those that were missing, and once an hour through every token.
+func (s *Service) LookForObjects(ctx context.Context) error {
+	if s.absences.due(s.now()) {
+		_, err := s.inventory(ctx, false) // which notes what is missing
+		if err == nil {
+			s.absences.lookedThrough(s.now())
+		}
+		return err
+	}
+	for _, m := range s.absences.all() {
+		if !expected(s.store.View(), m) {
+			s.absences.set(m, false)
+			continue
+		}
+		_, _ = s.there(ctx, m) // of a token that does not answer nothing is known: that is seen elsewhere
+	}
+	return nil
+}
