@@ -7,6 +7,7 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
 )
 
 // A token that fails for a moment while it is probed must not be taken for one
@@ -79,10 +80,28 @@ func (b *prober) mayLack(calls func()) {
 	calls()
 }
 
-// toFail makes calls that are to fail, in whatever way.
-func (b *prober) toFail(calls func()) {
+// toFail makes calls that are to fail, in whatever way: tokens answer bad input with
+// CKR_DEVICE_ERROR, too. If they failed as those of a lost token do, good makes one that
+// succeeds in a token that is not: it returns the CK_RV. A token that fails that is lost.
+func (b *prober) toFail(calls func(), good func() uint) error {
 	failed := b.s.Failed
-	b.s.Failed = nil
 	defer func() { b.s.Failed = failed }()
+	doubt := false
+	b.s.Failed = func(rv uint) { doubt = doubt || troubled[rv] }
 	calls()
+	b.s.Failed = failed
+	if !doubt {
+		return nil
+	}
+	if rv := good(); rv != p11.CKR_OK {
+		return &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too", RV: rv}
+	}
+	return nil
+}
+
+// there asks what a key is that was made before.
+func (b *prober) there(key cryptoki.Object) uint {
+	var q cryptoki.Query
+	q.AskULong(p11.CKA_CLASS)
+	return b.s.GetAttributes(b.s.handle, key, &q)
 }

@@ -59,3 +59,14 @@ func pairKindOf(spec backends.KeySpec) *pairKind {
 	}
 	return mlKEMKinds[spec]
 }
+
+// mlDSAPublic is an ML-DSA public key.
+type mlDSAPublic struct {
+	*mldsa.Parameters
+	bytes []byte
+}
+
+func parseMLDSA(kind *pairKind, der []byte) (mlDSAPublic, error) {
+	b, err := splitPublic(kind, der)
+	return mlDSAPublic{mlDSAParameters[kind.spec], b}, err
+}

@@ -10,12 +10,10 @@ import (
 	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
 	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
-	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
 	"cmkd/testenv"
 	"cmkd/testenv/pqhsm"
-	"cmkd/testenv/shim"
 )
 
 // TestPostQuantum runs the asymmetric backend on a token with the mechanisms of
@@ -41,40 +39,6 @@ func TestPostQuantum(t *testing.T) {
 		}
 		for spec, verify := range mlDSA {
 			t.Run(string(spec), func(t *testing.T) { signsMLDSA(t, b, spec, verify) })
-		}
-	})
-}
-
-// TestTroubledPostQuantum: some tokens answer CKR_DEVICE_ERROR to an altered
-// ML-DSA signature.
-func TestTroubledPostQuantum(t *testing.T) {
-	t.Parallel()
-	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
-		path, env := pqhsm.New(t, tok.Module)
-		setenv(t, env)
-		tok.Module = path
-		control := shimmed(t, tok)
-		b := asymmetric(t, open(t, tok))
-		key, _ := newPair(t, b, backends.MLDSA44, backends.SignVerify)
-		message := []byte("message")
-		made, err := b.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: "ML_DSA_SHAKE_256", Type: backends.Raw, Message: message})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range []struct {
-			what  string
-			times uint64
-			code  backends.Code
-		}{{"fails for a moment", 1, ""}, {"always fails", 0, backends.Lost}} {
-			control.SetRule("C_Verify", shim.Rule{Do: shim.Fail(p11.CKR_DEVICE_ERROR), Times: c.times})
-			answer, err := b.Verify(t.Context(), &backends.VerifyRequest{
-				Key: key, Algorithm: "ML_DSA_SHAKE_256", Type: backends.Raw, Message: message, Signature: made.Signature,
-			})
-			control.Clear("C_Verify")
-			wantCode(t, "a good signature, when C_Verify "+c.what, err, c.code)
-			if err == nil && !answer.Valid {
-				t.Errorf("a good signature, when C_Verify %s: it is not valid", c.what)
-			}
 		}
 	})
 }

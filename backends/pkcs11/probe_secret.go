@@ -78,8 +78,13 @@ func (b *prober) encryption() error {
 		b.fact("aes-gcm", "no: does not decrypt: "+rvName(r.RV))
 		return nil
 	}
-	out[len(out)-1] ^= 1
-	b.toFail(func() { r = b.s.DecryptGCM(b.s.handle, key, iv, aad, out, make([]byte, len(out))) })
+	altered := bytes.Clone(out)
+	altered[len(altered)-1] ^= 1
+	if err := b.toFail(func() { r = b.s.DecryptGCM(b.s.handle, key, iv, aad, altered, back) }, func() uint {
+		return b.s.DecryptGCM(b.s.handle, key, iv, aad, out, back).RV
+	}); err != nil {
+		return err
+	}
 	if r.RV == p11.CKR_OK {
 		b.fact("aes-gcm", "no: accepts a wrong tag")
 		return nil

@@ -125,7 +125,7 @@ func (b *pairProber) rsa() error {
 	return nil
 }
 
-// try signs and verifies.
+// try signs, and verifies with the public key outside of the token.
 func (b *pairProber) try(a *signing, key cryptoki.Object, k *pairKind, public any) (bool, error) {
 	input := bytes.Clone(probeKey[:32])
 	if a.hash != 0 {
@@ -179,10 +179,8 @@ func (b *pairProber) signPoint(k *pairKind, public, private cryptoki.Object) err
 		if !slices.Contains(a.specs, k.spec) {
 			continue
 		}
-		var right bool
-		if k.form == mlDSAKey {
-			right = b.tryInToken(a, k, public, private)
-		} else if right, err = b.try(a, private, k, key); err != nil {
+		right, err := b.try(a, private, k, key)
+		if err != nil {
 			return err
 		}
 		b.can[specAlgorithm{k.spec, name}] = right
@@ -248,54 +246,23 @@ func octetString(v []byte) []byte {
 	return b.BytesOrPanic() // short
 }
 
-// leaks tries to get a private key, made as a CMK is made, out of the token.
+// leaks tries to get private keys, made as CMKs are made, out of the token.
 func (b *pairProber) leaks() error {
 	k := pairKinds[backends.P256]
 	u := &purpose{
 		class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
 		uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[ecKey],
 	}
-	_, private, rv := b.generatePair(u)
+	if _, private, rv := b.generatePair(u); rv == p11.CKR_OK {
+		if err := b.keeps(private, "an elliptic curve private key", secretAttributes[p11.CKK_EC]); err != nil {
+			return err
+		}
+	} else if err := fatal("C_GenerateKeyPair", rv); err != nil {
+		return err
+	}
+	private, _, rv := b.rsaKeyOf(p11.CKA_SIGN)
 	if rv != p11.CKR_OK {
 		return fatal("C_GenerateKeyPair", rv)
 	}
-	var q cryptoki.Query
-	q.Ask(p11.CKA_VALUE, 256)
-	b.s.GetAttributes(b.s.handle, private, &q)
-	if v, ok := q.Value(p11.CKA_VALUE); ok && len(v) > 0 {
-		return leaky("reads the value of a sensitive private key")
-	}
-	for what, t := range map[string]cryptoki.Template{
-		"EXTRACTABLE":   cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true),
-		"not SENSITIVE": cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false),
-	} {
-		if _, rv := b.keep(b.s.CopyObject(b.s.handle, private, t)); rv == p11.CKR_OK {
-			return leaky("copies a private key that must not be extracted to one that is " + what)
-		}
-		if b.s.SetAttributes(b.s.handle, private, t) == p11.CKR_OK {
-			return leaky("changes a private key that must not be extracted to " + what)
-		}
-	}
-	wrapping, rv := b.generate(p11.CKM_AES_KEY_GEN, b.sessionKey(p11.CKK_AES, 32, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
-	if rv != p11.CKR_OK {
-		return fatal("C_GenerateKey", rv)
-	}
-	for _, m := range append([]uint{p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC_PAD, p11.CKM_AES_GCM}, keyWraps...) {
-		if b.tryWrap(m, wrapping, private) == p11.CKR_OK {
-			return leaky(fmt.Sprintf("wraps a private key that must not be extracted (mechanism 0x%X)", m))
-		}
-	}
-	return nil
-}
-
-// tryInToken is try for a key that only the token verifies with: it must
-// accept its own signature and refuse an altered one.
-func (b *pairProber) tryInToken(a *signing, k *pairKind, public, private cryptoki.Object) bool {
-	message := probeKey[:32]
-	signature, err := a.sign(b.s, private, k, message)
-	if err != nil || b.s.Verify(b.s.handle, public, a.ckm(), message, signature).RV != p11.CKR_OK {
-		return false
-	}
-	signature[0] ^= 1
-	return b.s.Verify(b.s.handle, public, a.ckm(), message, signature).RV == p11.CKR_SIGNATURE_INVALID
+	return b.keeps(private, "an RSA private key", secretAttributes[p11.CKK_RSA])
 }

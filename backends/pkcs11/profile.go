@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 	"crypto/aes"
 	"fmt"
@@ -210,33 +211,67 @@ func (b *prober) negatives() error {
 		b.fact("negative-tests", "not possible: C_GenerateKey "+rvName(rv))
 		return fatal("C_GenerateKey", rv)
 	}
-	var q cryptoki.Query
-	q.Ask(p11.CKA_VALUE, 64)
-	b.s.GetAttributes(b.s.handle, key, &q)
-	if v, ok := q.Value(p11.CKA_VALUE); ok && len(v) > 0 {
-		return leaky("reads the value of a sensitive key")
+	if err := b.keeps(key, "a key", []uint{p11.CKA_VALUE}); err != nil {
+		return err
 	}
-	for what, t := range map[string]cryptoki.Template{
-		"EXTRACTABLE":     cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true),
-		"not SENSITIVE":   cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false),
-		"a key that WRAP": cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true).Bool(p11.CKA_SENSITIVE, false),
+	b.fact("negative-tests", "passed")
+	return nil
+}
+
+// secretAttributes are those of a private key that must not be read (PKCS#11 2.40 Base,
+// section 4.9), by CKA_KEY_TYPE.
+var secretAttributes = map[uint][]uint{
+	p11.CKK_EC: {p11.CKA_VALUE},
+	p11.CKK_RSA: {
+		p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
+	},
+}
+
+// keeps tries to read, copy, change and wrap a sensitive key. It is an error if any of
+// it succeeds.
+func (b *prober) keeps(key cryptoki.Object, what string, values []uint) (leak error) {
+	lost := b.toFail(func() { leak = b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
+	return cmp.Or(leak, lost)
+}
+
+func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
+	for _, a := range values {
+		var q cryptoki.Query
+		q.Ask(a, maxModulus)
+		b.s.GetAttributes(b.s.handle, key, &q)
+		if v, ok := q.Value(a); ok && len(v) > 0 {
+			return leaky("reads the value of " + what + " that is sensitive")
+		}
+	}
+	extractable := cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true)
+	readable := cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false)
+	for as, t := range map[string]cryptoki.Template{
+		"EXTRACTABLE": extractable, "not SENSITIVE": readable, "EXTRACTABLE and not SENSITIVE": extractable.Bool(p11.CKA_SENSITIVE, false),
 	} {
 		if _, rv := b.keep(b.s.CopyObject(b.s.handle, key, t)); rv == p11.CKR_OK {
-			return leaky("copies a key that must not be extracted to one that is " + what)
+			return leaky("copies " + what + " that must not be extracted to one that is " + as)
 		}
 		if b.s.SetAttributes(b.s.handle, key, t) == p11.CKR_OK {
-			return leaky("changes a key that must not be extracted to " + what)
+			return leaky("changes " + what + " that must not be extracted to " + as)
 		}
 	}
 	wrapping, rv := b.generate(p11.CKM_AES_KEY_GEN, b.sessionKey(p11.CKK_AES, 32, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
 	if rv == p11.CKR_OK {
 		for _, m := range append([]uint{p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_ECB, p11.CKM_AES_GCM}, keyWraps...) {
 			if b.tryWrap(m, wrapping, key) == p11.CKR_OK {
-				return leaky(fmt.Sprintf("wraps a key that must not be extracted (mechanism 0x%X)", m))
+				return leaky(fmt.Sprintf("wraps %s that must not be extracted (mechanism 0x%X)", what, m))
 			}
 		}
 	}
-	b.fact("negative-tests", "passed")
+	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&probeRSA().PublicKey)))
+	if rv == p11.CKR_OK {
+		for _, m := range []cryptoki.Mechanism{oaepHashes["RSAES_OAEP_SHA_1"].mechanism(), {Type: p11.CKM_RSA_PKCS}} {
+			var out [512]byte
+			if b.s.WrapKey(b.s.handle, m, public, key, out[:]).RV == p11.CKR_OK {
+				return leaky(fmt.Sprintf("wraps %s that must not be extracted under an RSA key (mechanism 0x%X)", what, m.Type))
+			}
+		}
+	}
 	return nil
 }
 

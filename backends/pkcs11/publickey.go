@@ -20,8 +20,8 @@ import (
 // publicKey is the public key of a pair in the forms in which it is used.
 type publicKey struct {
 	der []byte // SubjectPublicKeyInfo
-	// key is a *rsa.PublicKey, *ecdsa.PublicKey, *secp256k1.PublicKey or
-	// ed25519.PublicKey; nil for a kind that only the token uses.
+	// key is a *rsa.PublicKey, *ecdsa.PublicKey, *secp256k1.PublicKey,
+	// ed25519.PublicKey or mlDSAPublic; nil for a kind that only the token uses.
 	key any
 }
 
@@ -35,7 +35,9 @@ func parsePublic(spec backends.KeySpec, der []byte) (*publicKey, error) {
 	k := &publicKey{der: der}
 	var err error
 	switch {
-	case kind.form == mlDSAKey, kind.form == mlKEMKey:
+	case kind.form == mlDSAKey:
+		k.key, err = parseMLDSA(kind, der)
+	case kind.form == mlKEMKey:
 		_, err = splitPublic(kind, der)
 	case spec == backends.Secp256k1:
 		k.key, err = parseSecp256k1(kind, der)

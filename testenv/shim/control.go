@@ -72,7 +72,7 @@ type header struct {
 	removals uint32
 	readOnly uint32
 	refuse   uint32
-	_        uint32
+	manners  uint32
 	inside   uint64
 	_        [2]uint32
 }

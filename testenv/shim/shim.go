@@ -1,8 +1,8 @@
 // Package shim makes a PKCS#11 module misbehave: it builds a small module in C
 // (module/shim.c) that forwards to another one and, when a test says so, delays
 // calls, answers errors, hangs, crashes, prints, has few sessions or no room, is
-// write-protected, or takes the manners of AWS CloudHSM. Rules change while the
-// module is in use, in any process.
+// write-protected, or takes the manners of AWS CloudHSM or of other tokens
+// (module/manners.h). Rules change while the module is in use, in any process.
 package shim
 
 import (
@@ -17,6 +17,11 @@ import (
 
 //go:embed module/shim.c
 var source []byte
+
+// manners is what the source includes.
+//
+//go:embed module/manners.h
+var manners []byte
 
 // Module is a shim before one module.
 type Module struct {
@@ -48,7 +53,11 @@ var headers = sync.OnceValues(func() (string, error) {
 // Build compiles the shim into a folder of the test and returns its path.
 func Build(t testing.TB) string {
 	t.Helper()
-	return Compile(t, "shim", source)
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "manners.h"), manners, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Compile(t, "shim", source, "-I", folder)
 }
 
 // Compile compiles a PKCS#11 module written in C, which may include pkcs11.h,

@@ -44,7 +44,7 @@ struct header {
 	_Atomic uint32_t removals; /* of the token so far */
 	_Atomic uint32_t readonly; /* the token is write-protected */
 	_Atomic uint32_t refuse;   /* CK_RV for making an object that stays; 0: they are made */
-	uint32_t unused;
+	_Atomic uint32_t manners; /* enum manner */
 	_Atomic uint64_t inside; /* nanoseconds that calls have spent in the module */
 	uint32_t unused2[2];
 };
@@ -465,6 +465,8 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	return rv != CKR_OK ? rv : real->C_GetMechanismInfo(s, m2.mechanism, i);
 }
 
+#include "manners.h"
+
 /* --- the functions that rules can name: control.go has the same list --- */
 
 #define PASS(name, ...) FORWARD(name, CKR_OK, real->C_##name, __VA_ARGS__)
@@ -472,6 +474,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 #define MECH(name, ...) FORWARD(name, CKR_OK, hsm_##name, __VA_ARGS__)
 #define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
 #define ROOM(name, ...) FORWARD(name, present(), room_##name, __VA_ARGS__)
+#define WAYS(name, ...) FORWARD(name, present(), ways_##name, __VA_ARGS__)
 #define HSM(name, ...) FORWARD(name, present(), hsm_##name, __VA_ARGS__)
 
 #define FUNCTIONS \
@@ -489,7 +492,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	CALL(GetSessionInfo, (CK_SESSION_HANDLE s, CK_SESSION_INFO_PTR i), (s, i)) \
 	CALL(Login, (CK_SESSION_HANDLE s, CK_USER_TYPE u, CK_UTF8CHAR_PTR p, CK_ULONG n), (s, u, p, n)) \
 	CALL(Logout, (CK_SESSION_HANDLE s), (s)) \
-	HSM(CreateObject, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o)) \
+	WAYS(CreateObject, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o), (s, t, n, o)) \
 	ROOM(CopyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c), (s, o, t, n, c)) \
 	CALL(DestroyObject, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o), (s, o)) \
 	CALL(GetAttributeValue, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, o, t, n)) \
@@ -499,17 +502,17 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	CALL(FindObjectsFinal, (CK_SESSION_HANDLE s), (s)) \
 	HSM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
 	CALL(Encrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	CALL(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	CALL(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	CALL(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	WAYS(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	WAYS(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	WAYS(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
 	CALL(Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
-	CALL(VerifyInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	CALL(Verify, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG m), (s, d, n, o, m)) \
-	HSM(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k)) \
-	HSM(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR u, CK_ULONG v, \
+	WAYS(VerifyInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	WAYS(Verify, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG m), (s, d, n, o, m)) \
+	WAYS(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k)) \
+	WAYS(GenerateKeyPair, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR u, CK_ULONG v, \
 		CK_OBJECT_HANDLE_PTR a, CK_OBJECT_HANDLE_PTR b), (s, m, t, n, u, v, a, b)) \
-	HSM(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n), (s, m, w, k, o, n)) \
-	HSM(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG l, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
+	WAYS(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n), (s, m, w, k, o, n)) \
+	WAYS(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG l, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
 		CK_OBJECT_HANDLE_PTR k), (s, m, w, d, l, t, n, k)) \
 	CALL(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
 	CALL(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))

@@ -143,16 +143,6 @@ cmkd_result cmkd_sign(cmkd_functions *f, CK_HANDLE session, CK_HANDLE key,
   return run(f->SignInit, f->Sign, session, &mech, key, in, out);
 }
 
-cmkd_result cmkd_verify(cmkd_functions *f, CK_HANDLE session, CK_HANDLE key,
-                        cmkd_mechanism m, cmkd_bytes in, cmkd_bytes signature) {
-  CK_BYTE nothing = 0;
-  CK_MECHANISM mech = mechanism(m);
-  CK_RV rv = f->VerifyInit(session, &mech, key);
-  if (rv != RV_OK) return (cmkd_result){.rv = rv, .init = 1};
-  return (cmkd_result){.rv = f->Verify(session, in.n ? in.p : &nothing, in.n,
-                                       signature.p, signature.n)};
-}
-
 cmkd_result cmkd_generate_key(cmkd_functions *f, CK_HANDLE session,
                               cmkd_mechanism m, cmkd_template t) {
   ATTRIBUTES(a, n, t);

@@ -21,7 +21,6 @@ package cryptoki
 #cgo noescape cmkd_encrypt
 #cgo noescape cmkd_decrypt
 #cgo noescape cmkd_sign
-#cgo noescape cmkd_verify
 #cgo noescape cmkd_generate_key
 #cgo noescape cmkd_generate_pair
 #cgo noescape cmkd_wrap
@@ -153,11 +152,6 @@ func (m *Module) Decrypt(s Session, key Object, mech Mechanism, in, out []byte) 
 // Sign is C_SignInit and C_Sign.
 func (m *Module) Sign(s Session, key Object, mech Mechanism, in, out []byte) Result {
 	return m.result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
-}
-
-// Verify is C_VerifyInit and C_Verify.
-func (m *Module) Verify(s Session, key Object, mech Mechanism, in, signature []byte) Result {
-	return m.result(C.cmkd_verify(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(signature)))
 }
 
 // GenerateKey makes a secret key.

@@ -179,8 +179,6 @@ cmkd_result cmkd_decrypt(cmkd_functions *f, CK_HANDLE session, CK_HANDLE key,
                          cmkd_mechanism m, cmkd_bytes in, cmkd_bytes out);
 cmkd_result cmkd_sign(cmkd_functions *f, CK_HANDLE session, CK_HANDLE key,
                       cmkd_mechanism m, cmkd_bytes in, cmkd_bytes out);
-cmkd_result cmkd_verify(cmkd_functions *f, CK_HANDLE session, CK_HANDLE key,
-                        cmkd_mechanism m, cmkd_bytes in, cmkd_bytes signature);
 
 cmkd_result cmkd_generate_key(cmkd_functions *f, CK_HANDLE session,
                               cmkd_mechanism m, cmkd_template t);

@@ -1,9 +1,9 @@
-// Package mldsa verifies ML-DSA signatures (FIPS 204) of a message representative
-// mu that was computed elsewhere ("external mu", FIPS 204, section 6.2).
+// Package mldsa verifies ML-DSA signatures (FIPS 204) of a message, or of a message
+// representative mu that was computed elsewhere ("external mu", FIPS 204, section 6.2).
 //
-// Neither the standard library nor the libraries that implement ML-DSA have that
-// in their interface, and PKCS#11 3.2 has no mechanism for it. Everything here is
-// public, so nothing has to take constant time.
+// Neither the standard library nor the libraries that implement ML-DSA have the
+// latter in their interface, and PKCS#11 3.2 has no mechanism for it. Everything here
+// is public, so nothing has to take constant time.
 package mldsa
 
 import (
@@ -42,6 +42,25 @@ func (p *Parameters) PublicKeySize() int { return 32 + 320*p.k }
 
 // SignatureSize is the length of a signature in bytes (table 2).
 func (p *Parameters) SignatureSize() int { return p.challenge + p.l*p.gamma1Bits*n/8 + p.omega + p.k }
+
+// Verify reports whether the signature is one of message, with an empty context, by the
+// public key (algorithm 3). It is false for a key or signature of any other length.
+func (p *Parameters) Verify(public, message, signature []byte) bool {
+	return p.VerifyMu(public, representative(public, message), signature)
+}
+
+// representative is mu of a message with an empty context: algorithm 7, steps 6 and 7,
+// of M' as in algorithm 3, step 5.
+func representative(public, message []byte) []byte {
+	tr := sha3.SumSHAKE256(public, 64)
+	h := sha3.NewSHAKE256()
+	for _, part := range [][]byte{tr, {0, 0}, message} {
+		_, _ = h.Write(part) // never fails: hash.Hash
+	}
+	mu := make([]byte, MuSize)
+	_, _ = h.Read(mu)
+	return mu
+}
 
 // VerifyMu reports whether the signature is one of mu by the public key: algorithm
 // 8 of FIPS 204 from its step 8 on. It is false for input of any other length.

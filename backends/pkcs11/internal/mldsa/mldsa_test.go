@@ -52,8 +52,11 @@ func TestVerifyMu(t *testing.T) {
 				message := make([]byte, mrand.IntN(200))
 				_, _ = rand.Read(message)
 				signature := c.s.Sign(private, message, nil)
-				if !c.p.VerifyMu(key, mu(key, message), signature) {
+				if !c.p.VerifyMu(key, mu(key, message), signature) || !c.p.Verify(key, message, signature) {
 					t.Fatalf("a signature of %x by %x is refused", message, key)
+				}
+				if c.p.Verify(key, append(message, 0), signature) {
+					t.Error("a signature of another message passes")
 				}
 				for range 20 {
 					at := mrand.IntN(8 * len(signature))

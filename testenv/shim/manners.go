@@ -1,0 +1,44 @@
+package shim
+
+import "sync/atomic"
+
+// Manner is a way in which some token differs from SoftHSM2. Manners can be combined.
+type Manner uint32
+
+// The manners, as enum manner in module/manners.h has them.
+const (
+	// UnwrapsReadable, as opencryptoki: C_UnwrapKey with AES refuses CKA_SENSITIVE and
+	// CKA_EXTRACTABLE in the template (CKR_ATTRIBUTE_READ_ONLY), and with RSA ignores
+	// them. What it makes is extractable and not sensitive.
+	UnwrapsReadable Manner = 1 << iota
+	// BadInputIsDeviceError, as kryoptic: CKR_DEVICE_ERROR to a ciphertext or signature
+	// that is not valid.
+	BadInputIsDeviceError
+	// NoSecp256k1, as kryoptic: C_GenerateKeyPair answers CKR_GENERAL_ERROR for the curve.
+	NoSecp256k1
+	// NoKeyWrap: no mechanism is RFC 5649 or RFC 3394, as in older opencryptoki.
+	NoKeyWrap
+	// NoHMAC: there are no HMAC mechanisms.
+	NoHMAC
+	// NoSecretKeys, as a TPM behind tpm2-pkcs11: key pairs alone.
+	NoSecretKeys
+	// MiddlingSecrets, as opencryptoki: C_GenerateKey makes generic secrets of 10 to 256
+	// bytes (else CKR_KEY_SIZE_RANGE).
+	MiddlingSecrets
+	// EdwardsByOID, as opencryptoki: the PrintableString that names an Edwards curve is
+	// refused (CKR_CURVE_NOT_SUPPORTED), its OID taken.
+	EdwardsByOID
+	// UnwrapsForgetfully: what C_UnwrapKey makes is extractable and not sensitive,
+	// whatever the template says.
+	UnwrapsForgetfully
+)
+
+// Manners switches the manners on, and all others off. Set them before the module is
+// loaded: they are found by probing.
+func (c *Control) Manners(all ...Manner) {
+	var bits Manner
+	for _, m := range all {
+		bits |= m
+	}
+	atomic.StoreUint32(&c.header.manners, uint32(bits))
+}
