@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -87,6 +88,9 @@ type dataKey struct {
 	wrapped cryptoki.Object
 	form    form
 	length  int // bytes; 0 of a private key
+	// doubtful: the token does not generate keys of this length, so that it may not
+	// unwrap them either.
+	doubtful bool
 }
 
 func (k *dataKey) destroy(s *session) {
@@ -116,6 +120,13 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 		p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, in.Length+64)
 		if err != nil {
 			return err
+		}
+		if k.doubtful {
+			again, err := b.unwrapSecret(s, w, p, false)
+			if err != nil {
+				return otherLength("unwrap", in.Length, rvOf(err))
+			}
+			again.destroy(s)
 		}
 		answer.ForRecipient, answer.Plaintext, err = b.deliver(s, k, r, in.Plaintext)
 		return err
@@ -160,21 +171,60 @@ func (b *Symmetric) sealDataKey(ctx context.Context, key *backends.Key, p *paylo
 func (p *profile) makeDataKey(s *session, length int, readable bool) (*dataKey, error) {
 	switch {
 	case length%8 != 0 && !p.keyWrapExact && p.deriveCBC:
-		base, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
-			p.sessionKey(p11.CKK_AES, 32, true, p11.CKA_DERIVE))
-		if err := s.check("C_GenerateKey", rv); err != nil {
-			return nil, err
-		}
-		return p.derive(s, base, length, readable)
+		return p.deriveNew(s, length, readable)
 	case readable && !p.readable:
 		return p.injectDataKey(s, length)
 	}
 	keyType := dataKeyType(length)
 	h, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: generators[keyType]}, p.sessionKey(keyType, uint(length), !readable))
+	if keyType == p11.CKK_GENERIC_SECRET && (refusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE) {
+		return p.otherwise(s, length, readable)
+	}
 	if err := s.check("C_GenerateKey", rv); err != nil {
 		return nil, err
 	}
 	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
+}
+
+// otherwise makes a data key of a length that the token does not generate: opencryptoki
+// generates generic secrets of 10 to 256 bytes. It is derived, or else made of the
+// token's random bytes, which pass through this process then as the data key does.
+func (p *profile) otherwise(s *session, length int, readable bool) (*dataKey, error) {
+	if p.deriveCBC {
+		k, err := p.deriveNew(s, length, readable)
+		if err == nil || backends.CodeOf(err) == backends.Lost {
+			return k, err
+		}
+	}
+	if !readable {
+		return nil, otherLength("generate", length, p11.CKR_KEY_SIZE_RANGE)
+	}
+	k, err := p.injectDataKey(s, length)
+	switch rv := rvOf(err); {
+	case err == nil:
+		k.doubtful = true
+	case refusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE:
+		err = otherLength("take", length, rv)
+	}
+	return k, err
+}
+
+// otherLength is the error of a data key of a length that the token has no keys of.
+func otherLength(verb string, length int, rv uint) error {
+	return &backends.Error{
+		Code: backends.Unsupported, RV: rv,
+		Message: fmt.Sprintf("the token does not %s data keys of %d bytes: ask for 16, 24, 32 or 64 bytes", verb, length),
+	}
+}
+
+// deriveNew makes a data key that is derived from a new AES key.
+func (p *profile) deriveNew(s *session, length int, readable bool) (*dataKey, error) {
+	base, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		p.sessionKey(p11.CKK_AES, 32, true, p11.CKA_DERIVE))
+	if err := s.check("C_GenerateKey", rv); err != nil {
+		return nil, err
+	}
+	return p.derive(s, base, length, readable)
 }
 
 // dataKeyType is CKA_KEY_TYPE of a data key: AES where AES has such keys,

@@ -30,34 +30,107 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 	p := &payload{wrapping: in.Wrapping.ID, form: kind.form}
 	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
 		readable := in.Plaintext || r.reads()
-		public, private, rv := s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.mechanism},
-			kind.sessionPublic(), b.profile.sessionPrivate(kind.form, !readable || kind.form != edwardsKey))
-		if err := s.check("C_GenerateKeyPair", rv); err != nil {
-			return kind.refused(err)
+		public, private, err := b.makePair(s, kind, !readable || kind.form != edwardsKey)
+		if err != nil {
+			return err
 		}
 		defer s.destroy(public, private)
-		var err error
 		if answer.PublicKey, err = kind.publicKey(s, public); err != nil {
 			return err
 		}
 		if err := b.wrapPair(s, w, private, p, readable); err != nil {
 			return err
 		}
-		answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
-		return err
+		if answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext); err != nil {
+			return err
+		}
+		if in.Plaintext {
+			if _, err := parsePKCS8(kind, answer.Plaintext); err != nil {
+				return backends.Errorf(backends.Internal, "the token wrapped a private key of a new data key pair in another form than PKCS #8")
+			}
+		}
+		return b.proves(s, w, kind, p, answer.PublicKey)
 	})
 	if err != nil {
+		clear(answer.Plaintext)
 		return nil, err
 	}
 	return b.sealDataKey(ctx, &in.Key, p, in.AAD, answer)
 }
 
+// makePair generates a data key pair. Some tokens answer CKR_GENERAL_ERROR for a curve
+// that they lack: it is that if the token does the rest and fails so again.
+func (b *Symmetric) makePair(s *session, kind *pairKind, sensitive bool) (public, private cryptoki.Object, err error) {
+	generate := func() (rv uint) {
+		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.mechanism},
+			b.profile.sessionPublic(kind), b.profile.sessionPrivate(kind.form, sensitive))
+		return rv
+	}
+	rv := generate()
+	if maybeNoRoom(failed("", rv)) && b.does(s) == nil {
+		if again := generate(); again == p11.CKR_OK || again != rv {
+			rv = again
+		} else {
+			s.broken = true
+			return 0, 0, &backends.Error{Code: backends.Unsupported, Message: kind.name, RV: rv}
+		}
+	}
+	if err := s.check("C_GenerateKeyPair", rv); err != nil {
+		return 0, 0, kind.refused(err)
+	}
+	return public, private, nil
+}
+
+// proves fails unless the wrapped private key is the one of a public key: the token
+// unwraps it to sign once. A token without the mechanism is believed.
+func (b *Symmetric) proves(s *session, w cryptoki.Object, k *pairKind, p *payload, public []byte) error {
+	if p.form == ed25519Secret {
+		return nil // it was read from the pair and encoded here
+	}
+	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped,
+		b.profile.unwrapped(b.profile.privateTemplate(p.form, true, true, p11.CKA_SIGN)))
+	if err := s.check("C_UnwrapKey", rv); err != nil {
+		return err
+	}
+	defer s.destroy(h)
+	parsed, err := parsePublic(k.spec, public)
+	if err != nil {
+		return backends.Errorf(backends.Internal, "the public key of a new data key pair does not parse: %v", err)
+	}
+	with := k.trialSigning()
+	input := make([]byte, max(with.hash.Size(), 32))
+	copy(input, checkLabel)
+	signature, err := with.sign(s, h, k, input)
+	switch {
+	case backends.CodeOf(err) == backends.Unsupported:
+		return nil
+	case err != nil:
+		return err
+	case !with.verify(parsed.key, input, signature):
+		return backends.Errorf(backends.Internal, "the private key of a new data key pair does not sign for its public key")
+	}
+	return nil
+}
+
+// trialSigning is an algorithm that keys of the kind sign with.
+func (k *pairKind) trialSigning() *signing {
+	switch k.spec {
+	case backends.P384:
+		return signings["ECDSA_SHA_384"]
+	case backends.P521:
+		return signings["ECDSA_SHA_512"]
+	case backends.Ed25519:
+		return signings["ED25519_SHA_512"]
+	}
+	if k.form == rsaKey {
+		return signings["RSASSA_PKCS1_V1_5_SHA_256"]
+	}
+	return signings["ECDSA_SHA_256"]
+}
+
 // wrapPair wraps a private key of p's form for p.
 func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload, readable bool) error {
-	m := cryptoki.Mechanism{Type: b.profile.keyWrap}
-	out := make([]byte, maxWrapped)
-	r := s.WrapKey(s.handle, m, w, private, out)
-	if r.RV == p11.CKR_KEY_NOT_WRAPPABLE && p.form == edwardsKey {
+	if p.form == edwardsKey && !b.profile.edwardsWraps {
 		if !readable {
 			return unsupported("C_WrapKey of a CKK_EC_EDWARDS private key")
 		}
@@ -66,11 +139,11 @@ func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload,
 			return err
 		}
 		defer s.destroy(secret)
-		p.form = ed25519Secret
-		r = s.WrapKey(s.handle, m, w, secret, out)
+		p.form, private = ed25519Secret, secret
 	}
-	p.wrapped = out[:r.N:r.N]
-	return s.check("C_WrapKey", r.RV)
+	var err error
+	p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, private, maxWrapped)
+	return err
 }
 
 // ed25519PKCS8 is the PKCS #8 form of an Ed25519 private key without its 32
@@ -98,13 +171,17 @@ func ed25519AsSecret(s *session, p *profile, private cryptoki.Object) (cryptoki.
 // sessionPrivate is the template of a data key pair's private key: a session
 // object that can be wrapped and does nothing else.
 func (p *profile) sessionPrivate(f form, sensitive bool) cryptoki.Template {
-	u := purpose{class: p11.CKO_PRIVATE_KEY, keyType: pairKeyTypes[f]}
+	return p.privateTemplate(f, sensitive, true)
+}
+
+func (p *profile) privateTemplate(f form, sensitive, extractable bool, uses ...uint) cryptoki.Template {
+	u := purpose{class: p11.CKO_PRIVATE_KEY, keyType: pairKeyTypes[f], uses: uses}
 	t := cryptoki.Template(nil).
 		ULong(p11.CKA_CLASS, u.class).
 		ULong(p11.CKA_KEY_TYPE, u.keyType).
 		Bool(p11.CKA_TOKEN, false).
 		Bool(p11.CKA_SENSITIVE, sensitive).
-		Bool(p11.CKA_EXTRACTABLE, true)
+		Bool(p11.CKA_EXTRACTABLE, extractable)
 	t = p.flag(t, u, p11.CKA_PRIVATE, true)
 	return p.usage(t, u)
 }

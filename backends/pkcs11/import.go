@@ -41,6 +41,9 @@ type arrival struct {
 	wrapping  *purpose
 	algorithm importAlgorithm
 
+	// outside: the material passes through this process although the token unwraps it,
+	// since what it made could leave it.
+	outside bool
 	// aesKey wraps wrapped; nil: it did not come here.
 	aesKey, wrapped []byte
 	// material is the key material; nil: it did not come here.
@@ -75,13 +78,25 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 		return nil, err
 	}
 	defer a.clear()
+	answer, err := a.bring(ctx)
+	if backends.CodeOf(err) == backends.KeyUnsafe && a.material == nil && a.opens() {
+		// It has been destroyed. A key made of its components is another matter.
+		a.outside = true
+		return a.bring(ctx)
+	}
+	return answer, err
+}
+
+// bring brings the material in, on the way that the token takes.
+func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) {
+	t, in, u := a.Token, a.in, a.key
 	if !a.inToken() {
 		if err := a.open(ctx); err != nil {
 			return nil, err
 		}
 	}
 	var answer *backends.ImportKeyAnswer
-	err = blame(func() (err error) {
+	err := blame(func() (err error) {
 		answer, err = a.tryOut(ctx)
 		return err
 	}, func() error { return a.canary(ctx) }, invalidMaterial())
@@ -129,10 +144,15 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	default:
 		return nil, invalidMaterial()
 	}
-	if !a.inToken() && (in.TokenOnly || !slices.Contains(a.wrapping.uses, uint(p11.CKA_DECRYPT))) {
+	if !a.inToken() && !a.opens() {
 		return nil, unsupported(a.mechanism())
 	}
 	return a, nil
+}
+
+// opens reports whether material may pass through this process, and can.
+func (a *arrival) opens() bool {
+	return !a.in.TokenOnly && slices.Contains(a.wrapping.uses, uint(p11.CKA_DECRYPT))
 }
 
 // invalidMaterial is the answer to all material that does not unwrap, whatever
@@ -171,7 +191,7 @@ func (a *arrival) refused(ctx context.Context) error {
 // is as long as it must be.
 func (a *arrival) inToken() bool {
 	p := a.profile
-	if a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep] {
+	if a.outside || a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep] {
 		return false
 	}
 	if a.key.pair != nil {
@@ -233,12 +253,12 @@ func (a *arrival) open(ctx context.Context) error {
 func (a *arrival) unwrapsInToken() bool {
 	p := a.profile
 	switch {
-	case p.keyWrap == 0:
+	case p.keyWrap == 0 || a.outside:
 		return false
 	case a.key.pair != nil:
 		return p.unwrapsPrivate[a.key.pair.form]
 	}
-	return a.key.length%8 == 0 || p.keyWrapExact
+	return p.keyWrapSafe && (a.key.length%8 == 0 || p.keyWrapExact)
 }
 
 // see takes key material that has come into this process.
@@ -267,7 +287,7 @@ func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template
 	switch {
 	case a.material != nil:
 		if a.private != nil {
-			t = a.private.components(t)
+			t = a.private.components(a.profile, t)
 		} else {
 			t = t.Bytes(p11.CKA_VALUE, a.material)
 		}
@@ -280,14 +300,14 @@ func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template
 			return 0, err
 		}
 		defer s.destroy(kek)
-		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, a.wrapped, t)
+		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, a.wrapped, a.profile.unwrapped(t))
 		return h, s.check("C_UnwrapKey", rv)
 	case a.algorithm.twice:
 		o := oaepHashes[a.algorithm.oaep]
-		h, rv := s.UnwrapRSAAES(s.handle, o.ckm, o.mgf, wrapping, a.in.Material, t)
+		h, rv := s.UnwrapRSAAES(s.handle, o.ckm, o.mgf, wrapping, a.in.Material, a.profile.unwrapped(t))
 		return h, s.check("C_UnwrapKey", rv)
 	default:
-		h, rv := s.UnwrapKey(s.handle, oaepHashes[a.algorithm.oaep].mechanism(), wrapping, a.in.Material, t)
+		h, rv := s.UnwrapKey(s.handle, oaepHashes[a.algorithm.oaep].mechanism(), wrapping, a.in.Material, a.profile.unwrapped(t))
 		return h, s.check("C_UnwrapKey", rv)
 	}
 }

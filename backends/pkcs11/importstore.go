@@ -53,7 +53,7 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 // storePublic makes the public key object.
 func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
 	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], []byte(a.in.Label))
-	t, err := a.key.pair.publicComponents(t, der)
+	t, err := a.profile.publicComponents(a.key.pair, t, der)
 	if err != nil {
 		return 0, err
 	}

@@ -281,7 +281,7 @@ func (k *pairKind) edwardsPublic(s *session, private cryptoki.Object) ([]byte, e
 }
 
 // publicComponents appends the value of a public key to a template.
-func (k *pairKind) publicComponents(t cryptoki.Template, der []byte) (cryptoki.Template, error) {
+func (p *profile) publicComponents(k *pairKind, t cryptoki.Template, der []byte) (cryptoki.Template, error) {
 	public, err := parsePublic(k.spec, der)
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
@@ -294,7 +294,7 @@ func (k *pairKind) publicComponents(t cryptoki.Template, der []byte) (cryptoki.T
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
 	}
-	return t.Bytes(p11.CKA_EC_PARAMS, k.params()).Bytes(p11.CKA_EC_POINT, octetString(point)), nil
+	return t.Bytes(p11.CKA_EC_PARAMS, p.params(k)).Bytes(p11.CKA_EC_POINT, octetString(point)), nil
 }
 
 // wrap wraps key material by the algorithm, as a client does.

@@ -54,7 +54,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		var private cryptoki.Object
 		var rv uint
 		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
-			u.pair.generation(t.profile.publicTemplate(u, true, id, label)), t.profile.cmk(*u, true, id, label))
+			t.profile.generation(u.pair, t.profile.publicTemplate(u, true, id, label)), t.profile.cmk(*u, true, id, label))
 		if err := s.check("C_GenerateKeyPair", rv); err != nil {
 			return 0, u.pair.refused(err)
 		}

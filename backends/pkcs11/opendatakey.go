@@ -110,13 +110,13 @@ func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *rec
 func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, readable bool) (*dataKey, error) {
 	m := cryptoki.Mechanism{Type: b.profile.keyWrap}
 	if p.form == derivedKey {
-		base, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE))
+		base, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.unwrapped(b.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE)))
 		if err := s.check("C_UnwrapKey", rv); err != nil {
 			return nil, err
 		}
 		return b.profile.derive(s, base, p.length, readable)
 	}
-	h, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.sessionKey(dataKeyType(p.length), 0, !readable))
+	h, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.unwrapped(b.profile.sessionKey(dataKeyType(p.length), 0, !readable)))
 	if err := s.check("C_UnwrapKey", rv); err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 			length = len(ed25519PKCS8) + ed25519.SeedSize
 			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
 		}
-		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped, t)
+		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped, b.profile.unwrapped(t))
 		if err := s.check("C_UnwrapKey", rv); err != nil {
 			return nil, nil, err
 		}
@@ -146,7 +146,7 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 		}
 	}
 	if readable || r.reads() {
-		if plaintext, err = b.readPair(s, w, p.wrapped); err != nil {
+		if plaintext, err = b.readPair(s, w, p); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -158,9 +158,9 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 
 // readPair returns the PKCS #8 form of a wrapped private key, without the
 // padding that the token may leave behind it.
-func (b *Symmetric) readPair(s *session, w cryptoki.Object, wrapped []byte) ([]byte, error) {
-	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, wrapped,
-		b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, false))
+func (b *Symmetric) readPair(s *session, w cryptoki.Object, p *payload) ([]byte, error) {
+	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped,
+		b.profile.unwrapped(b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
 	if err := s.check("C_UnwrapKey", rv); err != nil {
 		return nil, err
 	}
@@ -175,6 +175,9 @@ func (b *Symmetric) readPair(s *session, w cryptoki.Object, wrapped []byte) ([]b
 	var pkcs8 cryptobyte.String
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
 		return nil, invalidCiphertext() // it says to be a private key, and is something else
+	}
+	if p.form == edwardsKey {
+		return wellFormed(pkcs8), nil
 	}
 	return append([]byte(nil), pkcs8...), nil
 }

@@ -62,7 +62,7 @@ var pairKinds = map[backends.KeySpec]*pairKind{
 }
 
 // generation appends the attributes that say which key to generate.
-func (k *pairKind) generation(t cryptoki.Template) cryptoki.Template {
+func (p *profile) generation(k *pairKind, t cryptoki.Template) cryptoki.Template {
 	switch k.form {
 	case rsaKey:
 		return t.ULong(p11.CKA_MODULUS_BITS, k.bits).
@@ -70,31 +70,34 @@ func (k *pairKind) generation(t cryptoki.Template) cryptoki.Template {
 	case mlDSAKey, mlKEMKey:
 		return t.ULong(ckaParameterSet, k.parameterSet)
 	default:
-		return t.Bytes(p11.CKA_EC_PARAMS, k.params())
+		return t.Bytes(p11.CKA_EC_PARAMS, p.params(k))
 	}
 }
 
-// params is CKA_EC_PARAMS. For Edwards curves that is the name as a
-// PrintableString, which PKCS#11 3.0 (section 2.3.5) has beside the OID and
-// every module takes.
-func (k *pairKind) params() []byte {
-	var b cryptobyte.Builder
-	if k.form == edwardsKey {
-		b.AddASN1(asn1.PrintableString, func(b *cryptobyte.Builder) { b.AddBytes([]byte("edwards25519")) })
-	} else {
-		b.AddASN1ObjectIdentifier(k.curve)
+// params is CKA_EC_PARAMS. For Edwards curves that is the name as a PrintableString or
+// the OID: PKCS#11 3.0 (section 2.3.5) has both, and there are modules that take one alone.
+func (p *profile) params(k *pairKind) []byte {
+	if k.form == edwardsKey && !p.edwardsOID {
+		return k.curveName()
 	}
+	return k.curveOID()
+}
+
+// curveName is the name of the Edwards curve as CKA_EC_PARAMS may have it.
+func (k *pairKind) curveName() []byte {
+	var b cryptobyte.Builder
+	b.AddASN1(asn1.PrintableString, func(b *cryptobyte.Builder) { b.AddBytes([]byte("edwards25519")) })
 	return b.BytesOrPanic() // of constants
 }
 
 // sessionPublic is the template of a data key pair's public key, which does
 // nothing in the token.
-func (k *pairKind) sessionPublic() cryptoki.Template {
+func (p *profile) sessionPublic(k *pairKind) cryptoki.Template {
 	t := cryptoki.Template(nil).
 		ULong(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).
 		ULong(p11.CKA_KEY_TYPE, pairKeyTypes[k.form]).
 		Bool(p11.CKA_TOKEN, false)
-	return k.generation(t)
+	return p.generation(k, t)
 }
 
 // refused names the mechanism in the error of a pair that the token cannot

@@ -183,7 +183,7 @@ func (k *pairKind) mismatch(s *session, o cryptoki.Object) (string, error) {
 		}
 	default:
 		params, ok := q.Value(p11.CKA_EC_PARAMS)
-		if !ok || !bytes.Equal(params, k.params()) && !bytes.Equal(params, k.curveOID()) {
+		if !ok || !bytes.Equal(params, k.curveOID()) && (k.form != edwardsKey || !bytes.Equal(params, k.curveName())) {
 			return "CKA_EC_PARAMS", nil
 		}
 	}

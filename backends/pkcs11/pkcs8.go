@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	encodingasn1 "encoding/asn1"
 	"errors"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
@@ -114,9 +115,9 @@ func (k *privateKey) parseEdwards(der cryptobyte.String) bool {
 }
 
 // components appends the value of the key to a template.
-func (k *privateKey) components(t cryptoki.Template) cryptoki.Template {
+func (k *privateKey) components(p *profile, t cryptoki.Template) cryptoki.Template {
 	if k.kind.form != rsaKey {
-		return t.Bytes(p11.CKA_EC_PARAMS, k.kind.params()).Bytes(p11.CKA_VALUE, k.value)
+		return t.Bytes(p11.CKA_EC_PARAMS, p.params(k.kind)).Bytes(p11.CKA_VALUE, k.value)
 	}
 	n := 0
 	for _, v := range k.rsa {
@@ -130,6 +131,20 @@ func (k *privateKey) components(t cryptoki.Template) cryptoki.Template {
 		t = t.Bytes(a, k.rsa[i])
 	}
 	return t
+}
+
+// wellFormed returns a copy of an Ed25519 PrivateKeyInfo. One that has the seed where
+// RFC 8410, section 7, wants the OCTET STRING of it, as kryoptic makes them, becomes one
+// as it should be.
+func wellFormed(pkcs8 []byte) []byte {
+	in := cryptobyte.String(pkcs8)
+	var info, algorithm, seed cryptobyte.String
+	var version uint
+	if in.ReadASN1(&info, asn1.SEQUENCE) && in.Empty() && info.ReadASN1Integer(&version) &&
+		info.ReadASN1(&algorithm, asn1.SEQUENCE) && info.ReadASN1(&seed, asn1.OCTET_STRING) && len(seed) == ed25519.SeedSize {
+		return slices.Concat(ed25519PKCS8, seed)
+	}
+	return bytes.Clone(pkcs8)
 }
 
 // edwardsPublic is the SubjectPublicKeyInfo of an Ed25519 key.

@@ -23,14 +23,14 @@ import (
 type importProfile struct {
 	// rawRSA: CKM_RSA_X_509 gives the right answer.
 	rawRSA bool
-	// oaepDecrypt: CKM_RSA_PKCS_OAEP decrypts. oaepUnwrap: it unwraps.
-	// rsaAESUnwrap: CKM_RSA_AES_KEY_WRAP does, to keys of any length.
+	// oaepDecrypt: CKM_RSA_PKCS_OAEP decrypts. oaepUnwrap: it unwraps, to keys that stay
+	// in the token. rsaAESUnwrap: CKM_RSA_AES_KEY_WRAP does, to keys of any length.
 	oaepDecrypt, oaepUnwrap, rsaAESUnwrap map[backends.Algorithm]bool
 	// unwrappedLength: CKA_VALUE_LEN tells how long an unwrapped secret key is.
 	// SoftHSM2 has 0 there.
 	unwrappedLength bool
 	// unwrapsPrivate are the forms of private key that C_UnwrapKey makes of
-	// PKCS #8 so that their public key can be found out.
+	// PKCS #8 so that they stay in the token and their public key can be found out.
 	unwrapsPrivate map[form]bool
 	// wrapping has a purpose, or wrappingRefused why there is none, for each
 	// kind of wrapping pair.
@@ -82,7 +82,7 @@ func (b *prober) rsaKeyOf(uses ...uint) (cryptoki.Object, *rsa.PublicKey, uint) 
 
 func (b *prober) generatePair(u *purpose) (public, private cryptoki.Object, rv uint) {
 	public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
-		u.pair.generation(b.publicTemplate(u, false, nil, nil)), b.cmk(*u, false, nil, nil))
+		b.generation(u.pair, b.publicTemplate(u, false, nil, nil)), b.cmk(*u, false, nil, nil))
 	if rv == p11.CKR_OK {
 		b.made = append(b.made, public, private)
 	}
@@ -236,16 +236,25 @@ func (b *prober) rsaUnwraps() error {
 		if err != nil {
 			return err
 		}
-		t := b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)
+		t, lasting := b.unwrapped(b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)), b.unwrapped(b.lastingKey(p11.CKK_GENERIC_SECRET))
 		o, rv := b.keep(b.s.UnwrapKey(b.s.handle, h.mechanism(), key, direct, t))
 		b.oaepUnwrap[name] = rv == p11.CKR_OK && b.reads(o, probeKey[:length])
 		b.unwrappedLength = b.unwrappedLength || rv == p11.CKR_OK && b.valueLength(o) == length
+		if b.oaepUnwrap[name] {
+			o, rv = b.keep(b.s.UnwrapKey(b.s.handle, h.mechanism(), key, direct, lasting))
+			b.oaepUnwrap[name] = rv == p11.CKR_OK && b.staysIn(o)
+		}
 		twice, err := oaep(public, h, probeKey[:kekLength])
 		if err != nil {
 			return err
 		}
-		o, rv = b.keep(b.s.UnwrapRSAAES(b.s.handle, h.ckm, h.mgf, key, append(twice, wrapped...), t))
+		twice = append(twice, wrapped...)
+		o, rv = b.keep(b.s.UnwrapRSAAES(b.s.handle, h.ckm, h.mgf, key, twice, t))
 		b.rsaAESUnwrap[name] = rv == p11.CKR_OK && b.reads(o, probeKey[:length]) && b.valueLength(o) == length
+		if b.rsaAESUnwrap[name] {
+			o, rv = b.keep(b.s.UnwrapRSAAES(b.s.handle, h.ckm, h.mgf, key, twice, lasting))
+			b.rsaAESUnwrap[name] = rv == p11.CKR_OK && b.staysIn(o)
+		}
 	}
 	return nil
 }
@@ -265,12 +274,8 @@ func (b *prober) privateUnwraps() error {
 	if b.keyWrap == 0 {
 		return nil
 	}
-	kek, value, rv := b.known(p11.CKK_AES, kekLength, p11.CKA_UNWRAP)
-	if rv != p11.CKR_OK {
-		return fatal("C_CreateObject", rv)
-	}
-	kwp, err := subtle.NewKWP(value)
-	if err != nil {
+	kek, kwp, err := b.knownKEK(p11.CKA_UNWRAP)
+	if err != nil || kwp == nil {
 		return err
 	}
 	ec, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), probeKey[:32])
@@ -291,16 +296,27 @@ func (b *prober) privateUnwraps() error {
 		var o cryptoki.Object
 		var rv uint
 		b.mayLack(func() { // SoftHSM2 answers CKR_FUNCTION_FAILED for Ed25519
-			o, rv = b.keep(b.s.UnwrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, kek, wrapped, b.sessionPrivate(f, true)))
+			o, rv = b.keep(b.s.UnwrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, kek, wrapped, b.unwrapped(b.privateTemplate(f, true, false))))
 		})
-		b.unwrapsPrivate[f] = rv == p11.CKR_OK
-		if private, ok := k.(ed25519.PrivateKey); ok && rv == p11.CKR_OK {
+		b.unwrapsPrivate[f] = rv == p11.CKR_OK && b.staysIn(o)
+		if private, ok := k.(ed25519.PrivateKey); ok && b.unwrapsPrivate[f] {
 			// Its public key cannot be found out but by asking.
 			der, err := pairKinds[backends.Ed25519].edwardsPublic(b.s, o)
 			b.unwrapsPrivate[f] = err == nil && bytes.HasSuffix(der, private.Public().(ed25519.PublicKey))
 		}
 	}
 	return nil
+}
+
+// knownKEK makes a key-encryption key of known value, and Go's twin of it: nil if the
+// token makes none.
+func (b *prober) knownKEK(uses ...uint) (cryptoki.Object, *subtle.KWP, error) {
+	kek, value, rv := b.known(p11.CKK_AES, kekLength, uses...)
+	if rv != p11.CKR_OK {
+		return 0, nil, fatal("C_CreateObject", rv)
+	}
+	kwp, err := subtle.NewKWP(value)
+	return kek, kwp, err
 }
 
 // importFacts says which way imported key material takes.

@@ -163,7 +163,7 @@ func (b *prober) exactness(kek cryptoki.Object, kwp *subtle.KWP) error {
 		return err
 	}
 	m := cryptoki.Mechanism{Type: b.keyWrap}
-	o, rv := b.keep(b.s.UnwrapKey(b.s.handle, m, kek, want, b.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
+	o, rv := b.unwrap(m, kek, want, value)
 	if rv != p11.CKR_OK {
 		b.fact("aes-key-wrap-pad", "no: does not unwrap: "+rvName(rv))
 		b.keyWrap = 0
@@ -177,7 +177,14 @@ func (b *prober) exactness(kek cryptoki.Object, kwp *subtle.KWP) error {
 		b.keyWrapExact = b.keyWrapExact && bytes.Equal(out[:r.N], want)
 	}
 	b.fact("aes-key-wrap-pad-exact", yes(b.keyWrapExact))
-	return nil
+	aes, err := kwp.Wrap(probeKey[:kekLength])
+	if err != nil {
+		return err
+	}
+	o, rv = b.keep(b.s.UnwrapKey(b.s.handle, m, kek, aes, b.unwrapped(b.lastingKey(p11.CKK_AES))))
+	b.keyWrapSafe = rv == p11.CKR_OK && b.staysIn(o)
+	b.fact("unwrapped-keys-stay-in-the-token", yes(b.keyWrapSafe))
+	return fatal("C_UnwrapKey", rv)
 }
 
 func (b *prober) valueLength(o cryptoki.Object) uint {

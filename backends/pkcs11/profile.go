@@ -28,6 +28,15 @@ type profile struct {
 	// keyWrapExact: keyWrap keeps every length. SoftHSM2 pads keys to a
 	// multiple of 8 bytes, when it wraps them and when it unwraps them.
 	keyWrapExact bool
+	// unwrapOmits are the attributes that C_UnwrapKey refuses in every template. What it
+	// makes has the token's values then.
+	unwrapOmits []uint
+	// keyWrapSafe: what keyWrap unwraps is sensitive and not extractable if it is to be.
+	keyWrapSafe bool
+	// edwardsOID: CKA_EC_PARAMS of an Edwards curve is its OID (RFC 8410) and not its name.
+	edwardsOID bool
+	// edwardsWraps: keyWrap wraps an Ed25519 private key in the form of RFC 8410.
+	edwardsWraps bool
 	// deriveCBC: CKM_AES_CBC_ENCRYPT_DATA works, into keys of any length.
 	deriveCBC bool
 	// oaep are the hashes that CKM_RSA_PKCS_OAEP wraps with, by the name of
@@ -80,7 +89,7 @@ func (t *Token) probeOnce(ctx context.Context) (*profile, error) {
 	for _, probe := range []func(*prober) error{
 		(*prober).templates, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
 		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).cbcWrapping, (*prober).macs,
-		(*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
+		(*prober).edwards, (*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
 	} {
 		err := t.withSession(ctx, func(s *session) error {
 			// Calls that are to fail leave a session in no known state, so

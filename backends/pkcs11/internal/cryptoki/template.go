@@ -82,6 +82,23 @@ func (t Template) Bytes(attribute uint, value []byte) Template {
 	return append(t, make([]byte, padding(len(value)))...)
 }
 
+// Without returns the template without some attributes.
+func (t Template) Without(attributes ...uint) Template {
+	if len(attributes) == 0 {
+		return t
+	}
+	out := make(Template, 0, len(t))
+	for len(t) > 0 {
+		n := int(uLong(t[ulong:]))
+		n += 2*ulong + padding(n)
+		if !slices.Contains(attributes, uLong(t)) {
+			out = append(out, t[:n]...)
+		}
+		t = t[n:]
+	}
+	return out
+}
+
 func padding(n int) int { return (ulong - n%ulong) % ulong }
 
 func (t Template) c() C.cmkd_template {
