@@ -121,11 +121,11 @@ func (k *pairKind) trialSigning() *signing {
 		return signings["ECDSA_SHA_512"]
 	case backends.Ed25519:
 		return signings["ED25519_SHA_512"]
-	}
-	if k.form == rsaKey {
+	case backends.RSA2048, backends.RSA3072, backends.RSA4096:
 		return signings["RSASSA_PKCS1_V1_5_SHA_256"]
+	default:
+		return signings["ECDSA_SHA_256"]
 	}
-	return signings["ECDSA_SHA_256"]
 }
 
 // wrapPair wraps a private key of p's form for p.

@@ -77,6 +77,27 @@ func TestLeakyToken(t *testing.T) {
 			wantCode(t, function+" succeeds", err, backends.KeyUnsafe)
 			control.Clear(function)
 		}
+		for name, manner := range map[string]shim.Manner{"reads secret keys": shim.ReadsSecretKeys, "wraps under RSA": shim.WrapsUnderRSA} {
+			control.Manners(manner)
+			_, err := pkcs11.Open(t.Context(), config(tok))
+			wantCode(t, "a token that "+name, err, backends.KeyUnsafe)
+		}
+		for name, manner := range map[string]shim.Manner{
+			"reads private keys": shim.ReadsPrivateKeys, "wraps private keys": shim.WrapsPrivateKeys,
+			"copies private keys": shim.CopiesPrivateKeys, "changes private keys": shim.ChangesPrivateKeys,
+		} {
+			control.Manners(manner)
+			k, err := pkcs11.Open(t.Context(), config(tok))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = pkcs11.NewAsymmetric(t.Context(), k)
+			wantCode(t, "a token that "+name, err, backends.KeyUnsafe)
+			if err := k.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		control.Manners()
 		control.Set("C_Decrypt", shim.Fail(p11.CKR_OK)) // whatever the tag
 		k, err := pkcs11.Open(t.Context(), config(tok))
 		if err != nil {

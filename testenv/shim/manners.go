@@ -31,6 +31,15 @@ const (
 	// UnwrapsForgetfully: what C_UnwrapKey makes is extractable and not sensitive,
 	// whatever the template says.
 	UnwrapsForgetfully
+	// ReadsSecretKeys and ReadsPrivateKeys give values of sensitive keys,
+	// WrapsUnderRSA and WrapsPrivateKeys wrap keys that must not be extracted,
+	// CopiesPrivateKeys and ChangesPrivateKeys do what makes them extractable.
+	ReadsSecretKeys
+	ReadsPrivateKeys
+	WrapsUnderRSA
+	WrapsPrivateKeys
+	CopiesPrivateKeys
+	ChangesPrivateKeys
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -20,6 +20,13 @@ enum manner {
 	EDWARDS_BY_OID = 128,
 	/* Unwrapped keys forget that they were to be sensitive, without a word. */
 	UNWRAPS_FORGETFULLY = 256,
+	/* Keys that must not leave can be read, or wrapped. */
+	READS_SECRET_KEYS = 512,
+	READS_PRIVATE_KEYS = 1024,
+	WRAPS_UNDER_RSA = 2048,
+	WRAPS_PRIVATE_KEYS = 4096,
+	COPIES_PRIVATE_KEYS = 8192,
+	CHANGES_PRIVATE_KEYS = 16384,
 };
 
 static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
@@ -74,8 +81,54 @@ static CK_RV ways_VerifyInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_
 	return lacks(m) ? CKR_MECHANISM_INVALID : real->C_VerifyInit(s, m, k);
 }
 
+static int is_private(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	CK_OBJECT_CLASS class = 0;
+	CK_ATTRIBUTE a = {CKA_CLASS, &class, sizeof class};
+	return real->C_GetAttributeValue(s, o, &a, 1) == CKR_OK && class == CKO_PRIVATE_KEY;
+}
+
+static int must_stay(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	CK_BBOOL extractable = CK_TRUE;
+	CK_ATTRIBUTE a = {CKA_EXTRACTABLE, &extractable, sizeof extractable};
+	return real->C_GetAttributeValue(s, o, &a, 1) == CKR_OK && !extractable;
+}
+
+/* The values are not the keys': that it gives some is what is to be noticed. */
+static CK_RV ways_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
+{
+	CK_ULONG room = n == 1 ? t[0].ulValueLen : 0;
+	CK_RV rv = real->C_GetAttributeValue(s, o, t, n);
+	if (rv != CKR_ATTRIBUTE_SENSITIVE || n != 1 || !t[0].pValue || room < 16 ||
+	    !has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS))
+		return rv;
+	memset(t[0].pValue, 1, 16);
+	t[0].ulValueLen = 16;
+	return CKR_OK;
+}
+
+static CK_RV ways_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c)
+{
+	if (has(COPIES_PRIVATE_KEYS) && is_private(s, o)) {
+		*c = o;
+		return CKR_OK;
+	}
+	return room_CopyObject(s, o, t, n, c);
+}
+
+static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
+{
+	return has(CHANGES_PRIVATE_KEYS) && is_private(s, o) ? CKR_OK : real->C_SetAttributeValue(s, o, t, n);
+}
+
 static CK_RV ways_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n)
 {
+	int rsa = m && (m->mechanism == CKM_RSA_PKCS_OAEP || m->mechanism == CKM_RSA_PKCS);
+	if (((rsa && has(WRAPS_UNDER_RSA)) || (!rsa && has(WRAPS_PRIVATE_KEYS) && is_private(s, k))) && must_stay(s, k)) {
+		*n = 16;
+		return CKR_OK;
+	}
 	return lacks(m) ? CKR_MECHANISM_INVALID : hsm_WrapKey(s, m, w, k, o, n);
 }
 
