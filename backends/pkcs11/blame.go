@@ -60,7 +60,7 @@ func blame(call, known func() error, bad error) error {
 		if code := backends.CodeOf(kerr); code == backends.Timeout || code == backends.Busy {
 			return kerr
 		}
-		return &backends.Error{Code: backends.Lost, Message: "the token fails with good input, too", RV: rvOf(err)}
+		return &backends.Error{Code: backends.Lost, Message: "the token fails with good input, too" + nameOf(rvOf(err)), RV: rvOf(err)}
 	}
 	if err = call(); err != nil && maybeInput(err) {
 		return bad

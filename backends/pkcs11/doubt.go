@@ -54,7 +54,7 @@ func (t *Token) undoubted(ctx context.Context, probe func() error) error {
 		case backends.CodeOf(err) == backends.KeyUnsafe:
 			return err
 		case trouble != 0:
-			return &backends.Error{Code: backends.Lost, Message: "probing the token", RV: trouble}
+			return &backends.Error{Code: backends.Lost, Message: "the token failed while it was probed" + nameOf(trouble), RV: trouble}
 		case doubts == 0 || run == maxProbes:
 			return err
 		}
@@ -94,7 +94,7 @@ func (b *prober) toFail(calls func(), good func() uint) error {
 		return nil
 	}
 	if rv := good(); rv != p11.CKR_OK {
-		return &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too", RV: rv}
+		return &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + nameOf(rv), RV: rv}
 	}
 	return nil
 }

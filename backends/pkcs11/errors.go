@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	p11 "github.com/miekg/pkcs11"
@@ -77,7 +78,7 @@ func failed(call string, rv uint) *backends.Error {
 // nameOf is the name of a return value behind a colon, as manuals of vendors list it,
 // and nothing for one that has none.
 func nameOf(rv uint) string {
-	_, name, _ := strings.Cut(rvName(rv), ": CKR_")
+	_, name, _ := strings.Cut(p11.Error(rv).Error(), ": CKR_")
 	if name == "" {
 		return ""
 	}
@@ -91,6 +92,14 @@ func recoded(code backends.Code, err error) *backends.Error {
 		out.Message, out.RV = strings.Replace(out.Message, e.Error(), e.Message, 1), e.RV
 	}
 	return out
+}
+
+// rvText is the name of a return value with its number: manuals have one or the other.
+func rvText(rv uint) string {
+	if name := nameOf(rv); name != "" {
+		return fmt.Sprintf("%s, 0x%X", name[2:], rv)
+	}
+	return fmt.Sprintf("CKR 0x%X", rv)
 }
 
 // failure is failed for the errors of miekg/pkcs11, and nil for nil.

@@ -75,7 +75,7 @@ func (t *Token) refusal(err error) error {
 		e.Code = backends.TokenFull
 		t.limits.begin(noObjects, "no room for another object (CKR_DEVICE_MEMORY)")
 	case e.Code == backends.TokenReadOnly:
-		t.limits.begin(writeProtected, fmt.Sprintf("no objects are made, it is write-protected (CKR 0x%X)", e.RV))
+		t.limits.begin(writeProtected, "no objects are made, it is write-protected ("+rvText(e.RV)+")")
 	default:
 		return err
 	}
@@ -90,7 +90,7 @@ func persist[A any](ctx context.Context, t *Token, do func() (A, error)) (A, err
 	answer, err := do()
 	for attempt := 1; maybeNoRoom(err) && t.sound(ctx); attempt++ {
 		if attempt > 1 {
-			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (CKR 0x%X): it may be full or write-protected", rvOf(err)))
+			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (%s): it may be full or write-protected", rvText(rvOf(err))))
 			return answer, recoded(backends.TokenFull, err)
 		}
 		answer, err = do()

@@ -144,7 +144,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	case uncounted[rv]:
 		return fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
 	default:
-		err := &backends.Error{Code: backends.LoginFailed, Message: "C_Login did not take the user PIN", RV: rv}
+		err := &backends.Error{Code: backends.LoginFailed, Message: "C_Login did not take the user PIN" + nameOf(rv), RV: rv}
 		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.refuse(pin))
 	}
 }

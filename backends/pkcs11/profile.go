@@ -141,7 +141,8 @@ func yes(v bool) string {
 	return "no"
 }
 
-func rvName(rv uint) string { return p11.Error(rv).Error() }
+// rvName names a return value in a fact.
+func rvName(rv uint) string { return rvText(rv) }
 
 // templates finds the attributes that the token refuses, by making session
 // keys as CMKs are made.

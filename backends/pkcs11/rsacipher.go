@@ -134,7 +134,7 @@ func (s *session) rawRSA(key cryptoki.Object, ciphertext, encoded []byte) error 
 	r := s.Decrypt(s.handle, key, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509}, ciphertext, encoded)
 	switch err := s.checkInput("C_Decrypt", r); {
 	case backends.CodeOf(err) == backends.InvalidCiphertext: // it was no larger than the modulus
-		return &backends.Error{Code: backends.Internal, Message: "C_Decrypt with CKM_RSA_X_509", RV: r.RV}
+		return &backends.Error{Code: backends.Internal, Message: "C_Decrypt with CKM_RSA_X_509" + nameOf(r.RV), RV: r.RV}
 	case err != nil:
 		return err
 	}

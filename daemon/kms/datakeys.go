@@ -84,6 +84,10 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 func (s *Service) wrappingKey(view *store.View, token string) (backends.Key, error) {
 	w, ok := view.CurrentSystemKey(token, PurposeWrapping)
 	if !ok {
+		if _, info, known := s.router.Route(token, backends.AES256); known && info.Unsupported != "" {
+			return backends.Key{}, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
+				"Data keys are not supported: token %s lacks %s.", token, info.Unsupported)
+		}
 		return backends.Key{}, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Token %s has no data-key wrapping key: run cmkd -init.", token)
 	}
 	return systemKeyRef(w), nil

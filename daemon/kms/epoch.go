@@ -89,7 +89,7 @@ func parseStateKey(o backends.Object) (k stateKey, ok bool) {
 // stateKeys lists the keys in the token that authenticate heads: this
 // daemon's, and those of others that share the token.
 func (s *Service) stateKeys(ctx context.Context) (map[backends.KeyID]stateKey, error) {
-	b, err := s.routeNew(s.token, backends.HMAC256)
+	b, err := s.systemRoute(s.token, PurposeState, backends.HMAC256)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"log/slog"
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
@@ -40,19 +42,85 @@ func systemKeyRef(k *store.SystemKey) backends.Key {
 	return ref
 }
 
+// uses is what the daemon needs a key of its own for.
+var uses = map[string]string{
+	PurposeWrapping: "data keys leave the service wrapped under it",
+	PurposeState:    "it authenticates the database",
+	PurposeAudit:    "it signs the audit trail",
+}
+
+// systemRoute finds the backend for a key of the daemon's own. It is nil, without an
+// error, if the token cannot hold such a key and serves the others without: data keys
+// need the wrapping key, and the database and the trail those of the first token.
+func (s *Service) systemRoute(token, purpose string, spec backends.KeySpec) (Backend, error) {
+	b, info, ok := s.router.Route(token, spec)
+	switch {
+	case ok && info.Unsupported == "":
+		return b, nil
+	case ok && (purpose == PurposeWrapping || token != s.token):
+		return nil, nil //nolint:nilnil // said above
+	case ok:
+		return nil, fmt.Errorf("token %s cannot hold the %s key, which the daemon does not serve without (%s): it lacks %s",
+			token, purpose, uses[purpose], info.Unsupported)
+	}
+	return nil, fmt.Errorf("no plugin serves key spec %s, which the %s key has (%s)", spec, purpose, uses[purpose])
+}
+
 // Init makes the daemon's own keys in the token, those that are missing, and
-// returns the purposes of those it made.
+// returns the purposes of those it made. Nothing is made in a token that cannot
+// hold what the daemon needs, and what was made before a failure is destroyed again.
 func (s *Service) Init(ctx context.Context, token string) (made []string, err error) {
+	for _, row := range systemSpecs {
+		b, err := s.systemRoute(token, row.purpose, row.spec)
+		if err != nil {
+			return nil, err
+		}
+		if b == nil {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "the token cannot hold a key of the daemon's own: what needs it is not served",
+				slog.String("token", token), slog.String("key", row.purpose), slog.String("needed", uses[row.purpose]))
+		}
+	}
 	for _, row := range systemSpecs {
 		if _, ok := s.store.View().CurrentSystemKey(token, row.purpose); ok {
 			continue
 		}
+		if b, _ := s.systemRoute(token, row.purpose, row.spec); b == nil {
+			continue
+		}
 		if err := s.addSystemKey(ctx, token, row.purpose, row.spec, row.usage, 1); err != nil {
-			return made, fmt.Errorf("making the %s key in token %s: %w", row.purpose, token, err)
+			s.removeSystemKeys(ctx, token, made)
+			return nil, fmt.Errorf("making the %s key in token %s: %w", row.purpose, token, err)
 		}
 		made = append(made, row.purpose)
 	}
 	return made, nil
+}
+
+// removeSystemKeys destroys keys that a failed Init has just made: nothing is encrypted or
+// authenticated with them. What the token does not destroy now is left to Reconcile.
+func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes []string) {
+	for _, purpose := range purposes {
+		k, ok := s.store.View().CurrentSystemKey(token, purpose)
+		if !ok {
+			continue
+		}
+		ref := systemKeyRef(k)
+		intent := &store.Intent{
+			CKAID: k.CKAID, Action: "destroy", KeyID: "system-" + purpose, Version: k.Version,
+			Token: token, Spec: string(ref.Spec), Usage: string(ref.Usage), Created: s.now(),
+		}
+		err := s.store.Update(ctx, func(tx *store.Tx) error {
+			tx.DeleteSystemKey(token, purpose, k.Version)
+			return tx.PutIntent(intent)
+		})
+		b, routeErr := s.routeNew(token, ref.Spec)
+		if err := errors.Join(err, routeErr); err != nil {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "a key of the daemon's own is left in the token",
+				slog.String("id", ref.ID.String()), slog.Any("error", err))
+			continue
+		}
+		s.undo(ctx, b, intent)
+	}
 }
 
 func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) error {
@@ -114,13 +182,16 @@ func (s *Service) AuditKeys() map[string][]byte {
 // without them it does not serve.
 func (s *Service) CheckSystemKeys(ctx context.Context, token string) error {
 	for _, row := range systemSpecs {
+		b, err := s.systemRoute(token, row.purpose, row.spec)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			continue
+		}
 		k, ok := s.store.View().CurrentSystemKey(token, row.purpose)
 		if !ok {
 			return fmt.Errorf("token %s has no %s key: run cmkd -init", token, row.purpose)
-		}
-		b, err := s.routeNew(token, row.spec)
-		if err != nil {
-			return err
 		}
 		if _, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: systemKeyRef(k)}); err != nil {
 			return fmt.Errorf("the %s key in token %s: %w", row.purpose, token, err)

@@ -74,7 +74,8 @@ type header struct {
 	refuse   uint32
 	manners  uint32
 	inside   uint64
-	_        [2]uint32
+	room     uint32
+	_        uint32
 }
 
 type rule struct {
@@ -163,6 +164,7 @@ func (c *Control) ClearAll() {
 	c.Away(false)
 	c.ReadOnly(false)
 	c.RefuseObjects(0)
+	atomic.StoreUint32(&c.header.room, 0)
 }
 
 // Clear takes the function's rule away.
@@ -191,6 +193,10 @@ func (c *Control) ReadOnly(on bool) { set(&c.header.readOnly, on) }
 // RefuseObjects makes the token refuse to make token objects with the CK_RV; it
 // goes on making session objects. CKR_OK ends that.
 func (c *Control) RefuseObjects(rv uint) { atomic.StoreUint32(&c.header.refuse, uint32(rv)) }
+
+// Room lets n further calls make token objects. Those after them are answered
+// CKR_DEVICE_MEMORY until ClearAll.
+func (c *Control) Room(n uint32) { atomic.StoreUint32(&c.header.room, n+1) }
 
 func set(at *uint32, on bool) {
 	v := uint32(0)

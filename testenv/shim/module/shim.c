@@ -46,7 +46,8 @@ struct header {
 	_Atomic uint32_t refuse;   /* CK_RV for making an object that stays; 0: they are made */
 	_Atomic uint32_t manners; /* enum manner */
 	_Atomic uint64_t inside; /* nanoseconds that calls have spent in the module */
-	uint32_t unused2[2];
+	_Atomic uint32_t room; /* 1 + the calls that may still make an object that stays; 0: any number */
+	uint32_t unused2;
 };
 
 struct rule {
@@ -249,6 +250,11 @@ static CK_RV refused(CK_ATTRIBUTE_PTR t, CK_ULONG n)
 		return CKR_OK;
 	if (atomic_load(&control->readonly))
 		return CKR_TOKEN_WRITE_PROTECTED;
+	uint32_t room = atomic_load(&control->room);
+	while (room > 1 && !atomic_compare_exchange_weak(&control->room, &room, room - 1))
+		;
+	if (room == 1)
+		return CKR_DEVICE_MEMORY;
 	return atomic_load(&control->refuse);
 }
 
