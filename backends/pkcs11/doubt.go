@@ -82,7 +82,7 @@ func (b *prober) mayLack(calls func()) {
 
 // toFail makes calls that are to fail, in whatever way: tokens answer bad input with
 // CKR_DEVICE_ERROR, too. If they failed as those of a lost token do, good makes one that
-// succeeds in a token that is not: it returns the CK_RV. A token that fails that is lost.
+// succeeds in a token that is not, and returns its CK_RV: that decides.
 func (b *prober) toFail(calls func(), good func() uint) error {
 	failed := b.s.Failed
 	defer func() { b.s.Failed = failed }()
@@ -93,7 +93,7 @@ func (b *prober) toFail(calls func(), good func() uint) error {
 	if !doubt {
 		return nil
 	}
-	if rv := good(); rv != p11.CKR_OK {
+	if rv := good(); troubled[rv] || vague[rv] {
 		return &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + nameOf(rv), RV: rv}
 	}
 	return nil
