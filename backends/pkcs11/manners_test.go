@@ -179,7 +179,12 @@ func TestMissingCurve(t *testing.T) {
 			wantCode(t, "a data key pair on a curve that is missing", pairOf(backends.Secp256k1), backends.Unsupported)
 		}
 		wantCode(t, "a data key pair on another curve", pairOf(backends.P256), "")
-		_, err := asymmetric(t, k).CreateKey(t.Context(), &backends.CreateKeyRequest{
+		a := asymmetric(t, k)
+		info, err := a.Info(t.Context(), nil)
+		if err != nil || info.Facts["sign-ECDSA_SHA_256"] != "yes" {
+			t.Errorf("without the curve the token signs with ECDSA: %q, %v", info.Facts["sign-ECDSA_SHA_256"], err)
+		}
+		_, err = a.CreateKey(t.Context(), &backends.CreateKeyRequest{
 			Key: backends.Key{ID: randomID(), Spec: backends.Secp256k1, Usage: backends.SignVerify}, Label: "cmkd:x:1",
 		})
 		wantCode(t, "a key on a curve that is missing", err, backends.Unsupported)

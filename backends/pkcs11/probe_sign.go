@@ -85,15 +85,25 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 		}
 	}
 	for name, a := range signings {
-		fact := "yes"
-		for _, spec := range a.specs {
-			if !p.can[specAlgorithm{spec, name}] {
-				fact = "no: " + a.mechanism
-			}
-		}
-		p.facts["sign-"+string(name)] = fact
+		p.facts["sign-"+string(name)] = p.signFact(name, a)
 	}
 	return p, nil
+}
+
+// signFact says whether the token signs so with each kind of key that it has.
+func (p *signProfile) signFact(name backends.Algorithm, a *signing) string {
+	missing := "no: " + a.mechanism
+	fact := missing
+	for _, spec := range a.specs {
+		switch {
+		case p.refused[spec] != nil:
+		case !p.can[specAlgorithm{spec, name}]:
+			return missing
+		default:
+			fact = "yes"
+		}
+	}
+	return fact
 }
 
 type pairProber struct {
