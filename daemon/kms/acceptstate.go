@@ -72,7 +72,7 @@ func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 		}
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
-	s.concluded(c, err)
+	s.calls.concluded(c, err)
 	if err != nil {
 		return fmt.Errorf("accepting the database: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -94,6 +95,24 @@ func (f *inFlight) settle(c *Call) error {
 func (f *inFlight) settled(c *Call, done bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settledLocked(c, done)
+}
+
+// concluded is settled for a change that the record is ahead of, of which err says
+// what became. Both are one step: what cuts the call off then must know.
+func (f *inFlight) concluded(c *Call, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+		c.ahead, c.recorded = "", true
+	case errors.Is(err, store.ErrUnknown):
+		c.unknown = c.ahead
+	}
+	f.settledLocked(c, err == nil)
+}
+
+func (f *inFlight) settledLocked(c *Call, done bool) {
 	switch {
 	case c.phase == cut:
 		return
@@ -172,11 +191,15 @@ func (f *inFlight) cutOff() (records []*audit.Record, more bool) {
 // call may be writing.
 func (c *Call) cutRecord() *audit.Record {
 	r := &c.record
+	message := "The daemon ended before the call did: nothing was changed."
+	if c.ahead != "" && c.ahead == c.unknown {
+		message = "The daemon ended before the call did, and before it was known whether its change is in the database."
+	}
 	return &audit.Record{
 		EventTime: r.EventTime, EventName: r.EventName, EventSource: r.EventSource, AWSRegion: r.AWSRegion, UserAgent: r.UserAgent,
 		RequestID: r.RequestID, UserIdentity: r.UserIdentity, RecipientAccountID: r.RecipientAccountID, ManagementEvent: true,
 		RequestParameters: r.RequestParameters, ReadOnly: r.ReadOnly, Resources: slices.Clone(r.Resources),
-		AdditionalEventData: audit.AdditionalEventData{Peer: r.AdditionalEventData.Peer},
-		ErrorCode:           kmsapi.CodeKMSInternalException, ErrorMessage: "The daemon ended before the call did: nothing was changed.",
+		AdditionalEventData: audit.AdditionalEventData{Peer: r.AdditionalEventData.Peer, Details: c.unmade()},
+		ErrorCode:           kmsapi.CodeKMSInternalException, ErrorMessage: message,
 	}
 }

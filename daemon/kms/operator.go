@@ -51,7 +51,7 @@ func (s *Service) Decide(ctx context.Context, c *Call, do func() error) error {
 		return err
 	}
 	err := do()
-	s.concluded(c, err)
+	s.calls.concluded(c, err)
 	return err
 }
 

@@ -35,6 +35,7 @@ type recording struct {
 	// "" unless the change is not committed.
 	ahead string
 	// unknown is the last one ahead of a change that may be committed all the same.
+	// The end of the daemon reads both, of calls that are open.
 	unknown string
 	// recorded: every change of the call is committed and recorded.
 	recorded bool
@@ -116,19 +117,8 @@ func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) erro
 		tx.OnSettle(s.takeBack(uncommitted{c.record.EventID, c.record.EventName, c.record.RequestID}))
 		return nil
 	})
-	s.concluded(c, err)
+	s.calls.concluded(c, err)
 	return err
-}
-
-// concluded notes what became of the change that the record is ahead of.
-func (s *Service) concluded(c *Call, err error) {
-	s.calls.settled(c, err == nil)
-	switch {
-	case err == nil:
-		c.ahead, c.recorded = "", true
-	case errors.Is(err, store.ErrUnknown):
-		c.unknown = c.ahead
-	}
 }
 
 // recordAhead writes the record of a change that comes next.
@@ -237,12 +227,8 @@ func (s *Service) recordCall(ctx context.Context, c *Call) bool {
 	}
 	if c.record.ErrorCode != "" {
 		c.record.ResponseElements = nil
-		switch c.ahead {
-		case "":
-		case c.unknown:
-			c.record.AdditionalEventData.Details = jsontext.Value(`{"outcomeUnknown":"` + c.ahead + `"}`)
-		default:
-			c.record.AdditionalEventData.Details = notCommitted(c.ahead)
+		if details := c.unmade(); details != nil {
+			c.record.AdditionalEventData.Details = details
 		}
 	}
 	write := s.trail.AppendIn
@@ -255,6 +241,19 @@ func (s *Service) recordCall(ctx context.Context, c *Call) bool {
 			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 	}
 	return err == nil
+}
+
+// unmade refers to the record of a change that was not committed, or of which nobody
+// knows whether it was; nil if there is none.
+func (r *recording) unmade() jsontext.Value {
+	switch r.ahead {
+	case "":
+		return nil
+	case r.unknown:
+		return jsontext.Value(`{"outcomeUnknown":"` + r.ahead + `"}`)
+	default:
+		return notCommitted(r.ahead)
+	}
 }
 
 // notCommitted refers to the record of a change that did not happen.

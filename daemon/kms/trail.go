@@ -273,7 +273,7 @@ func (s *Service) PruneTrail(ctx context.Context, c *Call, opt audit.PruneOption
 		return s.recordAhead(ctx, c, 0)
 	}, func() error { return s.writeHead(ctx) })
 	if c.ahead != "" {
-		s.concluded(c, err)
+		s.calls.concluded(c, err)
 	}
 	return pruned, err
 }
