@@ -23,7 +23,7 @@ func TestSandbox(t *testing.T) {
 		allowed []string // attempts that succeed
 	}{
 		"default": {plugins.Sandbox{}, nil},
-		"network": {plugins.Sandbox{Network: true}, []string{"tcp", "unix-socket", "datagram"}},
+		"network": {plugins.Sandbox{Network: true}, []string{"tcp", "unix-socket", "datagram", "pair-of-another-family"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,7 +55,7 @@ func TestSandbox(t *testing.T) {
 		for _, a := range []string{
 			"read-database", "write-database", "read-other-pin", "spawn", "fork", "tcp", "unix-socket", "signal-parent",
 			"chmod-database", "chown-database", "nice-parent", "nice-group",
-			"processors-of-parent", "scheduler-of-parent", "parameters-of-parent", "disk-of-parent", "datagram", "limit-parent",
+			"processors-of-parent", "scheduler-of-parent", "parameters-of-parent", "disk-of-parent", "datagram", "pair-of-another-family", "limit-parent",
 			"owner-parent", "owner-parent-high", "owner-parent-ioctl", "owner-parent-ioctl-high",
 		} {
 			if results[a] != "done" {

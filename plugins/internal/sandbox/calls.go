@@ -35,8 +35,9 @@ var forbidden = []string{
 	"setxattr", "lsetxattr", "setxattrat", "removexattr", "lremovexattr", "removexattrat",
 }
 
-// networkCalls fail too where the token needs no network.
-var networkCalls = []string{"socket", "connect", "bind", "listen", "accept", "accept4"}
+// networkCalls fail too where the token needs no network. socketcall(2) is all of
+// them in one, on architectures that have it.
+var networkCalls = []string{"socket", "connect", "bind", "listen", "accept", "accept4", "socketcall"}
 
 // whose has the argument that says which process a call is about: limits, the
 // share of the processors and where memory lies, which any process may change for
@@ -104,6 +105,7 @@ func restrictCalls(network bool) error {
 	checks = append(checks, refuseValues(info, "fcntl", 1, ^uint32(0), unix.F_SETOWN, setOwnerEx, setSignal)...)
 	checks = append(checks, refuseValues(info, "ioctl", 1, ^uint32(0), fioSetOwner, siocSetGroup)...)
 	if !network {
+		checks = append(checks, refuseOthers(info, "socketpair", 0, unix.AF_UNIX)...)
 		checks = append(checks, refuseValues(info, "socketpair", 1, socketTypes, unix.SOCK_DGRAM, unix.SOCK_RAW)...)
 	}
 	return load(append(checks, program...))
@@ -121,7 +123,8 @@ const (
 
 // socketTypes are the bits of a socket's type besides its flags. The ends of a
 // pair of datagram sockets, of which SOCK_RAW is another name, send to every
-// address without connect(2).
+// address without connect(2). So do those of other families that have pairs
+// (tipc(7)), whatever their type.
 const socketTypes = 0xf
 
 func known(info *arch.Info, names []string) []string {
@@ -167,14 +170,10 @@ func refuseValues(info *arch.Info, call string, argument, mask uint32, values ..
 	if !ok {
 		return nil
 	}
-	offset := 16 + 8*argument // of seccomp_data.args
-	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
-		offset += 4
-	}
 	out := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 0, Size: 4},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(number), SkipTrue: uint8(2 + 2*len(values))},
-		bpf.LoadAbsolute{Off: offset, Size: 4},
+		bpf.LoadAbsolute{Off: lowerHalf(argument), Size: 4},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
 	}
 	for _, v := range values {
@@ -183,6 +182,30 @@ func refuseValues(info *arch.Info, call string, argument, mask uint32, values ..
 			bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)})
 	}
 	return out
+}
+
+// refuseOthers refuses a call unless an argument, an int, has the value.
+func refuseOthers(info *arch.Info, call string, argument, value uint32) []bpf.Instruction {
+	number, ok := info.SyscallNames[call]
+	if !ok {
+		return nil
+	}
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(number), SkipTrue: 3},
+		bpf.LoadAbsolute{Off: lowerHalf(argument), Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+	}
+}
+
+// lowerHalf is where struct seccomp_data has the lower half of an argument.
+func lowerHalf(argument uint32) uint32 {
+	offset := 16 + 8*argument
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		offset += 4
+	}
+	return offset
 }
 
 // load gives all threads of the process the filter, for good.

@@ -128,6 +128,16 @@ static int datagram(const char *to)
 	return sendto(pair[0], "secret", 6, 0, (struct sockaddr *)&a, sizeof a) < 0 ? -1 : 0;
 }
 
+/*
+ * pairs asks for a pair of sockets of another family than AF_UNIX: of TIPC they send to every
+ * address. Few kernels have that, but any says itself that AF_INET has no pairs, if it is let.
+ */
+static int pairs(void)
+{
+	int pair[2];
+	return socketpair(AF_INET, SOCK_STREAM, 0, pair) < 0 && errno != EOPNOTSUPP ? -1 : 0;
+}
+
 /* limits sets the limit of another process to what it is. */
 static int limits(pid_t of)
 {
@@ -184,6 +194,7 @@ __attribute__((constructor)) static void spy(void)
 	report(out, "chown-database", !database || chown(database, getuid(), getgid()) < 0);
 	report(out, "label-database", !database || setxattr(database, "user.spy", "1", 1, 0) < 0);
 	report(out, "datagram", datagram(getenv("SPY_DATAGRAM")) < 0);
+	report(out, "pair-of-another-family", pairs() < 0);
 	report(out, "limit-parent", limits(getppid()) < 0);
 	report(out, "owner-parent", owns(F_SETOWN, getppid()) < 0);
 	report(out, "owner-parent-high", owns(0x100000000L | F_SETOWN, getppid()) < 0);
