@@ -26,6 +26,18 @@ var errOutdated = errors.New("what was decided on has changed since")
 // changed the same key, was done, so that only what goes wrong comes near it.
 const maxDecisions = 100
 
+// maxCreations bounds how often a call has the token make something: a key pair may
+// take it a minute, and each one that is taken back is destroyed there. Who changes
+// a key all the time must not keep the token busy with somebody else's rotation.
+const maxCreations = 4
+
+// creates notes that the call has the token make something.
+func (c *Call) creates() {
+	if c != nil {
+		c.created = true
+	}
+}
+
 // rely notes that the call decides on the key as it stands in its view.
 func (c *Call) rely(row *store.Key) { c.relied = append(c.relied, row) }
 
@@ -43,11 +55,17 @@ func (c *Call) outdated(now reader) bool {
 // happened. A call whose object in the token has gone decides again too, if its
 // key has changed: the material may be there under another CKA_ID.
 func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, error) {
+	creations := 0
 	for range maxDecisions {
 		out, err := c.op.serve(ctx, s, c, body)
 		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
 		if !missing && !errors.Is(err, errOutdated) {
 			return out, err
+		}
+		if c.created {
+			if creations++; creations == maxCreations {
+				break
+			}
 		}
 		s.anew(c)
 	}
@@ -57,7 +75,7 @@ func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, err
 // anew forgets what the call has decided and found out.
 func (s *Service) anew(c *Call) {
 	c.view = s.store.View()
-	c.arn, c.attested = "", nil
+	c.arn, c.attested, c.created = "", nil, false
 	c.relied, c.used = c.relied[:0], c.used[:0]
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()

@@ -41,6 +41,8 @@ type Call struct {
 	arn string
 	// relied are the keys that the call has decided on, as they were then.
 	relied []*store.Key
+	// created: the token was asked to make something since the call decided.
+	created bool
 	// used are the keys that count as used if the call succeeds.
 	used []*store.Key
 	// attested is the attestation document of the recipient, nil without one.

@@ -149,6 +149,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		s.working.end(intent.CKAID)
 		return nil, nil, err
 	}
+	c.creates()
 	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
 			Key: intentKey(intent), Label: label(k.ID, v.Number),

@@ -64,6 +64,7 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 		s.working.end(intent.CKAID)
 		return nil, err
 	}
+	c.creates()
 	// The token cannot be stopped in the middle: if the call were given up, its
 	// key would come after undo has found nothing to destroy.
 	made, late, err := inTime(ctx, creationTime(backends.KeySpec(intent.Spec)), func(ctx context.Context) (*backends.CreateKeyAnswer, error) {

@@ -283,7 +283,7 @@ func rotationDue(row *store.Key, now time.Time) bool {
 
 // rotateDue rotates a key whose time has come, unless that has changed meanwhile.
 func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
-	for range maxDecisions {
+	for range maxCreations {
 		if err := s.rotate(ctx, nil, row, "AUTOMATIC"); !errors.Is(err, errOutdated) {
 			return err == nil, err
 		}
