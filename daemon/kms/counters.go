@@ -167,7 +167,11 @@ func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter
 		c.block, c.at = block, time.Now()
 		cs.mu.Unlock()
 		c.reserved.Store(next[i])
-		c.refill.Store(next[i] - min(block/2, next[i]))
+		refill := next[i] - min(block/2, next[i])
+		if next[i] >= maxEncryptions {
+			refill = maxEncryptions // all of them are on record: there is no next block
+		}
+		c.refill.Store(refill)
 	}
 	return nil
 }
