@@ -50,7 +50,7 @@ type lanes struct {
 	queue *fairQueue // quick calls read and not begun
 	slow  *fairQueue // slow ones
 	free  []*slot    // of the slow lane
-	// slowEnded is when a slow call that had its turn ended last, by turnOf.
+	// slowEnded is when a slow call that had its turn ended last, by turnOf; see hadTurn.
 	slowEnded [2]time.Time
 	reading   bool  // a worker is reading
 	ended     bool  // the stream has ended, with err
@@ -244,10 +244,10 @@ func (l *lanes) workSlow(j job, s *slot) {
 	for ok := true; ok; {
 		var out bytes.Buffer
 		began := time.Now()
-		turn := l.answer(j, s, &out, began)
+		inTime := l.answer(j, s, &out, began)
 		now := time.Now()
 		l.mu.Lock()
-		if turn {
+		if inTime || l.hadTurn(s) {
 			l.slowEnded[turnOf(j.row)] = now
 		}
 		s.running.Store(nil) // after slowEnded: see overdue
@@ -266,8 +266,8 @@ func (l *lanes) workSlow(j job, s *slot) {
 var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 
 // answer runs the call in the slot, which stays taken, and adds its answer to the
-// batch. It reports whether the backend has come to the call: one that waits for
-// its turn until its deadline has not.
+// batch. It reports whether the backend has come to the call for certain: one that
+// waits for its turn until its deadline has not.
 func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if j.late(now) {
 		clear(j.body)

@@ -55,6 +55,24 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	return "", 0
 }
 
+// hadTurn tells of the call in the slot, which has ended with [backends.Timeout], whether
+// the backend had come to it, with l.mu held: it had if no other one that waits for the
+// same turn began before it. It may have been too late only behind the token's own work.
+// If that did not count, the call behind it would seem to have had the turn all the while.
+func (l *lanes) hadTurn(s *slot) bool {
+	ended := s.running.Load()
+	if ended == nil { // its caller had left before it began
+		return false
+	}
+	for _, other := range l.slots {
+		r := other.running.Load()
+		if other != s && r != nil && r.row.pace == slow && turnOf(r.row) == turnOf(ended.row) && r.since.Before(ended.since) {
+			return false
+		}
+	}
+	return true
+}
+
 // turnOf says which slow calls wait for each other in the backend: data key
 // pairs, and all that change the token.
 func turnOf(r *row) int {

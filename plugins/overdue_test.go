@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -32,40 +33,12 @@ func (b queueing) CreateKey(ctx context.Context, _ *backends.CreateKeyRequest) (
 // other one ends, also before the daemon has read the answer to that.
 func TestOverdueGivesEachCreationItsTime(t *testing.T) {
 	t.Parallel()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	defer func() { _ = theirs.Close() }()
 	b := queueing{makes: make(chan *backends.CreateKeyAnswer)}
-	l := newLanes(b, theirs, Config{}.withDefaults(), slog.New(slog.DiscardHandler))
-	ended := make(chan error)
-	go func() { ended <- l.run() }()
-
-	in, err := encoding.Marshal(&backends.CreateKeyRequest{Key: backends.Key{Spec: backends.SymmetricDefault}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	class := classes[backends.SymmetricDefault]
-	limit := l.cfg.creationLimit(class)
+	l, ours, ended := serveLanes(t, b)
+	limit := l.cfg.creationLimit(classes[backends.SymmetricDefault])
+	until := func(n int) { untilTaken(t, l, n) }
 	for id := range 2 {
-		if _, err := ours.Write(appendFrame(nil, frame{id: uint64(id + 1), kind: createKey.id, flow: flow{1000, class}, body: in})); err != nil {
-			t.Fatal(err)
-		}
-	}
-	taken := func() (n int) {
-		for _, s := range l.slots {
-			if s.running.Load() != nil {
-				n++
-			}
-		}
-		return n
-	}
-	until := func(n int) {
-		for taken() != n && t.Context().Err() == nil {
-			time.Sleep(time.Millisecond) // polls the slots
-		}
+		sendCreation(t, ours, uint64(id+1))
 	}
 	until(2)
 	began := time.Now()
@@ -88,11 +61,109 @@ func TestOverdueGivesEachCreationItsTime(t *testing.T) {
 	go func() { b.makes <- &backends.CreateKeyAnswer{} }()
 	go func() { _, _ = io.Copy(io.Discard, ours) }()
 	until(0)
-	if err := syscall.Shutdown(fds[0], syscall.SHUT_WR); err != nil {
-		t.Error(err)
+	ended()
+}
+
+// serveLanes serves a backend on one end of a socket pair. ended is to be called in the
+// end, when no call runs.
+func serveLanes(t *testing.T, b backends.Backend) (l *lanes, ours *os.File, ended func()) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := <-ended; err != nil {
-		t.Error(err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	l = newLanes(b, theirs, Config{}.withDefaults(), slog.New(slog.DiscardHandler))
+	end := make(chan error)
+	go func() { end <- l.run() }()
+	return l, ours, func() {
+		t.Helper()
+		if err := syscall.Shutdown(fds[0], syscall.SHUT_WR); err != nil {
+			t.Error(err)
+		}
+		if err := <-end; err != nil {
+			t.Error(err)
+		}
+		_, _ = theirs.Close(), ours.Close()
 	}
-	_ = ours.Close()
+}
+
+// sendCreation asks for a key, with the number of the call as its label.
+func sendCreation(t *testing.T, ours *os.File, id uint64) {
+	t.Helper()
+	in, err := encoding.Marshal(&backends.CreateKeyRequest{Key: backends.Key{Spec: backends.SymmetricDefault}, Label: strconv.FormatUint(id, 10)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flow := flow{1000, classes[backends.SymmetricDefault]}
+	if _, err := ours.Write(appendFrame(nil, frame{id: id, kind: createKey.id, flow: flow, body: in})); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// untilTaken waits until so many calls run.
+func untilTaken(t *testing.T, l *lanes, n int) {
+	t.Helper()
+	taken := func() (n int) {
+		for _, s := range l.slots {
+			if s.running.Load() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for taken() != n && t.Context().Err() == nil {
+		time.Sleep(time.Millisecond) // polls the slots
+	}
+}
+
+// late is a backend of which each creation ends with Timeout when the test says so.
+type late struct {
+	backends.Backend
+	end map[string]chan struct{} // by label
+}
+
+func (b late) CreateKey(_ context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	<-b.end[in.Label]
+	return nil, backends.Errorf(backends.Timeout, "the deadline passed before the token was called")
+}
+
+// TestOverdueAfterTimeout: a creation that times out behind the token's own work has had
+// its turn, and the time of the one that waits begins there. One that times out while it
+// waits has not, and does not give the one that is stuck more time.
+func TestOverdueAfterTimeout(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, ends string
+		overdue    uint64 // the call that is, after as much time as a creation has
+	}{
+		{"in its turn", "1", 0},
+		{"while it waits", "2", 1},
+	} {
+		b := late{end: map[string]chan struct{}{"1": make(chan struct{}), "2": make(chan struct{})}}
+		l, ours, ended := serveLanes(t, b)
+		limit := l.cfg.creationLimit(classes[backends.SymmetricDefault])
+		sendCreation(t, ours, 1)
+		untilTaken(t, l, 1)
+		time.Sleep(time.Millisecond) // so that the second one begins later by any clock
+		sendCreation(t, ours, 2)
+		untilTaken(t, l, 2)
+		time.Sleep(time.Millisecond) // the time that both have waited
+		turn := time.Now()
+		close(b.end[c.ends])
+		untilTaken(t, l, 1)
+		if _, id := l.overdue(turn.Add(limit)); id != c.overdue {
+			t.Errorf("%s: call %d is overdue, want %d", c.name, id, c.overdue)
+		}
+		if _, id := l.overdue(time.Now().Add(2 * limit)); id == 0 {
+			t.Errorf("%s: a creation that takes too long is not overdue", c.name)
+		}
+		for label, end := range b.end {
+			if label != c.ends {
+				close(end)
+			}
+		}
+		untilTaken(t, l, 0)
+		ended()
+	}
 }
