@@ -137,7 +137,7 @@ func TestHungCreationIsAnswered(t *testing.T) {
 		name, value, _ := strings.Cut(e, "=")
 		env[name] = value
 	}
-	r := rig.New(t, rig.Config{Token: tok, Module: m.Path, Env: env})
+	r := rig.New(t, rig.Config{Token: tok, Module: m.Path, Env: env, Tables: "unavailable_after = \"10m\"\n"})
 	c := r.Client(rig.Region)
 	once := func(o *kms.Options) { o.Retryer = aws.NopRetryer{} }
 	id := newKey(t, c, &kms.CreateKeyInput{})

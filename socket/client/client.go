@@ -87,6 +87,7 @@ func Config(path string, opts ...Option) aws.Config {
 		Credentials:  credentials.NewStaticCredentialsProvider("cmkd", "cmkd", ""),
 		HTTPClient:   HTTPClient(path),
 	}
+	cfg.APIOptions = append(cfg.APIOptions, PlainBody)
 	if cfg.Region == "" {
 		cfg.Region = placeholderRegion
 		cfg.APIOptions = append(cfg.APIOptions, dropSignature)

@@ -13,6 +13,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go/middleware"
+
+	"cmkd/socket/client"
 )
 
 // HTTP is an HTTP client whose connections go to the socket.
@@ -35,6 +38,7 @@ func (r *Rig) Client(region string) *kms.Client {
 		BaseEndpoint: aws.String("http://localhost"), Region: region, HTTPClient: r.HTTP(),
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
 		Retryer:     aws.NopRetryer{},
+		APIOptions:  []func(*middleware.Stack) error{client.PlainBody},
 	})
 }
 

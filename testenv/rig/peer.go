@@ -14,7 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/smithy-go/middleware"
 	"golang.org/x/sys/unix"
+
+	"cmkd/socket/client"
 )
 
 // User is a Unix user as the kernel knows one: it needs no entry in the user
@@ -35,6 +38,7 @@ func (r *Rig) As(t testing.TB, u User, options ...func(*kms.Options)) *kms.Clien
 		BaseEndpoint: aws.String("http://localhost"), Region: Region, HTTPClient: r.HTTPAs(t, u),
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDEXAMPLE", "secret", ""),
 		Retryer:     aws.NopRetryer{},
+		APIOptions:  []func(*middleware.Stack) error{client.PlainBody},
 	}, options...)
 }
 

@@ -23,6 +23,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+
+	"cmkd/socket/client"
 )
 
 // bridgedService starts a service and a bridge to it, and returns the service's
@@ -58,6 +61,7 @@ func sdk(b *bridge, cred credential, region string) *kms.Client {
 		Region:       region,
 		Credentials:  credentials.NewStaticCredentialsProvider(cred.id, cred.secret, ""),
 		Retryer:      aws.NopRetryer{},
+		APIOptions:   []func(*middleware.Stack) error{client.PlainBody},
 	})
 }
 
