@@ -35,7 +35,7 @@ func askExactly(ctx context.Context, s *service, path string, in, out any) error
 		return err
 	}
 	if status != http.StatusOK {
-		return fmt.Errorf("%s", strings.TrimSpace(string(answer)))
+		return refused(status, strings.TrimSpace(string(answer)))
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return fmt.Errorf("reading the answer: %w", err)

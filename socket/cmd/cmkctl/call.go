@@ -33,7 +33,7 @@ with 1 after an error, whose code and message go to standard error.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !operationPattern.MatchString(args[0]) {
-				return fmt.Errorf("%q is not the name of an operation", args[0])
+				return usagef("%q is not the name of an operation", args[0])
 			}
 			body := "{}"
 			if len(args) > 1 {
@@ -47,7 +47,7 @@ with 1 after an error, whose code and message go to standard error.`,
 				body = string(in)
 			}
 			if err := checkJSON(body); err != nil {
-				return fmt.Errorf("the request is not JSON: %w", err)
+				return inputf("the request is not JSON: %w", err)
 			}
 			answer, err := call(cmd.Context(), s, region, args[0], body)
 			if err != nil && err.Error() == "UnknownOperationException" {
@@ -111,18 +111,22 @@ func callError(status int, body []byte) error {
 		Message string `json:"message"` // also matches AccessDenied's "Message"
 	}
 	if err := json.Unmarshal(body, &e); err != nil || e.Type == "" {
-		return fmt.Errorf("answer with HTTP status %d %s", status, http.StatusText(status))
+		return refused(status, fmt.Sprintf("answer with HTTP status %d %s", status, http.StatusText(status)))
 	}
 	return wordError(e.Type, e.Message)
 }
 
 // wordError words an error of the service, some of which have no message.
 func wordError(code, message string) error {
+	status, known := statusOfCode[code]
+	if !known {
+		status = exitFailed
+	}
 	if message == "" {
-		return errors.New(quote(code))
+		return &exitError{status, errors.New(quote(code))}
 	}
 	if strings.HasPrefix(message, "Credential should be scoped to a valid region") {
 		message += " The daemon does not serve that Region, which is from --region, AWS_REGION or AWS_DEFAULT_REGION."
 	}
-	return fmt.Errorf("%s: %s", quote(code), quote(message))
+	return &exitError{status, fmt.Errorf("%s: %s", quote(code), quote(message))}
 }

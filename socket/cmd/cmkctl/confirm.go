@@ -34,7 +34,7 @@ says whether deletions are held.`,
 				Now time.Time `json:"now"`
 			}
 			if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
-				return fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status)
+				return refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
 			return nil

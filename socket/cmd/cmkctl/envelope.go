@@ -168,9 +168,9 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *service
 		return err
 	}
 	defer in.close()
-	out, err := f.openOutput(cmd)
+	out, err := openOutputOr(cmd, f.output)
 	if err != nil {
-		return err
+		return withStatus(exitInput, err)
 	}
 	defer out.close()
 	src := in.until(ctx, what == sealing)
@@ -184,16 +184,4 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *service
 		}
 		return s.explain(work(ctx, c, dst, src))
 	})
-}
-
-// openOutput opens what --output names.
-func (f *transformFlags) openOutput(cmd *cobra.Command) (*output, error) {
-	if f.output != "-" {
-		return openOutput(f.output)
-	}
-	stdout, ok := rawFile(cmd.OutOrStdout())
-	if !ok {
-		return nil, errors.New("standard output is not a file")
-	}
-	return &output{path: "standard output", direct: func() (*os.File, error) { return stdout, nil }}, nil
 }

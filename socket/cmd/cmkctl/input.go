@@ -27,7 +27,7 @@ func openInput(cmd *cobra.Command, args []string) (*input, error) {
 	if len(args) > 0 && args[0] != "-" {
 		var err error
 		if file, err = os.Open(args[0]); err != nil {
-			return nil, err
+			return nil, withStatus(exitInput, err)
 		}
 		in.src, in.close = file, func() { _ = file.Close() }
 	} else if !ok {
@@ -39,7 +39,7 @@ func openInput(cmd *cobra.Command, args []string) (*input, error) {
 	}
 	if err != nil {
 		in.close()
-		return nil, err
+		return nil, withStatus(exitInput, err)
 	}
 	in.typed = term.IsTerminal(int(file.Fd()))
 	if in.regular = info.Mode().IsRegular(); in.regular && len(args) > 0 {

@@ -29,37 +29,24 @@ func run(ctx context.Context, args []string) int {
 	out, errs := &terminalWriter{to: os.Stdout}, &terminalWriter{to: os.Stderr}
 	root.SetOut(out)
 	root.SetErr(errs)
-	err := root.ExecuteContext(ctx)
+	// What a command returns has a status: see withStatuses. Cobra's own errors are
+	// of the command line.
+	err := withStatus(exitUsage, root.ExecuteContext(ctx))
 	defer errs.Close() //nolint:errcheck // there is nowhere to say it
 	_ = out.Close()    // what failed before is err
-	var exit *exitError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &exit):
-		if exit.err != nil {
-			fmt.Fprintln(errs, "cmkctl:", errorText(exit.err))
-		}
-		return exit.status
-	default:
-		fmt.Fprintln(errs, "cmkctl:", errorText(err))
-		return 1
 	}
+	exit, _ := errors.AsType[*exitError](err)
+	if exit.err != nil {
+		fmt.Fprintln(errs, "cmkctl:", errorText(err))
+	}
+	return exit.status
 }
-
-// exitError ends cmkctl with a status of its own, in silence if err is nil.
-type exitError struct {
-	status int
-	err    error
-}
-
-func (e *exitError) Error() string { return fmt.Sprintf("exit status %d: %v", e.status, e.err) }
-
-func (e *exitError) Unwrap() error { return e.err }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		PersistentPreRunE: func(*cobra.Command, []string) error { return checkUmask() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return withStatus(exitFailed, checkUmask()) },
 
 		Use:   "cmkctl",
 		Short: "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
@@ -67,7 +54,12 @@ func newRoot() *cobra.Command {
 
 Commands that name a key look for it in the Region of --region, else of AWS_REGION
 or AWS_DEFAULT_REGION, else in the daemon's own. A sealed file is opened in the
-Region that it names. No other variable of AWS's counts.`,
+Region that it names. No other variable of AWS's counts.
+
+FILE may be - for standard input or output. Output has no colours, whatever NO_COLOR
+and the terminal are.
+
+` + exitHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -87,18 +79,23 @@ Region that it names. No other variable of AWS's counts.`,
 		newRewrap(s),
 		newMetrics(s),
 		newConfirmClock(s),
+		newDecrypt(s),
 		newDev(&s.socket),
 		newDoctor(s),
+		newEncrypt(s),
 		newInit(&s.socket),
 		newInspect(),
 		newKey(s),
 		newOpen(s),
 		newPolicy(s),
+		newRandom(s),
+		newReencrypt(s),
 		newSeal(s),
 		newStatus(s),
 	)
 	root.InitDefaultCompletionCmd()
 	strict(root)
+	withStatuses(root)
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 
 	"cmkd/socket/client"
@@ -26,6 +27,21 @@ const defaultTimeout = 30 * time.Second
 
 // path is that of the socket.
 func (s *service) path() string { return client.Path(s.socket) }
+
+// kms is a client of the KMS API in a Region, "" for the default.
+func (s *service) kms(region string) *kms.Client {
+	return client.New(s.path(), client.WithRegion(region), client.WithTimeout(s.timeout))
+}
+
+// private is kms for answers with a secret in them, which travel encrypted to a key
+// of this process. So data keys can be had from a daemon that gives none in the clear.
+func (s *service) private(region string) (*kms.Client, error) {
+	c, err := client.NewEnvelopeClient(s.path(), client.WithRegion(region), client.WithTimeout(s.timeout))
+	if err != nil {
+		return nil, err
+	}
+	return c.Client, nil
+}
 
 // do makes a request and returns the HTTP status and the body of the answer, of
 // at most limit bytes.
@@ -60,14 +76,14 @@ func (s *service) explain(err error) error {
 		return wordError(apiErr.ErrorCode(), apiErr.ErrorMessage())
 	}
 	if connect, ok := errors.AsType[*client.ConnectError](err); ok {
-		return fmt.Errorf("cmkd does not answer on %s: %w%s", connect.Path, connect.Err, connectHint(connect.Err))
+		return &exitError{exitUnavailable, fmt.Errorf("cmkd does not answer on %s: %w%s", connect.Path, connect.Err, connectHint(connect.Err))}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("cmkd does not answer on %s within %s: see its log, or give it more time with --timeout", s.path(), s.timeout)
+		return &exitError{exitUnavailable, fmt.Errorf("cmkd does not answer on %s within %s: see its log, or give it more time with --timeout", s.path(), s.timeout)}
 	}
 	var send *smithy.OperationError
 	if errors.As(err, &send) {
-		return fmt.Errorf("cmkd does not answer on %s: %w", s.path(), rootCause(err))
+		return &exitError{exitUnavailable, fmt.Errorf("cmkd does not answer on %s: %w", s.path(), rootCause(err))}
 	}
 	return err
 }

@@ -119,7 +119,7 @@ func fetch(ctx context.Context, s *service, path string, statuses ...int) ([]byt
 		return nil, err
 	}
 	if !slices.Contains(statuses, status) {
-		return nil, fmt.Errorf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status)
+		return nil, refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
 	}
 	return body, nil
 }

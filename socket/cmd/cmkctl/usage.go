@@ -27,9 +27,21 @@ func strict(cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		known := fmt.Sprintf("want one of: %s", strings.Join(names, ", "))
 		if len(args) == 0 {
-			return fmt.Errorf("%s: %s", cmd.CommandPath(), known)
+			return usagef("%s: %s", cmd.CommandPath(), known)
 		}
-		return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), known)
+		return usagef("unknown command %q for %q: %s", args[0], cmd.CommandPath(), known)
+	}
+}
+
+// withStatuses gives what commands return a status, so that what has none is cobra's.
+func withStatuses(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		withStatuses(sub)
+	}
+	if work := cmd.RunE; work != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			return withStatus(exitFailed, work(cmd, args))
+		}
 	}
 }
 
@@ -49,10 +61,10 @@ func newHelp() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil {
-				return err
+				return withStatus(exitUsage, err)
 			}
 			if len(rest) > 0 {
-				return fmt.Errorf("unknown command %q for %q", rest[0], found.CommandPath())
+				return usagef("unknown command %q for %q", rest[0], found.CommandPath())
 			}
 			return found.Help()
 		},

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+)
+
+// The longest that the API takes, in bytes.
+const (
+	maxPlaintext  = 4096
+	maxCiphertext = 6144
+)
+
+// useFlags are common to the commands that use a key.
+type useFlags struct {
+	key, region string
+	tokens      []string
+}
+
+// register adds the flags; keyUsage is the help of --key, "" for commands that find
+// the key without.
+func (f *useFlags) register(cmd *cobra.Command, keyUsage string) {
+	cmd.Flags().StringVarP(&f.key, "key", "k", "", keyUsage)
+	cmd.Flags().StringArrayVar(&f.tokens, "grant-token", nil, "grant `token` for a grant that is new; repeatable")
+	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+}
+
+// keyFlagUsage is the help of --key where it is required.
+const keyFlagUsage = "key `ID`, ARN or alias such as alias/app"
+
+func (f *useFlags) registerRequired(cmd *cobra.Command) {
+	f.register(cmd, keyFlagUsage)
+	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
+}
+
+// orNil is what the SDK takes for a member that is not given.
+func orNil(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return aws.String(text)
+}
+
+func newEncrypt(s *service) *cobra.Command {
+	var (
+		f         useFlags
+		in        blobIn
+		out       blobOut
+		algorithm string
+	)
+	encryptionContext := pairs{}
+	cmd := &cobra.Command{
+		Use:   "encrypt --key KEY [FILE]",
+		Short: "Encrypt up to 4096 bytes under a key",
+		Long: `Encrypt encrypts FILE, or standard input, of 1 to 4096 bytes in the token. The
+ciphertext names the key; the encryption context does not travel with it, and is
+needed to decrypt. "cmkctl seal" takes files of any length.
+
+RSA keys take less, and an --algorithm; what they encrypt does not name the key.`,
+		Example: `  cmkctl encrypt -k alias/app -c stage=prod --out password.enc password
+  printf %s "$TOKEN" | cmkctl encrypt -k alias/app --format base64
+  cmkctl encrypt -k alias/rsa --algorithm RSAES_OAEP_SHA_256 --out note.enc note`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				plaintext, err := in.read(cmd, args, maxPlaintext, "plaintext")
+				if err != nil {
+					return nil, nil, err
+				}
+				defer clear(plaintext)
+				answer, err := s.kms(f.region).Encrypt(ctx, &kms.EncryptInput{
+					KeyId: aws.String(f.key), Plaintext: plaintext, EncryptionContext: encryptionContext,
+					EncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm), GrantTokens: f.tokens,
+				})
+				if err != nil {
+					return nil, nil, err
+				}
+				return answer.CiphertextBlob, answer, nil
+			})
+		},
+	}
+	f.registerRequired(cmd)
+	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context, `name=value`; repeatable")
+	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
+	in.register(cmd, "in-format", "plaintext")
+	out.register(cmd, "ciphertext")
+	return cmd
+}
+
+const algorithmUsage = "encryption `algorithm` (default SYMMETRIC_DEFAULT)"
+
+func newDecrypt(s *service) *cobra.Command {
+	var (
+		f         useFlags
+		in        blobIn
+		out       blobOut
+		algorithm string
+	)
+	encryptionContext := pairs{}
+	cmd := &cobra.Command{
+		Use:   "decrypt [FILE]",
+		Short: "Decrypt what encrypt made, or an encrypted data key",
+		Long: `Decrypt decrypts FILE, or standard input: a ciphertext of encrypt, or of another
+client of the KMS API, or an encrypted data key. It needs the encryption context that it
+was encrypted with. The key is in the ciphertext; with --key it must be that one.
+
+What leaves the daemon is encrypted to a key pair of this process, so that data
+keys can be decrypted too where plaintext_data_keys is off.
+
+An RSA key, and its --algorithm, must be named.`,
+		Example: `  cmkctl decrypt -c stage=prod --out password password.enc
+  echo "$CIPHERTEXT" | cmkctl decrypt --in-format base64 | program --password-stdin`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				ciphertext, err := in.read(cmd, args, maxCiphertext, "ciphertext")
+				if err != nil {
+					return nil, nil, err
+				}
+				c, err := s.private(f.region)
+				if err != nil {
+					return nil, nil, err
+				}
+				answer, err := c.Decrypt(ctx, &kms.DecryptInput{
+					KeyId: orNil(f.key), CiphertextBlob: ciphertext, EncryptionContext: encryptionContext,
+					EncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm), GrantTokens: f.tokens,
+				})
+				if err != nil {
+					return nil, nil, wordCiphertext(err)
+				}
+				return answer.Plaintext, answer, nil
+			})
+		},
+	}
+	f.register(cmd, "key `ID`, ARN or alias that must decrypt it (default the one in the ciphertext)")
+	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that it was encrypted with, `name=value`; repeatable")
+	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
+	in.register(cmd, "in-format", "ciphertext")
+	out.register(cmd, "plaintext")
+	return cmd
+}
+
+// wordCiphertext says what the service does not, as AWS KMS does not: whoever tries
+// might learn from it.
+func wordCiphertext(err error) error {
+	if _, invalid := errors.AsType[*types.InvalidCiphertextException](err); invalid {
+		return inputf("InvalidCiphertextException: it was encrypted with another encryption context (--context) or another key, or it was altered, or it is in another form (--in-format)")
+	}
+	return err
+}
+
+func newReencrypt(s *service) *cobra.Command {
+	var (
+		f                      useFlags
+		in                     blobIn
+		out                    blobOut
+		source, algorithm, old string
+	)
+	from, to := pairs{}, pairs{}
+	cmd := &cobra.Command{
+		Use:   "reencrypt --key KEY [FILE]",
+		Short: "Move a ciphertext to another key or another encryption context",
+		Long: `Reencrypt decrypts FILE, or standard input, and encrypts it again under KEY, in
+the token: the plaintext does not leave it. --context is that of the ciphertext as
+it is, --to-context that of the new one. "cmkctl rewrap" does this for sealed files.`,
+		Example: `  cmkctl reencrypt -k alias/app-2027 -c stage=prod --to-context stage=prod --out new.enc old.enc`,
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				ciphertext, err := in.read(cmd, args, maxCiphertext, "ciphertext")
+				if err != nil {
+					return nil, nil, err
+				}
+				answer, err := s.kms(f.region).ReEncrypt(ctx, &kms.ReEncryptInput{
+					CiphertextBlob: ciphertext, DestinationKeyId: aws.String(f.key), SourceKeyId: orNil(source),
+					SourceEncryptionContext: from, DestinationEncryptionContext: to, GrantTokens: f.tokens,
+					SourceEncryptionAlgorithm:      types.EncryptionAlgorithmSpec(old),
+					DestinationEncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm),
+				})
+				if err != nil {
+					return nil, nil, wordCiphertext(err)
+				}
+				return answer.CiphertextBlob, answer, nil
+			})
+		},
+	}
+	f.registerRequired(cmd)
+	fl := cmd.Flags()
+	fl.VarP(from, "context", "c", "encryption context of the ciphertext as it is, `name=value`; repeatable")
+	fl.Var(to, "to-context", "encryption context of the new ciphertext, `name=value`; repeatable")
+	fl.StringVar(&source, "from-key", "", "key `ID`, ARN or alias of the ciphertext as it is (default the one in it)")
+	fl.StringVar(&algorithm, "algorithm", "", "encryption `algorithm` of the new ciphertext (default SYMMETRIC_DEFAULT)")
+	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the ciphertext as it is (default SYMMETRIC_DEFAULT)")
+	in.register(cmd, "in-format", "ciphertext")
+	out.register(cmd, "new ciphertext")
+	return cmd
+}

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aws/smithy-go/middleware"
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// choice is a flag with one of a few values. It implements [pflag.Value].
+type choice struct {
+	value string
+	of    []string
+}
+
+// Set implements [pflag.Value].
+func (c *choice) Set(text string) error {
+	if !slices.Contains(c.of, text) {
+		return fmt.Errorf("want %s", alternatives(c.of))
+	}
+	c.value = text
+	return nil
+}
+
+// String implements [pflag.Value].
+func (c *choice) String() string { return c.value }
+
+// Type implements [pflag.Value].
+func (c *choice) Type() string { return "format" }
+
+// alternatives lists words as in "a, b or c".
+func alternatives(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// printer prints answers: tables for people, JSON and YAML for programs, with the
+// names that the members have in the API.
+type printer struct {
+	output    choice
+	noHeaders bool
+}
+
+const (
+	asTable = "table"
+	asJSON  = "json"
+	asYAML  = "yaml"
+)
+
+// register adds the flags of commands that print a list or the properties of one thing.
+func (p *printer) register(cmd *cobra.Command) {
+	p.output = choice{asTable, []string{asTable, asJSON, asYAML}}
+	cmd.Flags().VarP(&p.output, "output", "o", "`format`: table, json or yaml")
+	cmd.Flags().BoolVar(&p.noHeaders, "no-headers", false, "print a table without its headers")
+}
+
+// table is rows under headers. Without headers each row is a name and a value.
+type table struct {
+	headers []string
+	rows    [][]string
+}
+
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+// print prints v, for people as the table.
+func (p *printer) print(out io.Writer, v any, t table) error {
+	if p.output.value != asTable {
+		return printValue(out, v, p.output.value)
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	if len(t.headers) > 0 && !p.noHeaders {
+		fmt.Fprintln(w, strings.Join(t.headers, "\t"))
+	}
+	for _, row := range t.rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			if cells[i] = quote(cell); cell == "" {
+				cells[i] = "-" // a column is never empty, for programs like awk
+			}
+		}
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	return w.Flush()
+}
+
+// printValue prints v as JSON or YAML.
+func printValue(out io.Writer, v any, format string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(plain(reflect.ValueOf(v))); err != nil {
+		return fmt.Errorf("printing the answer: %w", err)
+	}
+	defer func() { clear(text.Bytes()) }()
+	if format == asYAML {
+		return printYAML(out, text.Bytes())
+	}
+	_, err := out.Write(text.Bytes())
+	return err
+}
+
+// printYAML prints JSON, which is YAML in another style (YAML 1.2, section 1.2).
+func printYAML(out io.Writer, text []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return fmt.Errorf("printing the answer: %w", err)
+	}
+	restyle(&doc)
+	e := yaml.NewEncoder(out)
+	e.SetIndent(2)
+	if err := e.Encode(&doc); err != nil {
+		return fmt.Errorf("printing the answer: %w", err)
+	}
+	return e.Close()
+}
+
+// restyle takes off the brackets and quotes of JSON, except around what is empty.
+func restyle(n *yaml.Node) {
+	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
+		n.Style = 0
+	}
+	for _, child := range n.Content {
+		restyle(child)
+	}
+}
+
+// plain is a value of the SDK's as its members are in the API: those that are not set
+// are left out, times are RFC 3339 in UTC and blobs base64.
+func plain(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return nil
+		}
+		return plain(v.Elem())
+	case reflect.Struct:
+		if at, ok := v.Interface().(time.Time); ok {
+			return at.UTC().Format(time.RFC3339)
+		}
+		return plainStruct(v)
+	case reflect.Slice:
+		if v.IsNil() || v.Type().Elem().Kind() == reflect.Uint8 {
+			return v.Interface()
+		}
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = plain(v.Index(i))
+		}
+		return list
+	case reflect.Map:
+		entries := map[string]any{}
+		for _, key := range v.MapKeys() {
+			entries[key.String()] = plain(v.MapIndex(key))
+		}
+		return entries
+	default:
+		return v.Interface()
+	}
+}
+
+// member is one of an object's, which keeps their order.
+type member struct {
+	name  string
+	value any
+}
+
+type object []member
+
+// MarshalJSON implements [json.Marshaler].
+func (o object) MarshalJSON() ([]byte, error) {
+	out := []byte{'{'}
+	for i, m := range o {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		value, err := json.Marshal(m.value)
+		if err != nil {
+			return nil, err
+		}
+		out = append(fmt.Appendf(out, "%q:", m.name), value...)
+		clear(value)
+	}
+	return append(out, '}'), nil
+}
+
+func plainStruct(v reflect.Value) object {
+	o := object{}
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if !field.IsExported() || field.Type == reflect.TypeFor[middleware.Metadata]() {
+			continue
+		}
+		value := v.Field(i)
+		if value.Kind() != reflect.Bool && value.IsZero() {
+			continue
+		}
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if name == "" {
+			name = field.Name
+		}
+		if embedded, ok := plain(value).(object); ok && field.Anonymous {
+			o = append(o, embedded...)
+			continue
+		}
+		o = append(o, member{name, plain(value)})
+	}
+	return o
+}
+
+// moment is a time in a table.
+func moment(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strconv"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/spf13/cobra"
+)
+
+// maxRandom is the most random bytes that one call returns.
+const maxRandom = 1024
+
+func newRandom(s *service) *cobra.Command {
+	var (
+		out           blobOut
+		store, region string
+	)
+	cmd := &cobra.Command{
+		Use:   "random BYTES",
+		Short: "Random bytes from the token's generator",
+		Long: `Random prints BYTES random bytes of the token's generator. It asks for 1024 at a
+time, each a call that the audit trail records.`,
+		Example: `  cmkctl random 32 --format hex
+  cmkctl random 1048576 --out seed`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || n < 1 {
+				return usagef("%q: want a number of bytes of at least 1", args[0])
+			}
+			c := s.kms(region)
+			ask := func(ctx context.Context, n int64) (*kms.GenerateRandomOutput, error) {
+				return c.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(int32(n)), CustomKeyStoreId: orNil(store)})
+			}
+			if n <= maxRandom {
+				return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+					answer, err := ask(ctx, n)
+					if err != nil {
+						return nil, nil, err
+					}
+					return answer.Plaintext, answer, nil
+				})
+			}
+			if out.form.value != formRaw || out.answer.value != "" {
+				return usagef("more than %d bytes are written raw only", maxRandom)
+			}
+			return out.stream(cmd, s, func(ctx context.Context, w io.Writer) error {
+				for ; n > 0; n -= maxRandom {
+					answer, err := ask(ctx, min(n, maxRandom))
+					if err != nil {
+						return err
+					}
+					_, err = w.Write(answer.Plaintext)
+					clear(answer.Plaintext)
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&store, "store", "", "`ID` of a custom key store whose token makes them")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	out.register(cmd, "random bytes")
+	return cmd
+}
