@@ -388,12 +388,3 @@ func (s *Service) daysUnused(view *store.View, row *store.Key) int {
 	}
 	return max(0, int(s.now().Sub(last)/(24*time.Hour)))
 }
-
-// checkGrantTokens refuses what cannot be a grant token. A token gives nothing
-// to anyone but the grantee, whose grants count without it.
-func checkGrantTokens(tokens []string) error {
-	if slices.ContainsFunc(tokens, func(t string) bool { _, ok := parseGrantToken(t); return !ok }) {
-		return kmsapi.Errorf(kmsapi.CodeInvalidGrantTokenException, "Grant token is invalid")
-	}
-	return nil
-}

@@ -121,18 +121,33 @@ func TestTokenNames(t *testing.T) {
 // TestGrantTokenFormat: a token made before names the same grant.
 func TestGrantTokenFormat(t *testing.T) {
 	t.Parallel()
-	raw := append([]byte{1}, bytes.Repeat([]byte{0xcc}, 16)...)
-	grant, _ := hex.DecodeString(formatMaterial)
-	token := base64.StdEncoding.EncodeToString(append(raw, grant...))
-	if id, ok := parseGrantToken(token); !ok || id != formatMaterial {
-		t.Errorf("the token names %q, %t", id, ok)
+	const (
+		v1 = "AczMzMzMzMzMzMzMzMzMzMwAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHw=="
+		v2 = "AszMzMzMzMzMzMzMzMzMzMwAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHy3KS+Myfgsm"
+	)
+	for _, token := range []string{v1, v2} {
+		if id, ok := parseGrantToken(token); !ok || id != formatMaterial {
+			t.Errorf("the token %s names %q, %t", token, id, ok)
+		}
 	}
+	grant, _ := hex.DecodeString(formatMaterial)
 	made, err := base64.StdEncoding.DecodeString(newGrantToken(formatMaterial))
-	if err != nil || len(made) != 49 || made[0] != 1 || !bytes.Equal(made[17:], grant) {
+	if err != nil || len(made) != 57 || made[0] != 2 || !bytes.Equal(made[17:49], grant) {
 		t.Errorf("a new token is %x, %v", made, err)
 	}
-	raw[0] = 2
-	if _, ok := parseGrantToken(base64.StdEncoding.EncodeToString(append(raw, grant...))); ok {
-		t.Error("a token of another version is taken")
+	raw, _ := base64.StdEncoding.DecodeString(v1)
+	for name, token := range map[string]string{
+		"of another version":                    base64.StdEncoding.EncodeToString(append([]byte{2}, raw[1:]...)),
+		"of the first version, and longer":      base64.StdEncoding.EncodeToString(append([]byte{1}, made[1:]...)),
+		"of the first version, with a bit more": v1[:len(v1)-3] + "x==",
+		"in two lines":                          v2[:38] + "\n" + v2[38:],
+		"with a line break at the end":          v2 + "\r\n",
+		"that is empty":                         "",
+		"without its checksum":                  base64.StdEncoding.EncodeToString(made[:49]),
+		"in the other base64":                   base64.RawURLEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 48), made[:9]...)),
+	} {
+		if _, ok := parseGrantToken(token); ok {
+			t.Errorf("a token %s is taken", name)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package kms
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -240,24 +239,6 @@ func constraintConditions(g *store.Grant) []condition {
 	}
 }
 
-// A grant token names its grant and differs each time. It proves nothing: who
-// shows it must be the grantee or retiring principal all the same.
-func newGrantToken(id string) string {
-	raw, _ := hex.DecodeString(id)
-	var nonce [16]byte
-	_, _ = rand.Read(nonce[:]) // never fails: crypto/rand
-	return base64.StdEncoding.EncodeToString(append(append([]byte{1}, nonce[:]...), raw...))
-}
-
-// parseGrantToken returns the grant ID in a token.
-func parseGrantToken(token string) (id string, ok bool) {
-	raw, err := base64.StdEncoding.DecodeString(token)
-	if err != nil || len(raw) != 1+16+32 || raw[0] != 1 {
-		return "", false
-	}
-	return hex.EncodeToString(raw[17:]), true
-}
-
 func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
@@ -308,7 +289,7 @@ func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.
 		}
 		id, ok := parseGrantToken(in.GrantToken)
 		if !ok {
-			return nil, kmsapi.Errorf(kmsapi.CodeInvalidGrantTokenException, "Grant token is invalid")
+			return nil, errInvalidGrantToken()
 		}
 		g, ok := c.view.GrantByID(c.region, id)
 		if !ok {
