@@ -122,12 +122,6 @@ func keyIDBytes(id string) (form byte, raw [16]byte) {
 	return 0, uuid.MustParse(id)
 }
 
-// otherKeyID is the key ID of the same bytes in the other form.
-func (b *blob) otherKeyID() string {
-	form, raw := keyIDBytes(b.keyID)
-	return keyIDString(1-form, raw)
-}
-
 func keyIDString(form byte, raw [16]byte) string {
 	if form == 1 {
 		return mrkPrefix + hex.EncodeToString(raw[:])

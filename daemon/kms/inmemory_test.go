@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
@@ -19,6 +20,8 @@ type inMemory struct {
 	token   *memory.Token
 	service *kms.Service
 	caller  *kms.Caller
+	region  string        // of the calls; "" means us-east-1
+	later   time.Duration // how far the clock is ahead
 }
 
 func newInMemory(t *testing.T) *inMemory { return newInMemoryWith(t, func(*kms.Config) {}) }
@@ -40,36 +43,51 @@ func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 		Policies:  []*policy.Document{administrator}, Admin: true,
 	}}
 	cfg := kms.Config{
-		Account: account, Region: "us-east-1", Token: "main", Store: db, Trail: unrecorded{},
+		Account: account, Region: "us-east-1", Regions: []string{"us-east-1", "eu-west-1"}, Token: "main", Store: db, Trail: unrecorded{},
 		Router: &memory.Router{Token: s.token}, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.Now().Add(s.later) },
 	}
 	change(&cfg)
 	s.service = kms.New(cfg)
 	return s
 }
 
-// call makes a call that must answer with the code, "" for success.
-func (s *inMemory) call(code, operation string, in map[string]any) (out map[string]any) {
+// ask makes a call and returns the code of its answer, "" for success.
+func (s *inMemory) ask(operation string, in map[string]any) (code string, out map[string]any) {
 	s.t.Helper()
 	body, err := json.Marshal(in)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	answer := s.service.Dispatch(s.t.Context(), s.caller, &kmsapi.Request{Operation: operation, Body: body, RequestID: "r"})
+	answer := s.service.Dispatch(s.t.Context(), s.caller, &kmsapi.Request{Operation: operation, Body: body, RequestID: "r", Region: s.region})
 	if len(answer.Body) > 0 {
 		if err := json.Unmarshal(answer.Body, &out); err != nil {
 			s.t.Fatalf("%s answered %q: %v", operation, answer.Body, err)
 		}
 	}
-	if got, _ := out["__type"].(string); got != code || (answer.Status == 200) != (code == "") {
-		s.t.Errorf("%s answered %d %s, want %q", operation, answer.Status, answer.Body, code)
+	code, _ = out["__type"].(string)
+	if (answer.Status == 200) != (code == "") {
+		s.t.Errorf("%s answered %d %s", operation, answer.Status, answer.Body)
+	}
+	return code, out
+}
+
+// call makes a call that must answer with the code, "" for success.
+func (s *inMemory) call(code, operation string, in map[string]any) map[string]any {
+	s.t.Helper()
+	got, out := s.ask(operation, in)
+	if got != code {
+		s.t.Errorf("%s answered %q %v, want %q", operation, got, out, code)
 	}
 	return out
 }
 
-// newKey makes a key and returns its ID.
+// newKey makes a key, symmetric if in is nil, and returns its ID.
 func (s *inMemory) newKey(in map[string]any) string {
 	s.t.Helper()
+	if in == nil {
+		in = map[string]any{}
+	}
 	made, _ := s.call("", "CreateKey", in)["KeyMetadata"].(map[string]any)
 	id, _ := made["KeyId"].(string)
 	return id

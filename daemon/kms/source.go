@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"cmkd/backends"
-	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -48,20 +47,14 @@ func (a *admittedSource) material() string {
 	return a.blob.material
 }
 
-func errInvalidCiphertext() error {
-	return &kmsapi.Error{Code: kmsapi.CodeInvalidCiphertextException}
-}
-
-func errIncorrectKey() error {
-	return kmsapi.Errorf(kmsapi.CodeIncorrectKeyException,
-		"The key ID in the request does not identify a CMK that can perform this operation.")
-}
-
 // admitSource finds the key of a ciphertext and admits the call to it.
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
 		keyID: src.keyID, action: src.action, usage: backends.EncryptDecrypt, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
+	}
+	if err := checkGrantTokens(src.grantTokens); err != nil {
+		return nil, err
 	}
 	if err := checkContext(src.context); err != nil {
 		return nil, err
@@ -145,7 +138,7 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.kind != kindPlaintext
 	if src.algorithm == symmetricDefault && !a.ignored {
 		a.blob = b
-		d.ciphertext = func(row *store.Key) error { return checkBlob(b, row) }
+		d.ciphertext = func(row *store.Key) error { return checkBlob(c.view, b, row) }
 	}
 	admit := func() error {
 		var err error
@@ -160,51 +153,14 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 	// they would allow a plaintext, it must be whole before that is the reason.
 	denied, used := c.record, c.used
 	d.plaintextDataKey = false
-	if admit() == nil && a.blob != nil && s.bind(c, src, a) == nil {
+	switch again := admit(); {
+	case isInvalidCiphertext(again): // its key ID was altered
+		err = again
+	case again == nil && a.blob != nil && s.bind(c, src, a) == nil:
 		err = s.refuseKind(ctx, a, err)
 	}
 	c.record, c.used = denied, used
 	return err
-}
-
-// admitNamed admits the call to the key that the client names, or the ciphertext.
-func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (*key, error) {
-	if d.keyID != "" {
-		return s.admit(ctx, c, d)
-	}
-	if b == nil {
-		return nil, errInvalidCiphertext()
-	}
-	if row, ok := c.view.Key(c.region, b.keyID); ok {
-		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
-	}
-	if row, ok := c.view.Key(c.region, b.otherKeyID()); ok { // the form of the ID was altered
-		altered := *d
-		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
-		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
-	}
-	return nil, s.conceal(c, d, s.errNoSource(c, d))
-}
-
-// errNoSource is the answer if the key of a ciphertext is not in this Region. It
-// is the same for whoever may use every key and for whoever may use none, and
-// tells neither whether there is such a key elsewhere.
-func (s *Service) errNoSource(c *Call, d *demand) error {
-	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
-}
-
-// checkBlob holds a blob, nil if the ciphertext is none, against the key that
-// is to open it.
-func checkBlob(b *blob, row *store.Key) error {
-	switch {
-	case b == nil:
-		return errInvalidCiphertext()
-	case b.keyID != row.ID:
-		return errIncorrectKey()
-	case row.Spec != symmetricDefault:
-		return errInvalidCiphertext() // such a key makes no blobs
-	}
-	return nil
 }
 
 // open decrypts the source, to the recipient if there is one.

@@ -75,7 +75,7 @@ var versionKind = &kind[Version]{
 			if v.MaterialID == "" { // material yet to be imported
 				return nil
 			}
-			return []any{v.KeyID, v.MaterialID}
+			return []any{v.MaterialID, v.KeyID} // the material first, so that one is found without its key
 		}},
 		versionsCurrent: {"current version", func(v *Version) []any {
 			if v.State != stateCurrent {

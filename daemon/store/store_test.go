@@ -145,6 +145,12 @@ func checkSample(t *testing.T, v *View) {
 	is("Version", version.KeyID, one)
 	_, ok = v.Version(two, testVersion(1).MaterialID)
 	is("Version of another key", ok, false)
+	version, _ = v.VersionByMaterial(testVersion(1).MaterialID)
+	is("VersionByMaterial", version.KeyID, one)
+	_, ok = v.VersionByMaterial(testVersion(1).MaterialID[:63])
+	is("VersionByMaterial of a part", ok, false)
+	_, ok = v.VersionByMaterial(testVersion(9).MaterialID)
+	is("VersionByMaterial of no key", ok, false)
 	version, _ = v.VersionByCKAID([]byte("the second of it"))
 	is("VersionByCKAID", version.Number, 2)
 

@@ -82,7 +82,15 @@ func (v *View) AllVersions() iter.Seq[*Version] { return scan(v.versions.rows, n
 // Version returns one version of a key by its KeyMaterialId.
 func (v *View) Version(keyID, materialID string) (*Version, bool) {
 	var buf [keyBytes]byte
-	return v.versions.indexes[versionsByMaterial].Get(appendKey(buf[:0], keyID, materialID))
+	return v.versions.indexes[versionsByMaterial].Get(appendKey(buf[:0], materialID, keyID))
+}
+
+// VersionByMaterial returns the version with the KeyMaterialId, of whichever key.
+func (v *View) VersionByMaterial(materialID string) (*Version, bool) {
+	for version := range scan(v.versions.indexes[versionsByMaterial], appendKey(nil, materialID), "") {
+		return version, true
+	}
+	return nil, false
 }
 
 // VersionByCKAID returns the version whose object in the token has the CKA_ID.

@@ -1,0 +1,104 @@
+package kms
+
+import (
+	"context"
+
+	"cmkd/daemon/policy"
+	"cmkd/daemon/store"
+	"cmkd/socket/kmsapi"
+)
+
+// A blob names its key in a header that anybody can change, so the key ID is held
+// against the key material ID beside it, which belongs to one key only. If that is
+// another key, the header has been altered, and the answer says so, but only to
+// callers who may do what they ask for with the other key. For everybody else the
+// material counts as unknown. Otherwise, whoever holds a ciphertext that they may
+// not decrypt could write a random key ID into it and learn whether its key still
+// exists; the ciphertext as it is does not tell them. Material IDs cannot be
+// guessed: they are hashes of 256 bits.
+
+func errInvalidCiphertext() error {
+	return &kmsapi.Error{Code: kmsapi.CodeInvalidCiphertextException}
+}
+
+func isInvalidCiphertext(err error) bool {
+	e, ok := asError[*kmsapi.Error](err)
+	return ok && e.Code == kmsapi.CodeInvalidCiphertextException
+}
+
+func errIncorrectKey() error {
+	return kmsapi.Errorf(kmsapi.CodeIncorrectKeyException,
+		"The key ID in the request does not identify a CMK that can perform this operation.")
+}
+
+// admitNamed admits the call to the key that the client names, or the ciphertext.
+func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (*key, error) {
+	if d.keyID != "" {
+		return s.admit(ctx, c, d)
+	}
+	if b == nil {
+		return nil, errInvalidCiphertext()
+	}
+	if row, ok := s.madeUnder(c, d, b); ok {
+		altered := *d
+		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
+		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
+	}
+	if row, ok := c.view.Key(c.region, b.keyID); ok {
+		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+	}
+	return nil, s.conceal(c, d, s.errNoSource(c, d))
+}
+
+// madeUnder returns the key whose material the blob names, if its key ID is that of
+// another key and the caller may do what d demands with the key returned.
+func (s *Service) madeUnder(c *Call, d *demand, b *blob) (*store.Key, bool) {
+	if _, ok := c.view.Version(b.keyID, b.material); ok {
+		return nil, false // nothing contradicts it
+	}
+	r := s.policyRequest(c, d)
+	r.Resource = s.keyARN(c.region, b.keyID)
+	r.Context = &keyContext{s: s, c: c, d: d}
+	row, ok := keyOfMaterial(c, b.material)
+	if !ok { // as much work as below: the time must not tell either
+		_ = policy.Decide(r, s.policies.standard, c.caller.Policies, nil)
+		return nil, false
+	}
+	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID)}
+	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row}
+	document, err := s.policies.parse(row.Policy)
+	return row, err == nil && policy.Decide(r, document, c.caller.Policies, s.grantsFor(c, k, d)).Allowed
+}
+
+// keyOfMaterial finds the key with the key material ID in the call's Region.
+func keyOfMaterial(c *Call, id string) (*store.Key, bool) {
+	v, ok := c.view.VersionByMaterial(id)
+	if !ok {
+		return nil, false
+	}
+	return c.view.Key(c.region, v.KeyID)
+}
+
+// errNoSource is the answer if the key of a ciphertext is not in this Region. It
+// is the same for whoever may use every key and for whoever may use none, and
+// tells neither whether there is such a key elsewhere.
+func (s *Service) errNoSource(c *Call, d *demand) error {
+	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
+}
+
+// checkBlob holds a blob, nil if the ciphertext is none, against the key that
+// is to open it.
+func checkBlob(view *store.View, b *blob, row *store.Key) error {
+	switch {
+	case b == nil:
+		return errInvalidCiphertext()
+	case b.keyID != row.ID:
+		if _, ok := view.Version(row.ID, b.material); ok {
+			return errInvalidCiphertext() // it is of this key, its key ID was altered
+		}
+		return errIncorrectKey()
+	case row.Spec != symmetricDefault:
+		return errInvalidCiphertext() // such a key makes no blobs
+	}
+	return nil
+}
