@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -115,10 +114,10 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
-				return errors.New("give one of --before DATE and --keep N, where N is at least 1")
+				return usagef("give one of --before DATE and --keep N, where N is at least 1")
 			}
 			if before != "" {
-				at, err := parseDate(before)
+				at, err := parseTime("--before", before)
 				if err != nil {
 					return err
 				}
@@ -138,16 +137,6 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 	cmd.Flags().IntVar(&in.Keep, "keep", 0, "keep the newest `n` segments")
 	cmd.Flags().BoolVar(&in.Archive, "archive", false, "move the segments to the folder archive of the trail")
 	return cmd
-}
-
-// parseDate reads a day, which begins at midnight UTC, or a time.
-func parseDate(text string) (time.Time, error) {
-	for _, layout := range []string{time.DateOnly, time.RFC3339} {
-		if at, err := time.Parse(layout, text); err == nil {
-			return at, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("--before %q is not a date like 2006-01-02 or 2006-01-02T15:04:05Z", text)
 }
 
 func (p *pruning) print(out io.Writer) {

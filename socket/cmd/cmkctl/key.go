@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 )
 
@@ -16,10 +21,25 @@ var aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9:/_-]{1,250}$`)
 func newKey(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Make keys",
+		Short: "Make keys and manage them",
 		Args:  noArgs,
 	}
-	cmd.AddCommand(newKeyCreate(s))
+	cmd.AddCommand(
+		newKeyCancelDelete(s),
+		newKeyCreate(s),
+		newKeyDelete(s),
+		newKeyDeleteMaterial(s),
+		newKeyDescribe(s),
+		newKeyDisable(s),
+		newKeyEnable(s),
+		newKeyExportParameters(s),
+		newKeyImport(s),
+		newKeyList(s),
+		newKeyRotate(s),
+		newKeyRotation(s),
+		newKeyShow(s),
+		newKeyTag(s),
+	)
 	return cmd
 }
 
@@ -27,10 +47,14 @@ func newKey(s *service) *cobra.Command {
 type keyCreation struct {
 	alias, description, spec, usage, region string
 	admins, users                           []string
+	origin, store                           string
+	multiRegion                             bool
+	tags                                    pairs
 }
 
 func newKeyCreate(s *service) *cobra.Command {
-	k := &keyCreation{}
+	k := &keyCreation{tags: pairs{}}
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a key with administrators and users, and print its ARN",
@@ -42,11 +66,11 @@ may use it. Without either, only the account has the key.
 		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			arn, err := k.create(cmd.Context(), s)
-			if arn != "" {
-				fmt.Fprintln(cmd.OutOrStdout(), arn)
+			made, err := k.create(cmd.Context(), s)
+			if made == nil {
+				return err
 			}
-			return err
+			return errors.Join(err, p.print(cmd.OutOrStdout(), made.KeyMetadata, table{rows: [][]string{{aws.ToString(made.KeyMetadata.Arn)}}}))
 		},
 	}
 	f := cmd.Flags()
@@ -56,15 +80,20 @@ may use it. Without either, only the account has the key.
 	f.StringVar(&k.usage, "usage", "", "key `usage`; needed but for symmetric encryption keys")
 	f.StringArrayVar(&k.admins, "admin", nil, "`principal` that may manage the key; may be repeated")
 	f.StringArrayVar(&k.users, "user", nil, "`principal` that may use the key; may be repeated")
+	f.StringVar(&k.origin, "origin", "", "`origin` of the material: AWS_KMS (the default), EXTERNAL to import it, AWS_CLOUDHSM for a custom key store")
+	f.StringVar(&k.store, "store", "", "`ID` of the custom key store that holds the key")
+	f.BoolVar(&k.multiRegion, "multi-region", false, "make a multi-Region key, which can be replicated")
+	f.Var(k.tags, "tag", "tag, `name=value`; repeatable")
 	f.StringVar(&k.region, "region", environmentRegion(), regionUsage)
+	p.register(cmd)
 	return cmd
 }
 
 // create makes the key, then its alias. If the alias fails the key is deleted
-// again; if that fails too, its ARN is returned with the error.
-func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err error) {
+// again; if that fails too, it is returned with the error.
+func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateKeyOutput, err error) {
 	if name := k.aliasName(); k.alias != "" && !aliasPattern.MatchString(name) || strings.HasPrefix(name, "alias/aws/") {
-		return "", fmt.Errorf("no key is made: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
+		return nil, inputf("no key is made: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
 	}
 	question := struct {
 		Admins   []string `json:"admins"`
@@ -76,79 +105,81 @@ func (k *keyCreation) create(ctx context.Context, s *service) (arn string, err e
 		Policy string `json:"policy"`
 	}
 	if err := askExactly(ctx, s, "/policy/key", question, &policy); err != nil {
-		return "", fmt.Errorf("writing the key policy: %w", err)
+		return nil, fmt.Errorf("writing the key policy: %w", err)
 	}
-	in := struct {
-		Description string `json:",omitempty"`
-		KeySpec     string
-		KeyUsage    string `json:",omitempty"`
-		Policy      string
-	}{k.description, k.spec, k.usage, policy.Policy}
-	if err := k.checkAlias(ctx, s); err != nil {
-		return "", err
+	c := s.kms(k.region)
+	if err := k.checkAlias(ctx, c); err != nil {
+		return nil, s.explain(err)
 	}
-	var made keyDescription
-	if err := k.call(ctx, s, "CreateKey", in, &made); err != nil {
-		return "", err
+	in := &kms.CreateKeyInput{
+		Description: orNil(k.description), KeySpec: types.KeySpec(k.spec), KeyUsage: types.KeyUsageType(k.usage),
+		Policy: aws.String(policy.Policy), Origin: types.OriginType(k.origin), CustomKeyStoreId: orNil(k.store),
+	}
+	if k.multiRegion {
+		in.MultiRegion = aws.Bool(true)
+	}
+	for _, name := range slices.Sorted(maps.Keys(k.tags)) {
+		in.Tags = append(in.Tags, types.Tag{TagKey: aws.String(name), TagValue: aws.String(k.tags[name])})
+	}
+	if made, err = c.CreateKey(ctx, in, once); err != nil {
+		return nil, fmt.Errorf("CreateKey: %w", s.explain(err))
 	}
 	if k.alias == "" {
-		return made.KeyMetadata.Arn, nil
+		return made, nil
 	}
-	alias := struct{ AliasName, TargetKeyId string }{k.aliasName(), made.KeyMetadata.KeyId}
-	if err := k.call(ctx, s, "CreateAlias", alias, nil); err != nil {
-		return k.takeBack(ctx, s, &made, err)
+	if _, err := c.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String(k.aliasName()), TargetKeyId: made.KeyMetadata.KeyId}); err != nil {
+		return k.takeBack(ctx, s, c, made, err)
 	}
-	return made.KeyMetadata.Arn, nil
+	return made, nil
 }
 
-// keyDescription is what CreateKey and DescribeKey answer, as far as it is needed.
-type keyDescription struct {
-	KeyMetadata struct{ KeyId, Arn string }
-}
+func (k *keyCreation) aliasName() string { return aliasName(k.alias) }
 
-func (k *keyCreation) aliasName() string { return "alias/" + strings.TrimPrefix(k.alias, "alias/") }
+// once is an option of calls that a second try after a lost answer would do twice.
+func once(o *kms.Options) { o.RetryMaxAttempts = 1 }
+
+// aliasName is the name with the prefix that all aliases have.
+func aliasName(name string) string { return "alias/" + strings.TrimPrefix(name, "alias/") }
 
 // checkAlias refuses an alias that is taken before there is a key for it. Who may
 // not ask is told by CreateAlias.
-func (k *keyCreation) checkAlias(ctx context.Context, s *service) error {
+func (k *keyCreation) checkAlias(ctx context.Context, c *kms.Client) error {
 	if k.alias == "" {
 		return nil
 	}
-	var taken keyDescription
-	if err := k.call(ctx, s, "DescribeKey", struct{ KeyId string }{k.aliasName()}, &taken); err != nil {
-		return nil //nolint:nilerr // it is free, or CreateAlias says what is wrong
+	taken := func(by string) error {
+		return &exitError{exitState, fmt.Errorf("no key is made: %s is the alias of %s", k.aliasName(), by)}
 	}
-	return fmt.Errorf("no key is made: %s is the alias of %s", k.aliasName(), taken.KeyMetadata.Arn)
+	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(k.aliasName())})
+	switch {
+	case err == nil:
+		return taken(aws.ToString(answer.KeyMetadata.Arn))
+	case apiCode(err, "NotFoundException"):
+		return nil
+	case !apiCode(err, "AccessDeniedException"):
+		return err
+	}
+	aliases, err := listAliases(ctx, c, "")
+	if err := withheld(err); err != nil {
+		return err
+	}
+	for _, a := range aliases {
+		if aws.ToString(a.AliasName) == k.aliasName() {
+			return taken(aws.ToString(a.TargetKeyId))
+		}
+	}
+	return nil
 }
 
 // takeBackDays is the shortest waiting period of a deletion.
 const takeBackDays = 7
 
 // takeBack schedules the deletion of the key that could not have its alias:
-// nothing has been encrypted under it. If that fails too, its ARN is returned.
-func (k *keyCreation) takeBack(ctx context.Context, s *service, made *keyDescription, why error) (arn string, err error) {
-	in := struct {
-		KeyId               string
-		PendingWindowInDays int
-	}{made.KeyMetadata.KeyId, takeBackDays}
-	if err := k.call(ctx, s, "ScheduleKeyDeletion", in, nil); err != nil {
-		return made.KeyMetadata.Arn, fmt.Errorf("the key is made, its alias is not: %w; it is not taken back either: %w", why, err)
+// nothing has been encrypted under it. If that fails too, it is returned.
+func (k *keyCreation) takeBack(ctx context.Context, s *service, c *kms.Client, made *kms.CreateKeyOutput, why error) (*kms.CreateKeyOutput, error) {
+	in := &kms.ScheduleKeyDeletionInput{KeyId: made.KeyMetadata.KeyId, PendingWindowInDays: aws.Int32(takeBackDays)}
+	if _, err := c.ScheduleKeyDeletion(ctx, in); err != nil {
+		return made, fmt.Errorf("the key is made, its alias is not: %w; it is not taken back either: %w", s.explain(why), s.explain(err))
 	}
-	return "", fmt.Errorf("the alias is not made: %w; the new key %s is deleted in %d days", why, made.KeyMetadata.Arn, takeBackDays)
-}
-
-// call makes one call of the KMS API.
-func (k *keyCreation) call(ctx context.Context, s *service, operation string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	answer, err := call(ctx, s, k.region, operation, string(body))
-	if err != nil {
-		return fmt.Errorf("%s: %w", operation, err)
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(answer, out)
+	return nil, fmt.Errorf("the alias is not made: %w; the new key %s is deleted in %d days", s.explain(why), aws.ToString(made.KeyMetadata.Arn), takeBackDays)
 }

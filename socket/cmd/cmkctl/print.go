@@ -72,6 +72,8 @@ type table struct {
 	rows    [][]string
 }
 
+func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+
 // print prints v, for people as the table.
 func (p *printer) print(out io.Writer, v any, t table) error {
 	if p.output.value != asTable {
@@ -216,4 +218,12 @@ func plainStruct(v reflect.Value) object {
 		o = append(o, member{name, plain(value)})
 	}
 	return o
+}
+
+// moment is a time in a table.
+func moment(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }

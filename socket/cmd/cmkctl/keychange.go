@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// change is a command that changes one thing, the first of its arguments.
+type change struct {
+	use, short, long, example string
+	args                      cobra.PositionalArgs
+	// work makes the change. answer is what programs get, done what people read.
+	work func(ctx context.Context, c *kms.Client, args []string) (answer any, done string, err error)
+}
+
+// command makes the command of a change. flags, which may be nil, adds its own.
+func (ch change) command(s *service, flags func(*cobra.Command)) *cobra.Command {
+	var p printer
+	var region string
+	if ch.args == nil {
+		ch.args = cobra.ExactArgs(1)
+	}
+	cmd := &cobra.Command{
+		Use: ch.use, Short: ch.short, Long: ch.long, Example: ch.example, Args: ch.args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			answer, done, err := ch.work(cmd.Context(), s.kms(region), args)
+			if err != nil {
+				return s.explain(err)
+			}
+			return p.print(cmd.OutOrStdout(), answer, table{rows: [][]string{{done}}})
+		},
+	}
+	p.register(cmd)
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	if flags != nil {
+		flags(cmd)
+	}
+	return cmd
+}
+
+// changed is the answer for operations that answer with nothing.
+type changed struct{ KeyId string }
+
+// confirmation is the flag --yes.
+type confirmation struct {
+	cmd *cobra.Command
+	yes bool
+}
+
+func (c *confirmation) register(cmd *cobra.Command) {
+	c.cmd = cmd
+	cmd.Flags().BoolVar(&c.yes, "yes", false, "do not ask for confirmation")
+}
+
+// ask has somebody at the terminal say yes to what cannot be undone. Where nobody is,
+// --yes must be given.
+func (c *confirmation) ask(what string) error {
+	if c.yes {
+		return nil
+	}
+	in, ok := c.cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return usagef("%s: this cannot be undone, and nobody is there to confirm it: give --yes", what)
+	}
+	c.cmd.PrintErrf("%s? This cannot be undone. [y/N] ", what)
+	line, _ := bufio.NewReader(in).ReadString('\n') // what is not yes is no
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	default:
+		return &exitError{exitFailed, fmt.Errorf("nothing was done")}
+	}
+}
+
+func newKeyEnable(s *service) *cobra.Command {
+	return change{
+		use: "enable KEY", short: "Enable a disabled key", example: "  cmkctl key enable alias/app",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.EnableKey(ctx, &kms.EnableKeyInput{KeyId: aws.String(args[0])})
+			return changed{args[0]}, args[0] + " is enabled", err
+		},
+	}.command(s, nil)
+}
+
+func newKeyDisable(s *service) *cobra.Command {
+	return change{
+		use: "disable KEY", short: "Disable a key: nobody can use it until it is enabled", example: "  cmkctl key disable alias/app",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.DisableKey(ctx, &kms.DisableKeyInput{KeyId: aws.String(args[0])})
+			return changed{args[0]}, args[0] + " is disabled", err
+		},
+	}.command(s, nil)
+}
+
+func newKeyDescribe(s *service) *cobra.Command {
+	return change{
+		use: "describe KEY TEXT", short: "Set the description of a key", args: cobra.ExactArgs(2),
+		long:    `Describe sets the text for people that "cmkctl key show" prints. It is no place for secrets.`,
+		example: "  cmkctl key describe alias/app 'of the app, see the runbook'",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: aws.String(args[0]), Description: aws.String(args[1])})
+			return changed{args[0]}, args[0] + " is described", err
+		},
+	}.command(s, nil)
+}
+
+func newKeyDelete(s *service) *cobra.Command {
+	var yes confirmation
+	var days int32
+	return change{
+		use: "delete KEY", short: "Schedule the deletion of a key",
+		long: `Delete destroys the key after a waiting period of 7 to 30 days, during which it cannot be
+used, and "cmkctl key cancel-delete" keeps it. Then everything encrypted under it is
+lost. The key is named by ID or ARN.`,
+		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			if err := yes.ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
+				return nil, "", err
+			}
+			answer, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: aws.String(args[0]), PendingWindowInDays: aws.Int32(days)})
+			if err != nil {
+				return nil, "", err
+			}
+			return answer, fmt.Sprintf("%s is deleted on %s", args[0], moment(answer.DeletionDate)), nil
+		},
+	}.command(s, func(cmd *cobra.Command) {
+		yes.register(cmd)
+		cmd.Flags().Int32Var(&days, "days", 30, "waiting period in `days`, 7 to 30")
+	})
+}
+
+func newKeyCancelDelete(s *service) *cobra.Command {
+	return change{
+		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled",
+		long:    `Cancel-delete keeps a key, named by ID or ARN. It is disabled then: "cmkctl key enable".`,
+		example: "  cmkctl key cancel-delete 1234abcd-12ab-34cd-56ef-1234567890ab",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			answer, err := c.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: aws.String(args[0])})
+			return answer, args[0] + " is kept, and disabled", err
+		},
+	}.command(s, nil)
+}
+
+func newKeyTag(s *service) *cobra.Command {
+	var remove []string
+	var p printer
+	var region string
+	cmd := &cobra.Command{
+		Use:   "tag KEY [NAME=VALUE...]",
+		Short: "List, set or remove the tags of a key",
+		Long: `Tag lists the tags of a key, named by ID or ARN, after setting and removing those that
+are given. Policies may depend on tags.`,
+		Example: `  cmkctl key tag 1234abcd-12ab-34cd-56ef-1234567890ab stage=prod team=ops
+  cmkctl key tag 1234abcd-12ab-34cd-56ef-1234567890ab --remove team`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tags, err := parseTags(args[1:])
+			if err != nil {
+				return err
+			}
+			c, key := s.kms(region), args[0]
+			if len(tags) > 0 {
+				if _, err := c.TagResource(cmd.Context(), &kms.TagResourceInput{KeyId: aws.String(key), Tags: tags}); err != nil {
+					return s.explain(err)
+				}
+			}
+			if len(remove) > 0 {
+				if _, err := c.UntagResource(cmd.Context(), &kms.UntagResourceInput{KeyId: aws.String(key), TagKeys: remove}); err != nil {
+					return s.explain(err)
+				}
+			}
+			list, err := listTags(cmd.Context(), c, key)
+			if err != nil {
+				return s.explain(err)
+			}
+			t := table{headers: []string{"NAME", "VALUE"}}
+			for _, tag := range list {
+				t.add(aws.ToString(tag.TagKey), aws.ToString(tag.TagValue))
+			}
+			return p.print(cmd.OutOrStdout(), list, t)
+		},
+	}
+	p.register(cmd)
+	cmd.Flags().StringArrayVar(&remove, "remove", nil, "`name` of a tag to remove; repeatable")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	return cmd
+}
+
+// parseTags reads NAME=VALUE.
+func parseTags(texts []string) ([]types.Tag, error) {
+	var tags []types.Tag
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usagef("tag %q: want NAME=VALUE", text)
+		}
+		tags = append(tags, types.Tag{TagKey: aws.String(name), TagValue: aws.String(value)})
+	}
+	return tags, nil
+}

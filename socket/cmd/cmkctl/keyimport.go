@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // for RSAES-OAEP with SHA-1, which its collisions do not touch (RFC 8017)
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+	kwp "github.com/tink-crypto/tink-go/v2/kwp/subtle"
+)
+
+// wrapping says how key material travels to the token.
+type wrapping struct{ algorithm, spec string }
+
+func (w *wrapping) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&w.algorithm, "wrapping-algorithm", "", "`algorithm` such as RSAES_OAEP_SHA_256 or RSA_AES_KEY_WRAP_SHA_256 (default the first for material of up to 64 bytes, else the second)")
+	cmd.Flags().StringVar(&w.spec, "wrapping-key-spec", string(types.WrappingKeySpecRsa4096), "`spec` of the wrapping key: RSA_2048, RSA_3072 or RSA_4096")
+}
+
+// parameters asks for a wrapping key and the token that belongs to it.
+func (w *wrapping) parameters(ctx context.Context, c *kms.Client, key string) (*kms.GetParametersForImportOutput, error) {
+	return c.GetParametersForImport(ctx, &kms.GetParametersForImportInput{
+		KeyId: aws.String(key), WrappingAlgorithm: types.AlgorithmSpec(w.algorithm), WrappingKeySpec: types.WrappingKeySpec(w.spec),
+	})
+}
+
+func newKeyExportParameters(s *service) *cobra.Command {
+	var (
+		w             wrapping
+		region, token string
+	)
+	out := blobOut{label: "PUBLIC KEY", form: choice{formPEM, []string{formRaw, formBase64, formHex}}}
+	cmd := &cobra.Command{
+		Use:   "export-parameters KEY --token FILE",
+		Short: "Write the wrapping key and the token for an import that is prepared elsewhere",
+		Long: `Export-parameters writes the public key to wrap material for KEY with, and the import
+token that belongs to it. They are valid for 24 hours, and for one import: "cmkctl
+key import --wrapped". KEY has the origin EXTERNAL, and is named by ID or ARN.`,
+		Example: `  cmkctl key export-parameters "$KEY" --token token --out wrapping.pem
+  openssl pkeyutl -encrypt -pubin -inkey wrapping.pem -pkeyopt rsa_padding_mode:oaep \
+      -pkeyopt rsa_oaep_md:sha256 -in material -out material.wrapped
+  cmkctl key import "$KEY" --wrapped --token token material.wrapped`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out.answer.value == "" && token == "" {
+				return usagef("give --token FILE, or the whole answer with -o json")
+			}
+			if w.algorithm == "" {
+				w.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
+			}
+			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				p, err := w.parameters(ctx, s.kms(region), args[0])
+				if err != nil {
+					return nil, nil, err
+				}
+				if token != "" {
+					err = writeFile(token, func(dst io.Writer) error {
+						_, err := dst.Write(p.ImportToken)
+						return err
+					})
+				}
+				return p.PublicKey, p, err
+			})
+		},
+	}
+	w.register(cmd)
+	cmd.Flags().StringVar(&token, "token", "", "`file` for the import token")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	out.register(cmd, "wrapping key")
+	return cmd
+}
+
+// maxMaterial is the longest key material in bytes, wrapped or not: an RSA-4096 key
+// pair in PKCS #8 has less than half of it.
+const maxMaterial = 6144
+
+// keyImport is what key import is told.
+type keyImport struct {
+	wrapping
+	in          blobIn
+	wrapped     bool
+	token       string // path
+	expires     string
+	description string
+	fresh       bool
+	materialID  string
+}
+
+func newKeyImport(s *service) *cobra.Command {
+	var f keyImport
+	cmd := change{
+		use: "import KEY [FILE]", short: "Import key material into a key of origin EXTERNAL", args: cobra.RangeArgs(1, 2),
+		long: `Import reads the material from FILE, or standard input, wraps it for the token and
+imports it: 32 bytes for symmetric encryption keys, the bytes of an HMAC key, PKCS #8
+for key pairs (in PEM with --in-format pem). cmkctl wipes its copy; the file is yours.
+With --wrapped FILE is wrapped already, with what "cmkctl key export-parameters" wrote.
+KEY is named by ID or ARN.`,
+		example: `  KEY=$(cmkctl key create --origin EXTERNAL)
+  cmkctl key import "$KEY" material
+  cmkctl key import "$KEY" --new --expires 2027-06-30 next-material`,
+	}
+	var c *cobra.Command
+	cmd.work = func(ctx context.Context, client *kms.Client, args []string) (any, string, error) {
+		answer, err := f.run(ctx, c, client, args)
+		return answer, args[0] + " has the material", err
+	}
+	c = cmd.command(s, func(cmd *cobra.Command) {
+		f.register(cmd)
+		fl := cmd.Flags()
+		f.in.register(cmd, "in-format", "material")
+		fl.BoolVar(&f.wrapped, "wrapped", false, "FILE is wrapped already; give --token, too")
+		fl.StringVar(&f.token, "token", "", "`file` with the import token, for --wrapped")
+		fl.StringVar(&f.expires, "expires", "", "`time` at which the material is deleted, like 2027-06-30 or RFC 3339, at most 365 days from now (default never)")
+		fl.StringVar(&f.description, "description", "", "`text` about the material, for people")
+		fl.BoolVar(&f.fresh, "new", false, "it is new material for the next rotation, of a key that has some")
+		fl.StringVar(&f.materialID, "material-id", "", "`ID` that the material must have")
+	})
+	return c
+}
+
+func (f *keyImport) run(ctx context.Context, cmd *cobra.Command, c *kms.Client, args []string) (*kms.ImportKeyMaterialOutput, error) {
+	if f.wrapped != (f.token != "") {
+		return nil, usagef("--wrapped and --token go together")
+	}
+	in := &kms.ImportKeyMaterialInput{
+		KeyId: aws.String(args[0]), ExpirationModel: types.ExpirationModelTypeKeyMaterialDoesNotExpire,
+		KeyMaterialDescription: orNil(f.description), KeyMaterialId: orNil(f.materialID),
+	}
+	if f.fresh {
+		in.ImportType = types.ImportTypeNewKeyMaterial
+	}
+	if f.expires != "" {
+		at, err := parseTime("--expires", f.expires)
+		if err != nil {
+			return nil, err
+		}
+		in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, aws.Time(at)
+	}
+	material, err := f.in.read(cmd, args[1:], maxMaterial, "key material")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(material)
+	if f.wrapped {
+		in.EncryptedKeyMaterial = material
+		if in.ImportToken, err = readAtMost(cmd, []string{f.token}, maxMaterial); err != nil {
+			return nil, fmt.Errorf("reading the import token: %w", err)
+		}
+		return c.ImportKeyMaterial(ctx, in)
+	}
+	const short = 64 // an HMAC key of 512 bits
+	if f.algorithm == "" {
+		f.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
+		if len(material) > short {
+			f.algorithm = string(types.AlgorithmSpecRsaAesKeyWrapSha256)
+		}
+	}
+	p, err := f.parameters(ctx, c, args[0])
+	if err != nil {
+		return nil, err
+	}
+	if in.EncryptedKeyMaterial, err = wrapMaterial(types.AlgorithmSpec(f.algorithm), p.PublicKey, material); err != nil {
+		return nil, err
+	}
+	in.ImportToken = p.ImportToken
+	return c.ImportKeyMaterial(ctx, in)
+}
+
+// parseTime reads a day, which begins at midnight UTC, or a time.
+func parseTime(flag, text string) (time.Time, error) {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, usagef("%s %q is not a date like 2006-01-02 or 2006-01-02T15:04:05Z", flag, text)
+}
+
+// wrapMaterial encrypts key material to the wrapping key (DER SubjectPublicKeyInfo),
+// as AWS documents for ImportKeyMaterial: RSAES-OAEP (RFC 8017), or
+// CKM_RSA_AES_KEY_WRAP of PKCS#11, which is OAEP of an AES-256 key and RFC 5649 under it.
+func wrapMaterial(algorithm types.AlgorithmSpec, wrappingKey, material []byte) ([]byte, error) {
+	parsed, err := x509.ParsePKIXPublicKey(wrappingKey)
+	if err != nil {
+		return nil, fmt.Errorf("the wrapping key: %w", err)
+	}
+	public, ok := parsed.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("the wrapping key is %T, want RSA", parsed)
+	}
+	var h hash.Hash
+	switch algorithm {
+	case types.AlgorithmSpecRsaesOaepSha1, types.AlgorithmSpecRsaAesKeyWrapSha1:
+		h = sha1.New() //nolint:gosec // see the import
+	case types.AlgorithmSpecRsaesOaepSha256, types.AlgorithmSpecRsaAesKeyWrapSha256:
+		h = sha256.New()
+	default:
+		return nil, inputf("cmkctl does not wrap with %s: wrap the material yourself, and give --wrapped", algorithm)
+	}
+	if algorithm == types.AlgorithmSpecRsaesOaepSha1 || algorithm == types.AlgorithmSpecRsaesOaepSha256 {
+		wrapped, err := rsa.EncryptOAEP(h, rand.Reader, public, material, nil)
+		if err != nil {
+			return nil, inputf("wrapping the material: %w", err)
+		}
+		return wrapped, nil
+	}
+	const aes256 = 32
+	kek := make([]byte, aes256)
+	defer clear(kek)
+	if _, err := rand.Read(kek); err != nil {
+		return nil, err
+	}
+	head, err := rsa.EncryptOAEP(h, rand.Reader, public, kek, nil)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the material: %w", err)
+	}
+	wrapper, err := kwp.NewKWP(kek)
+	if err != nil {
+		return nil, fmt.Errorf("wrapping the material: %w", err)
+	}
+	tail, err := wrapper.Wrap(material)
+	if err != nil {
+		return nil, inputf("wrapping the material: %w", err)
+	}
+	return bytes.Join([][]byte{head, tail}, nil), nil
+}
+
+func newKeyDeleteMaterial(s *service) *cobra.Command {
+	var yes confirmation
+	var id string
+	return change{
+		use: "delete-material KEY", short: "Delete imported key material",
+		long: `Delete-material takes the imported material out of the token at once. The same
+material can be imported again, by whoever has kept it. KEY is named by ID or ARN.`,
+		example: "  cmkctl key delete-material 1234abcd-12ab-34cd-56ef-1234567890ab --yes",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			if err := yes.ask(fmt.Sprintf("Delete the material of %s, of which the token has the only copy unless you kept one", args[0])); err != nil {
+				return nil, "", err
+			}
+			answer, err := c.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: aws.String(args[0]), KeyMaterialId: orNil(id)})
+			return answer, "the material of " + args[0] + " is deleted", err
+		},
+	}.command(s, func(cmd *cobra.Command) {
+		yes.register(cmd)
+		cmd.Flags().StringVar(&id, "material-id", "", "`ID` of the material (default the current one)")
+	})
+}

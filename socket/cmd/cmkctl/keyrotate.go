@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+)
+
+func newKeyRotate(s *service) *cobra.Command {
+	return change{
+		use: "rotate KEY", short: "Give a key new material now",
+		long: `Rotate makes new material, which encrypts from now on; what earlier material has
+encrypted is decrypted as before. A key can be rotated 25 times like that.`,
+		example: "  cmkctl key rotate 1234abcd-12ab-34cd-56ef-1234567890ab",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			answer, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: aws.String(args[0])}, once)
+			return answer, args[0] + " is rotated", err
+		},
+	}.command(s, nil)
+}
+
+// rotations is what rotation prints.
+type rotations struct {
+	*kms.GetKeyRotationStatusOutput
+
+	Rotations []types.RotationsListEntry
+}
+
+func newKeyRotation(s *service) *cobra.Command {
+	var (
+		p               printer
+		region          string
+		enable, disable bool
+		days            int32
+	)
+	cmd := &cobra.Command{
+		Use:   "rotation KEY",
+		Short: "Show or set the automatic rotation of a key",
+		Long: `Rotation shows whether a key is rotated automatically, and its materials, after it has
+enabled or disabled that. The key is named by ID or ARN.`,
+		Example: `  cmkctl key rotation 1234abcd-12ab-34cd-56ef-1234567890ab
+  cmkctl key rotation 1234abcd-12ab-34cd-56ef-1234567890ab --enable --days 180`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("days") && !enable {
+				return usagef("--days is for --enable")
+			}
+			c, key := s.kms(region), aws.String(args[0])
+			var err error
+			switch {
+			case enable:
+				in := &kms.EnableKeyRotationInput{KeyId: key}
+				if cmd.Flags().Changed("days") {
+					in.RotationPeriodInDays = aws.Int32(days)
+				}
+				_, err = c.EnableKeyRotation(cmd.Context(), in)
+			case disable:
+				_, err = c.DisableKeyRotation(cmd.Context(), &kms.DisableKeyRotationInput{KeyId: key})
+			}
+			if err != nil {
+				return s.explain(err)
+			}
+			r, err := readRotations(cmd.Context(), c, key)
+			if err != nil {
+				return s.explain(err)
+			}
+			t := table{headers: []string{"MATERIAL", "STATE", "ROTATED", "BY", "EXPIRES"}}
+			for _, e := range r.Rotations {
+				t.add(aws.ToString(e.KeyMaterialId), string(e.KeyMaterialState), moment(e.RotationDate), string(e.RotationType), moment(e.ValidTo))
+			}
+			if p.output.value == asTable && !p.noHeaders {
+				fmt.Fprintf(cmd.OutOrStdout(), "rotation: %s\n\n", rotationText(r.GetKeyRotationStatusOutput))
+			}
+			return p.print(cmd.OutOrStdout(), r, t)
+		},
+	}
+	p.register(cmd)
+	cmd.Flags().BoolVar(&enable, "enable", false, "rotate the key automatically")
+	cmd.Flags().BoolVar(&disable, "disable", false, "rotate the key no longer")
+	cmd.Flags().Int32Var(&days, "days", 365, "period in `days`, 90 to 2560")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
+	return cmd
+}
+
+func readRotations(ctx context.Context, c *kms.Client, key *string) (*rotations, error) {
+	status, err := c.GetKeyRotationStatus(ctx, &kms.GetKeyRotationStatusInput{KeyId: key})
+	if err != nil {
+		return nil, err
+	}
+	pages := kms.NewListKeyRotationsPaginator(c, &kms.ListKeyRotationsInput{KeyId: key, IncludeKeyMaterial: types.IncludeKeyMaterialAllKeyMaterial})
+	list, err := apiPages(ctx, pages.HasMorePages, pages.NextPage, func(page *kms.ListKeyRotationsOutput) []types.RotationsListEntry { return page.Rotations })
+	if err := withheld(err); err != nil {
+		return nil, err
+	}
+	return &rotations{status, list}, nil
+}
