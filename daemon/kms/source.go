@@ -159,6 +159,8 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 	case again == nil && a.blob != nil && s.bind(c, src, a) == nil:
 		err = s.refuseKind(ctx, a, err)
 	}
+	s.calls.mu.Lock() // the end of the daemon may be reading the record
+	defer s.calls.mu.Unlock()
 	c.record, c.used = denied, used
 	return err
 }
