@@ -103,6 +103,7 @@ func bounded(value any) any {
 		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return value
+	default:
+		return told(fmt.Sprint(value))
 	}
-	return told(fmt.Sprint(value))
 }
