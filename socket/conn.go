@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cmkd/socket/internal/forget"
 )
 
 // conn is a connection with what its peer may use. It is known to the server
@@ -32,13 +34,8 @@ type conn struct {
 	// pause is how long the connection is not read; used by the goroutine that
 	// serves it.
 	pause time.Duration
-	// window is net/http's buffer for reading, answer and out are what it is told to
-	// write; all are used by the goroutine that serves the connection (wipe.go).
-	window []byte
-	answer outgoing
-	out    answerWriter
-	// unread: no more requests are read.
-	unread atomic.Bool
+	// buffers are net/http's for the connection.
+	buffers forget.Buffers
 	// granted tells who waits for a turn that it has come, or will not.
 	granted chan bool
 
@@ -81,11 +78,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err = c.readMore(p)
 	}
 	if err != nil && len(p) > 1 && c.serving.Load() { // in a body, net/http reads no more
-		c.endReading()
+		c.buffers.End()
 	}
-	if c.unread.Load() {
-		clear(p[:n])
-	}
+	c.buffers.Filter(p[:n])
 	return n, err
 }
 
@@ -93,7 +88,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // the rest: net/http would call a connection active only when the whole header
 // is there.
 func (c *conn) readFirst(p []byte) (int, error) {
-	c.clearWindow(p)
+	c.buffers.Begin(p)
 	if !c.wait(c.pause) {
 		return 0, net.ErrClosed
 	}
@@ -151,9 +146,9 @@ func (c *conn) readMore(p []byte) (int, error) {
 // that does not take it must not keep the turn.
 func (c *conn) Write(p []byte) (int, error) {
 	c.server.accounts.release(c)
-	n, err := c.write(p)
+	n, err := c.buffers.Write(c.UnixConn, p)
 	if err != nil {
-		c.endReading()
+		c.buffers.End()
 	}
 	return n, err
 }
@@ -260,9 +255,9 @@ func connState(nc net.Conn, state http.ConnState) {
 	case state == http.StateActive:
 		c.serving.Store(true)
 	case state == http.StateClosed:
-		c.answer.wipe()
+		c.buffers.Wipe()
 	case state == http.StateIdle:
-		c.answer.wipe() // to HEAD none is sent
+		c.buffers.Wipe() // to HEAD none is sent
 		c.idle.Store(true)
 		c.server.accounts.rest(c)
 		if c.server.draining.Load() {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+
+	"cmkd/socket/internal/forget"
 )
 
 type connKey struct{}
@@ -23,7 +25,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		whole := false
 		defer func() {
 			if !whole || r.Close || s.draining.Load() || w.Header().Get("Connection") == "close" {
-				c.endReading()
+				c.buffers.End()
 			}
 		}()
 		switch {
@@ -44,7 +46,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		if !s.accounts.begin(c) {
 			c.throttle()
 			s.refuse(w, r, refusedThrottled, false)
-			discard(r)
+			forget.Discard(r)
 			whole = true
 			return
 		}
@@ -53,8 +55,7 @@ func (s *Server) guard(h http.Handler) http.Handler {
 		defer cancel()
 		r = r.WithContext(ctx)
 		defer s.recoverCall(w, r)
-		c.out = answerWriter{w, c}
-		h.ServeHTTP(&c.out, r)
+		h.ServeHTTP(c.buffers.Writer(w), r)
 		whole = true
 	})
 }

@@ -1,49 +1,84 @@
-package socket
-
-import (
-	"bytes"
-	"errors"
-	"net/http"
-	"sync"
-)
-
+// Package forget keeps what a server of net/http reads and writes from staying in memory.
+//
 // net/http keeps what passes through its buffers until others write over it:
 // requests in a bufio.Reader of 4 KiB for each connection, answers in a
 // bufio.Writer of 2 KiB and another of 4 KiB, all of them shared through pools.
 // Requests and answers carry plaintexts, so:
 //
 //   - the reader's buffer is overwritten when the connection waits for the next
-//     request, and when it ends for another reason (conn.window);
+//     request, and when it ends for another reason (Begin and End);
 //   - net/http is given an answer of zeros, which becomes the answer on its last
-//     step (answerWriter and conn.Write).
+//     step (Writer and Write).
+package forget
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// Buffers are those of net/http for one connection, whose net.Conn calls these methods. All but
+// Ended and Filter are for the goroutine that serves the connection. The zero value is ready.
+type Buffers struct {
+	window []byte // net/http's buffer for reading
+	answer outgoing
+	out    writer
+	ended  atomic.Bool
+}
 
 // maxWindow is the size of net/http's buffer for reading, in bytes.
 const maxWindow = 4 << 10
 
-// clearWindow overwrites what the request before left in net/http's buffer, of which p
-// is the part that is free: all of it, unless there is a request in it already. The
-// first read of a connection gets the whole buffer, which stays the connection's as
-// long as that is served.
-func (c *conn) clearWindow(p []byte) {
+// Begin is called before the first bytes of a request are read into p. It overwrites what
+// the request before left in net/http's buffer, of which p is the part that is free: all of it,
+// unless there is a request in it already. The first read of a connection gets the whole
+// buffer, which stays the connection's as long as that is served.
+func (b *Buffers) Begin(p []byte) {
 	clear(p)
-	if c.window == nil && len(p) <= maxWindow {
-		c.window = p
+	if b.window == nil && len(p) <= maxWindow {
+		b.window = p
 	}
 }
 
-// endReading is called when the connection is not to be read for another request. What
-// net/http reads all the same, to throw it away, it gets as zeros.
-func (c *conn) endReading() {
-	c.unread.Store(true)
-	clear(c.window)
+// End is called when the connection is not to be read for another request. What net/http
+// reads all the same, to throw it away, it gets as zeros, by Filter.
+func (b *Buffers) End() {
+	b.ended.Store(true)
+	clear(b.window)
 }
+
+// Ended reports whether End was called.
+func (b *Buffers) Ended() bool { return b.ended.Load() }
+
+// Filter is called with all that was read.
+func (b *Buffers) Filter(p []byte) {
+	if b.ended.Load() {
+		clear(p)
+	}
+}
+
+// Window is net/http's buffer for reading, nil before the first request.
+func (b *Buffers) Window() []byte { return b.window }
+
+// Writer returns the http.ResponseWriter for a request. Answers of known length are kept out of
+// net/http's buffers.
+func (b *Buffers) Writer(w http.ResponseWriter) http.ResponseWriter {
+	b.out = writer{w, b}
+	return &b.out
+}
+
+// Wipe is called when a request has been answered, or never will be.
+func (b *Buffers) Wipe() { b.answer.wipe() }
 
 // maxDiscarded is how much of a body that nobody wants is read, in bytes, so that the
 // connection can go on: as much as net/http would read.
 const maxDiscarded = 256 << 10
 
-// discard reads a body that the handler has not read. net/http would, and keep a part.
-func discard(r *http.Request) {
+// Discard reads a body that the handler has not read. net/http would, and keep a part.
+func Discard(r *http.Request) {
 	if r.Header["Expect"] != nil { // reading would ask for the body
 		return
 	}
@@ -59,13 +94,13 @@ func discard(r *http.Request) {
 	}
 }
 
-// write writes p of net/http's, with the answer in the place of the zeros. For that the
-// buffer that p is a part of has the answer for a moment, or at most until an error:
-// net/http does not look at it before it is empty.
-func (c *conn) write(p []byte) (int, error) {
-	a := &c.answer
+// Write writes p of net/http's to the connection, with the answer in the place of the zeros.
+// For that the buffer that p is a part of has the answer for a moment, or at most until an
+// error: net/http does not look at it before it is empty.
+func (b *Buffers) Write(conn io.Writer, p []byte) (int, error) {
+	a := &b.answer
 	if a.buf == nil {
-		return c.UnixConn.Write(p)
+		return conn.Write(p)
 	}
 	head, body := a.split(p)
 	out, ok := a.next(len(body))
@@ -78,40 +113,42 @@ func (c *conn) write(p []byte) (int, error) {
 		defer clear(body)
 		out = p
 	}
-	n, err := c.UnixConn.Write(out)
-	if err != nil || a.sentAll() {
+	n, err := conn.Write(out)
+	switch {
+	case err != nil:
 		a.wipe()
+	case a.sentAll(): // so far: the handler may write on
+		a.empty()
 	}
 	return n, err
 }
 
 var errTooLong = errors.New("an answer that is longer than it is")
 
-// answerWriter is the http.ResponseWriter of a request. Answers of known length are kept out
-// of net/http's buffers.
-type answerWriter struct {
+// writer is the http.ResponseWriter of a request.
+type writer struct {
 	http.ResponseWriter
-	conn *conn
+	b *Buffers
 }
 
 // Unwrap is for [http.ResponseController].
-func (w *answerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // zeros stand for an answer in net/http's buffers.
 var zeros [8 << 10]byte
 
 // Write implements io.Writer.
-func (w *answerWriter) Write(p []byte) (int, error) {
+func (w *writer) Write(p []byte) (int, error) {
 	if len(w.Header()["Content-Length"]) == 0 || len(w.Header()["Content-Type"]) == 0 { // net/http has to see it
 		return w.ResponseWriter.Write(p)
 	}
-	w.conn.answer.add(p)
+	w.b.answer.add(p)
 	n := 0
 	for n < len(p) {
 		m, err := w.ResponseWriter.Write(zeros[:min(len(zeros), len(p)-n)])
 		n += m
 		if err != nil {
-			w.conn.answer.wipe()
+			w.b.answer.wipe()
 			return n, err
 		}
 	}
@@ -145,10 +182,15 @@ func (a *outgoing) add(p []byte) {
 	*a.buf = append(b, p...)
 }
 
+// empty forgets what has been sent, and not that the header has.
+func (a *outgoing) empty() {
+	clear(*a.buf)
+	*a.buf, a.sent = (*a.buf)[:0], 0
+}
+
 func (a *outgoing) wipe() {
 	if a.buf != nil {
-		clear(*a.buf)
-		*a.buf = (*a.buf)[:0]
+		a.empty()
 		if cap(*a.buf) <= maxKeptAnswer {
 			answers.Put(a.buf)
 		}
@@ -192,5 +234,5 @@ func (a *outgoing) next(n int) ([]byte, bool) {
 	return (*a.buf)[a.sent-n : a.sent], true
 }
 
-// sentAll reports whether the whole body has left.
+// sentAll reports whether all of the body that the handler has written has left.
 func (a *outgoing) sentAll() bool { return a.head && a.sent == len(*a.buf) }
