@@ -266,7 +266,15 @@ func mac(key []byte, message string) []byte {
 	return h.Sum(nil)
 }
 
+// hash is SHA-256. Bodies have plaintexts in them, and the state keeps what does not fill a block,
+// also when it is reset, and Sum leaves a copy of it on the stack: zeros take their place.
 func hash(b []byte) []byte {
-	sum := sha256.Sum256(b)
-	return sum[:]
+	state := sha256.New()
+	state.Write(b)
+	sum := state.Sum(nil)
+	state.Reset()
+	var zeros [sha256.BlockSize - 1]byte
+	state.Write(zeros[:])
+	state.Sum(nil)
+	return sum
 }

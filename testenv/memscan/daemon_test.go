@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,22 +44,12 @@ func TestNothingStays(t *testing.T) {
 	}
 	inPlugins := random(64)
 	r := rig.New(t, rig.Config{Process: true, PlaintextDataKeys: true, Env: map[string]string{"CMKD_TEST_HELD": hex.EncodeToString(inPlugins)}})
-	c := newCaller(t, r)
+	c := newCaller(t, r.Client(""))
 	n, few := 20, 6
 	if os.Getenv("CMKD_LONG") != "" {
 		n, few = 200, 20
 	}
-	var running sync.WaitGroup
-	for _, k := range kinds {
-		running.Go(func() {
-			if k.few {
-				c.run(k, few)
-				return
-			}
-			c.run(k, n)
-		})
-	}
-	running.Wait()
+	c.runAll(n, few)
 	if t.Failed() {
 		return
 	}

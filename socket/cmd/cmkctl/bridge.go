@@ -64,6 +64,9 @@ func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) erro
 	if f.secretKey != "" {
 		return errors.New("--secret-key would show the secret to every user, in the process list: put it in a file for --secret-file, or in " + secretVariable)
 	}
+	if err := withoutSignals(); err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "cmkctl: signals leave registers in memory:", err)
+	}
 	cred, err := bridgeCredential(f.accessKey, f.secretFile)
 	if err != nil {
 		return err
@@ -75,7 +78,7 @@ func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) erro
 	defer b.stop()
 	vars := awsVariables(b.endpoint, f.region, cred)
 	if len(args) > 0 {
-		return runChild(cmd, args, bridged(os.Environ(), vars))
+		return runChild(cmd, args, bridged(restored(os.Environ()), vars))
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 
@@ -63,20 +65,61 @@ func (l *largeBodies) enter(r *http.Request, friend bool) (leave func(), err err
 	return nil, &refusal{status: http.StatusServiceUnavailable, code: "ServiceUnavailableException", message: "The bridge reads too many large requests at once."}
 }
 
-// readBody reads the body of a request.
+// readBody reads the body of a request. What it returns may be secret, with an error, too.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, errBodyTooLarge
-	}
-	if err != nil {
-		return nil, &refusal{status: http.StatusBadRequest, code: "SerializationException", message: "The body of the request cannot be read."}
+	body := make([]byte, 0, max(r.ContentLength, bytes.MinRead)+1) // with room to see the end
+	for src := http.MaxBytesReader(w, r.Body, maxBody); ; {
+		if len(body) == cap(body) { // growing by append would leave a copy behind
+			larger := append(make([]byte, 0, 2*cap(body)), body...)
+			clear(body)
+			body = larger
+		}
+		n, err := src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return body, errBodyTooLarge
+		}
+		if err != nil {
+			return body, &refusal{status: http.StatusBadRequest, code: "SerializationException", message: "The body of the request cannot be read."}
+		}
 	}
 	return body, control.SetReadDeadline(time.Time{})
+}
+
+// copyAnswer gives the daemon's answer to the client, without what belongs to the
+// connection that it came on.
+func copyAnswer(w http.ResponseWriter, resp *http.Response) error {
+	for _, name := range hopByHop {
+		resp.Header.Del(name)
+	}
+	maps.Copy(w.Header(), resp.Header)
+	w.WriteHeader(resp.StatusCode)
+	buf := make([]byte, 8<<10)
+	defer clear(buf)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if resp.ContentLength < 0 { // nobody knows when there is more
+				_ = http.NewResponseController(w).Flush() // what fails here fails again
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // refusal is an error of the AWS JSON 1.1 protocol.

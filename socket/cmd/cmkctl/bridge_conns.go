@@ -4,7 +4,11 @@ import (
 	"container/list"
 	"context"
 	"net"
+	"net/http"
 	"sync"
+	"sync/atomic"
+
+	"cmkd/socket/internal/forget"
 )
 
 // A connection is a stranger's until a request on it was signed well. Of those
@@ -34,6 +38,10 @@ type connection struct {
 	net.Conn
 	all *connections
 
+	buffers forget.Buffers // net/http's for it
+	idle    atomic.Bool    // until the first bytes of a request
+	serving atomic.Bool    // from the end of its head until the handler has returned
+
 	// place is where it is among the strangers, nil if it is not; friend says
 	// that it is none. Guarded by all.mu.
 	place  *list.Element
@@ -47,6 +55,7 @@ func (l *connections) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	c := &connection{Conn: conn, all: l}
+	c.idle.Store(true)
 	l.mu.Lock()
 	var oldest *connection
 	if l.strangers.Len() >= maxStrangers {
@@ -73,6 +82,53 @@ func (c *connection) Close() error {
 	}
 	c.all.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// Read implements [net.Conn].
+func (c *connection) Read(p []byte) (int, error) {
+	if len(p) == 1 { // net/http watches for the end of the stream while a call runs
+		return c.Conn.Read(p)
+	}
+	if c.idle.Load() {
+		c.buffers.Begin(p)
+	}
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.idle.Store(false)
+	}
+	if err != nil && c.serving.Load() { // in a body, net/http reads no more
+		c.buffers.End()
+	}
+	c.buffers.Filter(p[:n])
+	return n, err
+}
+
+// Write implements [net.Conn].
+func (c *connection) Write(p []byte) (int, error) {
+	n, err := c.buffers.Write(c.Conn, p)
+	if err != nil {
+		c.buffers.End()
+	}
+	return n, err
+}
+
+// connectionState is the http.Server.ConnState that notices when a request has
+// been read and when it has been answered.
+func connectionState(conn net.Conn, state http.ConnState) {
+	c, ok := conn.(*connection)
+	if !ok {
+		return
+	}
+	switch state {
+	case http.StateActive:
+		c.serving.Store(true)
+	case http.StateIdle:
+		c.buffers.Wipe()
+		c.idle.Store(true)
+	case http.StateClosed:
+		c.buffers.Wipe()
+	default:
+	}
 }
 
 // welcome says that a request on the connection was signed well.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +8,12 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"cmkd/socket/client"
+	"cmkd/socket/internal/forget"
 	"cmkd/socket/sigv4"
 )
 
@@ -26,6 +24,7 @@ const loopback = "127.0.0.1"
 type bridge struct {
 	endpoint string // its URL
 	server   *http.Server
+	upstream *upstream
 	ended    chan struct{} // closed when it serves no more
 	err      error         // why, readable then
 }
@@ -37,10 +36,12 @@ func startBridge(ctx context.Context, socket string, port uint16, credentials ..
 	if err != nil {
 		return nil, fmt.Errorf("listening for the bridge: %w", err)
 	}
+	h := newBridgeHandler(socket, ln.Addr(), credentials)
 	b := &bridge{
 		endpoint: "http://" + ln.Addr().String(),
+		upstream: h.upstream,
 		server: &http.Server{
-			Handler:           newBridgeHandler(socket, ln.Addr(), credentials),
+			Handler:           h,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
 			WriteTimeout:      2 * time.Minute,
@@ -48,6 +49,7 @@ func startBridge(ctx context.Context, socket string, port uint16, credentials ..
 			MaxHeaderBytes:    32 << 10,
 			BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 			ConnContext:       withConnection,
+			ConnState:         connectionState,
 			ErrorLog:          log.New(io.Discard, "", 0),
 		},
 		ended: make(chan struct{}),
@@ -77,6 +79,7 @@ func (b *bridge) stop() {
 		_ = b.server.Close() // nothing is left to do about it
 	}
 	<-b.ended
+	b.upstream.close()
 }
 
 // bridgeHandler checks signatures and forwards.
@@ -85,7 +88,8 @@ type bridgeHandler struct {
 	verifier sigv4.Verifier
 	replays  *sigv4.Replays
 	large    largeBodies
-	proxy    httputil.ReverseProxy
+	socket   string
+	upstream *upstream
 }
 
 func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *bridgeHandler {
@@ -101,24 +105,10 @@ func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *b
 		},
 		replays: sigv4.NewReplays(),
 		large:   newLargeBodies(),
+		socket:  client.Path(socket),
 	}
-	h.proxy = httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			// The Host stays, and so does the signature good: the daemon reads
-			// the Region off it, and who calls if it knows the access key.
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "localhost", r.In.Host
-		},
-		Transport:  client.HTTPClient(socket).GetTransport(),
-		BufferPool: &buffers{},
-		ErrorLog:   log.New(io.Discard, "", 0),
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			// The SDKs repeat a call after this status.
-			(&refusal{
-				status: http.StatusServiceUnavailable, code: "ServiceUnavailableException",
-				message: fmt.Sprintf("cmkd does not answer on %s: %s", socket, rootCause(err)),
-			}).write(w)
-		},
-	}
+	dial := client.HTTPClient(socket).GetTransport().DialContext
+	h.upstream = &upstream{connect: func(ctx context.Context) (net.Conn, error) { return dial(ctx, "unix", "") }}
 	return h
 }
 
@@ -134,27 +124,23 @@ func loopbackHosts(addr net.Addr) []string {
 	return hosts
 }
 
-// buffers lends the proxy what it copies answers through, which it would make
-// anew for each. It implements [httputil.BufferPool].
-type buffers struct{ pool sync.Pool }
-
-// Get implements [httputil.BufferPool].
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
-	}
-	return make([]byte, 8<<10)
-}
-
-// Put implements [httputil.BufferPool]. What was in it may be secret.
-func (b *buffers) Put(p []byte) {
-	clear(p)
-	b.pool.Put(&p)
-}
-
 // ServeHTTP implements http.Handler.
 func (h *bridgeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := connectionOf(r.Context())
+	conn.serving.Store(true)
+	defer conn.serving.Store(false)
+	whole := false
+	defer func() {
+		if !whole || r.Close || w.Header().Get("Connection") == "close" {
+			conn.buffers.End()
+		}
+	}()
+	h.answer(conn.buffers.Writer(w), r, conn)
+	whole = true
+}
+
+// answer forwards a request, or refuses it.
+func (h *bridgeHandler) answer(w http.ResponseWriter, r *http.Request, conn *connection) {
 	err := h.serve(w, r, conn)
 	if err == nil {
 		return
@@ -163,7 +149,9 @@ func (h *bridgeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		refused = &refusal{status: http.StatusBadRequest, code: "KMSInternalException", message: "The signature cannot be checked."}
 	}
-	if !conn.isFriend() {
+	if conn.isFriend() {
+		forget.Discard(r)
+	} else {
 		w.Header().Set("Connection", "close")
 	}
 	refused.write(w)
@@ -186,6 +174,7 @@ func (h *bridgeHandler) serve(w http.ResponseWriter, r *http.Request, conn *conn
 	}
 	defer leave()
 	body, err := readBody(w, r)
+	defer func() { clear(body) }()
 	if err != nil {
 		return err
 	}
@@ -198,13 +187,31 @@ func (h *bridgeHandler) serve(w http.ResponseWriter, r *http.Request, conn *conn
 		return signatureRefusal(err)
 	}
 	conn.welcome()
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	h.proxy.ServeHTTP(w, r)
-	return nil
+	return h.forward(w, r, body)
 }
 
-// checkHeader refuses what the proxy would not forward as it was signed, and
+// forward gives a request to the daemon, and its answer to the client.
+func (h *bridgeHandler) forward(w http.ResponseWriter, r *http.Request, body []byte) error {
+	begun := false
+	err := h.upstream.forward(r, body, func(resp *http.Response) error {
+		begun = true
+		return copyAnswer(w, resp)
+	})
+	switch {
+	case err == nil:
+		return nil
+	case begun:
+		panic(http.ErrAbortHandler) // the client must not take it for whole
+	default:
+		// The SDKs repeat a call after this status.
+		return &refusal{
+			status: http.StatusServiceUnavailable, code: "ServiceUnavailableException",
+			message: fmt.Sprintf("cmkd does not answer on %s: %s", h.socket, rootCause(err)),
+		}
+	}
+}
+
+// checkHeader refuses what the bridge would not forward as it was signed, and
 // other servers' requests.
 func (h *bridgeHandler) checkHeader(r *http.Request) error {
 	known := false
