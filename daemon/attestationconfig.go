@@ -3,7 +3,6 @@ package daemon
 import (
 	"crypto/x509"
 	"fmt"
-	"os"
 
 	"cmkd/daemon/attestation"
 )
@@ -15,9 +14,9 @@ func (c *Config) attestations() (*attestation.Verifier, error) {
 	}
 	var roots []*x509.Certificate
 	for _, path := range c.AttestationRoots {
-		text, err := os.ReadFile(path)
+		text, err := readTrusted(path, maxConfig)
 		if err != nil {
-			return nil, fmt.Errorf("reading attestation_roots: %w", err)
+			return nil, fmt.Errorf("attestation_roots: reading %s: %w", path, err)
 		}
 		found, err := attestation.ParseRoots(text)
 		if err != nil {

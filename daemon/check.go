@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"cmkd/daemon/policy"
 )
 
@@ -75,18 +73,11 @@ func checkPIN(name string) (warning string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("pin_file: %w", err)
 	}
-	if err := checkFile(path, false); err != nil {
-		return "", err
-	}
-	f, err := os.Open(path)
+	f, info, err := openRegular(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
 	if !isCredential(path) {
 		if mode := info.Mode().Perm(); mode&0o004 != 0 {
 			warning = fmt.Sprintf("every user can read the PIN file %s: its mode is %#o, it should be 0400", path, mode)
@@ -122,35 +113,6 @@ func (d *Daemon) warnings() []string {
 	return list
 }
 
-// checkTrusted refuses a configuration whose files somebody but root and the daemon's
-// user can change: the error joins all such. What is not there may come later. The
-// configuration itself, identity policies and the secrets of access keys are looked
-// at when they are read.
-func (c *Config) checkTrusted() error {
-	var errs []error
-	check := func(what, path string, kind uint32) {
-		err := trustPath(path, kind)
-		if _, untrusted := errors.AsType[*untrustedError](err); untrusted { // what else is wrong shows when it is used
-			errs = append(errs, fmt.Errorf("%s: %w", what, err))
-		}
-	}
-	check("state_dir", c.StateDir, unix.S_IFDIR)
-	check("audit_dir", c.AuditDir, unix.S_IFDIR)
-	for _, path := range c.AttestationRoots {
-		check("attestation_roots", path, unix.S_IFREG)
-	}
-	for _, t := range c.Tokens {
-		check("token "+t.Name+": module", t.Module, unix.S_IFREG)
-		if filepath.IsAbs(t.PINFile) && !isCredential(t.PINFile) {
-			check("token "+t.Name+": pin_file", t.PINFile, unix.S_IFREG)
-		}
-	}
-	for _, p := range c.Plugins {
-		check("plugin "+p.Name, p.Path, unix.S_IFREG)
-	}
-	return errors.Join(errs...)
-}
-
 // isCredential reports whether the path is of a file that systemd passes.
 func isCredential(path string) bool {
 	dir := os.Getenv("CREDENTIALS_DIRECTORY")
@@ -169,7 +131,7 @@ func (p *PluginConfig) check() error {
 	if len(want) == 0 {
 		return nil
 	}
-	f, err := os.Open(p.Path)
+	f, _, err := openRegular(p.Path)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 // daemon's user can have put them: each folder on the way, and each symbolic link,
 // must belong to one of the two, and be writable by nobody else. A folder with the
 // sticky bit, such as /tmp, may be on the way, since in it nobody replaces what is
-// another's. What a group may write counts as its owner's if nobody else is in the
+// another's. What a group may write is nobody else's if nobody but the two is in the
 // group.
 
 // maxLinks is how many symbolic links a path may have, as in path_resolution(7).
@@ -49,15 +49,30 @@ func readTrusted(path string, limit int64) ([]byte, error) {
 }
 
 // openTrusted opens a folder (unix.S_IFDIR) or a regular file (unix.S_IFREG) for
-// reading. It goes from folder to folder and looks at each before it goes on, so
-// nobody can exchange one in between; and it opens nothing else, since a FIFO
-// would wait for its other end.
+// reading. It opens nothing else, since a FIFO would wait for its other end.
 func openTrusted(path string, kind uint32) (*os.File, error) {
-	at, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, name, err := walkTrusted(path, false)
 	if err != nil {
-		return nil, fmt.Errorf("opening /: %w", err)
+		return nil, err
 	}
-	defer func() { _ = unix.Close(at) }()
+	defer func() { _ = unix.Close(fd) }()
+	return reopen(fd, name, kind)
+}
+
+// walkTrusted returns a descriptor of O_PATH of what a trusted path leads to, and its name
+// without links. It goes from folder to folder and looks at each before it goes on, so
+// nobody can exchange one in between. shared: of the last part, a folder may have the
+// sticky bit, and who may write a device, a socket or a FIFO does not matter.
+func walkTrusted(path string, shared bool) (fd int, name string, err error) {
+	at, err := openRoot()
+	if err != nil {
+		return -1, "", err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(at)
+		}
+	}()
 	name, links := "/", 0
 	todo := parts(path)
 	for len(todo) > 0 {
@@ -65,11 +80,11 @@ func openTrusted(path string, kind uint32) (*os.File, error) {
 		next, todo = todo[0], todo[1:]
 		fd, st, err := openPart(at, next)
 		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: filepath.Join(name, next), Err: err}
+			return -1, "", &fs.PathError{Op: "open", Path: filepath.Join(name, next), Err: err}
 		}
-		if err := checkTrusted(filepath.Join(name, next), fd, st, len(todo) > 0); err != nil {
+		if err := checkTrusted(filepath.Join(name, next), fd, st, len(todo) > 0, shared); err != nil {
 			_ = unix.Close(fd)
-			return nil, err
+			return -1, "", err
 		}
 		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 			target, err := readLink(fd)
@@ -78,14 +93,14 @@ func openTrusted(path string, kind uint32) (*os.File, error) {
 				err = unix.ELOOP
 			}
 			if err != nil {
-				return nil, fmt.Errorf("following the symbolic link %s: %w", filepath.Join(name, next), err)
+				return -1, "", fmt.Errorf("following the symbolic link %s: %w", filepath.Join(name, next), err)
 			}
 			todo = append(parts(target), todo...)
 			if !filepath.IsAbs(target) {
 				continue
 			}
-			if fd, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-				return nil, fmt.Errorf("opening /: %w", err)
+			if fd, err = openRoot(); err != nil {
+				return -1, "", err
 			}
 			next = "/"
 			name = "/"
@@ -93,7 +108,15 @@ func openTrusted(path string, kind uint32) (*os.File, error) {
 		_ = unix.Close(at)
 		at, name = fd, filepath.Join(name, next)
 	}
-	return reopen(at, name, kind)
+	return at, name, nil
+}
+
+func openRoot() (fd int, err error) {
+	fd, err = unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening /: %w", err)
+	}
+	return fd, nil
 }
 
 // parts are the parts of a path. What is "." or empty is left out.
@@ -145,14 +168,35 @@ func reopen(fd int, name string, kind uint32) (*os.File, error) {
 
 // trustPath refuses a path that somebody but root and the daemon's user can change,
 // with an [*untrustedError]. What does not exist has nobody changed: it may be made
-// where it is.
-func trustPath(path string, kind uint32) error {
-	f, err := openTrusted(path, kind)
+// where it is. shared is as in walkTrusted.
+func trustPath(path string, shared bool) error {
+	fd, _, err := walkTrusted(path, shared)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return unix.Close(fd)
+}
+
+// openRegular opens a regular file for reading. Others it does not open, or not so
+// that it would wait: what is there may be exchanged for a FIFO at any time.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	if err := checkFile(path, false); err != nil { // opening a device may do something
+		return nil, nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }

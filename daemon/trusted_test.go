@@ -110,29 +110,3 @@ func accessList(user uint32) []byte {
 	}
 	return list
 }
-
-// TestPrivateGroups: a group counts as its user's if nobody else is in it.
-func TestPrivateGroups(t *testing.T) {
-	t.Parallel()
-	const users = "root:x:0:0:root:/root:/bin/sh\ndeploy:x:1000:1000::/home/deploy:/bin/sh\nops:x:1001:100::/:/bin/sh\nguest:x:1002:1002::/:/bin/sh\nalso:x:1003:1002::/:/bin/sh\n"
-	const groups = "root:x:0:\ndeploy:x:1000:deploy\nusers:x:100:\nguest:x:1002:\nwheel:x:10:deploy\n"
-	for _, tt := range []struct {
-		uid, gid uint32
-		more     string
-		want     bool
-	}{
-		{0, 0, "", true},
-		{1000, 1000, "", true},
-		{0, 1000, "", false},    // the owner is somebody else
-		{1001, 100, "", true},   // whatever its name
-		{1002, 1002, "", false}, // the first group of two
-		{1000, 10, "", false},   // not the first group of its user
-		{1005, 1005, "", false}, // of nobody
-		{0, 0, "wheel:x:0:deploy\n", false},
-		{1000, 1000, "staff:x:1000:ops\n", false},
-	} {
-		if got := isPrivate(users, groups+tt.more, tt.uid, tt.gid); got != tt.want {
-			t.Errorf("uid %d, gid %d, %q: %v", tt.uid, tt.gid, tt.more, got)
-		}
-	}
-}

@@ -72,25 +72,31 @@ func namedByEnvironment() []string {
 	return out
 }
 
-// softHSMConf is where SoftHSM2 looks without SOFTHSM2_CONF.
-const softHSMConf = "/etc/softhsm/softhsm2.conf"
+// SoftHSMConf is where SoftHSM2 looks without SOFTHSM2_CONF.
+const SoftHSMConf = "/etc/softhsm/softhsm2.conf"
 
 // softHSM returns SoftHSM2's configuration file and the folder of tokens that
-// it names (softhsm2.conf(5), directories.tokendir), "" where there is none: a
-// token that is a folder is the one kind that has to write.
+// it names, "" where there is none: a token that is a folder is the one kind that
+// has to write.
 func softHSM(conf string) (file, folder string) {
 	if conf == "" {
-		conf = softHSMConf
+		conf = SoftHSMConf
 	}
 	text, err := os.ReadFile(conf)
 	if err != nil || !filepath.IsAbs(conf) {
 		return "", ""
 	}
-	for line := range strings.Lines(string(text)) {
+	return conf, SoftHSMTokens(string(text))
+}
+
+// SoftHSMTokens returns the folder of tokens that a configuration of SoftHSM2 names
+// (softhsm2.conf(5), directories.tokendir), "" if it names none by an absolute path.
+func SoftHSMTokens(conf string) (folder string) {
+	for line := range strings.Lines(conf) {
 		name, value, _ := strings.Cut(line, "=")
 		if strings.TrimSpace(name) == "directories.tokendir" && filepath.IsAbs(strings.TrimSpace(value)) {
 			folder = strings.TrimSpace(value)
 		}
 	}
-	return conf, folder
+	return folder
 }

@@ -22,7 +22,7 @@ func TestOthersCannotChangeFiles(t *testing.T) {
 	}
 	const user = 61007
 	r := rig.New(t, rig.Config{})
-	state := filepath.Join(r.Dir, "s")
+	state, tokens := filepath.Join(r.Dir, "s"), filepath.Join(filepath.Dir(r.Token.ConfFile), "tokens")
 	for _, c := range []struct {
 		what, path string
 		spoil      func(path string) error
@@ -36,6 +36,9 @@ func TestOthersCannotChangeFiles(t *testing.T) {
 		{"audit folder", filepath.Join(state, "audit"), func(p string) error { return os.Chown(p, user, -1) }, "audit_dir: "},
 		{"PIN file", r.Token.PINFile, func(p string) error { return os.Chmod(p, 0o602) }, "pin_file: " + r.Token.PINFile},
 		{"folder of the PIN file", filepath.Dir(r.Token.PINFile), func(p string) error { return os.Chown(p, user, -1) }, "pin_file: " + filepath.Dir(r.Token.PINFile)},
+		{"SoftHSM2's configuration", r.Token.ConfFile, func(p string) error { return os.Chmod(p, 0o606) }, "env SOFTHSM2_CONF: " + r.Token.ConfFile},
+		{"folder of SoftHSM2's tokens", tokens, func(p string) error { return os.Chmod(p, 0o722) }, "directories.tokendir in " + r.Token.ConfFile + ": " + tokens},
+		{"folder of SoftHSM2's tokens of another user", tokens, func(p string) error { return os.Chown(p, user, -1) }, "directories.tokendir in "},
 	} {
 		was, err := os.Stat(c.path)
 		if err != nil {
