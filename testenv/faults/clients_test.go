@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -180,22 +179,29 @@ func flood(s *stage) {
 	cmd := exec.CommandContext(s.Context(), filepath.Join(rig.Binaries(s.T), "flood"), "-any", "-callers", "300",
 		"-socket", s.rig.Socket, "-uid", strconv.Itoa(int(stranger.UID)))
 	cmd.Stdin = bytes.NewReader(request(operation, body))
-	var out, complaint bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaint
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		s.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		s.Fatal(err)
 	}
+	lines := bufio.NewReader(out)
+	if line, err := lines.ReadString('\n'); line != "flooding\n" { // each connection has had an answer
+		s.Fatalf("flood says %q: %v: %s", line, err, complaint.String())
+	}
 	s.undo = func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
+		var r callers.Result
+		if err := json.NewDecoder(lines).Decode(&r); err != nil {
+			s.Errorf("flood: %v", err)
+		}
 		if err := cmd.Wait(); err != nil {
 			s.Errorf("flood: %v: %s", err, complaint.String())
 		}
-		var r callers.Result
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &r); err != nil {
-			s.Errorf("flood says %q: %v", out.String(), err)
-		}
-		s.note("%d calls of the flood, %d of them good", r.Calls, r.OK)
+		s.note("%d calls of the flood, %d of them good, %d connections closed", r.Calls, r.OK, r.Closed)
 	}
 }
 

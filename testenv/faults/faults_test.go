@@ -24,7 +24,7 @@ var long = os.Getenv("CMKD_FAULTS") != ""
 // never. Both are for a loaded machine: what a row promises is its own time.
 const (
 	seenWithin = time.Minute
-	returns    = time.Minute
+	returns    = 2 * time.Minute
 )
 
 // row is one fault.
@@ -50,6 +50,11 @@ type row struct {
 	// status is in a status that is not ok, and metric a line of the metrics, while
 	// the fault lasts. "": the fault is over before monitoring can see it.
 	status, metric string
+	// log is in the log meanwhile, a regular expression for a line of it.
+	log string
+	// prompt is the longest that a call of a kind that is not in only may take, on a
+	// machine that is not loaded; 0: as long as it likes.
+	prompt time.Duration
 	// within is how long after its end every kind of call is answered well and the
 	// status is ok, on a machine that is not loaded.
 	within time.Duration
@@ -78,9 +83,9 @@ func (s *stage) note(format string, args ...any) {
 
 // result is a line of the table.
 type result struct {
-	name, callers, status string
-	recovered             time.Duration
-	passed                bool
+	name, callers, status, log string
+	recovered                  time.Duration
+	passed                     bool
 }
 
 // results collects the table.
@@ -99,14 +104,14 @@ func (r *results) add(one result) {
 func (r *results) print(t *testing.T) {
 	var b strings.Builder
 	passed := 0
-	b.WriteString("| fault | callers saw | status and metrics | good again after | |\n|---|---|---|---|---|\n")
+	b.WriteString("| fault | callers saw | status and metrics | log | good again after | |\n|---|---|---|---|---|---|\n")
 	for _, one := range r.list {
 		verdict := "failed"
 		if one.passed {
 			passed++
 			verdict = "ok"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %v | %s |\n", one.name, one.callers, one.status, one.recovered.Round(10*time.Millisecond), verdict)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %v | %s |\n", one.name, one.callers, one.status, one.log, one.recovered.Round(10*time.Millisecond), verdict)
 	}
 	t.Logf("\n%s\n%d of %d", &b, passed, len(r.list))
 }
@@ -156,7 +161,7 @@ func (h *house) play(t *testing.T, r row) (out result) {
 	}
 	calls := h.load.since(mark)
 	out.callers = strings.Join(append(s.notes, summary(calls)), "; ")
-	out.status = seen(r)
+	out.status, out.log = seen(r), strings.NewReplacer(`"level":"`, "", `","msg":"`, ": ").Replace(r.log)
 	h.judge(t, r, calls)
 	return out
 }
@@ -178,16 +183,12 @@ func seen(r row) string {
 // show waits until the fault shows in everything that the row names.
 func (h *house) show(t *testing.T, r row, mark int, begun time.Time) {
 	t.Helper()
-	status, metric := regexp.MustCompile(r.status), regexp.MustCompile(r.metric)
+	status, metric, log := regexp.MustCompile(r.status), regexp.MustCompile(r.metric), regexp.MustCompile(r.log)
 	for {
 		var missing []string
 		codes := map[string]bool{}
-		kinds := map[kind]int{}
 		for _, c := range h.load.since(mark) {
 			codes[c.code] = true
-			if c.began.After(begun) {
-				kinds[c.kind]++
-			}
 		}
 		for _, c := range r.must {
 			if !codes[c] {
@@ -199,6 +200,9 @@ func (h *house) show(t *testing.T, r row, mark int, begun time.Time) {
 		}
 		if r.metric != "" && !h.watch.sawMetric(metric) {
 			missing = append(missing, "no metric "+r.metric)
+		}
+		if !log.MatchString(h.rig.Log()[h.logged:]) {
+			missing = append(missing, "the log has no "+r.log)
 		}
 		if len(missing) == 0 && time.Since(begun) >= r.lasts {
 			return
@@ -240,6 +244,9 @@ func (h *house) judge(t *testing.T, r row, calls []call) {
 	}
 	bad, sample := map[string]int{}, ""
 	for _, c := range calls {
+		if concerned := r.only == nil || slices.Contains(r.only, c.kind); long && !concerned && r.prompt != 0 && c.took > r.prompt {
+			bad[fmt.Sprintf("%s, which the fault is none of, takes more than %v", c.operation, r.prompt)]++
+		}
 		switch {
 		case c.code == "":
 			continue
@@ -249,6 +256,8 @@ func (h *house) judge(t *testing.T, r row, calls []call) {
 			continue
 		case !slices.Contains(r.callers, c.code) && !slices.Contains(r.must, c.code):
 			bad[string(c.kind)+" "+c.operation+" saw "+c.code]++
+		case c.code == noAnswer: // whatever it was that was asked
+			continue
 		case r.only != nil && c.kind != bystander && !slices.Contains(r.only, c.kind):
 			bad["the fault is none of "+c.operation+"'s, which saw "+c.code]++
 		case c.status/100 == 4 && !r.lasting:

@@ -19,6 +19,7 @@ const (
 	internal    = "KMSInternalException"
 	limited     = "LimitExceededException"
 	stopping    = "ServiceUnavailableException"
+	throttled   = "ThrottlingException"
 	unsupported = "UnsupportedOperationException"
 )
 
@@ -51,7 +52,13 @@ func every(a shim.Action, functions ...string) func(*stage) {
 	}
 }
 
+// said is a line of the log.
+func said(level, message string) string { return `"level":"` + level + `","msg":"` + message }
+
 func clearRules(s *stage) { s.shim.ClearAll() }
+
+// lost says that a process has ended, or has been ended.
+var lost = said("WARN", "plugin lost")
 
 var pluginRows = group{name: "plugins", set: plain, rows: []row{
 	{
@@ -68,7 +75,7 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 				s.settle(s.T, time.Now())
 			}
 		},
-		within: 2 * time.Second,
+		log: lost, within: 2 * time.Second,
 	},
 	{
 		name: "one crash in C_Sign, one in C_Decrypt, one after C_WrapKey", quick: true,
@@ -77,7 +84,7 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 			s.shim.SetRule("C_Decrypt", shim.Rule{Do: shim.Crash, Times: 1})
 			s.shim.SetRule("C_WrapKey", shim.Rule{Do: shim.CrashAfter, Times: 1})
 		},
-		lasts: time.Second, within: 3 * time.Second,
+		log: lost, lasts: time.Second, within: 3 * time.Second,
 	},
 	{
 		name: "plugin killed in CreateKey", quick: true,
@@ -87,25 +94,32 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 			s.signal("symmetric", syscall.SIGKILL)
 			s.shim.Clear("C_GenerateKey")
 		},
-		within: 3 * time.Second,
+		log: lost, within: 3 * time.Second,
 	},
 	{
 		name: "plugin stopped (SIGSTOP)", quick: true,
 		inject: func(s *stage) { s.signal("symmetric", syscall.SIGSTOP) },
+		log:    lost,
 		lasts:  time.Second,
 		within: 6 * time.Second,
 	},
 	{
 		name: "one call hangs", quick: true,
 		inject: rule("C_Encrypt", shim.Rule{Do: shim.Hang, Times: 1}),
-		heal:   clearRules, lasts: time.Second, within: 10 * time.Second,
+		log:    lost, heal: clearRules, lasts: time.Second, within: 10 * time.Second,
 	},
 	{
 		name:   "every call hangs",
 		inject: every(shim.Hang, "C_Encrypt", "C_Decrypt"),
 		must:   []string{unavailable}, callers: []string{dependency, invalid}, lasting: true,
 		status: `"state":"(starting|failed)"`, metric: `^cmkd_plugin_up\{plugin="symmetric",token="main"\} 0`,
-		heal: clearRules, lasts: 12 * time.Second, within: 15 * time.Second,
+		log: lost, heal: clearRules, lasts: 12 * time.Second, within: 15 * time.Second,
+	},
+	{
+		name:   "every creation of a key hangs",
+		inject: func(s *stage) { s.shim.HangObjects(true) },
+		must:   []string{dependency}, callers: []string{unavailable}, only: []kind{creates},
+		status: `"hanging":"`, log: lost, heal: clearRules, lasts: 70 * time.Second, within: 45 * time.Second,
 	},
 	{
 		name: "noise on standard output", quick: true,
@@ -117,7 +131,7 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 		inject: every(shim.Crash, "C_Encrypt"),
 		must:   []string{unavailable}, status: `"name":"main"[^}]*"state":"unavailable"`,
 		metric: `^cmkd_plugin_up\{plugin="symmetric",token="main"\} 0`,
-		heal:   clearRules, lasts: 2 * time.Second, within: 25 * time.Second,
+		log:    lost, heal: clearRules, lasts: 2 * time.Second, within: 25 * time.Second,
 	},
 	{
 		name: "crash in C_Initialize", quick: true,
@@ -126,12 +140,12 @@ var pluginRows = group{name: "plugins", set: plain, rows: []row{
 			s.signal("symmetric", syscall.SIGKILL)
 		},
 		must: []string{unavailable}, status: `"name":"symmetric","token":"main","state":"failed"`,
-		metric: `^cmkd_token_up\{token="main"\} 0`,
-		heal:   clearRules, within: 10 * time.Second,
+		metric: `^cmkd_token_up\{token="main"\} 0`, log: said("WARN", "plugin did not start"),
+		heal: clearRules, within: 10 * time.Second,
 	},
 	{
 		name: "sessions invalid", quick: true,
 		inject: every(shim.Fail(p11.CKR_SESSION_HANDLE_INVALID), "C_EncryptInit", "C_DecryptInit", "C_SignInit"),
-		must:   []string{unavailable}, heal: clearRules, lasts: time.Second, within: 25 * time.Second,
+		must:   []string{unavailable}, log: lost, heal: clearRules, lasts: time.Second, within: 25 * time.Second,
 	},
 }}

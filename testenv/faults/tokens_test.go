@@ -88,6 +88,73 @@ func swappedBack(s *stage) {
 	s.reload()
 }
 
+// restart sets up the module while the daemon is down.
+func restart(set func(*stage)) func(*stage) {
+	return func(s *stage) {
+		s.stop()
+		set(s)
+		s.start()
+	}
+}
+
+// kept ends a fault that no process of a plugin may be replaced for.
+func kept(inject func(*stage)) func(*stage) {
+	return func(s *stage) {
+		before := map[string]int{}
+		for _, p := range plugins {
+			before[p] = s.plugin(s.T, p)
+		}
+		inject(s)
+		for _, p := range plugins {
+			for before[p] == s.plugin(s.T, p) {
+				time.Sleep(5 * time.Millisecond) // polls the status
+			}
+			before[p] = s.plugin(s.T, p)
+		}
+		s.undo = func() {
+			for _, p := range plugins {
+				if after := s.plugin(s.T, p); after != before[p] {
+					s.Errorf("the process of plugin %s was %d and is %d", p, before[p], after)
+				}
+			}
+			s.shim.ClearAll()
+		}
+	}
+}
+
+// tool runs pkcs11-tool on the main token, as somebody else.
+func (s *stage) tool(args ...string) {
+	s.Helper()
+	s.token.Run(s.T, "pkcs11-tool", append([]string{
+		"--module", s.token.Module, "--token-label", s.token.Label, "--login", "--pin", s.token.PIN,
+	}, args...)...)
+}
+
+// duplicate puts a second object with the CKA_ID of a key into the token.
+func duplicate(s *stage) {
+	db := s.open(s.T)
+	defer db.Close()
+	var id string
+	if err := db.QueryRowContext(s.Context(), "SELECT hex(cka_id) FROM versions WHERE key_id = ?", s.load.keys[encrypts]).Scan(&id); err != nil {
+		s.Fatal(err)
+	}
+	s.tool("--keygen", "--key-type", "AES:32", "--id", id, "--label", "another")
+	s.undo = func() {
+		s.tool("--delete-object", "--type", "secrkey", "--id", id, "--label", "another")
+		s.inventory()
+	}
+	s.inventory()
+}
+
+// inventory has the daemon look at all objects of the tokens, as it does every
+// minute.
+func (s *stage) inventory() {
+	s.Helper()
+	if status, body := s.post(s.T, "/recover", "{}"); status != http.StatusOK {
+		s.Errorf("POST /recover: %d %s", status, body)
+	}
+}
+
 // away takes the token out of its slot, for as long as the row lasts.
 func away(s *stage) { s.shim.Away(true) }
 
@@ -98,6 +165,12 @@ var onKeys = []kind{encrypts, dataKeys, decrypts, signs, rsaCrypts, macs, change
 const (
 	tokenDown = `^cmkd_token_up\{token="main"\} 0`
 	mainDown  = `"name":"main"[^}]*"state":"unavailable"`
+	noEpoch   = `^cmkd_database_epoch_current 0`
+)
+
+var (
+	limitedToken = said("WARN", "the token is limited")
+	epochGoesOn  = said("ERROR", "the epoch of the database goes on")
 )
 
 var tokenRows = group{name: "tokens", set: plain, rows: []row{
@@ -114,21 +187,21 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 		name: "PIN refused", quick: true,
 		inject: restarted(every(shim.Fail(p11.CKR_PIN_INCORRECT), "C_Login")),
 		must:   []string{invalid}, callers: []string{unavailable}, lasting: true, only: onKeys,
-		status: `"state":"login failed"`, metric: tokenDown,
+		status: `"state":"login failed"`, metric: tokenDown, log: said("ERROR", "the token refused the PIN"),
 		heal: refusedPIN, within: 10 * time.Second,
 	},
 	{
 		name: "few tries of the PIN left", quick: true,
 		inject: restarted(func(s *stage) { s.shim.Flags(p11.CKF_USER_PIN_COUNT_LOW) }),
 		must:   []string{invalid}, callers: []string{unavailable}, lasting: true, only: onKeys,
-		status: `"state":"login failed"`, metric: tokenDown,
+		status: `"state":"login failed"`, metric: tokenDown, log: said("ERROR", "the token refused the PIN"),
 		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, within: 10 * time.Second,
 	},
 	{
 		name:   "final try of the PIN",
 		inject: restarted(func(s *stage) { s.shim.Flags(p11.CKF_USER_PIN_FINAL_TRY) }),
 		must:   []string{invalid}, callers: []string{unavailable}, lasting: true, only: onKeys,
-		status: `"state":"login failed"`, metric: tokenDown,
+		status: `"state":"login failed"`, metric: tokenDown, log: said("ERROR", "the token refused the PIN"),
 		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, within: 10 * time.Second,
 	},
 	{
@@ -139,7 +212,7 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 	{
 		name: "no room for a session object in C_EncryptInit (CKR_DEVICE_MEMORY)", quick: true,
 		inject: every(shim.Fail(p11.CKR_DEVICE_MEMORY), "C_EncryptInit"),
-		must:   []string{"ThrottlingException"}, lasting: true, only: []kind{encrypts, dataKeys}, heal: clearRules, lasts: time.Second, within: 30 * time.Second,
+		must:   []string{throttled}, lasting: true, only: []kind{encrypts, dataKeys}, heal: clearRules, lasts: time.Second, within: 30 * time.Second,
 	},
 	{
 		name: "token away for 1 s", quick: true, inject: away, callers: []string{unavailable}, only: onKeys,
@@ -147,15 +220,15 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 	},
 	{
 		name: "token away for 5 s", inject: away, must: []string{unavailable}, only: onKeys,
-		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 5 * time.Second, within: 10 * time.Second,
+		status: mainDown, metric: tokenDown, log: lost, heal: clearRules, lasts: 5 * time.Second, within: 10 * time.Second,
 	},
 	{
 		name: "token away for 30 s", inject: away, must: []string{unavailable}, callers: []string{invalid}, lasting: true, only: onKeys,
-		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 30 * time.Second, within: 10 * time.Second,
+		status: mainDown, metric: tokenDown, log: lost, heal: clearRules, lasts: 30 * time.Second, within: 10 * time.Second,
 	},
 	{
 		name: "token away for 180 s", inject: away, must: []string{unavailable, invalid}, lasting: true, only: onKeys,
-		status: mainDown, metric: tokenDown, heal: clearRules, lasts: 180 * time.Second, within: 10 * time.Second,
+		status: mainDown, metric: tokenDown, log: lost, heal: clearRules, lasts: 180 * time.Second, within: 10 * time.Second,
 	},
 	{
 		name: "token swapped for another", inject: swapped, must: []string{invalid}, callers: []string{unavailable}, lasting: true,
@@ -164,7 +237,7 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 	{
 		name:   "device errors that stay",
 		inject: every(shim.Fail(p11.CKR_DEVICE_ERROR), "C_EncryptInit", "C_DecryptInit", "C_SignInit", "C_GenerateKey", "C_FindObjectsInit"),
-		must:   []string{unavailable}, only: onKeys, status: mainDown, metric: tokenDown,
+		must:   []string{unavailable}, only: onKeys, status: mainDown, metric: tokenDown, log: lost,
 		heal: clearRules, lasts: 5 * time.Second, within: 45 * time.Second,
 	},
 	{
@@ -173,16 +246,42 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 	},
 	{
 		name: "token read-only", quick: true, inject: restarted(func(s *stage) { s.shim.ReadOnly(true) }),
-		must: []string{unsupported}, lasting: true, only: []kind{creates}, status: `"state":"degraded"`,
+		must: []string{unsupported}, lasting: true, only: []kind{creates}, status: `"limits":\["[^]]*write-protected`, log: limitedToken,
 		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, lasts: time.Second, within: 10 * time.Second,
 	},
 	{
 		name: "token full", quick: true, inject: func(s *stage) { s.shim.RefuseObjects(p11.CKR_DEVICE_MEMORY) },
-		must: []string{limited}, lasting: true, only: []kind{creates},
+		must: []string{limited}, lasting: true, only: []kind{creates}, status: `"limits":\["[^]]*no room`, log: limitedToken,
 		heal: clearRules, lasts: time.Second, within: 3 * time.Second,
 	},
 	{
-		name: "few sessions (4)", quick: true, inject: restarted(func(s *stage) { s.shim.Sessions(4) }),
-		heal: clearRules, lasts: 2 * time.Second, within: 3 * time.Second,
+		name: "few sessions (4)", quick: true, inject: kept(restarted(func(s *stage) { s.shim.Sessions(4) })),
+		heal: undo, lasts: 2 * time.Second, within: 3 * time.Second,
+	},
+	{
+		name: "few sessions (3) and calls that take 3 s",
+		inject: func(s *stage) {
+			kept(restarted(func(s *stage) { s.shim.Sessions(3) }))(s)
+			s.shim.Set("C_Encrypt", shim.Delay(3*time.Second))
+		},
+		must: []string{throttled}, lasting: true, only: []kind{encrypts, dataKeys, decrypts, creates},
+		status: `"limits":\["[^]]*CKR_SESSION_COUNT`, log: limitedToken, heal: undo, lasts: 5 * time.Second, within: 5 * time.Second,
+	},
+	{
+		name: "start with a write-protected token", inject: restart(func(s *stage) { s.shim.ReadOnly(true) }),
+		must: []string{unsupported}, callers: []string{noAnswer}, everybody: true, lasting: true, only: []kind{creates},
+		status: `"epochError":"`, metric: noEpoch, log: epochGoesOn,
+		heal: func(s *stage) { s.shim.ClearAll(); s.reload() }, lasts: 3 * time.Second, within: 70 * time.Second,
+	},
+	{
+		name: "start with a full token", inject: restart(func(s *stage) { s.shim.RefuseObjects(p11.CKR_DEVICE_MEMORY) }),
+		must: []string{limited}, callers: []string{noAnswer}, everybody: true, lasting: true, only: []kind{creates},
+		status: `"epochError":"`, metric: noEpoch, log: epochGoesOn,
+		heal: clearRules, lasts: 3 * time.Second, within: 130 * time.Second,
+	},
+	{
+		name: "two objects with one CKA_ID", quick: true, inject: duplicate, heal: undo, must: []string{invalid}, lasting: true,
+		only: []kind{encrypts, dataKeys, decrypts}, status: `"duplicates":\[`, metric: `^cmkd_duplicate_keys\{token="main"\} 1`,
+		log: said("ERROR", "two objects in the token have the CKA_ID"), within: 5 * time.Second,
 	},
 }}

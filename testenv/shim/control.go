@@ -75,7 +75,7 @@ type header struct {
 	manners  uint32
 	inside   uint64
 	room     uint32
-	_        uint32
+	stuck    uint32
 }
 
 type rule struct {
@@ -165,6 +165,7 @@ func (c *Control) ClearAll() {
 	c.ReadOnly(false)
 	c.RefuseObjects(0)
 	atomic.StoreUint32(&c.header.room, 0)
+	c.HangObjects(false)
 }
 
 // Clear takes the function's rule away.
@@ -197,6 +198,10 @@ func (c *Control) RefuseObjects(rv uint) { atomic.StoreUint32(&c.header.refuse, 
 // Room lets n further calls make token objects. Those after them are answered
 // CKR_DEVICE_MEMORY until ClearAll.
 func (c *Control) Room(n uint32) { atomic.StoreUint32(&c.header.room, n+1) }
+
+// HangObjects switches on or off that the making of a token object never ends;
+// session objects are made. Calls that hang already do so until their process ends.
+func (c *Control) HangObjects(on bool) { set(&c.header.stuck, on) }
 
 func set(at *uint32, on bool) {
 	v := uint32(0)

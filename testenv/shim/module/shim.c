@@ -47,7 +47,7 @@ struct header {
 	_Atomic uint32_t manners; /* enum manner */
 	_Atomic uint64_t inside; /* nanoseconds that calls have spent in the module */
 	_Atomic uint32_t room; /* 1 + the calls that may still make an object that stays; 0: any number */
-	uint32_t unused2;
+	_Atomic uint32_t stuck; /* making an object that stays never ends */
 };
 
 struct rule {
@@ -255,6 +255,8 @@ static CK_RV refused(CK_ATTRIBUTE_PTR t, CK_ULONG n)
 		;
 	if (room == 1)
 		return CKR_DEVICE_MEMORY;
+	while (atomic_load(&control->stuck))
+		pause();
 	return atomic_load(&control->refuse);
 }
 
