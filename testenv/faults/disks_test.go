@@ -1,9 +1,7 @@
 package faults
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +18,12 @@ import (
 // disk that can be full or read-only.
 type disk struct {
 	folder string
+	image  string
 	holder *exec.Cmd // keeps the namespace; its processes see the disk
 }
+
+// mounting mounts the image $1 over the folder $0.
+const mounting = `mount -t ext4 -o loop,errors=remount-ro "$1" "$0"`
 
 // newDisk mounts a disk of so many MiB over a folder, which must exist.
 func newDisk(t *testing.T, folder string, size int) *disk {
@@ -29,8 +31,18 @@ func newDisk(t *testing.T, folder string, size int) *disk {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts file systems in a namespace of its own, so it must run as root")
 	}
-	d := &disk{folder: folder, holder: exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private",
-		"sh", "-c", fmt.Sprintf(`mount -t tmpfs -o size=%dm,mode=0700 cmkd "$0" && echo mounted && exec sleep infinity`, size), folder)}
+	image := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, int64(size)<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-m", "0", image).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	d := &disk{folder: folder, image: image, holder: exec.CommandContext(t.Context(), "unshare", "--mount", "--propagation", "private",
+		"sh", "-c", mounting+` && chmod 0700 "$0" && echo mounted && exec sleep infinity`, folder, image)}
 	d.holder.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := d.holder.StdoutPipe()
 	if err != nil {
@@ -86,13 +98,25 @@ func (d *disk) empty(t *testing.T) {
 	}
 }
 
-// remount makes the disk read-only ("ro") or not ("rw").
+// remount makes the disk read-only ("ro") or not ("rw"). "abort" does what an error
+// does that the file system comes upon.
 func (d *disk) remount(t *testing.T, how string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "nsenter", fmt.Sprintf("--mount=/proc/%d/ns/mnt", d.holder.Process.Pid),
-		"mount", "-o", "remount,"+how, d.folder).CombinedOutput()
-	if err != nil {
-		t.Fatalf("remount,%s: %v: %s", how, err, out)
+	d.do(t, "mount", "-o", "remount,"+how, d.folder)
+}
+
+// again mounts the disk anew. Nobody may use it.
+func (d *disk) again(t *testing.T) {
+	t.Helper()
+	d.do(t, "sh", "-c", `umount "$0" && `+mounting, d.folder, d.image)
+}
+
+// do runs a command where the disk is.
+func (d *disk) do(t *testing.T, command ...string) {
+	t.Helper()
+	args := append([]string{fmt.Sprintf("--mount=/proc/%d/ns/mnt", d.holder.Process.Pid)}, command...)
+	if out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v: %s", command, err, out)
 	}
 }
 
@@ -134,150 +158,6 @@ func (s *stage) stop() {
 
 // start starts it again.
 func (s *stage) start() { s.Helper(); s.rig.Start(s.T) }
-
-// copies are the files of the database.
-func (s *stage) copies() map[string][]byte {
-	s.Helper()
-	files := map[string][]byte{}
-	for _, suffix := range []string{"", "-wal"} {
-		if content, err := os.ReadFile(s.database() + suffix); err == nil {
-			files[suffix] = content
-		}
-	}
-	return files
-}
-
-// restore puts the files of the database back.
-func (s *stage) restore(files map[string][]byte) {
-	s.Helper()
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		_ = os.Remove(s.database() + suffix) // it may not be there
-	}
-	for suffix, content := range files {
-		write(s.T, s.database()+suffix, content)
-	}
-}
-
-// offline changes the database of the stopped daemon, which then does not start,
-// and puts it back.
-func offline(want string, change func(*stage)) func(*stage) {
-	return func(s *stage) {
-		s.stop()
-		files := s.copies()
-		change(s)
-		s.refused(want)
-		s.restore(files)
-		s.start()
-	}
-}
-
-// rolledBack starts the daemon with the database of a moment ago.
-func rolledBack(s *stage) {
-	s.stop()
-	old := s.copies()
-	s.start()
-	s.settle(s.T, time.Now())
-	s.stop()
-	s.restore(old)
-	s.start()
-}
-
-// accepted ends it as operators do: they look, and accept what is there.
-func accepted(s *stage) {
-	var answer struct {
-		Accepted bool
-		Mismatch struct{ Root string }
-	}
-	for _, root := range []string{"", "looked at"} {
-		if root != "" {
-			root = answer.Mismatch.Root
-		}
-		status, body := s.post(s.T, "/accept-state", fmt.Sprintf(`{"root":%q}`, root))
-		if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusOK {
-			s.Fatalf("POST /accept-state: %d %s", status, body)
-		}
-	}
-	if !answer.Accepted {
-		s.Error("the state is not accepted")
-	}
-	if status, body := s.post(s.T, "/confirm-clock", "{}"); status != http.StatusOK {
-		s.Errorf("POST /confirm-clock: %d %s", status, body)
-	}
-	if status, body := s.post(s.T, "/recover", `{"adopt":true}`); status != http.StatusOK {
-		s.Errorf("POST /recover: %d %s", status, body)
-	}
-}
-
-// locked keeps the database locked, as another program may that looks at it.
-func locked(s *stage) {
-	db := s.open(s.T)
-	conn, err := db.Conn(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	if _, err := conn.ExecContext(s.Context(), "BEGIN IMMEDIATE"); err != nil {
-		s.Fatal(err)
-	}
-	s.undo = func() {
-		_, _ = conn.ExecContext(s.Context(), "ROLLBACK") // closing does it, too
-		_ = conn.Close()
-		_ = db.Close()
-	}
-}
-
-var changing = []kind{changes, creates}
-
-var databaseRows = group{name: "database", set: plain, rows: []row{
-	{
-		name: "database locked for 15 s", quick: true, inject: locked, heal: undo, must: []string{internal}, only: changing,
-		status: `"state":"degraded"`, lasts: 15 * time.Second, within: 12 * time.Second,
-	},
-	{
-		name: "database rolled back", quick: true, inject: rolledBack, heal: accepted,
-		must: []string{invalid}, callers: []string{noAnswer}, everybody: true, lasting: true,
-		status: `"stateMismatch":"`, metric: `^cmkd_database_verified 0`, within: 5 * time.Second,
-	},
-	{
-		name: "database deleted", quick: true, inject: offline("cmkd -init", func(s *stage) { s.restore(nil) }),
-		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
-	},
-	{
-		name: "database deleted while the daemon runs", quick: true, inject: removed, heal: func(s *stage) { s.stop(); s.start() },
-		callers: []string{noAnswer}, everybody: true, lasts: time.Second, within: 5 * time.Second,
-	},
-	{
-		name: "database corrupt", inject: offline("database", corrupt),
-		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
-	},
-	{
-		name: "each column of the database edited", inject: columns, shortened: true,
-		callers: []string{noAnswer, invalid}, everybody: true, lasting: true, within: 5 * time.Second,
-	},
-}}
-
-// removed deletes the files of the database, which the next commit makes again.
-func removed(s *stage) {
-	s.restore(nil)
-	for began := time.Now(); ; {
-		if _, err := os.Stat(s.database()); err == nil {
-			return
-		}
-		if time.Since(began) > returns {
-			s.Fatal("the database was deleted, and is not made again")
-		}
-		time.Sleep(5 * time.Millisecond) // polls the folder
-	}
-}
-
-// corrupt overwrites every page but the first with noise.
-func corrupt(s *stage) {
-	content := read(s.T, s.database())
-	for i := 4096; i < len(content); i++ {
-		content[i] ^= byte(i*7 + 1)
-	}
-	_ = os.Remove(s.database() + "-wal") // it may not be there
-	write(s.T, s.database(), content)
-}
 
 // databaseDisk has the state folder on a disk of its own, and the trail elsewhere.
 func databaseDisk(t *testing.T) setup {
@@ -339,16 +219,35 @@ func readOnlyStart(s *stage) {
 	s.start()
 }
 
+// failed has the file system of a disk come upon an error, after which it is
+// read-only for those, too, that have files open for writing.
+func failed(s *stage) { s.disk.remount(s.T, "abort") }
+
+// replacedDisk ends the daemon and mounts the disk again, as operators do.
+func replacedDisk(s *stage) {
+	err := s.rig.Stop() // it may have records to write
+	s.note("SIGTERM: %v", err)
+	s.disk.again(s.T)
+	s.start()
+}
+
+var trailBroken = said("ERROR", "the audit trail cannot be written")
+
 var databaseDiskRows = group{name: "disk of the database", set: databaseDisk, rows: []row{
 	{
 		name: "database full", quick: true, inject: full, heal: empty, must: []string{internal}, only: changing,
-		status: `"state":"degraded"`, lasts: 3 * time.Second, within: 5 * time.Second,
+		status: `"databaseError":"`, metric: notWritable, log: databaseBroken, prompt: 2 * time.Second, lasts: 3 * time.Second, within: 5 * time.Second,
 	},
 	{
 		name:   "start with a full database",
 		inject: func(s *stage) { s.stop(); s.disk.fill(s.T); s.start() }, heal: empty,
-		must: []string{internal}, callers: []string{noAnswer}, everybody: true,
-		status: `"state":"degraded"`, lasts: 3 * time.Second, within: 70 * time.Second,
+		must: []string{internal}, callers: []string{noAnswer}, everybody: true, only: changing,
+		status: `"epochError":"`, metric: noEpoch, log: epochGoesOn, prompt: 2 * time.Second, lasts: 3 * time.Second, within: 70 * time.Second,
+	},
+	{
+		name: "database read-only while the daemon runs", quick: true, inject: failed, heal: replacedDisk,
+		must: []string{internal}, callers: []string{noAnswer}, everybody: true, only: changing,
+		status: `"databaseError":"`, metric: notWritable, log: databaseBroken, lasts: 2 * time.Second, within: 5 * time.Second,
 	},
 	{
 		name: "database read-only at the start", quick: true, inject: readOnlyStart,
@@ -359,7 +258,12 @@ var databaseDiskRows = group{name: "disk of the database", set: databaseDisk, ro
 var trailRows = group{name: "disk of the trail", set: trailDisk, rows: []row{
 	{
 		name: "trail full", quick: true, inject: full, heal: outage, must: []string{internal}, everybody: true,
-		status: `"state":"degraded"`, metric: `^cmkd_audit_writable 0`, lasts: 2 * time.Second, within: 4 * time.Second,
+		status: `"auditError":"`, metric: `^cmkd_audit_writable 0`, log: trailBroken, lasts: 2 * time.Second, within: 4 * time.Second,
+	},
+	{
+		name: "trail read-only while the daemon runs", quick: true, inject: failed, heal: replacedDisk,
+		must: []string{internal}, callers: []string{noAnswer}, everybody: true,
+		status: `"auditError":"`, metric: `^cmkd_audit_writable 0`, log: trailBroken, lasts: 2 * time.Second, within: 5 * time.Second,
 	},
 	{
 		name: "trail read-only at the start", quick: true, inject: readOnlyStart,
