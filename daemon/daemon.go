@@ -44,6 +44,7 @@ type Daemon struct {
 	jobs       sync.Mutex       // held by RunJobs
 
 	reloading    sync.Mutex               // held by Reload
+	reloaded     chan struct{}            // of the jobs, after each
 	pins         atomic.Pointer[[]string] // warnings of the PIN files, of the last start or reload
 	reloadError  atomic.Pointer[string]   // why the last reload failed, nil if it did not
 	segmentBytes int64                    // of the audit trail; 0: the usual
@@ -65,7 +66,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now(), replays: sigv4.NewReplays(), calls: newCallMetrics()}
+	d := &Daemon{path: path, cfg: cfg, log: log, started: time.Now(), replays: sigv4.NewReplays(), calls: newCallMetrics(), reloaded: make(chan struct{}, 1)}
 	for _, o := range options {
 		o(d)
 	}
@@ -95,7 +96,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 		log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
 	})
 	// The store is locked, so no other daemon has processes there.
-	if err := plugins.RemoveLeftovers(pluginsDir(cfg)); err != nil {
+	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(cfg)), plugins.RemoveLeftovers(spareDir(cfg))); err != nil {
 		log.WarnContext(ctx, "folders of plugin processes are left over", "error", err)
 	}
 	if err := d.bindAccount(ctx); err != nil {
@@ -328,6 +329,7 @@ func (d *Daemon) Close(ctx context.Context) error {
 	}
 	if d.router != nil {
 		d.router.close(ctx)
+		_ = os.Remove(spareDir(d.cfg)) // mostly it was never needed
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

@@ -18,8 +18,8 @@ const jobInterval = time.Minute
 // the disk have room.
 const jobRetry = 5 * time.Second
 
-// jobLoop runs the jobs, now and every jobInterval, and sooner after a failure,
-// until ctx ends.
+// jobLoop runs the jobs, now, every jobInterval and after each reload, and sooner
+// after a failure, until ctx ends.
 func (d *Daemon) jobLoop(ctx context.Context) {
 	var said time.Time // when a failure was logged, zero unless the last run failed
 	for {
@@ -39,6 +39,8 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-d.reloaded: // its processes are new, and who asked for it may have mended something
+			d.kms.RetryEpoch()
 		case <-time.After(pause):
 		}
 	}

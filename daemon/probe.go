@@ -97,6 +97,7 @@ func (out *Probed) ask(ctx context.Context, cfg *Config, t TokenConfig, p Plugin
 	if err != nil {
 		return err
 	}
+	spec.Spare = ""
 	spec.Dir, spec.StartTimeout, spec.WaitTimeout = filepath.Join(sockets, p.Name), probeTimeout, probeTimeout
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("the probe has not ended within %s", probeTimeout))
 	defer cancel()

@@ -31,6 +31,10 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	}
 	d.reloadError.Store(nil)
 	d.log.InfoContext(ctx, "reloaded")
+	select {
+	case d.reloaded <- struct{}{}:
+	default: // the jobs have yet to hear of the one before
+	}
 	return nil
 }
 

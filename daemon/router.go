@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -172,6 +174,13 @@ func (r *router) await(ctx context.Context) error {
 // pluginsDir is where plugin processes have their sockets.
 func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
 
+// spareDir is where they have them while the disk of the state folder is full or
+// read-only: in memory. It is for one state folder and one user.
+func spareDir(cfg *Config) string {
+	sum := sha256.Sum256([]byte(cfg.StateDir))
+	return fmt.Sprintf("/dev/shm/cmkd-%d-%x", os.Geteuid(), sum[:8])
+}
+
 // pluginSpec is the plugin on a token, held to what it must serve.
 func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	spec, err := pluginSpec(cfg, t, p, log)
@@ -193,7 +202,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 		return plugins.Spec{}, fmt.Errorf("pin_file: %w", err)
 	}
 	return plugins.Spec{
-		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: pluginsDir(cfg), Env: t.Env,
+		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: pluginsDir(cfg), Spare: spareDir(cfg), Env: t.Env,
 		Logger: log.With("plugin", p.Name, "token", t.Name),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,

@@ -114,7 +114,7 @@ func (p *process) start(ctx context.Context, s *spawner, log hclog.Logger) error
 			stopKill = context.AfterFunc(ctx, func() { _ = r.Kill(context.Background()) })
 			return r, nil
 		},
-		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.spec.Dir},
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.spec.sockets()},
 		SkipHostEnv:      true,
 		AutoMTLS:         true,
 		GRPCDialOptions:  dialOptions(),

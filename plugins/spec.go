@@ -33,6 +33,9 @@ type Spec struct {
 	// daemon may enter. It is created if it is missing; its path has at most
 	// 69 bytes, so that a socket's has at most 107 (unix(7)).
 	Dir string
+	// Spare takes the place of Dir while no folder can be made there: its disk is
+	// full, or read-only. It is created when it is needed. "": none does.
+	Spare string
 	// Logger takes the log of the plugin, which it should name. nil:
 	// slog.Default() with the Name.
 	Logger *slog.Logger
@@ -136,10 +139,28 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// folderPrefix begins what go-plugin calls the folders of processes in [Spec.Dir].
+// sockets is where the next process has its sockets: in Dir, or in Spare.
+func (s *Spec) sockets() string {
+	if s.Spare == "" {
+		return s.Dir
+	}
+	trial, err := os.MkdirTemp(s.Dir, folderPrefix)
+	if err == nil {
+		_ = os.Remove(trial) // it is as good as a leftover
+		return s.Dir
+	}
+	if sparing := checkDir(s.Spare); sparing != nil {
+		s.Logger.Warn("the sockets of a plugin have no place", "error", err, "spare", sparing)
+		return s.Dir
+	}
+	return s.Spare
+}
+
+// folderPrefix begins what go-plugin calls the folders of processes in [Spec.Dir] and
+// [Spec.Spare].
 const folderPrefix = "plugin-dir"
 
-// RemoveLeftovers removes from dir, which is [Spec.Dir], what processes have left
+// RemoveLeftovers removes from dir, which is [Spec.Dir] or [Spec.Spare], what processes have left
 // behind whose daemon was killed. No Host may be using dir.
 func RemoveLeftovers(dir string) error {
 	entries, err := os.ReadDir(dir)

@@ -149,6 +149,11 @@ func (p *position) write(lines []byte, segmentBytes int64) error {
 	if p.size > 0 && (p.full || p.size+int64(len(lines)) > segmentBytes) {
 		return p.roll(lines)
 	}
+	// Before as well: what a file has got that was moved away comes again in the
+	// next segment, and both are in the trail when it is put back.
+	if err := p.inPlace(); err != nil {
+		return err
+	}
 	if _, err := p.file.Write(lines); err != nil {
 		return err
 	}

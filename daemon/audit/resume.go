@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/sys/unix"
 )
 
 // outage is what made a log broken.
@@ -195,15 +194,16 @@ var errMoved = errors.New("the segment has been removed or replaced")
 
 // inPlace checks that the file is still the one with the segment's name.
 func (p *position) inPlace() error {
-	var held, there unix.Stat_t
-	if err := unix.Fstat(int(p.file.Fd()), &held); err != nil {
-		return os.NewSyscallError("fstat", err)
+	held, err := p.file.Stat()
+	if err != nil {
+		return err
 	}
 	path := p.segment.path()
-	if err := unix.Lstat(path, &there); err != nil {
+	there, err := os.Lstat(path)
+	if err != nil {
 		return fmt.Errorf("%s: %w: %w", path, errMoved, err)
 	}
-	if held.Dev != there.Dev || held.Ino != there.Ino {
+	if !os.SameFile(held, there) {
 		return fmt.Errorf("%s: %w", path, errMoved)
 	}
 	return nil

@@ -146,6 +146,33 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// TestMovedAndPutBack: a segment that was moved away ends where the next one begins, so
+// that the trail is whole when it is put back.
+func TestMovedAndPutBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := openLog(t, Config{Dir: dir})
+	appendN(t, l, 2)
+	first, away := l.at.segment.path(), filepath.Join(t.TempDir(), "away")
+	if err := os.Rename(first, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Append(t.Context(), sample(1)); !errors.Is(err, errMoved) {
+		t.Fatal(err)
+	}
+	if err := l.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, l, 1)
+	closeLog(t, l)
+	if err := os.Rename(away, first); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 // TestRemovedInPart: the log does not go on behind a hole.
 func TestRemovedInPart(t *testing.T) {
 	t.Parallel()

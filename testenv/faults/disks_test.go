@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,7 +67,7 @@ func newDisk(t *testing.T, folder string, size int) *disk {
 func (d *disk) wrap() []string {
 	return []string{
 		"nsenter", "--mount=" + fmt.Sprintf("/proc/%d/ns/mnt", d.holder.Process.Pid), "sh", "-c",
-		`[ -e "$0/.copied" ] || { cp -a "/proc/` + fmt.Sprint(os.Getpid()) + `/root$0/." "$0/" && touch "$0/.copied"; } ; exec "$@"`, d.folder,
+		`[ -e "$0/.copied" ] || { cp -a "/proc/` + fmt.Sprint(os.Getpid()) + `/root$0/." "$0/" && touch "$0/.copied" && sync -f "$0"; } ; exec "$@"`, d.folder,
 	}
 }
 
@@ -210,6 +211,38 @@ func outage(s *stage) {
 	}
 }
 
+// endedFull ends the daemon while its trail has no room: it says that it does not
+// know whether all is written. The next one has room.
+func endedFull(s *stage) {
+	s.disk.fill(s.T)
+	for mark, began := s.load.mark(), time.Now(); !slices.ContainsFunc(s.load.since(mark), func(c call) bool { return c.code == internal }); {
+		if time.Since(began) > seenWithin {
+			s.Fatal("the trail is full, and calls are answered")
+		}
+		time.Sleep(5 * time.Millisecond) // polls the calls
+	}
+	err := s.rig.Stop()
+	if s.rig.Process.ProcessState.ExitCode() != 1 {
+		s.Errorf("the daemon ends with a full trail and says %v", err)
+	}
+	s.note("SIGTERM: %v", err)
+	s.disk.empty(s.T)
+	s.start()
+}
+
+// segmentAway moves the newest segment of the trail away.
+func segmentAway(s *stage) {
+	list := segments(s.T, s.trail)
+	segment := list[len(list)-1]
+	s.move(segment, segment+".away")
+	s.undo = func() {
+		err := s.rig.Stop()
+		s.note("SIGTERM: %v", err)
+		s.move(segment+".away", segment)
+		s.start()
+	}
+}
+
 // readOnlyStart starts the daemon on a disk that is read-only, which it refuses.
 func readOnlyStart(s *stage) {
 	s.stop()
@@ -261,13 +294,22 @@ var trailRows = group{name: "disk of the trail", set: trailDisk, rows: []row{
 		status: `"auditError":"`, metric: `^cmkd_audit_writable 0`, log: trailBroken, lasts: 2 * time.Second, within: 4 * time.Second,
 	},
 	{
-		name: "trail read-only while the daemon runs", quick: true, inject: failed, heal: replacedDisk,
+		name: "trail read-only while the daemon runs", inject: failed, heal: replacedDisk,
 		must: []string{internal}, callers: []string{noAnswer}, everybody: true,
 		status: `"auditError":"`, metric: `^cmkd_audit_writable 0`, log: trailBroken, lasts: 2 * time.Second, within: 5 * time.Second,
 	},
 	{
 		name: "trail read-only at the start", quick: true, inject: readOnlyStart,
 		callers: []string{noAnswer}, everybody: true, within: 5 * time.Second,
+	},
+	{
+		name: "SIGTERM with a full trail", inject: endedFull, must: []string{internal}, callers: []string{noAnswer}, everybody: true,
+		log: trailBroken, within: 5 * time.Second,
+	},
+	{
+		name: "trail moved away while the daemon runs", inject: segmentAway, heal: undo,
+		must: []string{invalid}, callers: []string{noAnswer, internal}, everybody: true, lasting: true,
+		status: `"auditMismatch":"`, metric: `^cmkd_audit_verified 0`, log: said("ERROR", "the database does not verify"), within: 5 * time.Second,
 	},
 	{
 		name: "every bit of 100 records of the trail", inject: bits, within: 5 * time.Second,

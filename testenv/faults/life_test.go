@@ -3,6 +3,7 @@ package faults
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -68,12 +69,20 @@ var clockRows = group{name: "clock", set: func(t *testing.T) setup {
 	},
 }}
 
+// drained is within what the daemon ends, also if a call hangs, on a machine that is
+// not loaded.
+const drained = 12 * time.Second
+
 // term ends the daemon with SIGTERM, notes how long that took, and starts it
 // again.
 func term(s *stage) {
 	began := time.Now()
 	s.stop()
-	s.note("SIGTERM took %v", time.Since(began).Round(100*time.Millisecond))
+	took := time.Since(began)
+	if long && took > drained {
+		s.Errorf("SIGTERM took %v, want %v", took, drained)
+	}
+	s.note("SIGTERM took %v", took.Round(100*time.Millisecond))
 	s.shim.ClearAll()
 	s.start()
 }
@@ -92,6 +101,19 @@ func hup(s *stage) {
 		time.Sleep(5 * time.Millisecond) // polls the status
 	}
 	s.note("new plugins after %v", time.Since(began).Round(10*time.Millisecond))
+}
+
+// wrongConfiguration has a configuration read that the daemon cannot use.
+func wrongConfiguration(s *stage) {
+	good := read(s.T, s.rig.Path)
+	write(s.T, s.rig.Path, append(slices.Clone(good), "nonsense = true\n"...))
+	if err := s.rig.Process.Process.Signal(syscall.SIGHUP); err != nil {
+		s.Fatal(err)
+	}
+	s.undo = func() {
+		write(s.T, s.rig.Path, good)
+		s.reload()
+	}
 }
 
 // hung has one call hang in the token.
@@ -144,6 +166,10 @@ var lifeRows = group{name: "start and stop", set: plain, rows: []row{
 	},
 	{
 		name: "SIGHUP under load", quick: true, inject: hup, within: 2 * time.Second,
+	},
+	{
+		name: "SIGHUP with a configuration that is wrong", quick: true, inject: wrongConfiguration, heal: undo,
+		status: `"reloadError":"`, metric: `^cmkd_last_reload_successful 0`, log: said("ERROR", "reload failed"), within: 2 * time.Second,
 	},
 	{
 		name: "SIGHUP with a hung call", inject: func(s *stage) { hung(s); hup(s) }, heal: clearRules, within: 15 * time.Second,

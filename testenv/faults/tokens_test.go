@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -141,17 +142,24 @@ func duplicate(s *stage) {
 	s.tool("--keygen", "--key-type", "AES:32", "--id", id, "--label", "another")
 	s.undo = func() {
 		s.tool("--delete-object", "--type", "secrkey", "--id", id, "--label", "another")
-		s.inventory()
+		s.inventory("")
 	}
-	s.inventory()
+	s.inventory(`"duplicates"`)
 }
 
-// inventory has the daemon look at all objects of the tokens, as it does every
-// minute.
-func (s *stage) inventory() {
+// missing takes the object of a key out of the token.
+func missing(s *stage) {
+	file := s.load.object
+	s.move(file, file+".away")
+	s.undo = func() { s.move(file+".away", file); s.inventory("") }
+	s.inventory(`"missing"`)
+}
+
+// inventory has the daemon look through the tokens, and checks what it finds.
+func (s *stage) inventory(want string) {
 	s.Helper()
-	if status, body := s.post(s.T, "/recover", "{}"); status != http.StatusOK {
-		s.Errorf("POST /recover: %d %s", status, body)
+	if status, body := s.post(s.T, "/recover", "{}"); status != http.StatusOK || !strings.Contains(body, want) {
+		s.Errorf("POST /recover, which should find %s: %d %s", want, status, body)
 	}
 }
 
@@ -283,5 +291,11 @@ var tokenRows = group{name: "tokens", set: plain, rows: []row{
 		name: "two objects with one CKA_ID", quick: true, inject: duplicate, heal: undo, must: []string{invalid}, lasting: true,
 		only: []kind{encrypts, dataKeys, decrypts}, status: `"duplicates":\[`, metric: `^cmkd_duplicate_keys\{token="main"\} 1`,
 		log: said("ERROR", "two objects in the token have the CKA_ID"), within: 5 * time.Second,
+	},
+	{
+		name: "object missing", quick: true, inject: missing, heal: undo,
+		must: []string{invalid}, callers: []string{unavailable}, lasting: true,
+		only: []kind{encrypts, dataKeys, decrypts}, status: `"missingMaterials":1`, metric: `^cmkd_key_materials_missing 1`,
+		log: said("ERROR", "a key material is not in its token"), within: 5 * time.Second,
 	},
 }}
