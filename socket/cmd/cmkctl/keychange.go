@@ -18,6 +18,9 @@ import (
 type change struct {
 	use, short, long, example string
 	args                      cobra.PositionalArgs
+	// exact: the first argument is no key, or must be named exactly. Else it may be an
+	// alias, which the API does not take for changes.
+	exact bool
 	// work makes the change. answer is what programs get, done what people read.
 	work func(ctx context.Context, c *kms.Client, args []string) (answer any, done string, err error)
 }
@@ -32,7 +35,14 @@ func (ch change) command(s *service, flags func(*cobra.Command)) *cobra.Command 
 	cmd := &cobra.Command{
 		Use: ch.use, Short: ch.short, Long: ch.long, Example: ch.example, Args: ch.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, done, err := ch.work(cmd.Context(), s.kms(region), args)
+			c := s.kms(region)
+			if !ch.exact && len(args) > 0 {
+				var err error
+				if args[0], err = resolveKey(cmd.Context(), c, args[0]); err != nil {
+					return s.explain(err)
+				}
+			}
+			answer, done, err := ch.work(cmd.Context(), c, args)
 			if err != nil {
 				return s.explain(err)
 			}
@@ -45,6 +55,19 @@ func (ch change) command(s *service, flags func(*cobra.Command)) *cobra.Command 
 		flags(cmd)
 	}
 	return cmd
+}
+
+// resolveKey is the ARN of the key that an alias names. A key that is named by ID or ARN
+// is not asked about.
+func resolveKey(ctx context.Context, c *kms.Client, key string) (string, error) {
+	if !strings.HasPrefix(key, "alias/") && !strings.Contains(key, ":alias/") {
+		return key, nil
+	}
+	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(key)})
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(answer.KeyMetadata.Arn), nil
 }
 
 // changed is the answer for operations that answer with nothing.
@@ -117,10 +140,10 @@ func newKeyDelete(s *service) *cobra.Command {
 	var yes confirmation
 	var days int32
 	return change{
-		use: "delete KEY", short: "Schedule the deletion of a key",
+		use: "delete KEY", short: "Schedule the deletion of a key", exact: true,
 		long: `Delete destroys the key after a waiting period of 7 to 30 days, during which it cannot be
 used, and "cmkctl key cancel-delete" keeps it. Then everything encrypted under it is
-lost. The key is named by ID or ARN.`,
+lost. The key is named by ID or ARN: an alias may have moved.`,
 		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
@@ -140,7 +163,7 @@ lost. The key is named by ID or ARN.`,
 
 func newKeyCancelDelete(s *service) *cobra.Command {
 	return change{
-		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled",
+		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled", exact: true,
 		long:    `Cancel-delete keeps a key, named by ID or ARN. It is disabled then: "cmkctl key enable".`,
 		example: "  cmkctl key cancel-delete 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -157,17 +180,20 @@ func newKeyTag(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag KEY [NAME=VALUE...]",
 		Short: "List, set or remove the tags of a key",
-		Long: `Tag lists the tags of a key, named by ID or ARN, after setting and removing those that
-are given. Policies may depend on tags.`,
-		Example: `  cmkctl key tag 1234abcd-12ab-34cd-56ef-1234567890ab stage=prod team=ops
-  cmkctl key tag 1234abcd-12ab-34cd-56ef-1234567890ab --remove team`,
+		Long:  `Tag lists the tags of a key after setting and removing those that are given. Policies may depend on tags.`,
+		Example: `  cmkctl key tag alias/app stage=prod team=ops
+  cmkctl key tag alias/app --remove team`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tags, err := parseTags(args[1:])
 			if err != nil {
 				return err
 			}
-			c, key := s.kms(region), args[0]
+			c := s.kms(region)
+			key, err := resolveKey(cmd.Context(), c, args[0])
+			if err != nil {
+				return s.explain(err)
+			}
 			if len(tags) > 0 {
 				if _, err := c.TagResource(cmd.Context(), &kms.TagResourceInput{KeyId: aws.String(key), Tags: tags}); err != nil {
 					return s.explain(err)

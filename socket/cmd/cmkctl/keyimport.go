@@ -46,7 +46,7 @@ func newKeyExportParameters(s *service) *cobra.Command {
 		Short: "Write the wrapping key and the token for an import that is prepared elsewhere",
 		Long: `Export-parameters writes the public key to wrap material for KEY with, and the import
 token that belongs to it. They are valid for 24 hours, and for one import: "cmkctl
-key import --wrapped". KEY has the origin EXTERNAL, and is named by ID or ARN.`,
+key import --wrapped". KEY has the origin EXTERNAL.`,
 		Example: `  cmkctl key export-parameters "$KEY" --token token --out wrapping.pem
   openssl pkeyutl -encrypt -pubin -inkey wrapping.pem -pkeyopt rsa_padding_mode:oaep \
       -pkeyopt rsa_oaep_md:sha256 -in material -out material.wrapped
@@ -60,7 +60,12 @@ key import --wrapped". KEY has the origin EXTERNAL, and is named by ID or ARN.`,
 				w.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
 			}
 			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				p, err := w.parameters(ctx, s.kms(region), args[0])
+				c := s.kms(region)
+				key, err := resolveKey(ctx, c, args[0])
+				if err != nil {
+					return nil, nil, err
+				}
+				p, err := w.parameters(ctx, c, key)
 				if err != nil {
 					return nil, nil, err
 				}
@@ -104,8 +109,7 @@ func newKeyImport(s *service) *cobra.Command {
 		long: `Import reads the material from FILE, or standard input, wraps it for the token and
 imports it: 32 bytes for symmetric encryption keys, the bytes of an HMAC key, PKCS #8
 for key pairs (in PEM with --in-format pem). cmkctl wipes its copy; the file is yours.
-With --wrapped FILE is wrapped already, with what "cmkctl key export-parameters" wrote.
-KEY is named by ID or ARN.`,
+With --wrapped FILE is wrapped already, with what "cmkctl key export-parameters" wrote.`,
 		example: `  KEY=$(cmkctl key create --origin EXTERNAL)
   cmkctl key import "$KEY" material
   cmkctl key import "$KEY" --new --expires 2027-06-30 next-material`,
@@ -240,7 +244,7 @@ func newKeyDeleteMaterial(s *service) *cobra.Command {
 	var yes confirmation
 	var id string
 	return change{
-		use: "delete-material KEY", short: "Delete imported key material",
+		use: "delete-material KEY", short: "Delete imported key material", exact: true,
 		long: `Delete-material takes the imported material out of the token at once. The same
 material can be imported again, by whoever has kept it. KEY is named by ID or ARN.`,
 		example: "  cmkctl key delete-material 1234abcd-12ab-34cd-56ef-1234567890ab --yes",

@@ -15,7 +15,7 @@ func newKeyRotate(s *service) *cobra.Command {
 		use: "rotate KEY", short: "Give a key new material now",
 		long: `Rotate makes new material, which encrypts from now on; what earlier material has
 encrypted is decrypted as before. A key can be rotated 25 times like that.`,
-		example: "  cmkctl key rotate 1234abcd-12ab-34cd-56ef-1234567890ab",
+		example: "  cmkctl key rotate alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			answer, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: aws.String(args[0])}, once)
 			return answer, args[0] + " is rotated", err
@@ -41,16 +41,20 @@ func newKeyRotation(s *service) *cobra.Command {
 		Use:   "rotation KEY",
 		Short: "Show or set the automatic rotation of a key",
 		Long: `Rotation shows whether a key is rotated automatically, and its materials, after it has
-enabled or disabled that. The key is named by ID or ARN.`,
-		Example: `  cmkctl key rotation 1234abcd-12ab-34cd-56ef-1234567890ab
-  cmkctl key rotation 1234abcd-12ab-34cd-56ef-1234567890ab --enable --days 180`,
+enabled or disabled that.`,
+		Example: `  cmkctl key rotation alias/app
+  cmkctl key rotation alias/app --enable --days 180`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("days") && !enable {
 				return usagef("--days is for --enable")
 			}
-			c, key := s.kms(region), aws.String(args[0])
-			var err error
+			c := s.kms(region)
+			id, err := resolveKey(cmd.Context(), c, args[0])
+			if err != nil {
+				return s.explain(err)
+			}
+			key := aws.String(id)
 			switch {
 			case enable:
 				in := &kms.EnableKeyRotationInput{KeyId: key}

@@ -73,6 +73,7 @@ and the terminal are.
 		newBridge(s.path),
 		newCall(s),
 		newAcceptState(s),
+		newAlias(s),
 		newAudit(s),
 		newRecover(s),
 		newReload(s),
@@ -85,6 +86,7 @@ and the terminal are.
 		newDev(&s.socket),
 		newDoctor(s),
 		newEncrypt(s),
+		newGrant(s),
 		newInit(&s.socket),
 		newInspect(),
 		newKey(s),
@@ -97,6 +99,7 @@ and the terminal are.
 		newSeal(s),
 		newSign(s),
 		newStatus(s),
+		newStore(s),
 		newVerify(s),
 		newVerifyMac(s),
 	)

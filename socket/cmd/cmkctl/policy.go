@@ -17,10 +17,10 @@ unit:NAME, or an ARN.`
 func newPolicy(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Say who may do what, and why",
+		Short: "Key policies: put them, and say who may do what, and why",
 		Args:  noArgs,
 	}
-	cmd.AddCommand(newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
+	cmd.AddCommand(newPolicyGet(s), newPolicySet(s), newPolicyEdit(s), newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
 	return cmd
 }
 

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/spf13/cobra"
+)
+
+func newAlias(s *service) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "alias",
+		Short: "Name keys",
+		Args:  noArgs,
+	}
+	cmd.AddCommand(newAliasCreate(s), newAliasUpdate(s), newAliasDelete(s), newAliasList(s))
+	return cmd
+}
+
+func newAliasCreate(s *service) *cobra.Command {
+	return change{
+		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2), exact: true,
+		long:    `Create makes an alias, with or without alias/ before it, of a key that is named by ID or ARN.`,
+		example: "  cmkctl alias create app 1234abcd-12ab-34cd-56ef-1234567890ab",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			name := aliasName(args[0])
+			_, err := c.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String(name), TargetKeyId: aws.String(args[1])})
+			return changedAlias{name, args[1]}, fmt.Sprintf("%s is %s", name, args[1]), err
+		},
+	}.command(s, nil)
+}
+
+// changedAlias is the answer for operations that answer with nothing.
+type changedAlias struct{ AliasName, TargetKeyId string }
+
+func newAliasUpdate(s *service) *cobra.Command {
+	return change{
+		use: "update NAME KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
+		long: `Update makes an alias that of another key of the same kind, which is named by ID or ARN.
+What was encrypted under the old key names that, and is decrypted as before.`,
+		example: "  cmkctl alias update app 1234abcd-12ab-34cd-56ef-1234567890ab",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			name := aliasName(args[0])
+			_, err := c.UpdateAlias(ctx, &kms.UpdateAliasInput{AliasName: aws.String(name), TargetKeyId: aws.String(args[1])})
+			return changedAlias{name, args[1]}, fmt.Sprintf("%s is %s", name, args[1]), err
+		},
+	}.command(s, nil)
+}
+
+func newAliasDelete(s *service) *cobra.Command {
+	return change{
+		use: "delete NAME", short: "Delete an alias; its key stays", exact: true, example: "  cmkctl alias delete app",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			name := aliasName(args[0])
+			_, err := c.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: aws.String(name)})
+			return changedAlias{AliasName: name}, name + " is deleted", err
+		},
+	}.command(s, nil)
+}
+
+func newAliasList(s *service) *cobra.Command {
+	var p printer
+	var key, region string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the aliases, of one key or of all",
+		Example: `  cmkctl alias list
+  cmkctl alias list --key alias/app --no-headers`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := s.kms(region)
+			id, err := resolveKey(cmd.Context(), c, key)
+			if err != nil {
+				return s.explain(err)
+			}
+			list, err := listAliases(cmd.Context(), c, id)
+			if err != nil {
+				return s.explain(err)
+			}
+			t := table{headers: []string{"ALIAS", "KEY ID", "CREATED", "UPDATED"}}
+			for _, a := range list {
+				t.add(aws.ToString(a.AliasName), aws.ToString(a.TargetKeyId), moment(a.CreationDate), moment(a.LastUpdatedDate))
+			}
+			return p.print(cmd.OutOrStdout(), list, t)
+		},
+	}
+	p.register(cmd)
+	cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN (default all keys)")
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	return cmd
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/spf13/cobra"
+)
+
+// maxPolicy is the longest key policy that the API takes, in bytes.
+const maxPolicy = 131072
+
+// policyFlags name the key of a policy.
+type policyFlags struct{ key, region string }
+
+func (f *policyFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.key, "key", "k", "", "`key` ID, alias or ARN")
+	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
+	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+}
+
+// readPolicy gets a key policy, with every member on a line of its own.
+func readPolicy(ctx context.Context, c *kms.Client, key string) ([]byte, error) {
+	id, err := resolveKey(ctx, c, key)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.GetKeyPolicy(ctx, &kms.GetKeyPolicyInput{KeyId: aws.String(id)})
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if err := json.Indent(&text, []byte(aws.ToString(answer.Policy)), "", "  "); err != nil {
+		return nil, fmt.Errorf("the policy of %s is not JSON: %w", key, err)
+	}
+	text.WriteByte('\n')
+	return text.Bytes(), nil
+}
+
+func newPolicyGet(s *service) *cobra.Command {
+	var f policyFlags
+	format := choice{asJSON, []string{asJSON, asYAML}}
+	cmd := &cobra.Command{
+		Use:     "get --key KEY",
+		Short:   "Print the policy of a key",
+		Example: "  cmkctl policy get -k alias/app >policy.json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := readPolicy(cmd.Context(), s.kms(f.region), f.key)
+			if err != nil {
+				return s.explain(err)
+			}
+			if format.value == asYAML {
+				return printYAML(cmd.OutOrStdout(), text)
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().VarP(&format, "output", "o", "`format`: json or yaml")
+	return cmd
+}
+
+// putting is how set and edit put a policy.
+type putting struct {
+	policyFlags
+	bypass bool
+}
+
+func (f *putting) register(cmd *cobra.Command) {
+	f.policyFlags.register(cmd)
+	cmd.Flags().BoolVar(&f.bypass, "bypass-lockout-check", false, "take a policy under which you could not put the next one")
+}
+
+// put puts a policy after a look at its syntax, which the daemon does not explain.
+func (f *putting) put(ctx context.Context, c *kms.Client, text []byte) error {
+	if err := checkJSON(string(text)); err != nil {
+		return inputf("the policy is not JSON: %w", err)
+	}
+	id, err := resolveKey(ctx, c, f.key)
+	if err != nil {
+		return err
+	}
+	_, err = c.PutKeyPolicy(ctx, &kms.PutKeyPolicyInput{KeyId: aws.String(id), Policy: aws.String(string(text)), BypassPolicyLockoutSafetyCheck: f.bypass})
+	return err
+}
+
+func newPolicySet(s *service) *cobra.Command {
+	var f putting
+	var p printer
+	cmd := &cobra.Command{
+		Use:   "set --key KEY [FILE]",
+		Short: "Replace the policy of a key",
+		Long: `Set puts the key policy in FILE, or from standard input. "cmkctl policy check" says
+beforehand which past calls it would refuse.`,
+		Example: `  cmkctl policy check --key alias/app --policy policy.json
+  cmkctl policy set -k alias/app policy.json`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := blobIn{choice{value: formRaw}}
+			text, err := in.read(cmd, args, maxPolicy, "policy")
+			if err != nil {
+				return err
+			}
+			if err := f.put(cmd.Context(), s.kms(f.region), text); err != nil {
+				return s.explain(err)
+			}
+			return p.print(cmd.OutOrStdout(), changed{f.key}, table{rows: [][]string{{"the policy of " + f.key + " is replaced"}}})
+		},
+	}
+	f.register(cmd)
+	p.register(cmd)
+	return cmd
+}
+
+func newPolicyEdit(s *service) *cobra.Command {
+	var f putting
+	var p printer
+	cmd := &cobra.Command{
+		Use:   "edit --key KEY",
+		Short: "Edit the policy of a key in an editor",
+		Long: `Edit opens the key policy in $VISUAL, $EDITOR or vi, and puts it when the editor ends. A
+policy that is refused stays in a file, whose name is printed. If somebody else
+has put another policy meanwhile, it is not overwritten.`,
+		Example: "  EDITOR=nano cmkctl policy edit -k alias/app",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			done, err := f.edit(cmd, s)
+			if err != nil {
+				return s.explain(err)
+			}
+			return p.print(cmd.OutOrStdout(), changed{f.key}, table{rows: [][]string{{done}}})
+		},
+	}
+	f.register(cmd)
+	p.register(cmd)
+	return cmd
+}
+
+// edit has somebody edit the policy, and puts what they have made of it.
+func (f *putting) edit(cmd *cobra.Command, s *service) (done string, err error) {
+	c := s.kms(f.region)
+	before, err := readPolicy(cmd.Context(), c, f.key)
+	if err != nil {
+		return "", err
+	}
+	file, err := os.CreateTemp("", "cmkctl-policy-*.json")
+	if err != nil {
+		return "", err
+	}
+	path := file.Name()
+	if _, err := file.Write(before); err != nil {
+		return "", errors.Join(err, file.Close(), os.Remove(path))
+	}
+	if err := file.Close(); err != nil {
+		return "", errors.Join(err, os.Remove(path))
+	}
+	if err := runEditor(cmd, path); err != nil {
+		return "", errors.Join(err, os.Remove(path))
+	}
+	after, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if bytes.Equal(before, after) {
+		return "the policy of " + f.key + " is as it was", os.Remove(path)
+	}
+	now, err := readPolicy(cmd.Context(), c, f.key)
+	if err == nil && !bytes.Equal(before, now) {
+		err = &exitError{exitState, errors.New("somebody else has put another policy meanwhile")}
+	}
+	if err == nil {
+		err = f.put(cmd.Context(), c, after)
+	}
+	if err != nil {
+		err = s.explain(err)
+		return "", fmt.Errorf("%w; what you wrote is in %s", err, path)
+	}
+	return "the policy of " + f.key + " is replaced", os.Remove(path)
+}
+
+// runEditor runs the user's editor on a file. The variable may hold arguments, as git
+// and crontab take it: the shell reads it.
+func runEditor(cmd *cobra.Command, path string) error {
+	const script = `${VISUAL:-${EDITOR:-vi}} "$1"`
+	editor := exec.CommandContext(cmd.Context(), "sh", "-c", script, "sh", path) //nolint:gosec // the user's own editor
+	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), raw(cmd.OutOrStdout()), raw(cmd.ErrOrStderr())
+	if err := editor.Run(); err != nil {
+		return fmt.Errorf("the editor: %w", err)
+	}
+	return nil
+}

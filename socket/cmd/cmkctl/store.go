@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/spf13/cobra"
+)
+
+func newStore(s *service) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "store",
+		Short: "Use further tokens as custom key stores",
+		Args:  noArgs,
+	}
+	cmd.AddCommand(newStoreCreate(s), newStoreList(s), newStoreRename(s), newStoreConnect(s), newStoreDisconnect(s), newStoreDelete(s))
+	return cmd
+}
+
+// unusedPassword and unusedCertificate are members that the API wants for a custom key
+// store and cmkd does not use: its tokens, and their PINs, are in its configuration.
+const (
+	unusedPassword    = "unused-by-cmkd"
+	unusedCertificate = "unused by cmkd"
+)
+
+// changedStore is the answer for operations that answer with nothing.
+type changedStore struct{ CustomKeyStoreId string }
+
+func newStoreCreate(s *service) *cobra.Command {
+	var cluster string
+	return change{
+		use: "create NAME --cluster ID", short: "Make a custom key store of a further token",
+		long: `Create makes a custom key store of the token that the configuration has with the
+cluster_id, and prints its ID. "cmkctl store connect" comes next, then
+"cmkctl key create --store".`,
+		example: `  STORE=$(cmkctl store create vault --cluster cluster-a2b3c4d5e6f)
+  cmkctl store connect "$STORE"
+  cmkctl key create --store "$STORE" --origin AWS_CLOUDHSM`,
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			answer, err := c.CreateCustomKeyStore(ctx, &kms.CreateCustomKeyStoreInput{
+				CustomKeyStoreName: aws.String(args[0]), CloudHsmClusterId: aws.String(cluster),
+				KeyStorePassword: aws.String(unusedPassword), TrustAnchorCertificate: aws.String(unusedCertificate),
+			}, once)
+			if err != nil {
+				return nil, "", err
+			}
+			return answer, aws.ToString(answer.CustomKeyStoreId), nil
+		},
+	}.command(s, func(cmd *cobra.Command) {
+		cmd.Flags().StringVar(&cluster, "cluster", "", "cluster_id of the token in the configuration: an `ID`")
+		_ = cmd.MarkFlagRequired("cluster") // fails only for a flag that is not there
+	})
+}
+
+func newStoreList(s *service) *cobra.Command {
+	var p printer
+	var region string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the custom key stores and their states",
+		Example: "  cmkctl store list -o json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pages := kms.NewDescribeCustomKeyStoresPaginator(s.kms(region), &kms.DescribeCustomKeyStoresInput{})
+			list, err := apiPages(cmd.Context(), pages.HasMorePages, pages.NextPage,
+				func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
+					return page.CustomKeyStores
+				})
+			if err != nil {
+				return s.explain(err)
+			}
+			t := table{headers: []string{"STORE ID", "NAME", "CLUSTER", "STATE", "ERROR", "CREATED"}}
+			for _, e := range list {
+				t.add(aws.ToString(e.CustomKeyStoreId), aws.ToString(e.CustomKeyStoreName), aws.ToString(e.CloudHsmClusterId),
+					string(e.ConnectionState), string(e.ConnectionErrorCode), moment(e.CreationDate))
+			}
+			return p.print(cmd.OutOrStdout(), list, t)
+		},
+	}
+	p.register(cmd)
+	cmd.Flags().StringVar(&region, "region", environmentRegion(), "Region of the stores (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)")
+	return cmd
+}
+
+func newStoreRename(s *service) *cobra.Command {
+	return change{
+		use: "rename STORE-ID NAME", short: "Give a custom key store another name", args: cobra.ExactArgs(2),
+		example: "  cmkctl store rename \"$STORE\" archive",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.UpdateCustomKeyStore(ctx, &kms.UpdateCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0]), NewCustomKeyStoreName: aws.String(args[1])})
+			return changedStore{args[0]}, args[0] + " is called " + args[1], err
+		},
+	}.command(s, nil)
+}
+
+func newStoreConnect(s *service) *cobra.Command {
+	return change{
+		use: "connect STORE-ID", short: "Connect a custom key store", example: "  cmkctl store connect \"$STORE\"",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.ConnectCustomKeyStore(ctx, &kms.ConnectCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0])})
+			return changedStore{args[0]}, args[0] + " is connected", err
+		},
+	}.command(s, nil)
+}
+
+func newStoreDisconnect(s *service) *cobra.Command {
+	return change{
+		use: "disconnect STORE-ID", short: "Disconnect a custom key store: its keys are unavailable", example: "  cmkctl store disconnect \"$STORE\"",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.DisconnectCustomKeyStore(ctx, &kms.DisconnectCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0])})
+			return changedStore{args[0]}, args[0] + " is disconnected", err
+		},
+	}.command(s, nil)
+}
+
+func newStoreDelete(s *service) *cobra.Command {
+	return change{
+		use: "delete STORE-ID", short: "Delete a custom key store that has no keys",
+		long: `Delete forgets a custom key store that is disconnected and has no keys. Its token stays
+in the configuration, and can be made a store again.`,
+		example: "  cmkctl store delete \"$STORE\"",
+		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
+			_, err := c.DeleteCustomKeyStore(ctx, &kms.DeleteCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0])})
+			return changedStore{args[0]}, args[0] + " is deleted", err
+		},
+	}.command(s, nil)
+}
