@@ -135,7 +135,7 @@ func (k *pairKind) trialSigning() *signing {
 // wrapPair wraps a private key of p's form for p.
 func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload, readable bool) error {
 	if p.form == edwardsKey && !b.profile.edwardsWraps {
-		if !readable {
+		if !readable || !s.readable(private) {
 			return unsupported("C_WrapKey of a CKK_EC_EDWARDS private key")
 		}
 		secret, err := ed25519AsSecret(s, b.profile, private)
@@ -147,7 +147,22 @@ func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload,
 	}
 	var err error
 	p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, private, maxWrapped)
+	switch rvOf(err) {
+	case p11.CKR_KEY_NOT_WRAPPABLE, p11.CKR_KEY_UNEXTRACTABLE, p11.CKR_ACTION_PROHIBITED, p11.CKR_FUNCTION_REJECTED:
+		// Luna by policy, whatever the template says.
+		return &backends.Error{Code: backends.Unsupported, Message: "C_WrapKey of a private key, which the token's policy may forbid", RV: rvOf(err)}
+	}
 	return err
+}
+
+// readable reports whether the token makes the value of a key known.
+func (s *session) readable(o cryptoki.Object) bool {
+	var q cryptoki.Query
+	q.AskBool(p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE)
+	s.GetAttributes(s.handle, o, &q)
+	sensitive, _ := q.Bool(p11.CKA_SENSITIVE)
+	extractable, told := q.Bool(p11.CKA_EXTRACTABLE)
+	return !sensitive && (extractable || !told)
 }
 
 // ed25519PKCS8 is the PKCS #8 form of an Ed25519 private key without its 32

@@ -139,11 +139,25 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 	if t.ctx == nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
 	}
-	if t.module, err = cryptoki.Open(cfg.Module); err != nil {
+	if t.module, err = cryptoki.Open(cfg.Module, t.ctx); err != nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "%v", err), t.Close())
+	}
+	if t.module.Several {
+		// What crypto11 has initialised is another one. This one is used alone.
+		if err := errors.Join(owner.Close(), t.ctx.Initialize()); err != nil {
+			t.owner = nothing{}
+			return nil, errors.Join(failure("opening module "+cfg.Module, err), t.Close())
+		}
+		t.owner = finaliser{t.ctx}
 	}
 	return t, nil
 }
+
+// nothing is an owner without anything to finalise.
+type nothing struct{}
+
+// Close implements [io.Closer].
+func (nothing) Close() error { return nil }
 
 // initialise calls C_Initialize, with crypto11 but for a token without the
 // read-write session that it opens.

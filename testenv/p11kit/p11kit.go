@@ -37,8 +37,21 @@ var clients = []string{
 // for each process that connects.
 func Start(t testing.TB, tok *testenv.Token) *testenv.Token {
 	t.Helper()
+	module := shim.Compile(t, "tunnel-client", tunnel, "-DCLIENT", "-DMODULE="+strconv.Quote(client(t)))
+	return serve(t, tok, shim.Compile(t, "tunnel-server", tunnel, "-DMODULE="+strconv.Quote(tok.Module)), module)
+}
+
+// Plain is Start with p11-kit's own client: it carries fewer mechanisms, and each
+// C_GetFunctionList gives another instance of it.
+func Plain(t testing.TB, tok *testenv.Token) *testenv.Token {
+	t.Helper()
+	return serve(t, tok, tok.Module, client(t))
+}
+
+// serve serves the token by one module, and returns it as seen through another.
+func serve(t testing.TB, tok *testenv.Token, server, module string) *testenv.Token {
+	t.Helper()
 	socket := filepath.Join(shortDir(t), "socket")
-	server := shim.Compile(t, "tunnel-server", tunnel, "-DMODULE="+strconv.Quote(tok.Module))
 	cmd := exec.CommandContext(t.Context(), "p11-kit", "server", "--foreground", "--name", socket,
 		"--provider", server, "pkcs11:token="+url.PathEscape(tok.Label))
 	cmd.Env = append(os.Environ(), tok.Env...)
@@ -62,7 +75,7 @@ func Start(t testing.TB, tok *testenv.Token) *testenv.Token {
 	}
 
 	remote := *tok
-	remote.Module = shim.Compile(t, "tunnel-client", tunnel, "-DCLIENT", "-DMODULE="+strconv.Quote(client(t)))
+	remote.Module = module
 	remote.Env = []string{"P11_KIT_SERVER_ADDRESS=" + address}
 	return &remote
 }

@@ -31,7 +31,7 @@ func open(module, label, pin string) (*token, error) {
 		return nil, fmt.Errorf("C_Initialize: %w", err)
 	}
 	var err error
-	if t.module, err = cryptoki.Open(module); err != nil {
+	if t.module, err = cryptoki.Open(module, t.ctx); err != nil {
 		return nil, err
 	}
 	if t.slot, err = slotOf(t.ctx, label); err != nil {

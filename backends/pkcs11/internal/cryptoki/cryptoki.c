@@ -21,7 +21,14 @@ enum {
   AES_KEY_BITS = 256,
 };
 
-void *cmkd_open(const char *path, cmkd_functions **functions) {
+void *cmkd_open(const char *path, const void *context, cmkd_functions **functions,
+                int *several) {
+  /* What miekg/pkcs11 keeps of a module. */
+  const struct {
+    void *handle;
+    cmkd_functions *functions;
+  } *known = context;
+  *several = 0;
   void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
   if (library == NULL) return NULL;
   CK_RV (*list)(cmkd_functions **);
@@ -29,6 +36,10 @@ void *cmkd_open(const char *path, cmkd_functions **functions) {
   if (list == NULL || list(functions) != RV_OK || *functions == NULL) {
     dlclose(library);
     return NULL;
+  }
+  if (known->handle == library && known->functions != *functions) {
+    *functions = known->functions;
+    *several = 1;
   }
   return library;
 }

@@ -42,6 +42,8 @@ import "C"
 import (
 	"fmt"
 	"unsafe"
+
+	p11 "github.com/miekg/pkcs11"
 )
 
 // Session and Object are the handles of PKCS#11.
@@ -55,6 +57,10 @@ const Unavailable = ^uint(0)
 
 // Module is the function list of a loaded module.
 type Module struct {
+	// Several: each C_GetFunctionList of the module gives another instance of it, with
+	// sessions of its own, as p11-kit-client.so does. This is the one of the context
+	// that Open was given, which it takes to initialise it.
+	Several   bool
 	library   unsafe.Pointer
 	functions *C.cmkd_functions
 	newer     *C.cmkd_functions_3_2 // nil: the module has no interface of PKCS#11 3.2
@@ -71,15 +77,20 @@ func (m *Module) note(rv uint) uint {
 }
 
 // Open finds the module that was loaded from path before, by the same
-// spelling of path. It does not load or initialise anything.
-func Open(path string) (*Module, error) {
+// spelling of path, as c has it. It does not load or initialise anything.
+func Open(path string, c *p11.Ctx) (*Module, error) {
 	name := C.CString(path)
 	defer C.free(unsafe.Pointer(name))
 	m := &Module{}
-	if m.library = C.cmkd_open(name, &m.functions); m.library == nil {
+	var several C.int
+	// The only member of a Ctx is a pointer to what C knows of the module.
+	known := *(*unsafe.Pointer)(unsafe.Pointer(c))
+	if m.library = C.cmkd_open(name, known, &m.functions, &several); m.library == nil {
 		return nil, fmt.Errorf("module %s is not loaded or has no C_GetFunctionList", path)
 	}
-	m.newer = C.cmkd_interface_3_2(m.library)
+	if m.Several = several != 0; !m.Several {
+		m.newer = C.cmkd_interface_3_2(m.library)
+	}
 	return m, nil
 }
 

@@ -159,7 +159,8 @@ typedef struct {
 } cmkd_bytes;
 
 // Returns NULL unless the module at path has been loaded before.
-void *cmkd_open(const char *path, cmkd_functions **functions);
+void *cmkd_open(const char *path, const void *context, cmkd_functions **functions,
+                int *several);
 // The interface of PKCS#11 3.2, NULL if the module has none.
 cmkd_functions_3_2 *cmkd_interface_3_2(void *library);
 void cmkd_close(void *library);
