@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	p11 "github.com/miekg/pkcs11"
@@ -294,13 +293,7 @@ func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template
 		}
 		defer clear(t)
 		h, rv := s.CreateObject(s.handle, t)
-		err := s.check("C_CreateObject", rv)
-		if refusedTemplate(rv) || rv == p11.CKR_FUNCTION_FAILED {
-			// The material is of its kind, which has been seen: it is the token that does
-			// not take such keys. opencryptoki takes no private key on an Edwards curve.
-			err = &backends.Error{Code: backends.Unsupported, Message: fmt.Sprintf("C_CreateObject of a key of %s", a.in.Key.Spec), RV: rv}
-		}
-		return h, err
+		return h, a.created(s, rv)
 	case a.aesKey != nil:
 		kek, err := a.kek(s)
 		if err != nil {

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"bytes"
 	"context"
+	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -50,7 +51,9 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 	return nil
 }
 
-// storePublic makes the public key object.
+// storePublic makes the public key object. CKA_EC_POINT of an Edwards curve is an OCTET
+// STRING or the bytes of RFC 8032: PKCS#11 3.1 and 3.0 differ (section 6.3.5), and so do
+// modules.
 func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
 	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], []byte(a.in.Label))
 	t, err := a.profile.publicComponents(a.key.pair, t, der)
@@ -58,8 +61,28 @@ func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
 		return 0, err
 	}
 	h, rv := s.CreateObject(s.handle, t)
-	return h, s.check("C_CreateObject", rv)
+	if a.key.pair.form == edwardsKey && notTaken(rv) {
+		point, err := splitPublic(a.key.pair, der)
+		if err != nil {
+			return 0, err
+		}
+		h, rv = s.CreateObject(s.handle, t.Without(p11.CKA_EC_POINT).Bytes(p11.CKA_EC_POINT, point))
+	}
+	return h, a.created(s, rv)
 }
+
+// created makes the error of C_CreateObject. What is refused has been seen to be of its
+// kind, so it is the token that does not take such keys.
+func (a *arrival) created(s *session, rv uint) error {
+	err := s.check("C_CreateObject", rv)
+	if notTaken(rv) {
+		return &backends.Error{Code: backends.Unsupported, Message: fmt.Sprintf("C_CreateObject of a key of %s", a.in.Key.Spec), RV: rv}
+	}
+	return err
+}
+
+// notTaken reports whether a token answers so for an object of a kind that it does not take.
+func notTaken(rv uint) bool { return refusedTemplate(rv) || rv == p11.CKR_FUNCTION_FAILED }
 
 // same fails unless the key that is in the token already, made by a call whose
 // answer got lost, is of the same material.

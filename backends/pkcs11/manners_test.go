@@ -229,7 +229,8 @@ func TestDataKeyLengths(t *testing.T) {
 	})
 }
 
-// TestEdwardsByOID: a token that knows Ed25519 by the OID alone.
+// TestEdwardsByOID: a token that knows Ed25519 by the OID alone, and public keys without
+// the OCTET STRING.
 func TestEdwardsByOID(t *testing.T) {
 	t.Parallel()
 	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {

@@ -221,9 +221,10 @@ func (s *Service) generateRandom(ctx context.Context, c *Call, in *kmsapi.Genera
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.routeNew(token, backends.SymmetricDefault)
-	if err != nil {
-		return nil, err
+	// The plugin of symmetric keys makes them, also in a token that holds no such keys.
+	b, _, ok := s.router.Route(token, backends.SymmetricDefault)
+	if !ok {
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "GenerateRandom is not supported: no plugin serves symmetric keys.")
 	}
 	made, err := b.GenerateRandom(ctx, &backends.GenerateRandomRequest{Length: int(in.NumberOfBytes), Recipient: recipient})
 	if err != nil {

@@ -16,7 +16,7 @@ enum manner {
 	NO_SECRET_KEYS = 32,
 	/* Generic secrets have 10 to 256 bytes. */
 	MIDDLING_SECRETS = 64,
-	/* Edwards curves are named by their OID alone. */
+	/* Edwards curves are named by their OID alone, and their points are no OCTET STRINGs. */
 	EDWARDS_BY_OID = 128,
 	/* Unwrapped keys forget that they were to be sensitive, without a word. */
 	UNWRAPS_FORGETFULLY = 256,
@@ -166,12 +166,29 @@ static CK_RV ways_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_AT
 	return hsm_GenerateKeyPair(s, m, pub, npub, priv, npriv, hpub, hpriv);
 }
 
+/* A public key on an Edwards curve has the bytes of RFC 8032, not an OCTET STRING of them. */
+static CK_RV edwards_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_ATTRIBUTE_PTR point, CK_OBJECT_HANDLE_PTR o)
+{
+	CK_BYTE string[34] = {4, 32};
+	CK_ATTRIBUTE t2[64];
+	if (point->ulValueLen != 32 || n > sizeof t2 / sizeof *t2)
+		return CKR_FUNCTION_FAILED;
+	memcpy(string + 2, point->pValue, 32);
+	memcpy(t2, t, n * sizeof *t);
+	t2[point - t].pValue = string;
+	t2[point - t].ulValueLen = sizeof string;
+	return hsm_CreateObject(s, t2, n, o);
+}
+
 static CK_RV ways_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o)
 {
 	CK_ULONG type;
 	CK_ATTRIBUTE_PTR a = find(t, n, CKA_CLASS);
 	if (has(NO_SECRET_KEYS) && a && a->ulValueLen == sizeof type && (memcpy(&type, a->pValue, sizeof type), type == CKO_SECRET_KEY))
 		return CKR_TEMPLATE_INCONSISTENT;
+	CK_ATTRIBUTE_PTR point = find(t, n, CKA_EC_POINT);
+	if (has(EDWARDS_BY_OID) && point && holds(find(t, n, CKA_EC_PARAMS), oid_ed25519, sizeof oid_ed25519))
+		return edwards_CreateObject(s, t, n, point, o);
 	return hsm_CreateObject(s, t, n, o);
 }
 
