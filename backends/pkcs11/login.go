@@ -144,7 +144,11 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	case uncounted[rv]:
 		return fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
 	default:
-		err := &backends.Error{Code: backends.LoginFailed, Message: "C_Login did not take the user PIN" + nameOf(rv), RV: rv}
+		message := "C_Login did not take the user PIN" + nameOf(rv)
+		if t.info.Flags&p11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
+			message += " (the token has a keypad or the like for it: cmkd needs one that takes its PIN from programs)"
+		}
+		err := &backends.Error{Code: backends.LoginFailed, Message: message, RV: rv}
 		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.refuse(pin))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,28 @@ func TestLoginAnswers(t *testing.T) {
 		}
 		control.Clear("C_Login")
 		open(t, tok)
+	})
+}
+
+// TestKeypad: a token that wants its PIN by a keypad is asked once, and the error says
+// what is the matter; one that takes it from programs, too, is served.
+func TestKeypad(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		control.Flags(p11.CKF_PROTECTED_AUTHENTICATION_PATH)
+		open(t, tok)
+		control.Set("C_Login", shim.Fail(p11.CKR_ARGUMENTS_BAD))
+		tries := control.Calls("C_Login")
+		cfg := config(tok)
+		cfg.LoginRecord = filepath.Join(t.TempDir(), "record")
+		_, err := pkcs11.Open(t.Context(), cfg)
+		if backends.CodeOf(err) != backends.LoginFailed || !strings.Contains(err.Error(), "keypad") {
+			t.Errorf("a token with a keypad: %v", err)
+		}
+		if _, err := pkcs11.Open(t.Context(), cfg); backends.CodeOf(err) != backends.LoginFailed || control.Calls("C_Login") != tries+1 {
+			t.Errorf("the second time: %v, after %d tries", err, control.Calls("C_Login")-tries)
+		}
 	})
 }
 
