@@ -191,6 +191,9 @@ func (a *arrival) refused(ctx context.Context) error {
 // is as long as it must be.
 func (a *arrival) inToken() bool {
 	p := a.profile
+	if !slices.Contains(a.wrapping.uses, uint(p11.CKA_UNWRAP)) {
+		return false
+	}
 	if a.outside || a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep] {
 		return false
 	}

@@ -303,3 +303,37 @@ func TestPoorTokens(t *testing.T) {
 		}
 	})
 }
+
+// TestSeparateUses: where a wrapping pair may not both unwrap and decrypt, it has the use
+// that brings most in.
+func TestSeparateUses(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		material := randomOf(t, 32)
+		for name, c := range map[string]struct {
+			manners []shim.Manner
+			sha1    string
+			sha256  backends.Code
+		}{
+			"it decrypts": {[]shim.Manner{shim.RefusesRisks}, "through the plugin", ""},
+			"it unwraps":  {[]shim.Manner{shim.RefusesRisks, shim.RefusesSensitive}, "in the token", backends.Unsupported},
+		} {
+			t.Run(name, func(t *testing.T) {
+				control.Manners(c.manners...)
+				s := pkcs11.NewSymmetric(open(t, tok))
+				info, err := s.Info(t.Context(), nil)
+				if err != nil || info.Facts["import-oaep-sha1"] != c.sha1 {
+					t.Errorf("an import with SHA-1 goes %q, %v", info.Facts["import-oaep-sha1"], err)
+				}
+				r := newImportRig(tok, s)
+				pair := r.pair(t, backends.RSA2048)
+				for algorithm, want := range map[backends.Algorithm]backends.Code{"RSAES_OAEP_SHA_1": "", "RSAES_OAEP_SHA_256": c.sha256} {
+					in := r.request(t, backends.SymmetricDefault, backends.EncryptDecrypt, pair, algorithm, wrap(t, pair.public, algorithm, material))
+					_, err := s.ImportKey(t.Context(), in)
+					wantCode(t, string(algorithm), err, want)
+				}
+			})
+		}
+	})
+}

@@ -99,6 +99,9 @@ func (p *profile) rsaUnwrapping(u *purpose) (*purpose, error) {
 	if len(u.uses) == 0 {
 		return nil, unsupported("CKM_RSA_PKCS_OAEP")
 	}
+	if p.importUse != 0 && len(u.uses) > 1 {
+		u.uses = []uint{p.importUse}
+	}
 	return u, nil
 }
 

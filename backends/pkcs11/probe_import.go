@@ -32,6 +32,9 @@ type importProfile struct {
 	// unwrapsPrivate are the forms of private key that C_UnwrapKey makes of
 	// PKCS #8 so that they stay in the token and their public key can be found out.
 	unwrapsPrivate map[form]bool
+	// importUse is the one use of a wrapping pair, CKA_UNWRAP or CKA_DECRYPT, in a token
+	// that makes none with both; 0 in others.
+	importUse uint
 	// wrapping has a purpose, or wrappingRefused why there is none, for each
 	// kind of wrapping pair.
 	wrapping        map[kind]*purpose
@@ -155,6 +158,9 @@ func (b *prober) fit(u *purpose, try func() uint) uint {
 
 // wrappingPairs sums up what the probes of imports found.
 func (b *prober) wrappingPairs() error {
+	if err := b.importUses(); err != nil {
+		return err
+	}
 	for _, spec := range rsaSpecs {
 		k := kind{spec, backends.UnwrapImport}
 		if u, err := b.pairPurpose(k); err != nil {
@@ -164,6 +170,24 @@ func (b *prober) wrappingPairs() error {
 		}
 	}
 	b.importFacts()
+	return nil
+}
+
+// importUses finds out whether a key may both unwrap and decrypt: nShield takes that for a
+// risk. One that decrypts serves every algorithm, if the token takes what came of it.
+func (b *prober) importUses() error {
+	u, err := b.rsaUnwrapping(&purpose{})
+	if err != nil || len(u.uses) < 2 {
+		return nil //nolint:nilerr // there are no wrapping pairs, which pairPurpose says
+	}
+	if _, _, rv := b.rsaKeyOf(u.uses...); !refusedTemplate(rv) {
+		return fatal("C_GenerateKeyPair", rv)
+	}
+	b.importUse = p11.CKA_DECRYPT
+	if _, rv := b.keep(b.s.CreateObject(b.s.handle, b.lastingKey(p11.CKK_AES).Bytes(p11.CKA_VALUE, probeKey[:kekLength]))); rv != p11.CKR_OK {
+		b.importUse = p11.CKA_UNWRAP
+		return fatal("C_CreateObject", rv)
+	}
 	return nil
 }
 
@@ -328,9 +352,9 @@ func (b *prober) importFacts() {
 			"import-rsa-aes-" + h.fact[5:]: b.rsaAESUnwrap[name],
 		} {
 			switch {
-			case token:
+			case token && b.importUse != p11.CKA_DECRYPT:
 				b.fact(fact, "in the token")
-			case b.rawRSA:
+			case b.rawRSA && b.importUse != p11.CKA_UNWRAP:
 				b.fact(fact, "through the plugin")
 			default:
 				b.fact(fact, "no")

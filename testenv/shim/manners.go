@@ -40,6 +40,11 @@ const (
 	WrapsPrivateKeys
 	CopiesPrivateKeys
 	ChangesPrivateKeys
+	// RefusesRisks, as nShield: a template of a key that decrypts and wraps or unwraps,
+	// too, is CKR_TEMPLATE_INCONSISTENT.
+	RefusesRisks
+	// RefusesSensitive, as nShield: so is one of C_CreateObject with CKA_SENSITIVE.
+	RefusesSensitive
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -27,6 +27,10 @@ enum manner {
 	WRAPS_PRIVATE_KEYS = 4096,
 	COPIES_PRIVATE_KEYS = 8192,
 	CHANGES_PRIVATE_KEYS = 16384,
+	/* A key that decrypts does not wrap or unwrap. */
+	REFUSES_RISKS = 32768,
+	/* Sensitive keys do not come from outside as they are. */
+	REFUSES_SENSITIVE = 65536,
 };
 
 static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
@@ -155,9 +159,16 @@ static int holds(CK_ATTRIBUTE_PTR a, const CK_BYTE *v, CK_ULONG n)
 	return a && a->ulValueLen == n && memcmp(a->pValue, v, n) == 0;
 }
 
+static int risky(CK_ATTRIBUTE_PTR t, CK_ULONG n)
+{
+	return has(REFUSES_RISKS) && is_true(t, n, CKA_DECRYPT) && (is_true(t, n, CKA_WRAP) || is_true(t, n, CKA_UNWRAP));
+}
+
 static CK_RV ways_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR pub, CK_ULONG npub,
 	CK_ATTRIBUTE_PTR priv, CK_ULONG npriv, CK_OBJECT_HANDLE_PTR hpub, CK_OBJECT_HANDLE_PTR hpriv)
 {
+	if (risky(priv, npriv))
+		return CKR_TEMPLATE_INCONSISTENT;
 	CK_ATTRIBUTE_PTR curve = find(pub, npub, CKA_EC_PARAMS);
 	if (has(NO_SECP256K1) && holds(curve, oid_secp256k1, sizeof oid_secp256k1))
 		return CKR_GENERAL_ERROR;
@@ -182,6 +193,8 @@ static CK_RV edwards_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_UL
 
 static CK_RV ways_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o)
 {
+	if (risky(t, n) || (has(REFUSES_SENSITIVE) && is_true(t, n, CKA_SENSITIVE)))
+		return CKR_TEMPLATE_INCONSISTENT;
 	CK_ULONG type;
 	CK_ATTRIBUTE_PTR a = find(t, n, CKA_CLASS);
 	if (has(NO_SECRET_KEYS) && a && a->ulValueLen == sizeof type && (memcpy(&type, a->pValue, sizeof type), type == CKO_SECRET_KEY))
