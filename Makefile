@@ -98,6 +98,6 @@ scale: deps
 
 # Every fault of the table in testenv/faults, under load in whole daemons: what
 # callers, status and metrics say, and how long until all is well again. It needs
-# root, and takes about ten minutes; the machine should have nothing else to do.
+# root, and takes about fifteen minutes; the machine should have nothing else to do.
 faults: deps
 	CMKD_FAULTS=1 go test -count=1 -v -timeout 45m -run '^Test(Faults|Latency)$$' ./testenv/faults/
