@@ -211,7 +211,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	sc.Log, sc.Refused, sc.Privileged = d.log, d.refused, d.privileged
+	sc.Log, sc.Refused, sc.Privileged, sc.Barred = d.log, d.refused, d.privileged, d.barred
 	server, err := socket.Listen(ctx, sc)
 	if err != nil {
 		return err

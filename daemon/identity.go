@@ -14,6 +14,7 @@ import (
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
+	"cmkd/plugins"
 	"cmkd/socket"
 )
 
@@ -177,6 +178,19 @@ func known(c *kms.Caller) error {
 func (d *Daemon) privileged(peer socket.Peer) bool {
 	c, err := d.identities.Load().callerAt(&peer)
 	return err == nil && c.Admin
+}
+
+// barred reports whether a peer is a plugin. It has the daemon's user, who may be an
+// administrator, and a reason to connect only if its module was taken over.
+func (d *Daemon) barred(peer socket.Peer) bool {
+	p, ok := plugins.OfProcess(int(peer.PID))
+	if ok {
+		p.Seen.Do(func() {
+			d.log.Error("a plugin process has connected to the daemon's socket and was turned away: do not trust its PKCS#11 module",
+				"executable", p.Path, "pid", peer.PID)
+		})
+	}
+	return ok
 }
 
 // names is a peer with the names of its user and groups.

@@ -126,6 +126,7 @@ func (r *processRunner) Start(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pid = r.cmd.Process.Pid
+	knowProcess(r.pid, r.path)
 	if r.killed { // before there was a process
 		return r.kill()
 	}
@@ -162,6 +163,7 @@ func (r *processRunner) Wait(context.Context) error {
 	err := r.cmd.Wait()
 	r.mu.Lock()
 	r.reaped = true
+	forgetProcess(r.pid)
 	r.mu.Unlock()
 	close(r.exited)
 	return err

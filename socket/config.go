@@ -54,6 +54,9 @@ type Config struct {
 	// and may use [Limits.Reserve], asked once for each connection; default uid 0 and the process's own.
 	Privileged func(Peer) bool
 
+	// Barred reports whether a peer's connections are closed at once; nil: no peer's are.
+	Barred func(Peer) bool
+
 	// Refused is told of each request that the server answers itself, past a
 	// limit, say, with the request ID and the error that the answer has; nil:
 	// nobody is. The answer leaves when it has returned. If it could not record

@@ -208,6 +208,10 @@ func (s *Server) Accept() (net.Conn, error) {
 			_ = raw.Close()
 			continue
 		}
+		if s.cfg.Barred != nil && s.cfg.Barred(*peer) {
+			_ = raw.Close()
+			continue
+		}
 		c, err := s.newConn(raw, peer)
 		if err != nil {
 			_ = raw.Close()

@@ -128,6 +128,26 @@ static int datagram(const char *to)
 	return sendto(pair[0], "secret", 6, 0, (struct sockaddr *)&a, sizeof a) < 0 ? -1 : 0;
 }
 
+/* asks asks the daemon on its socket for its status, as the daemon's own user may. */
+static int asks(const char *path)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	static const char request[] = "GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+	char answer;
+	int s = path ? socket(AF_UNIX, SOCK_STREAM, 0) : -1;
+	if (s < 0)
+		return -1;
+	strncpy(a.sun_path, path, sizeof a.sun_path - 1);
+	if (connect(s, (struct sockaddr *)&a, sizeof a) < 0)
+		return -1;
+	if (send(s, request, sizeof request - 1, MSG_NOSIGNAL) < 0)
+		return -1;
+	ssize_t n = recv(s, &answer, 1, 0);
+	if (n == 0)
+		errno = ECONNRESET;
+	return n == 1 ? 0 : -1;
+}
+
 /*
  * pairs asks for a pair of sockets of another family than AF_UNIX: of TIPC they send to every
  * address. Few kernels have that, but any says itself that AF_INET has no pairs, if it is let.
@@ -194,6 +214,8 @@ __attribute__((constructor)) static void spy(void)
 	report(out, "chown-database", !database || chown(database, getuid(), getgid()) < 0);
 	report(out, "label-database", !database || setxattr(database, "user.spy", "1", 1, 0) < 0);
 	report(out, "datagram", datagram(getenv("SPY_DATAGRAM")) < 0);
+	if (getenv("SPY_SOCKET"))
+		report(out, "ask-daemon", asks(getenv("SPY_SOCKET")) < 0);
 	report(out, "pair-of-another-family", pairs() < 0);
 	report(out, "limit-parent", limits(getppid()) < 0);
 	report(out, "owner-parent", owns(F_SETOWN, getppid()) < 0);
