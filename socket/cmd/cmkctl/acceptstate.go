@@ -45,6 +45,8 @@ showed, the rows are accepted as they are, on record: after a backup was
 restored, say. Only the state that was shown is accepted. If the audit trail does
 not verify, a new one begins, which says so, and what was there is moved to a
 folder beside it.`,
+		Example: `  cmkctl accept-state
+  cmkctl accept-state --root "$ROOT"`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var answer struct {

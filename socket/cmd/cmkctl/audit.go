@@ -38,7 +38,8 @@ type verifiedTrail struct {
 }
 
 func newAuditVerify(s *service) *cobra.Command {
-	return &cobra.Command{
+	var p printer
+	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Verify the whole audit trail with the token's key",
 		Long: `Verify has the daemon read its whole audit trail and verify the hash chain and
@@ -49,19 +50,29 @@ accept-state. The exit status is 1 then. A long trail takes longer than the usua
 
 Keep the last record that it prints elsewhere: cmkd -verify-audit -head takes
 it, and finds offline that later records were cut off.`,
+		Example: `  cmkctl audit verify --timeout 10m
+  cmkctl audit verify -o json | jq -r '"\(.last):\(.hash)"'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var v verifiedTrail
-			if err := ask(cmd.Context(), s, "/audit/verify", struct{}{}, &v); err != nil {
+			if err := p.ask(cmd.Context(), s, "/audit/verify", struct{}{}, &v); err != nil {
 				return err
 			}
-			v.print(cmd.OutOrStdout())
+			table := func(out io.Writer) error {
+				v.print(out)
+				return nil
+			}
+			if err := p.printAs(cmd.OutOrStdout(), &v, table); err != nil {
+				return err
+			}
 			if v.Problem != "" {
 				return &exitError{status: 1, err: fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
 			}
 			return nil
 		},
 	}
+	p.registerFormat(cmd)
+	return cmd
 }
 
 func (v *verifiedTrail) print(out io.Writer) {
@@ -101,6 +112,7 @@ type pruning struct {
 func newAuditPrune(s *service) *cobra.Command {
 	var in pruneRequest
 	var before string
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "prune --before DATE | --keep N",
 		Short: "Remove the oldest segments of the audit trail",
@@ -111,6 +123,8 @@ the new beginning, before anything is removed; verification accepts that
 beginning and no later one. The segment that is being written stays.
 
 With --archive the segments move to the folder "archive" beside the trail.`,
+		Example: `  cmkctl audit prune --before 2026-01-01 --archive
+  cmkctl audit prune --keep 12`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
@@ -126,16 +140,19 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 			var answer struct {
 				Pruned *pruning `json:"pruned"`
 			}
-			if err := ask(cmd.Context(), s, "/audit/prune", in, &answer); err != nil {
+			if err := p.ask(cmd.Context(), s, "/audit/prune", in, &answer); err != nil {
 				return err
 			}
-			answer.Pruned.print(cmd.OutOrStdout())
-			return nil
+			return p.printAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
+				answer.Pruned.print(out)
+				return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&before, "before", "", "remove segments with records from before this `date` only")
 	cmd.Flags().IntVar(&in.Keep, "keep", 0, "keep the newest `n` segments")
 	cmd.Flags().BoolVar(&in.Archive, "archive", false, "move the segments to the folder archive of the trail")
+	p.registerFormat(cmd)
 	return cmd
 }
 

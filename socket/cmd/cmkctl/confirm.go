@@ -20,7 +20,8 @@ right: a wrong clock would end every waiting period at once. Nor does it after
 "cmkctl accept-state" of a database in which deletions or expiries are scheduled:
 first cancel those that were cancelled since the copy was taken. "cmkctl status"
 says whether deletions are held.`,
-		Args: noArgs,
+		Example: "  date && cmkctl confirm-clock",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, "http://localhost/confirm-clock", nil)
 			if err != nil {

@@ -112,6 +112,8 @@ or discard what the pipe got unless open exits with 0.
 
 Files that cmkctl sealed before it wrote this format do not hold their encryption
 context: --context must give all of it.`,
+		Example: `  cmkctl open -c host=db1 -o dir.tar dir.tar.sealed
+  cmkctl open dir.tar.sealed | tar x`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Context = f.context

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -34,13 +33,16 @@ type inspectedKey struct {
 }
 
 func newInspect() *cobra.Command {
-	var asJSON bool
+	var inJSON bool
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "inspect [FILE]",
 		Short: "Show the keys and the encryption context of a sealed file",
 		Long: `Inspect prints what the header of FILE, or of standard input, says: format, keys and
 encryption context. It asks nobody and decrypts nothing, so that nothing of it is
 verified: open does that.`,
+		Example: `  cmkctl inspect dir.tar.sealed
+  cmkctl inspect -o json dir.tar.sealed | jq -r '.encryptedDataKeys[].key'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, err := openInput(cmd, args)
@@ -53,15 +55,15 @@ verified: open does that.`,
 				return wordOpening(err)
 			}
 			out := describe(h)
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(out)
+			if inJSON {
+				p.output.value = asJSON
 			}
-			return out.print(cmd.OutOrStdout())
+			return p.printAs(cmd.OutOrStdout(), out, out.print)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&inJSON, "json", false, "the same as -o json")
+	p.registerFormat(cmd)
+	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
 }
 

@@ -95,6 +95,7 @@ type policyExplanation struct {
 
 func newPolicyExplain(s *service) *cobra.Command {
 	q := &policyQuestion{}
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "explain --as PRINCIPAL --action ACTION [--key KEY]",
 		Short: "Say whether a principal may do something, and which statement decides",
@@ -110,10 +111,10 @@ call would be refused. Only root and the configuration's admins may ask.
 				return err
 			}
 			var e policyExplanation
-			if err := ask(cmd.Context(), s, "/policy/explain", q, &e); err != nil {
+			if err := p.ask(cmd.Context(), s, "/policy/explain", q, &e); err != nil {
 				return err
 			}
-			if err := e.print(cmd.OutOrStdout()); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &e, e.print); err != nil {
 				return err
 			}
 			if !e.Allowed {
@@ -125,6 +126,7 @@ call would be refused. Only root and the configuration's admins may ask.
 	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would call")
 	_ = cmd.MarkFlagRequired("as") // the flag exists
 	q.flags(cmd)
+	p.registerFormat(cmd)
 	return cmd
 }
 
@@ -177,6 +179,7 @@ type policyAllowed struct {
 
 func newPolicyWho(s *service) *cobra.Command {
 	q := &policyQuestion{}
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "who --action ACTION [--key KEY]",
 		Short: "List who may do something",
@@ -191,13 +194,14 @@ its encryption context and condition keys to be certain.`,
 				return err
 			}
 			var who policyWho
-			if err := ask(cmd.Context(), s, "/policy/who", q, &who); err != nil {
+			if err := p.ask(cmd.Context(), s, "/policy/who", q, &who); err != nil {
 				return err
 			}
-			return who.print(cmd.OutOrStdout())
+			return p.printAs(cmd.OutOrStdout(), &who, who.print)
 		},
 	}
 	q.flags(cmd)
+	p.registerFormat(cmd)
 	return cmd
 }
 
@@ -241,6 +245,7 @@ const monthBack = 30 * 24 * time.Hour
 func newPolicyCheck(s *service) *cobra.Command {
 	var key, file, region string
 	var since time.Duration
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "check --key KEY --policy FILE",
 		Short: "List the past calls that a new key policy would refuse",
@@ -261,10 +266,10 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 				Since  time.Time `json:"since"`
 			}{key, region, string(text), time.Now().Add(-since)}
 			var c policyCheck
-			if err := ask(cmd.Context(), s, "/policy/check", in, &c); err != nil {
+			if err := p.ask(cmd.Context(), s, "/policy/check", in, &c); err != nil {
 				return err
 			}
-			if err := c.print(cmd.OutOrStdout()); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &c, c.print); err != nil {
 				return err
 			}
 			for _, name := range c.UnknownConditionKeys {
@@ -281,6 +286,7 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 	f.StringVar(&file, "policy", "", "`file` of the new key policy")
 	f.StringVar(&region, "region", environmentRegion(), regionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")
+	p.registerFormat(cmd)
 	_ = cmd.MarkFlagRequired("key") // the flags exist
 	_ = cmd.MarkFlagRequired("policy")
 	return cmd

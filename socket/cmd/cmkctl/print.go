@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,9 +62,35 @@ const (
 
 // register adds the flags of commands that print a list or the properties of one thing.
 func (p *printer) register(cmd *cobra.Command) {
+	p.registerFormat(cmd)
+	cmd.Flags().BoolVar(&p.noHeaders, "no-headers", false, "print a table without its headers")
+}
+
+// registerFormat adds the flag of commands that print more than one table.
+func (p *printer) registerFormat(cmd *cobra.Command) {
 	p.output = choice{asTable, []string{asTable, asJSON, asYAML}}
 	cmd.Flags().VarP(&p.output, "output", "o", "`format`: table, json or yaml")
-	cmd.Flags().BoolVar(&p.noHeaders, "no-headers", false, "print a table without its headers")
+}
+
+// ask is ask with the answer as it is to be printed: JSON has escapes of its own.
+func (p *printer) ask(ctx context.Context, s *service, path string, in, out any) error {
+	if p.output.value == asTable {
+		return ask(ctx, s, path, in, out)
+	}
+	return askExactly(ctx, s, path, in, out)
+}
+
+// printAs prints an answer of the daemon's own with the names of its JSON, for people
+// as table does.
+func (p *printer) printAs(out io.Writer, v any, table func(io.Writer) error) error {
+	if p.output.value == asTable {
+		return table(out)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("printing the answer: %w", err)
+	}
+	return printValue(out, json.RawMessage(text), p.output.value)
 }
 
 // table is rows under headers. Without headers each row is a name and a value.

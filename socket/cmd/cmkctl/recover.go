@@ -46,6 +46,7 @@ type inventory struct {
 
 func newRecover(s *service) *cobra.Command {
 	var adopt bool
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "recover [--adopt [KEY-ID...]]",
 		Short: "Compare the tokens with the database, and bring keys back that it lacks",
@@ -61,6 +62,8 @@ disabled, with the default key policy: give it its policy, alias and tags, then
 enable it.
 
 The exit status is 1 while there is something to recover, missing or there twice.`,
+		Example: `  cmkctl recover
+  cmkctl recover --adopt 1234abcd-12ab-34cd-56ef-1234567890ab`,
 		Args: func(_ *cobra.Command, keys []string) error {
 			if len(keys) > 0 && !adopt {
 				return errors.New("keys are named for --adopt only")
@@ -69,10 +72,10 @@ The exit status is 1 while there is something to recover, missing or there twice
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			var found inventory
-			if err := ask(cmd.Context(), s, "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
+			if err := p.ask(cmd.Context(), s, "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
 				return err
 			}
-			if err := found.print(cmd.OutOrStdout()); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &found, found.print); err != nil {
 				return fmt.Errorf("printing what was found: %w", err)
 			}
 			for _, id := range keys {
@@ -87,6 +90,7 @@ The exit status is 1 while there is something to recover, missing or there twice
 		},
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "bring back what was found")
+	p.registerFormat(cmd)
 	return cmd
 }
 

@@ -19,7 +19,8 @@ func newReload(s *service) *cobra.Command {
 replaces its plugins, as on SIGHUP. If anything in them is wrong, all of the old
 set stays, the reason is shown, and the status is degraded until a reload
 succeeds. "systemctl reload cmkd" calls this command.`,
-		Args: noArgs,
+		Example: "  cmkctl reload",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("timeout") {
 				s.timeout = reloadTimeout

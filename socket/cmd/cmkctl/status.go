@@ -69,11 +69,14 @@ type health struct {
 const stateOK = "ok"
 
 func newStatus(s *service) *cobra.Command {
-	var asJSON bool
+	var inJSON bool
+	var p printer
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say how the daemon is; exit with 1 unless it is well",
-		Args:  noArgs,
+		Example: `  cmkctl status
+  cmkctl status -o json | jq -r .state`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			body, err := fetchStatus(cmd.Context(), s)
 			if err != nil {
@@ -83,10 +86,10 @@ func newStatus(s *service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if inJSON {
 				_, err = cmd.OutOrStdout().Write(body)
 			} else {
-				err = h.print(cmd.OutOrStdout())
+				err = p.printAs(cmd.OutOrStdout(), json.RawMessage(body), h.print)
 			}
 			if err != nil {
 				return fmt.Errorf("printing the status: %w", err)
@@ -97,7 +100,9 @@ func newStatus(s *service) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the daemon's own JSON")
+	cmd.Flags().BoolVar(&inJSON, "json", false, "print the daemon's own JSON, as it comes")
+	p.registerFormat(cmd)
+	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
 }
 
