@@ -24,7 +24,7 @@ var long = os.Getenv("CMKD_FAULTS") != ""
 // never. Both are for a loaded machine: what a row promises is its own time.
 const (
 	seenWithin = time.Minute
-	returns    = 2 * time.Minute
+	returns    = 3 * time.Minute
 )
 
 // row is one fault.
