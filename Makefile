@@ -5,7 +5,7 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash
+.PHONY: all deps build install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
 
 all: build
 
@@ -101,3 +101,14 @@ scale: deps
 # root, and takes about fifteen minutes; the machine should have nothing else to do.
 faults: deps
 	CMKD_FAULTS=1 go test -count=1 -v -timeout 45m -run '^Test(Faults|Latency)$$' ./testenv/faults/
+
+# What further tokens need beside `make deps`: Debian packages, and opencryptoki of
+# Debian sid, which is unpacked into .cache and not installed.
+deps-tokens: deps
+	./testenv/tokens/deps.sh
+
+# A whole daemon and the suite of the backends on every token of testenv/tokens, as root.
+# It prints what works, is refused or is wrong, and writes docs/tokens.md. The tests run
+# two of them, and enter.sh NAME COMMAND runs any test on one.
+tokens: deps-tokens
+	CMKD_TOKENS=1 CMKD_TOKENS_PAGE=$(CURDIR)/docs/tokens.md go test -count=1 -v -timeout 2h -run '^TestMatrix$$' ./testenv/tokens

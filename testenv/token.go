@@ -32,7 +32,18 @@ type Token struct {
 	// Env is the environment of a process that is to see the token:
 	// "SOFTHSM2_CONF=" and the file.
 	Env []string
+	// Sandbox is what the configuration says of the token's sandbox, as TOML; "" for
+	// nothing.
+	Sandbox string
 }
+
+// Variable names the kind of token that tests get: one of Kinds, or SoftHSM2 if it
+// is not set.
+const Variable = "CMKD_TEST_TOKEN"
+
+// Kinds make tokens of other kinds than SoftHSM2, in an empty folder. Package tokens
+// fills it.
+var Kinds = map[string]func(t testing.TB, dir, label string) *Token{}
 
 const (
 	pin   = "fedcba98-test"
@@ -79,6 +90,23 @@ func NewTokenLabelled(t testing.TB, label string) *Token {
 
 // NewTokenIn makes a fresh token in a folder, which is empty.
 func NewTokenIn(t testing.TB, dir, label string) *Token {
+	t.Helper()
+	kind := os.Getenv(Variable)
+	if kind == "" || kind == SoftHSM2 {
+		return NewSoftHSM2(t, dir, label)
+	}
+	f := Kinds[kind]
+	if f == nil {
+		t.Fatalf("%s=%s: no such kind of token, or this test does not import testenv/tokens", Variable, kind)
+	}
+	return f(t, dir, label)
+}
+
+// SoftHSM2 is the kind of token that tests get without Variable.
+const SoftHSM2 = "softhsm2"
+
+// NewSoftHSM2 makes a fresh SoftHSM2 token in a folder, which is empty.
+func NewSoftHSM2(t testing.TB, dir, label string) *Token {
 	t.Helper()
 	tok := &Token{
 		Module:   Module(t),

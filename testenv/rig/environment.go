@@ -6,22 +6,27 @@ import (
 )
 
 // Environment is what the configuration of a token says of its module's
-// environment, and of what the modules of tests need beside a token: the shim
-// its control file, a remote module its server, pqhsm its arithmetic, which is a
-// program.
-func Environment(env map[string]string) string {
+// environment, and of what the modules of tests need beside a token.
+func Environment(env map[string]string) string { return environment(env, sandboxOf(env)) }
+
+func environment(env map[string]string, sandbox string) string {
 	var pairs []string
 	for k, v := range env {
 		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
 	}
-	text := fmt.Sprintf("env = { %s }\n", strings.Join(pairs, ", "))
+	return fmt.Sprintf("env = { %s }\n", strings.Join(pairs, ", ")) + sandbox
+}
+
+// sandboxOf finds what a module needs by its environment: the shim its control file,
+// a remote module its server, pqhsm its arithmetic, which is a program.
+func sandboxOf(env map[string]string) string {
 	switch {
 	case env["CMKD_SHIM_CONTROL"] != "":
-		text += fmt.Sprintf("sandbox = { writable = [%q] }\n", env["CMKD_SHIM_CONTROL"])
+		return fmt.Sprintf("sandbox = { writable = [%q] }\n", env["CMKD_SHIM_CONTROL"])
 	case env["P11_KIT_SERVER_ADDRESS"] != "":
-		text += "sandbox = { network = true }\n"
+		return "sandbox = { network = true }\n"
 	case env["CMKD_PQHSM_LATTICE"] != "":
-		text += "sandbox = { off = true }\n"
+		return "sandbox = { off = true }\n"
 	}
-	return text
+	return ""
 }

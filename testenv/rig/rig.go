@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 
 	"cmkd/daemon"
 	"cmkd/testenv"
+	_ "cmkd/testenv/tokens" // for CMKD_TEST_TOKEN
 )
 
 // Account and Region of every rig.
@@ -86,6 +88,15 @@ type Rig struct {
 // New starts a daemon that lives as long as the test.
 func New(t testing.TB, cfg Config) *Rig {
 	t.Helper()
+	r := Prepare(t, cfg)
+	r.Initialise(t)
+	r.Start(t)
+	return r
+}
+
+// Prepare writes what a daemon needs, and does not start it.
+func Prepare(t testing.TB, cfg Config) *Rig {
+	t.Helper()
 	if cfg.Token == nil {
 		cfg.Token = testenv.NewToken(t)
 	}
@@ -109,8 +120,6 @@ func New(t testing.TB, cfg Config) *Rig {
 			t.Logf("log of cmkd:\n%s", r.log.String())
 		}
 	})
-	r.Initialise(t)
-	r.Start(t)
 	return r
 }
 
@@ -128,7 +137,11 @@ func Dir(t testing.TB) string {
 // configure writes the configuration.
 func (r *Rig) configure(t testing.TB) {
 	t.Helper()
-	module, env := r.Token.Module, map[string]string{"SOFTHSM2_CONF": r.Token.ConfFile}
+	module, env := r.Token.Module, map[string]string{}
+	for _, pair := range r.Token.Env {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
 	if r.cfg.Module != "" {
 		module = r.cfg.Module
 	}
@@ -154,7 +167,7 @@ pin_file = %q
 %s
 %s
 `, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra,
-		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, Environment(env), r.cfg.Tables)
+		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, environment(env, cmp.Or(r.Token.Sandbox, sandboxOf(env))), r.cfg.Tables)
 	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -179,17 +192,22 @@ func (r *Rig) logger() *slog.Logger {
 // Initialise makes the daemon's own keys, as `cmkd -init` does.
 func (r *Rig) Initialise(t testing.TB) {
 	t.Helper()
-	ctx := t.Context()
+	if err := r.TryInitialise(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TryInitialise is Initialise on a token that may not be good enough.
+func (r *Rig) TryInitialise(ctx context.Context) (err error) {
 	d, err := daemon.Open(ctx, r.Path, r.logger())
 	if err != nil {
-		t.Fatalf("opening cmkd: %v", err)
+		return fmt.Errorf("opening cmkd: %w", err)
 	}
+	defer func() { err = errors.Join(err, d.Close(ctx)) }()
 	if err := d.Init(ctx); err != nil {
-		t.Fatalf("initialising cmkd: %v", err)
+		return fmt.Errorf("initialising cmkd: %w", err)
 	}
-	if err := d.Close(ctx); err != nil {
-		t.Fatalf("closing cmkd: %v", err)
-	}
+	return nil
 }
 
 // Start starts the daemon, again after Stop or Kill.

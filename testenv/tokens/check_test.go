@@ -1,0 +1,202 @@
+package tokens_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"cmkd/backends"
+	"cmkd/daemon"
+	"cmkd/testenv"
+	"cmkd/testenv/rig"
+	"cmkd/testenv/tokens"
+)
+
+// check is one thing that is asked of a token, over the socket. An
+// UnsupportedOperationException that says what the token lacks is no fault.
+type check struct {
+	capability, name string
+	run              func(context.Context, *world) error
+}
+
+// outcome is what came of the checks of a capability.
+type outcome struct {
+	Works, Refused, Wrong int
+	// Why says what the token lacks, and what is wrong.
+	Why []string
+}
+
+// report is what was found out about a token.
+type report struct {
+	Token string // as it says itself
+	// Refused is why the daemon does not serve it, "" if it does.
+	Refused  string
+	Outcomes map[string]*outcome
+	Facts    map[string]string
+	Specs    map[string]string // why it has no such keys, by key spec; "" if it has
+}
+
+// note counts what came of a check.
+func (r *report) note(c check, err error) {
+	o := r.Outcomes[c.capability]
+	if o == nil {
+		o = &outcome{}
+		r.Outcomes[c.capability] = o
+	}
+	var why string
+	switch reason := refused(err); {
+	case err == nil:
+		o.Works++
+		return
+	case reason != "":
+		o.Refused++
+		why = reason
+	default:
+		o.Wrong++
+		why = fmt.Sprintf("WRONG: %s: %v", c.name, err)
+	}
+	if !slices.Contains(o.Why, why) {
+		o.Why = append(o.Why, why)
+	}
+}
+
+// checks are all of them, in one order; the short ones if asked for, which make no
+// RSA keys of more than 2048 bits.
+func checks(short bool) []check {
+	all := slices.Concat(encryption(), dataKeys(), dataKeyPairs(), signatures(), rsaDecryption(), agreement(), macs(), imports())
+	if short {
+		all = slices.DeleteFunc(all, func(c check) bool {
+			return strings.Contains(c.name, string(backends.RSA3072)) || strings.Contains(c.name, string(backends.RSA4096))
+		})
+	}
+	slices.SortFunc(all, func(a, b check) int {
+		return cmp.Or(cmp.Compare(a.capability, b.capability), cmp.Compare(a.name, b.name))
+	})
+	return all
+}
+
+// reportFile names the file in which TestToken leaves its report, as JSON.
+const reportFile = "CMKD_TOKEN_REPORT"
+
+// TestToken asks everything of the token that CMKD_TEST_TOKEN chooses. No answer may be
+// wrong, and none may cost a plugin process. Without it there is TestMatrix.
+func TestToken(t *testing.T) {
+	if os.Getenv(testenv.Variable) == "" {
+		return
+	}
+	tok := testenv.NewToken(t)
+	before := objects(t, tok)
+	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true})
+	if err := os.Mkdir(filepath.Join(r.Dir, "s"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	found := probe(t, r)
+	if n := objects(t, tok); n != before {
+		t.Errorf("the probe leaves %d objects in the token", n-before)
+	}
+	if err := r.TryInitialise(t.Context()); err != nil {
+		found.Refused = err.Error()
+		if n := objects(t, tok); n != before {
+			t.Errorf("a failed initialisation leaves %d objects in the token", n-before)
+		}
+	} else {
+		r.Start(t)
+		ask(t, r, found)
+		live(t, r, found)
+	}
+	if path := os.Getenv(reportFile); path != "" {
+		text, err := json.Marshal(found)
+		if err == nil {
+			err = os.WriteFile(path, text, 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, capability := range slices.Sorted(maps.Keys(found.Outcomes)) {
+		o := found.Outcomes[capability]
+		t.Logf("%s: %d works, %d refused, %d wrong: %s", capability, o.Works, o.Refused, o.Wrong, strings.Join(o.Why, "; "))
+		if o.Wrong > 0 {
+			t.Errorf("%s: %d answers are wrong", capability, o.Wrong)
+		}
+	}
+	expected(t, found)
+}
+
+// expected holds the refusal of a token against what its rig says.
+func expected(t *testing.T, found *report) {
+	t.Helper()
+	r := chosen(t)
+	if (r.Refused == "") != (found.Refused == "") || !strings.Contains(found.Refused, r.Refused) {
+		t.Errorf("the token is refused with %q, want %q", found.Refused, r.Refused)
+	}
+}
+
+// chosen is the rig that CMKD_TEST_TOKEN names.
+func chosen(t testing.TB) *tokens.Rig {
+	t.Helper()
+	for _, r := range tokens.All {
+		if r.Name == os.Getenv(testenv.Variable) {
+			return r
+		}
+	}
+	t.Fatalf("there is no rig %q", os.Getenv(testenv.Variable))
+	return nil
+}
+
+// probe asks what the token can do, as `cmkctl doctor` does.
+func probe(t *testing.T, r *rig.Rig) *report {
+	t.Helper()
+	list, err := daemon.Probe(t.Context(), r.Path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := &report{Outcomes: map[string]*outcome{}, Facts: map[string]string{}, Specs: map[string]string{}}
+	for _, p := range list {
+		if p.Found != nil {
+			found.Token = strings.TrimSpace(fmt.Sprintf("%s %s, firmware %s", p.Found.Manufacturer, p.Found.Model, p.Found.Firmware))
+		}
+		for name, fact := range p.Facts {
+			found.Facts[name] = fact
+		}
+		for _, s := range p.Specs {
+			found.Specs[string(s.Spec)] = s.Unsupported
+		}
+	}
+	return found
+}
+
+// ask makes all checks.
+func ask(t *testing.T, r *rig.Rig, found *report) {
+	t.Helper()
+	short := os.Getenv(long) == ""
+	w := newWorld(t, r, short)
+	for _, c := range checks(short) {
+		err := c.run(t.Context(), w)
+		found.note(c, err)
+		if n := w.restarts(t); n != 0 {
+			t.Fatalf("%s, %s: %d plugins were replaced", c.capability, c.name, n)
+		}
+	}
+}
+
+// objects counts the objects in the token, by another program.
+func objects(t testing.TB, tok *testenv.Token) int {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "pkcs11-tool", "--module", tok.Module, "--token-label", tok.Label, "--login", "--pin", tok.PIN, "--list-objects")
+	cmd.Env = append(os.Environ(), tok.Env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("listing objects: %v\n%s", err, out)
+	}
+	return strings.Count("\n"+string(out), " Object;") + strings.Count(string(out), "Object 0")
+}

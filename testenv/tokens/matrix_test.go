@@ -1,0 +1,190 @@
+package tokens_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"cmkd/testenv"
+	"cmkd/testenv/tokens"
+)
+
+const (
+	// long makes all rigs and all checks; without it tests make the rigs of usual.
+	long = "CMKD_TOKENS"
+	// page is the file that the matrix is written to.
+	page = "CMKD_TOKENS_PAGE"
+)
+
+// usual are the rigs that every run of the tests makes, beside SoftHSM2, which all
+// the other tests use: they need nothing but what `make deps` installs.
+var usual = []string{"kryoptic", "p11-kit"}
+
+// TestMatrix runs TestToken and the suite of package backendstest on each token, and
+// prints what each of them can do.
+func TestMatrix(t *testing.T) {
+	found := map[string]*report{}
+	if os.Getenv(testenv.Variable) != "" {
+		return // of one token, the other tests say all
+	}
+	for _, r := range tokens.All {
+		if os.Getenv(long) == "" && !slices.Contains(usual, r.Name) {
+			continue
+		}
+		t.Run(r.Name, func(t *testing.T) {
+			if missing := r.Missing(); missing != "" {
+				t.Fatalf("it needs %s", missing)
+			}
+			found[r.Name] = run(t, r.Name)
+		})
+	}
+	text := matrix(found)
+	t.Logf("\n%s", text)
+	if path := os.Getenv(page); path != "" {
+		if err := os.WriteFile(path, []byte(head+text+facts(found)), 0o644); err != nil { //nolint:gosec // documentation
+			t.Error(err)
+		}
+	}
+}
+
+// run tests a token in processes of its own, in the namespaces that it needs.
+func run(t *testing.T, name string) *report {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "report")
+	tests := []string{"TestToken"}
+	if os.Getenv(long) != "" {
+		tests = append(tests, "TestSuite")
+	}
+	for _, test := range tests {
+		cmd := exec.CommandContext(t.Context(), "./enter.sh", name, os.Args[0], "-test.v", "-test.timeout=30m", "-test.run=^"+test+"$")
+		cmd.Env = append(os.Environ(), reportFile+"="+path)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", test, err, out)
+		}
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := &report{}
+	if err := json.Unmarshal(raw, found); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+const head = `# Tokens
+
+` + "`make tokens`" + ` writes this page: it makes an empty token of each kind, lets a whole daemon
+loose on it, and checks over the socket what comes, signatures and MACs outside of the token.
+Every bad input is sent five times. A cell says how many checks work, and how many the daemon
+refuses with UnsupportedOperationException and what the token lacks. An answer that is wrong,
+an internal error or a plugin process that ends fails the run.
+
+CONTRIBUTING.md says how to run the tests on one of them.
+
+`
+
+// matrix is the table of tokens and capabilities, in Markdown.
+func matrix(found map[string]*report) string {
+	capabilities := map[string]bool{}
+	for _, f := range found {
+		for c := range f.Outcomes {
+			capabilities[c] = true
+		}
+	}
+	columns := slices.Sorted(maps.Keys(capabilities))
+	var b strings.Builder
+	fmt.Fprintf(&b, "| token | %s | works | refused | wrong |\n|---|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)+3))
+	for _, r := range tokens.All {
+		f := found[r.Name]
+		if f == nil {
+			continue
+		}
+		var sum outcome
+		fmt.Fprintf(&b, "| %s |", r.Name)
+		for _, c := range columns {
+			o := f.Outcomes[c]
+			if o == nil {
+				o = &outcome{}
+			}
+			sum.Works, sum.Refused, sum.Wrong = sum.Works+o.Works, sum.Refused+o.Refused, sum.Wrong+o.Wrong
+			fmt.Fprintf(&b, " %s |", cell(o))
+		}
+		fmt.Fprintf(&b, " %d | %d | %d |\n", sum.Works, sum.Refused, sum.Wrong)
+	}
+	return b.String()
+}
+
+func cell(o *outcome) string {
+	switch {
+	case o.Wrong > 0:
+		return fmt.Sprintf("**%d wrong**", o.Wrong)
+	case o.Works == 0 && o.Refused == 0:
+		return "–"
+	case o.Works == 0:
+		return "refused"
+	case o.Refused == 0:
+		return fmt.Sprintf("%d", o.Works)
+	}
+	return fmt.Sprintf("%d, %d refused", o.Works, o.Refused)
+}
+
+// facts says of each token what it is, what it lacks, and what the probe found.
+func facts(found map[string]*report) string {
+	var b strings.Builder
+	for _, r := range tokens.All {
+		f := found[r.Name]
+		if f == nil {
+			continue
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s. ", r.Name, r.About)
+		if f.Token != "" {
+			fmt.Fprintf(&b, "It says of itself: %s. ", f.Token)
+		}
+		if r.Name != testenv.SoftHSM2 {
+			fmt.Fprintf(&b, "`testenv/tokens/enter.sh %s go test ./testenv/tokens`.", r.Name)
+		}
+		b.WriteString("\n")
+		if f.Refused != "" {
+			fmt.Fprintf(&b, "\nThe daemon refuses it: %s.\n", f.Refused)
+		}
+		b.WriteString(whys(f))
+		if len(f.Facts) > 0 {
+			b.WriteString("\n| probe | found |\n|---|---|\n")
+			for _, name := range slices.Sorted(maps.Keys(f.Facts)) {
+				fmt.Fprintf(&b, "| %s | %s |\n", name, f.Facts[name])
+			}
+		}
+	}
+	return b.String()
+}
+
+// whys lists what is refused and why, and the kinds of key that there are not.
+func whys(f *report) string {
+	var b strings.Builder
+	for _, c := range slices.Sorted(maps.Keys(f.Outcomes)) {
+		if o := f.Outcomes[c]; len(o.Why) > 0 {
+			fmt.Fprintf(&b, "- %s: %s\n", c, strings.Join(o.Why, " "))
+		}
+	}
+	var lacks []string
+	for _, spec := range slices.Sorted(maps.Keys(f.Specs)) {
+		if why := f.Specs[spec]; why != "" {
+			lacks = append(lacks, fmt.Sprintf("%s (%s)", spec, why))
+		}
+	}
+	if len(lacks) > 0 {
+		fmt.Fprintf(&b, "- no keys of %s\n", strings.Join(lacks, ", "))
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\n" + b.String()
+}
