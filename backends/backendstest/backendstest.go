@@ -41,7 +41,8 @@ type Rig struct {
 	// Inject puts a key of known value into the token as an imported one.
 	// Nil: cannot be done.
 	Inject func(t testing.TB, key backends.Key, value []byte)
-	// Few: the token may have no data keys of other lengths than AES keys and 64 bytes.
+	// Few: the token may have no data keys of other lengths than AES keys and 64 bytes,
+	// and no data key pairs of some kinds.
 	Few bool
 	// Frail: the module crashes when it unwraps what it has not wrapped. Nothing does
 	// that to it but who holds the token's keys, so the suite does not either.

@@ -236,6 +236,9 @@ func (d *dataKeySuite) requests(t *testing.T) {
 func (d *dataKeySuite) pair(t *testing.T, spec backends.KeySpec) {
 	in := &backends.GenerateDataKeyPairRequest{Key: d.key, Wrapping: d.w, Spec: spec, AAD: dataKeyAAD, Plaintext: true}
 	made, err := d.b.GenerateDataKeyPair(t.Context(), in)
+	if d.few && backends.CodeOf(err) == backends.Unsupported {
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

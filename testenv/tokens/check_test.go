@@ -163,7 +163,7 @@ func probe(t *testing.T, r *rig.Rig) *report {
 	found := &report{Outcomes: map[string]*outcome{}, Facts: map[string]string{}, Specs: map[string]string{}}
 	for _, p := range list {
 		if p.Found != nil {
-			found.Token = strings.TrimSpace(fmt.Sprintf("%s %s, firmware %s", p.Found.Manufacturer, p.Found.Model, p.Found.Firmware))
+			found.Token = printable(fmt.Sprintf("%s %s, firmware %s", p.Found.Manufacturer, p.Found.Model, p.Found.Firmware))
 		}
 		for name, fact := range p.Facts {
 			found.Facts[name] = fact
@@ -173,6 +173,16 @@ func probe(t *testing.T, r *rig.Rig) *report {
 		}
 	}
 	return found
+}
+
+// printable leaves out what modules pad their texts with.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // ask makes all checks.

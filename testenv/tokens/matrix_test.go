@@ -87,6 +87,7 @@ Every bad input is sent five times. A cell says how many checks work, and how ma
 refuses with UnsupportedOperationException and what the token lacks. An answer that is wrong,
 an internal error or a plugin process that ends fails the run.
 
+A row of dashes is a token on which the daemon refuses to start, with the reason below.
 CONTRIBUTING.md says how to run the tests on one of them.
 
 `
@@ -127,7 +128,7 @@ func cell(o *outcome) string {
 	case o.Wrong > 0:
 		return fmt.Sprintf("**%d wrong**", o.Wrong)
 	case o.Works == 0 && o.Refused == 0:
-		return "–"
+		return "–" // the daemon does not start
 	case o.Works == 0:
 		return "refused"
 	case o.Refused == 0:
@@ -144,12 +145,12 @@ func facts(found map[string]*report) string {
 		if f == nil {
 			continue
 		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s. ", r.Name, r.About)
+		fmt.Fprintf(&b, "\n## %s\n\n%s.", r.Name, r.About)
 		if f.Token != "" {
-			fmt.Fprintf(&b, "It says of itself: %s. ", f.Token)
+			fmt.Fprintf(&b, " It says of itself: %s.", f.Token)
 		}
 		if r.Name != testenv.SoftHSM2 {
-			fmt.Fprintf(&b, "`testenv/tokens/enter.sh %s go test ./testenv/tokens`.", r.Name)
+			fmt.Fprintf(&b, " `testenv/tokens/enter.sh %s go test ./testenv/tokens`.", r.Name)
 		}
 		b.WriteString("\n")
 		if f.Refused != "" {
