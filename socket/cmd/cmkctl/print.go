@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go/middleware"
 	"github.com/spf13/cobra"
@@ -139,10 +140,13 @@ func printValue(out io.Writer, v any, format string) error {
 	return err
 }
 
-// printYAML prints JSON, which is YAML in another style (YAML 1.2, section 1.2).
+// printYAML prints JSON, which is YAML in another style (YAML 1.2, section 1.2), but
+// for characters that YAML has as escapes only.
 func printYAML(out io.Writer, text []byte) error {
+	escaped := escapeText(bytes.TrimSpace(text))
+	defer clear(escaped)
 	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	if err := yaml.Unmarshal(escaped, &doc); err != nil {
 		return fmt.Errorf("printing the answer: %w", err)
 	}
 	restyle(&doc)
@@ -154,10 +158,36 @@ func printYAML(out io.Writer, text []byte) error {
 	return e.Close()
 }
 
-// restyle takes off the brackets and quotes of JSON, except around what is empty.
+// escapeText writes all in the strings of a JSON text that YAML does not take
+// (YAML 1.2, section 5.1) or a terminal obeys as escapes.
+func escapeText(text []byte) []byte {
+	out := make([]byte, 0, 2*len(text))
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if r != '\n' && (obeyed(r) || r == 0xfffe || r == 0xffff) {
+			out = appendEscape(out, r)
+		} else {
+			out = append(out, text[:size]...)
+		}
+		text = text[size:]
+	}
+	return out
+}
+
+// restyle takes off the brackets and quotes of JSON, except around what is empty, what
+// YAML 1.1 takes for something else than text, and what is printed as an escape, which
+// only double quotes have.
 func restyle(n *yaml.Node) {
 	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
 		n.Style = 0
+	}
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!str" {
+		printed, err := yaml.Marshal(n.Value)
+		escaped := func(r rune) bool { return r != '\n' && obeyed(r) }
+		if err != nil || printed[0] == '"' || strings.ContainsFunc(n.Value, escaped) {
+			n.Style = yaml.DoubleQuotedStyle
+		}
+		clear(printed)
 	}
 	for _, child := range n.Content {
 		restyle(child)
