@@ -83,9 +83,6 @@ func (a *absences) lookedThrough(now time.Time) {
 
 // recheck reports whether recheckUsed is to look now.
 func (a *absences) recheck(now time.Time) bool {
-	if a.any.Load() == 0 { // of nearly every call
-		return false
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if since := now.Sub(a.used); since >= 0 && since < recheckInterval {
@@ -312,18 +309,25 @@ func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 }
 
 // recheckUsed looks for the objects that were missing of keys that have been used
-// well.
+// well. Calls with other keys, and those that use none, leave the next look to them.
 func (s *Service) recheckUsed(ctx context.Context, c *Call) {
-	if !s.absences.recheck(s.now()) {
+	if s.absences.any.Load() == 0 { // of nearly every call
 		return
 	}
+	var missed []*material
 	view := s.store.View()
 	for _, row := range c.used {
 		for _, v := range view.Versions(row.ID) {
 			if m := materialOf(view, v); m != nil && s.absences.has(v.CKAID) {
-				_, _ = s.there(ctx, m) // the jobs look again
+				missed = append(missed, m)
 			}
 		}
+	}
+	if len(missed) == 0 || !s.absences.recheck(s.now()) {
+		return
+	}
+	for _, m := range missed {
+		_, _ = s.there(ctx, m) // the jobs look again
 	}
 }
 

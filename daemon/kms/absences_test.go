@@ -82,6 +82,8 @@ func TestMissingConfirmedOnce(t *testing.T) {
 	encrypt(first, "")
 	without()
 	now = now.Add(time.Minute)
+	s.call("", "DescribeKey", map[string]any{"KeyId": second}) // which leaves the look to
+	encrypt(first, "")                                         // neither of these:
 	encrypt(second, "")
 	if got := s.service.MissingMaterials(); got != 0 {
 		t.Errorf("a call has used the last missing material, and %d are missing", got)
