@@ -75,7 +75,8 @@ func TestSeeingWhy(t *testing.T) {
 		{"--as uid-61004 --action kms:Decrypt --key alias/app --context stage=prod", true, []string{`allowed by statement 1 ("Prod") of the identity policy user/uid-61004/some`}},
 		{"--as root --action kms:CreateKey", true, []string{"arn:aws:iam::123456789012:root"}},
 		{"--as nobody-of-this-name --action kms:CreateKey", false, []string{"no such user"}},
-		{"--as root --action kms:Fly --key alias/app", false, []string{"no action of AWS KMS"}},
+		{"--as root --action kms:Fly --key alias/app", false, []string{`unknown action "kms:Fly"`}},
+		{"--as root --action kms:ReEncrypt --key alias/app", false, []string{`unknown action "kms:ReEncrypt": use kms:ReEncryptFrom or kms:ReEncryptTo`}},
 		{"--as root --action kms:Decrypt --key alias/none", false, []string{"is not found"}},
 	} {
 		out, ok := runCmkctl(t, r, append([]string{"policy", "explain"}, strings.Fields(tt.args)...)...)
@@ -130,7 +131,7 @@ func TestSeeingWhy(t *testing.T) {
 		}
 	}
 	if !strings.Contains(r.AuditTrail(t), `"eventName":"ExplainPolicy"`) {
-		t.Error("the questions are not on record")
+		t.Error("the questions are not recorded")
 	}
 }
 

@@ -73,7 +73,7 @@ func TestRefusedCallsAreRecorded(t *testing.T) {
 		}
 	}
 	if len(recorded) > 0 {
-		t.Errorf("not on record: %v", recorded)
+		t.Errorf("not recorded: %v", recorded)
 	}
 	if throttled+counted != 301 || counted == 0 || throttled < 95 {
 		t.Errorf("of 301 calls %d have a record and %d are counted", throttled, counted)

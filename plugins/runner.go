@@ -222,7 +222,7 @@ func (r *processRunner) Name() string { return filepath.Base(r.path) }
 
 // Diagnose implements runner.Runner.
 func (r *processRunner) Diagnose(context.Context) string {
-	return r.path + " is no plugin of this version of cmkd, or ended before it could say so"
+	return r.path + " is not a plugin of this version of cmkd, or ended before it could say so"
 }
 
 // PluginToHost implements runner.AddrTranslator: it refuses every address but that

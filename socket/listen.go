@@ -176,7 +176,7 @@ func removeStale(ctx context.Context, path string) error {
 		return fmt.Errorf("looking for a stale socket: %w", err)
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is in the way: it is no socket (mode %s)", path, info.Mode())
+		return fmt.Errorf("%s exists and is not a socket (mode %s)", path, info.Mode())
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -164,7 +164,7 @@ func (k *pairKind) ecPublicKey(value []byte) ([]byte, error) {
 	point := cryptobyte.String(value)
 	if in := cryptobyte.String(value); len(value) != k.point {
 		if !in.ReadASN1(&point, asn1.OCTET_STRING) || !in.Empty() || len(point) != k.point {
-			return nil, backends.Errorf(backends.Internal, "CKA_EC_POINT of %d bytes is no point of %d bytes", len(value), k.point)
+			return nil, backends.Errorf(backends.Internal, "CKA_EC_POINT of %d bytes does not hold a point of %d bytes", len(value), k.point)
 		}
 	}
 	if k.form == ecKey && point[0] != 4 {

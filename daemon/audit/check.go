@@ -314,7 +314,7 @@ func setAsideSegments(dir string, segments []segment, begin int) error {
 	for _, s := range segments {
 		target := filepath.Join(to, filepath.Base(s.path()))
 		if _, err := os.Lstat(target); !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("setting %s aside: %s is in the way: %w", s.path(), target, errors.Join(err, os.ErrExist))
+			return fmt.Errorf("setting %s aside: %s exists already: %w", s.path(), target, errors.Join(err, os.ErrExist))
 		}
 		if err := os.Rename(s.path(), target); err != nil {
 			return err

@@ -245,7 +245,7 @@ func (v *verifier) line(line []byte) error {
 	}
 	if r.sequence == v.opt.Sequence {
 		if v.opt.Hash != r.hash {
-			return fmt.Errorf("%w: it is not the record that is known to exist: the log was written anew from an earlier record on, or the hash is that of another log", ErrChain)
+			return fmt.Errorf("%w: it is not the record that is known to exist: the log was rewritten from an earlier record on, or the hash belongs to another log", ErrChain)
 		}
 		v.found = true
 	}

@@ -38,11 +38,19 @@ type Explanation struct {
 	KeyState kmsapi.KeyState // which counts after the policies; "" without a key
 }
 
+// reEncryptHint says which actions belong to the operation ReEncrypt, which has two.
+func reEncryptHint(action string) string {
+	if strings.EqualFold(strings.TrimPrefix(action, "kms:"), "ReEncrypt") {
+		return ": use kms:ReEncryptFrom or kms:ReEncryptTo"
+	}
+	return ""
+}
+
 // Explain says what the policies and grants would decide, and why.
 func (s *Service) Explain(q *Question) (*Explanation, error) {
 	action, ok := policy.CanonicalAction(q.Action)
 	if !ok {
-		return nil, fmt.Errorf("%q is no action of AWS KMS; ReEncrypt has two, kms:ReEncryptFrom and kms:ReEncryptTo", q.Action)
+		return nil, fmt.Errorf("unknown action %q%s", q.Action, reEncryptHint(q.Action))
 	}
 	if err := checkContext(q.EncryptionContext); err != nil {
 		return nil, err

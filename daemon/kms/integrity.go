@@ -256,7 +256,7 @@ func (s *Service) lockWith(ctx context.Context, m *Mismatch, head *store.Head) e
 	s.log.LogAttrs(ctx, slog.LevelError, "the database does not verify: no cryptography and no changes until cmkctl accept-state",
 		slog.String("reason", m.Reason), slog.String("trail", m.Trail), slog.Int("differences", len(m.Differences)))
 	if err := s.recordEvent(ctx, "StateMismatch", m.brief()); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelError, "the mismatch is not on record", slog.Any("error", err))
+		s.log.LogAttrs(ctx, slog.LevelError, "the mismatch could not be recorded", slog.Any("error", err))
 	}
 	return nil
 }

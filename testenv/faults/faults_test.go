@@ -104,7 +104,7 @@ func (r *results) add(one result) {
 func (r *results) print(t *testing.T) {
 	var b strings.Builder
 	passed := 0
-	b.WriteString("| fault | callers saw | status and metrics | log | good again after | |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| fault | callers saw | status and metrics | log | recovers after | |\n|---|---|---|---|---|---|\n")
 	for _, one := range r.list {
 		verdict := "failed"
 		if one.passed {
@@ -157,7 +157,7 @@ func (h *house) play(t *testing.T, r row) (out result) {
 	}
 	out.recovered = h.settle(t, healed)
 	if long && out.recovered > r.within { // elsewhere the machine may be loaded
-		t.Errorf("good again after %v, want %v", out.recovered, r.within)
+		t.Errorf("recovered after %v, want %v", out.recovered, r.within)
 	}
 	calls := h.load.since(mark)
 	out.callers = strings.Join(append(s.notes, summary(calls)), "; ")
