@@ -70,7 +70,7 @@ func killed(t *testing.T, r *rig.Rig, same func() error) (err error) {
 		}
 	}
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if err = same(); err == nil {
+		if err = same(); err == nil && r.Status(t).State == "ok" { // a slow token is probed for seconds
 			return nil
 		}
 	}
