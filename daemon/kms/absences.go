@@ -29,14 +29,16 @@ type absences struct {
 	mu     sync.Mutex
 	gone   map[string]*material // by CKA_ID; guarded by mu
 	any    atomic.Int64         // the length of gone
-	listed time.Time            // when all tokens were last looked through; guarded by mu
+	listed map[string]time.Time // when each token was last looked through; guarded by mu
 	used   time.Time            // when recheckUsed last looked; guarded by mu
 	// looking is held by who makes sure, since that replaces processes.
 	looking chan struct{}
+	// began and ended count the processes that were replaced to look again.
+	began, ended atomic.Int64
 }
 
 func newAbsences() *absences {
-	return &absences{gone: map[string]*material{}, looking: make(chan struct{}, 1)}
+	return &absences{gone: map[string]*material{}, listed: map[string]time.Time{}, looking: make(chan struct{}, 1)}
 }
 
 func (a *absences) has(id []byte) bool {
@@ -68,17 +70,18 @@ func (a *absences) all() []*material {
 	return slices.Collect(maps.Values(a.gone))
 }
 
-// due reports whether the tokens are to be looked through.
-func (a *absences) due(now time.Time) bool {
+// due reports whether the token is to be looked through.
+func (a *absences) due(token string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.listed.IsZero() || now.Sub(a.listed) >= listInterval
+	since := now.Sub(a.listed[token])
+	return since < 0 || since >= listInterval
 }
 
-func (a *absences) lookedThrough(now time.Time) {
+func (a *absences) lookedThrough(token string, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.listed = now
+	a.listed[token] = now
 }
 
 // recheck reports whether recheckUsed is to look now.
@@ -170,10 +173,10 @@ func (s *Service) found(ctx context.Context, m *material) {
 }
 
 // confirm returns those of the suspects that are not in their token, which it has
-// made sure of with processes that were opened since. renewed: there were any.
-// What cannot be made sure of is in the error, and not in the answer. Unless anew, what
-// was missing before is so until it is found.
-func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) (gone []*material, renewed bool, err error) {
+// made sure of with processes that were opened since. hidden: such a process sees one
+// that another did not. What cannot be made sure of is in the error, and not in the
+// answer. Unless anew, what was missing before is so until it is found.
+func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) (gone []*material, hidden bool, err error) {
 	fine := func(m *material) bool {
 		ok, err := s.there(ctx, m)
 		return ok && err == nil
@@ -200,7 +203,8 @@ func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) 
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-		case ok:
+		case ok: // whoever held looking has had the process replaced
+			hidden = true
 		case known:
 			gone = append(gone, m)
 		default:
@@ -214,12 +218,21 @@ func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) 
 	}
 	for _, at := range order {
 		more, err := s.lookAnew(ctx, at.b, doubtful[at])
-		gone, renewed = append(gone, more...), true
+		gone = append(gone, more...)
 		if err != nil {
 			errs = append(errs, err)
+		} else if len(more) < len(doubtful[at]) {
+			hidden = true
 		}
 	}
-	return gone, renewed, errors.Join(errs...)
+	return gone, hidden, errors.Join(errs...)
+}
+
+// renew puts another process in the place of the one that serves the key spec.
+func (s *Service) renew(ctx context.Context, token string, spec backends.KeySpec) error {
+	s.absences.began.Add(1)
+	defer s.absences.ended.Add(1)
+	return s.router.Renew(ctx, token, spec)
 }
 
 // lookAnew replaces the process of b, which serves all suspects, and looks for them
@@ -230,7 +243,7 @@ func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material)
 	s.log.LogAttrs(ctx, slog.LevelWarn, "key materials are not found: another process looks for them",
 		slog.String("token", first.Token), slog.Int("materials", len(suspects)), slog.String("key", first.KeyID))
 	view := s.store.View()
-	if err := s.router.Renew(ctx, first.Token, first.key.Spec); err != nil {
+	if err := s.renew(ctx, first.Token, first.key.Spec); err != nil {
 		return nil, fmt.Errorf("renewing the plugin of %s keys: %w", first.key.Spec, err)
 	}
 	list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
@@ -277,7 +290,8 @@ func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material)
 
 // doubt is what becomes of the error of a call that did not find an object. If the
 // objects of the keys that it used were hidden from the process alone, the caller is
-// to try again.
+// to try again. Nothing else is known if they are all there and processes were replaced
+// during the call: the one that did not find them may have been among those.
 func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 	if backends.CodeOf(err) != backends.KeyMissing || len(c.used) == 0 || c.op == nil {
 		return err
@@ -298,18 +312,18 @@ func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 			suspects = append(suspects, &material{Material{label("system-"+k.Purpose, k.Version), k.Version, k.Token}, k.CKAID, systemKeyRef(k)})
 		}
 	}
-	gone, renewed, problem := s.confirm(ctx, suspects, false)
+	gone, hidden, problem := s.confirm(ctx, suspects, false)
 	if problem != nil {
 		return backends.Errorf(backends.Lost, "whether an object is missing is not known: %v", problem)
 	}
-	if renewed && len(gone) == 0 {
+	if hidden || len(gone) == 0 && s.absences.began.Load() > c.renewals {
 		return backends.Errorf(backends.Lost, "an object was hidden from the process that looked for it: %v", err)
 	}
 	return err
 }
 
-// recheckUsed looks for the objects that were missing of keys that have been used
-// well. Calls with other keys, and those that use none, leave the next look to them.
+// recheckUsed looks again for the missing materials of the keys that a successful call
+// has used. Calls with other keys, and those that use none, leave the next look to them.
 func (s *Service) recheckUsed(ctx context.Context, c *Call) {
 	if s.absences.any.Load() == 0 { // of nearly every call
 		return
@@ -332,14 +346,23 @@ func (s *Service) recheckUsed(ctx context.Context, c *Call) {
 }
 
 // LookForObjects finds out which key materials are in no token: it looks again for
-// those that were missing, and once an hour through every token.
+// those that were missing, and once an hour through every token that answers.
 func (s *Service) LookForObjects(ctx context.Context) error {
-	if s.absences.due(s.now()) {
-		_, err := s.inventory(ctx, false) // which notes what is missing
-		if err == nil {
-			s.absences.lookedThrough(s.now())
+	now := s.now()
+	due := slices.DeleteFunc(s.tokens(), func(token string) bool {
+		_, all := s.servers(token)
+		return !all || !s.absences.due(token, now)
+	})
+	if len(due) > 0 {
+		inv, err := s.inventory(ctx, due, false) // which notes what is missing
+		if err != nil {
+			return err
 		}
-		return err
+		for _, token := range due {
+			if !slices.Contains(inv.Away, token) {
+				s.absences.lookedThrough(token, now)
+			}
+		}
 	}
 	for _, m := range s.absences.all() {
 		if !expected(s.store.View(), m) {

@@ -41,6 +41,9 @@ type Call struct {
 	arn string
 	// relied are the keys that the call has decided on, as they were then.
 	relied []*store.Key
+	// renewals are the processes that had been replaced to look for objects when the
+	// call began.
+	renewals int64
 	// created: the token was asked to make something since the call decided.
 	created bool
 	// used are the keys that count as used if the call succeeds.
@@ -105,7 +108,7 @@ func (s *Service) RecordRefusal(ctx context.Context, caller *Caller, r *kmsapi.R
 }
 
 func (s *Service) newCall(caller *Caller, r *kmsapi.Request) *Call {
-	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
+	c := &Call{caller: *caller, region: s.region, view: s.store.View(), renewals: s.absences.ended.Load()}
 	s.openRecord(c, r)
 	return c
 }

@@ -200,7 +200,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 	}
 	if made.Objects == 0 && intent.Action == "destroy" && !isEpoch(intent) && !s.absences.has(intent.CKAID) {
 		// It was there, and may be hidden from the process: see absences.
-		if err := s.router.Renew(ctx, intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec))); err != nil {
+		if err := s.renew(ctx, intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec))); err != nil {
 			return 0, fmt.Errorf("looking again for version %d of key %s: %w", intent.Version, intent.KeyID, err)
 		}
 		if made, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)}); err != nil {

@@ -46,13 +46,13 @@ type Leftover struct {
 	Needed bool `json:"needed,omitempty"`
 }
 
-// inventory lists the tokens and holds them against the database. What is missing has
+// inventory lists tokens and holds them against the database. What is missing has
 // been looked for by processes that were opened since; what is found has been listed
 // twice, since calls go on and make objects and take them back. Unless anew, an object
 // that was missing before, and that no plugin lists, is missing without another process.
-func (s *Service) inventory(ctx context.Context, anew bool) (*Inventory, error) {
+func (s *Service) inventory(ctx context.Context, tokens []string, anew bool) (*Inventory, error) {
 	before := s.store.View()
-	listed, away, err := s.listTokens(ctx)
+	listed, away, err := s.listTokens(ctx, tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +75,15 @@ func (s *Service) inventory(ctx context.Context, anew bool) (*Inventory, error) 
 	// What any view explains is no find: it may have been made before the list, or
 	// destroyed after it.
 	known, again := explained(before, after), listed
-	if s.anyUnknown(known, listed) {
-		if again, _, err = s.listTokens(ctx); err != nil {
+	if anyUnknown(known, listed) {
+		if again, _, err = s.listTokens(ctx, tokens); err != nil {
 			return nil, err
 		}
 		after = s.store.View()
 		maps.Copy(known, explained(after))
 	}
 	found := map[string]*FoundKey{}
-	for _, token := range s.tokens() {
+	for _, token := range tokens {
 		for _, o := range unknown(known, listed[token]) {
 			if slices.Contains(again[token], o) {
 				inv.place(after, found, token, o)
@@ -94,16 +94,21 @@ func (s *Service) inventory(ctx context.Context, anew bool) (*Inventory, error) 
 	return inv, nil
 }
 
-func (s *Service) anyUnknown(known map[string]bool, listed map[string][]backends.Object) bool {
-	return slices.ContainsFunc(s.tokens(), func(token string) bool { return len(unknown(known, listed[token])) > 0 })
+func anyUnknown(known map[string]bool, listed map[string][]backends.Object) bool {
+	for _, objects := range listed {
+		if len(unknown(known, objects)) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
-// listTokens lists the objects of each token through every plugin that has it: one
+// listTokens lists the objects of each of the tokens through every plugin that has it: one
 // alone may not see what another one made. away are the tokens of which a plugin does
 // not answer.
-func (s *Service) listTokens(ctx context.Context) (listed map[string][]backends.Object, away []string, err error) {
+func (s *Service) listTokens(ctx context.Context, tokens []string) (listed map[string][]backends.Object, away []string, err error) {
 	listed = map[string][]backends.Object{}
-	for _, token := range s.tokens() {
+	for _, token := range tokens {
 		servers, all := s.servers(token)
 		if !all {
 			away = append(away, token)

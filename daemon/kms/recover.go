@@ -51,7 +51,7 @@ func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string)
 	if s.Mismatch() != nil {
 		return nil, errUnverified()
 	}
-	inv, err := s.inventory(ctx, true)
+	inv, err := s.inventory(ctx, s.tokens(), true)
 	if err != nil {
 		return nil, err
 	}
