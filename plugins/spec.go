@@ -120,6 +120,11 @@ func checkDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
+	return checkOwn(dir)
+}
+
+// checkOwn refuses a dir that is not the caller's, or that others may enter.
+func checkOwn(dir string) error {
 	fi, err := os.Lstat(dir)
 	if err != nil {
 		return err
@@ -161,12 +166,16 @@ func (s *Spec) sockets() string {
 const folderPrefix = "plugin-dir"
 
 // RemoveLeftovers removes from dir, which is [Spec.Dir] or [Spec.Spare], what processes have left
-// behind whose daemon was killed. No Host may be using dir.
+// behind whose daemon was killed. No Host may be using dir. It fails for a dir that is not the
+// caller's alone.
 func RemoveLeftovers(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	// A spare one is where everybody may put a link to something else.
+	if err := checkOwn(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if err != nil {
+		return err
 	}
+	entries, err := os.ReadDir(dir)
 	errs := []error{err}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), folderPrefix) {
