@@ -161,12 +161,16 @@ func (b *blobIn) register(cmd *cobra.Command, flag, what string) {
 func (b *blobIn) read(cmd *cobra.Command, args []string, limit int, what string) ([]byte, error) {
 	most := limit
 	if b.form.value != formRaw {
-		const longer, rest = 2, 1024 // hexadecimal; line feeds, the lines around PEM
-		most = limit*longer + rest + limit/8
+		const longer, rest = 4, 1024 // hexadecimal with two characters between bytes; the lines around PEM
+		most = limit*longer + rest
 	}
 	text, err := readAtMost(cmd, args, most)
 	if err != nil {
 		return nil, fmt.Errorf("reading the %s: %w", what, err)
+	}
+	if len(text) > most { // a part of it would decode, too
+		clear(text)
+		return nil, inputf("the %s is longer than %d bytes", what, limit)
 	}
 	data := text
 	if b.form.value != formRaw {
