@@ -45,6 +45,9 @@ type status struct {
 	// Duplicates are the keys that are not used because two objects in the token
 	// have their CKA_ID.
 	Duplicates []kms.Duplicate `json:"duplicates,omitempty"`
+	// UnsafeMaterials are the key materials that are not used because their objects in
+	// the token have other attributes than cmkd gave them.
+	UnsafeMaterials []kms.Material `json:"unsafeMaterials,omitempty"`
 	// MissingMaterials counts the key materials that are not in their token: cmkctl
 	// recover names them.
 	MissingMaterials int            `json:"missingMaterials,omitempty"`
@@ -133,8 +136,9 @@ func (d *Daemon) status(ctx context.Context) status {
 		s.DatabaseError = err.Error()
 	}
 	s.EpochError, s.Duplicates, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.Duplicates(), d.kms.MissingMaterials()
+	s.UnsafeMaterials = d.kms.UnsafeMaterials()
 	s.Warnings = d.warnings()
-	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 || s.MissingMaterials > 0 {
+	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 || s.MissingMaterials > 0 || len(s.UnsafeMaterials) > 0 {
 		s.State = "degraded"
 	}
 	for _, t := range s.Tokens {

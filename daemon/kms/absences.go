@@ -157,8 +157,10 @@ func (s *Service) there(ctx context.Context, m *material) (bool, error) {
 	switch backends.CodeOf(err) {
 	case "", backends.KeyUnsafe, backends.KeyDuplicate:
 		s.found(ctx, m)
+		s.noteSafety(ctx, m, err)
 		return true, nil
 	case backends.KeyMissing:
+		s.noteSafety(ctx, m, err)
 		return false, nil
 	default:
 		return false, err
@@ -293,26 +295,18 @@ func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material)
 // to try again. Nothing else is known if they are all there and processes were replaced
 // during the call: the one that did not find them may have been among those.
 func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
-	if backends.CodeOf(err) != backends.KeyMissing || len(c.used) == 0 || c.op == nil {
+	if len(c.used) == 0 || c.op == nil {
 		return err
 	}
-	var suspects []*material
-	view := s.store.View()
-	tokens := map[string]bool{}
-	for _, row := range c.used {
-		tokens[row.Token] = true
-		for _, v := range view.Versions(row.ID) {
-			if m := materialOf(view, v); m != nil && !s.absences.has(v.CKAID) {
-				suspects = append(suspects, m)
-			}
-		}
+	switch backends.CodeOf(err) {
+	case backends.KeyMissing:
+	case backends.KeyUnsafe:
+		s.lookForUnsafe(ctx, c)
+		return err
+	default:
+		return err
 	}
-	for k := range view.AllSystemKeys() {
-		if k.Purpose == PurposeWrapping && tokens[k.Token] && !s.absences.has(k.CKAID) {
-			suspects = append(suspects, &material{Material{label("system-"+k.Purpose, k.Version), k.Version, k.Token}, k.CKAID, systemKeyRef(k)})
-		}
-	}
-	gone, hidden, problem := s.confirm(ctx, suspects, false)
+	gone, hidden, problem := s.confirm(ctx, s.needed(c, s.absences.has), false)
 	if problem != nil {
 		return backends.Errorf(backends.Lost, "whether an object is missing is not known: %v", problem)
 	}
@@ -322,17 +316,18 @@ func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 	return err
 }
 
-// recheckUsed looks again for the missing materials of the keys that a successful call
-// has used. Calls with other keys, and those that use none, leave the next look to them.
+// recheckUsed looks again for the missing and unsafe materials of the keys that a
+// successful call has used. Calls with other keys, and those that use none, leave the next
+// look to them.
 func (s *Service) recheckUsed(ctx context.Context, c *Call) {
-	if s.absences.any.Load() == 0 { // of nearly every call
+	if s.absences.any.Load() == 0 && s.unsafes.any.Load() == 0 { // of nearly every call
 		return
 	}
 	var missed []*material
 	view := s.store.View()
 	for _, row := range c.used {
 		for _, v := range view.Versions(row.ID) {
-			if m := materialOf(view, v); m != nil && s.absences.has(v.CKAID) {
+			if m := materialOf(view, v); m != nil && (s.absences.has(v.CKAID) || s.unsafes.has(v.CKAID)) {
 				missed = append(missed, m)
 			}
 		}
@@ -346,8 +341,9 @@ func (s *Service) recheckUsed(ctx context.Context, c *Call) {
 }
 
 // LookForObjects finds out which key materials are in no token: it looks again for
-// those that were missing, and once an hour through every token that answers.
+// those that were missing or unsafe, and once an hour through every token that answers.
 func (s *Service) LookForObjects(ctx context.Context) error {
+	s.lookAtUnsafe(ctx)
 	now := s.now()
 	due := slices.DeleteFunc(s.tokens(), func(token string) bool {
 		_, all := s.servers(token)

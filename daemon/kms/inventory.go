@@ -20,6 +20,9 @@ type Inventory struct {
 	Away []string `json:"away,omitempty"`
 	// Missing are key materials of the database that are not in their token.
 	Missing []Material `json:"missing,omitempty"`
+	// Unsafe are key materials of the database whose objects have other attributes than
+	// cmkd gave them, those that a call has met.
+	Unsafe []Material `json:"unsafe,omitempty"`
 	// Found are key materials in a token that the database does not know, by
 	// key.
 	Found []*FoundKey `json:"found,omitempty"`
@@ -72,6 +75,8 @@ func (s *Service) inventory(ctx context.Context, tokens []string, anew bool) (*I
 	for _, m := range gone {
 		inv.Missing = append(inv.Missing, m.Material)
 	}
+	s.lookAtUnsafe(ctx)
+	inv.Unsafe = s.UnsafeMaterials()
 	// What any view explains is no find: it may have been made before the list, or
 	// destroyed after it.
 	known, again := explained(before, after), listed

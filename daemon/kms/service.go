@@ -163,6 +163,7 @@ type Service struct {
 	counters   counters
 	working    working
 	absences   *absences
+	unsafes    unsafes
 	acts       acts
 	calls      inFlight
 	refusals   refusals
@@ -197,6 +198,7 @@ func New(cfg Config) *Service {
 		now:               cfg.Now,
 		clock:             newClock(),
 		absences:          newAbsences(),
+		unsafes:           unsafes{found: map[string]*material{}},
 	}
 	for _, r := range cfg.Regions {
 		s.regions[r] = true

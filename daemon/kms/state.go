@@ -72,7 +72,7 @@ func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 }
 
 // shownState is keyState for people to see: Unavailable too while the key's current
-// material is known not to be in its token, or to be there twice. Such a key is admitted
+// material is known not to be in its token, or to be there twice or unsafe. Such a key is admitted
 // all the same: a call finds out what the token has now, what the key encrypted under
 // other materials can be decrypted, and a rotation mends it.
 func (s *Service) shownState(view reader, key *store.Key) kmsapi.KeyState {
@@ -80,7 +80,7 @@ func (s *Service) shownState(view reader, key *store.Key) kmsapi.KeyState {
 	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
 		return state
 	}
-	if v, ok := view.CurrentVersion(key.ID); ok && (s.duplicated(v.CKAID) || s.absences.has(v.CKAID)) {
+	if v, ok := view.CurrentVersion(key.ID); ok && (s.duplicated(v.CKAID) || s.absences.has(v.CKAID) || s.unsafes.has(v.CKAID)) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state

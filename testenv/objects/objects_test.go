@@ -252,3 +252,55 @@ func TestMissing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestUnsafe: an object that was damaged in the token is not used, and operators and
+// clients see that, until it is restored.
+func TestUnsafe(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	c := r.Client("")
+	var id string
+	damaged := filesOf(t, r, func() { id = mac(t, c) })
+	if len(damaged) != 1 {
+		t.Fatalf("the key has %d files", len(damaged))
+	}
+	whole, err := os.ReadFile(damaged[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(damaged[0], whole[:len(whole)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reload(t, r) // new processes see the object as it is
+	for range 2 {
+		var refusal smithy.APIError
+		if err := useMAC(t, c, id); !errors.As(err, &refusal) || refusal.ErrorCode() != "KMSInvalidStateException" {
+			t.Errorf("GenerateMac with a damaged key: %v", err)
+		}
+	}
+	if got := state(t, c, id); got != types.KeyStateUnavailable {
+		t.Errorf("a key whose object is damaged is %s", got)
+	}
+	for path, want := range map[string]string{"/status": `"unsafeMaterials"`, "/metrics": "cmkd_key_materials_unsafe 1"} {
+		if text := ask(t, r, http.MethodGet, path, ""); !strings.Contains(text, want) {
+			t.Errorf("%s has no %s:\n%s", path, want, text)
+		}
+	}
+	if text := ask(t, r, http.MethodPost, "/recover", "{}"); !strings.Contains(text, `"unsafe"`) || !strings.Contains(text, id) {
+		t.Errorf("recover says %s", text)
+	}
+
+	if err := os.WriteFile(damaged[0], whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reload(t, r)
+	if err := useMAC(t, c, id); err != nil {
+		t.Error(err)
+	}
+	if got := state(t, c, id); got != types.KeyStateEnabled {
+		t.Errorf("a key whose object is restored is %s", got)
+	}
+	if text := ask(t, r, http.MethodGet, "/status", ""); !strings.Contains(text, `"state": "ok"`) {
+		t.Errorf("the status: %s", text)
+	}
+}

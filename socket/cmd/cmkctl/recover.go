@@ -19,6 +19,11 @@ type inventory struct {
 		Version int    `json:"version"`
 		Token   string `json:"token"`
 	} `json:"missing"`
+	Unsafe []struct {
+		KeyID   string `json:"keyId"`
+		Version int    `json:"version"`
+		Token   string `json:"token"`
+	} `json:"unsafe"`
 	Found []struct {
 		KeyID     string `json:"keyId"`
 		Token     string `json:"token"`
@@ -61,7 +66,7 @@ that it knows becomes the current one. A key that it does not know comes back
 disabled, with the default key policy: give it its policy, alias and tags, then
 enable it.
 
-The exit status is 1 while there is something to recover, missing or there twice.`,
+The exit status is 1 while there is something to recover, missing, there twice or altered.`,
 		Example: `  cmkctl recover
   cmkctl recover --adopt 1234abcd-12ab-34cd-56ef-1234567890ab`,
 		Args: func(_ *cobra.Command, keys []string) error {
@@ -101,7 +106,7 @@ func (v *inventory) complete() bool {
 			return false
 		}
 	}
-	return len(v.Away) == 0 && len(v.Missing) == 0 && len(v.Duplicates) == 0
+	return len(v.Away) == 0 && len(v.Missing) == 0 && len(v.Duplicates) == 0 && len(v.Unsafe) == 0
 }
 
 // recovered reports whether the key with the ID was recovered now.
@@ -118,7 +123,7 @@ func (v *inventory) print(out io.Writer) error {
 	for _, token := range v.Away {
 		fmt.Fprintf(out, "token %s is away: nothing is known of it\n", token)
 	}
-	var tables [4][]string
+	var tables [5][]string
 	for _, k := range v.Found {
 		versions := make([]string, len(k.Versions))
 		for i, n := range k.Versions {
@@ -146,11 +151,15 @@ func (v *inventory) print(out io.Writer) error {
 	for _, d := range v.Duplicates {
 		tables[3] = append(tables[3], fmt.Sprintf("%s\t%d\t%s\t%s", d.KeyID, d.Version, d.Token, d.ID))
 	}
+	for _, m := range v.Unsafe {
+		tables[4] = append(tables[4], fmt.Sprintf("%s\t%d\t%s", m.KeyID, m.Version, m.Token))
+	}
 	for i, title := range []string{
 		"In a token, not in the database:\nKEY\tVERSIONS\tTOKEN\tSPEC\tUSAGE\tNOTE",
 		"In the database, not in its token:\nKEY\tVERSION\tTOKEN",
 		"Other objects of cmkd that the database does not know:\nLABEL\tCKA_ID\tTOKEN\tNOTE",
 		"Not used, because two objects have the CKA_ID; remove the one that is not cmkd's:\nKEY\tVERSION\tTOKEN\tCKA_ID",
+		"Not used, because the object has other attributes than cmkd gave it; restore it:\nKEY\tVERSION\tTOKEN",
 	} {
 		if len(tables[i]) == 0 {
 			continue
@@ -164,7 +173,7 @@ func (v *inventory) print(out io.Writer) error {
 			return err
 		}
 	}
-	if len(v.Found)+len(v.Missing)+len(v.Leftovers)+len(v.Away)+len(v.Duplicates) == 0 {
+	if len(v.Found)+len(v.Missing)+len(v.Leftovers)+len(v.Away)+len(v.Duplicates)+len(v.Unsafe) == 0 {
 		fmt.Fprintln(out, "the tokens and the database agree")
 	}
 	return nil

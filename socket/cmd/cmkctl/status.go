@@ -36,6 +36,12 @@ type health struct {
 		KeyID   string `json:"keyId"`
 		Version int    `json:"version"`
 	} `json:"duplicates"`
+	// UnsafeMaterials have other attributes than cmkd gave them.
+	UnsafeMaterials []struct {
+		KeyID   string `json:"keyId"`
+		Version int    `json:"version"`
+		Token   string `json:"token"`
+	} `json:"unsafeMaterials"`
 	// MissingMaterials are not in their token.
 	MissingMaterials int `json:"missingMaterials"`
 	AuditDisk        struct {
@@ -176,6 +182,9 @@ func (h *health) print(out io.Writer) error {
 	for _, k := range h.Duplicates {
 		fmt.Fprintf(w, "key\t%s version %d is not used: two objects in token %s have CKA_ID %s, remove the one that is not cmkd's\n",
 			k.KeyID, k.Version, k.Token, k.ID)
+	}
+	for _, m := range h.UnsafeMaterials {
+		fmt.Fprintf(w, "key\t%s version %d is not used: its object in token %s has other attributes than cmkd gave it, restore it\n", m.KeyID, m.Version, m.Token)
 	}
 	if h.MissingMaterials > 0 {
 		fmt.Fprintf(w, "materials\t%d are not in their token: cmkctl recover names them\n", h.MissingMaterials)

@@ -1,0 +1,124 @@
+package kms
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"cmkd/backends"
+)
+
+// unsafes are the materials whose objects have attributes that cmkd gives to none: another
+// program has changed or replaced them. No plugin uses such an object. The first call that
+// meets one makes it known; it is looked at again with each run of the jobs, and when its
+// key is used.
+type unsafes struct {
+	mu    sync.Mutex
+	found map[string]*material // by CKA_ID; guarded by mu
+	any   atomic.Int64         // the length of found
+}
+
+func (u *unsafes) has(id []byte) bool {
+	if u.any.Load() == 0 {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.found[string(id)] != nil
+}
+
+// set notes whether an object is unsafe, and reports whether that is news.
+func (u *unsafes) set(m *material, unsafe bool) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if (u.found[string(m.ckaID)] != nil) == unsafe {
+		return false
+	}
+	if unsafe {
+		u.found[string(m.ckaID)] = m
+	} else {
+		delete(u.found, string(m.ckaID))
+	}
+	u.any.Store(int64(len(u.found)))
+	return true
+}
+
+func (u *unsafes) all() []*material {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Collect(maps.Values(u.found))
+}
+
+// noteSafety notes what a plugin said of an object that is in its token, or of none.
+func (s *Service) noteSafety(ctx context.Context, m *material, err error) {
+	unsafe := backends.CodeOf(err) == backends.KeyUnsafe
+	switch news := s.unsafes.set(m, unsafe); {
+	case news && unsafe:
+		s.log.LogAttrs(ctx, slog.LevelError, "the object of a key material has other attributes than cmkd gave it: it is not used",
+			slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token), slog.Any("error", err))
+	case news:
+		s.log.LogAttrs(ctx, slog.LevelWarn, "the object of a key material no longer has other attributes than cmkd gave it",
+			slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token))
+	}
+}
+
+// UnsafeMaterials are the key materials of the database that are known to be in their
+// token with other attributes than cmkd gave them, sorted by token, key and version.
+func (s *Service) UnsafeMaterials() []Material {
+	view := s.store.View()
+	var out []Material
+	for _, m := range s.unsafes.all() {
+		if expected(view, m) {
+			out = append(out, m.Material)
+		}
+	}
+	slices.SortFunc(out, func(a, b Material) int {
+		return cmp.Or(cmp.Compare(a.Token, b.Token), cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.Version, b.Version))
+	})
+	return out
+}
+
+// lookForUnsafe finds out which of the objects that a call needed is unsafe. What is known
+// to be is not asked for again.
+func (s *Service) lookForUnsafe(ctx context.Context, c *Call) {
+	for _, m := range s.needed(c, s.unsafes.has) {
+		_, _ = s.there(ctx, m)
+	}
+}
+
+// lookAtUnsafe looks again at the objects that were unsafe.
+func (s *Service) lookAtUnsafe(ctx context.Context) {
+	for _, m := range s.unsafes.all() {
+		if !expected(s.store.View(), m) {
+			s.unsafes.set(m, false)
+			continue
+		}
+		_, _ = s.there(ctx, m) // of a token that does not answer nothing is known
+	}
+}
+
+// needed are the materials that a call may have needed, but for those that are known to be
+// what it met.
+func (s *Service) needed(c *Call, known func(id []byte) bool) []*material {
+	var out []*material
+	view := s.store.View()
+	tokens := map[string]bool{}
+	for _, row := range c.used {
+		tokens[row.Token] = true
+		for _, v := range view.Versions(row.ID) {
+			if m := materialOf(view, v); m != nil && !known(v.CKAID) {
+				out = append(out, m)
+			}
+		}
+	}
+	for k := range view.AllSystemKeys() {
+		if k.Purpose == PurposeWrapping && tokens[k.Token] && !known(k.CKAID) {
+			out = append(out, &material{Material{label("system-"+k.Purpose, k.Version), k.Version, k.Token}, k.CKAID, systemKeyRef(k)})
+		}
+	}
+	return out
+}
