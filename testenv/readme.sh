@@ -103,7 +103,11 @@ as "$user" "$home" sh -e "$dir/4.sh"
 cp secret.txt /home/alice/
 cd /home/alice
 as alice /home/alice sh -e "$dir/5.sh" | grep -x hello
-as alice /home/alice sh -e "$dir/6.sh" | grep '"KeyState": "Enabled"'
+echo correct horse >password
+chown alice password
+as alice /home/alice sh -e "$dir/6.sh"
+grep -x 'correct horse' password
+as alice /home/alice sh -e "$dir/7.sh" | grep '"KeyState": "Enabled"'
 as alice /home/alice cmkctl bridge -- python3 "$dir/app.py" | grep -x secret
 cd "$here"
 mkdir example
