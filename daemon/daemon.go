@@ -89,7 +89,8 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return nil, err
 	}
-	if d.store, err = store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")); err != nil {
+	d.store, err = patiently(ctx, store.ErrLocked, func() (*store.Store, error) { return store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")) })
+	if err != nil {
 		return nil, err
 	}
 	d.store.OnRestore(func() {
@@ -102,7 +103,8 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	if d.audit, err = audit.Open(d.auditConfig()); err != nil {
+	d.audit, err = patiently(ctx, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
+	if err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
 	if d.router, err = startRouter(ctx, cfg, log); err != nil {

@@ -1,0 +1,34 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// lockPatience is how long a start waits for the locks of the daemon before it. The
+// kernel drops those of a process that was killed when the last descriptor is closed, and
+// a child that it was just starting has copies until execve(2).
+const (
+	lockPatience = 3 * time.Second
+	lockPoll     = 20 * time.Millisecond
+)
+
+// patiently calls open until it fails with anything but locked, or lockPatience has passed.
+func patiently[T any](ctx context.Context, locked error, open func() (T, error)) (T, error) {
+	deadline := time.NewTimer(lockPatience)
+	defer deadline.Stop()
+	for {
+		v, err := open()
+		if !errors.Is(err, locked) {
+			return v, err
+		}
+		select {
+		case <-time.After(lockPoll):
+		case <-deadline.C:
+			return v, err
+		case <-ctx.Done():
+			return v, err
+		}
+	}
+}
