@@ -388,15 +388,3 @@ func (p *process) kill() {
 		_ = os.RemoveAll(p.runner.dir)
 	}
 }
-
-// waitExit reports whether the process was reaped in time.
-func (p *process) waitExit(timeout time.Duration) bool {
-	t := time.NewTimer(timeout)
-	defer t.Stop()
-	select {
-	case <-p.runner.exited:
-		return true
-	case <-t.C:
-		return false
-	}
-}

@@ -199,3 +199,15 @@ func (s *supervisor) close(ctx context.Context) {
 	s.leaving.Wait()
 	s.host.spawner.close()
 }
+
+// waitExit reports whether the process was reaped in time.
+func (p *process) waitExit(timeout time.Duration) bool {
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case <-p.runner.exited:
+		return true
+	case <-t.C:
+		return false
+	}
+}

@@ -259,10 +259,12 @@ func (r *importRig) asymmetricRefusals(t *testing.T, material map[backends.KeySp
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad["neighbouring primes"] = rsaOf(t, near, primeFrom(new(big.Int).Add(near, big.NewInt(2))), 65537)
+	bad["neighbouring primes"] = rsaOf(t, near, primeFrom(new(big.Int).Add(near, big.NewInt(2))), big.NewInt(65537))
 	for _, e := range []int64{3, 1<<31 + 11, 1<<33 + 17} { // primes
-		bad[fmt.Sprintf("an exponent of %d", e)] = rsaOf(t, primeFor(t, e), primeFor(t, e), e)
+		bad[fmt.Sprintf("an exponent of %d", e)] = rsaOf(t, primeFor(t, e), primeFor(t, e), big.NewInt(e))
 	}
+	long := primeFrom(new(big.Int).Add(new(big.Int).Lsh(big.NewInt(3), 160), big.NewInt(1)))
+	bad["an exponent of 162 bits"] = rsaOf(t, primeFor(t, 3), primeFor(t, 3), long)
 	for _, usage := range []backends.Usage{backends.SignVerify, backends.EncryptDecrypt} {
 		t.Run("RSA_2048/refusals/"+string(usage), func(t *testing.T) {
 			r.refusals(t, backends.RSA2048, usage, material[backends.RSA2048], bad)
@@ -319,13 +321,13 @@ func damaged(t testing.TB, der []byte) []byte {
 
 // rsaOf is the RSA key of two primes and a public exponent, as PKCS #8: the
 // standard library refuses to encode a weak one.
-func rsaOf(t testing.TB, p, q *big.Int, e int64) []byte {
+func rsaOf(t testing.TB, p, q, e *big.Int) []byte {
 	t.Helper()
 	one := big.NewInt(1)
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
-	d := new(big.Int).ModInverse(big.NewInt(e), new(big.Int).Mul(p1, q1))
+	d := new(big.Int).ModInverse(e, new(big.Int).Mul(p1, q1))
 	numbers, err := asn1.Marshal([]*big.Int{ // RFC 8017, appendix A.1.2
-		new(big.Int), new(big.Int).Mul(p, q), big.NewInt(e), d, p, q,
+		new(big.Int), new(big.Int).Mul(p, q), e, d, p, q,
 		new(big.Int).Mod(d, p1), new(big.Int).Mod(d, q1), new(big.Int).ModInverse(q, p),
 	})
 	if err != nil {

@@ -190,7 +190,7 @@ func (t *Token) rsaPublic(ctx context.Context, key *backends.Key, u *purpose) (d
 func (k *pairKind) rsaPrivatePublic(s *session, private cryptoki.Object) ([]byte, error) {
 	var q cryptoki.Query
 	q.Ask(p11.CKA_MODULUS, maxModulus)
-	q.Ask(p11.CKA_PUBLIC_EXPONENT, 16)
+	q.Ask(p11.CKA_PUBLIC_EXPONENT, maxModulus) // imported ones have any length
 	if err := s.attributes(private, &q); err != nil {
 		return nil, err
 	}

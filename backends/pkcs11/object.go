@@ -367,19 +367,6 @@ func (t *Token) object(ctx context.Context, key *backends.Key, u *purpose) (*obj
 	return o, t.vet(ctx, key, u, o)
 }
 
-// vet reads a key's attributes back.
-func (t *Token) vet(ctx context.Context, key *backends.Key, u *purpose, o *object) error {
-	err := t.withSession(ctx, func(s *session) error {
-		return t.profile.readBack(s, o.handle, *u, key.Imported)
-	})
-	if err != nil {
-		o.safe.Store(nil)
-		return err
-	}
-	o.safe.Store(&vetting{u, key.Imported})
-	return nil
-}
-
 // withKey runs do with a session and the key's handle. If the handle turns out
 // to name no object any more (another process changed the token, a cluster is
 // still replicating), it is searched for and do repeated, once; then the token

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -141,4 +142,17 @@ func (s *session) attributes(o cryptoki.Object, q *cryptoki.Query) error {
 	default:
 		return s.check("C_GetAttributeValue", rv)
 	}
+}
+
+// vet reads a key's attributes back.
+func (t *Token) vet(ctx context.Context, key *backends.Key, u *purpose, o *object) error {
+	err := t.withSession(ctx, func(s *session) error {
+		return t.profile.readBack(s, o.handle, *u, key.Imported)
+	})
+	if err != nil {
+		o.safe.Store(nil)
+		return err
+	}
+	o.safe.Store(&vetting{u, key.Imported})
+	return nil
 }

@@ -40,6 +40,10 @@ type Material struct {
 	Token   string `json:"token"`
 }
 
+func compareMaterials(a, b Material) int {
+	return cmp.Or(cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Token, b.Token))
+}
+
 // Leftover is an object in a token.
 type Leftover struct {
 	Token string `json:"token"`
@@ -75,6 +79,7 @@ func (s *Service) inventory(ctx context.Context, tokens []string, anew bool) (*I
 	for _, m := range gone {
 		inv.Missing = append(inv.Missing, m.Material)
 	}
+	slices.SortFunc(inv.Missing, compareMaterials)
 	s.lookAtUnsafe(ctx)
 	inv.Unsafe = s.UnsafeMaterials()
 	// What any view explains is no find: it may have been made before the list, or

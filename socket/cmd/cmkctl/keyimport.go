@@ -137,6 +137,9 @@ func (f *keyImport) run(ctx context.Context, cmd *cobra.Command, c *kms.Client, 
 	if f.wrapped != (f.token != "") {
 		return nil, usagef("--wrapped and --token go together")
 	}
+	if f.token == "-" && (len(args) < 2 || args[1] == "-") {
+		return nil, usagef("the material and the token cannot both come from standard input")
+	}
 	in := &kms.ImportKeyMaterialInput{
 		KeyId: aws.String(args[0]), ExpirationModel: types.ExpirationModelTypeKeyMaterialDoesNotExpire,
 		KeyMaterialDescription: orNil(f.description), KeyMaterialId: orNil(f.materialID),

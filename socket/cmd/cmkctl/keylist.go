@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -123,10 +124,17 @@ func listKeys(ctx context.Context, c *kms.Client) ([]shownKey, error) {
 			if err == nil {
 				list[i].KeyMetadata = answer.KeyMetadata
 			}
+			if apiCode(err, "NotFoundException") { // it was deleted since it was listed
+				list[i].KeyMetadata = nil
+				return nil
+			}
 			return withheld(err)
 		})
 	}
-	return list, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(k shownKey) bool { return k.KeyMetadata == nil }), nil
 }
 
 func newKeyShow(s *service) *cobra.Command {
