@@ -86,7 +86,7 @@ func TestNothingStays(t *testing.T) {
 // without overwriting it. That is memory of the C library: Go's is elsewhere.
 func ofModule(process string, h memscan.Hit) bool {
 	ofKind := process == "asymmetric" && strings.HasPrefix(h.Secret, "ImportKeyMaterial, private keys") ||
-		process == "symmetric" && strings.HasPrefix(h.Secret, "GenerateDataKeyPair ")
+		process == "symmetric" && strings.HasPrefix(h.Secret, "GenerateDataKeyPair") // RSA, too
 	return ofKind && h.Form == memscan.Raw && (h.Address>>40 == 0x7f || h.Mapping == "[heap]")
 }
 
