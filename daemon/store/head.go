@@ -152,7 +152,7 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 }
 
 // Check reads the file again: [ErrChanged] says that its rows or its head are
-// not those of the last commit.
+// not those of the last commit, [ErrCorrupt] that the next start could not read it.
 func (s *Store) Check(ctx context.Context) error {
 	arrived := time.Now()
 	return s.exclusively(ctx, func() error {
@@ -160,6 +160,13 @@ func (s *Store) Check(ctx context.Context) error {
 			return err
 		}
 		if err := s.keepFiles(ctx); err != nil {
+			return err
+		}
+		// What SQLite remembers of the file says nothing about the file.
+		if _, err := s.db.ExecContext(ctx, "PRAGMA shrink_memory"); err != nil {
+			return corrupt(err)
+		}
+		if err := checkPages(ctx, s.db); err != nil {
 			return err
 		}
 		view := newView()

@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -202,6 +203,38 @@ func TestDoubtful(t *testing.T) {
 	update(t, s, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "next", Value: "2"}) })
 	if err := s.Check(t.Context()); err != nil {
 		t.Errorf("Check: %v", err)
+	}
+}
+
+// TestCheckDamaged: pages of the file that were overwritten while the store has it open
+// are found, although SQLite remembers what was in them and the log beside it is whole.
+func TestCheckDamaged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "store.db")
+	s := adopted(t, path)
+	for i := range 60 { // more than a page
+		update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(100 + i)) })
+	}
+	if _, err := s.db.ExecContext(t.Context(), "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		t.Fatal(err)
+	}
+	update(t, s, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "next", Value: "1"}) })
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatalf("before: %v", err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := file.Stat()
+	if err == nil {
+		_, err = file.WriteAt(bytes.Repeat([]byte{0xa5}, int(info.Size())-8192), 8192)
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Check: %v, want ErrCorrupt", err)
 	}
 }
 

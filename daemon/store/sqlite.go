@@ -158,7 +158,7 @@ func openDatabase(ctx context.Context, path string, alone bool) (*sql.DB, error)
 // acknowledged.
 func checkDatabase(ctx context.Context, db *sql.DB) error {
 	var id, tables, synchronous int
-	var journal, damage string
+	var journal string
 	err := db.QueryRowContext(ctx, `SELECT
 		(SELECT application_id FROM pragma_application_id),
 		(SELECT count(*) FROM sqlite_schema),
@@ -173,8 +173,14 @@ func checkDatabase(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("journal_mode is %s and synchronous is %d, want wal and 2 (FULL): "+
 			"does the file system support shared memory maps?", journal, synchronous)
 	}
-	// All pages are about to be read anyway. A damaged table that reads as an
-	// empty one would otherwise go unnoticed.
+	// All pages are about to be read anyway.
+	return checkPages(ctx, db)
+}
+
+// checkPages has SQLite read every page: a damaged table that reads as an empty one
+// would otherwise go unnoticed.
+func checkPages(ctx context.Context, db *sql.DB) error {
+	var damage string
 	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&damage); err != nil {
 		return corrupt(err)
 	}
