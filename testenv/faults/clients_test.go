@@ -261,18 +261,18 @@ var clientRows = group{name: "clients", set: func(t *testing.T) setup {
 	set.World = true
 	return set
 }, rows: []row{
-	{name: "malformed HTTP", quick: true, inject: malformed(wholeRequest), within: time.Second},
+	{name: "malformed HTTP", quick: true, inject: malformed(wholeRequest), within: 5 * time.Second},
 	{
 		name: "malformed JSON", quick: true, inject: malformed(func(s *stage) ([]byte, int) {
 			raw, _ := wholeRequest(s)
 			return raw, bytes.Index(raw, []byte("\r\n\r\n")) + 4
-		}), within: time.Second,
+		}), within: 5 * time.Second,
 	},
-	{name: "altered ciphertexts", quick: true, inject: altered, within: time.Second},
-	{name: "strange recipients", quick: true, inject: strangeRecipients, within: time.Second},
-	{name: "clients that send slowly", quick: true, inject: held(200, slowly), heal: undo, lasts: 2 * time.Second, within: 2 * time.Second},
-	{name: "clients that never read", quick: true, inject: held(50, deaf), heal: undo, lasts: 2 * time.Second, within: 3 * time.Second},
-	{name: "idle clients", quick: true, inject: held(1000, idle), heal: undo, lasts: time.Second, within: 2 * time.Second},
-	{name: "clients gone in CreateKey", quick: true, inject: gone, within: 3 * time.Second},
-	{name: "flood of calls by another user", quick: true, inject: flood, heal: undo, lasts: 3 * time.Second, within: 3 * time.Second},
+	{name: "altered ciphertexts", quick: true, inject: altered, within: 5 * time.Second},
+	{name: "strange recipients", quick: true, inject: strangeRecipients, within: 5 * time.Second},
+	{name: "clients that send slowly", quick: true, inject: held(200, slowly), heal: undo, lasts: 2 * time.Second, within: 5 * time.Second},
+	{name: "clients that never read", quick: true, inject: held(50, deaf), heal: undo, lasts: 2 * time.Second, within: 5 * time.Second},
+	{name: "idle clients", quick: true, inject: held(1000, idle), heal: undo, lasts: time.Second, within: 5 * time.Second},
+	{name: "clients gone in CreateKey", quick: true, inject: gone, within: 5 * time.Second},
+	{name: "flood of calls by another user", quick: true, inject: flood, heal: undo, lasts: 3 * time.Second, within: 5 * time.Second},
 }}
