@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -160,8 +161,8 @@ func (p *position) write(lines []byte, segmentBytes int64) error {
 	if err := datasync(p.file); err != nil {
 		return err
 	}
-	if err := p.inPlace(); err != nil {
-		return err
+	if err := p.inPlace(); err != nil { // it was moved meanwhile
+		return errors.Join(err, p.file.Truncate(p.size), datasync(p.file))
 	}
 	p.size += int64(len(lines))
 	return nil

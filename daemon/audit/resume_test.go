@@ -1,11 +1,13 @@
 package audit
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestReopen breaks the log by closing its file underneath it.
@@ -170,6 +172,48 @@ func TestMovedAndPutBack(t *testing.T) {
 	}
 	if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
 		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestMovedWhileWritten: the same, at any moment of a write.
+func TestMovedWhileWritten(t *testing.T) {
+	t.Parallel()
+	for round := range 50 {
+		dir := t.TempDir()
+		l := openLog(t, Config{Dir: dir})
+		appendN(t, l, 1)
+		first, away := l.at.segment.path(), filepath.Join(t.TempDir(), "away")
+		begun, appending := make(chan struct{}), make(chan error)
+		go func() {
+			for i := 0; ; i++ {
+				if i == round%5 {
+					close(begun)
+				}
+				if err := l.Append(context.Background(), sample(1)); err != nil {
+					appending <- err
+					return
+				}
+			}
+		}()
+		<-begun
+		time.Sleep(time.Duration(round) * 5 * time.Microsecond) // somewhere in a write
+		if err := os.Rename(first, away); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-appending; !errors.Is(err, errMoved) {
+			t.Fatal(err)
+		}
+		if err := l.Reopen(); err != nil {
+			t.Fatal(err)
+		}
+		appendN(t, l, 1)
+		closeLog(t, l)
+		if err := os.Rename(away, first); err != nil {
+			t.Fatal(err)
+		}
+		if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
+			t.Fatalf("%+v, %v", report, err)
+		}
 	}
 }
 
