@@ -162,16 +162,22 @@ func TestMovedAndPutBack(t *testing.T) {
 	if err := l.Append(t.Context(), sample(1)); !errors.Is(err, errMoved) {
 		t.Fatal(err)
 	}
+	wholeAfter(t, l, func() error { return os.Rename(away, first) })
+}
+
+// wholeAfter has a broken log go on, ends it, puts a segment back, and wants the trail whole.
+func wholeAfter(t *testing.T, l *Log, back func() error) {
+	t.Helper()
 	if err := l.Reopen(); err != nil {
 		t.Fatal(err)
 	}
 	appendN(t, l, 1)
 	closeLog(t, l)
-	if err := os.Rename(away, first); err != nil {
+	if err := back(); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
-		t.Errorf("%+v, %v", report, err)
+	if report, err := VerifyDir(l.cfg.Dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
+		t.Fatalf("%+v, %v", report, err)
 	}
 }
 
@@ -203,17 +209,7 @@ func TestMovedWhileWritten(t *testing.T) {
 		if err := <-appending; !errors.Is(err, errMoved) {
 			t.Fatal(err)
 		}
-		if err := l.Reopen(); err != nil {
-			t.Fatal(err)
-		}
-		appendN(t, l, 1)
-		closeLog(t, l)
-		if err := os.Rename(away, first); err != nil {
-			t.Fatal(err)
-		}
-		if report, err := VerifyDir(dir, VerifyOptions{}); err != nil || report.First != 1 || report.Outages != 1 {
-			t.Fatalf("%+v, %v", report, err)
-		}
+		wholeAfter(t, l, func() error { return os.Rename(away, first) })
 	}
 }
 

@@ -1,20 +1,16 @@
 package kms
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"cmkd/backends"
-	"cmkd/daemon/store"
-	"cmkd/socket/kmsapi"
 )
 
 // A process may not see an object that is in the token (see ListKeys in backends/pkcs11),
@@ -26,9 +22,9 @@ import (
 
 // absences are the materials whose objects are not in their token.
 type absences struct {
+	materialSet
+
 	mu     sync.Mutex
-	gone   map[string]*material // by CKA_ID; guarded by mu
-	any    atomic.Int64         // the length of gone
 	listed map[string]time.Time // when each token was last looked through; guarded by mu
 	used   time.Time            // when recheckUsed last looked; guarded by mu
 	// looking is held by who makes sure, since that replaces processes.
@@ -38,36 +34,7 @@ type absences struct {
 }
 
 func newAbsences() *absences {
-	return &absences{gone: map[string]*material{}, listed: map[string]time.Time{}, looking: make(chan struct{}, 1)}
-}
-
-func (a *absences) has(id []byte) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.gone[string(id)] != nil
-}
-
-// set notes whether an object is gone, and reports whether that is news.
-func (a *absences) set(m *material, gone bool) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if (a.gone[string(m.ckaID)] != nil) == gone {
-		return false
-	}
-	if gone {
-		a.gone[string(m.ckaID)] = m
-	} else {
-		delete(a.gone, string(m.ckaID))
-	}
-	a.any.Store(int64(len(a.gone)))
-	return true
-}
-
-// all are the materials that are gone.
-func (a *absences) all() []*material {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Collect(maps.Values(a.gone))
+	return &absences{listed: map[string]time.Time{}, looking: make(chan struct{}, 1)}
 }
 
 // due reports whether the token is to be looked through.
@@ -112,38 +79,6 @@ func (s *Service) MissingMaterials() int {
 		}
 	}
 	return n
-}
-
-// material is a material that should be in a token.
-type material struct {
-	Material
-	ckaID []byte
-	key   backends.Key
-}
-
-// materialOf is the material of a version, nil if it should be in no token.
-func materialOf(view *store.View, v *store.Version) *material {
-	rows := view.KeyReplicas(v.KeyID)
-	if len(rows) == 0 || v.ImportState == string(kmsapi.ImportStatePendingImport) || len(v.CKAID) != len(backends.KeyID{}) {
-		return nil
-	}
-	row := rows[0]
-	return &material{Material{v.KeyID, v.Number, row.Token}, v.CKAID, backends.Key{
-		ID: objectID(v.CKAID), Spec: backends.KeySpec(row.Spec), Usage: backends.Usage(row.Usage), Imported: v.Imported,
-	}}
-}
-
-// expected reports whether the material still should be in its token.
-func expected(view *store.View, m *material) bool {
-	if v, ok := view.VersionByCKAID(m.ckaID); ok {
-		return materialOf(view, v) != nil
-	}
-	for k := range view.AllSystemKeys() {
-		if bytes.Equal(k.CKAID, m.ckaID) {
-			return true
-		}
-	}
-	return false
 }
 
 // there asks the plugin of the material's kind for its object. An error says nothing
@@ -320,7 +255,7 @@ func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 // successful call has used. Calls with other keys, and those that use none, leave the next
 // look to them.
 func (s *Service) recheckUsed(ctx context.Context, c *Call) {
-	if s.absences.any.Load() == 0 && s.unsafes.any.Load() == 0 { // of nearly every call
+	if s.absences.empty() && s.unsafes.empty() { // of nearly every call
 		return
 	}
 	var missed []*material
@@ -343,7 +278,7 @@ func (s *Service) recheckUsed(ctx context.Context, c *Call) {
 // LookForObjects finds out which key materials are in no token: it looks again for
 // those that were missing or unsafe, and once an hour through every token that answers.
 func (s *Service) LookForObjects(ctx context.Context) error {
-	s.lookAtUnsafe(ctx)
+	s.lookAgain(ctx, &s.unsafes)
 	now := s.now()
 	due := slices.DeleteFunc(s.tokens(), func(token string) bool {
 		_, all := s.servers(token)
@@ -360,12 +295,6 @@ func (s *Service) LookForObjects(ctx context.Context) error {
 			}
 		}
 	}
-	for _, m := range s.absences.all() {
-		if !expected(s.store.View(), m) {
-			s.absences.set(m, false)
-			continue
-		}
-		_, _ = s.there(ctx, m) // of a token that does not answer nothing is known: that is seen elsewhere
-	}
+	s.lookAgain(ctx, &s.absences.materialSet)
 	return nil
 }

@@ -40,10 +40,6 @@ type Material struct {
 	Token   string `json:"token"`
 }
 
-func compareMaterials(a, b Material) int {
-	return cmp.Or(cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Token, b.Token))
-}
-
 // Leftover is an object in a token.
 type Leftover struct {
 	Token string `json:"token"`
@@ -80,7 +76,7 @@ func (s *Service) inventory(ctx context.Context, tokens []string, anew bool) (*I
 		inv.Missing = append(inv.Missing, m.Material)
 	}
 	slices.SortFunc(inv.Missing, compareMaterials)
-	s.lookAtUnsafe(ctx)
+	s.lookAgain(ctx, &s.unsafes)
 	inv.Unsafe = s.UnsafeMaterials()
 	// What any view explains is no find: it may have been made before the list, or
 	// destroyed after it.

@@ -163,7 +163,7 @@ type Service struct {
 	counters   counters
 	working    working
 	absences   *absences
-	unsafes    unsafes
+	unsafes    materialSet
 	acts       acts
 	calls      inFlight
 	refusals   refusals
@@ -198,7 +198,6 @@ func New(cfg Config) *Service {
 		now:               cfg.Now,
 		clock:             newClock(),
 		absences:          newAbsences(),
-		unsafes:           unsafes{found: map[string]*material{}},
 	}
 	for _, r := range cfg.Regions {
 		s.regions[r] = true

@@ -1,57 +1,16 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"cmkd/backends"
 )
 
-// unsafes are the materials whose objects have attributes that cmkd gives to none: another
-// program has changed or replaced them. No plugin uses such an object. The first call that
-// meets one makes it known; it is looked at again with each run of the jobs, and when its
-// key is used.
-type unsafes struct {
-	mu    sync.Mutex
-	found map[string]*material // by CKA_ID; guarded by mu
-	any   atomic.Int64         // the length of found
-}
-
-func (u *unsafes) has(id []byte) bool {
-	if u.any.Load() == 0 {
-		return false
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.found[string(id)] != nil
-}
-
-// set notes whether an object is unsafe, and reports whether that is news.
-func (u *unsafes) set(m *material, unsafe bool) bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if (u.found[string(m.ckaID)] != nil) == unsafe {
-		return false
-	}
-	if unsafe {
-		u.found[string(m.ckaID)] = m
-	} else {
-		delete(u.found, string(m.ckaID))
-	}
-	u.any.Store(int64(len(u.found)))
-	return true
-}
-
-func (u *unsafes) all() []*material {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return slices.Collect(maps.Values(u.found))
-}
+// An object is unsafe if it has attributes that cmkd gives to none: another program has
+// changed or replaced it. No plugin uses such an object. The first call that meets one makes
+// it known; it is looked at again with each run of the jobs, and when its key is used.
 
 // noteSafety notes what a plugin said of an object that is in its token, or of none.
 func (s *Service) noteSafety(ctx context.Context, m *material, err error) {
@@ -76,9 +35,7 @@ func (s *Service) UnsafeMaterials() []Material {
 			out = append(out, m.Material)
 		}
 	}
-	slices.SortFunc(out, func(a, b Material) int {
-		return cmp.Or(cmp.Compare(a.Token, b.Token), cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.Version, b.Version))
-	})
+	slices.SortFunc(out, compareMaterials)
 	return out
 }
 
@@ -90,14 +47,14 @@ func (s *Service) lookForUnsafe(ctx context.Context, c *Call) {
 	}
 }
 
-// lookAtUnsafe looks again at the objects that were unsafe.
-func (s *Service) lookAtUnsafe(ctx context.Context) {
-	for _, m := range s.unsafes.all() {
+// lookAgain looks again at the objects of the materials in the set.
+func (s *Service) lookAgain(ctx context.Context, set *materialSet) {
+	for _, m := range set.all() {
 		if !expected(s.store.View(), m) {
-			s.unsafes.set(m, false)
+			set.set(m, false)
 			continue
 		}
-		_, _ = s.there(ctx, m) // of a token that does not answer nothing is known
+		_, _ = s.there(ctx, m) // of a token that does not answer nothing is known: that is seen elsewhere
 	}
 }
 
