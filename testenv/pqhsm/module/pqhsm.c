@@ -196,6 +196,33 @@ static CK_RV my_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTR
 	return CKR_OK;
 }
 
+/* forget ends the notes of an object; 0: of all. Handles come again: for other objects,
+ * once theirs are gone or the module was initialised anew. */
+static void forget(CK_OBJECT_HANDLE o)
+{
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < noted; i++)
+		if (o == 0 || notes[i].object == o)
+			notes[i].object = 0;
+	pthread_mutex_unlock(&lock);
+}
+
+static CK_RV my_DestroyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	CK_RV rv = real->C_DestroyObject(s, o);
+	if (rv == CKR_OK)
+		forget(o);
+	return rv;
+}
+
+static CK_RV my_Finalize(void *reserved)
+{
+	CK_RV rv = real->C_Finalize(reserved);
+	if (rv == CKR_OK)
+		forget(0);
+	return rv;
+}
+
 static CK_RV give(CK_ATTRIBUTE_PTR a, const void *value, CK_ULONG n)
 {
 	CK_RV rv = CKR_OK;
@@ -390,6 +417,8 @@ __attribute__((constructor)) static void load(void)
 	start_lattice(getenv("CMKD_PQHSM_LATTICE"));
 	list = *found;
 	list.C_GenerateKeyPair = my_GenerateKeyPair;
+	list.C_DestroyObject = my_DestroyObject;
+	list.C_Finalize = my_Finalize;
 	list.C_GetAttributeValue = my_GetAttributeValue;
 	list.C_SignInit = my_SignInit;
 	list.C_Sign = my_Sign;

@@ -149,6 +149,29 @@ static CK_RV my_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR a, CK_ULONG n
 	return rv;
 }
 
+/* Handles come again: for other objects, once theirs are gone or the module was
+ * initialised anew. */
+static CK_RV my_DestroyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	CK_RV rv = real->C_DestroyObject(s, o);
+	pthread_mutex_lock(&lock);
+	for (int i = 0; rv == CKR_OK && i < noted; i++)
+		if (notes[i].key == o)
+			notes[i--] = notes[--noted];
+	pthread_mutex_unlock(&lock);
+	return rv;
+}
+
+static CK_RV my_Finalize(void *reserved)
+{
+	CK_RV rv = real->C_Finalize(reserved);
+	pthread_mutex_lock(&lock);
+	if (rv == CKR_OK)
+		noted = 0;
+	pthread_mutex_unlock(&lock);
+	return rv;
+}
+
 /* unwrap_behind is C_UnwrapKey behind, to a key that may be an RSA key. */
 static CK_RV unwrap_behind(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG dl,
 	CK_ATTRIBUTE_PTR a, CK_ULONG na, CK_OBJECT_HANDLE_PTR o)
@@ -533,6 +556,8 @@ __attribute__((constructor)) static void load(void)
 	list = *behind;
 	list.C_GenerateKeyPair = my_GenerateKeyPair;
 	list.C_CreateObject = my_CreateObject;
+	list.C_DestroyObject = my_DestroyObject;
+	list.C_Finalize = my_Finalize;
 	list.C_GetAttributeValue = my_GetAttributeValue;
 	list.C_DecryptInit = my_DecryptInit;
 	list.C_Decrypt = my_Decrypt;
