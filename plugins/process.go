@@ -241,10 +241,32 @@ func (p *process) heartbeat(ctx context.Context) {
 	}
 }
 
+// healthSlices is in how many parts HeartbeatTimeout passes. Each begins when the one
+// before was seen to end: a machine that stands still for a while, as while it moves to
+// another host, takes one of them and not the process.
+const healthSlices = 5
+
+// health asks the process for its health, and waits for as long as HeartbeatTimeout.
 func (p *process) health(ctx context.Context) (*control.HealthAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.spec.HeartbeatTimeout)
-	defer cancel()
-	return p.control.Health(ctx, &control.HealthRequest{})
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() {
+		for range healthSlices {
+			select {
+			case <-answered:
+				return
+			case <-time.After(p.spec.HeartbeatTimeout / healthSlices):
+			}
+		}
+		cancel(fmt.Errorf("nothing came in %v", p.spec.HeartbeatTimeout))
+	}()
+	answer, err := p.control.Health(ctx, &control.HealthRequest{})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return answer, err
 }
 
 // wear tells the supervisor that another process would be better.

@@ -18,6 +18,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins"
+	"cmkd/testenv"
 )
 
 // load runs callers until stop is called, which reports how many calls were
@@ -142,6 +143,30 @@ func TestStoppedPlugin(t *testing.T) {
 	began := time.Now()
 	mustEncrypt(t, h, "")
 	t.Logf("answered %v after SIGSTOP", time.Since(began))
+}
+
+// TestStandstill: a machine that stands still, longer than a process may take to tell
+// of its health, does not cost the process.
+func TestStandstill(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, _ *testenv.Token) {
+		s := spec(t, nil)
+		s.HeartbeatTimeout = 5 * time.Second
+		h := start(t, s)
+		pid := h.Status().PID
+		// The plugin first, so that its health has been asked for when all stands still,
+		// and back last, when that has taken too long.
+		still := exec.CommandContext(t.Context(), "sh", "-c",
+			"kill -STOP $1; sleep 0.8; kill -STOP $2; sleep 5; kill -CONT $2; sleep 0.2; kill -CONT $1",
+			"sh", strconv.Itoa(pid), strconv.Itoa(os.Getpid()))
+		if out, err := still.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		mustEncrypt(t, h, "")
+		if s := h.Status(); s.PID != pid || s.Restarts != 0 {
+			t.Errorf("pid %d before: %+v", pid, s)
+		}
+	})
 }
 
 func TestCallThatKillsEveryProcess(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/c2sp/wycheproof"
 	"github.com/go-json-experiment/json"
@@ -141,6 +142,8 @@ func start(t *testing.T, plugin string, tok *testenv.Token) *rig {
 	spec := plugins.Spec{
 		Name: "vectors/" + plugin, Path: filepath.Join(dir, plugin), Dir: sockets, Env: env,
 		Config: plugins.Config{Module: tok.Module, TokenLabel: tok.Label, PINFile: tok.PINFile},
+		// A lost process is an error here; one that waits for a processor is none.
+		HeartbeatTimeout: time.Minute,
 	}
 	host, err := plugins.Start(t.Context(), spec)
 	if err != nil {
