@@ -4,7 +4,11 @@ package backends
 // integer keys. Keys are never reused; a new field takes the next number.
 
 // InfoRequest asks for [InfoAnswer].
-type InfoRequest struct{}
+type InfoRequest struct {
+	// Prove: the token itself must answer something now, or the error says that it
+	// does not.
+	Prove bool `cbor:"1,keyasint,omitempty"`
+}
 
 // InfoAnswer describes a backend and its token.
 type InfoAnswer struct {

@@ -25,8 +25,9 @@ import (
 // finds the one that serves a key. It implements [kms.Router].
 type router struct {
 	hosts    []*tokenHost
-	routes   map[route]*served   // fixed after start
-	promises map[string]*promise // by the plugin's name
+	routes   map[route]*served         // fixed after start
+	promises map[string]*promise       // by the plugin's name
+	known    map[string]*plugins.Token // by the token's name
 
 	arrivals sync.WaitGroup // further tokens that are waited for
 	stop     context.CancelFunc
@@ -60,9 +61,12 @@ const arrivalTimeout = 5 * time.Second
 // must serve: they announce what key specs there are, and two that announce
 // one spec are an error. Further tokens may be away, and come when they can.
 func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, error) {
-	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}}
+	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}, known: map[string]*plugins.Token{}}
 	for _, p := range cfg.Plugins {
 		r.promises[p.Name] = newPromise(p.Name)
+	}
+	for _, t := range cfg.Tokens {
+		r.known[t.Name] = new(plugins.Token)
 	}
 	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
@@ -184,6 +188,7 @@ func spareDir(cfg *Config) string {
 // pluginSpec is the plugin on a token, held to what it must serve.
 func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
 	spec, err := pluginSpec(cfg, t, p, log)
+	spec.Token = r.known[t.Name]
 	spec.Accept = func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) }
 	return spec, err
 }
@@ -300,6 +305,18 @@ func (r *router) close(ctx context.Context) {
 	}
 	closing.Wait()
 	r.arrivals.Wait()
+}
+
+// prove has every token answer, of whose plugins nobody knows better, and waits for
+// that as long as ctx lasts: a token that nobody uses is away unnoticed.
+func (r *router) prove(ctx context.Context) {
+	var asked sync.WaitGroup
+	for _, h := range r.hosts {
+		if h.ready() {
+			asked.Go(func() { _ = h.Prove(ctx) }) // what it finds out is the plugin's state
+		}
+	}
+	asked.Wait()
 }
 
 // tokens describes each token once, for the log and the status.

@@ -113,6 +113,9 @@ func (h *tokenHost) pluginStatus(ctx context.Context) pluginStatus {
 
 // status says how the daemon is.
 func (d *Daemon) status(ctx context.Context) status {
+	asking, cancel := context.WithTimeout(ctx, statusTimeout)
+	d.router.prove(asking)
+	cancel()
 	sequence, _ := d.audit.Head()
 	s := status{
 		State: "ok", Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),

@@ -69,10 +69,8 @@ func openMemory(_ context.Context, cfg plugins.Config) (backends.Backend, error)
 	if cfg.Settings["noise"] != "" {
 		noise()
 	}
-	if f := cfg.Settings["while-exists"]; f != "" {
-		if _, err := os.Stat(f); err == nil {
-			return nil, &backends.Error{Code: backends.Code(cfg.Settings["open-error"]), Message: "as the test wants", RV: 0x30}
-		}
+	if err := refused(cfg); err != nil {
+		return nil, err
 	}
 	if cfg.Settings["child"] != "" {
 		child := exec.Command("sleep", "1000")
@@ -83,6 +81,16 @@ func openMemory(_ context.Context, cfg plugins.Config) (backends.Backend, error)
 	}
 	slog.Info("memory is open", "label", cfg.TokenLabel)
 	return &memory{cfg: cfg, created: map[backends.KeyID]bool{}, gate: make(chan struct{})}, nil
+}
+
+// refused is the error that a test wants while its file is there.
+func refused(cfg plugins.Config) error {
+	if f := cfg.Settings["while-exists"]; f != "" {
+		if _, err := os.Stat(f); err == nil {
+			return &backends.Error{Code: backends.Code(cfg.Settings["open-error"]), Message: "as the test wants", RV: 0x30}
+		}
+	}
+	return nil
 }
 
 // Close leaves a mark, so that a test sees the order of an end.
@@ -111,7 +119,12 @@ func noise() {
 	fmt.Fprintln(os.Stderr, "on standard error too")
 }
 
-func (m *memory) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+func (m *memory) Info(_ context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	if in.Prove {
+		if err := refused(m.cfg); err != nil {
+			return nil, err
+		}
+	}
 	facts := map[string]string{"pid": strconv.Itoa(os.Getpid()), "label": m.cfg.TokenLabel}
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")

@@ -33,6 +33,7 @@ type Host struct {
 	// others with it again.
 	alone   chan struct{}
 	breaker breaker
+	proven  atomic.Pointer[time.Time] // when the token answered last that was asked to
 	// creating are the creations under way, for Status.
 	creating inProgress
 
@@ -96,6 +97,7 @@ func Start(ctx context.Context, spec Spec) (*Host, error) {
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	h.state.Store(&state{phase: Starting, spec: &spec, since: time.Now(), gone: time.Now(), changed: make(chan struct{})})
 	s := &supervisor{host: h, spec: &spec, log: newHostLog(spec.Logger), gone: time.Now()}
+	spec.Token.join(h)
 	go s.run()
 	return h, nil
 }
@@ -291,7 +293,7 @@ func (h *Host) acquire(ctx context.Context, timeout <-chan time.Time) (*process,
 		}
 		switch {
 		case st.away(time.Now()):
-			return nil, nil, backends.Errorf(backends.Away, "plugin %s has been away since %s: %v", st.spec.Name, timeText(st.gone), st.last)
+			return nil, nil, backends.Errorf(backends.Away, "plugin %s has been away since %s: %v", st.spec.Name, timeText(st.spec.Token.gone(st.gone)), st.last)
 		case st.err != nil:
 			return nil, nil, st.err
 		}

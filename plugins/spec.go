@@ -59,6 +59,8 @@ type Spec struct {
 	// counts as lasting: calls are answered [backends.Away] then, and until then
 	// [backends.Lost], which callers may repeat. 0: 30 s.
 	AwayAfter time.Duration
+	// Token is shared by the Hosts that serve one token. nil: no other Host does.
+	Token *Token
 	// MaxGrowth is how many bytes of memory a process may take beyond what it
 	// had when its token was open. Then another takes its place, as with
 	// Reload and without an effect on calls. 0: 256 MiB.
@@ -76,6 +78,9 @@ const maxDir = 69
 
 // check fills in the defaults and refuses what can never work.
 func (s *Spec) check() error {
+	if s.Token == nil {
+		s.Token = new(Token)
+	}
 	if s.Logger == nil {
 		s.Logger = slog.Default().With("plugin", s.Name)
 	}

@@ -103,6 +103,7 @@ func (s *supervisor) launch() {
 // serve makes p the process that calls go to.
 func (s *supervisor) serve(p *process) {
 	s.current, s.failures, s.retry, s.gone = p, 0, nil, time.Time{}
+	s.spec.Token.seen()
 	s.publish(Ready, nil)
 	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond).String())
 }
@@ -119,6 +120,7 @@ func (s *supervisor) failed(err error) {
 		s.spec.Logger.Error("the token refused the PIN; it is not tried again before the configuration is reloaded", "error", err)
 		return
 	}
+	s.spec.Token.lost(s.host, s.lastAt)
 	backoff := min(maxBackoff, firstBackoff<<min(s.failures, 16))
 	s.failures++
 	s.retry = time.After(backoff)
@@ -140,6 +142,7 @@ func (s *supervisor) replace() {
 		s.brisk = 1
 	}
 	s.publish(Starting, nil)
+	s.spec.Token.lost(s.host, s.gone)
 	p.kill()
 	pause := time.Duration(0)
 	if s.brisk > briskRestarts {

@@ -86,7 +86,10 @@ func (b *Asymmetric) purposeFor(key *backends.Key, usage backends.Usage) (*purpo
 
 // Info implements [backends.Backend]. A spec is supported if one of its usages
 // is; those that are not are left out then.
-func (b *Asymmetric) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+func (b *Asymmetric) Info(ctx context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	if err := b.prove(ctx, in); err != nil {
+		return nil, err
+	}
 	var specs []backends.SpecInfo
 	for _, s := range asymmetricSpecs {
 		info := backends.SpecInfo{Spec: s.spec}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	p11 "github.com/miekg/pkcs11"
+
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 )
@@ -53,7 +55,10 @@ func (b *secrets) purpose(key *backends.Key) (*purpose, error) {
 }
 
 // Info implements [backends.Backend].
-func (b *secrets) Info(context.Context, *backends.InfoRequest) (*backends.InfoAnswer, error) {
+func (b *secrets) Info(ctx context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	if err := b.prove(ctx, in); err != nil {
+		return nil, err
+	}
 	var specs []backends.SpecInfo
 	for _, k := range b.kinds {
 		info := backends.SpecInfo{Spec: k.spec, Usages: []backends.Usage{k.usage}}
@@ -236,6 +241,23 @@ func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*bac
 // DestroyKey implements [backends.Backend] for every kind of key.
 func (t *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
 	return t.destroy(ctx, &in.Key)
+}
+
+// prove has the token answer, if in wants that: with random bytes, which no module has
+// from elsewhere. Having none to give is an answer, too.
+func (t *Token) prove(ctx context.Context, in *backends.InfoRequest) error {
+	if in == nil || !in.Prove {
+		return nil
+	}
+	return t.withSession(ctx, func(s *session) error {
+		var out [8]byte
+		switch rv := s.GenerateRandom(s.handle, out[:]); rv {
+		case p11.CKR_RANDOM_NO_RNG, p11.CKR_FUNCTION_NOT_SUPPORTED:
+			return nil
+		default:
+			return s.check("C_GenerateRandom", rv)
+		}
+	})
 }
 
 // infoAnswer answers for a backend of the given specs.
