@@ -43,7 +43,7 @@ type process struct {
 	serving  atomic.Bool // the backend is open
 	answered atomic.Bool // it has answered a call well
 	starved  starvation
-	proving  sync.Mutex // held while the token is asked whether it is there
+	proving  sync.Mutex  // held while the token is asked whether it is there
 	worn     chan string // receives why another process would be better
 
 	watching sync.WaitGroup // the goroutines of the process

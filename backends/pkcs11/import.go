@@ -237,7 +237,8 @@ func (a *arrival) open(ctx context.Context) error {
 	if len(a.aesKey) != kekLength {
 		return invalidMaterial()
 	}
-	if a.unwrapsInToken() {
+	inToken := a.unwrapsInToken()
+	if inToken && (a.key.pair == nil || a.key.pair.form != rsaKey) {
 		return nil
 	}
 	kwp, err := subtle.NewKWP(a.aesKey)
@@ -248,7 +249,22 @@ func (a *arrival) open(ctx context.Context) error {
 	if err != nil {
 		return invalidMaterial()
 	}
-	return a.see(material)
+	if !inToken {
+		return a.see(material)
+	}
+	// The token unwraps it again: it is seen here for as long as this takes.
+	defer clear(material)
+	_, err = readPrivate(a.key.pair, material)
+	return err
+}
+
+// readPrivate reads a private key, which must be one of the kind.
+func readPrivate(kind *pairKind, material []byte) (*privateKey, error) {
+	k, err := parsePKCS8(kind, material)
+	if err != nil || kind.form == rsaKey && !k.consistent() {
+		return nil, unfitMaterial()
+	}
+	return k, nil
 }
 
 // unwrapsInToken reports whether the token makes the right key of what is
@@ -274,10 +290,8 @@ func (a *arrival) see(material []byte) error {
 		return nil
 	}
 	var err error
-	if a.private, err = parsePKCS8(a.key.pair, material); err != nil {
-		return unfitMaterial()
-	}
-	return nil
+	a.private, err = readPrivate(a.key.pair, material)
+	return err
 }
 
 func (a *arrival) clear() {

@@ -15,6 +15,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -254,12 +255,15 @@ func (r *importRig) asymmetricRefusals(t *testing.T, material map[backends.KeySp
 	})
 	delete(bad, "an RSA key")
 	bad["another size"] = material[backends.RSA3072]
-	bad["wrong exponents"] = damaged(t, material[backends.RSA2048])
+	maps.Copy(bad, damaged(t, material[backends.RSA2048]))
 	near, err := rand.Prime(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}
 	bad["neighbouring primes"] = rsaOf(t, near, primeFrom(new(big.Int).Add(near, big.NewInt(2))), big.NewInt(65537))
+	for _, e := range []int64{0, 1, 2, 65536} {
+		bad[fmt.Sprintf("an exponent of %d", e)] = rsaOf(t, primeFor(t, 3), primeFor(t, 3), big.NewInt(e))
+	}
 	for _, e := range []int64{3, 1<<31 + 11, 1<<33 + 17} { // primes
 		bad[fmt.Sprintf("an exponent of %d", e)] = rsaOf(t, primeFor(t, e), primeFor(t, e), big.NewInt(e))
 	}
@@ -303,18 +307,34 @@ func traditional(t testing.TB, der []byte) []byte {
 	return out
 }
 
-// damaged is an RSA key whose private exponents are not those of its modulus.
-func damaged(t testing.TB, der []byte) []byte {
+// damaged are RSA keys of which one number or more is not that of the key: OpenSSL makes
+// right signatures with most of them, from the numbers that are right.
+func damaged(t testing.TB, der []byte) map[string][]byte {
 	t.Helper()
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := key.(*rsa.PrivateKey)
-	out := bytes.Clone(der)
-	for _, n := range []*big.Int{k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv} {
-		at := bytes.Index(out, n.Bytes())
-		out[at+len(n.Bytes())/2] ^= 1
+	c := k.Precomputed
+	out := map[string][]byte{}
+	for name, numbers := range map[string][]*big.Int{
+		"another modulus":                     {k.N},
+		"another private exponent":            {k.D},
+		"another first prime":                 {k.Primes[0]},
+		"another second prime":                {k.Primes[1]},
+		"another first exponent":              {c.Dp},
+		"another second exponent":             {c.Dq},
+		"another coefficient":                 {c.Qinv},
+		"exponents of another key":            {c.Dp, c.Dq, c.Qinv},
+		"another private exponent and others": {k.D, c.Dp, c.Dq, c.Qinv},
+	} {
+		changed := bytes.Clone(der)
+		for _, n := range numbers {
+			at := bytes.Index(changed, n.Bytes())
+			changed[at+len(n.Bytes())/2] ^= 4
+		}
+		out[name] = changed
 	}
 	return out
 }
@@ -325,7 +345,10 @@ func rsaOf(t testing.TB, p, q, e *big.Int) []byte {
 	t.Helper()
 	one := big.NewInt(1)
 	p1, q1 := new(big.Int).Sub(p, one), new(big.Int).Sub(q, one)
-	d := new(big.Int).ModInverse(e, new(big.Int).Mul(p1, q1))
+	d := new(big.Int)
+	if d.ModInverse(e, new(big.Int).Mul(p1, q1)) == nil { // some number, then
+		d.Sub(p1, big.NewInt(2))
+	}
 	numbers, err := asn1.Marshal([]*big.Int{ // RFC 8017, appendix A.1.2
 		new(big.Int), new(big.Int).Mul(p, q), e, d, p, q,
 		new(big.Int).Mod(d, p1), new(big.Int).Mod(d, q1), new(big.Int).ModInverse(q, p),

@@ -106,7 +106,7 @@ func TestImportInHardware(t *testing.T) {
 			{hmac, backends.HMAC224, backends.GenerateVerifyMAC, randomOf(t, 28), [][]byte{randomOf(t, 27), randomOf(t, 32)}},
 			{hmac, backends.HMAC512, backends.GenerateVerifyMAC, randomOf(t, 64), [][]byte{randomOf(t, 63), randomOf(t, 65)}},
 			{pairs, backends.RSA2048, backends.SignVerify, private[backends.RSA2048], [][]byte{private[backends.P256], randomOf(t, 1200)}},
-			{pairs, backends.RSA2048, backends.EncryptDecrypt, private[backends.RSA2048], [][]byte{damaged(t, private[backends.RSA2048])}},
+			{pairs, backends.RSA2048, backends.EncryptDecrypt, private[backends.RSA2048], [][]byte{damaged(t, private[backends.RSA2048])["another private exponent and others"]}},
 			{pairs, backends.P256, backends.SignVerify, private[backends.P256], [][]byte{private[backends.Secp256k1], private[backends.P521]}},
 			{pairs, backends.P521, backends.KeyAgreement, private[backends.P521], [][]byte{private[backends.P256]}},
 			{pairs, backends.Secp256k1, backends.SignVerify, private[backends.Secp256k1], [][]byte{private[backends.P256]}},

@@ -26,7 +26,6 @@ func weakModulus(n *big.Int) bool {
 	if n.Bit(0) == 0 || new(big.Int).GCD(nil, nil, n, smallPrimes).BitLen() > 1 {
 		return true
 	}
-	one := big.NewInt(1)
 	a := new(big.Int).Sqrt(n)
 	if new(big.Int).Mul(a, a).Cmp(n) < 0 {
 		a.Add(a, one)
