@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"cmkd/daemon/audit"
+	"cmkd/socket/operatorapi"
 )
 
 // AuditConfig is what the audit trail may take.
@@ -36,19 +37,10 @@ func (d *Daemon) auditConfig() audit.Config {
 	}
 }
 
-// auditStatus is what the status says of the trail's disk.
-type auditStatus struct {
-	FreeBytes  uint64 `json:"freeBytes"`
-	TotalBytes uint64 `json:"totalBytes"`
-	// Warning is why somebody should act, "" if there is nothing to do.
-	Warning string `json:"warning,omitempty"`
-	// Reserved: the calls of users who are not admins are refused.
-	Reserved bool `json:"reserved,omitempty"`
-}
-
-func (d *Daemon) auditStatus() auditStatus {
+// auditDisk is what operators are told of the disk of the audit trail.
+func (d *Daemon) auditDisk() operatorapi.AuditDisk {
 	space := d.audit.Space()
-	s := auditStatus{FreeBytes: space.Free, TotalBytes: space.Total, Reserved: space.Reserved}
+	s := operatorapi.AuditDisk{FreeBytes: space.Free, TotalBytes: space.Total, Reserved: space.Reserved}
 	switch {
 	case space.Reserved:
 		s.Warning = "the disk is nearly full: only calls of root and admins are answered; make room, or move old segments away"

@@ -220,7 +220,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
-	d.handleOperators(mux, server)
+	d.operators(server).Handle(mux)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)

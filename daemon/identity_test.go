@@ -1,9 +1,6 @@
 package daemon
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -56,38 +53,5 @@ func TestMappedRootIsNoAdministrator(t *testing.T) {
 		if c.Principal.ARN != tt.arn || c.Admin != tt.admin || everything != tt.admin {
 			t.Errorf("%s: %s, administrator %v, policy %v, want %s, %v", tt.name, c.Principal.ARN, c.Admin, everything, tt.arn, tt.admin)
 		}
-	}
-}
-
-// TestQuestionsStopWithTheClient: what nobody waits for any more is not looked
-// up.
-func TestQuestionsStopWithTheClient(t *testing.T) {
-	t.Parallel()
-	ids, err := newIdentities(&Config{Account: "123456789012"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	if arns, err := ids.arns(ctx, []string{"root"}); err != nil || len(arns) != 1 {
-		t.Fatal(arns, err)
-	}
-	cancel()
-	if _, err := ids.arns(ctx, []string{"root"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("names were looked up for nobody: %v", err)
-	}
-}
-
-// TestPolicyCheckIsBounded: callers choose the keys of their encryption contexts,
-// so there is no end of kinds of calls.
-func TestPolicyCheckIsBounded(t *testing.T) {
-	t.Parallel()
-	check := &policyCheck{found: map[string]*refusedCall{}}
-	for i := range maxKinds + 5 {
-		for range 2 {
-			check.add(&refusedCall{ContextKeys: []string{fmt.Sprint(i)}, Calls: 1})
-		}
-	}
-	if len(check.found) != maxKinds || check.out.Others != 2*5 || check.found["\x00\x00\x000"].Calls != 2 {
-		t.Errorf("%d kinds, %d others", len(check.found), check.out.Others)
 	}
 }

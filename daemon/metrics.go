@@ -63,8 +63,7 @@ func (m *callMetrics) observe(operation, code string, took time.Duration) {
 	op.duration.Observe(took.Seconds())
 }
 
-// serveMetrics answers GET /metrics in the text format of Prometheus, to root
-// and admins.
+// serveMetrics answers in the text format of Prometheus.
 func (d *Daemon) serveMetrics(server *socket.Server) http.Handler {
 	r := prometheus.NewRegistry()
 	r.MustRegister(d.calls.total, d.calls.duration, &stateMetrics{d, server})
@@ -130,7 +129,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, labels...)
 	}
 	d := m.daemon
-	s := d.status(context.Background()) // bounded by statusTimeout
+	s := d.health(context.Background()) // bounded by statusTimeout
 	sockets := m.server.Stats()
 	gauge(buildInfo, 1, s.Version)
 	gauge(connections, float64(sockets.Connections))

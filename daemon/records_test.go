@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	rows "cmkd/daemon/operator"
+	"cmkd/socket/operatorapi"
 	"cmkd/testenv/rig"
 )
 
@@ -189,6 +191,36 @@ func TestOperatorCallsAreRecorded(t *testing.T) {
 	}
 	if len(recordsNamed(t, r, "MakeKeyPolicy")) != 1 {
 		t.Error("MakeKeyPolicy is not recorded")
+	}
+}
+
+// TestRowsHold: what the table of endpoints says of who may call them, and of the
+// audit trail, is what happens, for each row.
+func TestRowsHold(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{World: true, Tables: "[audit]\nrefusal_burst = 50\n"})
+	stranger := r.HTTPAs(t, rig.User{UID: 61033, GID: 61033})
+	for _, row := range rows.New(rows.Config{}).Rows() {
+		status, _, text := ask(t, stranger, row.Method, row.Path, "", "", "{}")
+		if refused := status == http.StatusForbidden; refused != (row.Who == rows.Admins) {
+			t.Errorf("%s is for %s: a stranger gets %d %s", row.Path, row.Who, status, text)
+		}
+		of := recordsNamed(t, r, row.Name)
+		if want := map[rows.Recorded]int{rows.Always: 1, rows.Refusals: 1}[row.Recorded]; len(of) != want {
+			t.Errorf("%s, a stranger's: %d records, want %d", row.Path, len(of), want)
+		}
+		if status, _, text := ask(t, r.HTTP(), row.Method, row.Path, "", "", "{}"); status == http.StatusForbidden {
+			t.Errorf("%s: root gets %d %s", row.Path, status, text)
+		}
+		served := recordsNamed(t, r, row.Name)[len(of):]
+		if want := map[rows.Recorded]int{rows.Always: 1}[row.Recorded]; len(served) != want {
+			t.Errorf("%s, root's: %d records, want %d", row.Path, len(served), want)
+		}
+		for _, record := range served {
+			if looks := row.Looks || row.Path == operatorapi.AcceptState.Path || row.Path == operatorapi.Recover.Path; record.ReadOnly != looks && record.RequestParameters != nil {
+				t.Errorf("%s is recorded as read-only: %v", row.Path, record.ReadOnly)
+			}
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 )
 
 // Reload reads again, on SIGHUP or POST /reload, who callers are: admins,
@@ -56,29 +55,4 @@ func (d *Daemon) reload(ctx context.Context) error {
 	// The plugins first: a token that has refused the old PIN cannot verify the
 	// trail before it has the new one.
 	return errors.Join(d.router.reload(ctx, cfg, d.log), d.kms.CheckState(ctx))
-}
-
-// reloaded is the answer to POST /reload.
-type reloaded struct {
-	Warnings []string `json:"warnings"`
-}
-
-// reloadNow answers POST /reload: it reloads, and tells an operator what failed.
-// That is all that systemd can learn of: a reload by SIGHUP never fails.
-func (d *Daemon) reloadNow(o *operator, _ *struct{}) (*reloaded, error) {
-	// Plugins may take as long to start as at the daemon's own start.
-	d.noDeadline(o)
-	ctx := context.WithoutCancel(o.Context())
-	var failure error
-	err := d.kms.Decide(ctx, o.call, func() error {
-		failure = d.Reload(ctx)
-		return failure
-	})
-	switch {
-	case failure != nil:
-		return nil, invalid(http.StatusUnprocessableEntity, failure.Error())
-	case err != nil:
-		return nil, failed("the reload cannot be recorded: the log says why", err)
-	}
-	return &reloaded{d.warnings()}, nil
 }

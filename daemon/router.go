@@ -19,6 +19,7 @@ import (
 	"cmkd/backends"
 	"cmkd/daemon/kms"
 	"cmkd/plugins"
+	"cmkd/socket/operatorapi"
 )
 
 // router starts the plugin processes, one of each kind for each token, and
@@ -320,11 +321,11 @@ func (r *router) prove(ctx context.Context) {
 }
 
 // tokens describes each token once, for the log and the status.
-func (r *router) tokens() []tokenStatus {
-	found := map[string]tokenStatus{}
+func (r *router) tokens() []operatorapi.TokenHealth {
+	found := map[string]operatorapi.TokenHealth{}
 	for _, h := range r.hosts {
 		info := h.info.Load()
-		s := tokenStatus{Name: h.token, State: "ok"}
+		s := operatorapi.TokenHealth{Name: h.token, State: operatorapi.OK}
 		if info != nil {
 			s.Label, s.Serial = strings.TrimSpace(info.Token.Label), strings.TrimSpace(info.Token.Serial)
 			s.Model = strings.TrimSpace(info.Token.Manufacturer + " " + info.Token.Model)
@@ -337,5 +338,5 @@ func (r *router) tokens() []tokenStatus {
 		}
 		found[h.token] = s
 	}
-	return slices.SortedFunc(maps.Values(found), func(a, b tokenStatus) int { return strings.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(found), func(a, b operatorapi.TokenHealth) int { return strings.Compare(a.Name, b.Name) })
 }

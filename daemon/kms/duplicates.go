@@ -18,12 +18,12 @@ import (
 // Duplicate is a CKA_ID of the database that two objects of one class have in
 // the token: which of them is the key nobody knows, so neither is used.
 type Duplicate struct {
-	Token string `json:"token"`
-	ID    string `json:"id"` // CKA_ID, hexadecimal
+	Token string
+	ID    string // CKA_ID, hexadecimal
 	// KeyID is the key's; of one of the daemon's own keys it is "system-" and the
 	// purpose, and of a wrapping pair "import-" and the ID of the key.
-	KeyID   string `json:"keyId"`
-	Version int    `json:"version"`
+	KeyID   string
+	Version int
 }
 
 // duplicates are those that the last look at each token found.

@@ -17,36 +17,36 @@ import (
 // Inventory is what the tokens and the database do not agree on.
 type Inventory struct {
 	// Away are the tokens that do not answer: nothing is known of them.
-	Away []string `json:"away,omitempty"`
+	Away []string
 	// Missing are key materials of the database that are not in their token.
-	Missing []Material `json:"missing,omitempty"`
+	Missing []Material
 	// Unsafe are key materials of the database whose objects have other attributes than
 	// cmkd gave them, those that a call has met.
-	Unsafe []Material `json:"unsafe,omitempty"`
+	Unsafe []Material
 	// Found are key materials in a token that the database does not know, by
 	// key.
-	Found []*FoundKey `json:"found,omitempty"`
+	Found []*FoundKey
 	// Duplicates are CKA_IDs of the database that two objects have.
-	Duplicates []Duplicate `json:"duplicates,omitempty"`
+	Duplicates []Duplicate
 	// Leftovers are further objects of cmkd's that the database does not know:
 	// the daemon's own keys of an earlier database, and what imports left.
-	Leftovers []Leftover `json:"leftovers,omitempty"`
+	Leftovers []Leftover
 }
 
 // Material is a key material of the database.
 type Material struct {
-	KeyID   string `json:"keyId"`
-	Version int    `json:"version"`
-	Token   string `json:"token"`
+	KeyID   string
+	Version int
+	Token   string
 }
 
 // Leftover is an object in a token.
 type Leftover struct {
-	Token string `json:"token"`
-	ID    string `json:"id"`    // CKA_ID, hexadecimal
-	Label string `json:"label"` // CKA_LABEL
+	Token string
+	ID    string // CKA_ID, hexadecimal
+	Label string // CKA_LABEL
 	// Needed: data keys that were wrapped with it cannot be opened without it.
-	Needed bool `json:"needed,omitempty"`
+	Needed bool
 }
 
 // inventory lists tokens and holds them against the database. What is missing has

@@ -7,26 +7,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 // mismatch is why the daemon does not trust its database.
-type mismatch struct {
-	Reason       string    `json:"reason"`
-	Trail        string    `json:"trail"`
-	Root         string    `json:"root"`
-	Sequence     uint64    `json:"sequence"`
-	Time         time.Time `json:"time"`
-	Epoch        int       `json:"epoch"`
-	HeadVerified bool      `json:"headVerified"`
-	LaterRecords uint64    `json:"laterRecords"`
-	Differences  []struct {
-		Table  string `json:"table"`
-		Row    string `json:"row"`
-		Change string `json:"change"`
-	} `json:"differences"`
-	Exact        bool   `json:"exact"`
-	CompareError string `json:"compareError"`
-}
+type mismatch operatorapi.Mismatch
 
 func newAcceptState(s *service) *cobra.Command {
 	var root string
@@ -49,11 +35,8 @@ folder beside it.`,
   cmkctl accept-state --root "$ROOT"`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var answer struct {
-				Accepted bool      `json:"accepted"`
-				Mismatch *mismatch `json:"mismatch"`
-			}
-			if err := ask(cmd.Context(), s, "/accept-state", map[string]string{"root": root}, &answer); err != nil {
+			var answer operatorapi.Acceptance
+			if err := ask(cmd.Context(), s, operatorapi.AcceptState.Path, &operatorapi.AcceptRequest{Root: root}, &answer); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
@@ -65,7 +48,7 @@ folder beside it.`,
 				fmt.Fprintln(out, "the database verifies: there is nothing to accept")
 				return nil
 			}
-			if err := answer.Mismatch.print(out); err != nil {
+			if err := (*mismatch)(answer.Mismatch).print(out); err != nil {
 				return fmt.Errorf("printing what differs: %w", err)
 			}
 			return &exitError{status: 1}
@@ -100,7 +83,7 @@ func (m *mismatch) print(out io.Writer) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, d := range m.Differences {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", d.Change, d.Table, d.Row)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", d.Kind, d.Table, d.Row)
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 func newAudit(s *service) *cobra.Command {
@@ -19,23 +21,7 @@ func newAudit(s *service) *cobra.Command {
 }
 
 // verifiedTrail is what the daemon found in its audit trail.
-type verifiedTrail struct {
-	Problem       string    `json:"problem"`
-	Records       uint64    `json:"records"`
-	Segments      int       `json:"segments"`
-	First         uint64    `json:"first"`
-	Last          uint64    `json:"last"`
-	Hash          string    `json:"hash"`
-	FirstTime     time.Time `json:"firstTime"`
-	LastTime      time.Time `json:"lastTime"`
-	Checkpoints   int       `json:"checkpoints"`
-	KeyID         string    `json:"keyId"`
-	KeyChanges    int       `json:"keyChanges"`
-	SignedThrough uint64    `json:"signedThrough"`
-	Unsigned      uint64    `json:"unsigned"`
-	Outages       int       `json:"outages"`
-	Repairs       int       `json:"repairs"`
-}
+type verifiedTrail operatorapi.VerifiedTrail
 
 func newAuditVerify(s *service) *cobra.Command {
 	var p printer
@@ -55,7 +41,7 @@ it, and finds offline that later records were cut off.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var v verifiedTrail
-			if err := p.ask(cmd.Context(), s, "/audit/verify", struct{}{}, &v); err != nil {
+			if err := p.ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v); err != nil {
 				return err
 			}
 			table := func(out io.Writer) error {
@@ -93,24 +79,11 @@ func (v *verifiedTrail) print(out io.Writer) {
 	}
 }
 
-// pruneRequest is what the daemon is asked to remove.
-type pruneRequest struct {
-	Before  *time.Time `json:"before,omitempty"`
-	Keep    int        `json:"keep,omitempty"`
-	Archive bool       `json:"archive,omitempty"`
-}
-
 // pruning is what the daemon removed.
-type pruning struct {
-	First    uint64    `json:"first"`
-	Records  uint64    `json:"records"`
-	Segments []string  `json:"segments"`
-	Until    time.Time `json:"until"`
-	Archive  string    `json:"archive"`
-}
+type pruning operatorapi.Pruning
 
 func newAuditPrune(s *service) *cobra.Command {
-	var in pruneRequest
+	var in operatorapi.PruneRequest
 	var before string
 	var p printer
 	cmd := &cobra.Command{
@@ -131,20 +104,17 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 				return usagef("give one of --before DATE and --keep N, where N is at least 1")
 			}
 			if before != "" {
-				at, err := parseTime("--before", before)
-				if err != nil {
+				var err error
+				if in.Before, err = parseTime("--before", before); err != nil {
 					return err
 				}
-				in.Before = &at
 			}
-			var answer struct {
-				Pruned *pruning `json:"pruned"`
-			}
-			if err := p.ask(cmd.Context(), s, "/audit/prune", in, &answer); err != nil {
+			var answer operatorapi.PruneAnswer
+			if err := p.ask(cmd.Context(), s, operatorapi.PruneTrail.Path, &in, &answer); err != nil {
 				return err
 			}
 			return p.printAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
-				answer.Pruned.print(out)
+				(*pruning)(answer.Pruned).print(out)
 				return nil
 			})
 		},

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 func newConfirmClock(s *service) *cobra.Command {
@@ -23,7 +25,7 @@ says whether deletions are held.`,
 		Example: "  date && cmkctl confirm-clock",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, "http://localhost/confirm-clock", nil)
+			req, err := http.NewRequestWithContext(cmd.Context(), operatorapi.ConfirmClock.Method, "http://localhost"+operatorapi.ConfirmClock.Path, nil)
 			if err != nil {
 				return err
 			}
@@ -31,9 +33,7 @@ says whether deletions are held.`,
 			if err != nil {
 				return err
 			}
-			var answer struct {
-				Now time.Time `json:"now"`
-			}
+			var answer operatorapi.ConfirmedClock
 			if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
 				return refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
 			}

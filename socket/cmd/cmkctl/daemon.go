@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cmkd/socket/operatorapi"
 )
 
 // findDaemon returns the path of cmkd: beside cmkctl itself, else in PATH.
@@ -117,7 +119,7 @@ func (d *daemon) ready(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
-			if h, err := readHealth(ctx, &service{socket: socket, timeout: pollTimeout}); err == nil && (h.State == stateOK || h.StateMismatch != "") {
+			if h, err := readHealth(ctx, &service{socket: socket, timeout: pollTimeout}); err == nil && (h.State == operatorapi.OK || h.StateMismatch != "") {
 				return nil
 			}
 		}

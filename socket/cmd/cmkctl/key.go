@@ -13,6 +13,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 // aliasPattern is that of CreateAlias, without the names of managed keys.
@@ -95,16 +97,9 @@ func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateK
 	if name := k.aliasName(); k.alias != "" && !aliasPattern.MatchString(name) || strings.HasPrefix(name, "alias/aws/") {
 		return nil, inputf("no key is made: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
 	}
-	question := struct {
-		Admins   []string `json:"admins"`
-		Users    []string `json:"users"`
-		KeySpec  string   `json:"keySpec"`
-		KeyUsage string   `json:"keyUsage,omitempty"`
-	}{k.admins, k.users, k.spec, k.usage}
-	var policy struct {
-		Policy string `json:"policy"`
-	}
-	if err := askExactly(ctx, s, "/policy/key", question, &policy); err != nil {
+	question := operatorapi.KeyPolicyRequest{Admins: k.admins, Users: k.users, KeySpec: k.spec, KeyUsage: k.usage}
+	var policy operatorapi.KeyPolicy
+	if err := askExactly(ctx, s, operatorapi.MakeKeyPolicy.Path, &question, &policy); err != nil {
 		return nil, fmt.Errorf("writing the key policy: %w", err)
 	}
 	c := s.kms(k.region)

@@ -5,6 +5,8 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 func newMetrics(s *service) *cobra.Command {
@@ -17,7 +19,7 @@ and error code, their duration, keys by state, tokens, plugins, the audit trail.
       mv /var/lib/prometheus/node-exporter/cmkd.prom.new /var/lib/prometheus/node-exporter/cmkd.prom`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := fetch(cmd.Context(), s, "/metrics", http.StatusOK)
+			text, err := fetch(cmd.Context(), s, operatorapi.MetricsPath, http.StatusOK)
 			if err != nil {
 				return err
 			}

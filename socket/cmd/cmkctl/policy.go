@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 const principalsHelp = `A principal is the name of a user, or user:NAME, group:NAME, role:NAME,
@@ -26,12 +28,7 @@ func newPolicy(s *service) *cobra.Command {
 
 // policyQuestion is what explain and who ask.
 type policyQuestion struct {
-	As                string              `json:"as,omitempty"`
-	Action            string              `json:"action"`
-	Key               string              `json:"key,omitempty"`
-	Region            string              `json:"region,omitempty"`
-	EncryptionContext map[string]string   `json:"encryptionContext,omitempty"`
-	Conditions        map[string][]string `json:"conditions,omitempty"`
+	operatorapi.PolicyQuestion
 
 	context, conditions []string // KEY=VALUE
 }
@@ -75,23 +72,7 @@ func (q *policyQuestion) complete() error {
 }
 
 // policyExplanation is the daemon's answer to explain.
-type policyExplanation struct {
-	Principal string   `json:"principal"`
-	Groups    []string `json:"groups"`
-	Action    string   `json:"action"`
-	Resource  string   `json:"resource"`
-	KeyState  string   `json:"keyState"`
-	Allowed   bool     `json:"allowed"`
-	Decision  string   `json:"decision"`
-	Steps     []struct {
-		Source    string `json:"source"`
-		Statement int    `json:"statement"`
-		Sid       string `json:"sid"`
-		Effect    string `json:"effect"`
-		Matched   bool   `json:"matched"`
-		Why       string `json:"why"`
-	} `json:"steps"`
-}
+type policyExplanation operatorapi.Explanation
 
 func newPolicyExplain(s *service) *cobra.Command {
 	q := &policyQuestion{}
@@ -111,7 +92,7 @@ call would be refused. Only root and the configuration's admins may ask.
 				return err
 			}
 			var e policyExplanation
-			if err := p.ask(cmd.Context(), s, "/policy/explain", q, &e); err != nil {
+			if err := p.ask(cmd.Context(), s, operatorapi.ExplainPolicy.Path, &q.PolicyQuestion, &e); err != nil {
 				return err
 			}
 			if err := p.printAs(cmd.OutOrStdout(), &e, e.print); err != nil {
@@ -164,18 +145,7 @@ func (e *policyExplanation) print(out io.Writer) error {
 }
 
 // policyWho is the daemon's answer to who.
-type policyWho struct {
-	Action   string          `json:"action"`
-	Resource string          `json:"resource"`
-	Everyone bool            `json:"everyone"`
-	Allowed  []policyAllowed `json:"allowed"`
-	Depends  []policyAllowed `json:"depends"`
-}
-
-type policyAllowed struct {
-	Principal string `json:"principal"`
-	Why       string `json:"why"`
-}
+type policyWho operatorapi.Allowed
 
 func newPolicyWho(s *service) *cobra.Command {
 	q := &policyQuestion{}
@@ -194,7 +164,7 @@ its encryption context and condition keys to be certain.`,
 				return err
 			}
 			var who policyWho
-			if err := p.ask(cmd.Context(), s, "/policy/who", q, &who); err != nil {
+			if err := p.ask(cmd.Context(), s, operatorapi.WhoMay.Path, &q.PolicyQuestion, &who); err != nil {
 				return err
 			}
 			return p.printAs(cmd.OutOrStdout(), &who, who.print)
@@ -223,21 +193,7 @@ func (who *policyWho) print(out io.Writer) error {
 }
 
 // policyCheck is the daemon's answer to check.
-type policyCheck struct {
-	Resource string `json:"resource"`
-	Calls    int    `json:"calls"`
-	Refused  []struct {
-		Principal   string    `json:"principal"`
-		Action      string    `json:"action"`
-		ContextKeys []string  `json:"contextKeys"`
-		Calls       int       `json:"calls"`
-		Last        time.Time `json:"last"`
-		Why         string    `json:"why"`
-	} `json:"refused"`
-	// Others are refused calls of kinds that the daemon has left out.
-	Others               int      `json:"others"`
-	UnknownConditionKeys []string `json:"unknownConditionKeys"`
-}
+type policyCheck operatorapi.PolicyCheck
 
 // monthBack is how far back check looks by default.
 const monthBack = 30 * 24 * time.Hour
@@ -259,14 +215,9 @@ lists those that would now be refused. It exits with 1 if there are any.`,
 			if err != nil {
 				return fmt.Errorf("reading the policy: %w", err)
 			}
-			in := struct {
-				Key    string    `json:"key"`
-				Region string    `json:"region,omitempty"`
-				Policy string    `json:"policy"`
-				Since  time.Time `json:"since"`
-			}{key, region, string(text), time.Now().Add(-since)}
+			in := operatorapi.CheckRequest{Key: key, Region: region, Policy: string(text), Since: time.Now().Add(-since)}
 			var c policyCheck
-			if err := p.ask(cmd.Context(), s, "/policy/check", in, &c); err != nil {
+			if err := p.ask(cmd.Context(), s, operatorapi.CheckPolicy.Path, &in, &c); err != nil {
 				return err
 			}
 			if err := p.printAs(cmd.OutOrStdout(), &c, c.print); err != nil {

@@ -87,11 +87,44 @@ func (p *printer) printAs(out io.Writer, v any, table func(io.Writer) error) err
 	if p.output.value == asTable {
 		return table(out)
 	}
-	text, err := json.Marshal(v)
+	text, err := json.Marshal(whole(reflect.ValueOf(v)))
 	if err != nil {
 		return fmt.Errorf("printing the answer: %w", err)
 	}
 	return printValue(out, json.RawMessage(text), p.output.value)
+}
+
+// whole is an answer of the daemon's with every member, those too that the daemon leaves
+// out while they are empty: a script finds 0 where there is nothing to count.
+func whole(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			return nil
+		}
+		return whole(v.Elem())
+	case reflect.Struct:
+		if at, ok := v.Interface().(time.Time); ok {
+			return at
+		}
+		o := object{}
+		for i := range v.NumField() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			o = append(o, member{name, whole(v.Field(i))})
+		}
+		return o
+	case reflect.Slice:
+		if v.IsNil() || v.Type().Elem().Kind() == reflect.Uint8 {
+			return v.Interface()
+		}
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = whole(v.Index(i))
+		}
+		return list
+	default:
+		return v.Interface()
+	}
 }
 
 // table is rows under headers. Without headers each row is a name and a value.

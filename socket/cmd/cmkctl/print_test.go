@@ -6,10 +6,13 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"go.yaml.in/yaml/v3"
+
+	"cmkd/socket/operatorapi"
 )
 
 // TestPrintedTexts: what others have written into descriptions and tags keeps neither
@@ -65,6 +68,37 @@ func TestYAMLWords(t *testing.T) {
 		}
 		if want := "TagKey: \"" + text + "\"\n"; out.String() != want {
 			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}
+
+// TestWholeAnswers: what the daemon leaves out while it is empty is there for scripts.
+func TestWholeAnswers(t *testing.T) {
+	t.Parallel()
+	p := printer{output: choice{value: asJSON}}
+	for _, c := range []struct {
+		answer any
+		want   string
+	}{
+		{&policyCheck{}, `{"resource":"","calls":0,"refused":null,"others":0,"unknownConditionKeys":null}`},
+		{&policyWho{Allowed: []operatorapi.AllowedPrincipal{{Principal: "<a>"}}}, `{"action":"","resource":"","everyone":false,"allowed":[{"principal":"\u003ca\u003e","why":""}],"depends":null}`},
+		{
+			&inventory{Found: []*operatorapi.FoundKey{{KeyID: "k", Versions: []int{1}}}},
+			`{"away":null,"missing":null,"unsafe":null,"found":[{"keyId":"k","token":"","versions":[1],"spec":"","usage":"","imported":false,"known":false,"problem":"","recovered":false}],"duplicates":null,"leftovers":null}`,
+		},
+		{&operatorapi.PruneAnswer{}, `{"pruned":null}`},
+		{
+			&operatorapi.PruneAnswer{Pruned: &operatorapi.Pruning{Segments: []string{"a"}, Until: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)}},
+			`{"pruned":{"first":0,"firstPreviousHash":"","records":0,"segments":["a"],"until":"2026-01-02T03:04:05.000006Z","archive":""}}`,
+		},
+		{&inspected{MessageID: []byte{1}}, `{"version":0,"algorithmSuite":"","keyCommitment":false,"signed":false,"messageId":"AQ==","encryptionContext":null,"encryptedDataKeys":null,"frameLength":0}`},
+	} {
+		var out, got bytes.Buffer
+		if err := p.printAs(&out, c.answer, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Compact(&got, out.Bytes()); err != nil || got.String() != c.want {
+			t.Errorf("%T: %s, want %s, %v", c.answer, got.String(), c.want, err)
 		}
 	}
 }

@@ -9,45 +9,12 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 // inventory is what the tokens and the database do not agree on.
-type inventory struct {
-	Away    []string `json:"away"`
-	Missing []struct {
-		KeyID   string `json:"keyId"`
-		Version int    `json:"version"`
-		Token   string `json:"token"`
-	} `json:"missing"`
-	Unsafe []struct {
-		KeyID   string `json:"keyId"`
-		Version int    `json:"version"`
-		Token   string `json:"token"`
-	} `json:"unsafe"`
-	Found []struct {
-		KeyID     string `json:"keyId"`
-		Token     string `json:"token"`
-		Versions  []int  `json:"versions"`
-		Spec      string `json:"spec"`
-		Usage     string `json:"usage"`
-		Known     bool   `json:"known"`
-		Problem   string `json:"problem"`
-		Recovered bool   `json:"recovered"`
-	} `json:"found"`
-	Duplicates []struct {
-		Token   string `json:"token"`
-		ID      string `json:"id"`
-		KeyID   string `json:"keyId"`
-		Version int    `json:"version"`
-	} `json:"duplicates"`
-	Leftovers []struct {
-		Token string `json:"token"`
-		ID    string `json:"id"`
-		Label string `json:"label"`
-		// Needed: it opens data keys of an earlier database.
-		Needed bool `json:"needed"`
-	} `json:"leftovers"`
-}
+type inventory operatorapi.Inventory
 
 func newRecover(s *service) *cobra.Command {
 	var adopt bool
@@ -77,7 +44,7 @@ The exit status is 1 while there is something to recover, missing, there twice o
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			var found inventory
-			if err := p.ask(cmd.Context(), s, "/recover", map[string]any{"adopt": adopt, "keys": keys}, &found); err != nil {
+			if err := p.ask(cmd.Context(), s, operatorapi.Recover.Path, &operatorapi.RecoverRequest{Adopt: adopt, Keys: keys}, &found); err != nil {
 				return err
 			}
 			if err := p.printAs(cmd.OutOrStdout(), &found, found.print); err != nil {

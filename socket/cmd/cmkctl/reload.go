@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 // reloadTimeout is for the plugins of several tokens to start again, one after the
@@ -25,10 +27,8 @@ succeeds. "systemctl reload cmkd" calls this command.`,
 			if !cmd.Flags().Changed("timeout") {
 				s.timeout = reloadTimeout
 			}
-			var answer struct {
-				Warnings []string `json:"warnings"`
-			}
-			if err := ask(cmd.Context(), s, "/reload", struct{}{}, &answer); err != nil {
+			var answer operatorapi.Reloaded
+			if err := ask(cmd.Context(), s, operatorapi.Reload.Path, operatorapi.None{}, &answer); err != nil {
 				return fmt.Errorf("reload failed: %w", err)
 			}
 			for _, w := range answer.Warnings {

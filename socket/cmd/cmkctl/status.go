@@ -12,67 +12,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/operatorapi"
 )
 
 // health is what the daemon says of itself.
-type health struct {
-	State         string   `json:"state"`
-	Version       string   `json:"version"`
-	UptimeSeconds int64    `json:"uptimeSeconds"`
-	Account       string   `json:"account"`
-	Regions       []string `json:"regions"`
-	Keys          int      `json:"keys"`
-	DeletionsHeld bool     `json:"deletionsHeld"`
-	StateMismatch string   `json:"stateMismatch"`
-	ReloadError   string   `json:"reloadError"`
-	Warnings      []string `json:"warnings"`
-	AuditMismatch string   `json:"auditMismatch"`
-	AuditError    string   `json:"auditError"`
-	DatabaseError string   `json:"databaseError"`
-	EpochError    string   `json:"epochError"`
-	Duplicates    []struct {
-		Token   string `json:"token"`
-		ID      string `json:"id"`
-		KeyID   string `json:"keyId"`
-		Version int    `json:"version"`
-	} `json:"duplicates"`
-	// UnsafeMaterials have other attributes than cmkd gave them.
-	UnsafeMaterials []struct {
-		KeyID   string `json:"keyId"`
-		Version int    `json:"version"`
-		Token   string `json:"token"`
-	} `json:"unsafeMaterials"`
-	// MissingMaterials are not in their token.
-	MissingMaterials int `json:"missingMaterials"`
-	AuditDisk        struct {
-		FreeBytes uint64 `json:"freeBytes"`
-		Warning   string `json:"warning"`
-	} `json:"auditDisk"`
-	Tokens []struct {
-		Name   string `json:"name"`
-		Label  string `json:"label"`
-		Serial string `json:"serial"`
-		Model  string `json:"model"`
-		State  string `json:"state"`
-	} `json:"tokens"`
-	Plugins []struct {
-		Name      string `json:"name"`
-		Token     string `json:"token"`
-		State     string `json:"state"`
-		Restarts  int    `json:"restarts"`
-		PID       int    `json:"pid"`
-		LastError string `json:"lastError"`
-		// LastErrorAt is when that was, zero if the daemon does not say.
-		LastErrorAt time.Time `json:"lastErrorAt"`
-		Hanging     string    `json:"hanging"`
-		Limits      []string  `json:"limits"`
-		// Facts and Unsupported are what the token can do, for doctor.
-		Facts       map[string]string `json:"facts"`
-		Unsupported map[string]string `json:"unsupported"`
-	} `json:"plugins"`
-}
-
-const stateOK = "ok"
+type health operatorapi.Health
 
 func newStatus(s *service) *cobra.Command {
 	var inJSON bool
@@ -100,7 +45,7 @@ func newStatus(s *service) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("printing the status: %w", err)
 			}
-			if h.State != stateOK {
+			if h.State != operatorapi.OK {
 				return &exitError{status: 1}
 			}
 			return nil
@@ -115,7 +60,7 @@ func newStatus(s *service) *cobra.Command {
 // fetchStatus gets /status. A daemon that is not well answers with status 503
 // and the same JSON.
 func fetchStatus(ctx context.Context, s *service) ([]byte, error) {
-	return fetch(ctx, s, "/status", http.StatusOK, http.StatusServiceUnavailable)
+	return fetch(ctx, s, operatorapi.Status.Path, http.StatusOK, http.StatusServiceUnavailable)
 }
 
 // fetch gets a page from the daemon. An answer with none of the statuses is a

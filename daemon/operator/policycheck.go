@@ -1,4 +1,4 @@
-package daemon
+package operator
 
 import (
 	"bytes"
@@ -11,42 +11,12 @@ import (
 
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
+	"cmkd/socket/operatorapi"
 )
-
-// checkRequest is POST /policy/check: which calls of the audit trail would a new
-// key policy refuse?
-type checkRequest struct {
-	Key    string    `json:"key"`
-	Region string    `json:"region"`
-	Policy string    `json:"policy"`
-	Since  time.Time `json:"since"` // zero: the whole trail
-}
-
-type checkAnswer struct {
-	Resource string `json:"resource"`
-	// Calls is the number of calls on the key that were allowed.
-	Calls   int           `json:"calls"`
-	Refused []refusedCall `json:"refused"`
-	// Others is the number of refused calls of further kinds, beyond maxKinds.
-	Others int `json:"others,omitempty"`
-	// UnknownConditionKeys are those of the new policy that no request ever has:
-	// misspelt, most likely.
-	UnknownConditionKeys []string `json:"unknownConditionKeys,omitempty"`
-}
 
 // maxKinds bounds the kinds of calls in an answer. Callers choose the keys of
 // their encryption contexts, so there may be any number.
 const maxKinds = 10_000
-
-// refusedCall are calls of one kind that the new policy would refuse.
-type refusedCall struct {
-	Principal   string    `json:"principal"`
-	Action      string    `json:"action"`
-	ContextKeys []string  `json:"contextKeys,omitempty"` // of the encryption context
-	Calls       int       `json:"calls"`
-	Last        time.Time `json:"last"`
-	Why         string    `json:"why"`
-}
 
 // pastCall is what a record of the audit trail says of a call.
 type pastCall struct {
@@ -66,21 +36,21 @@ type pastCall struct {
 
 // checkPolicy replays the trail's calls on a key against a new policy, with the
 // identity policies and grants as they are now.
-func (d *Daemon) checkPolicy(ctx context.Context, ids *identities, in *checkRequest) (*checkAnswer, error) {
-	unknown, err := d.kms.CheckPolicy(in.Policy)
+func (s *Service) checkPolicy(ctx context.Context, by *Caller, in *operatorapi.CheckRequest) (*operatorapi.PolicyCheck, error) {
+	unknown, err := s.KMS.CheckPolicy(in.Policy)
 	if err != nil {
 		return nil, err
 	}
-	arn, err := d.kms.ARNOf(in.Region, in.Key)
+	arn, err := s.KMS.ARNOf(in.Region, in.Key)
 	if err != nil {
 		return nil, err
 	}
 	check := &policyCheck{
-		daemon: d, ids: ids, in: in, arn: arn, callers: map[string]*kms.Caller{}, found: map[string]*refusedCall{},
-		out: checkAnswer{Resource: arn, Refused: []refusedCall{}, UnknownConditionKeys: unknown},
+		kms: s.KMS, ids: by.ids, in: in, arn: arn, callers: map[string]*kms.Caller{}, found: map[string]*operatorapi.RefusedCall{},
+		out: operatorapi.PolicyCheck{Resource: arn, Refused: []operatorapi.RefusedCall{}, UnknownConditionKeys: unknown},
 	}
 	quoted := []byte(`"` + arn + `"`)
-	err = audit.Scan(d.cfg.AuditDir, func(line []byte) error {
+	err = audit.Scan(s.AuditDir, func(line []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err // nobody waits for the answer any more
 		}
@@ -96,7 +66,7 @@ func (d *Daemon) checkPolicy(ctx context.Context, ids *identities, in *checkRequ
 	for _, r := range check.found {
 		check.out.Refused = append(check.out.Refused, *r)
 	}
-	slices.SortFunc(check.out.Refused, func(a, b refusedCall) int {
+	slices.SortFunc(check.out.Refused, func(a, b operatorapi.RefusedCall) int {
 		return cmp.Or(cmp.Compare(a.Principal, b.Principal), cmp.Compare(a.Action, b.Action), slices.Compare(a.ContextKeys, b.ContextKeys), cmp.Compare(a.Why, b.Why))
 	})
 	return &check.out, err
@@ -104,13 +74,13 @@ func (d *Daemon) checkPolicy(ctx context.Context, ids *identities, in *checkRequ
 
 // policyCheck is a replay on its way.
 type policyCheck struct {
-	daemon  *Daemon
-	ids     *identities
-	in      *checkRequest
+	kms     *kms.Service
+	ids     Identities
+	in      *operatorapi.CheckRequest
 	arn     string
 	callers map[string]*kms.Caller // nil: gone
-	found   map[string]*refusedCall
-	out     checkAnswer
+	found   map[string]*operatorapi.RefusedCall
+	out     operatorapi.PolicyCheck
 }
 
 // replay holds one call against the new policy, once for each action that it
@@ -123,7 +93,7 @@ func (p *policyCheck) replay(call *pastCall) error {
 	p.out.Calls++
 	c, known := p.callers[call.UserIdentity.ARN]
 	if !known {
-		c, _ = p.ids.byARN(call.UserIdentity.ARN) // nil if there is nobody of that name any more
+		c, _ = p.ids.ByARN(call.UserIdentity.ARN) // nil if there is nobody of that name any more
 		p.callers[call.UserIdentity.ARN] = c
 	}
 	parameters := map[string]any{}
@@ -148,7 +118,7 @@ func (p *policyCheck) replay(call *pastCall) error {
 }
 
 func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, parameters map[string]any) error {
-	refused := refusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action, Calls: 1, Last: call.EventTime}
+	refused := operatorapi.RefusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action, Calls: 1, Last: call.EventTime}
 	if c == nil {
 		refused.Why = "the principal does not exist any more"
 		p.add(&refused)
@@ -161,7 +131,7 @@ func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, param
 		EncryptionContext: encryptionContext(action, parameters), Conditions: pastConditions(action, parameters),
 		Now: call.EventTime,
 	}
-	e, err := p.daemon.kms.Explain(q)
+	e, err := p.kms.Explain(q)
 	if err != nil || e.Decision.Allowed {
 		return err
 	}
@@ -175,7 +145,7 @@ func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, param
 }
 
 // add counts a call to those of its kind.
-func (p *policyCheck) add(r *refusedCall) {
+func (p *policyCheck) add(r *operatorapi.RefusedCall) {
 	kind := strings.Join(append([]string{r.Principal, r.Action, r.Why}, r.ContextKeys...), "\x00")
 	if old := p.found[kind]; old != nil {
 		old.Calls++

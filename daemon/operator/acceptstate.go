@@ -1,0 +1,47 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"cmkd/daemon/kms"
+	"cmkd/daemon/store"
+	"cmkd/socket/operatorapi"
+)
+
+// acceptState shows what is the matter with the database or the audit trail, or
+// accepts them as they are.
+func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.AcceptRequest) (*operatorapi.Acceptance, error) {
+	if in.ReadOnly() {
+		return &operatorapi.Acceptance{Mismatch: mismatch(s.KMS.Mismatch())}, nil
+	}
+	err := s.KMS.AcceptState(ctx, c.call, in.Root)
+	if errors.Is(err, store.ErrChanged) {
+		return nil, invalid(http.StatusConflict, "the database is not the one that was looked at: look again")
+	}
+	if errors.Is(err, kms.ErrMalformed) {
+		return nil, invalid(http.StatusConflict, err.Error())
+	}
+	if err == nil {
+		err = s.Daemon.Resume(ctx)
+	}
+	if err != nil {
+		return nil, failed("the log says why that failed; cmkctl status says whether the database is accepted", err)
+	}
+	return &operatorapi.Acceptance{Accepted: true}, nil
+}
+
+func mismatch(m *kms.Mismatch) *operatorapi.Mismatch {
+	if m == nil {
+		return nil
+	}
+	out := &operatorapi.Mismatch{
+		Reason: m.Reason, Root: m.Root, Sequence: m.Sequence, Time: m.Time, Epoch: m.Epoch, HeadVerified: m.HeadVerified,
+		Trail: m.Trail, LaterRecords: m.LaterRecords, Exact: m.Exact, CompareError: m.CompareError,
+	}
+	for _, d := range m.Differences {
+		out.Differences = append(out.Differences, operatorapi.Difference(d))
+	}
+	return out
+}

@@ -1,0 +1,50 @@
+package operator
+
+import (
+	"context"
+	"net/http"
+
+	"cmkd/socket"
+	"cmkd/socket/operatorapi"
+)
+
+// status tells nothing secret, but it names tokens and processes.
+func (s *Service) status(ctx context.Context, _ *Caller, _ *operatorapi.None) (*operatorapi.Health, error) {
+	return s.Daemon.Health(ctx), nil
+}
+
+// recipient saves clients from finding out by calls that fail. A client asks once;
+// who asks all the time is slowed down, since nothing else is in the way of a question
+// that costs neither token nor disk.
+func (s *Service) recipient(ctx context.Context, _ *Caller, _ *operatorapi.None) (*operatorapi.RecipientAlgorithms, error) {
+	socket.Throttled(ctx)
+	return &operatorapi.RecipientAlgorithms{Algorithms: s.Daemon.RecipientAlgorithms()}, nil
+}
+
+// confirmClock takes an operator's word that the daemon's clock is right.
+func (s *Service) confirmClock(ctx context.Context, c *Caller, _ *operatorapi.None) (*operatorapi.ConfirmedClock, error) {
+	now, err := s.KMS.ConfirmClock(ctx, c.call)
+	if err != nil {
+		return nil, failed("the clock is not confirmed: the log says why", err)
+	}
+	return &operatorapi.ConfirmedClock{Now: now}, nil
+}
+
+// reload reloads, and tells an operator what failed. That is all that systemd can
+// learn of: a reload by SIGHUP never fails. Plugins may take as long to start as at
+// the daemon's own start, and a client that leaves does not stop it.
+func (s *Service) reload(ctx context.Context, c *Caller, _ *operatorapi.None) (*operatorapi.Reloaded, error) {
+	ctx = context.WithoutCancel(ctx)
+	var failure error
+	err := s.KMS.Decide(ctx, c.call, func() error {
+		failure = s.Daemon.Reload(ctx)
+		return failure
+	})
+	switch {
+	case failure != nil:
+		return nil, invalid(http.StatusUnprocessableEntity, failure.Error())
+	case err != nil:
+		return nil, failed("the reload cannot be recorded: the log says why", err)
+	}
+	return &operatorapi.Reloaded{Warnings: s.Daemon.Warnings()}, nil
+}

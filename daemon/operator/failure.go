@@ -1,0 +1,62 @@
+package operator
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"cmkd/daemon/kms"
+	"cmkd/socket/kmsapi"
+)
+
+// failure is an error that an operator is told.
+type failure struct {
+	status int
+	api    *kmsapi.Error // as it is recorded; its message is the answer
+	cause  error         // for the log, nil if the message says all
+}
+
+// Error implements error.
+func (f *failure) Error() string { return f.api.Message }
+
+// Unwrap lets the record say what the answer says.
+func (f *failure) Unwrap() error { return f.api }
+
+// invalid is a failure of who asks.
+func invalid(status int, text string) error {
+	return &failure{status, kmsapi.Errorf(kmsapi.CodeValidationException, "%s", text), nil}
+}
+
+// failed is a failure of the daemon, whose cause is logged.
+func failed(text string, cause error) error {
+	return &failure{http.StatusInternalServerError, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", text), cause}
+}
+
+// Forbidden is the refusal of a caller, with the reason.
+func Forbidden(text string) error {
+	return &failure{http.StatusForbidden, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", text), nil}
+}
+
+// refuse answers a call of the endpoint that failed.
+func (s *Service) refuse(w http.ResponseWriter, r *http.Request, row *Row, err error) {
+	f, ok := errors.AsType[*failure](err)
+	switch {
+	case ok:
+	case errors.Is(err, kms.ErrNoTrail):
+		f = &failure{http.StatusInternalServerError, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%v", err), nil}
+	default:
+		f = &failure{http.StatusBadRequest, kmsapi.Errorf(kmsapi.CodeValidationException, "%s", apiText(err)), nil}
+	}
+	if f.cause != nil {
+		s.Log.LogAttrs(r.Context(), slog.LevelError, "a call of an operator failed", slog.String("operation", row.Name), slog.Any("error", f.cause))
+	}
+	http.Error(w, f.Error(), f.status)
+}
+
+// apiText is the text of an error, without the code of an error of the API.
+func apiText(err error) string {
+	if e, ok := errors.AsType[*kmsapi.Error](err); ok && e.Message != "" {
+		return e.Message
+	}
+	return err.Error()
+}

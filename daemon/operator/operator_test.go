@@ -1,0 +1,96 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"cmkd/daemon/kms"
+	"cmkd/socket/operatorapi"
+)
+
+// TestRows is the table once more: who may call an endpoint, and what the audit trail
+// gets of it, does not change by accident.
+func TestRows(t *testing.T) {
+	t.Parallel()
+	const want = `
+		GET  /status         GetStatus              admins refusals looks
+		GET  /metrics        GetMetrics             admins refusals looks
+		GET  /recipient      GetRecipientAlgorithms anyone never    looks
+		POST /confirm-clock  ConfirmClock           admins always
+		POST /accept-state   AcceptState            admins always
+		POST /recover        RecoverKeys            admins always   long
+		POST /reload         ReloadConfiguration    admins always   long
+		POST /audit/verify   VerifyAuditTrail       admins always   looks long
+		POST /audit/prune    PruneAuditTrail        admins always   long
+		POST /policy/explain ExplainPolicy          admins always   looks
+		POST /policy/who     ListAllowedPrincipals  admins always   looks
+		POST /policy/check   CheckPolicy            admins always   looks
+		POST /policy/key     MakeKeyPolicy          anyone always   looks`
+	rows := New(Config{}).Rows()
+	lines := strings.Split(strings.TrimSpace(want), "\n")
+	if len(rows) != len(lines) {
+		t.Errorf("%d rows, want %d", len(rows), len(lines))
+	}
+	for i, r := range rows[:min(len(rows), len(lines))] {
+		got := []string{r.Method, r.Path, r.Name, string(r.Who), string(r.Recorded)}
+		if r.Looks {
+			got = append(got, "looks")
+		}
+		if r.Long {
+			got = append(got, "long")
+		}
+		if line := strings.Join(strings.Fields(lines[i]), " "); strings.Join(got, " ") != line {
+			t.Errorf("row %d: %q, want %q", i+1, strings.Join(got, " "), line)
+		}
+		if r.Recorded == Always && r.MaxBody == 0 || r.Recorded != Always && !r.Looks {
+			t.Errorf("%s: a request has no limit, or a change no record", r.Path)
+		}
+	}
+}
+
+// TestWho: an endpoint that says nothing of who may call it is for admins.
+func TestWho(t *testing.T) {
+	t.Parallel()
+	for who, want := range map[Who][2]bool{Admins: {true, false}, Anyone: {true, true}, "": {true, false}} {
+		if admin, user := who.includes(&kms.Caller{Admin: true}), who.includes(&kms.Caller{}); admin != want[0] || user != want[1] {
+			t.Errorf("%q: admins %v, users %v", who, admin, user)
+		}
+	}
+}
+
+// everybody is known by any name.
+type everybody struct{ Identities }
+
+func (everybody) Named(text string) (*kms.Caller, error) { return &kms.Caller{}, nil }
+
+// TestQuestionsStopWithTheClient: what nobody waits for any more is not looked
+// up.
+func TestQuestionsStopWithTheClient(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	if list, err := arns(ctx, everybody{}, []string{"root"}); err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	cancel()
+	if _, err := arns(ctx, everybody{}, []string{"root"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("names were looked up for nobody: %v", err)
+	}
+}
+
+// TestPolicyCheckIsBounded: callers choose the keys of their encryption contexts,
+// so there is no end of kinds of calls.
+func TestPolicyCheckIsBounded(t *testing.T) {
+	t.Parallel()
+	check := &policyCheck{found: map[string]*operatorapi.RefusedCall{}}
+	for i := range maxKinds + 5 {
+		for range 2 {
+			check.add(&operatorapi.RefusedCall{ContextKeys: []string{fmt.Sprint(i)}, Calls: 1})
+		}
+	}
+	if len(check.found) != maxKinds || check.out.Others != 2*5 || check.found["\x00\x00\x000"].Calls != 2 {
+		t.Errorf("%d kinds, %d others", len(check.found), check.out.Others)
+	}
+}

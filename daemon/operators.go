@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"cmkd/daemon/kms"
+	"cmkd/daemon/operator"
+	"cmkd/socket"
+	"cmkd/socket/operatorapi"
+)
+
+// operators are the endpoints for operators.
+func (d *Daemon) operators(server *socket.Server) *operator.Service {
+	return operator.New(operator.Config{
+		KMS: d.kms, Daemon: operated{d}, AuditDir: d.cfg.AuditDir, Metrics: d.serveMetrics(server), Log: d.log,
+		Identities: func() operator.Identities { return asked{d.identities.Load()} },
+	})
+}
+
+// operated is the daemon as operators have it. It implements [operator.Daemon].
+type operated struct{ daemon *Daemon }
+
+// Health implements [operator.Daemon].
+func (o operated) Health(ctx context.Context) *operatorapi.Health { return o.daemon.health(ctx) }
+
+// RecipientAlgorithms implements [operator.Daemon].
+func (o operated) RecipientAlgorithms() []string { return o.daemon.recipientAlgorithms() }
+
+// Reload implements [operator.Daemon].
+func (o operated) Reload(ctx context.Context) error { return o.daemon.Reload(ctx) }
+
+// Warnings implements [operator.Daemon].
+func (o operated) Warnings() []string { return o.daemon.warnings() }
+
+// Resume implements [operator.Daemon].
+func (o operated) Resume(ctx context.Context) error { return o.daemon.begin(ctx) }
+
+// asked are the identities that operators ask about. It implements
+// [operator.Identities].
+type asked struct{ ids *identities }
+
+// Caller implements [operator.Identities].
+func (a asked) Caller(ctx context.Context) (*kms.Caller, error) {
+	c, err := a.ids.caller(ctx)
+	if errors.Is(err, errUnmapped) {
+		err = operator.Forbidden(errUnmapped.Error())
+	}
+	return c, err
+}
+
+// Named implements [operator.Identities].
+func (a asked) Named(text string) (*kms.Caller, error) { return a.ids.named(text) }
+
+// ByARN implements [operator.Identities].
+func (a asked) ByARN(arn string) (*kms.Caller, error) { return a.ids.byARN(arn) }
+
+// Known implements [operator.Identities].
+func (a asked) Known() ([]string, error) {
+	users, err := systemUsers()
+	if err != nil {
+		return nil, err
+	}
+	list := []string{a.ids.prefix() + "root"}
+	for _, u := range users {
+		list = append(list, a.ids.prefix()+"user/"+u)
+	}
+	for arn := range a.ids.configured {
+		list = append(list, arn)
+	}
+	return list, nil
+}
+
+// Nobody implements [operator.Identities].
+func (a asked) Nobody() *kms.Caller {
+	return &kms.Caller{Principal: a.ids.principal(a.ids.prefix()+"user/uid-4294967294", "")}
+}
+
+// systemUsers are the names in the user database.
+func systemUsers() ([]string, error) {
+	raw, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil, fmt.Errorf("reading the user database: %w", err)
+	}
+	var list []string
+	for line := range strings.Lines(string(raw)) {
+		if name, _, ok := strings.Cut(line, ":"); ok && name != "" && name[0] != '#' {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}

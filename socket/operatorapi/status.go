@@ -1,0 +1,121 @@
+package operatorapi
+
+import (
+	"net/http"
+	"time"
+)
+
+// OK is the state of a daemon, and of a token, that is well.
+const OK = "ok"
+
+// Degraded is the state of a daemon with something to look at.
+const Degraded = "degraded"
+
+// Health is the answer to GET /status.
+type Health struct {
+	State         string   `json:"state"` // OK or Degraded
+	Version       string   `json:"version"`
+	UptimeSeconds int64    `json:"uptimeSeconds"`
+	Account       string   `json:"account"`
+	Regions       []string `json:"regions"`
+	Keys          int      `json:"keys"`
+	AuditRecords  uint64   `json:"auditRecords"`
+	// DeletionsHeld: the clock jumped ahead, or the database was accepted, and an
+	// operator must confirm the time and what is due.
+	DeletionsHeld bool `json:"deletionsHeld,omitempty"`
+	// ReloadError is why the last reload failed: what it should have changed has not
+	// changed.
+	ReloadError string `json:"reloadError,omitempty"`
+	// Warnings are about the identity policies and the modes of PIN files.
+	Warnings []string `json:"warnings,omitempty"`
+	// StateMismatch is why the database is not trusted.
+	StateMismatch string `json:"stateMismatch,omitempty"`
+	// AuditMismatch is why the audit trail is not trusted.
+	AuditMismatch string `json:"auditMismatch,omitempty"`
+	// AuditError is why the audit trail cannot be written: no call is answered.
+	AuditError string `json:"auditError,omitempty"`
+	// DatabaseError is why the database cannot be written: nothing can be changed.
+	DatabaseError string `json:"databaseError,omitempty"`
+	// EpochError is why the epoch of the database goes on that should have ended:
+	// an older copy of it, of the same epoch, would verify.
+	EpochError string `json:"epochError,omitempty"`
+	// Duplicates are the keys that are not used because two objects in the token
+	// have their CKA_ID.
+	Duplicates []Duplicate `json:"duplicates,omitempty"`
+	// UnsafeMaterials are the key materials that are not used because their objects in
+	// the token have other attributes than cmkd gave them.
+	UnsafeMaterials []Material `json:"unsafeMaterials,omitempty"`
+	// MissingMaterials counts the key materials that are not in their token: cmkctl
+	// recover names them.
+	MissingMaterials int            `json:"missingMaterials,omitempty"`
+	AuditDisk        AuditDisk      `json:"auditDisk"`
+	Tokens           []TokenHealth  `json:"tokens"`
+	Plugins          []PluginHealth `json:"plugins"`
+}
+
+// HTTPStatus is 503 unless the daemon is well, for load balancers and probes that
+// look at nothing else.
+func (h *Health) HTTPStatus() int {
+	if h.State != OK {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusOK
+}
+
+// AuditDisk is the disk of the audit trail.
+type AuditDisk struct {
+	FreeBytes  uint64 `json:"freeBytes"`
+	TotalBytes uint64 `json:"totalBytes"`
+	// Warning is why somebody should act, "" if there is nothing to do.
+	Warning string `json:"warning,omitempty"`
+	// Reserved: the calls of users who are not admins are refused.
+	Reserved bool `json:"reserved,omitempty"`
+}
+
+// TokenHealth is a token of the configuration.
+type TokenHealth struct {
+	Name   string `json:"name"`
+	Label  string `json:"label"`
+	Serial string `json:"serial"`
+	Model  string `json:"model"`
+	State  string `json:"state"` // OK or "unavailable"
+}
+
+// PluginHealth is a plugin process.
+type PluginHealth struct {
+	Name      string    `json:"name"`
+	Token     string    `json:"token"`
+	State     string    `json:"state"` // OK, "starting", "failed", "login failed" or "closed"
+	Since     time.Time `json:"since"`
+	Restarts  int       `json:"restarts"`
+	LastError string    `json:"lastError,omitempty"`
+	// LastErrorAt is when that was.
+	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
+	// Hanging says which creations of keys the token does not get done.
+	Hanging string `json:"hanging,omitempty"`
+	// Limits are what the token does not do now that it should.
+	Limits   []string `json:"limits,omitempty"`
+	PID      int      `json:"pid"`
+	InFlight int      `json:"inFlight"`
+	Sessions int      `json:"sessions"` // PKCS#11 sessions open
+	// Facts are what probing found in the token, and Unsupported the key specs
+	// that it cannot hold, each with the mechanism that it lacks.
+	Facts       map[string]string `json:"facts,omitempty"`
+	Unsupported map[string]string `json:"unsupported,omitempty"`
+}
+
+// RecipientAlgorithms are the algorithms that all tokens have to encrypt answers to a
+// recipient's public key, by the names of the API, in alphabetical order.
+type RecipientAlgorithms struct {
+	Algorithms []string `json:"algorithms"`
+}
+
+// ConfirmedClock is the time that an operator has said is right.
+type ConfirmedClock struct {
+	Now time.Time `json:"now"`
+}
+
+// Reloaded is the answer to a reload that succeeded.
+type Reloaded struct {
+	Warnings []string `json:"warnings"` // as in [Health]
+}
