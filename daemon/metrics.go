@@ -112,6 +112,7 @@ var (
 	tokenUp         = describe("token_up", "1 if every plugin serves the token.", "token")
 	pluginUp        = describe("plugin_up", "1 if the process serves.", "token", "plugin")
 	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", "token", "plugin")
+	pluginFailed    = describe("plugin_failed_starts_total", "Processes that did not start, or could not open the token.", "token", "plugin")
 	pluginInFlight  = describe("plugin_calls_in_flight", "Calls under way in the process.", "token", "plugin")
 	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", "token", "plugin")
 )
@@ -172,6 +173,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	for _, p := range s.Plugins {
 		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name)
 		counter(pluginRestarts, float64(p.Restarts), p.Token, p.Name)
+		counter(pluginFailed, float64(p.FailedStarts), p.Token, p.Name)
 		gauge(pluginInFlight, float64(p.InFlight), p.Token, p.Name)
 		gauge(pluginSessions, float64(p.Sessions), p.Token, p.Name)
 	}

@@ -66,9 +66,11 @@ type state struct {
 	last     error    // why the last process ended or did not start
 	lastAt   time.Time
 	restarts int
-	since    time.Time
-	gone     time.Time     // since when there has been no process; zero: there is one
-	changed  chan struct{} // closed when the next state is stored
+	// failedStarts is how often a process did not start.
+	failedStarts int
+	since        time.Time
+	gone         time.Time     // since when there has been no process; zero: there is one
+	changed      chan struct{} // closed when the next state is stored
 }
 
 // reload asks the supervisor for [Host.Reload], or [Host.Renew].

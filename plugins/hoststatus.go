@@ -35,6 +35,8 @@ type Status struct {
 	Since time.Time
 	// Restarts counts the processes that were replaced because they were lost.
 	Restarts int
+	// FailedStarts counts those that did not start, or could not open the token.
+	FailedStarts int
 	// LastError is why the last process was lost or did not start, at LastErrorAt.
 	// Ten minutes after another one has begun to serve it is over, and "".
 	LastError   string
@@ -55,7 +57,7 @@ const lastErrorTime = 10 * time.Minute
 // [Host.Info].
 func (h *Host) Status() Status {
 	st := h.state.Load()
-	out := Status{Name: st.spec.Name, Phase: h.Phase(), Since: st.since, Restarts: st.restarts}
+	out := Status{Name: st.spec.Name, Phase: h.Phase(), Since: st.since, Restarts: st.restarts, FailedStarts: st.failedStarts}
 	out.Hanging = h.hanging(st.spec, time.Now())
 	if st.last != nil && (out.Phase != Ready || time.Since(st.since) < lastErrorTime) {
 		out.LastError, out.LastErrorAt = st.last.Error(), st.lastAt

@@ -38,6 +38,7 @@ type supervisor struct {
 	failures int // starts in a row that failed
 	brisk    int // processes in a row that had a short life
 	restarts int
+	unbegun  int // starts that failed, of all time
 	last     error
 	lastAt   time.Time
 	gone     time.Time        // since when there is no process; zero: there is one
@@ -84,7 +85,7 @@ func (s *supervisor) publish(phase Phase, err error) {
 	old := s.host.state.Load()
 	s.host.state.Store(&state{
 		phase: phase, spec: s.spec, process: s.current, err: err, last: s.last, lastAt: s.lastAt,
-		restarts: s.restarts, since: time.Now(), gone: s.gone, changed: make(chan struct{}),
+		restarts: s.restarts, failedStarts: s.unbegun, since: time.Now(), gone: s.gone, changed: make(chan struct{}),
 	})
 	close(old.changed)
 }
@@ -123,6 +124,7 @@ func (s *supervisor) failed(err error) {
 	s.spec.Token.lost(s.host, s.lastAt)
 	backoff := min(maxBackoff, firstBackoff<<min(s.failures, 16))
 	s.failures++
+	s.unbegun++
 	s.retry = time.After(backoff)
 	if s.failures < failedStarts {
 		s.publish(Starting, nil)

@@ -129,7 +129,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if this {
-		return backends.Errorf(backends.LoginFailed, "the token has refused the user PIN that is in %s: not tried again, so that it does not lock: put the right one there and run cmkctl reload (to try it all the same, remove %s before)", cfg.PINFile, cfg.LoginRecord)
+		return backends.Errorf(backends.LoginFailed, "the token has refused the user PIN that is in %s: not tried again, so that it does not lock: put the right one there and run cmkctl reload, or start cmkd again if it does not run (to try it all the same, remove %s before)", cfg.PINFile, cfg.LoginRecord)
 	}
 	// Another process may have tried since the slot was chosen.
 	if t.info, err = t.ctx.GetTokenInfo(t.slot); err != nil {

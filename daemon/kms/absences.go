@@ -70,11 +70,11 @@ const recheckInterval = time.Second
 const listInterval = time.Hour
 
 // MissingMaterials counts the key materials of the database that are known not to be
-// in their token.
+// in their token, without those of keys that are pending deletion.
 func (s *Service) MissingMaterials() int {
 	view, n := s.store.View(), 0
 	for _, m := range s.absences.all() {
-		if expected(view, m) {
+		if missed(view, m) {
 			n++
 		}
 	}

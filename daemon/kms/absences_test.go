@@ -157,6 +157,14 @@ func TestHiddenBesideMissing(t *testing.T) {
 	if got := s.service.MissingMaterials(); got != 1 {
 		t.Errorf("%d materials are missing, want 1", got)
 	}
+	s.call("", "ScheduleKeyDeletion", map[string]any{"KeyId": id})
+	if got := s.service.MissingMaterials(); got != 0 {
+		t.Errorf("%d materials are missed of a key that is pending deletion", got)
+	}
+	s.call("", "CancelKeyDeletion", map[string]any{"KeyId": id})
+	if got := s.service.MissingMaterials(); got != 1 {
+		t.Errorf("%d materials are missing once the key is to stay, want 1", got)
+	}
 }
 
 // TestMissingFromATokenThatWasAway: a token that does not answer when the others are

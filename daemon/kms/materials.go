@@ -32,6 +32,18 @@ func materialOf(view *store.View, v *store.Version) *material {
 	}}
 }
 
+// missed reports whether anybody would miss the material: not that of a key that is
+// about to be deleted.
+func missed(view *store.View, m *material) bool {
+	if !expected(view, m) {
+		return false
+	}
+	rows := view.KeyReplicas(m.KeyID)
+	return len(rows) == 0 || slices.ContainsFunc(rows, func(row *store.Key) bool {
+		return row.State != string(kmsapi.KeyStatePendingDeletion) && row.State != string(kmsapi.KeyStatePendingReplicaDeletion)
+	})
+}
+
 // expected reports whether the material still should be in its token.
 func expected(view *store.View, m *material) bool {
 	if v, ok := view.VersionByCKAID(m.ckaID); ok {

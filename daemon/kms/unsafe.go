@@ -31,7 +31,7 @@ func (s *Service) UnsafeMaterials() []Material {
 	view := s.store.View()
 	var out []Material
 	for _, m := range s.unsafes.all() {
-		if expected(view, m) {
+		if missed(view, m) {
 			out = append(out, m.Material)
 		}
 	}

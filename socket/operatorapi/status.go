@@ -83,12 +83,14 @@ type TokenHealth struct {
 
 // PluginHealth is a plugin process.
 type PluginHealth struct {
-	Name      string    `json:"name"`
-	Token     string    `json:"token"`
-	State     string    `json:"state"` // OK, "starting", "failed", "login failed" or "closed"
-	Since     time.Time `json:"since"`
-	Restarts  int       `json:"restarts"`
-	LastError string    `json:"lastError,omitempty"`
+	Name     string    `json:"name"`
+	Token    string    `json:"token"`
+	State    string    `json:"state"` // OK, "starting", "failed", "login failed" or "closed"
+	Since    time.Time `json:"since"`
+	Restarts int       `json:"restarts"`
+	// FailedStarts counts the processes that did not start.
+	FailedStarts int    `json:"failedStarts,omitempty"`
+	LastError    string `json:"lastError,omitempty"`
 	// LastErrorAt is when that was.
 	LastErrorAt time.Time `json:"lastErrorAt,omitzero"`
 	// Hanging says which creations of keys the token does not get done.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -59,7 +60,8 @@ key import --wrapped". KEY has the origin EXTERNAL.`,
 			if w.algorithm == "" {
 				w.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
 			}
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+			written := false
+			err := out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
 				c := s.kms(region)
 				key, err := resolveKey(ctx, c, args[0])
 				if err != nil {
@@ -74,9 +76,14 @@ key import --wrapped". KEY has the origin EXTERNAL.`,
 						_, err := dst.Write(p.ImportToken)
 						return err
 					})
+					written = err == nil
 				}
 				return p.PublicKey, p, err
 			})
+			if err != nil && written {
+				_ = os.Remove(token) // of no use without the wrapping key; err says more
+			}
+			return err
 		},
 	}
 	w.register(cmd)
