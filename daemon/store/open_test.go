@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-var golden = flag.Bool("golden", false, "write testdata/v1.db anew")
+var golden = flag.Bool("golden", false, "write testdata again")
 
 // TestGolden opens a database that schema version 1 wrote.
 func TestGolden(t *testing.T) {
