@@ -17,6 +17,7 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/sqlite"
 	"cmkd/plugins"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
@@ -89,13 +90,14 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return nil, err
 	}
-	d.store, err = patiently(ctx, store.ErrLocked, func() (*store.Store, error) { return store.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db")) })
+	d.store, err = patiently(ctx, store.ErrLocked, func() (*store.Store, error) {
+		return sqlite.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db"), sqlite.Options{Restored: func() {
+			log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
+		}})
+	})
 	if err != nil {
 		return nil, err
 	}
-	d.store.OnRestore(func() {
-		log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
-	})
 	// The store is locked, so no other daemon has processes there.
 	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(cfg)), plugins.RemoveLeftovers(spareDir(cfg))); err != nil {
 		log.WarnContext(ctx, "folders of plugin processes are left over", "error", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/sqlite"
 	"cmkd/testenv/rig"
 )
 
@@ -105,7 +105,7 @@ var objectLine = regexp.MustCompile(`(?m)^(Secret Key|Private Key|Public Key) Ob
 // those in the token.
 func compareWithToken(t *testing.T, r *rig.Rig) {
 	t.Helper()
-	s, err := store.Open(t.Context(), filepath.Join(r.Dir, "s", "cmkd.db"))
+	s, err := sqlite.Open(t.Context(), filepath.Join(r.Dir, "s", "cmkd.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/sqlite"
 )
 
 // TestPatience: the lock of the store goes only with the last descriptor, which a child
@@ -28,7 +29,7 @@ func TestPatience(t *testing.T) {
 		if tries++; tries == 3 {
 			_ = held.Close()
 		}
-		return store.Open(t.Context(), path)
+		return sqlite.Open(t.Context(), path, sqlite.Options{})
 	}
 	s, err := patiently(t.Context(), store.ErrLocked, open)
 	if err != nil || tries != 3 {

@@ -20,6 +20,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/sqlite"
 	"cmkd/testenv"
 	"cmkd/testenv/rig"
 	"cmkd/testenv/shim"
@@ -110,7 +111,7 @@ func fill(t *testing.T, r *rig.Rig, n int) []string {
 		t.Fatal(err)
 	}
 	b := pkcs11.NewSymmetric(token)
-	s, err := store.Open(t.Context(), filepath.Join(r.Dir, "s", "cmkd.db"))
+	s, err := sqlite.Open(t.Context(), filepath.Join(r.Dir, "s", "cmkd.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

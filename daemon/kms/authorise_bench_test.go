@@ -3,13 +3,13 @@ package kms
 import (
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 )
 
 const (
@@ -67,16 +67,12 @@ func benchPolicy(n int, user string) string {
 // benchmarkAuthorise has alice encrypt, with a key that has a policy and a
 // number of grants, of which only the last allows her context.
 func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(i int) string) {
-	db, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
+	db := storetest.NewStore(b)
 	row := &store.Key{
 		Region: "us-east-1", ID: benchKeyID, Spec: "SYMMETRIC_DEFAULT", Usage: "ENCRYPT_DECRYPT",
 		Origin: "AWS_KMS", Manager: "CUSTOMER", State: "Enabled", Token: "main", Created: time.Now(), Policy: document,
 	}
-	err = db.Update(b.Context(), func(tx *store.Tx) error {
+	err := db.Update(b.Context(), func(tx *store.Tx) error {
 		if err := tx.PutKey(row); err != nil {
 			return err
 		}

@@ -2,8 +2,6 @@ package kms_test
 
 import (
 	"context"
-	"database/sql"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -11,27 +9,6 @@ import (
 	"cmkd/daemon/kms"
 	"cmkd/socket/kmsapi"
 )
-
-// lockDatabase keeps the database from being written until unlock.
-func (s *scene) lockDatabase() (unlock func()) {
-	s.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "db")+"?_txlock=immediate&_pragma=busy_timeout(30000)")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	tx, err := db.BeginTx(s.t.Context(), nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return func() {
-		if err := tx.Rollback(); err != nil {
-			s.t.Error(err)
-		}
-		if err := db.Close(); err != nil {
-			s.t.Error(err)
-		}
-	}
-}
 
 func (s *scene) confirmClock() error {
 	return s.service.Operate(s.t.Context(), s.callers[0], &kmsapi.Request{Operation: "ConfirmClock"}, func(c *kms.Call) error {
@@ -55,7 +32,7 @@ func TestClockUnwritten(t *testing.T) {
 			if err := s.service.WatchClock(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			unlock := s.lockDatabase()
+			unlock := s.disk.Hold(t)
 			for passed := time.Duration(0); passed < 60*time.Hour; passed += c.step {
 				s.now = s.now.Add(c.step)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +21,7 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 	"cmkd/testenv/nitro"
@@ -82,11 +81,7 @@ func newAsker(t *testing.T) *asker {
 	a.documents = map[string][]byte{
 		"enclave": authority.Document(t, public, pcrs("pcrs", 32)), "tpm": authority.Document(t, public, pcrs("nitrotpm_pcrs", 24)),
 	}
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := storetest.NewStore(t)
 	a.service = kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Regions: []string{"us-east-1", "eu-west-1"}, Token: "main", Store: db, Trail: a,
 		Router: &memory.Router{Token: memory.New()}, Logger: slog.New(slog.DiscardHandler), Now: func() time.Time { return a.now },

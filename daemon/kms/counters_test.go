@@ -2,21 +2,17 @@ package kms
 
 import (
 	"errors"
-	"path/filepath"
 	"testing"
 
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 )
 
 // counted opens a store with a version that has made so many encryptions.
 func counted(t *testing.T, encryptions uint64) (*store.Store, *store.Version) {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := storetest.NewStore(t)
 	v := &store.Version{KeyID: "k", Number: 1, CKAID: newCKAID(), MaterialID: "m", State: "CURRENT", Encryptions: encryptions}
 	if err := db.Update(t.Context(), func(tx *store.Tx) error {
 		return errors.Join(tx.PutKey(&store.Key{Region: "r", ID: "k"}), tx.PutVersion(v))

@@ -12,7 +12,7 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -39,11 +39,7 @@ func (g *gated) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*
 func TestEndCalls(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	db, err := store.Open(t.Context(), filepath.Join(dir, "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	db := storetest.NewStore(t)
 	trail, err := audit.Open(audit.Config{Dir: filepath.Join(dir, "audit")})
 	if err != nil {
 		t.Fatal(err)

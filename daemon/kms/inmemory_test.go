@@ -3,13 +3,12 @@ package kms_test
 import (
 	"encoding/json"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -33,11 +32,7 @@ func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := storetest.NewStore(t)
 	s := &inMemory{t: t, token: memory.New(), caller: &kms.Caller{
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{administrator}, Admin: true,

@@ -23,7 +23,7 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -231,11 +231,7 @@ func newDeceived(t *testing.T) *deceived {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := storetest.NewStore(t)
 	trail, err := audit.Open(audit.Config{Dir: filepath.Join(t.TempDir(), "audit")})
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,7 @@ import (
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -31,7 +32,8 @@ type scene struct {
 	*mathrand.Rand
 	t       *testing.T
 	dir     string
-	db      *store.Store
+	disk    *storetest.Disk
+	db      *store.Store // on disk
 	trail   *audit.Log
 	service *kms.Service
 	now     time.Time
@@ -193,13 +195,11 @@ func operationNamed(t *testing.T, name string) kmsapi.Operation {
 
 func newScene(t *testing.T, seed uint64) *scene {
 	s := &scene{
-		Rand: mathrand.New(mathrand.NewPCG(seed, 0)), t: t, dir: t.TempDir(),
+		Rand: mathrand.New(mathrand.NewPCG(seed, 0)), t: t, dir: t.TempDir(), disk: storetest.NewDisk(),
 		now: time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC), names: map[string][]string{},
 	}
 	var err error
-	if s.db, err = store.Open(t.Context(), filepath.Join(s.dir, "db")); err != nil {
-		t.Fatal(err)
-	}
+	s.db = storetest.Open(t, s.disk)
 	if s.trail, err = audit.Open(audit.Config{Dir: filepath.Join(s.dir, "audit"), Backlog: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,6 @@ func newScene(t *testing.T, seed uint64) *scene {
 		if err := s.trail.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = s.db.Close()
 	})
 	s.service = kms.New(kms.Config{
 		Account: account, Region: "us-east-1", Regions: []string{otherRegion}, Token: "main", Store: s.db, Trail: s.trail,

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +24,7 @@ import (
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -47,7 +47,7 @@ func (unrecorded) Head() (uint64, [32]byte)                                     
 type world struct {
 	model
 	db      *store.Store
-	path    string
+	disk    *storetest.Disk // of db
 	memory  *memory.Token
 	service *kms.Service
 	caller  *kms.Caller
@@ -69,19 +69,11 @@ func TestModel(t *testing.T) {
 	if err := flag.Set("rapid.checks", sequences); err != nil {
 		t.Fatalf("CMKD_SEQUENCES: %v", err)
 	}
-	dir := t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
-		folder, err := os.MkdirTemp(dir, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := &world{path: filepath.Join(folder, "db"), memory: memory.New(), caller: caller}
+		w := &world{disk: storetest.NewDisk(), memory: memory.New(), caller: caller}
 		w.now, w.aliases = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC), map[string]*modelKey{}
 		w.start(t)
-		defer func() {
-			_ = w.db.Close()
-			_ = os.RemoveAll(folder)
-		}()
+		defer func() { _ = w.db.Close() }()
 		w.createKey(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"":            w.check,
@@ -110,7 +102,7 @@ func TestModel(t *testing.T) {
 
 func (w *world) start(t *rapid.T) {
 	var err error
-	if w.db, err = store.Open(context.Background(), w.path); err != nil {
+	if w.db, err = w.disk.OpenStore(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	w.service = kms.New(kms.Config{

@@ -1,8 +1,6 @@
 package kms_test
 
 import (
-	"database/sql"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,16 +26,15 @@ func TestUnknownOutcome(t *testing.T) {
 				})
 			}
 			s.learn("CreateKey", s.service.Dispatch(t.Context(), s.callers[0], &kmsapi.Request{Operation: "CreateKey", Body: []byte(`{}`)}))
-			backup := filepath.Join(t.TempDir(), "backup")
-			s.query(`VACUUM INTO '` + backup + `'`)
-			s.db.AfterCommit(func() error {
+			takeBack := s.disk.Copy(t)
+			s.disk.AfterCommit(func() error {
 				if !c.committed {
-					s.query(`ATTACH '`+backup+`' AS backup`, `DELETE FROM aliases`, `INSERT INTO aliases SELECT * FROM backup.aliases`)
+					takeBack()
 				}
 				return syscall.EIO
 			})
 			create("first")
-			s.db.AfterCommit(nil)
+			s.disk.AfterCommit(nil)
 			records := s.recordsOf("first")
 			if len(records) != 2 || records[0].ErrorCode != "" || records[1].ErrorCode != kmsapi.CodeKMSInternalException ||
 				!strings.Contains(records[1].line, `"details":{"outcomeUnknown":"`+records[0].EventID+`"}`) {
@@ -60,21 +57,5 @@ func TestUnknownOutcome(t *testing.T) {
 				t.Errorf("the change that follows: %+v", second)
 			}
 		})
-	}
-}
-
-// query executes statements in the database behind the service's back.
-func (s *scene) query(statements ...string) {
-	s.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "db")+"?_pragma=busy_timeout(30000)")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
-	for _, statement := range statements {
-		if _, err := db.ExecContext(s.t.Context(), statement); err != nil {
-			s.t.Fatal(err)
-		}
 	}
 }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -49,9 +48,9 @@ func (l *leaf) bucket() int { return int(binary.BigEndian.Uint16(l.place[:]) >> 
 
 func comparePlaces(a, b leaf) int { return bytes.Compare(a.place[:], b.place[:]) }
 
-// rowName is the name of a row among those of its table: the JSON array of its
+// RowName is the name of a row among those of its table: the JSON array of its
 // primary key, byte strings in hexadecimal.
-func rowName(primary []any) string {
+func RowName(primary []any) string {
 	b := make([]byte, 0, keyBytes)
 	b = append(b, '[')
 	for i, f := range primary {
@@ -72,13 +71,6 @@ func rowName(primary []any) string {
 		}
 	}
 	return string(append(b, ']'))
-}
-
-// change is one row as a transaction leaves it.
-type change struct {
-	table    string
-	name     string
-	document []byte // nil: the row is deleted
 }
 
 // hashes are the two levels of the hash over all rows. They do not change:
@@ -122,11 +114,11 @@ func (h *hashes) root() []byte {
 
 // with returns the hashes after the changes, of which the last one of a row
 // counts. It costs as much as the buckets of the rows hold.
-func (h *hashes) with(changes []change) *hashes {
+func (h *hashes) with(changes []Change) *hashes {
 	next := &hashes{buckets: slices.Clone(h.buckets), sums: slices.Clone(h.sums)}
 	touched := make(map[int]bool, len(changes))
 	for _, c := range changes {
-		l := newLeaf(c.table, c.name, c.document)
+		l := leaf{place(c.Table, c.Name), c.Digest}
 		i := l.bucket()
 		if !touched[i] {
 			touched[i] = true
@@ -135,9 +127,9 @@ func (h *hashes) with(changes []change) *hashes {
 		b := next.buckets[i]
 		at, found := slices.BinarySearchFunc(b, l, comparePlaces)
 		switch {
-		case c.document == nil && found:
+		case c.Deleted() && found:
 			b = slices.Delete(b, at, at+1)
-		case c.document == nil:
+		case c.Deleted():
 		case found:
 			b[at] = l
 		default:
@@ -149,9 +141,4 @@ func (h *hashes) with(changes []change) *hashes {
 		next.sums[i] = bucketSum(next.buckets[i])
 	}
 	return next
-}
-
-// compareRows orders differences for people.
-func compareRows(a, b Difference) int {
-	return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Row, b.Row))
 }

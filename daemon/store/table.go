@@ -144,7 +144,25 @@ func newBuilder[T any](k *kind[T]) *builder[T] {
 	return b
 }
 
-func (b *builder[T]) add(row *T) error {
+// add implements [filler].
+func (b *builder[T]) add(r *Row) error {
+	row, err := decode[T](r.Document)
+	if err == nil {
+		err = matches(b.kind, r, row)
+	}
+	if err == nil {
+		err = b.insert(row)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s %s: %w", ErrCorrupt, r.Table, r.Name, err)
+	}
+	return nil
+}
+
+// into implements [filler].
+func (b *builder[T]) into(v *View) { *b.kind.of(v) = b.table() }
+
+func (b *builder[T]) insert(row *T) error {
 	var buf [2 * keyBytes]byte
 	if _, taken := b.rows.Insert(appendKey(nil, b.kind.fields(row)[:b.kind.primary]...), row); taken {
 		return &ConflictError{Table: b.kind.table, Index: "primary key"}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -12,8 +13,7 @@ import (
 // fails the transaction even if its error is ignored.
 type Tx struct {
 	View
-	writes      []write
-	changes     []change
+	changes     []Change
 	bookkeeping bool
 	head        bool
 	err         error // of the first failed Put
@@ -41,12 +41,6 @@ func (tx *Tx) Bookkeeping() { tx.bookkeeping = true }
 // row: the head says more than the rows, such as where the audit trail ends.
 func (tx *Tx) WriteHead() { tx.head = true }
 
-// write is one statement to execute.
-type write struct {
-	statement string
-	args      []any
-}
-
 // encoding is how a document is written: without zero fields, and the same
 // row always as the same bytes.
 var encoding = json.JoinOptions(json.OmitZeroStructFields(true), json.Deterministic(true))
@@ -61,7 +55,7 @@ func decode[T any](document []byte) (*T, error) {
 	return row, nil
 }
 
-func put[T any](tx *Tx, k *kind[T], t *table[T], row *T) (err error) {
+func put[T any](tx *Tx, k *kind[T], row *T) (err error) {
 	defer func() {
 		if err != nil && tx.err == nil {
 			tx.err = err
@@ -79,26 +73,39 @@ func put[T any](tx *Tx, k *kind[T], t *table[T], row *T) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: encoding a row: %w", k.table, err)
 	}
+	t := k.of(&tx.View)
 	changed, err := t.put(k, stored)
 	if err != nil {
 		return err
 	}
 	*t = changed
-	fields := k.fields(stored)
-	tx.changes = append(tx.changes, change{k.table, rowName(fields[:k.primary]), document})
-	tx.writes = append(tx.writes, write{k.upsert(), append(fields, string(document))})
+	tx.changes = append(tx.changes, newChange(k.table, k.primary, k.fields(stored), document))
 	return nil
 }
 
 // remove deletes the row with the primary key, and reports whether it was there.
-func remove[T any](tx *Tx, k *kind[T], t *table[T], primary ...any) bool {
+func remove[T any](tx *Tx, k *kind[T], primary ...any) bool {
+	t := k.of(&tx.View)
 	changed, found := t.remove(k, appendKey(nil, primary...))
 	if found {
 		*t = changed
-		tx.changes = append(tx.changes, change{table: k.table, name: rowName(primary)})
-		tx.writes = append(tx.writes, write{k.remove(), primary})
+		tx.changes = append(tx.changes, newChange(k.table, k.primary, primary, nil))
 	}
 	return found
+}
+
+// newChange is a row that is put, or without a document one that is deleted.
+func newChange(table string, primary int, fields []any, document []byte) Change {
+	for i, f := range fields {
+		if n, ok := f.(int); ok {
+			fields[i] = int64(n)
+		}
+	}
+	c := Change{Row: Row{Table: table, Name: RowName(fields[:primary]), Columns: fields, Document: document}}
+	if document != nil {
+		c.Digest = sha256.Sum256(document)
+	}
+	return c
 }
 
 // MissingKeyError says that a row belongs to a key that is not there.
@@ -125,7 +132,7 @@ func (tx *Tx) checkKey(table, region, id string) error {
 }
 
 // PutKey adds or replaces a key.
-func (tx *Tx) PutKey(k *Key) error { return put(tx, keyKind, &tx.keys, k) }
+func (tx *Tx) PutKey(k *Key) error { return put(tx, keyKind, k) }
 
 // DeleteKey deletes a key's row in one Region with its aliases, grants and
 // last use there. Versions and import parameters name objects in the token:
@@ -138,17 +145,17 @@ func (tx *Tx) DeleteKey(region, id string) bool {
 		tx.DeleteGrant(region, id, g.ID)
 	}
 	tx.DeleteUsage(region, id)
-	return remove(tx, keyKind, &tx.keys, region, id)
+	return remove(tx, keyKind, region, id)
 }
 
 // PutVersion adds or replaces a version. A [*ConflictError] says that its
 // CKA_ID or key material ID is taken, or that the key has a current version:
 // store that one as NON_CURRENT first.
-func (tx *Tx) PutVersion(v *Version) error { return put(tx, versionKind, &tx.versions, v) }
+func (tx *Tx) PutVersion(v *Version) error { return put(tx, versionKind, v) }
 
 // DeleteVersion deletes a version of a key.
 func (tx *Tx) DeleteVersion(keyID string, number int) bool {
-	return remove(tx, versionKind, &tx.versions, keyID, number)
+	return remove(tx, versionKind, keyID, number)
 }
 
 // PutAlias adds or replaces an alias of a key that is there, else a
@@ -157,12 +164,12 @@ func (tx *Tx) PutAlias(a *Alias) error {
 	if err := tx.checkKey(aliasKind.table, a.Region, a.KeyID); err != nil {
 		return err
 	}
-	return put(tx, aliasKind, &tx.aliases, a)
+	return put(tx, aliasKind, a)
 }
 
 // DeleteAlias deletes an alias.
 func (tx *Tx) DeleteAlias(region, name string) bool {
-	return remove(tx, aliasKind, &tx.aliases, region, name)
+	return remove(tx, aliasKind, region, name)
 }
 
 // PutGrant adds or replaces a grant on a key that is there, else a
@@ -171,12 +178,12 @@ func (tx *Tx) PutGrant(g *Grant) error {
 	if err := tx.checkKey(grantKind.table, g.Region, g.KeyID); err != nil {
 		return err
 	}
-	return put(tx, grantKind, &tx.grants, g)
+	return put(tx, grantKind, g)
 }
 
 // DeleteGrant deletes a grant.
 func (tx *Tx) DeleteGrant(region, keyID, id string) bool {
-	return remove(tx, grantKind, &tx.grants, region, keyID, id)
+	return remove(tx, grantKind, region, keyID, id)
 }
 
 // PutUsage stores the last use of a key that is there, else a
@@ -185,55 +192,55 @@ func (tx *Tx) PutUsage(u *Usage) error {
 	if err := tx.checkKey(usageKind.table, u.Region, u.KeyID); err != nil {
 		return err
 	}
-	return put(tx, usageKind, &tx.usages, u)
+	return put(tx, usageKind, u)
 }
 
 // DeleteUsage forgets the last use of a key.
 func (tx *Tx) DeleteUsage(region, keyID string) bool {
-	return remove(tx, usageKind, &tx.usages, region, keyID)
+	return remove(tx, usageKind, region, keyID)
 }
 
 // PutIntent adds or replaces an intent.
-func (tx *Tx) PutIntent(i *Intent) error { return put(tx, intentKind, &tx.intents, i) }
+func (tx *Tx) PutIntent(i *Intent) error { return put(tx, intentKind, i) }
 
 // DeleteIntent deletes the intent for the object with the CKA_ID.
-func (tx *Tx) DeleteIntent(id []byte) bool { return remove(tx, intentKind, &tx.intents, id) }
+func (tx *Tx) DeleteIntent(id []byte) bool { return remove(tx, intentKind, id) }
 
 // PutSystemKey adds or replaces one version of a system key.
 func (tx *Tx) PutSystemKey(k *SystemKey) error {
-	return put(tx, systemKeyKind, &tx.systemKeys, k)
+	return put(tx, systemKeyKind, k)
 }
 
 // DeleteSystemKey deletes one version of a system key.
 func (tx *Tx) DeleteSystemKey(token, purpose string, version int) bool {
-	return remove(tx, systemKeyKind, &tx.systemKeys, token, purpose, version)
+	return remove(tx, systemKeyKind, token, purpose, version)
 }
 
 // PutImportParameters adds or replaces import parameters.
 func (tx *Tx) PutImportParameters(p *ImportParameters) error {
-	return put(tx, importKind, &tx.imports, p)
+	return put(tx, importKind, p)
 }
 
 // DeleteImportParameters deletes import parameters by the SHA-256 of their
 // import token.
 func (tx *Tx) DeleteImportParameters(tokenHash []byte) bool {
-	return remove(tx, importKind, &tx.imports, tokenHash)
+	return remove(tx, importKind, tokenHash)
 }
 
 // PutCustomKeyStore adds or replaces a custom key store.
 func (tx *Tx) PutCustomKeyStore(c *CustomKeyStore) error {
-	return put(tx, customKeyStoreKind, &tx.customKeyStores, c)
+	return put(tx, customKeyStoreKind, c)
 }
 
 // DeleteCustomKeyStore deletes a custom key store.
 func (tx *Tx) DeleteCustomKeyStore(region, id string) bool {
-	return remove(tx, customKeyStoreKind, &tx.customKeyStores, region, id)
+	return remove(tx, customKeyStoreKind, region, id)
 }
 
 // PutSetting adds or replaces a setting.
-func (tx *Tx) PutSetting(s *Setting) error { return put(tx, settingKind, &tx.settings, s) }
+func (tx *Tx) PutSetting(s *Setting) error { return put(tx, settingKind, s) }
 
 // DeleteSetting deletes a setting.
 func (tx *Tx) DeleteSetting(name string) bool {
-	return remove(tx, settingKind, &tx.settings, name)
+	return remove(tx, settingKind, name)
 }

@@ -24,22 +24,6 @@ type View struct {
 	hashes *hashes // over the rows of all tables
 }
 
-func newView() View {
-	return View{
-		keys:            newTable(keyKind),
-		versions:        newTable(versionKind),
-		aliases:         newTable(aliasKind),
-		grants:          newTable(grantKind),
-		usages:          newTable(usageKind),
-		intents:         newTable(intentKind),
-		systemKeys:      newTable(systemKeyKind),
-		imports:         newTable(importKind),
-		customKeyStores: newTable(customKeyStoreKind),
-		settings:        newTable(settingKind),
-		hashes:          newHashes(nil),
-	}
-}
-
 // keyBytes is enough for most index keys, so that a look-up builds its key on
 // the stack.
 const keyBytes = 128

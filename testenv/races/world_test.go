@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"log/slog"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -39,7 +39,7 @@ const day = 24 * time.Hour
 type world struct {
 	t       *testing.T
 	scene   *scene
-	path    string
+	disk    *storetest.Disk // of db
 	db      *store.Store
 	token   *memory.Token
 	service *kms.Service
@@ -65,7 +65,7 @@ func newWorld(t *testing.T, sc *scene) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, scene: sc, path: filepath.Join(t.TempDir(), "db"), token: memory.New(),
+		t: t, scene: sc, disk: storetest.NewDisk(), token: memory.New(),
 		caller: &kms.Caller{
 			Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 			Policies:  []*policy.Document{everything}, Admin: true,
@@ -96,7 +96,7 @@ func newWorld(t *testing.T, sc *scene) *world {
 // open starts the daemon on its database.
 func (w *world) open() {
 	var err error
-	if w.db, err = store.Open(context.Background(), w.path); err != nil {
+	if w.db, err = w.disk.OpenStore(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
 	w.start()

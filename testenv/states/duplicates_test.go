@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
-	"cmkd/daemon/store"
+	"cmkd/daemon/store/sqlite"
 	"cmkd/testenv/rig"
 )
 
@@ -109,7 +109,7 @@ func TestDuplicates(t *testing.T) {
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	db, err := store.Open(t.Context(), r.Dir+"/s/cmkd.db")
+	db, err := sqlite.Open(t.Context(), r.Dir+"/s/cmkd.db", sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

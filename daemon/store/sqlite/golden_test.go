@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"bytes"
@@ -11,58 +11,61 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 )
 
 // sequence makes commits of every sort: with and without a head, bookkeeping,
 // failed ones, deletions and rows that are put twice.
-func sequence(t testing.TB, s *Store) {
+func sequence(t testing.TB, s *store.Store) {
 	t.Helper()
-	update(t, s, sample)
-	update(t, s, func(tx *Tx) error { // a rotation
-		old, _ := tx.CurrentVersion(testKey(1).ID)
+	storetest.Update(t, s, storetest.Sample)
+	storetest.Update(t, s, func(tx *store.Tx) error { // a rotation
+		old, _ := tx.CurrentVersion(storetest.Key(1).ID)
 		retired := *old
 		retired.State, retired.Encryptions = "NON_CURRENT", 1<<20
-		next := testVersion(1)
+		next := storetest.Version(1)
 		next.Number, next.CKAID, next.MaterialID = 2, []byte("of key 1, second"), strings.Repeat("ab", 32)
-		next.Rotated, next.RotationType = created.AddDate(1, 0, 0), "ON_DEMAND"
+		next.Rotated, next.RotationType = storetest.Created.AddDate(1, 0, 0), "ON_DEMAND"
 		return errors.Join(tx.PutVersion(&retired), tx.PutVersion(next))
 	})
 	failed := errors.New("failed")
-	if err := s.Update(context.Background(), func(tx *Tx) error {
-		tx.DeleteKey(region, testKey(1).ID)
+	if err := s.Update(context.Background(), func(tx *store.Tx) error {
+		tx.DeleteKey(storetest.Region, storetest.Key(1).ID)
 		return failed
 	}); !errors.Is(err, failed) {
 		t.Error(err)
 	}
-	nothing := func(*Tx) error { return nil }
-	if err := s.Adopt(context.Background(), hmacSealer{}, s.View().Root(), nothing); err != nil {
+	nothing := func(*store.Tx) error { return nil }
+	if err := s.Adopt(context.Background(), storetest.Sealer{}, s.View().Root(), nothing); err != nil {
 		t.Fatal(err)
 	}
-	update(t, s, func(tx *Tx) error {
+	storetest.Update(t, s, func(tx *store.Tx) error {
 		for _, value := range []string{"1", "2"} {
-			if err := tx.PutSetting(&Setting{Name: "clock", Value: value}); err != nil {
+			if err := tx.PutSetting(&store.Setting{Name: "clock", Value: value}); err != nil {
 				return err
 			}
 		}
 		tx.Bookkeeping()
 		return nil
 	})
-	update(t, s, func(tx *Tx) error {
-		k := testKey(3)
-		k.Description, k.State, k.Deletion, k.PendingWindowDays = "\u2028 \"quoted\" <&>", "PendingDeletion", created.AddDate(0, 0, 7), 7
-		tx.DeleteKey(region, testKey(2).ID)
+	storetest.Update(t, s, func(tx *store.Tx) error {
+		k := storetest.Key(3)
+		k.Description, k.State, k.Deletion, k.PendingWindowDays = "\u2028 \"quoted\" <&>", "PendingDeletion", storetest.Created.AddDate(0, 0, 7), 7
+		tx.DeleteKey(storetest.Region, storetest.Key(2).ID)
 		tx.DeleteIntent([]byte{0, 1})
 		return errors.Join(tx.PutKey(k),
-			tx.PutAlias(&Alias{Region: region, Name: "alias/gone", KeyID: k.ID, Created: created}),
-			tx.PutGrant(&Grant{Region: region, KeyID: k.ID, ID: "no constraint", Grantee: "g", Issuer: "i", ContextEquals: map[string]string{}, Created: created}))
+			tx.PutAlias(&store.Alias{Region: storetest.Region, Name: "alias/gone", KeyID: k.ID, Created: storetest.Created}),
+			tx.PutGrant(&store.Grant{Region: storetest.Region, KeyID: k.ID, ID: "no constraint", Grantee: "g", Issuer: "i", ContextEquals: map[string]string{}, Created: storetest.Created}))
 	})
-	update(t, s, func(tx *Tx) error {
-		tx.DeleteAlias(region, "alias/gone")
-		tx.DeleteVersion(testKey(2).ID, 1)
+	storetest.Update(t, s, func(tx *store.Tx) error {
+		tx.DeleteAlias(storetest.Region, "alias/gone")
+		tx.DeleteVersion(storetest.Key(2).ID, 1)
 		tx.DeleteSystemKey("main", "wrapping", 9)
 		return nil
 	})
-	update(t, s, func(tx *Tx) error { tx.WriteHead(); return nil })
+	storetest.Update(t, s, func(tx *store.Tx) error { tx.WriteHead(); return nil })
 }
 
 // dump is the schema and all rows of a database, but for the times of migrations.
@@ -74,7 +77,7 @@ func dump(t *testing.T, path string) []byte {
 	}
 	defer db.Close()
 	var out bytes.Buffer
-	print := func(query string) {
+	printAll := func(query string) {
 		rows, err := db.QueryContext(t.Context(), query)
 		if err != nil {
 			t.Fatal(err)
@@ -108,14 +111,14 @@ func dump(t *testing.T, path string) []byte {
 			t.Fatal(err)
 		}
 	}
-	print("PRAGMA application_id")
-	print("PRAGMA journal_mode")
-	print("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name")
+	printAll("PRAGMA application_id")
+	printAll("PRAGMA journal_mode")
+	printAll("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name")
 	for _, table := range []string{
 		"aliases", "custom_key_stores", "goose_db_version", "grants", "head", "import_parameters", "intents",
 		"keys", "row_hashes", "settings", "system_keys", "usages", "versions",
 	} {
-		print("SELECT * FROM " + table + " ORDER BY 1, 2")
+		printAll("SELECT * FROM " + table + " ORDER BY 1, 2")
 	}
 	return out.Bytes()
 }
@@ -149,13 +152,13 @@ func TestGoldenSequence(t *testing.T) {
 	s = open(t, path)
 	sealed := s.Found()
 	head, err := sealed.Head()
-	if err != nil || !hmac.Equal(sealed.MAC, hmacSealer{}.mac(sealed.Message())) || !bytes.Equal(head.Root, s.View().Root()) || head.Sequence != 5 {
+	if err != nil || !hmac.Equal(sealed.MAC, storetest.Sealer{}.MAC(sealed.Message())) || !bytes.Equal(head.Root, s.View().Root()) || head.Sequence != 5 {
 		t.Fatalf("head %+v, %v", head, err)
 	}
-	if err := s.Resume(t.Context(), hmacSealer{}, head); err != nil {
+	if err := s.Resume(t.Context(), storetest.Sealer{}, head); err != nil {
 		t.Fatal(err)
 	}
-	update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(8)) })
+	storetest.Update(t, s, func(tx *store.Tx) error { return tx.PutKey(storetest.Key(8)) })
 	if err := s.Check(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 )
 
 // fill stores n keys, each with a version and an alias.
-func fill(b *testing.B, s *Store, n int) {
+func fill(b *testing.B, s *store.Store, n int) {
 	b.Helper()
-	update(b, s, func(tx *Tx) error {
+	storetest.Update(b, s, func(tx *store.Tx) error {
 		for i := range n {
-			if err := errors.Join(tx.PutKey(testKey(i)), tx.PutVersion(testVersion(i)), tx.PutAlias(&Alias{
-				Region: region, Name: fmt.Sprintf("alias/service-%d", i), KeyID: testKey(i).ID,
+			if err := errors.Join(tx.PutKey(storetest.Key(i)), tx.PutVersion(storetest.Version(i)), tx.PutAlias(&store.Alias{
+				Region: storetest.Region, Name: fmt.Sprintf("alias/service-%d", i), KeyID: storetest.Key(i).ID,
 			})); err != nil {
 				return err
 			}
@@ -27,13 +30,13 @@ func BenchmarkLookup(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		s := open(b, filepath.Join(b.TempDir(), "store.db"))
 		fill(b, s, n)
-		id, name := testKey(n/2).ID, fmt.Sprintf("alias/service-%d", n/2)
+		id, name := storetest.Key(n/2).ID, fmt.Sprintf("alias/service-%d", n/2)
 		for _, c := range []struct {
 			name string
 			find func() bool
 		}{
-			{"Key", func() bool { _, ok := s.View().Key(region, id); return ok }},
-			{"Alias", func() bool { _, ok := s.View().Alias(region, name); return ok }},
+			{"Key", func() bool { _, ok := s.View().Key(storetest.Region, id); return ok }},
+			{"Alias", func() bool { _, ok := s.View().Alias(storetest.Region, name); return ok }},
 			{"CurrentVersion", func() bool { _, ok := s.View().CurrentVersion(id); return ok }},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, n), func(b *testing.B) {
@@ -53,10 +56,10 @@ func BenchmarkGrantsByGrantee(b *testing.B) {
 	for _, n := range []int{50, 50_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			s := open(b, filepath.Join(b.TempDir(), "store.db"))
-			update(b, s, func(tx *Tx) error {
-				err := tx.PutKey(testKey(1))
+			storetest.Update(b, s, func(tx *store.Tx) error {
+				err := tx.PutKey(storetest.Key(1))
 				for i := range n {
-					g := testGrant(i)
+					g := storetest.Grant(i)
 					g.Grantee = fmt.Sprintf("arn:aws:iam::111122223333:user/u%d", i)
 					err = errors.Join(err, tx.PutGrant(g))
 				}
@@ -64,7 +67,7 @@ func BenchmarkGrantsByGrantee(b *testing.B) {
 			})
 			b.ReportAllocs()
 			for b.Loop() {
-				for range s.View().GrantsByGrantee(region, testKey(1).ID, "arn:aws:iam::111122223333:user/u7") {
+				for range s.View().GrantsByGrantee(storetest.Region, storetest.Key(1).ID, "arn:aws:iam::111122223333:user/u7") {
 				}
 			}
 		})
@@ -80,27 +83,17 @@ func BenchmarkUpdate(b *testing.B) {
 				s := open(b, filepath.Join(b.TempDir(), "store.db"))
 				fill(b, s, n)
 				if headed {
-					if err := s.Adopt(context.Background(), hmacSealer{}, s.View().Root(), func(*Tx) error { return nil }); err != nil {
+					if err := s.Adopt(context.Background(), storetest.Sealer{}, s.View().Root(), func(*store.Tx) error { return nil }); err != nil {
 						b.Fatal(err)
 					}
 				}
 				for i := 0; b.Loop(); i++ {
-					k := testKey(3)
+					k := storetest.Key(3)
 					k.Description = fmt.Sprint(i) // SQLite does not write what stays the same
-					update(b, s, func(tx *Tx) error { return tx.PutKey(k) })
+					storetest.Update(b, s, func(tx *store.Tx) error { return tx.PutKey(k) })
 				}
 			})
 		}
-	}
-}
-
-// BenchmarkHash hashes a change among 30,000 rows.
-func BenchmarkHash(b *testing.B) {
-	s := open(b, filepath.Join(b.TempDir(), "store.db"))
-	fill(b, s, 10_000)
-	h := s.View().hashes
-	for b.Loop() {
-		h.with([]change{{"keys", `["us-east-1","x"]`, []byte("{}")}}).root()
 	}
 }
 
@@ -113,7 +106,7 @@ func BenchmarkOpen(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		s, err := Open(context.Background(), path)
+		s, err := Open(context.Background(), path, Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

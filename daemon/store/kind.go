@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// kind describes one kind of row: its table in SQLite, and how the snapshot
-// finds its rows.
+// kind describes one kind of row: its table in the database, and how the
+// snapshot finds its rows.
 type kind[T any] struct {
 	table string
+	of    func(*View) *table[T] // its rows in a snapshot
 	// columns are the columns beside the document; the first primary of them
 	// are the primary key.
 	columns []string
@@ -58,6 +59,7 @@ const (
 const stateCurrent = "CURRENT"
 
 var keyKind = &kind[Key]{
+	of:    func(v *View) *table[Key] { return &v.keys },
 	table: "keys", columns: []string{"region", "id"}, primary: 2,
 	fields: func(k *Key) []any { return []any{k.Region, k.ID} },
 	indexes: []index[Key]{
@@ -67,6 +69,7 @@ var keyKind = &kind[Key]{
 }
 
 var versionKind = &kind[Version]{
+	of:    func(v *View) *table[Version] { return &v.versions },
 	table: "versions", columns: []string{"key_id", "number", "cka_id"}, primary: 2,
 	fields: func(v *Version) []any { return []any{v.KeyID, v.Number, v.CKAID} },
 	indexes: []index[Version]{
@@ -87,6 +90,7 @@ var versionKind = &kind[Version]{
 }
 
 var aliasKind = &kind[Alias]{
+	of:    func(v *View) *table[Alias] { return &v.aliases },
 	table: "aliases", columns: []string{"region", "name", "key_id"}, primary: 2,
 	fields: func(a *Alias) []any { return []any{a.Region, a.Name, a.KeyID} },
 	indexes: []index[Alias]{
@@ -96,6 +100,7 @@ var aliasKind = &kind[Alias]{
 }
 
 var grantKind = &kind[Grant]{
+	of:    func(v *View) *table[Grant] { return &v.grants },
 	table: "grants", columns: []string{"region", "key_id", "id"}, primary: 3,
 	fields: func(g *Grant) []any { return []any{g.Region, g.KeyID, g.ID} },
 	indexes: []index[Grant]{
@@ -120,21 +125,25 @@ var grantKind = &kind[Grant]{
 }
 
 var usageKind = &kind[Usage]{
+	of:    func(v *View) *table[Usage] { return &v.usages },
 	table: "usages", columns: []string{"region", "key_id"}, primary: 2,
 	fields: func(u *Usage) []any { return []any{u.Region, u.KeyID} },
 }
 
 var intentKind = &kind[Intent]{
+	of:    func(v *View) *table[Intent] { return &v.intents },
 	table: "intents", columns: []string{"cka_id"}, primary: 1,
 	fields: func(i *Intent) []any { return []any{i.CKAID} },
 }
 
 var systemKeyKind = &kind[SystemKey]{
+	of:    func(v *View) *table[SystemKey] { return &v.systemKeys },
 	table: "system_keys", columns: []string{"token", "purpose", "version"}, primary: 3,
 	fields: func(k *SystemKey) []any { return []any{k.Token, k.Purpose, k.Version} },
 }
 
 var importKind = &kind[ImportParameters]{
+	of:    func(v *View) *table[ImportParameters] { return &v.imports },
 	table: "import_parameters", columns: []string{"token_hash"}, primary: 1,
 	fields: func(p *ImportParameters) []any { return []any{p.TokenHash} },
 	indexes: []index[ImportParameters]{
@@ -145,6 +154,7 @@ var importKind = &kind[ImportParameters]{
 }
 
 var customKeyStoreKind = &kind[CustomKeyStore]{
+	of:    func(v *View) *table[CustomKeyStore] { return &v.customKeyStores },
 	table: "custom_key_stores", columns: []string{"region", "id"}, primary: 2,
 	fields: func(c *CustomKeyStore) []any { return []any{c.Region, c.ID} },
 	indexes: []index[CustomKeyStore]{
@@ -153,32 +163,31 @@ var customKeyStoreKind = &kind[CustomKeyStore]{
 }
 
 var settingKind = &kind[Setting]{
+	of:    func(v *View) *table[Setting] { return &v.settings },
 	table: "settings", columns: []string{"name"}, primary: 1,
 	fields: func(s *Setting) []any { return []any{s.Name} },
 }
 
-// upsert and remove are the only two statements that change a table.
-func (k *kind[T]) upsert() string {
-	columns := strings.Join(k.columns, ", ")
-	set := "document = excluded.document"
-	for _, c := range k.columns[k.primary:] {
-		set += ", " + c + " = excluded." + c
-	}
-	return "INSERT INTO " + k.table + " (" + columns + ", document) VALUES (?" +
-		strings.Repeat(", ?", len(k.columns)) + ") ON CONFLICT (" +
-		strings.Join(k.columns[:k.primary], ", ") + ") DO UPDATE SET " + set
+// kinds are all kinds of rows, in the order in which their tables can be filled.
+var kinds = []rowKind{
+	keyKind, versionKind, aliasKind, grantKind, usageKind, intentKind, systemKeyKind, importKind, customKeyStoreKind, settingKind,
 }
 
-func (k *kind[T]) remove() string {
-	return "DELETE FROM " + k.table + " WHERE " +
-		strings.Join(k.columns[:k.primary], " = ? AND ") + " = ?"
+// rowKind is a kind whose type does not matter.
+type rowKind interface {
+	describe() Table
+	filler() filler
 }
 
-// query reads the whole table in the order of the primary key.
-func (k *kind[T]) query() string {
-	return "SELECT " + strings.Join(k.columns, ", ") + ", document FROM " + k.table +
-		" ORDER BY " + strings.Join(k.columns[:k.primary], ", ")
+// filler makes a table of rows that an engine has.
+type filler interface {
+	add(r *Row) error
+	into(v *View)
 }
+
+func (k *kind[T]) describe() Table { return Table{k.table, k.columns, k.primary} }
+
+func (k *kind[T]) filler() filler { return newBuilder(k) }
 
 // check refuses fields that cannot identify a row.
 func (k *kind[T]) check(fields []any) error {

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -7,82 +7,84 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"cmkd/daemon/store"
 )
 
 // connect opens the database file.
-func (s *Store) connect(ctx context.Context) (err error) {
-	if s.file, err = os.Lstat(s.path); err != nil {
+func (e *Engine) connect(ctx context.Context) (err error) {
+	if e.file, err = os.Lstat(e.path); err != nil {
 		return err
 	}
-	s.makeshift = false
-	if s.db, err = openDatabase(ctx, s.path, false); !needsRoom(err) {
+	e.makeshift = false
+	if e.db, err = openDatabase(ctx, e.path, false); !needsRoom(err) {
 		return err
 	}
-	db, again := openDatabase(ctx, s.path, true)
+	db, again := openDatabase(ctx, e.path, true)
 	if again != nil {
 		return errors.Join(err, again)
 	}
-	s.db, s.makeshift = db, true
-	s.failed(err) //nolint:errcheck // it is kept
+	e.db, e.makeshift = db, true
+	e.failed(err) //nolint:errcheck // it is kept
 	return nil
 }
 
 // keepFiles makes the database's files again if they have been removed.
-func (s *Store) keepFiles(ctx context.Context) error {
-	there, err := os.Lstat(s.path)
+func (e *Engine) keepFiles(ctx context.Context) error {
+	there, err := os.Lstat(e.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = s.restore(ctx)
+		err = e.restore(ctx)
 	case err != nil:
 		return err
-	case !os.SameFile(there, s.file):
-		return fmt.Errorf("%w: %s", ErrReplaced, s.path)
+	case !os.SameFile(there, e.file):
+		return fmt.Errorf("%w: %s", store.ErrReplaced, e.path)
 	default:
-		if _, err := os.Lstat(s.path + "-wal"); s.db != nil && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(e.path + "-wal"); e.db != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err = s.reconnect(ctx); err == nil && s.makeshift {
+		if err = e.reconnect(ctx); err == nil && e.makeshift {
 			return nil // nothing has been made again
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("making the removed database files again: %w", err)
 	}
-	if s.restored != nil {
-		s.restored()
+	if e.restored != nil {
+		e.restored()
 	}
 	return nil
 }
 
 // restore copies the database, which lives on for as long as it is open, to
 // where it was. After a failure it goes on where it stopped.
-func (s *Store) restore(ctx context.Context) error {
-	copied := s.path + ".restored"
-	if s.db != nil {
-		if err := s.copyTo(ctx, copied); err != nil {
+func (e *Engine) restore(ctx context.Context) error {
+	copied := e.path + ".restored"
+	if e.db != nil {
+		if err := e.copyTo(ctx, copied); err != nil {
 			return err
 		}
 		// Before the copy is in place: closing removes the log by its name.
-		if err := s.disconnect(); err != nil {
+		if err := e.disconnect(); err != nil {
 			return err
 		}
 	}
 	for _, suffix := range []string{"-wal", "-shm"} {
-		if err := os.Remove(s.path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(e.path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := os.Rename(copied, s.path); err != nil {
+	if err := os.Rename(copied, e.path); err != nil {
 		return err
 	}
-	if err := syncFile(filepath.Dir(s.path)); err != nil {
+	if err := syncFile(filepath.Dir(e.path)); err != nil {
 		return err
 	}
-	return s.connect(ctx)
+	return e.connect(ctx)
 }
 
 // copyTo makes a durable copy of the database.
-func (s *Store) copyTo(ctx context.Context, path string) error {
+func (e *Engine) copyTo(ctx context.Context, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -90,7 +92,7 @@ func (s *Store) copyTo(ctx context.Context, path string) error {
 		return err
 	}
 	// It takes an empty file, whose mode stays (https://sqlite.org/lang_vacuum.html).
-	if _, err := s.db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+	if _, err := e.db.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
 		return err
 	}
 	return syncFile(path)
@@ -98,19 +100,19 @@ func (s *Store) copyTo(ctx context.Context, path string) error {
 
 // reconnect closes the database, which writes the removed log back, and opens
 // it again.
-func (s *Store) reconnect(ctx context.Context) error {
-	if err := s.disconnect(); err != nil {
+func (e *Engine) reconnect(ctx context.Context) error {
+	if err := e.disconnect(); err != nil {
 		return err
 	}
-	return s.connect(ctx)
+	return e.connect(ctx)
 }
 
-func (s *Store) disconnect() error {
-	if s.db == nil {
+func (e *Engine) disconnect() error {
+	if e.db == nil {
 		return nil
 	}
-	db := s.db
-	s.db = nil
+	db := e.db
+	e.db = nil
 	return db.Close()
 }
 

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"bufio"
@@ -15,6 +15,9 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 )
 
 // childEnv makes the test binary play one of the children below, each of
@@ -52,14 +55,14 @@ func childCommand(t *testing.T, name, path string) *exec.Cmd {
 // childCommits commits pairs of a key and its version forever and prints the
 // number of each pair once it is acknowledged.
 func childCommits(path string) error {
-	s, err := Open(context.Background(), path)
+	s, err := Open(context.Background(), path, Options{})
 	if err != nil {
 		return err
 	}
 	for i := 0; ; i++ {
-		err := s.Update(context.Background(), func(tx *Tx) error {
-			return errors.Join(tx.PutKey(testKey(i)), tx.PutVersion(testVersion(i)),
-				tx.PutSetting(&Setting{Name: "last", Value: fmt.Sprint(i)}))
+		err := s.Update(context.Background(), func(tx *store.Tx) error {
+			return errors.Join(tx.PutKey(storetest.Key(i)), tx.PutVersion(storetest.Version(i)),
+				tx.PutSetting(&store.Setting{Name: "last", Value: fmt.Sprint(i)}))
 		})
 		if err != nil {
 			return err
@@ -132,15 +135,15 @@ func TestKill(t *testing.T) {
 // childDiskFull fills the store up to a limit on the size of files.
 func childDiskFull(path string) error {
 	signal.Ignore(syscall.SIGXFSZ) // writes fail with EFBIG instead
-	s, err := Open(context.Background(), path)
+	s, err := Open(context.Background(), path, Options{})
 	if err != nil {
 		return err
 	}
 	fill := func(i int) error {
-		k := testKey(i)
+		k := storetest.Key(i)
 		k.Policy = strings.Repeat("p", 32<<10)
-		return s.Update(context.Background(), func(tx *Tx) error {
-			return errors.Join(tx.PutKey(k), tx.PutVersion(testVersion(i)))
+		return s.Update(context.Background(), func(tx *store.Tx) error {
+			return errors.Join(tx.PutKey(k), tx.PutVersion(storetest.Version(i)))
 		})
 	}
 	if err := fill(0); err != nil {
@@ -160,7 +163,7 @@ func childDiskFull(path string) error {
 		if err == nil {
 			continue
 		}
-		if !strings.HasPrefix(err.Error(), "writing to the store: ") || !errors.Is(err, ErrUnwritable) || !errors.Is(s.Err(), ErrUnwritable) {
+		if !strings.HasPrefix(err.Error(), "writing to the store: ") || !errors.Is(err, store.ErrUnwritable) || !errors.Is(s.Err(), store.ErrUnwritable) {
 			return fmt.Errorf("unclear: %w", err)
 		}
 		if s.View() != before {
@@ -194,8 +197,8 @@ func TestDiskFull(t *testing.T) {
 	}
 	s := open(t, path)
 	for i := range full + 2 {
-		_, key := s.View().Key(testKey(i).Region, testKey(i).ID)
-		_, version := s.View().CurrentVersion(testKey(i).ID)
+		_, key := s.View().Key(storetest.Key(i).Region, storetest.Key(i).ID)
+		_, version := s.View().CurrentVersion(storetest.Key(i).ID)
 		if want := i != full; key != want || version != want {
 			t.Errorf("key %d: key %t, version %t, want %t", i, key, version, want)
 		}
@@ -214,26 +217,29 @@ func childOpensFull(path string) error {
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 4 << 10, Max: old.Max}); err != nil {
 		return err
 	}
-	s, err := Open(ctx, path)
+	restored := 0
+	engine, err := NewEngine(ctx, path, Options{Restored: func() { restored++ }})
 	if err != nil {
 		return err
 	}
-	restored := 0
-	s.OnRestore(func() { restored++ })
-	write := func(value string) error {
-		return s.Update(ctx, func(tx *Tx) error { return tx.PutSetting(&Setting{Name: "after", Value: value}) })
+	s, err := store.Open(ctx, engine)
+	if err != nil {
+		return err
 	}
-	_, read := s.View().Key(testKey(1).Region, testKey(1).ID)
+	write := func(value string) error {
+		return s.Update(ctx, func(tx *store.Tx) error { return tx.PutSetting(&store.Setting{Name: "after", Value: value}) })
+	}
+	_, read := s.View().Key(storetest.Key(1).Region, storetest.Key(1).ID)
 	if err := os.Remove(path + "-wal"); err != nil { // where not even that can be made
 		return err
 	}
-	if err := write("full"); !read || !errors.Is(err, ErrUnwritable) || !errors.Is(s.Err(), ErrUnwritable) || s.Probe(ctx) == nil {
+	if err := write("full"); !read || !errors.Is(err, store.ErrUnwritable) || !errors.Is(s.Err(), store.ErrUnwritable) || s.Probe(ctx) == nil {
 		return fmt.Errorf("full: read %t, %w, %w", read, err, s.Err())
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
 		return err
 	}
-	if err := s.Probe(ctx); err != nil || s.Err() != nil || s.makeshift || restored > 0 {
+	if err := s.Probe(ctx); err != nil || s.Err() != nil || engine.makeshift || restored > 0 {
 		return fmt.Errorf("with room again: %w, %w, %d times restored files that nobody has removed", err, s.Err(), restored)
 	}
 	if err := write("room"); err != nil {
@@ -251,7 +257,7 @@ func TestOpenFull(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	update(t, s, sample)
+	storetest.Update(t, s, storetest.Sample)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +270,7 @@ func TestOpenFull(t *testing.T) {
 }
 
 func childOpens(path string) error {
-	s, err := Open(context.Background(), path)
+	s, err := Open(context.Background(), path, Options{})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package store
+package sqlite
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"cmkd/daemon/store"
+	"cmkd/daemon/store/storetest"
 )
 
 var golden = flag.Bool("golden", false, "write testdata again")
@@ -20,17 +23,17 @@ func TestGolden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	if *golden {
 		s := open(t, path)
-		update(t, s, sample)
+		storetest.Update(t, s, storetest.Sample)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 		copyFile(t, path, v1)
 	}
 	copyFile(t, v1, path)
-	checkSample(t, open(t, path).View())
+	storetest.CheckSample(t, open(t, path).View())
 }
 
-func copyFile(t *testing.T, from, to string) {
+func copyFile(t testing.TB, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err == nil {
@@ -76,47 +79,47 @@ func TestRefusedFiles(t *testing.T) {
 	}{
 		"unknown field": {
 			statement(`UPDATE settings SET document = json_insert(document, '$.Colour', 'red')`),
-			ErrCorrupt, "Colour",
+			store.ErrCorrupt, "Colour",
 		},
 		"field of another type": {
-			statement(`UPDATE settings SET document = json_set(document, '$.Value', 1)`), ErrCorrupt, "settings [account]",
+			statement(`UPDATE settings SET document = json_set(document, '$.Value', 1)`), store.ErrCorrupt, "settings [\"account\"]",
 		},
 		"cut document": {
-			statement(`UPDATE keys SET document = substr(document, 1, 50)`), ErrCorrupt, "keys [",
+			statement(`UPDATE keys SET document = substr(document, 1, 50)`), store.ErrCorrupt, "keys [",
 		},
 		"row moved to another key": {
 			statement(`UPDATE grants SET key_id = '00000002-0000-4000-8000-000000000000' WHERE id LIKE '%4'`),
-			ErrCorrupt, "column key_id differs",
+			store.ErrCorrupt, "column key_id differs",
 		},
 		"document of another row": {
 			statement(`UPDATE keys SET document = (SELECT document FROM keys WHERE region = 'eu-west-1')`),
-			ErrCorrupt, "column",
+			store.ErrCorrupt, "column",
 		},
 		"CKA_ID changed": {
-			statement(`UPDATE versions SET cka_id = x'00' WHERE number = 2`), ErrCorrupt, "column cka_id differs",
+			statement(`UPDATE versions SET cka_id = x'00' WHERE number = 2`), store.ErrCorrupt, "column cka_id differs",
 		},
 		"second current version": {
 			statement(`UPDATE versions SET document = json_set(document, '$.State', 'CURRENT')`),
-			ErrCorrupt, "same current version",
+			store.ErrCorrupt, "same current version",
 		},
 		"newer schema": {
 			statement(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`),
-			ErrNewerSchema, "version 999",
+			store.ErrNewerSchema, "version 999",
 		},
-		"other program": {statement(`PRAGMA application_id = 7`), ErrCorrupt, "another program"},
+		"other program": {statement(`PRAGMA application_id = 7`), store.ErrCorrupt, "another program"},
 		"no database": {
-			bytes(func([]byte) []byte { return []byte(strings.Repeat("not a database. ", 64)) }), ErrCorrupt, "",
+			bytes(func([]byte) []byte { return []byte(strings.Repeat("not a database. ", 64)) }), store.ErrCorrupt, "",
 		},
-		"truncated": {bytes(func(b []byte) []byte { return b[:len(b)/2] }), ErrCorrupt, ""},
+		"truncated": {bytes(func(b []byte) []byte { return b[:len(b)/2] }), store.ErrCorrupt, ""},
 		"page overwritten": {
-			bytes(func(b []byte) []byte { return append(b[:4096], make([]byte, len(b)-4096)...) }), ErrCorrupt, "",
+			bytes(func(b []byte) []byte { return append(b[:4096], make([]byte, len(b)-4096)...) }), store.ErrCorrupt, "",
 		},
 		"group may read": {func(t *testing.T, path string) {
 			t.Helper()
 			if err := os.Chmod(path, 0o640); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrPermissions, "mode 0640, want 0600"},
+		}, store.ErrPermissions, "mode 0640, want 0600"},
 		"directory": {func(t *testing.T, path string) {
 			t.Helper()
 			if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
@@ -143,13 +146,13 @@ func TestRefusedFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := open(t, path)
-			update(t, s, sample)
+			storetest.Update(t, s, storetest.Sample)
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 			c.spoil(t, path)
 			before, _ := os.ReadFile(path)
-			s, err := Open(t.Context(), path)
+			s, err := Open(t.Context(), path, Options{})
 			if err == nil {
 				t.Fatal("opened", s.Close())
 			}
@@ -168,11 +171,11 @@ func TestLocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	if _, err := Open(t.Context(), path); !errors.Is(err, ErrLocked) {
+	if _, err := Open(t.Context(), path, Options{}); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("in this process: %v", err)
 	}
 	out, err := childCommand(t, "open", path).Output()
-	if err == nil || !strings.Contains(string(out), ErrLocked.Error()) {
+	if err == nil || !strings.Contains(string(out), store.ErrLocked.Error()) {
 		t.Errorf("in another process: %v, %s", err, out)
 	}
 	if err := s.Close(); err != nil {
@@ -186,7 +189,7 @@ func TestLocked(t *testing.T) {
 func TestFileModes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	update(t, open(t, filepath.Join(dir, "store.db")), sample)
+	storetest.Update(t, open(t, filepath.Join(dir, "store.db")), storetest.Sample)
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 4 {
 		t.Fatalf("%v, %v: want the database, its log, its index and the lock", entries, err)
@@ -207,10 +210,10 @@ func TestOpenCancelled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Open(ctx, path); !errors.Is(err, context.Canceled) {
+	if _, err := Open(ctx, path, Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	update(t, open(t, path), sample)
+	storetest.Update(t, open(t, path), storetest.Sample)
 }
 
 // TestFilesRemoved takes the database's files away under the store: what it
@@ -221,20 +224,19 @@ func TestFilesRemoved(t *testing.T) {
 		t.Run(strings.Join(suffixes, ","), func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "store.db")
-			s, err := Open(t.Context(), path)
+			restored := 0
+			s, err := Open(t.Context(), path, Options{Restored: func() { restored++ }})
 			if err != nil {
 				t.Fatal(err)
 			}
-			restored := 0
-			s.OnRestore(func() { restored++ })
-			update(t, s, sample)
+			storetest.Update(t, s, storetest.Sample)
 			for i := 11; i < 14; i++ {
 				for _, suffix := range suffixes {
 					if err := os.Remove(path + suffix); err != nil {
 						t.Fatal(err)
 					}
 				}
-				update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(i)) })
+				storetest.Update(t, s, func(tx *store.Tx) error { return tx.PutKey(storetest.Key(i)) })
 			}
 			// A copy of the files, as a crash would leave them.
 			crashed := filepath.Join(t.TempDir(), "store.db")
@@ -253,7 +255,7 @@ func TestFilesRemoved(t *testing.T) {
 			for _, path := range []string{path, crashed} {
 				view := open(t, path).View()
 				for _, i := range []int{1, 2, 11, 12, 13} {
-					if _, ok := view.Key(region, testKey(i).ID); !ok {
+					if _, ok := view.Key(storetest.Region, storetest.Key(i).ID); !ok {
 						t.Errorf("key %d is lost", i)
 					}
 				}
@@ -270,12 +272,12 @@ func TestFileReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, path)
-	update(t, s, sample)
+	storetest.Update(t, s, storetest.Sample)
 	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Update(t.Context(), func(tx *Tx) error { return tx.PutKey(testKey(11)) })
-	if _, ok := s.View().Key(region, testKey(11).ID); !errors.Is(err, ErrReplaced) || ok {
+	err := s.Update(t.Context(), func(tx *store.Tx) error { return tx.PutKey(storetest.Key(11)) })
+	if _, ok := s.View().Key(storetest.Region, storetest.Key(11).ID); !errors.Is(err, store.ErrReplaced) || ok {
 		t.Errorf("stored: %t, %v", ok, err)
 	}
 }
@@ -284,14 +286,14 @@ func TestFileReplaced(t *testing.T) {
 // opened with the next change.
 func TestReconnect(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "store.db")
-	s := open(t, path)
-	update(t, s, sample)
-	if err := s.disconnect(); err != nil {
+	d := newDatabase(t)
+	s := d.store(t)
+	storetest.Update(t, s, storetest.Sample)
+	if err := d.engine.disconnect(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+"-wal", nil, 0o600); err != nil {
+	if err := os.WriteFile(d.path+"-wal", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	update(t, s, func(tx *Tx) error { return tx.PutKey(testKey(11)) })
+	storetest.Update(t, s, func(tx *store.Tx) error { return tx.PutKey(storetest.Key(11)) })
 }
