@@ -4,8 +4,10 @@ GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v
 BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Of a release nothing but its source counts: no path and no time.
+GOBUILD := go build -trimpath -buildvcs=false -ldflags "-X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
+.PHONY: all deps build man install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
 
 all: build
 
@@ -13,9 +15,17 @@ deps:
 	./testenv/deps.sh
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags "-X cmkd/daemon.Version=$(VERSION)" -o $(BIN)/cmkd ./daemon/cmd/cmkd
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/cmkctl ./socket/cmd/cmkctl
-	$(foreach p,$(PLUGINS),go build -trimpath -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
+	CGO_ENABLED=0 $(GOBUILD) -o $(BIN)/cmkd ./daemon/cmd/cmkd
+	CGO_ENABLED=0 $(GOBUILD) -o $(BIN)/cmkctl ./socket/cmd/cmkctl
+	$(foreach p,$(PLUGINS),$(GOBUILD) -o $(BIN)/cmkd-$(p) ./plugins/$(p) &&) true
+
+# Manual pages: of cmkctl's commands, of cmkd and of the configuration.
+man: MAN := $(BIN)/man
+man:
+	umask 022 && $(BIN)/cmkctl man $(MAN)/man1
+	install -D -m 0644 -t $(MAN)/man8 packaging/man/cmkd.8
+	install -d $(MAN)/man5
+	packaging/man/config.sh <config.example.toml | install -m 0644 /dev/stdin $(MAN)/man5/cmkd-config.5
 
 # What `make build` made, where packaging/systemd expects it. It builds nothing
 # itself: root often has no Go. DESTDIR is for packagers.
@@ -23,6 +33,10 @@ install:
 	install -D -t $(DESTDIR)/usr/libexec/cmkd $(BIN)/cmkd $(BIN)/cmkctl $(PLUGINS:%=$(BIN)/cmkd-%)
 	install -d $(DESTDIR)/usr/bin
 	ln -sf ../libexec/cmkd/cmkctl $(DESTDIR)/usr/bin/cmkctl
+	$(MAKE) -s man MAN=$(DESTDIR)/usr/share/man
+	$(BIN)/cmkctl completion bash | install -D -m 0644 /dev/stdin $(DESTDIR)/usr/share/bash-completion/completions/cmkctl
+	$(BIN)/cmkctl completion zsh | install -D -m 0644 /dev/stdin $(DESTDIR)/usr/share/zsh/vendor-completions/_cmkctl
+	$(BIN)/cmkctl completion fish | install -D -m 0644 /dev/stdin $(DESTDIR)/usr/share/fish/vendor_completions.d/cmkctl.fish
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket packaging/systemd/cmkd-bridge@.service
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf

@@ -22,10 +22,8 @@ import (
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
 	"cmkd/socket/sigv4"
+	"cmkd/version"
 )
-
-// Version is the release, set at build time.
-var Version = "dev"
 
 // Daemon is cmkd with its files open and its plugins running.
 type Daemon struct {
@@ -223,7 +221,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", kmsapi.NewHandler(d))
 	d.operators(server).Handle(mux)
-	d.log.Info("serving", "socket", server.Addr().String(), "version", Version,
+	d.log.Info("serving", "socket", server.Addr().String(), "version", version.Release(),
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup

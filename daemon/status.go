@@ -10,6 +10,7 @@ import (
 	"cmkd/daemon/operator"
 	"cmkd/plugins"
 	"cmkd/socket/operatorapi"
+	"cmkd/version"
 )
 
 // pluginStatus asks the plugin, briefly, how many sessions it holds and what it
@@ -44,7 +45,7 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	cancel()
 	sequence, _ := d.audit.Head()
 	s := &operatorapi.Health{
-		State: operatorapi.OK, Version: Version, UptimeSeconds: int64(time.Since(d.started).Seconds()),
+		State: operatorapi.OK, Version: version.Release(), UptimeSeconds: int64(time.Since(d.started).Seconds()),
 		Account: d.cfg.Account, Regions: d.cfg.Regions, AuditRecords: sequence,
 		Tokens: d.router.tokens(), DeletionsHeld: d.kms.Held(), AuditDisk: d.auditDisk(),
 	}

@@ -21,15 +21,20 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins/internal/control"
+	"cmkd/version"
 )
 
 // Serve is the main of a plugin process: it answers the daemon until that ends
 // the connection, then closes the backend and returns. name stands in the log.
 //
 // It must be started by the daemon (see [Host]); a process that was not says
-// so on standard error and exits with status 1. Log records written with
+// so on standard error and exits with status 1, unless it is asked for its -version. Log records written with
 // [slog.Default] reach the daemon's log.
 func Serve(name string, open Open) {
+	if len(os.Args) == 2 && os.Args[1] == "-version" {
+		fmt.Println(version.Line(name))
+		return
+	}
 	stream, ok := startedByHost()
 	if !ok {
 		fmt.Fprintf(os.Stderr, "%s is a plugin of cmkd. The daemon starts it: name it in the configuration of cmkd.\n", name)

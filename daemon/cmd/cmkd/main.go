@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	cmkd "cmkd/daemon"
+	"cmkd/version"
 )
 
 func main() {
@@ -41,15 +42,15 @@ func run(args []string) error {
 	probe := flags.Bool("probe", false, "probe the tokens, print what they can do as JSON, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
 	trail := trailFlags(flags)
-	version := flags.Bool("version", false, "print the version and exit")
+	printVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return &cmkd.UsageError{Err: err}
 	}
-	if *version {
-		fmt.Println("cmkd", cmkd.Version)
+	if *printVersion {
+		fmt.Println(version.Line("cmkd"))
 		return nil
 	}
 	if *verify != "" {

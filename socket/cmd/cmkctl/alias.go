@@ -37,7 +37,7 @@ type changedAlias struct{ AliasName, TargetKeyId string }
 
 func newAliasUpdate(s *service) *cobra.Command {
 	return change{
-		use: "update NAME KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
+		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
 		long: `Update makes an alias that of another key of the same kind, which is named by ID or ARN.
 What was encrypted under the old key names that, and is decrypted as before.`,
 		example: "  cmkctl alias update app 1234abcd-12ab-34cd-56ef-1234567890ab",
@@ -51,7 +51,7 @@ What was encrypted under the old key names that, and is decrypted as before.`,
 
 func newAliasDelete(s *service) *cobra.Command {
 	return change{
-		use: "delete NAME", short: "Delete an alias; its key stays", exact: true, example: "  cmkctl alias delete app",
+		use: "delete ALIAS", short: "Delete an alias; its key stays", exact: true, example: "  cmkctl alias delete app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])
 			_, err := c.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: aws.String(name)})

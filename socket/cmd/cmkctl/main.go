@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/socket/client"
+	"cmkd/version"
 )
 
 func main() {
@@ -48,8 +49,9 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		PersistentPreRunE: func(*cobra.Command, []string) error { return withStatus(exitFailed, checkUmask()) },
 
-		Use:   "cmkctl",
-		Short: "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
+		Use:     "cmkctl",
+		Version: version.Release(),
+		Short:   "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
 		Long: `Set up and use cmkd, the AWS KMS API on a PKCS#11 token.
 
 Commands that name a key look for it in the Region of --region, else of AWS_REGION
@@ -102,8 +104,11 @@ and the terminal are.
 		newStore(s),
 		newVerify(s),
 		newVerifyMac(s),
+		newVersion(),
+		newMan(),
 	)
 	root.InitDefaultCompletionCmd()
+	completions(root, s)
 	strict(root)
 	withStatuses(root)
 	return root

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/version"
+)
+
+func newVersion() *cobra.Command {
+	var p printer
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of cmkctl",
+		Long: `Version prints of which release cmkctl is. Cmkctl status shows that of the daemon, and
+cmkd -version that of what is installed.`,
+		Example: `  cmkctl version
+  cmkctl version -o json | jq -r .version`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := struct {
+				Version  string `json:"version"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{version.Release(), runtime.Version(), fmt.Sprintf("%s/%s", runtime.GOOS, runtime.GOARCH)}
+			return p.print(cmd.OutOrStdout(), v, table{rows: [][]string{{version.Line("cmkctl")}}})
+		},
+	}
+	p.registerFormat(cmd)
+	return cmd
+}
