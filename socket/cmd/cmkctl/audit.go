@@ -14,9 +14,9 @@ import (
 func newAudit(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Verify the daemon's audit trail, or prune it",
+		Short: "Search, verify and prune the audit trail",
 	}
-	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s))
+	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s), newAuditSearch(), newAuditShow(), newAuditTail())
 	return cmd
 }
 

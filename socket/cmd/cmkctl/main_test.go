@@ -21,6 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cmkd/socket"
+	"cmkd/testenv/trails"
 )
 
 func TestMain(m *testing.M) {
@@ -37,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"exits":   exits,
 			"serve":   serve,
 			"silent":  silent,
+			"trail":   writeTrail,
 			"waitfor": waitFor,
 		},
 	})
@@ -108,6 +110,20 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(stop()) })
 	ts.Setenv("CMKD_SOCKET", path)
+}
+
+// trail FOLDER RECORDS: writes an audit trail, and the public key of its checkpoints to
+// audit-key-test.pem beside it.
+func writeTrail(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: trail folder records")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(trails.Write(trails.Config{
+		Dir: dir, Records: n, SegmentBytes: 256 << 10, KeyFile: filepath.Join(filepath.Dir(dir), "audit-key-test.pem"),
+	}))
 }
 
 // silent: listens where nobody answers and sets CMKD_SOCKET.

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/spf13/cobra"
+
+	"cmkd/daemon/audit/trail"
+)
+
+func newAuditShow() *cobra.Command {
+	var f trailFlags
+	var p printer
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one record of the audit trail",
+		Long: `Show prints the record with an event ID or a sequence number, or all those of a
+request ID, as the trail has them. It reads the files of the trail, which it does not
+verify. The exit status is 4 if there is none.`,
+		Example: `  cmkctl audit show 1024
+  cmkctl audit show 6ba7b810-9dad-41d1-80b4-00c04fd430c8 -o json | jq .userIdentity`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			q := trail.Query{ID: args[0]}
+			if n, err := strconv.ParseUint(args[0], 10, 64); err == nil && n > 0 {
+				q = trail.Query{Sequence: n}
+			}
+			if args[0] == "" {
+				return usagef("want the ID of a record")
+			}
+			found := 0
+			err := trail.Search(ctx, f.folder(), trail.Options{Query: q}, func(e *trail.Event) error {
+				found++
+				if err := p.printRecord(cmd, e, found); err != nil {
+					return err
+				}
+				if q.Sequence != 0 {
+					return trail.Stop
+				}
+				return nil
+			})
+			if err != nil {
+				return trailError(f.folder(), err)
+			}
+			if found == 0 {
+				return &exitError{exitNotFound, fmt.Errorf("there is no record %s in %s", quote(args[0]), f.folder())}
+			}
+			return nil
+		},
+	}
+	f.registerFolder(cmd)
+	p.registerFormat(cmd)
+	return cmd
+}
+
+// printRecord prints all of a record: for people as YAML, which is JSON without its
+// quotes.
+func (p *printer) printRecord(cmd *cobra.Command, e *trail.Event, n int) error {
+	out := cmd.OutOrStdout()
+	if p.output.value == asJSON {
+		text := jsontext.Value(e.Line)
+		if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
+			return inputf("record %d is not JSON: %w", e.Sequence, err)
+		}
+		_, err := fmt.Fprintf(out, "%s\n", text)
+		return err
+	}
+	if n > 1 {
+		fmt.Fprintln(out, "---")
+	}
+	if err := printYAML(out, e.Line); err != nil {
+		return inputf("record %d is not JSON: %w", e.Sequence, err)
+	}
+	return nil
+}

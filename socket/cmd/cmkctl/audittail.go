@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/daemon/audit/trail"
+)
+
+func newAuditTail() *cobra.Command {
+	var f queryFlags
+	var p printer
+	var follow bool
+	var lines int
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Print the newest records of the audit trail, and those to come",
+		Long: `Tail prints the newest records that fit all of its flags, oldest first, and with -f
+those that are written from then on, until it is interrupted: it goes on in the next
+segment, and where older ones are pruned. It reads the files of the trail, which it
+does not verify.
+
+With -o json each record is a line, with -o yaml a document.`,
+		Example: `  cmkctl audit tail -f --outcome refused
+  cmkctl audit tail -n 100 -o json | jq -r '"\(.eventTime) \(.eventName)"'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if lines < 0 {
+				return usagef("--lines %d: want 0 or more", lines)
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			q, err := f.query(ctx)
+			if err != nil {
+				return err
+			}
+			list := newRecordList(&p, cmd.OutOrStdout())
+			list.stream = true
+			newest, last, err := trail.Last(ctx, f.folder(), q, lines)
+			if err != nil {
+				return trailError(f.folder(), err)
+			}
+			for _, e := range newest {
+				if err := list.add(e); err != nil {
+					return err
+				}
+			}
+			if !follow {
+				return nil
+			}
+			err = trail.Follow(ctx, f.folder(), q, last, list.add)
+			if errors.Is(err, context.Canceled) {
+				return nil // somebody has seen enough
+			}
+			return trailError(f.folder(), err)
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with the records that are written")
+	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "begin with the newest `n` records")
+	p.register(cmd)
+	return cmd
+}
