@@ -45,8 +45,15 @@ type Config struct {
 	// docs/authorisation.md draws it; read again on SIGHUP. Optional, none.
 	IdentityPolicies string `toml:"identity_policies"`
 
-	Socket     SocketConfig    `toml:"socket"`
-	Admins     AdminConfig     `toml:"admins"`
+	Socket SocketConfig `toml:"socket"`
+	Admins AdminConfig  `toml:"admins"`
+	// Auditors see keys, policies and grants, ask who may do what, and have the audit
+	// trail verified. They change nothing and use no key.
+	Auditors DutyConfig `toml:"auditors"`
+	// Operators reload and recover. They use no key.
+	Operators DutyConfig `toml:"operators"`
+	// Monitors read status and metrics, as auditors and operators may.
+	Monitors   DutyConfig      `toml:"monitors"`
 	Principals PrincipalConfig `toml:"principals"`
 	// AccessKeys are fixed credentials, which requests may be signed with.
 	AccessKeys []AccessKeyConfig `toml:"access_key"`

@@ -38,8 +38,8 @@ type identities struct {
 	// configured are the ARNs that the configuration knows.
 	configured map[string]bool
 	now        func() time.Time
-	// administrator is administratorAccess, compiled.
-	administrator *policy.Document
+	duties     map[kms.Duties]DutyConfig
+	builtin    builtinPolicies
 
 	mu    sync.Mutex
 	known map[identityKey]identity // guarded by mu
@@ -62,13 +62,13 @@ const maxIdentities = 4096
 
 // newIdentities reads all that the configuration says of callers.
 func newIdentities(cfg *Config) (*identities, error) {
-	administrator, err := policy.Parse([]byte(administratorAccess), policy.IdentityPolicy, policy.WithName("AdministratorAccess"))
+	builtin, err := parseBuiltinPolicies()
 	if err != nil {
-		return nil, fmt.Errorf("compiling the administrators' policy: %w", err)
+		return nil, err
 	}
 	ids := &identities{
 		account: cfg.Account, self: uint32(os.Getuid()), admins: cfg.Admins, rules: cfg.Principals.Map,
-		now: time.Now, administrator: administrator, known: map[identityKey]identity{},
+		duties: cfg.duties(), now: time.Now, builtin: builtin, known: map[identityKey]identity{},
 	}
 	if int64(ids.self) == overflowUID() {
 		return nil, fmt.Errorf("cmkd runs as uid %d, by which its user namespace calls everybody without a mapping: map the user that it runs as", ids.self)
@@ -97,6 +97,11 @@ func (ids *identities) check() error {
 	for _, g := range ids.admins.Groups {
 		if err := checkGroup(g); err != nil {
 			return fmt.Errorf("admins: %w", err)
+		}
+	}
+	for duty, who := range ids.duties {
+		if err := who.check(); err != nil {
+			return fmt.Errorf("%s: %w", dutyTables[duty], err)
 		}
 	}
 	for i, m := range ids.rules {
@@ -238,13 +243,25 @@ func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
 	if c.Principal.Type == policy.User {
 		c.Principal.Groups = ids.groupARNs(n.groups)
 	}
+	ids.empower(c, &n, root)
+	return c
+}
+
+// empower gives the caller what the configuration gives who it is.
+func (ids *identities) empower(c *kms.Caller, n *names, root bool) {
 	c.Policies = ids.policiesOf(&c.Principal)
-	listed := ids.listed(&n) && c.Principal.Type != policy.Role
+	role := c.Principal.Type == policy.Role
+	listed := !role && ids.listed(n)
 	if listed || c.Principal.Type == policy.Root {
-		c.Policies = append(c.Policies, ids.administrator)
+		c.Policies = append(c.Policies, ids.builtin.administrator)
 	}
 	c.Admin = listed || root
-	return c
+	if role {
+		return
+	}
+	if c.Duties = ids.dutiesOf(n); c.Duties&kms.Auditing != 0 {
+		c.Policies = append(c.Policies, ids.builtin.auditor)
+	}
 }
 
 // uidPrefix and gidPrefix lead the names of users and groups without one.

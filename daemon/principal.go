@@ -251,7 +251,7 @@ func (ids *identities) byGroup(name string) (*kms.Caller, error) {
 func (ids *identities) byARN(arn string) (*kms.Caller, error) {
 	if arn == ids.prefix()+"root" {
 		root := policy.Principal{Type: policy.Root, ARN: arn, AccountID: ids.account}
-		return &kms.Caller{Principal: root, Policies: []*policy.Document{ids.administrator}, Admin: true}, nil
+		return &kms.Caller{Principal: root, Policies: []*policy.Document{ids.builtin.administrator}, Admin: true}, nil
 	}
 	session := "explain"
 	if rest, ok := strings.CutPrefix(arn, ids.sessionPrefix()); ok {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 )
 
 // principalForm is the ARN of a user, group or role, with the path that AWS
@@ -56,8 +55,10 @@ func (m *MapConfig) check(account string) error {
 	if m.Unit == "" && m.User == "" && m.Group == "" {
 		return errors.New("give unit, user or group")
 	}
-	if m.Unit != "" && (!strings.HasSuffix(m.Unit, ".service") && !strings.HasSuffix(m.Unit, ".scope") || strings.Contains(m.Unit, "/")) {
-		return fmt.Errorf("unit must be the name of a service or scope, not %q", m.Unit)
+	if m.Unit != "" {
+		if err := checkUnit(m.Unit); err != nil {
+			return err
+		}
 	}
 	p, err := parsePrincipal(account, m.ARN)
 	if err != nil {

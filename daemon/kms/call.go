@@ -16,6 +16,16 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
+// Duties are parts in running the daemon, beside the use of keys: a set of bits.
+type Duties uint8
+
+// The duties.
+const (
+	Monitoring Duties = 1 << iota // to see how the daemon is
+	Auditing                      // and who did and may do what
+	Operating                     // to keep it going
+)
+
 // Caller is who calls, as the kernel told (SO_PEERCRED).
 type Caller struct {
 	Principal policy.Principal
@@ -23,9 +33,11 @@ type Caller struct {
 	Policies []*policy.Document
 	// Admin: root, or named in the configuration's admins.
 	Admin bool
-	UID   uint32
-	GID   uint32
-	PID   int32
+	// Duties are those that the configuration gives, of one who is no administrator too.
+	Duties Duties
+	UID    uint32
+	GID    uint32
+	PID    int32
 	// AccessKeyID is of the credential that the request is signed with, "" if it
 	// was the kernel that told who calls.
 	AccessKeyID string

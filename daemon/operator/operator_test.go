@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,18 +17,18 @@ import (
 func TestRows(t *testing.T) {
 	t.Parallel()
 	const want = `
-		GET  /status         GetStatus              admins refusals looks
-		GET  /metrics        GetMetrics             admins refusals looks
+		GET  /status         GetStatus              admins, auditors, operators, monitors refusals looks
+		GET  /metrics        GetMetrics             admins, auditors, operators, monitors refusals looks
 		GET  /recipient      GetRecipientAlgorithms anyone never    looks
 		POST /confirm-clock  ConfirmClock           admins always
 		POST /accept-state   AcceptState            admins always
-		POST /recover        RecoverKeys            admins always   long
-		POST /reload         ReloadConfiguration    admins always   long
-		POST /audit/verify   VerifyAuditTrail       admins always   looks long
+		POST /recover        RecoverKeys            admins, operators always   long
+		POST /reload         ReloadConfiguration    admins, operators always   long
+		POST /audit/verify   VerifyAuditTrail       admins, auditors always   looks long
 		POST /audit/prune    PruneAuditTrail        admins always   long
-		POST /policy/explain ExplainPolicy          admins always   looks
-		POST /policy/who     ListAllowedPrincipals  admins always   looks
-		POST /policy/check   CheckPolicy            admins always   looks
+		POST /policy/explain ExplainPolicy          admins, auditors always   looks
+		POST /policy/who     ListAllowedPrincipals  admins, auditors always   looks
+		POST /policy/check   CheckPolicy            admins, auditors always   looks
 		POST /policy/key     MakeKeyPolicy          anyone always   looks`
 	rows := New(Config{}).Rows()
 	lines := strings.Split(strings.TrimSpace(want), "\n")
@@ -35,7 +36,7 @@ func TestRows(t *testing.T) {
 		t.Errorf("%d rows, want %d", len(rows), len(lines))
 	}
 	for i, r := range rows[:min(len(rows), len(lines))] {
-		got := []string{r.Method, r.Path, r.Name, string(r.Who), string(r.Recorded)}
+		got := []string{r.Method, r.Path, r.Name, r.Who.String(), string(r.Recorded)}
 		if r.Looks {
 			got = append(got, "looks")
 		}
@@ -54,9 +55,23 @@ func TestRows(t *testing.T) {
 // TestWho: an endpoint that says nothing of who may call it is for admins.
 func TestWho(t *testing.T) {
 	t.Parallel()
-	for who, want := range map[Who][2]bool{Admins: {true, false}, Anyone: {true, true}, "": {true, false}} {
-		if admin, user := who.includes(&kms.Caller{Admin: true}), who.includes(&kms.Caller{}); admin != want[0] || user != want[1] {
-			t.Errorf("%q: admins %v, users %v", who, admin, user)
+	callers := map[string]*kms.Caller{
+		"admin": {Admin: true}, "user": {}, "monitor": {Duties: kms.Monitoring}, "auditor": {Duties: kms.Auditing},
+		"operator": {Duties: kms.Operating}, "auditor and operator": {Duties: kms.Auditing | kms.Operating},
+	}
+	for who, want := range map[Who]string{
+		Row{}.Who: "admin", Admins: "admin", Anyone: "admin auditor auditor and operator monitor operator user",
+		Auditors: "admin auditor auditor and operator", Monitors | Operators: "admin auditor and operator monitor operator",
+	} {
+		var got []string
+		for name, c := range callers {
+			if who.includes(c) {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%s: %s, want %s", who, text, want)
 		}
 	}
 }

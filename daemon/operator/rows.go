@@ -6,24 +6,48 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"cmkd/daemon/kms"
 	"cmkd/socket/kmsapi"
 	"cmkd/socket/operatorapi"
 )
 
-// Who may call an endpoint.
-type Who string
+// Who may call an endpoint: a set of bits.
+type Who uint16
 
 const (
-	// Admins are root and the configuration's admins.
-	Admins Who = "admins"
+	// Admins are root and the configuration's admins, who may call every endpoint.
+	Admins Who = 0
+	// Monitors, auditors and operators are those of the configuration.
+	Monitors  = Who(kms.Monitoring)
+	Auditors  = Who(kms.Auditing)
+	Operators = Who(kms.Operating)
 	// Anyone is whoever reaches the socket.
-	Anyone Who = "anyone"
+	Anyone Who = 1 << 8
 )
 
 // includes reports whether the caller may call the endpoints of w.
-func (w Who) includes(c *kms.Caller) bool { return w == Anyone || c.Admin }
+func (w Who) includes(c *kms.Caller) bool {
+	return c.Admin || w&Anyone != 0 || w&Who(c.Duties) != 0
+}
+
+// String names them, in the words of the configuration.
+func (w Who) String() string {
+	if w&Anyone != 0 {
+		return "anyone"
+	}
+	names := []string{"admins"}
+	for _, d := range []struct {
+		who  Who
+		name string
+	}{{Auditors, "auditors"}, {Operators, "operators"}, {Monitors, "monitors"}} {
+		if w&d.who != 0 {
+			names = append(names, d.name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
 
 // Recorded is which calls of an endpoint are in the audit trail.
 type Recorded string
@@ -75,18 +99,18 @@ const (
 // Rows is the table of the endpoints.
 func (s *Service) Rows() []Row {
 	return []Row{
-		row(operatorapi.Status, Row{Who: Admins, Recorded: Refusals, Looks: true}, s.status),
-		{Method: http.MethodGet, Path: operatorapi.MetricsPath, Name: operatorapi.MetricsName, Who: Admins, Recorded: Refusals, Looks: true, page: s.Metrics},
+		row(operatorapi.Status, Row{Who: Monitors | Auditors | Operators, Recorded: Refusals, Looks: true}, s.status),
+		{Method: http.MethodGet, Path: operatorapi.MetricsPath, Name: operatorapi.MetricsName, Who: Monitors | Auditors | Operators, Recorded: Refusals, Looks: true, page: s.Metrics},
 		row(operatorapi.Recipient, Row{Who: Anyone, Recorded: Never, Looks: true, compact: true}, s.recipient),
 		row(operatorapi.ConfirmClock, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.confirmClock),
 		row(operatorapi.AcceptState, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.acceptState),
-		row(operatorapi.Recover, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxKeys}, s.recoverKeys),
-		row(operatorapi.Reload, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxCommand}, s.reload),
-		row(operatorapi.VerifyTrail, Row{Who: Admins, Recorded: Always, Looks: true, Long: true, MaxBody: maxCommand}, s.verifyTrail),
+		row(operatorapi.Recover, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxKeys}, s.recoverKeys),
+		row(operatorapi.Reload, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.reload),
+		row(operatorapi.VerifyTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxCommand}, s.verifyTrail),
 		row(operatorapi.PruneTrail, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxCommand}, s.pruneTrail),
-		question(operatorapi.ExplainPolicy, Row{Who: Admins, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.explain),
-		question(operatorapi.WhoMay, Row{Who: Admins, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.who),
-		question(operatorapi.CheckPolicy, Row{Who: Admins, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.checkPolicy),
+		question(operatorapi.ExplainPolicy, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.explain),
+		question(operatorapi.WhoMay, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.who),
+		question(operatorapi.CheckPolicy, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.checkPolicy),
 		// It tells nothing but what was asked.
 		question(operatorapi.MakeKeyPolicy, Row{Who: Anyone, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.keyPolicy),
 	}

@@ -74,7 +74,7 @@ func (s *Service) operate(w http.ResponseWriter, r *http.Request, row *Row) (out
 			return stranger
 		}
 		if !row.Who.includes(caller) || row.Recorded != Always {
-			return Forbidden("only root and the configuration's admins may do this")
+			return Forbidden("only root and the configuration's " + row.Who.String() + " may do this")
 		}
 		out, err = s.ask(w, r, row, &Caller{caller, c, ids})
 		return err

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"slices"
+	"testing"
+
+	"cmkd/daemon/kms"
+	"cmkd/daemon/policy"
+	"cmkd/socket"
+)
+
+// TestDuties: duties go to users, groups and units, and to nobody who is mapped to a role.
+func TestDuties(t *testing.T) {
+	t.Parallel()
+	const account = "123456789012"
+	for _, tt := range []struct {
+		name   string
+		peer   socket.Peer
+		unit   string
+		rules  []MapConfig
+		duties kms.Duties
+	}{
+		{name: "nobody", peer: socket.Peer{UID: 61300, GID: 61300}},
+		{name: "a user", peer: socket.Peer{UID: 61301, GID: 61300}, duties: kms.Auditing},
+		{name: "a group", peer: socket.Peer{UID: 61300, GID: 61300, Groups: []uint32{7, 61302}}, duties: kms.Operating},
+		{name: "a group that is the first", peer: socket.Peer{UID: 61300, GID: 61302}, duties: kms.Operating},
+		{name: "a user whose number is the group's", peer: socket.Peer{UID: 61302, GID: 61300}},
+		{name: "a unit", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "exporter.service", duties: kms.Monitoring},
+		{name: "an instance", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "node@1.service", duties: kms.Monitoring},
+		{name: "another unit", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "exporter.scope"},
+		{name: "two", peer: socket.Peer{UID: 61301, GID: 61302}, unit: "exporter.service", duties: kms.Auditing | kms.Operating | kms.Monitoring},
+		{
+			name: "mapped to a user", peer: socket.Peer{UID: 61301, GID: 61300},
+			rules: []MapConfig{{User: "61301", ARN: "arn:aws:iam::" + account + ":user/web"}}, duties: kms.Auditing,
+		},
+		{
+			name: "mapped to a role", peer: socket.Peer{UID: 61301, GID: 61302}, unit: "exporter.service",
+			rules: []MapConfig{{User: "61301", ARN: "arn:aws:iam::" + account + ":role/web"}},
+		},
+	} {
+		cfg := &Config{
+			Account: account, Auditors: DutyConfig{Users: []string{"61301"}}, Operators: DutyConfig{Groups: []string{"61302"}},
+			Monitors: DutyConfig{Units: []string{"exporter.service", "node@.service"}},
+		}
+		cfg.Principals.Map = tt.rules
+		ids, err := newIdentities(cfg)
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		c := ids.lookup(tt.peer, tt.unit)
+		sees := slices.ContainsFunc(c.Policies, func(d *policy.Document) bool { return d.Name() == "AuditorAccess" })
+		if c.Duties != tt.duties || c.Admin || sees != (tt.duties&kms.Auditing != 0) {
+			t.Errorf("%s: %b, administrator %v, policy %v, want %b", tt.name, c.Duties, c.Admin, sees, tt.duties)
+		}
+	}
+}
+
+// TestUnknownDuties: a name that nobody has must not wait for somebody who gets it.
+func TestUnknownDuties(t *testing.T) {
+	t.Parallel()
+	for _, d := range []DutyConfig{{Users: []string{"no-such-user"}}, {Groups: []string{"no-such-group"}}, {Units: []string{"web"}}, {Units: []string{"a/b.service"}}} {
+		if _, err := newIdentities(&Config{Account: "123456789012", Monitors: d}); err == nil {
+			t.Errorf("%+v is taken", d)
+		}
+	}
+}
