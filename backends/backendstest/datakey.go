@@ -236,6 +236,11 @@ func (d *dataKeySuite) requests(t *testing.T) {
 func (d *dataKeySuite) pair(t *testing.T, spec backends.KeySpec) {
 	in := &backends.GenerateDataKeyPairRequest{Key: d.key, Wrapping: d.w, Spec: spec, AAD: dataKeyAAD, Plaintext: true}
 	made, err := d.b.GenerateDataKeyPair(t.Context(), in)
+	// Some tokens leave out the zeros that a private number begins with: half of the
+	// numbers on this curve do.
+	for tries := 0; err == nil && spec == backends.P521 && !bytes.Contains(made.Plaintext, []byte{4, 66, 0}) && tries < 20; tries++ {
+		made, err = d.b.GenerateDataKeyPair(t.Context(), in)
+	}
 	if d.few && backends.CodeOf(err) == backends.Unsupported {
 		return
 	}
@@ -270,7 +275,7 @@ func (d *dataKeySuite) pair(t *testing.T, spec backends.KeySpec) {
 		got, err := openRecipient(r, opened.ForRecipient)
 		if n := len(made.Plaintext); err != nil || len(got) < n || len(got) > n+7 ||
 			!bytes.Equal(got[:n], made.Plaintext) || len(bytes.Trim(got[n:], "\x00")) != 0 {
-			t.Errorf("%s: the recipient gets another private key: %d bytes, %v", formName(r), len(got), err)
+			t.Errorf("%s: the recipient gets another private key: %d bytes, not %d, %v", formName(r), len(got), n, err)
 		}
 	}
 	in.Plaintext = false

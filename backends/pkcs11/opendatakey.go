@@ -130,8 +130,14 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 	if r.wraps() || r == nil && !readable {
 		length := 0
 		t := b.profile.sessionPrivate(p.form, true)
-		if p.form == ed25519Secret {
+		switch {
+		case p.form == ed25519Secret:
 			length = len(ed25519PKCS8) + ed25519.SeedSize
+			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
+		case r.wraps() && b.profile.keyWrapExact:
+			// Wrapped a second time as a private key, it may come out in another form:
+			// opencryptoki leaves out the zeros that a number on a curve begins with,
+			// which RFC 5915, section 3, wants.
 			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
 		}
 		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped, b.profile.unwrapped(t))
