@@ -45,12 +45,11 @@ grep -q 'NotFoundException.*Alias arn:aws:kms:us-east-1:123456789012:alias/none 
 	if err != nil {
 		t.Fatal("the AWS CLI is not installed: run `make deps`")
 	}
-	t.Logf("with %s", path)
 	cmd := exec.CommandContext(t.Context(), filepath.Join(rig.Binaries(t), "cmkctl"), "--socket", a.Socket, "bridge", "--", "sh", "-c", script, "sh", dir)
 	cmd.Env = append(os.Environ(), "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE="+filepath.Join(dir, "config"), "AWS_PAGER=")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		complaint, _ := os.ReadFile(filepath.Join(dir, "error")) // may not be there
-		t.Fatalf("%v\n%s\n%s", err, strings.TrimSpace(string(out)), complaint)
+		t.Fatalf("with %s: %v\n%s\n%s", path, err, strings.TrimSpace(string(out)), complaint)
 	}
 }

@@ -20,6 +20,7 @@ import (
 
 	"cmkd/daemon/store"
 	"cmkd/socket/client"
+	"cmkd/testenv"
 	"cmkd/testenv/rig"
 )
 
@@ -93,6 +94,9 @@ func testRecipients(t *testing.T, a *api) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := a.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{KeyId: id, KeySpec: types.DataKeySpecAes256, Recipient: in.to})
+			if testenv.Chosen() && err == nil && in.code == "UnsupportedOperationException" {
+				return // the token has what SoftHSM2 has not
+			}
 			wantCode(in.code).check(t, err)
 		})
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +46,7 @@ type Daemon struct {
 	pins         atomic.Pointer[[]string] // warnings of the PIN files, of the last start or reload
 	reloadError  atomic.Pointer[string]   // why the last reload failed, nil if it did not
 	segmentBytes int64                    // of the audit trail; 0: the usual
+	tentative    *footprint               // to be taken back at the end, nil if what was made stays
 }
 
 // Option changes how a daemon is opened.
@@ -82,6 +82,11 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err != nil {
 		return nil, err
 	}
+	if d.tentative != nil {
+		if err := d.tentative.look(cfg); err != nil {
+			return nil, fmt.Errorf("reading the state folder: %w", err)
+		}
+	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
@@ -89,12 +94,15 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 		return nil, err
 	}
 	d.store, err = patiently(ctx, store.ErrLocked, func() (*store.Store, error) {
-		return sqlite.Open(ctx, filepath.Join(cfg.StateDir, "cmkd.db"), sqlite.Options{Restored: func() {
+		return sqlite.Open(ctx, databasePath(cfg), sqlite.Options{Restored: func() {
 			log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
 		}})
 	})
 	if err != nil {
 		return nil, err
+	}
+	if d.tentative != nil && (d.tentative.database || d.store.Found() != nil || !blank(d.store.View())) {
+		d.tentative = nil // it is in use
 	}
 	// The store is locked, so no other daemon has processes there.
 	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(cfg)), plugins.RemoveLeftovers(spareDir(cfg))); err != nil {
@@ -334,6 +342,9 @@ func (d *Daemon) Close(ctx context.Context) error {
 		_ = os.Remove(spareDir(d.cfg)) // mostly it was never needed
 	}
 	if d.store != nil {
+		if d.tentative != nil && blank(d.store.View()) { // else the next one says what is left in the token
+			errs = append(errs, d.tentative.takeBack(d.cfg))
+		}
 		errs = append(errs, d.store.Close())
 	}
 	return errors.Join(errs...)

@@ -179,6 +179,10 @@ func (r *router) await(ctx context.Context) error {
 // pluginsDir is where plugin processes have their sockets.
 func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
 
+// loginPrefix begins the names of the files with PINs that tokens refused, before the
+// token's name.
+const loginPrefix = "login-"
+
 // spareDir is where they have them while the disk of the state folder is full or
 // read-only: in memory. It is for one state folder and one user.
 func spareDir(cfg *Config) string {
@@ -213,7 +217,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
 			PINFile: pin, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
-			LoginRecord: filepath.Join(cfg.StateDir, "login-"+t.Name),
+			LoginRecord: filepath.Join(cfg.StateDir, loginPrefix+t.Name),
 		},
 		AwayAfter: t.UnavailableAfter,
 	}, nil

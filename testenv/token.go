@@ -41,6 +41,10 @@ type Token struct {
 // is not set.
 const Variable = "CMKD_TEST_TOKEN"
 
+// Chosen reports whether Variable names another kind of token than SoftHSM2: one that may
+// do what SoftHSM2 lacks.
+func Chosen() bool { return os.Getenv(Variable) != "" && os.Getenv(Variable) != SoftHSM2 }
+
 // Kinds make tokens of other kinds than SoftHSM2, in an empty folder. Package tokens
 // fills it.
 var Kinds = map[string]func(t testing.TB, dir, label string) *Token{}

@@ -198,16 +198,8 @@ func (r *Rig) Initialise(t testing.TB) {
 }
 
 // TryInitialise is Initialise on a token that may not be good enough.
-func (r *Rig) TryInitialise(ctx context.Context) (err error) {
-	d, err := daemon.Open(ctx, r.Path, r.logger())
-	if err != nil {
-		return fmt.Errorf("opening cmkd: %w", err)
-	}
-	defer func() { err = errors.Join(err, d.Close(ctx)) }()
-	if err := d.Init(ctx); err != nil {
-		return fmt.Errorf("initialising cmkd: %w", err)
-	}
-	return nil
+func (r *Rig) TryInitialise(ctx context.Context) error {
+	return daemon.Initialise(ctx, r.Path, r.logger())
 }
 
 // Start starts the daemon, again after Stop or Kill.

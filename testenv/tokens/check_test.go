@@ -41,8 +41,10 @@ type report struct {
 	// Refused is why the daemon does not serve it, "" if it does.
 	Refused  string
 	Outcomes map[string]*outcome
-	Facts    map[string]string
-	Specs    map[string]string // why it has no such keys, by key spec; "" if it has
+	// API is what came of the tests of the API; nil: they were not run.
+	API   *outcome
+	Facts map[string]string
+	Specs map[string]string // why it has no such keys, by key spec; "" if it has
 }
 
 // note counts what came of a check.
@@ -52,18 +54,20 @@ func (r *report) note(c check, err error) {
 		o = &outcome{}
 		r.Outcomes[c.capability] = o
 	}
-	var why string
 	switch reason := refused(err); {
 	case err == nil:
 		o.Works++
-		return
 	case reason != "":
 		o.Refused++
-		why = reason
+		o.add(reason)
 	default:
 		o.Wrong++
-		why = fmt.Sprintf("WRONG: %s: %v", c.name, err)
+		o.add(fmt.Sprintf("WRONG: %s: %v", c.name, err))
 	}
+}
+
+// add adds a reason that is not there yet.
+func (o *outcome) add(why string) {
 	if !slices.Contains(o.Why, why) {
 		o.Why = append(o.Why, why)
 	}

@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -26,12 +27,17 @@ const (
 // the other tests use: they need nothing but what `make deps` installs.
 var usual = []string{"kryoptic", "p11-kit"}
 
-// TestMatrix runs TestToken and the suite of package backendstest on each token, and
-// prints what each of them can do.
+// TestMatrix runs TestToken, the suite of package backendstest and the tests of the API on
+// each token, and prints what each of them can do. -run '^TestMatrix$/^NAME$' is for one;
+// the page is written if all were run.
 func TestMatrix(t *testing.T) {
 	found := map[string]*report{}
 	if os.Getenv(testenv.Variable) != "" {
 		return // of one token, the other tests say all
+	}
+	var binary string
+	if os.Getenv(long) != "" {
+		binary = apiBinary(t)
 	}
 	for _, r := range tokens.All {
 		if os.Getenv(long) == "" && !slices.Contains(usual, r.Name) {
@@ -41,12 +47,16 @@ func TestMatrix(t *testing.T) {
 			if missing := r.Missing(); missing != "" {
 				t.Fatalf("it needs %s", missing)
 			}
-			found[r.Name] = run(t, r.Name)
+			f := run(t, r.Name)
+			if binary != "" && f.Refused == "" {
+				f.API = api(t, r.Name, binary)
+			}
+			found[r.Name] = f
 		})
 	}
 	text := matrix(found)
 	t.Logf("\n%s", text)
-	if path := os.Getenv(page); path != "" {
+	if path := os.Getenv(page); path != "" && len(found) == len(tokens.All) {
 		if err := os.WriteFile(path, []byte(head+text+facts(found)), 0o644); err != nil { //nolint:gosec // documentation
 			t.Error(err)
 		}
@@ -85,7 +95,9 @@ const head = `# Tokens
 loose on it, and checks over the socket what comes, signatures and MACs outside of the token.
 Every bad input is sent five times. A cell says how many checks work, and how many the daemon
 refuses with UnsupportedOperationException and what the token lacks. An answer that is wrong,
-an internal error or a plugin process that ends fails the run.
+an internal error or a plugin process that ends fails the run. The sums leave out the tests of
+the API, which are counted in their own column: those that only complain that the daemon has
+refused something that SoftHSM2 can do are refused.
 
 A row of dashes is a token on which the daemon refuses to start, with the reason below.
 CONTRIBUTING.md says how to run the tests on one of them.
@@ -102,7 +114,7 @@ func matrix(found map[string]*report) string {
 	}
 	columns := slices.Sorted(maps.Keys(capabilities))
 	var b strings.Builder
-	fmt.Fprintf(&b, "| token | %s | works | refused | wrong |\n|---|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)+3))
+	fmt.Fprintf(&b, "| token | %s | works | refused | wrong | tests of the API |\n|---|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)+4))
 	for _, r := range tokens.All {
 		f := found[r.Name]
 		if f == nil {
@@ -118,7 +130,7 @@ func matrix(found map[string]*report) string {
 			sum.Works, sum.Refused, sum.Wrong = sum.Works+o.Works, sum.Refused+o.Refused, sum.Wrong+o.Wrong
 			fmt.Fprintf(&b, " %s |", cell(o))
 		}
-		fmt.Fprintf(&b, " %d | %d | %d |\n", sum.Works, sum.Refused, sum.Wrong)
+		fmt.Fprintf(&b, " %d | %d | %d | %s |\n", sum.Works, sum.Refused, sum.Wrong, cell(cmp.Or(f.API, &outcome{})))
 	}
 	return b.String()
 }

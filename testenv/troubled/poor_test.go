@@ -1,10 +1,12 @@
 package troubled
 
 import (
-	"log/slog"
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,7 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	p11 "github.com/miekg/pkcs11"
 
-	"cmkd/daemon"
 	"cmkd/testenv"
 	"cmkd/testenv/rig"
 	"cmkd/testenv/shim"
@@ -64,54 +65,98 @@ func environment(m *shim.Module) map[string]string {
 	return env
 }
 
-// TestFailedInit: an initialisation that fails leaves no object in the token, wherever
-// it fails, and the next one succeeds.
+// TestFailedInit: an initialisation that fails leaves no object in the token and no file
+// in the state folder, wherever it fails, and the next one succeeds.
 func TestFailedInit(t *testing.T) {
 	t.Parallel()
 	s := newScene(t, rig.Config{})
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	initialise := func() error {
-		t.Helper()
-		if err := os.RemoveAll(filepath.Join(s.Dir, "s")); err != nil {
-			t.Fatal(err)
-		}
-		d, err := daemon.Open(t.Context(), s.Path, slog.New(slog.DiscardHandler))
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if err := d.Close(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}()
-		return d.Init(t.Context())
+	state := filepath.Join(s.Dir, "s")
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
 	}
 	before := objects(t, s.Token)
 	failing := func(what, why string) {
 		t.Helper()
-		if err := initialise(); err == nil || !strings.Contains(err.Error(), why) {
+		if err := s.TryInitialise(t.Context()); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want an error with %q", what, err, why)
 		}
 		if n := objects(t, s.Token); n != before {
 			t.Errorf("%s: %d objects are left in the token", what, n-before)
 		}
 	}
+	gone := func(what string) {
+		t.Helper()
+		if _, err := os.Lstat(state); !errors.Is(err, fs.ErrNotExist) {
+			entries, _ := os.ReadDir(state)
+			t.Errorf("%s: the state folder is left, with %v", what, entries)
+		}
+	}
 	s.control.Manners(shim.NoHMAC)
 	failing("a token without HMAC", "it authenticates the database")
+	gone("a token without HMAC")
+	s.control.Manners(shim.ReadsSecretKeys)
+	failing("a token that is not safe", "KeyUnsafe")
+	gone("a token that is not safe")
 	s.control.Manners()
 	s.control.RefuseObjects(p11.CKR_DEVICE_MEMORY)
 	failing("a token without room", "CKR_DEVICE_MEMORY")
+	gone("a token without room")
 	s.control.RefuseObjects(p11.CKR_OK)
 	for room := range uint32(3) {
 		s.control.Room(room)
 		failing("a token with little room", "CKR_DEVICE_MEMORY")
+		gone("a token with little room")
 	}
 	s.control.ClearAll()
-	if err := initialise(); err != nil {
-		t.Error(err)
+
+	// Files that were there stay: an audit trail whose database is lost, and others.
+	if err := errors.Join(os.MkdirAll(filepath.Join(state, "audit"), 0o700),
+		os.WriteFile(filepath.Join(state, "audit", "1.jsonl"), nil, 0o600), os.WriteFile(filepath.Join(state, "mine"), nil, 0o600)); err != nil {
+		t.Fatal(err)
 	}
+	s.control.RefuseObjects(p11.CKR_DEVICE_MEMORY)
+	failing("a folder that was there", "CKR_DEVICE_MEMORY")
+	if left := names(t, state); !slices.Equal(left, []string{"audit", "mine"}) {
+		t.Errorf("in a folder that had an audit trail and a file, %q are left", left)
+	}
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
+	}
+
+	// What it cannot take out of the token it remembers, and the next one says so: rows
+	// that nothing authenticates destroy nothing.
+	s.control.RefuseObjects(p11.CKR_OK)
+	s.control.Room(1)
+	s.control.Set("C_DestroyObject", shim.Fail(p11.CKR_FUNCTION_FAILED))
+	if err := s.TryInitialise(t.Context()); err == nil {
+		t.Error("a token with little room is initialised")
+	}
+	if left := names(t, state); !slices.Contains(left, "cmkd.db") {
+		t.Errorf("an object is left in the token, and %q in the folder", left)
+	}
+	s.control.ClearAll()
+	s.Initialise(t)
+	if !strings.Contains(s.Log(), "an object may be left in the token") {
+		t.Error("nothing is said of the object that is left in the token")
+	}
+	s.Start(t)
+}
+
+// names are what is in a folder.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
 }
 
 // objects counts the files of objects in the token.

@@ -98,7 +98,10 @@ func run(args []string) error {
 	if *probe {
 		return probeTokens(ctx, *config, log)
 	}
-	return serve(ctx, *config, *initialise, hangups, log)
+	if *initialise {
+		return cmkd.Initialise(ctx, *config, log)
+	}
+	return serve(ctx, *config, hangups, log)
 }
 
 // newLog returns a logger that writes to f: JSON for machines, and text for a person at a
@@ -132,10 +135,10 @@ func checkConfig(config string) error {
 
 // serve opens the daemon and serves until ctx ends. If ctx ends before clients
 // can connect, all that was begun is undone, and that is not an error.
-func serve(ctx context.Context, config string, initialise bool, hangups <-chan os.Signal, log *slog.Logger) (err error) {
+func serve(ctx context.Context, config string, hangups <-chan os.Signal, log *slog.Logger) (err error) {
 	began := false
 	defer func() {
-		if err != nil && ctx.Err() != nil && !began && !initialise {
+		if err != nil && ctx.Err() != nil && !began {
 			log.Info("stopped during the start", "at", err)
 			err = nil
 		}
@@ -145,9 +148,6 @@ func serve(ctx context.Context, config string, initialise bool, hangups <-chan o
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close(context.WithoutCancel(ctx))) }()
-	if initialise {
-		return d.Init(ctx)
-	}
 	return d.Serve(ctx, func() {
 		began = true
 		notify(log, daemon.SdNotifyReady)
