@@ -48,6 +48,13 @@ func newAPI(t *testing.T, cfg rig.Config) *api {
 	cfg.Tables += fmt.Sprintf("[principals]\nknown = [%q, %q, %q, %q, %q, %q, %q]\n", someone, somePager, someRetirer,
 		accountUser("marked0"), accountUser("marked1"), accountUser("marked2"), accountUser("marked3"))
 	r := rig.New(t, cfg)
+	t.Cleanup(func() {
+		for _, p := range r.Status(t).Plugins {
+			if p.Restarts != 0 { // the tests send much that is malformed
+				t.Errorf("plugin %s was replaced %d times", p.Name, p.Restarts)
+			}
+		}
+	})
 	return &api{Rig: r, Client: r.Client(""), other: r.Client(otherRegion), keys: map[string]*sharedKey{}}
 }
 

@@ -85,7 +85,8 @@ type Status struct {
 // Ask makes a request of the daemon as the test's user.
 func (r *Rig) Ask(t testing.TB, method, path, body string) (status int, answer string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, strings.NewReader(body))
+	ctx := context.WithoutCancel(t.Context()) // a cleanup may ask
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type outcome struct {
 	Why []string
 }
 
+// wrong begins the reasons of what is wrong.
+const wrong = "WRONG: "
+
 // report is what was found out about a token.
 type report struct {
 	Token string // as it says itself
@@ -62,7 +65,7 @@ func (r *report) note(c check, err error) {
 		o.add(reason)
 	default:
 		o.Wrong++
-		o.add(fmt.Sprintf("WRONG: %s: %v", c.name, err))
+		o.add(fmt.Sprintf("%s%s: %v", wrong, c.name, err))
 	}
 }
 
@@ -76,7 +79,7 @@ func (o *outcome) add(why string) {
 // checks are all of them, in one order; the short ones if asked for, which make no
 // RSA keys of more than 2048 bits.
 func checks(short bool) []check {
-	all := slices.Concat(encryption(), dataKeys(), dataKeyPairs(), signatures(), rsaDecryption(), agreement(), macs(), imports())
+	all := slices.Concat(encryption(), dataKeys(), dataKeyPairs(), signatures(), rsaDecryption(), agreement(), macs(), imports(), badInput())
 	if short {
 		all = slices.DeleteFunc(all, func(c check) bool {
 			return strings.Contains(c.name, string(backends.RSA3072)) || strings.Contains(c.name, string(backends.RSA4096))
@@ -100,10 +103,14 @@ func TestToken(t *testing.T) {
 	tok := testenv.NewToken(t)
 	before := objects(t, tok)
 	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true})
-	if err := os.Mkdir(filepath.Join(r.Dir, "s"), 0o700); err != nil {
+	state := filepath.Join(r.Dir, "s")
+	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	found := probe(t, r)
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
+	}
 	if n := objects(t, tok); n != before {
 		t.Errorf("the probe leaves %d objects in the token", n-before)
 	}
@@ -112,10 +119,13 @@ func TestToken(t *testing.T) {
 		if n := objects(t, tok); n != before {
 			t.Errorf("a failed initialisation leaves %d objects in the token", n-before)
 		}
+		if left := inFolder(t, state); len(left) != 0 {
+			t.Errorf("a failed initialisation leaves %q in the folder", left)
+		}
 	} else {
 		r.Start(t)
 		ask(t, r, found)
-		live(t, r, found)
+		live(t, r, tok, found)
 	}
 	if path := os.Getenv(reportFile); path != "" {
 		text, err := json.Marshal(found)

@@ -12,11 +12,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"cmkd/backends"
+	"cmkd/testenv"
 	"cmkd/testenv/rig"
 )
 
 // live kills and restarts what uses the token, and loses the database.
-func live(t *testing.T, r *rig.Rig, found *report) {
+func live(t *testing.T, r *rig.Rig, tok *testenv.Token, found *report) {
 	t.Helper()
 	ctx := t.Context()
 	w := newWorld(t, r, true)
@@ -36,6 +37,7 @@ func live(t *testing.T, r *rig.Rig, found *report) {
 		return err
 	}
 	found.note(check{capability: "restart", name: "a plugin that is killed"}, killed(t, r, same))
+	found.note(check{capability: "restart", name: "plugins that are killed during imports"}, killedImports(t, r, tok))
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}

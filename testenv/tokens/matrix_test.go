@@ -27,7 +27,7 @@ const (
 // the other tests use: they need nothing but what `make deps` installs.
 var usual = []string{"kryoptic", "p11-kit"}
 
-// TestMatrix runs TestToken, the suite of package backendstest and the tests of the API on
+// TestMatrix runs TestPIN, TestToken, the suite of package backendstest and the tests of the API on
 // each token, and prints what each of them can do. -run '^TestMatrix$/^NAME$' is for one;
 // the page is written if all were run.
 func TestMatrix(t *testing.T) {
@@ -67,7 +67,7 @@ func TestMatrix(t *testing.T) {
 func run(t *testing.T, name string) *report {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "report")
-	tests := []string{"TestToken"}
+	tests := []string{"TestPIN", "TestToken"}
 	if os.Getenv(long) != "" {
 		tests = append(tests, "TestSuite")
 	}
