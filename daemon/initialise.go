@@ -73,7 +73,9 @@ func (f *footprint) takeBack(cfg *Config) error {
 	entries, err := os.ReadDir(cfg.StateDir)
 	errs = append(errs, err)
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && !f.names[e.Name()] && !(strings.HasPrefix(e.Name(), loginPrefix) && info.Size() > 0) {
+		info, err := e.Info()
+		refusedPIN := strings.HasPrefix(e.Name(), loginPrefix) && err == nil && info.Size() > 0
+		if !f.names[e.Name()] && !refusedPIN {
 			errs = append(errs, os.RemoveAll(filepath.Join(cfg.StateDir, e.Name())))
 		}
 	}

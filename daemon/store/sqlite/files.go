@@ -19,14 +19,30 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = store.ErrLocked
-	}
-	if err != nil {
+	if err := lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+// lock locks an open file, unless it has been removed since: an initialisation that failed
+// takes its files back while it holds the lock.
+func lock(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return store.ErrLocked
+	}
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Nlink == 0 {
+		return store.ErrLocked
+	}
+	return nil
 }
 
 // unlockFile drops the lock. Closing the file alone would not, as long as a
