@@ -15,6 +15,7 @@ func trailFlags(flags *flag.FlagSet) *cmkd.TrailOptions {
 	o := &cmkd.TrailOptions{}
 	flags.BoolVar(&o.ChainOnly, "chain-only", false, "with -verify-audit: verify the hash chain without any public key")
 	flags.StringVar(&o.Head, "head", "", "with -verify-audit: a `record` that the trail must have, SEQUENCE:HASH")
+	flags.Uint64Var(&o.AtLeast, "at-least", 0, "with -verify-audit: the trail must have the record with this `sequence` number, or a later one")
 	flags.StringVar(&o.After, "after", "", "with -verify-audit: the `record` that the trail's first one follows, SEQUENCE:HASH")
 	flags.Uint64Var(&o.Tail.Records, "max-unsigned-records", cmkd.DefaultUnsignedRecords, "with -verify-audit: at most so many `records` at the end may be unsigned")
 	flags.DurationVar(&o.Tail.Age, "max-unsigned-age", cmkd.DefaultUnsignedAge, "with -verify-audit: the unsigned records at the end may span so much `time`")

@@ -16,71 +16,9 @@ func newAudit(s *service) *cobra.Command {
 		Use:   "audit",
 		Short: "Search, verify and prune the audit trail",
 	}
-	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s), newAuditSearch(), newAuditShow(), newAuditTail())
+	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s), newAuditSearch(), newAuditShow(), newAuditTail(), newAuditReport(), newAuditExport())
 	return cmd
 }
-
-// verifiedTrail is what the daemon found in its audit trail.
-type verifiedTrail operatorapi.VerifiedTrail
-
-func newAuditVerify(s *service) *cobra.Command {
-	var p printer
-	cmd := &cobra.Command{
-		Use:   "verify",
-		Short: "Verify the whole audit trail with the token's key",
-		Long: `Verify has the daemon read its whole audit trail and verify the hash chain and
-every checkpoint with the key in the token. If something is wrong, the daemon
-serves no cryptography and signs nothing until an operator runs cmkctl
-accept-state. The exit status is 1 then. A long trail takes longer than the usual
---timeout.
-
-Keep the last record that it prints elsewhere: cmkd -verify-audit -head takes
-it, and finds offline that later records were cut off.`,
-		Example: `  cmkctl audit verify --timeout 10m
-  cmkctl audit verify -o json | jq -r '"\(.last):\(.hash)"'`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var v verifiedTrail
-			if err := p.ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v); err != nil {
-				return err
-			}
-			table := func(out io.Writer) error {
-				v.print(out)
-				return nil
-			}
-			if err := p.printAs(cmd.OutOrStdout(), &v, table); err != nil {
-				return err
-			}
-			if v.Problem != "" {
-				return &exitError{status: 1, err: fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
-			}
-			return nil
-		},
-	}
-	p.registerFormat(cmd)
-	return cmd
-}
-
-func (v *verifiedTrail) print(out io.Writer) {
-	if v.Records == 0 {
-		return
-	}
-	fmt.Fprintf(out, "%s, %d to %d, in %s\n", number(v.Records, "record"), v.First, v.Last, number(v.Segments, "segment"))
-	if v.Problem == "" {
-		fmt.Fprintf(out, "%s to %s\n", v.FirstTime.Format(time.RFC3339), v.LastTime.Format(time.RFC3339))
-	}
-	fmt.Fprintf(out, "last record %d:%s\n", v.Last, v.Hash)
-	fmt.Fprintf(out, "signed through record %d, %s, key %s, %s\n", v.SignedThrough, number(v.Checkpoints, "checkpoint"), v.KeyID, number(v.KeyChanges, "key change"))
-	if v.Problem == "" {
-		fmt.Fprintf(out, "unsigned at the end: %s\n", number(v.Unsigned, "record"))
-	}
-	if v.Outages+v.Repairs > 0 {
-		fmt.Fprintf(out, "for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", v.Outages, v.Repairs)
-	}
-}
-
-// pruning is what the daemon removed.
-type pruning operatorapi.Pruning
 
 func newAuditPrune(s *service) *cobra.Command {
 	var in operatorapi.PruneRequest

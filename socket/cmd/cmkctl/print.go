@@ -110,7 +110,12 @@ func whole(v reflect.Value) any {
 		o := object{}
 		for i := range v.NumField() {
 			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			o = append(o, member{name, whole(v.Field(i))})
+			value := whole(v.Field(i))
+			if embedded, ok := value.(object); ok && v.Type().Field(i).Anonymous {
+				o = append(o, embedded...)
+				continue
+			}
+			o = append(o, member{name, value})
 		}
 		return o
 	case reflect.Slice:

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/daemon/audit/trail"
+)
+
+func newAuditReport() *cobra.Command {
+	var f queryFlags
+	var p printer
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Sum up who used which key, and who was refused, by day",
+		Long: `Report counts the calls that fit all of its flags by day (in UTC), key and caller: those
+that succeeded, those that were refused by a policy, and those that failed. Calls
+without a key, or of one that was not found, have none. It reads the files of the
+trail, which it does not verify. A call that is about two keys, as ReEncrypt, counts
+for both.`,
+		Example: `  cmkctl audit report --since 30d --key alias/app
+  cmkctl audit report --since 2026-03-01 --outcome refused -o json | jq -r '.[].principal' | sort -u`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			q, err := f.query(ctx)
+			if err != nil {
+				return err
+			}
+			uses, err := trail.Report(ctx, f.folder(), q)
+			if err != nil {
+				return trailError(f.folder(), err)
+			}
+			t := table{headers: []string{"DAY", "KEY", "PRINCIPAL", "USED", "REFUSED", "FAILED", "OPERATIONS"}}
+			for _, u := range uses {
+				var operations []string
+				for _, name := range slices.Sorted(maps.Keys(u.Operations)) {
+					operations = append(operations, fmt.Sprintf("%s:%d", name, u.Operations[name]))
+				}
+				t.add(u.Day, u.Key, u.Principal, fmt.Sprint(u.Used), fmt.Sprint(u.Refused), fmt.Sprint(u.Failed), strings.Join(operations, " "))
+			}
+			if p.output.value == asTable {
+				return p.print(cmd.OutOrStdout(), uses, t)
+			}
+			if uses == nil {
+				uses = []*trail.Use{}
+			}
+			return p.printAs(cmd.OutOrStdout(), uses, nil)
+		},
+	}
+	f.register(cmd)
+	p.register(cmd)
+	return cmd
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/daemon/audit"
+	"cmkd/socket/operatorapi"
+)
+
+// verifiedTrail is what was found in an audit trail.
+type verifiedTrail operatorapi.VerifiedTrail
+
+// verification is that with how long it took.
+type verification struct {
+	operatorapi.VerifiedTrail
+
+	Seconds          float64 `json:"seconds"`
+	RecordsPerSecond float64 `json:"recordsPerSecond"`
+}
+
+func newAuditVerify(s *service) *cobra.Command {
+	var p printer
+	var o audit.OfflineOptions
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "verify [--dir FOLDER --public-key FILE...]",
+		Short: "Verify the whole audit trail: the chain and every signature",
+		Long: `Verify has the daemon read its whole audit trail and verify the hash chain and
+every checkpoint with the key in the token. If something is wrong, the daemon
+serves no cryptography and signs nothing until an operator runs cmkctl
+accept-state. The exit status is 1 then. A long trail takes longer than the usual
+--timeout.
+
+With --dir it verifies the files in a folder, without a daemon, with the public keys
+that the daemon leaves beside its trail (audit-key-*.pem; use copies that whoever can
+write the trail cannot). Nothing but what is kept elsewhere shows that the end was cut
+off: --head is the last record that an earlier run printed, --at-least its number.
+
+An empty trail and one without a signature do not verify.`,
+		Example: `  cmkctl audit verify --timeout 10m
+  cmkctl audit verify -o json | jq -r '"\(.last):\(.hash)"'
+  cmkctl audit verify --dir /srv/copy --public-key audit-key-1f2e.pem --at-least 104200`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				for _, flag := range []string{"public-key", "chain-only", "head", "after", "max-unsigned-records", "max-unsigned-age"} {
+					if cmd.Flags().Changed(flag) {
+						return usagef("--%s is for the files that --dir names", flag)
+					}
+				}
+			}
+			var v verification
+			began := time.Now()
+			var err error
+			if dir != "" {
+				err = v.offline(dir, o)
+			} else if err = p.ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v.VerifiedTrail); err == nil {
+				err = v.judge(&o)
+			}
+			if exit, ok := errors.AsType[*exitError](err); ok && exit.status != exitFailed || v.Records == 0 && err != nil {
+				return err
+			}
+			v.Seconds = time.Since(began).Seconds()
+			v.RecordsPerSecond = float64(v.Records) / v.Seconds
+			table := func(out io.Writer) error {
+				v.print(out)
+				return nil
+			}
+			return errors.Join(err, p.printAs(cmd.OutOrStdout(), &v, table))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "dir", "", "verify the files in this `folder`, without a daemon")
+	flags.StringArrayVar(&o.KeyFiles, "public-key", nil, "PEM `file` with a public key of the trail, under the name that the daemon gave it; may be repeated")
+	flags.BoolVar(&o.ChainOnly, "chain-only", false, "verify the hash chain without any public key: no proof against who can write the trail")
+	flags.StringVar(&o.Head, "head", "", "a `record` that the trail must have, SEQUENCE:HASH")
+	flags.Uint64Var(&o.AtLeast, "at-least", 0, "the trail must have the record with the sequence number `n`, or a later one")
+	flags.StringVar(&o.After, "after", "", "the `record` that the trail's first one follows, SEQUENCE:HASH")
+	flags.Uint64Var(&o.Tail.Records, "max-unsigned-records", audit.DefaultUnsignedRecords, "at most `n` records at the end may be unsigned")
+	flags.DurationVar(&o.Tail.Age, "max-unsigned-age", audit.DefaultUnsignedAge, "the unsigned records at the end may span so much `time`")
+	p.registerFormat(cmd)
+	return cmd
+}
+
+// offline verifies files.
+func (v *verification) offline(dir string, o audit.OfflineOptions) error {
+	r, err := audit.VerifyOffline(dir, o)
+	v.VerifiedTrail = operatorapi.VerifiedTrail{
+		Records: r.Records, Segments: r.Segments, First: r.First, Last: r.Last, Hash: hex.EncodeToString(r.Hash[:]),
+		FirstTime: r.FirstTime, LastTime: r.LastTime, Checkpoints: r.Checkpoints, KeyID: r.KeyID, KeyChanges: r.KeyChanges,
+		SignedThrough: r.SignedThrough, Unsigned: r.Unsigned, Outages: r.Outages, Repairs: r.Repairs,
+	}
+	if usage, ok := errors.AsType[*audit.UsageError](err); ok {
+		return &exitError{exitUsage, fmt.Errorf("nothing was verified: %w", usage)}
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return trailError(dir, err)
+	}
+	if err != nil {
+		v.Problem = err.Error()
+		return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %w", err)}
+	}
+	return nil
+}
+
+// judge says whether what the daemon found is a trail that verifies.
+func (v *verification) judge(o *audit.OfflineOptions) error {
+	problem := ""
+	switch {
+	case v.Problem != "":
+		return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
+	case v.Records == 0:
+		problem = "it is empty"
+	case v.SignedThrough == 0:
+		problem = "nothing of it is signed"
+	case v.Last < o.AtLeast:
+		problem = fmt.Sprintf("it ends with record %d, it should have record %d", v.Last, o.AtLeast)
+	default:
+		return nil
+	}
+	return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %s", problem)}
+}
+
+func (v *verification) print(out io.Writer) {
+	if v.Records == 0 {
+		return
+	}
+	(*verifiedTrail)(&v.VerifiedTrail).print(out)
+	fmt.Fprintf(out, "verified in %.1f s, %.0f records/s\n", v.Seconds, v.RecordsPerSecond)
+}
+
+func (v *verifiedTrail) print(out io.Writer) {
+	if v.Records == 0 {
+		return
+	}
+	fmt.Fprintf(out, "%s, %d to %d, in %s\n", number(v.Records, "record"), v.First, v.Last, number(v.Segments, "segment"))
+	if v.Problem == "" {
+		fmt.Fprintf(out, "%s to %s\n", v.FirstTime.Format(time.RFC3339), v.LastTime.Format(time.RFC3339))
+	}
+	fmt.Fprintf(out, "last record %d:%s\n", v.Last, v.Hash)
+	if v.SignedThrough == 0 {
+		fmt.Fprintln(out, "no signature was verified")
+		return
+	}
+	fmt.Fprintf(out, "signed through record %d, %s, key %s, %s\n", v.SignedThrough, number(v.Checkpoints, "checkpoint"), v.KeyID, number(v.KeyChanges, "key change"))
+	if v.Problem == "" {
+		fmt.Fprintf(out, "unsigned at the end: %s\n", number(v.Unsigned, "record"))
+	}
+	if v.Outages+v.Repairs > 0 {
+		fmt.Fprintf(out, "for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", v.Outages, v.Repairs)
+	}
+}
+
+// pruning is what the daemon removed.
+type pruning operatorapi.Pruning
