@@ -13,6 +13,7 @@ all: build
 
 deps:
 	./testenv/deps.sh
+	./testenv/monitoring/deps.sh
 
 build:
 	CGO_ENABLED=0 $(GOBUILD) -o $(BIN)/cmkd ./daemon/cmd/cmkd
@@ -39,7 +40,7 @@ install:
 	$(BIN)/cmkctl completion fish | install -D -m 0644 /dev/stdin $(DESTDIR)/usr/share/fish/vendor_completions.d/cmkctl.fish
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket packaging/systemd/cmkd-bridge@.service
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
-	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
 

@@ -116,10 +116,10 @@ func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *b
 // the web reach it by names of their own, which point to it
 // (DNS rebinding), and have no business here.
 func loopbackHosts(addr net.Addr) []string {
-	_, port, _ := net.SplitHostPort(addr.String())
-	hosts := []string{net.JoinHostPort(loopback, port), net.JoinHostPort("localhost", port)}
+	host, port, _ := net.SplitHostPort(addr.String())
+	hosts := []string{net.JoinHostPort(host, port), net.JoinHostPort("localhost", port)}
 	if port == "80" {
-		hosts = append(hosts, loopback, "localhost")
+		hosts = append(hosts, strings.TrimSuffix(net.JoinHostPort(host, ""), ":"), "localhost")
 	}
 	return hosts
 }
