@@ -44,7 +44,7 @@ func TestHostileRecord(t *testing.T) {
 	for name, s := range map[string]string{
 		"DEL": "\x7f", "control": "\x01", "invalid": "\xff", "quotes": `"`, "emoji": "😀", "separator": "\u2028", "continuation": "\x80",
 	} {
-		for _, n := range []int{0, 1, 50, 1 << 10, 1 << 20} {
+		for _, n := range []int{0, 1, 50, 1 << 10, MaxRecord + 1} {
 			for _, isTerse := range []bool{false, true} {
 				r := hostile(strings.Repeat(s, n))
 				r.Terse = isTerse

@@ -146,9 +146,6 @@ func (c *Call) admitted(s *Service, arn string) {
 func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer, error) {
 	op, ok := operations[r.Operation]
 	if !ok {
-		if why, known := unsupported[r.Operation]; known {
-			return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s", why)
-		}
 		return nil, &kmsapi.Error{Code: kmsapi.CodeUnknownOperationException}
 	}
 	c.op = op

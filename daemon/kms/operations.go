@@ -83,8 +83,7 @@ const (
 	rotationOp = ".DP..C."
 )
 
-// operations are all the operations that cmkd answers; those of the API model
-// that are missing here are in unsupported.
+// operations are all the operations of the API model.
 var operations = table(
 	// Keys.
 	operation{name: "CreateKey", serve: handle((*Service).createKey)},
