@@ -72,11 +72,11 @@ bench: deps build
 # against its record, 10,000 random sequences of operations against the model, and
 # what one caller leaves to the others, measured alone.
 long: deps
-	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./daemon/
+	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./testenv/trust
 	CMKD_REQUESTS=10000 go test -count=1 -timeout 90m -run ChangedMeansRecorded ./daemon/kms/
 	CMKD_SEQUENCES=10000 go test -count=1 -timeout 90m -run 'Model' ./daemon/kms/
 	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestDearBesideCheap$$' ./plugins/
-	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestPoisonDataKey$$' ./daemon/
+	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestPoisonDataKey$$' ./testenv/scale
 
 # Every fuzz target of the tree: FUZZTIME each, 1m by default, policies 10m.
 fuzz: deps
@@ -96,12 +96,12 @@ races: deps
 
 # Ten minutes of mixed calls: memory, descriptors and sessions must not grow.
 soak: deps
-	CMKD_SOAK=10m go test -count=1 -v -timeout 30m -run '^TestSoak$$' ./daemon/
+	CMKD_SOAK=10m go test -count=1 -v -timeout 30m -run '^TestSoak$$' ./testenv/scale
 
 # Floods of 500 connections, of each kind: what they leave to another user, and
 # how long root waits for the status. The machine should have nothing else to do.
 fair: deps
-	CMKD_FAIR=1 go test -count=1 -v -timeout 30m -run '^TestFair$$' ./daemon/
+	CMKD_FAIR=1 go test -count=1 -v -timeout 30m -run '^TestFair$$' ./testenv/fair
 
 # What the walls of the unit cost a call, in a booted systemd.
 unit-price: deps
@@ -109,7 +109,7 @@ unit-price: deps
 
 # 10,000 keys in the token: the start, and Encrypt beside a token of 10 keys.
 scale: deps
-	CMKD_SCALE=10000 go test -count=1 -v -timeout 30m -run '^TestScale$$' ./daemon/
+	CMKD_SCALE=10000 go test -count=1 -v -timeout 30m -run '^TestScale$$' ./testenv/scale
 
 # Every fault of the table in testenv/faults, under load in whole daemons: what
 # callers, status and metrics say, and how long until all is well again. It needs

@@ -59,6 +59,9 @@ func WithClock(now func() time.Time) Option { return func(d *Daemon) { d.now = n
 // need several. 0 is the usual size.
 func WithSegmentBytes(n int64) Option { return func(d *Daemon) { d.segmentBytes = n } }
 
+// Store lets tests put rows into states that no call reaches from outside.
+func (d *Daemon) Store() *store.Store { return d.store }
+
 // Open opens the store and the audit trail and starts the plugins.
 func Open(ctx context.Context, path string, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
 	cfg, err := LoadConfig(path)

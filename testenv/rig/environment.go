@@ -30,3 +30,13 @@ func sandboxOf(env map[string]string) string {
 	}
 	return ""
 }
+
+// Variables makes a map of an environment.
+func Variables(env []string) map[string]string {
+	out := map[string]string{}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		out[name] = value
+	}
+	return out
+}

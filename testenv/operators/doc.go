@@ -1,0 +1,3 @@
+// Package operators holds the tests of what operators and monitoring get: the endpoints
+// beside the API, their records, refusals, and metrics.
+package operators

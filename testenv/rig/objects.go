@@ -1,0 +1,38 @@
+package rig
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// labelLine is a line of pkcs11-tool.
+var labelLine = regexp.MustCompile(`(?m)^\s+label:\s+(cmkd:\S+)\s*$`)
+
+// Objects are the labels of cmkd's objects in the token that concern the key,
+// sorted, as a program other than cmkd sees them.
+func Objects(t *testing.T, r *Rig, id string) []string {
+	t.Helper()
+	out := r.Token.Run(t, "pkcs11-tool", "--module", r.Token.Module, "--token-label", r.Token.Label,
+		"--login", "--pin", r.Token.PIN, "--list-objects")
+	var found []string
+	for _, m := range labelLine.FindAllStringSubmatch(string(out), -1) {
+		if strings.Contains(m[1], id) {
+			found = append(found, m[1])
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// Labels are what objects should find of a symmetric key with n versions.
+func Labels(id string, n int) []string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("cmkd:%s:%d", id, i+1))
+	}
+	slices.Sort(list)
+	return list
+}
