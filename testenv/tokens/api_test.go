@@ -14,15 +14,15 @@ import (
 	"testing"
 )
 
-// apiSuites are the tests of the API, in package daemon. Each of them has a daemon, and
+// apiSuites are the tests of the API, in testenv/api. Each of them has a daemon, and
 // some rigs have one token only, so that each runs in a process of its own.
 var apiSuites = []string{"TestAPI", "TestAPIPlaintext"}
 
-// apiBinary builds the tests of package daemon.
+// apiBinary builds the tests of testenv/api.
 func apiBinary(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "daemon.test")
-	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", path, "../../daemon").CombinedOutput(); err != nil {
+	path := filepath.Join(t.TempDir(), "api.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", path, "../api").CombinedOutput(); err != nil {
 		t.Fatalf("building the tests of the API: %v\n%s", err, out)
 	}
 	return path
@@ -39,7 +39,7 @@ func api(t *testing.T, name, binary string) *outcome {
 	found := &outcome{}
 	for _, suite := range apiSuites {
 		cmd := exec.CommandContext(t.Context(), enter, name, binary, "-test.v=test2json", "-test.timeout=30m", "-test.run=^"+suite+"$")
-		cmd.Dir = filepath.Join("..", "..", "daemon")
+		cmd.Dir = filepath.Join("..", "api")
 		out, failed := cmd.CombinedOutput()
 		convert := exec.CommandContext(t.Context(), "go", "tool", "test2json")
 		convert.Stdin, convert.Stderr = bytes.NewReader(out), os.Stderr
