@@ -62,6 +62,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"cmkd/daemon/internal/lockfile"
 )
 
 // Config is the configuration of a [Log].
@@ -174,7 +176,7 @@ type Log struct {
 
 	io   sync.Mutex // guards what follows; taken before mu
 	at   position
-	lock *os.File // holds the flock until it is closed
+	lock *lockfile.Lock
 }
 
 // position is the end of the durable log.
@@ -211,7 +213,7 @@ func open(cfg Config) (*Log, error) {
 		end, err = goOn(cfg.Dir, problem)
 	}
 	if err != nil {
-		return nil, errors.Join(err, unlockDir(lock))
+		return nil, errors.Join(err, lock.Release())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Log{
@@ -315,7 +317,7 @@ func (l *Log) close() error {
 	_, err := l.End()
 	l.io.Lock()
 	defer l.io.Unlock()
-	return errors.Join(err, l.at.file.Close(), unlockDir(l.lock))
+	return errors.Join(err, l.at.file.Close(), l.lock.Release())
 }
 
 // flush waits until the records at hand are durable and reports whether they

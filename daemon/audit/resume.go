@@ -172,18 +172,14 @@ func (l *Log) startOver() (position, error) {
 // lockAgain takes the lock of a directory that was removed or replaced. The
 // caller holds l.io.
 func (l *Log) lockAgain() error {
-	held, err := l.lock.Stat()
-	if err != nil {
+	if held, err := l.lock.InPlace(); held || err != nil {
 		return err
-	}
-	if there, err := os.Lstat(lockPath(l.cfg.Dir)); err == nil && os.SameFile(held, there) {
-		return nil
 	}
 	lock, err := lockDir(l.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	l.lock.Close() //nolint:errcheck // a lock on a file that has no name
+	l.lock.Release() //nolint:errcheck // a lock on a file that has no name
 	l.lock = lock
 	return nil
 }

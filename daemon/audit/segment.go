@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/internal/lockfile"
 )
 
 // segment is one file of the log.
@@ -183,23 +185,10 @@ var ErrLocked = errors.New("the audit log is in use by another process")
 func lockPath(dir string) string { return filepath.Join(dir, "audit.lock") }
 
 // lockDir takes the lock that keeps a second writer out.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(lockPath(dir), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+func lockDir(dir string) (*lockfile.Lock, error) {
+	lock, err := lockfile.Take(lockPath(dir))
+	if errors.Is(err, lockfile.ErrHeld) {
 		err = ErrLocked
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-// unlockDir drops the lock. Closing the file alone would not, as long as a
-// child process that has not yet come from fork to exec holds it open too.
-func unlockDir(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+	return lock, err
 }

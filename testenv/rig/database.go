@@ -15,10 +15,10 @@ import (
 // Database is the path of the rig's database.
 func Database(r *Rig) string { return filepath.Join(r.Dir, "s", "cmkd.db") }
 
-// Tamper runs statements on the database of a stopped daemon.
+// Tamper runs statements on the database , stopped or not.
 func Tamper(t *testing.T, r *Rig, statements ...string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", Database(r))
+	db, err := sql.Open("sqlite", Database(r)+"?_pragma=busy_timeout(30000)") // a daemon that runs may be writing
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,47 +8,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cmkd/daemon/internal/lockfile"
 	"cmkd/daemon/store"
 )
 
 // lockFile takes the lock that keeps a second process out. SQLite's own locks
 // would let two processes take turns, each with a snapshot that the other
-// makes stale. The kernel drops the lock with the process.
-func lockFile(path string) (*os.File, error) {
-	f, err := openOwn(path)
-	if err != nil {
-		return nil, err
+// makes stale.
+func lockFile(path string) (*lockfile.Lock, error) {
+	lock, err := lockfile.Take(path)
+	if errors.Is(err, lockfile.ErrHeld) {
+		err = fmt.Errorf("locking %s: %w", path, store.ErrLocked)
 	}
-	if err := lock(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", path, err), f.Close())
-	}
-	return f, nil
-}
-
-// lock locks an open file, unless it has been removed since: an initialisation that failed
-// takes its files back while it holds the lock.
-func lock(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return store.ErrLocked
-	}
-	if err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
-	}
-	if st.Nlink == 0 {
-		return store.ErrLocked
-	}
-	return nil
-}
-
-// unlockFile drops the lock. Closing the file alone would not, as long as a
-// child process that has not yet come from fork to exec holds it open too.
-func unlockFile(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+	return lock, err
 }
 
 // openOwn opens or makes a file of the store's, and follows no link.

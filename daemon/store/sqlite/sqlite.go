@@ -14,6 +14,7 @@ import (
 	driver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"cmkd/daemon/internal/lockfile"
 	"cmkd/daemon/store"
 )
 
@@ -22,9 +23,9 @@ type Engine struct {
 	path     string
 	restored func()         // may be nil
 	trouble  *store.Trouble // why nothing can be written
-	lock     *os.File       // holds the flock until it is closed
-	db       *sql.DB        // nil while it could not be opened again
-	file     os.FileInfo    // of the database file that db has open
+	lock     *lockfile.Lock
+	db       *sql.DB     // nil while it could not be opened again
+	file     os.FileInfo // of the database file that db has open
 	// makeshift: the database is open without its files for shared memory and
 	// the log, since there is no room for them. No other process can read it.
 	makeshift   bool
@@ -85,7 +86,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 func (e *Engine) Close() error {
 	err := e.disconnect()
 	if e.lock != nil {
-		err = errors.Join(err, unlockFile(e.lock))
+		err = errors.Join(err, e.lock.Release())
 		e.lock = nil
 	}
 	return err
