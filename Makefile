@@ -5,9 +5,9 @@ BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
-GOBUILD := go build -trimpath -buildvcs=false -ldflags "-X cmkd/version.linked=$(VERSION)"
+GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
+.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
 
 all: build
 
@@ -43,6 +43,11 @@ install:
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
+
+# Debian packages, in .cache/deb; packaging/deb/build.sh says what counts for them.
+deb:
+	$(MAKE) build BIN=.cache/deb/bin LDFLAGS='-s -w'
+	VERSION=$(VERSION) packaging/deb/build.sh .cache/deb/bin .cache/deb
 
 # A tour on a throwaway token, with the AWS CLI where there is one.
 demo: deps build

@@ -44,6 +44,7 @@ need aws awscli
 need sudo sudo
 need systemctl systemd
 need systemd-nspawn systemd-container
+need lintian lintian
 need zsh zsh
 need fish fish
 [ -e /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"

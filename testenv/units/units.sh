@@ -5,6 +5,8 @@
 #
 #   units.sh REPOSITORY BINARIES TOOLS FOLDER
 #
+# TOOLS may have an inside.sh of its own.
+#
 # With CMKD_LONG it measures the price of the walls, too, in a container without a filter
 # of system calls, so that the unit's is the only one.
 #
@@ -25,8 +27,10 @@ mount -t tmpfs -o mode=0755 tmpfs /run # systemd-nspawn keeps locks there
 rm -rf "$root"/etc/systemd/system/* "$root/etc/cmkd" "$root/var/lib/cmkd"
 : >"$root/etc/fstab"
 : >"$root/etc/machine-id"
-make -s -C "$repo" install BIN="$binaries" DESTDIR="$root"
-install -D -m 0755 -t "$root/opt/units" "$repo/testenv/units/inside.sh" "$tools"/*
+# BINARIES "-" leaves it to the script that runs inside.
+[ "$binaries" = - ] || make -s -C "$repo" install BIN="$binaries" DESTDIR="$root"
+install -D -m 0755 -t "$root/opt/units" "$tools"/*
+[ -e "$tools/inside.sh" ] || install -m 0755 -t "$root/opt/units" "$repo/testenv/units/inside.sh"
 cat >"$root/etc/systemd/system/units.service" <<UNIT
 [Unit]
 SuccessAction=poweroff

@@ -106,6 +106,45 @@ func (c *daemonConfig) create(path string) error {
 	return errors.Join(c.write(f), f.Sync(), f.Close())
 }
 
+// blank is a configuration with nothing but comments, as the package installs it.
+type blank struct {
+	text []byte
+	mode fs.FileMode
+}
+
+// blankConfig is the configuration that is to be replaced, nil if there is none. One
+// that says anything is never overwritten.
+func blankConfig(path string) (*blank, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // there is nothing to be replaced
+	}
+	if err != nil {
+		return nil, err
+	}
+	taken := fmt.Errorf("%s exists; a configuration is never overwritten", path)
+	if !info.Mode().IsRegular() {
+		return nil, taken
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", taken, err)
+	}
+	said := map[string]any{}
+	if _, err := toml.Decode(string(text), &said); err != nil || len(said) > 0 || len(text) == 0 {
+		return nil, taken
+	}
+	return &blank{text, info.Mode().Perm()}, nil
+}
+
+// putBack writes the blank configuration again, if there was one.
+func (b *blank) putBack(path string) error {
+	if b == nil {
+		return nil
+	}
+	return os.WriteFile(path, b.text, b.mode)
+}
+
 // readConfig reads a file that cmkctl wrote before, nil if there is none.
 func readConfig(path string) (*daemonConfig, error) {
 	var c daemonConfig

@@ -143,8 +143,9 @@ const systemDir = "/etc/cmkd"
 // run makes token, configuration and keys in l. Complaints of cmkd go to log. If
 // it fails, nothing is left that is in the way of the next try.
 func (s *setup) run(ctx context.Context, l layout, log io.Writer) (err error) {
-	if _, err := os.Lstat(l.config()); err == nil {
-		return fmt.Errorf("%s exists; a configuration is never overwritten", l.config())
+	blank, err := blankConfig(l.config())
+	if err != nil {
+		return err
 	}
 	cfg, err := s.config(l)
 	if err != nil {
@@ -162,9 +163,14 @@ func (s *setup) run(ctx context.Context, l layout, log io.Writer) (err error) {
 	_, stateErr := os.Lstat(cfg.StateDir)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(l.config()), s.discard(l, cfg, errors.Is(stateErr, fs.ErrNotExist)))
+			err = errors.Join(err, os.RemoveAll(l.config()), blank.putBack(l.config()), s.discard(l, cfg, errors.Is(stateErr, fs.ErrNotExist)))
 		}
 	}()
+	if blank != nil {
+		if err := os.Remove(l.config()); err != nil {
+			return fmt.Errorf("replacing %s, which says nothing: %w", l.config(), err)
+		}
+	}
 	if err := cfg.create(l.config()); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
