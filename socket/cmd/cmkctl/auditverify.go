@@ -112,7 +112,7 @@ func (v *verification) offline(dir string, o audit.OfflineOptions) error {
 
 // judge says whether what the daemon found is a trail that verifies.
 func (v *verification) judge(o *audit.OfflineOptions) error {
-	problem := ""
+	var problem string
 	switch {
 	case v.Problem != "":
 		return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
