@@ -17,6 +17,8 @@ import (
 type inMemory struct {
 	t       *testing.T
 	token   *memory.Token
+	disk    *storetest.Disk // of the store
+	cfg     kms.Config
 	service *kms.Service
 	caller  *kms.Caller
 	region  string        // of the calls; "" means us-east-1
@@ -32,8 +34,9 @@ func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := storetest.NewStore(t)
-	s := &inMemory{t: t, token: memory.New(), caller: &kms.Caller{
+	disk := storetest.NewDisk()
+	db := storetest.Open(t, disk)
+	s := &inMemory{t: t, disk: disk, token: memory.New(), caller: &kms.Caller{
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{administrator}, Admin: true,
 	}}
@@ -43,7 +46,7 @@ func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 		Now: func() time.Time { return time.Now().Add(s.later) },
 	}
 	change(&cfg)
-	s.service = kms.New(cfg)
+	s.cfg, s.service = cfg, kms.New(cfg)
 	return s
 }
 

@@ -15,10 +15,11 @@ import (
 // Database is the path of the rig's database.
 func Database(r *Rig) string { return filepath.Join(r.Dir, "s", "cmkd.db") }
 
-// Tamper runs statements on the database , stopped or not.
+// Tamper runs statements on the database. A daemon that runs may be
+// writing to it.
 func Tamper(t *testing.T, r *Rig, statements ...string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", Database(r)+"?_pragma=busy_timeout(30000)") // a daemon that runs may be writing
+	db, err := sql.Open("sqlite", Database(r)+"?_pragma=busy_timeout(30000)")
 	if err != nil {
 		t.Fatal(err)
 	}
