@@ -30,6 +30,28 @@ need_remoting() {
 	missing="$missing p11-kit-modules"
 }
 
+# need_go: Debian's own Go is too old, and whose newer one to take is for a person to say.
+# One from 1.21 on that may (GOTOOLCHAIN) fetches the release that go.mod names.
+need_go() {
+	want=$(sed -n 's/^go //p' "$(dirname "$0")/../go.mod")
+	have=$(cd / && go env GOVERSION 2>/dev/null | sed 's/^go//')
+	[ -n "$have" ] && [ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] && return
+	case $(cd / && go env GOTOOLCHAIN 2>/dev/null) in
+	auto | *+auto) return ;;
+	esac
+	release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	cat >&2 <<-MISSING
+		deps: Go $want or newer is needed; here is ${have:-none}. With ${release:-Debian}-backports among
+		the sources of apt (https://backports.debian.org/Instructions/) run
+		    sudo apt-get install -t ${release:-stable}-backports golang-go
+		    go env -w GOTOOLCHAIN=auto
+		of which the second has an older Go fetch that one. Or install Go in any other way, such as
+		https://go.dev/doc/install, and have it in PATH.
+	MISSING
+	exit 1
+}
+
+need_go
 need gcc 'gcc libc6-dev'
 need softhsm2-util softhsm2
 need_module

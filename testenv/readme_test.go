@@ -72,7 +72,7 @@ func TestReadme(t *testing.T) {
 			files["app.py"] = fmt.Sprintf(pythonProgram, code)
 		}
 	}
-	if shell != 7 || len(files) != 9 || !strings.Contains(files["1.sh"], "make demo") {
+	if shell != 8 || len(files) != 10 || !strings.Contains(files["1.sh"], "make demo") {
 		t.Fatalf("README.md has %d blocks for the shell and %d in all: readme.sh must know them", shell, len(files))
 	}
 	for _, user := range []string{"root", "tester"} {
