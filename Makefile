@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash tokens deps-tokens
+.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash ship tokens deps-tokens
 
 all: build
 
@@ -40,7 +40,7 @@ install:
 	$(BIN)/cmkctl completion fish | install -D -m 0644 /dev/stdin $(DESTDIR)/usr/share/fish/vendor_completions.d/cmkctl.fish
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket packaging/systemd/cmkd-bridge@.service
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
-	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/systemd/ship.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
 
@@ -92,6 +92,10 @@ fuzz: deps
 # each checked against database, token and audit trail. CMKD_CRASH_SEED repeats a run.
 crash: deps
 	CMKD_CRASH_KILLS=1000 CMKD_CRASH_CUTS=100 go test -count=1 -v -parallel 3 -timeout 2h -run '^(TestKills|TestPowerCuts)$$' ./testenv/crash
+
+# 100 kills of a daemon that ships its audit trail, and of the receiver.
+ship: deps
+	CMKD_SHIP_KILLS=100 go test -count=1 -v -timeout 1h -run '^TestKills$$' ./testenv/shipping
 
 # Each operation is stopped at each of its steps, and every other one is run there,
 # or the daemon killed: what that leads to is what one after the other leads to.

@@ -25,6 +25,7 @@ require (
 	github.com/hashicorp/go-plugin v1.8.0
 	github.com/hashicorp/golang-lru v0.5.4
 	github.com/landlock-lsm/go-landlock v0.11.2
+	github.com/leodido/go-syslog/v4 v4.6.0
 	github.com/miekg/pkcs11 v1.1.2
 	github.com/pkg/xattr v0.4.12
 	github.com/pressly/goose/v3 v3.29.0

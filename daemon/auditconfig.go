@@ -20,13 +20,15 @@ type AuditConfig struct {
 	// RefusalBurst is how many records of such calls a user gets after a rest.
 	// Optional, 1000.
 	RefusalBurst int `toml:"refusal_burst"`
+	// Ship copies the trail elsewhere. Optional: it stays where it is.
+	Ship *ShipConfig `toml:"ship"`
 }
 
 func (c *AuditConfig) check() error {
 	if c.DiskReserve < 0 || c.RefusalsPerUser < 0 || c.RefusalBurst < 0 {
 		return errors.New("the numbers in [audit] must be positive")
 	}
-	return nil
+	return c.Ship.check()
 }
 
 // auditConfig is the configuration of the audit trail.

@@ -40,6 +40,7 @@ type Daemon struct {
 	calls      *callMetrics
 	now        func() time.Time // nil: time.Now
 	jobs       sync.Mutex       // held by RunJobs
+	shipping   shipping
 
 	reloading    sync.Mutex               // held by Reload
 	reloaded     chan struct{}            // of the jobs, after each
@@ -234,6 +235,10 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	d.operators(server).Handle(mux)
 	d.log.Info("serving", "socket", server.Addr().String(), "version", version.Release(),
 		"account", d.cfg.Account, "startup", time.Since(d.started).Round(time.Millisecond).String())
+	if err := d.ship(d.cfg); err != nil { // the status says so; calls are served
+		d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is not shipped", slog.Any("error", err))
+	}
+	defer d.endShipping()
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { d.mendTrail(jobs) })

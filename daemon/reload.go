@@ -54,5 +54,5 @@ func (d *Daemon) reload(ctx context.Context) error {
 	}
 	// The plugins first: a token that has refused the old PIN cannot verify the
 	// trail before it has the new one.
-	return errors.Join(d.router.reload(ctx, cfg, d.log), d.kms.CheckState(ctx))
+	return errors.Join(d.ship(cfg), d.router.reload(ctx, cfg, d.log), d.kms.CheckState(ctx))
 }

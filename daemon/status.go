@@ -68,7 +68,9 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	s.EpochError, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.MissingMaterials()
 	s.Duplicates, s.UnsafeMaterials = operator.Duplicates(d.kms.Duplicates()), operator.Materials(d.kms.UnsafeMaterials())
 	s.Warnings = d.warnings()
-	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || len(s.Duplicates) > 0 || s.MissingMaterials > 0 || len(s.UnsafeMaterials) > 0 {
+	var late bool
+	s.AuditShipping, late = d.auditShipping()
+	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || late || len(s.Duplicates) > 0 || s.MissingMaterials > 0 || len(s.UnsafeMaterials) > 0 {
 		s.State = operatorapi.Degraded
 	}
 	for _, t := range s.Tokens {

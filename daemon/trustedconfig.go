@@ -28,6 +28,7 @@ func (c *Config) checkTrusted() error {
 	for i := range c.Tokens {
 		t.checkToken(&c.Tokens[i])
 	}
+	t.checkShip(c.Audit.Ship)
 	for _, p := range c.Plugins {
 		t.check("plugin "+p.Name, p.Path)
 	}

@@ -47,10 +47,12 @@ type Health struct {
 	UnsafeMaterials []Material `json:"unsafeMaterials,omitempty"`
 	// MissingMaterials counts the key materials that are not in their token: cmkctl
 	// recover names them.
-	MissingMaterials int            `json:"missingMaterials,omitempty"`
-	AuditDisk        AuditDisk      `json:"auditDisk"`
-	Tokens           []TokenHealth  `json:"tokens"`
-	Plugins          []PluginHealth `json:"plugins"`
+	MissingMaterials int       `json:"missingMaterials,omitempty"`
+	AuditDisk        AuditDisk `json:"auditDisk"`
+	// AuditShipping is how far the audit trail is shipped, nil if it is not.
+	AuditShipping *AuditShipping `json:"auditShipping,omitempty"`
+	Tokens        []TokenHealth  `json:"tokens"`
+	Plugins       []PluginHealth `json:"plugins"`
 }
 
 // HTTPStatus is 503 unless the daemon is well, for load balancers and probes that
@@ -70,6 +72,19 @@ type AuditDisk struct {
 	Warning string `json:"warning,omitempty"`
 	// Reserved: the calls of users who are not admins are refused.
 	Reserved bool `json:"reserved,omitempty"`
+}
+
+// AuditShipping is how far the audit trail is shipped.
+type AuditShipping struct {
+	To       string `json:"to"`       // the receiver
+	Position uint64 `json:"position"` // sequence number of the last record that it has taken
+	// LagRecords are later ones, and LagSeconds is how old the first of them is.
+	LagRecords uint64 `json:"lagRecords"`
+	LagSeconds int64  `json:"lagSeconds"`
+	// Error is why nothing is shipped, "" if nothing is wrong.
+	Error string `json:"error,omitempty"`
+	// LostRecords were pruned or set aside before they were shipped, since the start.
+	LostRecords uint64 `json:"lostRecords,omitempty"`
 }
 
 // TokenHealth is a token of the configuration.

@@ -9,6 +9,10 @@ import (
 	"cmkd/daemon/audit"
 )
 
+// Parse reads a line. One that is not a record is an event with nothing in it but the
+// line.
+func Parse(line []byte) *Event { return parse(line) }
+
 // parse reads a line. One that is not a record is an event with nothing in it but the
 // line: searching goes on, verification says what is wrong.
 func parse(line []byte) *Event {

@@ -52,6 +52,16 @@ func (r *Reader) Next() ([]byte, error) {
 	}
 }
 
+// Unread forgets what was read and not returned: it is read again, as it is by then. Who
+// must not see what the writer may take back ends at the last record that is durable,
+// and calls it then.
+func (r *Reader) Unread() {
+	if r.file != nil {
+		r.at -= int64(len(r.buf) - r.over)
+		r.buf, r.over = r.buf[:0], 0
+	}
+}
+
 // line is the next line of the trail from where the reader is.
 func (r *Reader) line() ([]byte, error) {
 	for {

@@ -143,6 +143,16 @@ func (h *health) print(out io.Writer) error {
 	if h.DeletionsHeld {
 		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead or the database was accepted, see cmkctl confirm-clock")
 	}
+	if ship := h.AuditShipping; ship != nil {
+		text := fmt.Sprintf("%s: %s behind, %d s", ship.To, number(ship.LagRecords, "record"), ship.LagSeconds)
+		if ship.LostRecords > 0 {
+			text += fmt.Sprintf(", %s pruned before they were shipped", number(ship.LostRecords, "record"))
+		}
+		if ship.Error != "" {
+			text += ": " + ship.Error
+		}
+		fmt.Fprintf(w, "shipping\t%s\n", text)
+	}
 	if h.AuditDisk.Warning != "" {
 		fmt.Fprintf(w, "audit\t%d MiB free: %s\n", h.AuditDisk.FreeBytes>>20, h.AuditDisk.Warning)
 	}
