@@ -53,18 +53,14 @@ const tokenShare = 100
 // watchTokens looks for duplicates in the tokens, now and every jobInterval, less
 // often in tokens that take long to search, until ctx ends.
 func (d *Daemon) watchTokens(ctx context.Context) {
-	said := ""
+	var said complaint
 	for {
 		begun := time.Now()
 		err := d.kms.CheckDuplicates(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		switch {
-		case err == nil:
-			said = ""
-		case said != err.Error():
-			said = err.Error()
+		if said.fresh(err) {
 			d.log.LogAttrs(ctx, slog.LevelError, "the tokens are not looked through, it is tried again", slog.Any("error", err))
 		}
 		select {
@@ -90,14 +86,13 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 		case <-d.audit.Broken():
 		}
 		d.log.LogAttrs(ctx, slog.LevelError, "the audit trail cannot be written, calls are refused until it can", slog.Any("error", d.audit.Err()))
-		said := ""
+		var said complaint
 		for {
 			err := d.audit.Reopen()
 			if err == nil {
 				break
 			}
-			if said != err.Error() {
-				said = err.Error()
+			if said.fresh(err) {
 				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is tried again", slog.Any("error", err), slog.String("every", mendInterval.String()))
 			}
 			select {
@@ -124,10 +119,9 @@ func (d *Daemon) mendDatabase(ctx context.Context) {
 			return
 		case <-d.store.Broken():
 		}
-		said := ""
+		var said complaint
 		for err := d.store.Err(); err != nil; err = d.store.Err() {
-			if said != err.Error() {
-				said = err.Error()
+			if said.fresh(err) {
 				d.log.LogAttrs(ctx, slog.LevelError, "the database cannot be written, nothing can be changed until it can", slog.Any("error", err))
 			}
 			pause := mendInterval

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/aws/smithy-go"
 	"golang.org/x/sys/unix"
 
 	"cmkd/testenv/rig"
@@ -73,29 +72,6 @@ func lock(t *testing.T, r *rig.Rig) (release func()) {
 	}
 }
 
-func newKey(t *testing.T, c *kms.Client) string {
-	t.Helper()
-	made, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return *made.KeyMetadata.KeyId
-}
-
-func encrypt(t *testing.T, c *kms.Client, id string) error {
-	t.Helper()
-	_, err := c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: []byte("text")})
-	return err
-}
-
-func code(err error) string {
-	var e smithy.APIError
-	if errors.As(err, &e) {
-		return e.ErrorCode()
-	}
-	return ""
-}
-
 // TestDatabaseLocked: while another process keeps the database locked,
 // cryptography goes on, also under keys that have not been used since the start,
 // and changes fail together. The status says so, and is well again by itself.
@@ -105,7 +81,7 @@ func TestDatabaseLocked(t *testing.T) {
 	c := r.Client("")
 	var ids []string
 	for range 8 {
-		ids = append(ids, newKey(t, c))
+		ids = append(ids, rig.NewKey(t, c, &kms.CreateKeyInput{}))
 	}
 	says(t, r, "ok", "databaseError", "cmkd_database_writable")
 	release := lock(t, r)
@@ -115,14 +91,14 @@ func TestDatabaseLocked(t *testing.T) {
 		changes.Go(func() {
 			began := time.Now()
 			_, err := c.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &ids[i%len(ids)]})
-			if code(err) != "KMSInternalException" || !strings.Contains(err.Error(), "database") {
+			if rig.Code(err) != "KMSInternalException" || !strings.Contains(err.Error(), "database") {
 				t.Errorf("DisableKey with a locked database: %v", err)
 			}
 			failed <- time.Since(began)
 		})
 	}
 	for _, id := range ids {
-		if err := encrypt(t, c, id); err != nil {
+		if err := rig.EncryptWith(t, c, id); err != nil {
 			t.Errorf("the first Encrypt under a key: %v", err)
 		}
 	}
@@ -162,7 +138,7 @@ func TestDatabaseFull(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{Process: true})
 	c := r.Client("")
-	used, unused := newKey(t, c), newKey(t, c)
+	used, unused := rig.NewKey(t, c, &kms.CreateKeyInput{}), rig.NewKey(t, c, &kms.CreateKeyInput{})
 	log, err := os.Stat(filepath.Join(r.Dir, "s", "cmkd.db-wal"))
 	if err != nil {
 		t.Fatal(err)
@@ -173,11 +149,11 @@ func TestDatabaseFull(t *testing.T) {
 	}
 	limitFiles(t, r, uint64(log.Size()))
 	for _, id := range []string{used, unused} {
-		if err := encrypt(t, c, id); err != nil {
+		if err := rig.EncryptWith(t, c, id); err != nil {
 			t.Errorf("Encrypt with a full database: %v", err)
 		}
 	}
-	if _, err := c.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &used}); code(err) != "KMSInternalException" || !strings.Contains(err.Error(), "database") {
+	if _, err := c.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &used}); rig.Code(err) != "KMSInternalException" || !strings.Contains(err.Error(), "database") {
 		t.Errorf("DisableKey with a full database: %v", err)
 	}
 	says(t, r, "degraded", "databaseError", "cmkd_database_writable")
@@ -186,7 +162,7 @@ func TestDatabaseFull(t *testing.T) {
 	if _, err := c.DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &unused}); err != nil {
 		t.Error(err)
 	}
-	if err := encrypt(t, c, used); err != nil {
+	if err := rig.EncryptWith(t, c, used); err != nil {
 		t.Error(err)
 	}
 }
@@ -198,7 +174,7 @@ func TestStartFull(t *testing.T) {
 	limit := filepath.Join(t.TempDir(), "limit")
 	r := rig.New(t, rig.Config{Process: true, Wrap: []string{"sh", "-c", `if test -e "$0"; then ulimit -S -f "$(cat "$0")"; fi; exec "$@"`, limit}})
 	c := r.Client("")
-	id := newKey(t, c)
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +186,7 @@ func TestStartFull(t *testing.T) {
 		t.Fatalf("the trail has %d bytes", trail)
 	}
 	r.Start(t)
-	if err := encrypt(t, c, id); err != nil {
+	if err := rig.EncryptWith(t, c, id); err != nil {
 		t.Errorf("Encrypt with a full database: %v", err)
 	}
 	says(t, r, "degraded", "databaseError", "cmkd_database_writable")
@@ -230,13 +206,13 @@ func TestStartLocked(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	c := r.Client("")
-	id := newKey(t, c)
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	release := lock(t, r)
 	r.Start(t)
-	if err := encrypt(t, c, id); err != nil {
+	if err := rig.EncryptWith(t, c, id); err != nil {
 		t.Errorf("Encrypt with a locked database: %v", err)
 	}
 	says(t, r, "degraded", "epochError", "cmkd_database_epoch_current")
@@ -253,7 +229,7 @@ func TestTrailBroken(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	c := r.Client("")
-	id := newKey(t, c)
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	says(t, r, "ok", "auditError", "cmkd_audit_writable")
 	segment := filepath.Join(r.Dir, "s", "audit", "audit-000001.jsonl")
 	if err := os.Rename(segment, segment+".away"); err != nil {
@@ -262,7 +238,7 @@ func TestTrailBroken(t *testing.T) {
 	if err := os.Mkdir(segment, 0o700); err != nil { // so that none is begun in its place
 		t.Fatal(err)
 	}
-	if err := encrypt(t, c, id); code(err) != "KMSInternalException" {
+	if err := rig.EncryptWith(t, c, id); rig.Code(err) != "KMSInternalException" {
 		t.Errorf("Encrypt without a trail: %v", err)
 	}
 	says(t, r, "degraded", "auditError", "cmkd_audit_writable")
@@ -270,7 +246,7 @@ func TestTrailBroken(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, r, "ok", "auditError", "cmkd_audit_writable")
-	if err := encrypt(t, c, id); err != nil {
+	if err := rig.EncryptWith(t, c, id); err != nil {
 		t.Error(err)
 	}
 }

@@ -29,7 +29,7 @@ func kinds() []*twice {
 	return []*twice{
 		{
 			name: "symmetric", make: []string{"--keygen", "--key-type", "AES:32"}, class: "secrkey",
-			use: encrypt,
+			use: rig.EncryptWith,
 		},
 		{
 			name:   "asymmetric",
@@ -139,14 +139,14 @@ func TestDuplicates(t *testing.T) {
 		if !strings.Contains(found, k.ckaID) || !strings.Contains(body, k.ckaID) || !strings.Contains(body, k.id) {
 			t.Errorf("%s: status or recover do not name %s", k.name, k.ckaID)
 		}
-		if err := k.use(t, c, k.id); code(err) != "KMSInvalidStateException" {
+		if err := k.use(t, c, k.id); rig.Code(err) != "KMSInvalidStateException" {
 			t.Errorf("%s: using it: %v", k.name, err)
 		}
 		if state := keyState(t, c, k.id); state != types.KeyStateUnavailable {
 			t.Errorf("%s: DescribeKey says %s", k.name, state)
 		}
 	}
-	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: newer.CiphertextBlob}); code(err) != "KMSInvalidStateException" {
+	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: newer.CiphertextBlob}); rig.Code(err) != "KMSInvalidStateException" {
 		t.Errorf("Decrypt with the duplicate: %v", err)
 	}
 	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: old.CiphertextBlob}); err != nil {
@@ -155,7 +155,7 @@ func TestDuplicates(t *testing.T) {
 	if _, err := c.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &keys[0].id}); err != nil {
 		t.Errorf("rotating: %v", err)
 	}
-	if err := encrypt(t, c, keys[0].id); err != nil || keyState(t, c, keys[0].id) != types.KeyStateEnabled {
+	if err := rig.EncryptWith(t, c, keys[0].id); err != nil || keyState(t, c, keys[0].id) != types.KeyStateEnabled {
 		t.Errorf("Encrypt after a rotation: %v", err)
 	}
 

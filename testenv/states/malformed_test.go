@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
 	"cmkd/testenv/rig"
 )
 
@@ -28,7 +30,7 @@ func TestMalformedRows(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := rig.New(t, rig.Config{})
-			id := newKey(t, r.Client(""))
+			id := rig.NewKey(t, r.Client(""), &kms.CreateKeyInput{})
 			if err := r.Stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +47,7 @@ func TestMalformedRows(t *testing.T) {
 			if code != 200 || !strings.Contains(strings.ReplaceAll(shown, `\"`, `"`), c.reason) {
 				t.Fatalf("accept-state shows %d %s", code, shown)
 			}
-			if err := encrypt(t, r.Client(""), id); err == nil {
+			if err := rig.EncryptWith(t, r.Client(""), id); err == nil {
 				t.Error("Encrypt in the name of such rows")
 			}
 			if err := r.Daemon.RunJobs(t.Context()); err != nil {

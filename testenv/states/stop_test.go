@@ -30,7 +30,7 @@ func TestStopWhileHanging(t *testing.T) {
 	}
 	r := rig.New(t, rig.Config{Process: true, Token: token, Module: module.Path, Env: env})
 	c := r.Client("")
-	id := newKey(t, c)
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	before := module.Control.Calls("C_Encrypt")
 	module.Control.Set("C_Encrypt", shim.Hang)
 	answered := make(chan error, 1)
@@ -46,14 +46,14 @@ func TestStopWhileHanging(t *testing.T) {
 	} else {
 		t.Logf("the daemon took %s to end", took)
 	}
-	switch got := code(<-answered); got {
+	switch got := rig.Code(<-answered); got {
 	case "DependencyTimeoutException", "KeyUnavailableException":
 	default:
 		t.Errorf("the call was answered %q, want a 5xx", got)
 	}
 	module.Control.ClearAll()
 	r.Start(t)
-	if err := encrypt(t, r.Client(""), id); err != nil {
+	if err := rig.EncryptWith(t, r.Client(""), id); err != nil {
 		t.Error(err)
 	}
 }

@@ -25,7 +25,7 @@ func TestUncommittedEvents(t *testing.T) {
 	var ahead atomic.Int64
 	r := rig.New(t, rig.Config{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
 	c := r.Client("")
-	doomed, rotated := newKey(t, c), newKey(t, c)
+	doomed, rotated := rig.NewKey(t, c, &kms.CreateKeyInput{}), rig.NewKey(t, c, &kms.CreateKeyInput{})
 	if _, err := c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &doomed, PendingWindowInDays: aws.Int32(7)}); err != nil {
 		t.Fatal(err)
 	}

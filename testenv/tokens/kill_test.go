@@ -90,7 +90,7 @@ func interrupted(t *testing.T, r *rig.Rig, load func() error, after time.Duratio
 	<-ended // it may have failed, or not
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		err := load()
-		if got := code(err); r.Status(t).State == "ok" && (err == nil || got == "InvalidImportTokenException") {
+		if got := rig.Code(err); r.Status(t).State == "ok" && (err == nil || got == "InvalidImportTokenException") {
 			return nil // or the first one was done
 		}
 	}

@@ -99,17 +99,6 @@ func parsePublic(spec backends.KeySpec, der []byte) (any, error) {
 	return secp256k1.ParsePubKey(bits)
 }
 
-// code is the API's name of an error, "" for none.
-func code(err error) string {
-	if err == nil {
-		return ""
-	}
-	if e, ok := errors.AsType[smithy.APIError](err); ok {
-		return e.ErrorCode()
-	}
-	return err.Error()
-}
-
 // refused returns the reason in an error that says that the token lacks something, ""
 // for every other.
 func refused(err error) string {
@@ -123,7 +112,7 @@ func refused(err error) string {
 // fails makes a call with bad input several times and wants the same error each time.
 func fails(want string, call func() error) error {
 	for range badInputs {
-		if got := call(); code(got) != want {
+		if got := call(); rig.Code(got) != want {
 			return fmt.Errorf("bad input: %w, want %s", cmpErr(got), want)
 		}
 	}

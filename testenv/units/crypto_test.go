@@ -18,17 +18,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"cmkd/testenv/nitro"
+	"cmkd/testenv/rig"
 )
 
 func signRSA(t *testing.T, c *kms.Client) {
-	id, digest := newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify}), sha256.Sum256([]byte("text"))
+	id, digest := rig.NewKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify}), sha256.Sum256([]byte("text"))
 	signed := must(c.Sign(t.Context(), &kms.SignInput{
 		KeyId: &id, Message: digest[:], MessageType: types.MessageTypeDigest, SigningAlgorithm: types.SigningAlgorithmSpecRsassaPkcs1V15Sha256,
 	}))(t)
 	if err := rsa.VerifyPKCS1v15(public(t, c, id).(*rsa.PublicKey), crypto.SHA256, digest[:], signed.Signature); err != nil {
 		t.Error(err)
 	}
-	id = newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeEncryptDecrypt})
+	id = rig.NewKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeEncryptDecrypt})
 	sealed, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public(t, c, id).(*rsa.PublicKey), []byte("secret"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -42,14 +43,14 @@ func signRSA(t *testing.T, c *kms.Client) {
 }
 
 func elliptic(t *testing.T, c *kms.Client) {
-	id, digest := newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify}), sha256.Sum256([]byte("text"))
+	id, digest := rig.NewKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify}), sha256.Sum256([]byte("text"))
 	signed := must(c.Sign(t.Context(), &kms.SignInput{
 		KeyId: &id, Message: digest[:], MessageType: types.MessageTypeDigest, SigningAlgorithm: types.SigningAlgorithmSpecEcdsaSha256,
 	}))(t)
 	if !ecdsa.VerifyASN1(public(t, c, id).(*ecdsa.PublicKey), digest[:], signed.Signature) {
 		t.Error("the signature is not valid")
 	}
-	id = newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeKeyAgreement})
+	id = rig.NewKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeKeyAgreement})
 	ours, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func elliptic(t *testing.T, c *kms.Client) {
 }
 
 func macs(t *testing.T, c *kms.Client) {
-	id := newKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
 	made := must(c.GenerateMac(t.Context(), &kms.GenerateMacInput{KeyId: &id, Message: []byte("text"), MacAlgorithm: types.MacAlgorithmSpecHmacSha256}))(t)
 	must(c.VerifyMac(t.Context(), &kms.VerifyMacInput{
 		KeyId: &id, Message: []byte("text"), Mac: made.Mac, MacAlgorithm: types.MacAlgorithmSpecHmacSha256,
@@ -80,7 +81,7 @@ func macs(t *testing.T, c *kms.Client) {
 
 // importing imports, deletes and imports again.
 func importing(t *testing.T, c *kms.Client) {
-	id, material := newKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal}), make([]byte, 32)
+	id, material := rig.NewKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeExternal}), make([]byte, 32)
 	_, _ = rand.Read(material)
 	var sealed []byte
 	for range 2 {
@@ -123,7 +124,7 @@ func recipients(t *testing.T, c *kms.Client, authority *nitro.Authority) {
 	}
 	file := filepath.Join(t.TempDir(), "key.pem")
 	write(t, file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)
-	id := newKey(t, c, &kms.CreateKeyInput{})
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	made := must(c.GenerateDataKey(t.Context(), &kms.GenerateDataKeyInput{
 		KeyId: &id, KeySpec: types.DataKeySpecAes256,
 		Recipient: &types.RecipientInfo{

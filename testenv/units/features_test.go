@@ -20,6 +20,7 @@ import (
 
 	"cmkd/socket/client"
 	"cmkd/testenv/nitro"
+	"cmkd/testenv/rig"
 )
 
 const (
@@ -99,9 +100,9 @@ env = { %s }
 }
 
 func symmetric(t *testing.T, c *kms.Client) {
-	id, message := newKey(t, c, &kms.CreateKeyInput{}), []byte("secret")
+	id, message := rig.NewKey(t, c, &kms.CreateKeyInput{}), []byte("secret")
 	sealed := must(c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: message}))(t)
-	other := newKey(t, c, &kms.CreateKeyInput{})
+	other := rig.NewKey(t, c, &kms.CreateKeyInput{})
 	moved := must(c.ReEncrypt(t.Context(), &kms.ReEncryptInput{CiphertextBlob: sealed.CiphertextBlob, DestinationKeyId: &other}))(t)
 	opened := must(c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: moved.CiphertextBlob}))(t)
 	if !bytes.Equal(opened.Plaintext, message) {
@@ -113,7 +114,7 @@ func symmetric(t *testing.T, c *kms.Client) {
 }
 
 func rotation(t *testing.T, c *kms.Client) {
-	id, message := newKey(t, c, &kms.CreateKeyInput{}), []byte("secret")
+	id, message := rig.NewKey(t, c, &kms.CreateKeyInput{}), []byte("secret")
 	sealed := must(c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: message}))(t)
 	must(c.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &id}))(t)
 	eventually(t, "the rotation", func(ctx context.Context) error {
@@ -137,7 +138,7 @@ func customStore(t *testing.T, c *kms.Client) {
 	}))(t)
 	store := made.CustomKeyStoreId
 	must(c.ConnectCustomKeyStore(t.Context(), &kms.ConnectCustomKeyStoreInput{CustomKeyStoreId: store}))(t)
-	id := newKey(t, c, &kms.CreateKeyInput{CustomKeyStoreId: store, Origin: types.OriginTypeAwsCloudhsm})
+	id := rig.NewKey(t, c, &kms.CreateKeyInput{CustomKeyStoreId: store, Origin: types.OriginTypeAwsCloudhsm})
 	sealed := must(c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &id, Plaintext: []byte("secret")}))(t)
 	must(c.DisconnectCustomKeyStore(t.Context(), &kms.DisconnectCustomKeyStoreInput{CustomKeyStoreId: store}))(t)
 	if _, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: sealed.CiphertextBlob}); err == nil {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/service/kms"
 )
 
 // must ends the test with the error of a call: must(call())(t).
@@ -21,11 +19,6 @@ func must[T any](out T, err error) func(t *testing.T) T {
 		}
 		return out
 	}
-}
-
-func newKey(t *testing.T, c *kms.Client, in *kms.CreateKeyInput) string {
-	t.Helper()
-	return *must(c.CreateKey(t.Context(), in))(t).KeyMetadata.KeyId
 }
 
 // command runs a command and returns what it printed.
