@@ -31,7 +31,7 @@ func TestArgumentsOf(t *testing.T) {
 // A new kind of argument is to be put into one of the two lists.
 func TestEveryArgumentCompletes(t *testing.T) {
 	free := []string{
-		"BYTES", "COMMAND", "ARGUMENT...", "FILE", "FOLDER", "NAME", "JSON", "NAME=VALUE...", "TEXT", "KEY-ID...", "COMMAND...",
+		"BYTES", "COMMAND", "ARGUMENT...", "FILE", "FOLDER", "ID", "NAME", "JSON", "NAME=VALUE...", "TEXT", "KEY-ID...", "COMMAND...",
 	}
 	root := newRoot()
 	root.InitDefaultHelpCmd()
