@@ -77,7 +77,7 @@ done
 		r.Start(t)
 	}
 	var missing int
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2*time.Minute + time.Duration(kills())*5*time.Second); ; time.Sleep(200 * time.Millisecond) {
 		received, err := os.ReadFile(out)
 		if err != nil {
 			t.Fatal(err)
