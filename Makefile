@@ -133,7 +133,7 @@ deps-tokens: deps
 
 # A whole daemon, the suite of the backends and the tests of the API on every token of
 # testenv/tokens, as root. It prints what works, is refused or is wrong, and writes
-# docs/tokens.md. RIG=luna is for one of them alone, and leaves the page as it is. The
-# tests run two of them, and enter.sh NAME COMMAND runs any test on one.
+# docs/tokens.md. RIG=luna is for one of them alone, with what .cache/tokens has of the
+# others. The tests run two of them, and enter.sh NAME COMMAND runs any test on one.
 tokens: deps-tokens
-	CMKD_TOKENS=1 CMKD_TOKENS_PAGE=$(CURDIR)/docs/tokens.md go test -count=1 -v -timeout 2h -run '^TestMatrix$$/^$(or $(RIG),.*)$$' ./testenv/tokens
+	CMKD_TOKENS=1 CMKD_TOKENS_PAGE=$(CURDIR)/docs/tokens.md CMKD_TOKENS_REPORTS=$(CURDIR)/.cache/tokens go test -count=1 -v -timeout 2h -run '^TestMatrix$$/^$(or $(RIG),.*)$$' ./testenv/tokens

@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -19,8 +20,10 @@ import (
 const (
 	// long makes all rigs and all checks; without it tests make the rigs of usual.
 	long = "CMKD_TOKENS"
-	// page is the file that the matrix is written to.
-	page = "CMKD_TOKENS_PAGE"
+	// page is the file that the matrix is written to, and reports the folder of what was
+	// found out about each token, as JSON.
+	page    = "CMKD_TOKENS_PAGE"
+	reports = "CMKD_TOKENS_REPORTS"
 )
 
 // usual are the rigs that every run of the tests makes, beside SoftHSM2, which all
@@ -28,8 +31,8 @@ const (
 var usual = []string{"kryoptic", "p11-kit"}
 
 // TestMatrix runs TestPIN, TestToken, the suite of package backendstest and the tests of the API on
-// each token, and prints what each of them can do. -run '^TestMatrix$/^NAME$' is for one;
-// the page is written if all were run.
+// each token, and prints what each of them can do. -run '^TestMatrix$/^NAME$' is for one:
+// what was found out about the others before is kept.
 func TestMatrix(t *testing.T) {
 	found := map[string]*report{}
 	if os.Getenv(testenv.Variable) != "" {
@@ -52,15 +55,52 @@ func TestMatrix(t *testing.T) {
 				f.API = api(t, r.Name, binary)
 			}
 			found[r.Name] = f
+			keep(t, r.Name, f)
 		})
+	}
+	for _, r := range tokens.All {
+		if f := kept(t, r.Name); found[r.Name] == nil && f != nil {
+			found[r.Name] = f
+		}
 	}
 	text := matrix(found)
 	t.Logf("\n%s", text)
-	if path := os.Getenv(page); path != "" && len(found) == len(tokens.All) {
+	if path := os.Getenv(page); path != "" && len(found) == len(tokens.All) && !t.Failed() {
 		if err := os.WriteFile(path, []byte(head+text+facts(found)), 0o644); err != nil { //nolint:gosec // documentation
 			t.Error(err)
 		}
 	}
+}
+
+// keep writes the report of a token on which nothing is wrong.
+func keep(t *testing.T, name string, f *report) {
+	t.Helper()
+	dir := os.Getenv(reports)
+	if dir == "" || t.Failed() {
+		return
+	}
+	text, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, name+".json"), text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kept is the report of an earlier run, nil if there is none.
+func kept(t *testing.T, name string) *report {
+	t.Helper()
+	dir := os.Getenv(reports)
+	text, err := os.ReadFile(filepath.Join(dir, name+".json"))
+	if dir == "" || err != nil {
+		return nil
+	}
+	f := &report{}
+	if err := json.Unmarshal(text, f); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 // run tests a token in processes of its own, in the namespaces that it needs.
