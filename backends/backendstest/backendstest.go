@@ -6,6 +6,7 @@ package backendstest
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"slices"
 	"testing"
@@ -133,8 +134,11 @@ func newID() (id backends.KeyID) {
 	return id
 }
 
-// label is the label of a key as the daemon gives it.
-func label(key backends.Key) string { return "cmkd:test-" + key.ID.String() + ":1" }
+// label is the label of a key as the daemon gives it, which has a UUID.
+func label(key backends.Key) string {
+	id := key.ID
+	return fmt.Sprintf("cmkd:%x-%x-%x-%x-%x:1", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+}
 
 // create makes a key of a kind.
 func create(t testing.TB, b backends.Backend, kind backends.Key) backends.Key {

@@ -24,7 +24,7 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 	}
 	unsized := *a.key // how long it is is for the material to say
 	unsized.length = 0
-	id, label := a.in.Key.ID[:], []byte(a.in.Label)
+	id, label := a.in.Key.ID[:], a.profile.label(a.in.Label)
 	var publicHandle cryptoki.Object
 	err := a.create(ctx, &a.in.Key, a.key, a.in.Label, func(s *session) (cryptoki.Object, error) {
 		if err := a.removePublic(s, a.in.Key.ID); err != nil {
@@ -55,7 +55,7 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 // STRING or the bytes of RFC 8032: PKCS#11 3.1 and 3.0 differ (section 6.3.5), and so do
 // modules.
 func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
-	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], []byte(a.in.Label))
+	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], a.profile.label(a.in.Label))
 	t, err := a.profile.publicComponents(a.key.pair, t, der)
 	if err != nil {
 		return 0, err

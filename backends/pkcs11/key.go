@@ -92,7 +92,7 @@ func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyReques
 	}
 	err = b.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
 		m := cryptoki.Mechanism{Type: generators[u.keyType]}
-		h, rv := s.GenerateKey(s.handle, m, b.profile.cmk(*u, true, in.Key.ID[:], []byte(in.Label)))
+		h, rv := s.GenerateKey(s.handle, m, b.profile.cmk(*u, true, in.Key.ID[:], b.profile.label(in.Label)))
 		return h, s.check("C_GenerateKey", rv)
 	})
 	if err != nil {

@@ -44,7 +44,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		}
 		return &backends.CreateKeyAnswer{PublicKey: public.der, Existed: true}, nil
 	}
-	id, label := in.Key.ID[:], []byte(in.Label)
+	id, label := in.Key.ID[:], t.profile.label(in.Label)
 	var der []byte
 	var public cryptoki.Object
 	err = t.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {

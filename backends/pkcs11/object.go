@@ -177,15 +177,16 @@ func (l *listing) add(h cryptoki.Object, q *cryptoki.Query) {
 	if !ok || len(id) != len(backends.KeyID{}) {
 		return // not one of ours
 	}
-	label, _ := q.Value(p11.CKA_LABEL)
+	stored, _ := q.Value(p11.CKA_LABEL)
+	label := plainLabel(string(stored))
 	r := ref{backends.KeyID(id), class}
 	if o := l.objects[r]; o != nil {
 		o.duplicate = true
 	} else {
-		l.objects[r] = &object{handle: h, label: string(label)}
+		l.objects[r] = &object{handle: h, label: label}
 	}
-	if class != p11.CKO_PUBLIC_KEY && strings.HasPrefix(string(label), labelPrefix) {
-		l.keys = append(l.keys, backends.Object{ID: r.id, Label: string(label)})
+	if class != p11.CKO_PUBLIC_KEY && strings.HasPrefix(label, labelPrefix) {
+		l.keys = append(l.keys, backends.Object{ID: r.id, Label: label})
 	}
 }
 

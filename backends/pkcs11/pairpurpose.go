@@ -20,6 +20,9 @@ func (p *profile) pairPurpose(k kind) (*purpose, error) {
 	if pair == nil {
 		return nil, noSuchPair(k)
 	}
+	if p.labels == noLabels {
+		return nil, unsupported(needsLabel)
+	}
 	u := &purpose{class: p11.CKO_PRIVATE_KEY, keyType: pair.keyType(), pair: pair}
 	switch {
 	case k.usage == backends.SignVerify && pair.form != mlKEMKey:

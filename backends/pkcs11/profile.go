@@ -48,6 +48,8 @@ type profile struct {
 	readable bool
 	// hmac are the HMAC specs whose mechanism gives the right answer.
 	hmac map[backends.KeySpec]bool
+	// labels is the form of CKA_LABEL that the token takes.
+	labels labelForm
 	importProfile
 	facts map[string]string
 }
@@ -87,7 +89,7 @@ func (t *Token) probeOnce(ctx context.Context) (*profile, error) {
 		importProfile: newImportProfile(),
 	}
 	for _, probe := range []func(*prober) error{
-		(*prober).templates, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
+		(*prober).templates, (*prober).findLabels, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
 		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).cbcWrapping, (*prober).macs,
 		(*prober).edwards, (*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
 	} {
@@ -144,22 +146,25 @@ func yes(v bool) string {
 // rvName names a return value in a fact.
 func rvName(rv uint) string { return rvText(rv) }
 
+// probedSecrets are the kinds of secret key that the probe asks for.
+var probedSecrets = []struct {
+	mechanism uint
+	u         purpose
+}{
+	{p11.CKM_AES_KEY_GEN, purpose{
+		class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
+		uses: []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT}, mechanisms: []uint{p11.CKM_AES_GCM},
+	}},
+	{p11.CKM_GENERIC_SECRET_KEY_GEN, purpose{
+		class: p11.CKO_SECRET_KEY, keyType: p11.CKK_GENERIC_SECRET, length: 32,
+		uses: []uint{p11.CKA_SIGN, p11.CKA_VERIFY}, mechanisms: []uint{p11.CKM_SHA256_HMAC},
+	}},
+}
+
 // templates finds the attributes that the token refuses, by making session
 // keys as CMKs are made.
 func (b *prober) templates() error {
-	for _, k := range []struct {
-		mechanism uint
-		u         purpose
-	}{
-		{p11.CKM_AES_KEY_GEN, purpose{
-			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
-			uses: []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT}, mechanisms: []uint{p11.CKM_AES_GCM},
-		}},
-		{p11.CKM_GENERIC_SECRET_KEY_GEN, purpose{
-			class: p11.CKO_SECRET_KEY, keyType: p11.CKK_GENERIC_SECRET, length: 32,
-			uses: []uint{p11.CKA_SIGN, p11.CKA_VERIFY}, mechanisms: []uint{p11.CKM_SHA256_HMAC},
-		}},
-	} {
+	for _, k := range probedSecrets {
 		_, rv := b.generate(k.mechanism, b.cmk(k.u, false, nil, nil))
 		if !refusedTemplate(rv) {
 			if err := fatal("C_GenerateKey", rv); err != nil {

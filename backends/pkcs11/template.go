@@ -73,6 +73,8 @@ var hmacs = map[backends.KeySpec]struct {
 func (p *profile) secretPurpose(spec backends.KeySpec, usage backends.Usage) (purpose, error) {
 	mac, isMAC := hmacs[spec]
 	switch {
+	case p.labels == noLabels:
+		return purpose{}, unsupported(needsLabel)
 	case usage == backends.EncryptDecrypt && spec == backends.SymmetricDefault:
 		if !p.gcm {
 			return purpose{}, unsupported("CKM_AES_GCM")

@@ -45,6 +45,11 @@ const (
 	RefusesRisks
 	// RefusesSensitive, as nShield: so is one of C_CreateObject with CKA_SENSITIVE.
 	RefusesSensitive
+	// ShortLabels: CKA_LABEL has at most 40 characters, capital letters and digits
+	// (else CKR_ATTRIBUTE_VALUE_INVALID).
+	ShortLabels
+	// CutLabels: CKA_LABEL is cut after 8 characters, without a word.
+	CutLabels
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -65,6 +65,32 @@ func environment(m *shim.Module) map[string]string {
 	return env
 }
 
+// TestShortLabels: a token that takes short labels of few characters gets such, and says
+// by them what its keys are when the database is lost.
+func TestShortLabels(t *testing.T) {
+	t.Parallel()
+	m := shim.New(t, testenv.Module(t))
+	m.Control.Manners(shim.ShortLabels)
+	r := rig.New(t, rig.Config{Module: m.Path, Env: environment(m)})
+	s := &scene{r, r.Client(""), m.Control}
+	id := s.key(t, kms.CreateKeyInput{KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac})
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.Start(t) // which finds its keys by their labels
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(s.Dir, "s")); err != nil {
+		t.Fatal(err)
+	}
+	s.Initialise(t)
+	s.Start(t)
+	if status, answer := s.Ask(t, http.MethodPost, "/recover", `{"adopt":true}`); status != http.StatusOK || !strings.Contains(answer, *id) {
+		t.Errorf("the key is not found: %d %s", status, answer)
+	}
+}
+
 // TestFailedInit: an initialisation that fails leaves no object in the token and no file
 // in the state folder, wherever it fails, and the next one succeeds.
 func TestFailedInit(t *testing.T) {
@@ -100,6 +126,9 @@ func TestFailedInit(t *testing.T) {
 	s.control.Manners(shim.ReadsSecretKeys)
 	failing("a token that is not safe", "KeyUnsafe")
 	gone("a token that is not safe")
+	s.control.Manners(shim.CutLabels)
+	failing("a token that cuts labels", "CKA_LABEL of 38 capital letters and digits")
+	gone("a token that cuts labels")
 	s.control.Manners()
 	s.control.RefuseObjects(p11.CKR_DEVICE_MEMORY)
 	failing("a token without room", "CKR_DEVICE_MEMORY")

@@ -31,9 +31,30 @@ enum manner {
 	REFUSES_RISKS = 32768,
 	/* Sensitive keys do not come from outside as they are. */
 	REFUSES_SENSITIVE = 65536,
+	/* Labels are short, of few characters, or cut. */
+	SHORT_LABELS = 131072,
+	CUT_LABELS = 262144,
 };
 
 static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
+
+/* labelled refuses the label in a template, or shortens it. */
+static CK_RV labelled(CK_ATTRIBUTE_PTR t, CK_ULONG n)
+{
+	CK_ATTRIBUTE_PTR a = find(t, n, CKA_LABEL);
+	if (!a)
+		return CKR_OK;
+	if (has(CUT_LABELS) && a->ulValueLen > 8)
+		a->ulValueLen = 8;
+	if (!has(SHORT_LABELS))
+		return CKR_OK;
+	for (CK_ULONG i = 0; i < a->ulValueLen; i++) {
+		CK_BYTE c = ((CK_BYTE *)a->pValue)[i];
+		if (!((c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')))
+			return CKR_ATTRIBUTE_VALUE_INVALID;
+	}
+	return a->ulValueLen > 40 ? CKR_ATTRIBUTE_VALUE_INVALID : CKR_OK;
+}
 
 static CK_RV ways_Decrypt(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m)
 {
@@ -140,6 +161,9 @@ static CK_RV ways_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIB
 {
 	if (lacks(m))
 		return CKR_MECHANISM_INVALID;
+	CK_RV rv = labelled(t, n);
+	if (rv != CKR_OK)
+		return rv;
 	CK_ATTRIBUTE_PTR length = find(t, n, CKA_VALUE_LEN);
 	if (has(MIDDLING_SECRETS) && m && m->mechanism == CKM_GENERIC_SECRET_KEY_GEN && length &&
 	    length->ulValueLen == sizeof(CK_ULONG)) {
@@ -169,6 +193,8 @@ static CK_RV ways_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_AT
 {
 	if (risky(priv, npriv))
 		return CKR_TEMPLATE_INCONSISTENT;
+	if (labelled(pub, npub) != CKR_OK || labelled(priv, npriv) != CKR_OK)
+		return CKR_ATTRIBUTE_VALUE_INVALID;
 	CK_ATTRIBUTE_PTR curve = find(pub, npub, CKA_EC_PARAMS);
 	if (has(NO_SECP256K1) && holds(curve, oid_secp256k1, sizeof oid_secp256k1))
 		return CKR_GENERAL_ERROR;
@@ -195,6 +221,9 @@ static CK_RV ways_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG
 {
 	if (risky(t, n) || (has(REFUSES_SENSITIVE) && is_true(t, n, CKA_SENSITIVE)))
 		return CKR_TEMPLATE_INCONSISTENT;
+	CK_RV rv = labelled(t, n);
+	if (rv != CKR_OK)
+		return rv;
 	CK_ULONG type;
 	CK_ATTRIBUTE_PTR a = find(t, n, CKA_CLASS);
 	if (has(NO_SECRET_KEYS) && a && a->ulValueLen == sizeof type && (memcpy(&type, a->pValue, sizeof type), type == CKO_SECRET_KEY))
@@ -211,6 +240,9 @@ static CK_RV ways_UnwrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_H
 	static CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
 	if (lacks(m))
 		return CKR_MECHANISM_INVALID;
+	CK_RV rv = labelled(t, n);
+	if (rv != CKR_OK)
+		return rv;
 	if (!m || (!has(UNWRAPS_READABLE) && !has(UNWRAPS_FORGETFULLY)))
 		return hsm_UnwrapKey(s, m, w, d, dl, t, n, k);
 	int rsa = m->mechanism == CKM_RSA_PKCS_OAEP || m->mechanism == CKM_RSA_PKCS || m->mechanism == CKM_RSA_AES_KEY_WRAP;
