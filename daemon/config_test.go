@@ -56,7 +56,7 @@ func TestExampleIsComplete(t *testing.T) {
 	missing = func(typ reflect.Type) {
 		for f := range typ.Fields() {
 			at := f.Type
-			if at.Kind() == reflect.Slice {
+			if at.Kind() == reflect.Slice || at.Kind() == reflect.Pointer {
 				at = at.Elem()
 			}
 			name := f.Tag.Get("toml")

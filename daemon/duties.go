@@ -24,14 +24,24 @@ type DutyConfig struct {
 // check refuses what the system does not know, as for administrators.
 func (d *DutyConfig) check() error {
 	var errs []error
-	for _, u := range d.Users {
-		errs = append(errs, checkUser(u))
-	}
-	for _, g := range d.Groups {
-		errs = append(errs, checkGroup(g))
-	}
+	errs = append(errs, checkMembers(d.Users, d.Groups))
 	for _, u := range d.Units {
 		errs = append(errs, checkUnit(u))
+	}
+	return errors.Join(errs...)
+}
+
+// checkMembers refuses users and groups that the system does not know, and empty names.
+func checkMembers(users, groups []string) error {
+	if slices.Contains(users, "") || slices.Contains(groups, "") {
+		return errors.New("a name is empty: take it out, or name somebody")
+	}
+	var errs []error
+	for _, u := range users {
+		errs = append(errs, checkUser(u))
+	}
+	for _, g := range groups {
+		errs = append(errs, checkGroup(g))
 	}
 	return errors.Join(errs...)
 }

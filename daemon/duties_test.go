@@ -58,9 +58,12 @@ func TestDuties(t *testing.T) {
 // TestUnknownDuties: a name that nobody has must not wait for somebody who gets it.
 func TestUnknownDuties(t *testing.T) {
 	t.Parallel()
-	for _, d := range []DutyConfig{{Users: []string{"no-such-user"}}, {Groups: []string{"no-such-group"}}, {Units: []string{"web"}}, {Units: []string{"a/b.service"}}} {
+	for _, d := range []DutyConfig{{Users: []string{""}}, {Groups: []string{""}}, {Users: []string{"no-such-user"}}, {Groups: []string{"no-such-group"}}, {Units: []string{"web"}}, {Units: []string{"a/b.service"}}} {
 		if _, err := newIdentities(&Config{Account: "123456789012", Monitors: d}); err == nil {
 			t.Errorf("%+v is taken", d)
+		}
+		if _, err := newIdentities(&Config{Account: "123456789012", Admins: AdminConfig{d.Users, d.Groups}}); err == nil && d.Units == nil {
+			t.Errorf("%+v is taken of administrators", d)
 		}
 	}
 }

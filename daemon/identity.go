@@ -89,15 +89,8 @@ func newIdentities(cfg *Config) (*identities, error) {
 // check refuses users and groups that the system does not know: a typing error
 // must not wait for the day the name is given to somebody.
 func (ids *identities) check() error {
-	for _, u := range ids.admins.Users {
-		if err := checkUser(u); err != nil {
-			return fmt.Errorf("admins: %w", err)
-		}
-	}
-	for _, g := range ids.admins.Groups {
-		if err := checkGroup(g); err != nil {
-			return fmt.Errorf("admins: %w", err)
-		}
+	if err := checkMembers(ids.admins.Users, ids.admins.Groups); err != nil {
+		return fmt.Errorf("admins: %w", err)
 	}
 	for duty, who := range ids.duties {
 		if err := who.check(); err != nil {

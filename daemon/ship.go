@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cmkd/daemon/audit/ship"
@@ -12,10 +13,22 @@ import (
 
 // shipping is the shipper of the configuration in use.
 type shipping struct {
-	mu      sync.Mutex // guards what follows
-	shipper *ship.Shipper
-	err     error // why there is none
-	ended   bool
+	mu    sync.Mutex // held while the shipper is replaced; guards ended
+	ended bool
+	// now is what there is, for those who only ask: nothing before the first.
+	now atomic.Pointer[shipper]
+}
+
+type shipper struct {
+	*ship.Shipper       // nil: none
+	err           error // why there is none that should be
+}
+
+// stop ends what there is.
+func (s *shipping) stop() {
+	if now := s.now.Load(); now != nil && now.Shipper != nil {
+		now.Stop()
+	}
 }
 
 // positionName is the file in the state folder that has how far the trail is shipped.
@@ -34,24 +47,21 @@ func (d *Daemon) ship(cfg *Config) error {
 		var err error
 		if receiver, err = cfg.Audit.Ship.receiver(); err != nil {
 			err = fmt.Errorf("audit.ship: %w", err)
-			if d.shipping.shipper == nil {
-				d.shipping.err = err
+			if now := d.shipping.now.Load(); now == nil || now.Shipper == nil {
+				d.shipping.now.Store(&shipper{err: err})
 			}
 			return err
 		}
 	}
-	if d.shipping.shipper != nil {
-		d.shipping.shipper.Stop()
-		d.shipping.shipper = nil
+	d.shipping.stop() // its status counts until there is another
+	var next shipper
+	if receiver != nil {
+		next.Shipper, next.err = ship.Start(ship.Config{
+			Dir: d.cfg.AuditDir, Position: filepath.Join(d.cfg.StateDir, positionName), Source: d.audit, Receiver: receiver, Logger: d.log,
+		})
 	}
-	d.shipping.err = nil
-	if receiver == nil {
-		return nil
-	}
-	d.shipping.shipper, d.shipping.err = ship.Start(ship.Config{
-		Dir: d.cfg.AuditDir, Position: filepath.Join(d.cfg.StateDir, positionName), Source: d.audit, Receiver: receiver, Logger: d.log,
-	})
-	return d.shipping.err
+	d.shipping.now.Store(&next)
+	return next.err
 }
 
 // endShipping ends it: what has not been taken is sent after the next start.
@@ -59,10 +69,7 @@ func (d *Daemon) endShipping() {
 	d.shipping.mu.Lock()
 	defer d.shipping.mu.Unlock()
 	d.shipping.ended = true
-	if d.shipping.shipper != nil {
-		d.shipping.shipper.Stop()
-		d.shipping.shipper = nil
-	}
+	d.shipping.stop()
 }
 
 // The status is degraded when nothing could be shipped for so long, or when a record
@@ -75,15 +82,13 @@ const (
 // auditShipping is how far the trail is shipped, nil if it is not, and whether
 // somebody should act.
 func (d *Daemon) auditShipping() (_ *operatorapi.AuditShipping, late bool) {
-	if !d.shipping.mu.TryLock() { // a reload waits for a program to end
-		return &operatorapi.AuditShipping{Error: "it is being started again"}, false
-	}
-	s, err := d.shipping.shipper, d.shipping.err
-	d.shipping.mu.Unlock()
+	s := d.shipping.now.Load()
 	switch {
-	case err != nil:
-		return &operatorapi.AuditShipping{Error: err.Error()}, true
 	case s == nil:
+		return nil, false
+	case s.err != nil:
+		return &operatorapi.AuditShipping{Error: s.err.Error()}, true
+	case s.Shipper == nil:
 		return nil, false
 	}
 	now := time.Now()

@@ -43,8 +43,8 @@ type process struct {
 	serving  atomic.Bool // the backend is open
 	answered atomic.Bool // it has answered a call well
 	starved  starvation
-	proving  sync.Mutex  // held while the token is asked whether it is there
-	worn     chan string // receives why another process would be better
+	proof    atomic.Pointer[proof] // while the token is asked whether it is there
+	worn     chan string           // receives why another process would be better
 
 	watching sync.WaitGroup // the goroutines of the process
 	unwatch  context.CancelFunc
@@ -208,66 +208,6 @@ func (p *process) watch() {
 		p.condemn(endedError{err})
 	})
 	p.watching.Go(func() { p.heartbeat(ctx) })
-}
-
-// heartbeat condemns a process that does not answer, because it is stopped or
-// its machine is gone, and one in which a call is stuck in the module. It also
-// tells of one that grows.
-func (p *process) heartbeat(ctx context.Context) {
-	var m memory
-	tick := time.NewTicker(p.spec.HeartbeatInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.broken:
-			return
-		case <-tick.C:
-		}
-		answer, err := p.health(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			p.condemn(fmt.Errorf("the process does not answer: %s", told(err.Error())))
-			return
-		case answer.GetOverdue() != "":
-			p.link.stuck.Store(answer.GetOverdueId())
-			p.condemn(fmt.Errorf("%s is stuck in the module", told(answer.GetOverdue())))
-			return
-		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
-			p.wear("takes much memory")
-		}
-	}
-}
-
-// healthSlices is in how many parts HeartbeatTimeout passes. Each begins when the one
-// before was seen to end: a machine that stands still for a while, as while it moves to
-// another host, takes one of them and not the process.
-const healthSlices = 5
-
-// health asks the process for its health, and waits for as long as HeartbeatTimeout.
-func (p *process) health(ctx context.Context) (*control.HealthAnswer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	answered := make(chan struct{})
-	defer close(answered)
-	go func() {
-		for range healthSlices {
-			select {
-			case <-answered:
-				return
-			case <-time.After(p.spec.HeartbeatTimeout / healthSlices):
-			}
-		}
-		cancel(fmt.Errorf("nothing came in %v", p.spec.HeartbeatTimeout))
-	}()
-	answer, err := p.control.Health(ctx, &control.HealthRequest{})
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
-	return answer, err
 }
 
 // wear tells the supervisor that another process would be better.

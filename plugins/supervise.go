@@ -117,6 +117,7 @@ func (s *supervisor) failed(err error) {
 	s.last, s.lastAt = err, time.Now()
 	if backends.CodeOf(err) == backends.LoginFailed {
 		s.retry = nil
+		s.spec.Token.seen() // it has answered
 		s.publish(LoginFailed, err)
 		s.spec.Logger.Error("the token refused the PIN; it is not tried again before the configuration is reloaded", "error", err)
 		return

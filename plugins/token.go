@@ -71,28 +71,55 @@ func (h *Host) Prove(ctx context.Context) error {
 	return h.prove(ctx)
 }
 
+// proof is a question to the token that is under way.
+type proof struct {
+	done chan struct{} // closed when err is known
+	err  error
+}
+
+// prove asks the token, or waits for the answer to who asks already. One that is left
+// alone by ctx goes on: if it hangs, it is overdue like any call.
 func (h *Host) prove(ctx context.Context) error {
 	st := h.state.Load()
 	p := st.process
 	if p == nil || !p.usable() {
 		return backends.Errorf(backends.Lost, "plugin %s has no process now", st.spec.Name)
 	}
-	if !p.proving.TryLock() {
-		return backends.Errorf(backends.Busy, "plugin %s is asking its token already", st.spec.Name)
+	next := &proof{done: make(chan struct{})}
+	asked := next
+	if !p.proof.CompareAndSwap(nil, next) {
+		if asked = p.proof.Load(); asked == nil {
+			return nil // it has just been answered
+		}
+	} else {
+		go func() {
+			next.err = h.askToken(p)
+			p.proof.Store(nil)
+			close(next.done)
+		}()
 	}
-	defer p.proving.Unlock()
+	select {
+	case <-asked.done:
+		return asked.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// askToken has the token of the process answer, and condemns the process if it is lost.
+func (h *Host) askToken(p *process) error {
 	in, out := &backends.InfoRequest{Prove: true}, new(backends.InfoAnswer)
 	var request bytes.Buffer
 	if err := encoding.MarshalToBuffer(in, &request); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", info.name)
 	}
-	err := p.call(ctx, info.row, flowOf(ctx, in), request.Bytes(), out)
+	err := p.call(h.ctx, info.row, flowOf(h.ctx, in), request.Bytes(), out)
 	switch {
 	case err == nil:
 		now := time.Now()
 		h.proven.Store(&now)
-		st.spec.Token.seen()
-	case ctx.Err() == nil && lostToken(err):
+		p.spec.Token.seen()
+	case backends.CodeOf(err) == backends.Lost: // Timeout may be for want of a session
 		p.condemn(err)
 	}
 	return err

@@ -4,7 +4,8 @@ import "math/big"
 
 // consistent reports whether the numbers of an RSA private key belong together: n = pq,
 // de = 1 modulo p-1 and q-1, the exponents and the coefficient of the Chinese remainder
-// theorem are those of d, and e is one that [fitExponent] takes (RFC 8017, section 3.2).
+// theorem are those of d, reduced, and e is one that [fitExponent] takes (RFC 8017, section
+// 3.2). The primes may differ in length by a word.
 // Tokens correct what disagrees with the rest of the key, so that no signature shows it
 // (OpenSSL, and so SoftHSM2). Whether p and q are primes is for a trial of the key to say.
 func (k *privateKey) consistent() bool {
@@ -12,13 +13,20 @@ func (k *privateKey) consistent() bool {
 	defer s.wipe()
 	var v [8]*big.Int
 	for i, b := range k.rsa {
-		if len(b) > int(k.kind.bits)/8 {
-			return false // bounds the work
+		longest := int(k.kind.bits) / 8
+		if i > 2 { // the primes, and what is modulo them
+			longest = longest/2 + 8
+		}
+		if len(b) > longest {
+			return false // bounds the work, and the products below
 		}
 		v[i] = s.number().SetBytes(b)
 	}
 	n, e, d, p, q, dp, dq, coefficient := v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
 	if !e.IsInt64() || !fitExponent(int(min(e.Int64(), maxExponent+1))) || s.number().Mul(p, q).Cmp(n) != 0 || p.Cmp(one) <= 0 || q.Cmp(one) <= 0 {
+		return false
+	}
+	if dp.Cmp(p) >= 0 || dq.Cmp(q) >= 0 || coefficient.Cmp(p) >= 0 {
 		return false
 	}
 	p1, q1 := s.number().Sub(p, one), s.number().Sub(q, one)

@@ -30,6 +30,15 @@ func TestConsistent(t *testing.T) {
 		if !other.consistent() {
 			t.Errorf("%s: a private exponent modulo (p-1)(q-1)", spec)
 		}
+		for i, modulus := range map[int]*big.Int{
+			5: new(big.Int).Sub(key.Primes[0], one), 6: new(big.Int).Sub(key.Primes[1], one), 7: key.Primes[0],
+		} {
+			other := *k
+			other.rsa[i] = new(big.Int).Add(new(big.Int).SetBytes(k.rsa[i]), modulus).Bytes()
+			if other.consistent() {
+				t.Errorf("%s: number %d is not reduced", spec, i)
+			}
+		}
 		for i := range k.rsa {
 			for name, value := range map[string][]byte{
 				"nothing": {}, "0": {0}, "1": {1}, "the modulus": key.N.Bytes(), "too long": make([]byte, bits/8+1),

@@ -13,7 +13,7 @@ import (
 )
 
 // The questions about policies, as JSON over the same socket. They are asked by
-// administrators, who see every policy anyway; only the text of a new key policy
+// administrators and auditors, who see every policy anyway; only the text of a new key policy
 // is for everyone, since it tells nothing but what was asked.
 
 // ask is a question to the KMS API about a caller.

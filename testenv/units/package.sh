@@ -97,7 +97,6 @@ printf 'PORT=4599\nACCESS_KEY=app\n' >/etc/cmkd-bridge/alice.conf
 (umask 077 && head -c 30 /dev/urandom | base64 >/etc/cmkd-bridge/alice.secret)
 check bridge systemctl start cmkd-bridge@alice.service
 check bridge-active systemctl is-active cmkd-bridge@alice.service
-systemctl stop cmkd-bridge@alice.service
 
 # A newer package: what runs is restarted, with its keys and its configuration.
 sum=$(sha256sum </etc/cmkd/config.toml)
@@ -109,6 +108,7 @@ check kept test "$sum" = "$(sha256sum </etc/cmkd/config.toml)"
 
 # Without the package there is no service, and with it again all is as it was.
 check remove dpkg -r cmkd-softhsm cmkd
+check stopped sh -c '! systemctl is-active cmkd-bridge@alice.service cmkd.service cmkd.socket'
 check removed test ! -e /run/cmkd/cmkd.sock -a ! -e /usr/bin/cmkctl -a -e /var/lib/cmkd/cmkd.db
 check again dpkg -i cmkd.deb cmkd-softhsm.deb
 check again-start systemctl -q enable --now cmkd.socket

@@ -76,18 +76,21 @@ func (p position) write(path string) error {
 
 // holds reports whether the trail in a folder has the record, or does not reach back to
 // it any more.
-func (p position) holds(dir string) bool {
+func (p position) holds(dir string) (bool, error) {
 	if p.Sequence == 0 {
-		return true
+		return true, nil
 	}
 	r := trail.NewReader(dir, p.Sequence-1)
 	defer r.Close()
 	line, err := r.Next()
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
 	if err != nil {
-		return errors.Is(err, io.EOF)
+		return false, err
 	}
 	hash, ok := audit.LineHash(line)
-	return audit.LineSequence(line) > p.Sequence || ok && hexText(hash) == p.Hash
+	return audit.LineSequence(line) > p.Sequence || ok && hexText(hash) == p.Hash, nil
 }
 
 // keeper keeps the position.

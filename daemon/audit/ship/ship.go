@@ -84,6 +84,9 @@ type Shipper struct {
 	cfg  Config
 	stop context.CancelFunc
 	done chan struct{}
+	// gap is the sequence of the record after the last gap that was counted: a batch is read
+	// again after each failure.
+	gap uint64
 
 	mu     sync.Mutex // guards status
 	status Status
@@ -113,7 +116,12 @@ func Start(cfg Config) (*Shipper, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Shipper{cfg: cfg, stop: stop, done: make(chan struct{})}
 	s.status.To = cfg.Receiver.String()
-	if head, _ := cfg.Source.Head(); p.To != s.status.To || p.Sequence > head || !p.holds(cfg.Dir) {
+	held, err := p.holds(cfg.Dir)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("looking for record %d, up to which the audit trail was shipped: %w", p.Sequence, err)
+	}
+	if head, _ := cfg.Source.Head(); p.To != s.status.To || p.Sequence > head || !held {
 		if p.Sequence > 0 {
 			cfg.Logger.Warn("the audit trail is shipped from its beginning: the position is of another receiver or of another trail",
 				"receiver", s.status.To, "position", p.Sequence, "of", p.To)
@@ -142,8 +150,8 @@ func (s *Shipper) Status() Status {
 	st := s.status
 	if st.Records = 0; head > st.Position {
 		st.Records = head - st.Position
-	} else {
-		st.Oldest = time.Time{}
+	} else { // nothing waits, whatever became of the connection
+		st.Oldest, st.Error, st.Since = time.Time{}, "", time.Time{}
 	}
 	return st
 }
@@ -267,12 +275,17 @@ func (s *Shipper) oldest(at time.Time) {
 
 // lost notes records that are not there any more.
 func (s *Shipper) lost(ctx context.Context, b *batch) {
+	lost := b.lost
+	b.lost = 0
+	if b.gap <= s.gap {
+		return
+	}
+	s.gap = b.gap
 	s.mu.Lock()
-	s.status.Lost += b.lost
+	s.status.Lost += lost
 	s.mu.Unlock()
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "records of the audit trail were pruned or set aside before they were shipped",
-		slog.Uint64("records", b.lost), slog.Uint64("before", b.sent[0].Sequence))
-	b.lost = 0
+		slog.Uint64("records", lost), slog.Uint64("before", b.gap))
 }
 
 // batch is what is sent at once.
@@ -281,6 +294,7 @@ type batch struct {
 	sent  []sent
 	last  uint64 // sequence of the last one read
 	lost  uint64 // records that are missing before it
+	gap   uint64 // sequence of the record after the last of them
 }
 
 func (b *batch) clear() { b.lines, b.sent = nil, nil }
@@ -311,6 +325,7 @@ func (b *batch) read(r *trail.Reader, source Source) error {
 		at, _ := time.Parse(audit.TimeFormat, audit.LineTime(line))
 		if sequence > b.last+1 {
 			b.lost += sequence - b.last - 1
+			b.gap = sequence
 		}
 		b.lines = append(b.lines, line)
 		b.sent = append(b.sent, sent{position{Sequence: sequence, Hash: hexText(hash)}, at})

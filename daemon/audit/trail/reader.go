@@ -92,7 +92,7 @@ func (r *Reader) line() ([]byte, error) {
 		if next == nil {
 			return nil, io.EOF
 		}
-		if err := r.open(*next); err != nil {
+		if err := r.open(*next); err != nil && !errors.Is(err, fs.ErrNotExist) { // pruned: what comes after it, then
 			return nil, err
 		}
 	}
