@@ -241,11 +241,11 @@ func (a *arrival) open(ctx context.Context) error {
 	if inToken && (a.key.pair == nil || a.key.pair.form != rsaKey) {
 		return nil
 	}
-	kwp, err := subtle.NewKWP(a.aesKey)
-	if err != nil {
-		return invalidMaterial()
-	}
-	material, err := kwp.Unwrap(a.wrapped)
+	var material []byte
+	err = withKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
+		material, err = kwp.Unwrap(a.wrapped)
+		return err
+	})
 	if err != nil {
 		return invalidMaterial()
 	}
@@ -353,11 +353,11 @@ func (a *arrival) canary(ctx context.Context) error {
 	case a.material != nil:
 		c.material, c.private = known, nil
 	case a.aesKey != nil:
-		kwp, err := subtle.NewKWP(a.aesKey)
-		if err != nil {
+		err := withKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
+			c.wrapped, err = kwp.Wrap(known)
 			return err
-		}
-		if c.wrapped, err = kwp.Wrap(known); err != nil {
+		})
+		if err != nil {
 			return err
 		}
 	default:

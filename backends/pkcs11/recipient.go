@@ -75,11 +75,11 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	kwp, err := subtle.NewKWP(kek)
-	if err != nil {
-		return nil, backends.Errorf(backends.Internal, "wrapping for a recipient: %v", err)
-	}
-	wrapped, err := kwp.Wrap(plaintext)
+	var wrapped []byte
+	err = withKWP(kek, func(kwp *subtle.KWP) (err error) {
+		wrapped, err = kwp.Wrap(plaintext)
+		return err
+	})
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "wrapping for a recipient: %v", err)
 	}

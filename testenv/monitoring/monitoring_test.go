@@ -160,8 +160,10 @@ scrape_configs:
 		known[name[1]] = true
 	}
 	// Those that a daemon with nothing amiss has no samples of.
-	for _, name := range []string{"cmkd_duplicate_keys", "cmkd_key_material_expiry_timestamp_seconds",
-		"cmkd_audit_ship_up", "cmkd_audit_ship_lag_seconds", "cmkd_audit_ship_lost_records_total"} {
+	for _, name := range []string{
+		"cmkd_duplicate_keys", "cmkd_key_material_expiry_timestamp_seconds",
+		"cmkd_audit_ship_up", "cmkd_audit_ship_lag_seconds", "cmkd_audit_ship_lost_records_total",
+	} {
 		known[name] = true
 	}
 	for _, file := range []string{"prometheus/cmkd.rules.yml", "grafana/cmkd.json"} {
