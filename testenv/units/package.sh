@@ -108,7 +108,7 @@ check kept test "$sum" = "$(sha256sum </etc/cmkd/config.toml)"
 
 # Without the package there is no service, and with it again all is as it was.
 check remove dpkg -r cmkd-softhsm cmkd
-check stopped sh -c '! systemctl is-active cmkd-bridge@alice.service cmkd.service cmkd.socket'
+check stopped sh -c '! systemctl is-active -q cmkd-bridge@alice.service cmkd.service cmkd.socket'
 check removed test ! -e /run/cmkd/cmkd.sock -a ! -e /usr/bin/cmkctl -a -e /var/lib/cmkd/cmkd.db
 check again dpkg -i cmkd.deb cmkd-softhsm.deb
 check again-start systemctl -q enable --now cmkd.socket

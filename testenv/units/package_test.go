@@ -42,6 +42,7 @@ var packageChecks = []struct {
 	{"restarted", 0, ``},
 	{"kept", 0, ``},
 	{"remove", 0, anything},
+	{"stopped", 0, ``},
 	{"removed", 0, ``},
 	{"again", 0, anything},
 	{"again-start", 0, ``},
