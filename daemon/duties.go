@@ -21,27 +21,24 @@ type DutyConfig struct {
 	Units []string `toml:"units"`
 }
 
-// check refuses what the system does not know, as for administrators.
+// members are the administrators, in the form of a duty.
+func (a *AdminConfig) members() *DutyConfig { return &DutyConfig{Users: a.Users, Groups: a.Groups} }
+
+// check refuses what the system does not know: a typing error must not wait for the day
+// the name is given to somebody.
 func (d *DutyConfig) check() error {
 	var errs []error
-	errs = append(errs, checkMembers(d.Users, d.Groups))
-	for _, u := range d.Units {
-		errs = append(errs, checkUnit(u))
+	if slices.Contains(d.Users, "") || slices.Contains(d.Groups, "") {
+		errs = append(errs, errors.New("a name is empty: take it out, or name somebody"))
 	}
-	return errors.Join(errs...)
-}
-
-// checkMembers refuses users and groups that the system does not know, and empty names.
-func checkMembers(users, groups []string) error {
-	if slices.Contains(users, "") || slices.Contains(groups, "") {
-		return errors.New("a name is empty: take it out, or name somebody")
-	}
-	var errs []error
-	for _, u := range users {
+	for _, u := range d.Users {
 		errs = append(errs, checkUser(u))
 	}
-	for _, g := range groups {
+	for _, g := range d.Groups {
 		errs = append(errs, checkGroup(g))
+	}
+	for _, u := range d.Units {
+		errs = append(errs, checkUnit(u))
 	}
 	return errors.Join(errs...)
 }

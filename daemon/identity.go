@@ -89,7 +89,7 @@ func newIdentities(cfg *Config) (*identities, error) {
 // check refuses users and groups that the system does not know: a typing error
 // must not wait for the day the name is given to somebody.
 func (ids *identities) check() error {
-	if err := checkMembers(ids.admins.Users, ids.admins.Groups); err != nil {
+	if err := ids.admins.members().check(); err != nil {
 		return fmt.Errorf("admins: %w", err)
 	}
 	for duty, who := range ids.duties {
@@ -244,7 +244,7 @@ func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
 func (ids *identities) empower(c *kms.Caller, n *names, root bool) {
 	c.Policies = ids.policiesOf(&c.Principal)
 	role := c.Principal.Type == policy.Role
-	listed := !role && ids.listed(n)
+	listed := !role && ids.admins.members().names(n)
 	if listed || c.Principal.Type == policy.Root {
 		c.Policies = append(c.Policies, ids.builtin.administrator)
 	}
@@ -283,14 +283,6 @@ func groupNameOf(gid string) string {
 func isName(name, prefix string) bool {
 	number, nameless := strings.CutPrefix(name, prefix)
 	return !isID(name) && (!nameless || !isID(number)) && !strings.Contains(name, "/")
-}
-
-// listed reports whether the peer is named in the configuration's admins.
-func (ids *identities) listed(n *names) bool {
-	return slices.Contains(ids.admins.Users, n.user) || slices.Contains(ids.admins.Users, n.uid) ||
-		slices.ContainsFunc(n.groups, func(g groupName) bool {
-			return slices.Contains(ids.admins.Groups, g.name) || slices.Contains(ids.admins.Groups, g.gid)
-		})
 }
 
 // administratorAccess is the identity policy of the configuration's admins.

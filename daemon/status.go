@@ -92,8 +92,8 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	return s
 }
 
-// statusTimeout bounds what the status waits for the plugins, so that it comes
-// within a second even if they are flooded.
+// statusTimeout bounds what the status waits, for the tokens and then for the plugins, so
+// that it takes about a second even if they are flooded.
 const statusTimeout = 500 * time.Millisecond
 
 // recipientFacts are what plugins report of the algorithms that encrypt to a

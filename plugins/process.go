@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
+	"golang.org/x/sync/singleflight"
 
 	"cmkd/backends"
 	"cmkd/plugins/internal/control"
@@ -43,8 +44,8 @@ type process struct {
 	serving  atomic.Bool // the backend is open
 	answered atomic.Bool // it has answered a call well
 	starved  starvation
-	proof    atomic.Pointer[proof] // while the token is asked whether it is there
-	worn     chan string           // receives why another process would be better
+	proofs   singleflight.Group // asks the token whether it is there
+	worn     chan string        // receives why another process would be better
 
 	watching sync.WaitGroup // the goroutines of the process
 	unwatch  context.CancelFunc

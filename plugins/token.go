@@ -71,12 +71,6 @@ func (h *Host) Prove(ctx context.Context) error {
 	return h.prove(ctx)
 }
 
-// proof is a question to the token that is under way.
-type proof struct {
-	done chan struct{} // closed when err is known
-	err  error
-}
-
 // prove asks the token, or waits for the answer to who asks already. One that is left
 // alone by ctx goes on: if it hangs, it is overdue like any call.
 func (h *Host) prove(ctx context.Context) error {
@@ -85,22 +79,9 @@ func (h *Host) prove(ctx context.Context) error {
 	if p == nil || !p.usable() {
 		return backends.Errorf(backends.Lost, "plugin %s has no process now", st.spec.Name)
 	}
-	next := &proof{done: make(chan struct{})}
-	asked := next
-	if !p.proof.CompareAndSwap(nil, next) {
-		if asked = p.proof.Load(); asked == nil {
-			return nil // it has just been answered
-		}
-	} else {
-		go func() {
-			next.err = h.askToken(p)
-			p.proof.Store(nil)
-			close(next.done)
-		}()
-	}
 	select {
-	case <-asked.done:
-		return asked.err
+	case answer := <-p.proofs.DoChan("", func() (any, error) { return nil, h.askToken(p) }):
+		return answer.Err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
