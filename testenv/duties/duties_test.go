@@ -4,7 +4,6 @@ package duties
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -53,16 +52,8 @@ func call(t *testing.T, c *http.Client, method, path, target, body string) (stat
 		req.Header.Set("Content-Type", "application/x-amz-json-1.1")
 		req.Header.Set("X-Amz-Target", "TrentService."+target)
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	status, _, answer = rig.Do(t, c, req)
+	return status, answer
 }
 
 // TestEndpoints asks every endpoint as everybody.

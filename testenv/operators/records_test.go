@@ -3,7 +3,6 @@ package operators
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -61,17 +60,9 @@ func ask(t *testing.T, c *http.Client, method, path, operation, userAgent, body 
 	if operation != "" {
 		req.Header.Set("X-Amz-Target", "TrentService."+operation)
 	}
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = json.Unmarshal(raw, &answer) // what is no JSON is text
-	return resp.StatusCode, answer, string(raw)
+	status, _, raw := rig.Do(t, c, req)
+	_ = json.Unmarshal([]byte(raw), &answer) // what is no JSON is text
+	return status, answer, raw
 }
 
 // TestLongCallsAreRecorded: no length of what a caller says keeps the record of

@@ -55,16 +55,8 @@ func (s signedCall) sign(t *testing.T) func(c *http.Client) (int, string) {
 	return func(c *http.Client) (int, string) {
 		again := req.Clone(t.Context())
 		again.Body = io.NopCloser(strings.NewReader(s.body))
-		resp, err := c.Do(again)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		raw, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(raw)
+		status, _, raw := rig.Do(t, c, again)
+		return status, raw
 	}
 }
 

@@ -3,7 +3,6 @@ package policy
 import (
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,19 +69,11 @@ func rawAnswer(t *testing.T, c *http.Client, operation, body string) string {
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Amz-Target", "TrentService."+operation)
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	status, header, raw := rig.Do(t, c, req)
 	for _, h := range []string{"Date", "X-Amzn-Requestid", "Content-Length"} {
-		resp.Header.Del(h)
+		header.Del(h)
 	}
-	return fmt.Sprint(resp.StatusCode, resp.Header, string(raw))
+	return fmt.Sprint(status, header, raw)
 }
 
 // TestStranger: the answers about a key that exists and one that does not are

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -107,13 +106,8 @@ func TestSeeingWhy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := r.HTTPAs(t, rig.App).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusForbidden {
-			t.Errorf("a user asks %s: %s", path, resp.Status)
+		if status, _, _ := rig.Do(t, r.HTTPAs(t, rig.App), req); status != http.StatusForbidden {
+			t.Errorf("a user asks %s: %d", path, status)
 		}
 	}
 	if !strings.Contains(r.AuditTrail(t), `"eventName":"ExplainPolicy"`) {
@@ -136,16 +130,8 @@ func TestQuestionsAreBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := r.HTTPAs(t, rig.App).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		raw, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(raw)
+		status, _, raw := rig.Do(t, r.HTTPAs(t, rig.App), req)
+		return status, raw
 	}
 	if status, text := ask(slices.Repeat([]string{"root"}, 500)); status != http.StatusOK {
 		t.Errorf("500 names: %d %s", status, text)

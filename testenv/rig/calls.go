@@ -82,6 +82,21 @@ type Status struct {
 	}
 }
 
+// Do sends a request, which must be answered. The text is the body of the answer.
+func Do(t testing.TB, c *http.Client, req *http.Request) (status int, header http.Header, text string) {
+	t.Helper()
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header, string(raw)
+}
+
 // Ask makes a request of the daemon as the test's user.
 func (r *Rig) Ask(t testing.TB, method, path, body string) (status int, answer string) {
 	t.Helper()
@@ -93,16 +108,8 @@ func (r *Rig) Ask(t testing.TB, method, path, body string) (status int, answer s
 	req.Header.Set("Content-Type", "application/json")
 	c := r.HTTP()
 	defer c.CloseIdleConnections()
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(text)
+	status, _, answer = Do(t, c, req)
+	return status, answer
 }
 
 // Status asks the daemon for its status.
