@@ -7,13 +7,14 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash ship tokens deps-tokens
+.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash ship envelopes tokens deps-tokens
 
 all: build
 
 deps:
 	./testenv/deps.sh
 	./testenv/monitoring/deps.sh
+	./testenv/envelopes/deps.sh
 
 build:
 	CGO_ENABLED=0 $(GOBUILD) -o $(BIN)/cmkd ./daemon/cmd/cmkd
@@ -96,6 +97,12 @@ crash: deps
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps
 	CMKD_SHIP_KILLS=100 go test -count=1 -v -timeout 1h -run '^TestKills$$' ./testenv/shipping
+
+# Sealed files: 5 GiB sealed by the AWS Encryption SDK and opened here, and the other way
+# round, seal, open and rewrap killed, interrupted and out of disk at 100 random moments each,
+# and every byte of a file altered. It needs 20 GiB of disk.
+envelopes: deps
+	CMKD_INTEROP_MIB=5120 CMKD_ENDS=100 CMKD_EVERY_BYTE=1 go test -count=1 -v -timeout 2h ./testenv/envelopes
 
 # Each operation is stopped at each of its steps, and every other one is run there,
 # or the daemon killed: what that leads to is what one after the other leads to.

@@ -69,6 +69,8 @@ need systemd-nspawn systemd-container
 need lintian lintian
 need zsh zsh
 need fish fish
+need node nodejs
+need npm npm
 [ -e /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"
 
 [ -n "$missing" ] || exit 0
