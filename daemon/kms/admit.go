@@ -15,7 +15,7 @@ type demand struct {
 	action      string // without "kms:"; "" means the operation's name
 	region      string // "" means the call's; ReplicateKey acts in another too
 	usage       backends.Usage
-	algorithm   string // must be one of the key's; "" means none is asked for
+	algorithm   backends.Algorithm // must be one of the key's; "" means none is asked for
 	grantTokens []string
 	context     map[string]string // encryption context
 	conditions  []condition
@@ -36,6 +36,9 @@ type condition struct {
 	name   string
 	values []string
 }
+
+// says is the condition key with one value.
+func says[T ~string](name string, value T) condition { return condition{name, []string{string(value)}} }
 
 // key is a key that a call may use.
 type key struct {
@@ -79,7 +82,7 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err
 	}
-	if c.op.origin != "" && row.Origin != string(c.op.origin) {
+	if c.op.origin != "" && row.Origin != c.op.origin {
 		return nil, wrongOrigin(k)
 	}
 	if d.ciphertext != nil {
@@ -87,7 +90,7 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 			return nil, err
 		}
 	}
-	if d.usage != "" && row.Usage != string(d.usage) {
+	if d.usage != "" && row.Usage != d.usage {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
 			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, cmp.Or(d.action, c.op.name))
 	}
@@ -99,7 +102,7 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
 			"Algorithm %s is incompatible with key spec %s.", d.algorithm, row.Spec)
 	}
-	b, _, ok := s.router.Route(row.Token, backends.KeySpec(row.Spec))
+	b, _, ok := s.router.Route(row.Token, row.Spec)
 	if !ok && c.op.uses {
 		return nil, invalidState(k.arn, "unavailable")
 	}
@@ -115,8 +118,8 @@ func wrongOrigin(k *key) error {
 		"%s origin is %s which is not valid for this operation.", k.arn, k.Origin)
 }
 
-func allowsAlgorithm(row *store.Key, algorithm string) bool {
-	for _, a := range specs[backends.KeySpec(row.Spec)].algorithms[backends.Usage(row.Usage)] {
+func allowsAlgorithm(row *store.Key, algorithm backends.Algorithm) bool {
+	for _, a := range specs[row.Spec].algorithms[row.Usage] {
 		if a == algorithm {
 			return true
 		}
@@ -142,8 +145,8 @@ func (k *key) current() (*store.Version, error) {
 func (k *key) ref(v *store.Version) backends.Key {
 	return backends.Key{
 		ID:       objectID(v.CKAID),
-		Spec:     backends.KeySpec(k.Spec),
-		Usage:    backends.Usage(k.Usage),
+		Spec:     k.Spec,
+		Usage:    k.Usage,
 		Imported: v.Imported,
 	}
 }

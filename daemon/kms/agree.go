@@ -16,8 +16,8 @@ func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.De
 		recipient.ThroughPlugin = true // callers without a recipient get the secret in the clear
 	}
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, usage: backends.KeyAgreement, algorithm: string(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,
-		conditions: []condition{{"kms:KeyAgreementAlgorithm", []string{string(in.KeyAgreementAlgorithm)}}},
+		keyID: in.KeyId, usage: backends.KeyAgreement, algorithm: backends.Algorithm(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,
+		conditions: []condition{says("kms:KeyAgreementAlgorithm", in.KeyAgreementAlgorithm)},
 	})
 	if err != nil {
 		return nil, err
@@ -41,15 +41,15 @@ func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.De
 	}
 	return &kmsapi.DeriveSharedSecretResponse{
 		KeyId: k.arn, SharedSecret: made.SharedSecret, CiphertextForRecipient: made.ForRecipient,
-		KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: kmsapi.OriginType(k.Origin),
+		KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: k.Origin,
 	}, nil
 }
 
 // admitKEM admits a call to a key encapsulation key.
-func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm kmsapi.EncapsulationAlgorithmSpec, grantTokens []string) (*key, backends.Key, error) {
+func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, usage: backends.EncapsulateDecapsulate, algorithm: string(algorithm), grantTokens: grantTokens,
-		conditions: []condition{{"kms:EncapsulationAlgorithm", []string{string(algorithm)}}},
+		keyID: keyID, usage: backends.EncapsulateDecapsulate, algorithm: algorithm, grantTokens: grantTokens,
+		conditions: []condition{says("kms:EncapsulationAlgorithm", algorithm)},
 	})
 	if err != nil {
 		return nil, backends.Key{}, err
@@ -59,14 +59,15 @@ func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm
 }
 
 func (s *Service) encapsulate(ctx context.Context, c *Call, in *kmsapi.EncapsulateRequest) (*kmsapi.EncapsulateResponse, error) {
-	k, ref, err := s.admitKEM(ctx, c, in.KeyId, in.EncapsulationAlgorithm, in.GrantTokens)
+	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
+	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
 		return nil, err
 	}
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	made, err := k.backend.Encapsulate(ctx, &backends.EncapsulateRequest{Key: ref, Algorithm: backends.Algorithm(in.EncapsulationAlgorithm)})
+	made, err := k.backend.Encapsulate(ctx, &backends.EncapsulateRequest{Key: ref, Algorithm: algorithm})
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,8 @@ func (s *Service) encapsulate(ctx context.Context, c *Call, in *kmsapi.Encapsula
 }
 
 func (s *Service) decapsulate(ctx context.Context, c *Call, in *kmsapi.DecapsulateRequest) (*kmsapi.DecapsulateResponse, error) {
-	k, ref, err := s.admitKEM(ctx, c, in.KeyId, in.EncapsulationAlgorithm, in.GrantTokens)
+	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
+	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +87,7 @@ func (s *Service) decapsulate(ctx context.Context, c *Call, in *kmsapi.Decapsula
 		return nil, errDryRun()
 	}
 	made, err := k.backend.Decapsulate(ctx, &backends.DecapsulateRequest{
-		Key: ref, Algorithm: backends.Algorithm(in.EncapsulationAlgorithm), Ciphertext: in.SharedSecretCiphertextBlob,
+		Key: ref, Algorithm: algorithm, Ciphertext: in.SharedSecretCiphertextBlob,
 	})
 	if err != nil {
 		return nil, err

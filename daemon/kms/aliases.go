@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/backends"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -220,9 +221,9 @@ func (s *Service) aliasNotFound(c *Call, name string) error {
 // keyType is what UpdateAlias must not change: symmetric, HMAC or asymmetric.
 func keyType(k *store.Key) string {
 	switch {
-	case k.Spec == "SYMMETRIC_DEFAULT":
+	case k.Spec == backends.SymmetricDefault:
 		return "symmetric"
-	case strings.HasPrefix(k.Spec, "HMAC_"):
+	case k.Usage == backends.GenerateVerifyMAC:
 		return "HMAC"
 	default:
 		return "asymmetric"

@@ -319,11 +319,11 @@ func (k *keyContext) appendKey(dst []string, name string) []string {
 	row := k.key
 	switch name {
 	case "kms:keyspec":
-		return append(dst, row.Spec)
+		return append(dst, string(row.Spec))
 	case "kms:keyusage":
-		return append(dst, row.Usage)
+		return append(dst, string(row.Usage))
 	case "kms:keyorigin":
-		return append(dst, row.Origin)
+		return append(dst, string(row.Origin))
 	case "kms:multiregion":
 		return append(dst, boolean(row.PrimaryRegion != ""))
 	case "kms:multiregionkeytype":

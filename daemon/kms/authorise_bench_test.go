@@ -98,7 +98,7 @@ func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(
 	c := &Call{caller: caller, op: operations["Encrypt"], region: row.Region, view: db.View()}
 	d := &demand{
 		keyID: row.ID, context: map[string]string{"Department": "IT"},
-		conditions: []condition{{"kms:EncryptionAlgorithm", []string{symmetricDefault}}},
+		conditions: []condition{says("kms:EncryptionAlgorithm", symmetricDefault)},
 	}
 	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
 	b.ReportAllocs()

@@ -33,14 +33,14 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
-	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
+	b, err := s.routeNew(row.Token, row.Spec)
 	if err != nil {
 		return nil, err
 	}
 	out := new(kmsapi.CreateKeyResponse)
 	switch {
-	case row.Origin == string(kmsapi.OriginTypeExternal):
-		row.State = string(kmsapi.KeyStatePendingImport)
+	case row.Origin == kmsapi.OriginTypeExternal:
+		row.State = kmsapi.KeyStatePendingImport
 		err = s.commit(ctx, c, func(tx *store.Tx) error {
 			if err := s.putNewKey(tx, row); err != nil {
 				return err
@@ -48,7 +48,7 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 			out.KeyMetadata = s.created(c, tx, row)
 			return nil
 		})
-	case !s.router.Available(row.Token, backends.KeySpec(row.Spec)):
+	case !s.router.Available(row.Token, row.Spec):
 		err = backends.Errorf(backends.Away, "token %s has been away for a while", row.Token)
 	default:
 		err = s.generateKey(ctx, c, b, row, func(tx *store.Tx) error {
@@ -67,10 +67,10 @@ func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRe
 // https://docs.aws.amazon.com/service-authorization/latest/reference/list_awskeymanagementservice.html
 func newKeyConditions(row *store.Key, bypass *bool) []condition {
 	list := append(tagConditions(row.Tags),
-		condition{"kms:KeySpec", []string{row.Spec}},
-		condition{"kms:KeyUsage", []string{row.Usage}},
-		condition{"kms:KeyOrigin", []string{row.Origin}},
-		condition{"kms:MultiRegion", []string{boolean(row.PrimaryRegion != "")}},
+		says("kms:KeySpec", row.Spec),
+		says("kms:KeyUsage", row.Usage),
+		says("kms:KeyOrigin", row.Origin),
+		says("kms:MultiRegion", boolean(row.PrimaryRegion != "")),
 		condition{"kms:MultiRegionKeyType", nonEmpty(multiRegionType(row))},
 		condition{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(bypass)},
 	)
@@ -140,11 +140,11 @@ func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, erro
 		Region:      c.region,
 		ID:          uuid.NewString(),
 		Description: in.Description,
-		Spec:        string(keySpec),
-		Usage:       string(usage),
-		Origin:      string(kmsapi.OriginTypeAWSKMS),
-		Manager:     string(kmsapi.KeyManagerTypeCustomer),
-		State:       string(kmsapi.KeyStateEnabled),
+		Spec:        keySpec,
+		Usage:       usage,
+		Origin:      kmsapi.OriginTypeAWSKMS,
+		Manager:     kmsapi.KeyManagerTypeCustomer,
+		State:       kmsapi.KeyStateEnabled,
 		Token:       s.token,
 		Tags:        tags,
 		Created:     s.now(),
@@ -160,7 +160,7 @@ func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, erro
 // setOrigin reads Origin.
 func setOrigin(in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store.Key) error {
 	if in.Origin != "" {
-		row.Origin = string(in.Origin)
+		row.Origin = in.Origin
 	}
 	switch {
 	case in.Origin == kmsapi.OriginTypeExternalKeyStore || in.XksKeyId != "":
@@ -248,7 +248,7 @@ func newVersion(keyID string, number int, now time.Time) *store.Version {
 	id := newCKAID()
 	return &store.Version{
 		KeyID: keyID, Number: number, CKAID: id, MaterialID: materialID(keyID, number, id),
-		State: string(kmsapi.KeyMaterialStateCurrent), Created: now,
+		State: kmsapi.KeyMaterialStateCurrent, Created: now,
 	}
 }
 

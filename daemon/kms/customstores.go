@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -54,7 +55,7 @@ func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	row := &store.CustomKeyStore{
 		Region: c.region, ID: "cks-" + hex.EncodeToString(id[:])[:17], Name: in.CustomKeyStoreName, Token: token,
 		ClusterID: in.CloudHsmClusterId, TrustAnchor: in.TrustAnchorCertificate,
-		ConnectionState: string(kmsapi.ConnectionStateTypeDisconnected), Created: s.now(),
+		ConnectionState: kmsapi.ConnectionStateTypeDisconnected, Created: s.now(),
 	}
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if _, ok := tx.CustomKeyStoreByName(c.region, row.Name); ok {
@@ -118,10 +119,10 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 	if !s.router.Serving(row.Token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(row.ClusterID)
 	}
-	if row.ConnectionState == string(kmsapi.ConnectionStateTypeConnected) {
+	if row.ConnectionState == kmsapi.ConnectionStateTypeConnected {
 		return &kmsapi.ConnectCustomKeyStoreResponse{}, nil
 	}
-	state, trouble := kmsapi.ConnectionStateTypeConnected, kmsapi.ConnectionErrorCodeType("")
+	state, trouble := kmsapi.ConnectionStateTypeConnected, keys.ConnectionError("")
 	if err := s.prepareToken(ctx, row.Token); err != nil {
 		state, trouble = kmsapi.ConnectionStateTypeFailed, connectionError(err)
 		s.log.LogAttrs(ctx, slog.LevelError, "custom key store is not connected", slog.String("store", row.ID), slog.Any("error", err))
@@ -130,7 +131,7 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 		if err := checkConnectable(row); err != nil {
 			return err
 		}
-		row.ConnectionState, row.ConnectionError = string(state), string(trouble)
+		row.ConnectionState, row.ConnectionError = state, trouble
 		return nil
 	})
 	return &kmsapi.ConnectCustomKeyStoreResponse{}, err
@@ -140,7 +141,7 @@ func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi
 // disconnected since.
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_ConnectCustomKeyStore.html
 func checkConnectable(row *store.CustomKeyStore) error {
-	if row.ConnectionState == string(kmsapi.ConnectionStateTypeFailed) {
+	if row.ConnectionState == kmsapi.ConnectionStateTypeFailed {
 		return errStoreState(row, "Disconnect it first.")
 	}
 	return nil
@@ -168,16 +169,16 @@ func connectionError(err error) kmsapi.ConnectionErrorCodeType {
 }
 
 func errStoreState(row *store.CustomKeyStore, hint string) error {
-	text := "Custom key store " + row.ID + " is " + row.ConnectionState + ". " + hint
+	text := "Custom key store " + row.ID + " is " + string(row.ConnectionState) + ". " + hint
 	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreInvalidStateException, "%s", strings.TrimSpace(text))
 }
 
 func (s *Service) disconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
-		if row.ConnectionState == string(kmsapi.ConnectionStateTypeDisconnected) {
+		if row.ConnectionState == kmsapi.ConnectionStateTypeDisconnected {
 			return errStoreState(row, "")
 		}
-		row.ConnectionState, row.ConnectionError = string(kmsapi.ConnectionStateTypeDisconnected), ""
+		row.ConnectionState, row.ConnectionError = kmsapi.ConnectionStateTypeDisconnected, ""
 		return nil
 	})
 	return &kmsapi.DisconnectCustomKeyStoreResponse{}, err
@@ -218,8 +219,8 @@ func (s *Service) updateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_UpdateCustomKeyStore.html
 func checkUpdatable(row *store.CustomKeyStore, in *kmsapi.UpdateCustomKeyStoreRequest) error {
 	nameOnly := in.CloudHsmClusterId == "" && in.KeyStorePassword == ""
-	if row.ConnectionState == string(kmsapi.ConnectionStateTypeDisconnected) ||
-		nameOnly && row.ConnectionState == string(kmsapi.ConnectionStateTypeConnected) {
+	if row.ConnectionState == kmsapi.ConnectionStateTypeDisconnected ||
+		nameOnly && row.ConnectionState == kmsapi.ConnectionStateTypeConnected {
 		return nil
 	}
 	return errStoreState(row, "Disconnect it first.")
@@ -239,7 +240,7 @@ func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 				return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreHasCMKsException, "Custom key store %s has keys.", row.ID)
 			}
 		}
-		if row.ConnectionState != string(kmsapi.ConnectionStateTypeDisconnected) {
+		if row.ConnectionState != kmsapi.ConnectionStateTypeDisconnected {
 			return errStoreState(row, "Disconnect it first.")
 		}
 		tx.DeleteCustomKeyStore(row.Region, row.ID)
@@ -276,8 +277,8 @@ func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi
 	for _, r := range list {
 		out.CustomKeyStores = append(out.CustomKeyStores, kmsapi.CustomKeyStoresListEntry{
 			CustomKeyStoreId: r.ID, CustomKeyStoreName: r.Name, CloudHsmClusterId: r.ClusterID, TrustAnchorCertificate: r.TrustAnchor,
-			ConnectionState:     kmsapi.ConnectionStateType(r.ConnectionState),
-			ConnectionErrorCode: kmsapi.ConnectionErrorCodeType(r.ConnectionError),
+			ConnectionState:     r.ConnectionState,
+			ConnectionErrorCode: r.ConnectionError,
 			CreationDate:        r.Created, CustomKeyStoreType: kmsapi.CustomKeyStoreTypeAWSCloudHSM,
 		})
 	}
@@ -290,7 +291,7 @@ func (s *Service) storeForKey(view reader, key *store.Key) (*store.CustomKeyStor
 	if !ok {
 		return nil, errStoreNotFound(key.CustomKeyStoreID)
 	}
-	if row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token, backends.SymmetricDefault) {
+	if row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.router.Available(row.Token, backends.SymmetricDefault) {
 		return nil, errStoreState(row, "Connect it first.")
 	}
 	return row, nil
@@ -303,5 +304,5 @@ func connected(view reader, row *store.Key) bool {
 		return true
 	}
 	cks, ok := view.CustomKeyStore(row.Region, row.CustomKeyStoreID)
-	return ok && cks.ConnectionState == string(kmsapi.ConnectionStateTypeConnected)
+	return ok && cks.ConnectionState == kmsapi.ConnectionStateTypeConnected
 }

@@ -53,7 +53,7 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 	k, err := s.admit(ctx, c, &demand{
 		keyID: in.keyID, usage: backends.EncryptDecrypt,
 		grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil,
-		conditions: append(in.conditions, condition{"kms:EncryptionAlgorithm", []string{symmetricDefault}}),
+		conditions: append(in.conditions, says("kms:EncryptionAlgorithm", symmetricDefault)),
 	})
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeyPairSpec %s is not supported.", spec)
 	}
 	call.pair = true
-	call.conditions = []condition{{"kms:DataKeyPairSpec", []string{string(spec)}}}
+	call.conditions = []condition{says("kms:DataKeyPairSpec", spec)}
 	t, err := s.admitDataKey(ctx, c, call)
 	if err != nil {
 		return nil, err
@@ -242,7 +242,7 @@ func (s *Service) randomToken(c *Call, customKeyStore string) (string, error) {
 	switch {
 	case !ok:
 		return "", errStoreNotFound(customKeyStore)
-	case row.ConnectionState != string(kmsapi.ConnectionStateTypeConnected) || !s.router.Available(row.Token, backends.SymmetricDefault):
+	case row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.router.Available(row.Token, backends.SymmetricDefault):
 		return "", errStoreState(row, "Connect it first.")
 	}
 	return row.Token, nil

@@ -29,7 +29,7 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 			"PendingWindowInDays must be between %d and %d", minDeletionDays, maxDeletionDays)
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
-	d.conditions = []condition{{"kms:ScheduleKeyDeletionPendingWindowInDays", []string{strconv.Itoa(days)}}}
+	d.conditions = []condition{says("kms:ScheduleKeyDeletionPendingWindowInDays", strconv.Itoa(days))}
 	imports := &cleanup{s: s}
 	defer imports.done()
 	var token store.Key
@@ -38,14 +38,14 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 		if err := s.dropImports(tx, row, 0, imports); err != nil { // nothing is imported to such a key
 			return err
 		}
-		row.State = string(kmsapi.KeyStatePendingDeletion)
+		row.State = kmsapi.KeyStatePendingDeletion
 		row.Deletion = s.now().Add(time.Duration(days) * day)
 		if row.Region == row.PrimaryRegion && len(tx.KeyReplicas(row.ID)) > 1 {
-			row.State = string(kmsapi.KeyStatePendingReplicaDeletion)
+			row.State = kmsapi.KeyStatePendingReplicaDeletion
 			row.Deletion = time.Time{}
 		}
 		row.PendingWindowDays = days
-		out.KeyState = kmsapi.KeyState(row.State)
+		out.KeyState = row.State
 		out.DeletionDate = row.Deletion
 		elements := keyElements{KeyID: s.keyARN(row.Region, row.ID), KeyState: row.State, Window: days}
 		if !row.Deletion.IsZero() {
@@ -65,9 +65,9 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 
 func (s *Service) cancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
 	err := s.changeTx(ctx, c, &demand{keyID: in.KeyId}, func(tx *store.Tx, row *store.Key) error {
-		row.State = string(kmsapi.KeyStateDisabled)
-		if row.Origin == string(kmsapi.OriginTypeExternal) && !s.hasMaterial(tx, row.ID) {
-			row.State = string(kmsapi.KeyStatePendingImport)
+		row.State = kmsapi.KeyStateDisabled
+		if row.Origin == kmsapi.OriginTypeExternal && !s.hasMaterial(tx, row.ID) {
+			row.State = kmsapi.KeyStatePendingImport
 		}
 		row.Deletion, row.PendingWindowDays = time.Time{}, 0
 		return nil
@@ -106,7 +106,7 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 
 // deletionDue reports whether the waiting period of a key is over.
 func (s *Service) deletionDue(key *store.Key) bool {
-	return key.State == string(kmsapi.KeyStatePendingDeletion) && !key.Deletion.IsZero() && !s.now().Before(key.Deletion)
+	return key.State == kmsapi.KeyStatePendingDeletion && !key.Deletion.IsZero() && !s.now().Before(key.Deletion)
 }
 
 // deleteKey deletes one key. The rows go first, all at once, with intents that
@@ -173,11 +173,11 @@ func (s *Service) takeOut(tx *store.Tx, key *store.Key) []*store.Intent {
 // replica is gone.
 func (s *Service) startPrimaryDeletion(tx *store.Tx, gone *store.Key) error {
 	left := tx.KeyReplicas(gone.ID)
-	if len(left) != 1 || left[0].State != string(kmsapi.KeyStatePendingReplicaDeletion) {
+	if len(left) != 1 || left[0].State != kmsapi.KeyStatePendingReplicaDeletion {
 		return nil
 	}
 	row := *left[0]
-	row.State = string(kmsapi.KeyStatePendingDeletion)
+	row.State = kmsapi.KeyStatePendingDeletion
 	row.Deletion = s.now().Add(time.Duration(row.PendingWindowDays) * day)
 	return tx.PutKey(&row)
 }

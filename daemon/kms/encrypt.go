@@ -12,18 +12,18 @@ import (
 // a request names none.
 const symmetricDefault = "SYMMETRIC_DEFAULT"
 
-func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) string {
+func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) backends.Algorithm {
 	if a == "" {
 		return symmetricDefault
 	}
-	return string(a)
+	return backends.Algorithm(a)
 }
 
 func (s *Service) encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	k, err := s.admit(ctx, c, &demand{
 		keyID: in.KeyId, usage: backends.EncryptDecrypt, algorithm: algorithm, grantTokens: in.GrantTokens,
-		context: in.EncryptionContext, conditions: []condition{{"kms:EncryptionAlgorithm", []string{algorithm}}},
+		context: in.EncryptionContext, conditions: []condition{says("kms:EncryptionAlgorithm", algorithm)},
 	})
 	if err != nil {
 		return nil, err
@@ -45,14 +45,14 @@ func (s *Service) encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptReques
 
 // checkEncryptInput holds the plaintext and context against what the
 // algorithm takes.
-func checkEncryptInput(k *key, algorithm string, plaintext []byte, context map[string]string) error {
+func checkEncryptInput(k *key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) error {
 	if algorithm == symmetricDefault {
 		return nil
 	}
 	if err := checkNoContext(context); err != nil {
 		return err
 	}
-	if most := oaepLimit(backends.KeySpec(k.Spec), algorithm); len(plaintext) > most {
+	if most := oaepLimit(k.Spec, algorithm); len(plaintext) > most {
 		return kmsapi.Errorf(kmsapi.CodeValidationException,
 			"Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
 	}
@@ -68,12 +68,12 @@ func checkNoContext(context map[string]string) error {
 
 // seal encrypts under the current version of the key and returns the blob, or
 // the bare RSA ciphertext, and the key material ID.
-func (s *Service) seal(ctx context.Context, k *key, algorithm string, plaintext []byte, context map[string]string) ([]byte, string, error) {
+func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) ([]byte, string, error) {
 	v, err := k.current()
 	if err != nil {
 		return nil, "", err
 	}
-	req := &backends.EncryptRequest{Key: k.ref(v), Algorithm: backends.Algorithm(algorithm), Plaintext: plaintext}
+	req := &backends.EncryptRequest{Key: k.ref(v), Algorithm: algorithm, Plaintext: plaintext}
 	if algorithm != symmetricDefault {
 		made, err := k.backend.Encrypt(ctx, req)
 		if err != nil {
@@ -138,7 +138,7 @@ func (s *Service) reEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRe
 	dst, err := s.admit(ctx, c, &demand{
 		keyID: in.DestinationKeyId, action: "ReEncryptTo", usage: backends.EncryptDecrypt, algorithm: to,
 		grantTokens: in.GrantTokens, context: in.DestinationEncryptionContext,
-		otherKey: src.key.arn, conditions: []condition{{"kms:EncryptionAlgorithm", []string{to}}},
+		otherKey: src.key.arn, conditions: []condition{says("kms:EncryptionAlgorithm", to)},
 	})
 	if err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func errUnmarkedDataKey() error {
 // move re-encrypts. Between symmetric keys of one token the plaintext stays in
 // the plugin, and a wrapped data key is not unwrapped at all. A data key on
 // its way to an RSA key is wrapped to that key in the token.
-func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to string, context map[string]string) (*moved, error) {
+func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to backends.Algorithm, context map[string]string) (*moved, error) {
 	symmetric := src.algorithm == symmetricDefault && to == symmetricDefault
 	switch {
 	case symmetric && src.key.Token == dst.Token:
@@ -192,11 +192,11 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to st
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault && !s.plaintextDataKeys:
 		return nil, s.refuseKind(ctx, src, errUnmarkedDataKey())
 	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
-		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: backends.Algorithm(to), ThroughPlugin: true})
+		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: to, ThroughPlugin: true})
 		if err != nil {
 			return nil, err
 		}
-		if len(opened.ForRecipient) > oaepLimit(backends.KeySpec(dst.Spec), "RSAES_OAEP_SHA_1")+42 {
+		if len(opened.ForRecipient) > oaepLimit(dst.Spec, "RSAES_OAEP_SHA_1")+42 {
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The data key is too long for key spec %s.", dst.Spec)
 		}
 		return &moved{ciphertext: opened.ForRecipient}, nil

@@ -276,7 +276,7 @@ func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Inten
 func (s *Service) epochIntent(action, lineage string, epoch int, id []byte) *store.Intent {
 	return &store.Intent{
 		CKAID: id, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
-		Spec: string(backends.HMAC256), Usage: string(backends.GenerateVerifyMAC), Created: s.now(),
+		Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC, Created: s.now(),
 	}
 }
 

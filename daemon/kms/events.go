@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 )
 
@@ -47,12 +48,12 @@ type event struct {
 // eventDetails are serviceEventDetails. Those that AWS has are called and
 // ordered alike.
 type eventDetails struct {
-	RotationType          string `json:"rotationType,omitempty"`
-	KeyOrigin             string `json:"keyOrigin,omitempty"`
-	PreviousKeyMaterialID string `json:"previousKeyMaterialId,omitempty"`
-	CurrentKeyMaterialID  string `json:"currentKeyMaterialId,omitempty"`
-	KeyID                 string `json:"keyId"`
-	KeyMaterialID         string `json:"keyMaterialId,omitempty"`
+	RotationType          keys.Rotation `json:"rotationType,omitempty"`
+	KeyOrigin             keys.Origin   `json:"keyOrigin,omitempty"`
+	PreviousKeyMaterialID string        `json:"previousKeyMaterialId,omitempty"`
+	CurrentKeyMaterialID  string        `json:"currentKeyMaterialId,omitempty"`
+	KeyID                 string        `json:"keyId"`
+	KeyMaterialID         string        `json:"keyMaterialId,omitempty"`
 	// Interrupted is what did not end: "create" or "destroy" of the object
 	// Label, which is destroyed now.
 	Interrupted string `json:"interrupted,omitempty"`

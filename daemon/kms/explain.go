@@ -121,7 +121,7 @@ func (d *demand) addDefaults(row *store.Key) {
 	case "ScheduleKeyDeletion":
 		add("kms:ScheduleKeyDeletionPendingWindowInDays", fmt.Sprint(presetDeletionDays))
 	default:
-		if usage := backends.Usage(row.Usage); usage == backends.EncryptDecrypt && row.Spec == symmetricDefault && takesContext(d.action) {
+		if row.Usage == backends.EncryptDecrypt && row.Spec == symmetricDefault && takesContext(d.action) {
 			add("kms:EncryptionAlgorithm", symmetricDefault)
 			d.presets = nil // it is what the operation uses, whatever the request says
 		}

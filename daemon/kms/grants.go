@@ -41,7 +41,7 @@ var (
 // suits reports whether a grant on the key may allow the operation.
 func suits(k *store.Key, op kmsapi.GrantOperation) bool {
 	switch {
-	case slices.Contains(grantAnyKey, op), slices.Contains(grantOperations[backends.Usage(k.Usage)], op):
+	case slices.Contains(grantAnyKey, op), slices.Contains(grantOperations[k.Usage], op):
 		return true
 	case slices.Contains(grantDataKeys, op):
 		return k.Spec == symmetricDefault
@@ -206,7 +206,7 @@ func (s *Service) isPrincipal(arn string) bool {
 
 // notForService is the condition of the operations on grants that an AWS service
 // could call for the caller: here none does.
-var notForService = condition{"kms:GrantIsForAWSResource", []string{"false"}}
+var notForService = says("kms:GrantIsForAWSResource", "false")
 
 func grantConditions(g *store.Grant) []condition {
 	grantee, retiring := "kms:GranteePrincipal", "kms:RetiringPrincipal"
@@ -231,9 +231,9 @@ func grantConditions(g *store.Grant) []condition {
 func constraintConditions(g *store.Grant) []condition {
 	switch {
 	case g.ContextEquals != nil:
-		return []condition{{"kms:GrantConstraintType", []string{"EncryptionContextEquals"}}}
+		return []condition{says("kms:GrantConstraintType", "EncryptionContextEquals")}
 	case g.ContextSubset != nil:
-		return []condition{{"kms:GrantConstraintType", []string{"EncryptionContextSubset"}}}
+		return []condition{says("kms:GrantConstraintType", "EncryptionContextSubset")}
 	default:
 		return nil
 	}

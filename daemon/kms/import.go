@@ -40,16 +40,16 @@ func importAlgorithms(spec backends.KeySpec) []kmsapi.AlgorithmSpec {
 
 func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
-		{"kms:WrappingAlgorithm", []string{string(in.WrappingAlgorithm)}},
-		{"kms:WrappingKeySpec", []string{string(in.WrappingKeySpec)}},
+		says("kms:WrappingAlgorithm", in.WrappingAlgorithm),
+		says("kms:WrappingKeySpec", in.WrappingKeySpec),
 	}})
 	if err != nil {
 		return nil, err
 	}
-	if !specs[backends.KeySpec(k.Spec)].importable { // a key of an earlier version
-		return nil, errNotImportable(backends.KeySpec(k.Spec))
+	if !specs[k.Spec].importable { // a key of an earlier version
+		return nil, errNotImportable(k.Spec)
 	}
-	if !slices.Contains(importAlgorithms(backends.KeySpec(k.Spec)), in.WrappingAlgorithm) || in.WrappingKeySpec == kmsapi.WrappingKeySpecSM2 {
+	if !slices.Contains(importAlgorithms(k.Spec), in.WrappingAlgorithm) || in.WrappingKeySpec == kmsapi.WrappingKeySpecSM2 {
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
 			"Wrapping algorithm %s with wrapping key spec %s is not supported for key spec %s.", in.WrappingAlgorithm, in.WrappingKeySpec, k.Spec)
 	}
@@ -60,12 +60,12 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 	_, _ = rand.Read(token) // never fails: crypto/rand
 	hash := sha256.Sum256(token)
 	params := &store.ImportParameters{
-		Region: k.Region, KeyID: k.ID, CKAID: newCKAID(), Spec: string(in.WrappingKeySpec),
-		Algorithm: string(in.WrappingAlgorithm), Token: k.Token, TokenHash: hash[:], ValidTo: s.now().Add(importTokenLifetime),
+		Region: k.Region, KeyID: k.ID, CKAID: newCKAID(), Spec: backends.KeySpec(in.WrappingKeySpec),
+		Algorithm: backends.Algorithm(in.WrappingAlgorithm), Token: k.Token, TokenHash: hash[:], ValidTo: s.now().Add(importTokenLifetime),
 	}
 	intent := &store.Intent{
 		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
-		Spec: params.Spec, Usage: string(backends.UnwrapImport), Route: k.Spec, Created: s.now(),
+		Spec: params.Spec, Usage: backends.UnwrapImport, Route: k.Spec, Created: s.now(),
 	}
 	replaced := &cleanup{s: s}
 	defer replaced.done()

@@ -58,7 +58,7 @@ func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*im
 	// Most likely it is one that is not there, or else the current one.
 	likely := slices.IndexFunc(versions, func(v *store.Version) bool { return s.importState(v) == kmsapi.ImportStatePendingImport })
 	if likely < 0 {
-		likely = slices.IndexFunc(versions, func(v *store.Version) bool { return v.State == string(kmsapi.KeyMaterialStateCurrent) })
+		likely = slices.IndexFunc(versions, func(v *store.Version) bool { return v.State == kmsapi.KeyMaterialStateCurrent })
 	}
 	return &importTarget{version: again(versions[max(likely, 0)]), others: versions}, nil
 }
@@ -88,10 +88,10 @@ func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*impor
 	t := &importTarget{version: newVersion(k.ID, number, s.now())}
 	t.version.Imported = true
 	if len(s.associated(rows)) > 0 {
-		t.version.State = string(kmsapi.KeyMaterialStatePendingRotation)
+		t.version.State = kmsapi.KeyMaterialStatePendingRotation
 	}
 	for _, v := range rows {
-		if v.State != string(kmsapi.KeyMaterialStateCurrent) && v.State != string(kmsapi.KeyMaterialStateNonCurrent) {
+		if v.State != kmsapi.KeyMaterialStateCurrent && v.State != kmsapi.KeyMaterialStateNonCurrent {
 			t.others = append(t.others, v)
 		}
 	}
@@ -101,7 +101,7 @@ func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*impor
 // checkPending refuses a second material that waits for rotation.
 func (s *Service) checkPending(view reader, k *key, v *store.Version) error {
 	old := s.pendingRotation(view, k.ID)
-	if old == nil || old.MaterialID == v.MaterialID || v.State != string(kmsapi.KeyMaterialStatePendingRotation) {
+	if old == nil || old.MaterialID == v.MaterialID || v.State != kmsapi.KeyMaterialStatePendingRotation {
 		return nil
 	}
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
@@ -153,8 +153,8 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
 			Key: intentKey(intent), Label: label(k.ID, v.Number),
-			Wrapping:  backends.Key{ID: objectID(m.params.CKAID), Spec: backends.KeySpec(m.params.Spec), Usage: backends.UnwrapImport},
-			Algorithm: backends.Algorithm(m.params.Algorithm), Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
+			Wrapping:  backends.Key{ID: objectID(m.params.CKAID), Spec: m.params.Spec, Usage: backends.UnwrapImport},
+			Algorithm: m.params.Algorithm, Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
 		})
 	}, func() { s.abandon(ctx, k.backend, intent) })
 	if late {
@@ -205,13 +205,13 @@ func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backe
 	if err := spent.add(tx, s.pairIntent(k.Key, m.params)); err != nil {
 		return err
 	}
-	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == string(kmsapi.ImportStateImported) {
+	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == kmsapi.ImportStateImported {
 		if err := spent.add(tx, s.destroyIntent(k.Key, old)); err != nil {
 			return err
 		}
 	}
 	waited := !s.hasMaterial(tx, k.ID)
-	row.ImportState, row.ExpirationModel, row.ValidTo = string(kmsapi.ImportStateImported), string(m.model), m.in.ValidTo
+	row.ImportState, row.ExpirationModel, row.ValidTo = kmsapi.ImportStateImported, m.model, m.in.ValidTo
 	if m.in.KeyMaterialDescription != "" {
 		row.Description = m.in.KeyMaterialDescription
 	}
@@ -262,14 +262,14 @@ func (s *Service) reflectReplicas(tx *store.Tx, id string, publicKey []byte, wai
 // that lacks any of its materials is pending import.
 func (s *Service) reflectImport(tx *store.Tx, row *store.Key, waited bool) {
 	row.ExpirationModel, row.ValidTo = "", time.Time{}
-	if v, ok := tx.CurrentVersion(row.ID); ok && v.ImportState == string(kmsapi.ImportStateImported) {
+	if v, ok := tx.CurrentVersion(row.ID); ok && v.ImportState == kmsapi.ImportStateImported {
 		row.ExpirationModel, row.ValidTo = v.ExpirationModel, v.ValidTo
 	}
 	complete := s.hasMaterial(tx, row.ID)
 	switch {
-	case complete && (row.State == string(kmsapi.KeyStatePendingImport) || waited && row.State == string(kmsapi.KeyStateDisabled)):
-		row.State = string(kmsapi.KeyStateEnabled)
-	case !complete && (row.State == string(kmsapi.KeyStateEnabled) || row.State == string(kmsapi.KeyStateDisabled)):
-		row.State = string(kmsapi.KeyStatePendingImport)
+	case complete && (row.State == kmsapi.KeyStatePendingImport || waited && row.State == kmsapi.KeyStateDisabled):
+		row.State = kmsapi.KeyStateEnabled
+	case !complete && (row.State == kmsapi.KeyStateEnabled || row.State == kmsapi.KeyStateDisabled):
+		row.State = kmsapi.KeyStatePendingImport
 	}
 }

@@ -67,7 +67,7 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 	c.creates()
 	// The token cannot be stopped in the middle: if the call were given up, its
 	// key would come after undo has found nothing to destroy.
-	made, late, err := inTime(ctx, creationTime(backends.KeySpec(intent.Spec)), func(ctx context.Context) (*backends.CreateKeyAnswer, error) {
+	made, late, err := inTime(ctx, creationTime(intent.Spec), func(ctx context.Context) (*backends.CreateKeyAnswer, error) {
 		return s.makeKey(ctx, b, intent)
 	}, func() { s.abandon(ctx, b, intent) })
 	if late {
@@ -127,8 +127,8 @@ func (s *Service) makeKey(ctx context.Context, b Backend, intent *store.Intent) 
 
 func intentKey(i *store.Intent) backends.Key {
 	return backends.Key{
-		ID: objectID(i.CKAID), Spec: backends.KeySpec(i.Spec),
-		Usage: backends.Usage(i.Usage), Imported: i.Imported,
+		ID: objectID(i.CKAID), Spec: i.Spec,
+		Usage: i.Usage, Imported: i.Imported,
 	}
 }
 
@@ -144,7 +144,7 @@ func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent 
 func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.Intent {
 	return &store.Intent{
 		CKAID: p.CKAID, Action: "destroy", Region: row.Region, KeyID: importPrefix + p.KeyID, Version: 1, Token: p.Token,
-		Spec: p.Spec, Usage: string(backends.UnwrapImport), Route: row.Spec, Created: s.now(),
+		Spec: p.Spec, Usage: backends.UnwrapImport, Route: row.Spec, Created: s.now(),
 	}
 }
 
@@ -200,7 +200,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 	}
 	if made.Objects == 0 && intent.Action == "destroy" && !isEpoch(intent) && !s.absences.has(intent.CKAID) {
 		// It was there, and may be hidden from the process: see absences.
-		if err := s.renew(ctx, intent.Token, backends.KeySpec(cmp.Or(intent.Route, intent.Spec))); err != nil {
+		if err := s.renew(ctx, intent.Token, cmp.Or(intent.Route, intent.Spec)); err != nil {
 			return 0, fmt.Errorf("looking again for version %d of key %s: %w", intent.Version, intent.KeyID, err)
 		}
 		if made, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)}); err != nil {
@@ -241,7 +241,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		if _, ok := s.store.View().Intent(intent.CKAID); !ok {
 			continue
 		}
-		spec := backends.KeySpec(cmp.Or(intent.Route, intent.Spec))
+		spec := cmp.Or(intent.Route, intent.Spec)
 		b, _, ok := s.router.Route(intent.Token, spec)
 		if !ok || !s.router.Serving(intent.Token, spec) {
 			continue
@@ -261,7 +261,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 
 // available finds the backend of a key that is to be changed in its token now.
 func (s *Service) available(row *store.Key) (Backend, error) {
-	spec := backends.KeySpec(row.Spec)
+	spec := row.Spec
 	b, _, ok := s.router.Route(row.Token, spec)
 	if !ok || !s.router.Available(row.Token, spec) {
 		return nil, invalidState(s.keyARN(row.Region, row.ID), "unavailable")

@@ -38,10 +38,10 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 		KeyState:         state,
 		DeletionDate:     row.Deletion,
 		ValidTo:          row.ValidTo,
-		Origin:           kmsapi.OriginType(row.Origin),
+		Origin:           row.Origin,
 		CustomKeyStoreId: row.CustomKeyStoreID,
-		ExpirationModel:  kmsapi.ExpirationModelType(row.ExpirationModel),
-		KeyManager:       kmsapi.KeyManagerType(row.Manager),
+		ExpirationModel:  row.ExpirationModel,
+		KeyManager:       row.Manager,
 		KeySpec:          kmsapi.KeySpec(row.Spec),
 		MultiRegion:      row.PrimaryRegion != "",
 	}
@@ -51,7 +51,7 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 	if slices.Contains(olderSpecs, kmsapi.CustomerMasterKeySpec(row.Spec)) {
 		m.CustomerMasterKeySpec = kmsapi.CustomerMasterKeySpec(row.Spec)
 	}
-	if row.State == string(kmsapi.KeyStatePendingReplicaDeletion) {
+	if row.State == kmsapi.KeyStatePendingReplicaDeletion {
 		m.PendingDeletionWindowInDays = int32(row.PendingWindowDays)
 	}
 	m.MultiRegionConfiguration = s.describeReplicas(view, row)
@@ -59,7 +59,7 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 		m.CloudHsmClusterId = cks.ClusterID
 	}
 	describeAlgorithms(m, row)
-	if row.Spec == string(backends.SymmetricDefault) {
+	if row.Spec == backends.SymmetricDefault {
 		if v, ok := view.CurrentVersion(row.ID); ok {
 			m.CurrentKeyMaterialId = v.MaterialID
 		}
@@ -69,8 +69,8 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 
 // describeAlgorithms lists the algorithms of the key's usage.
 func describeAlgorithms(m *kmsapi.KeyMetadata, row *store.Key) {
-	names := specs[backends.KeySpec(row.Spec)].algorithms[backends.Usage(row.Usage)]
-	switch backends.Usage(row.Usage) {
+	names := specs[row.Spec].algorithms[row.Usage]
+	switch row.Usage {
 	case backends.EncryptDecrypt:
 		m.EncryptionAlgorithms = named[kmsapi.EncryptionAlgorithmSpec](names)
 	case backends.SignVerify:
@@ -85,7 +85,7 @@ func describeAlgorithms(m *kmsapi.KeyMetadata, row *store.Key) {
 	}
 }
 
-func named[T ~string](names []string) []T {
+func named[T, F ~string](names []F) []T {
 	list := make([]T, len(names))
 	for i, n := range names {
 		list[i] = T(n)
@@ -130,7 +130,7 @@ func (s *Service) updateKeyDescription(ctx context.Context, c *Call, in *kmsapi.
 
 func (s *Service) enableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
-		row.State = string(kmsapi.KeyStateEnabled)
+		row.State = kmsapi.KeyStateEnabled
 		return nil
 	})
 	return &kmsapi.EnableKeyResponse{}, err
@@ -138,7 +138,7 @@ func (s *Service) enableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRe
 
 func (s *Service) disableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
-		row.State = string(kmsapi.KeyStateDisabled)
+		row.State = kmsapi.KeyStateDisabled
 		return nil
 	})
 	return &kmsapi.DisableKeyResponse{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -29,7 +30,7 @@ func (u *usages) note(c *Call) {
 	}
 	for _, k := range c.used {
 		u.last[usageKey{k.Region, k.ID}] = &store.Usage{
-			Region: k.Region, KeyID: k.ID, Operation: c.op.name, Time: c.record.EventTime,
+			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.op.name), Time: c.record.EventTime,
 			RequestID: c.record.RequestID, EventID: c.record.EventID, Principal: c.record.UserIdentity.ARN,
 		}
 	}
@@ -100,7 +101,7 @@ func (s *Service) getKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKe
 	}
 	if ok {
 		out.KeyLastUsage = &kmsapi.KeyLastUsageData{
-			Operation: kmsapi.KeyLastUsageTrackingOperation(row.Operation), Timestamp: row.Time,
+			Operation: row.Operation, Timestamp: row.Time,
 			KmsRequestId: row.RequestID, CloudTrailEventId: row.EventID,
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm kmsapi.MacAlgorithmSpec, grantTokens []string) (*key, backends.Key, error) {
+func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, usage: backends.GenerateVerifyMAC, algorithm: string(algorithm), grantTokens: grantTokens,
-		conditions: []condition{{"kms:MacAlgorithm", []string{string(algorithm)}}},
+		keyID: keyID, usage: backends.GenerateVerifyMAC, algorithm: algorithm, grantTokens: grantTokens,
+		conditions: []condition{says("kms:MacAlgorithm", algorithm)},
 	})
 	if err != nil {
 		return nil, backends.Key{}, err
@@ -20,7 +20,8 @@ func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm
 }
 
 func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
-	k, ref, err := s.admitMAC(ctx, c, in.KeyId, in.MacAlgorithm, in.GrantTokens)
+	algorithm := backends.Algorithm(in.MacAlgorithm)
+	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +29,7 @@ func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateM
 		return nil, errDryRun()
 	}
 	made, err := k.backend.GenerateMAC(ctx, &backends.MACRequest{
-		Key: ref, Algorithm: backends.Algorithm(in.MacAlgorithm), Message: in.Message,
+		Key: ref, Algorithm: algorithm, Message: in.Message,
 	})
 	if err != nil {
 		return nil, err
@@ -37,12 +38,13 @@ func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateM
 }
 
 func (s *Service) verifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
-	k, ref, err := s.admitMAC(ctx, c, in.KeyId, in.MacAlgorithm, in.GrantTokens)
+	algorithm := backends.Algorithm(in.MacAlgorithm)
+	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
 		return nil, err
 	}
 	made, err := k.backend.VerifyMAC(ctx, &backends.VerifyMACRequest{
-		Key: ref, Algorithm: backends.Algorithm(in.MacAlgorithm), Message: in.Message, MAC: in.Mac,
+		Key: ref, Algorithm: algorithm, Message: in.Message, MAC: in.Mac,
 	})
 	if err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func malformed(view *store.View) string {
 	var v vetting
 	for k := range view.AllKeys() {
 		row := fmt.Sprintf("keys [%q,%q]", k.Region, k.ID)
-		_, known := stateColumns[kmsapi.KeyState(k.State)]
+		_, known := stateColumns[k.State]
 		v.note(known, row, fmt.Sprintf("its state is %q", k.State))
 		v.note(k.PendingWindowDays >= 0 && k.PendingWindowDays <= maxDays && k.RotationPeriodDays >= 0 && k.RotationPeriodDays <= maxDays,
 			row, "a number of days is beyond all limits")
@@ -76,7 +76,7 @@ func malformed(view *store.View) string {
 		v.id(m.CKAID, row)
 		v.note(m.Number > 0 && m.Number < maxVersionNumber, row, "its number is beyond all limits")
 		v.note(m.Encryptions <= maxEncryptions+maxBlock, row, "its count of encryptions is beyond 2^32")
-		switch kmsapi.KeyMaterialState(m.State) {
+		switch m.State {
 		case kmsapi.KeyMaterialStateCurrent, kmsapi.KeyMaterialStateNonCurrent,
 			kmsapi.KeyMaterialStatePendingRotation, kmsapi.KeyMaterialStatePendingMultiRegionImportAndRotation:
 		default:

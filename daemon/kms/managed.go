@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"cmkd/backends"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -73,8 +74,8 @@ func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 	now := s.now()
 	return &store.Key{
 		Region: region, ID: uuid.NewString(), Description: declared.Description,
-		Spec: symmetricDefault, Usage: string(kmsapi.KeyUsageTypeEncryptDecrypt), Origin: string(kmsapi.OriginTypeAWSKMS),
-		Manager: string(kmsapi.KeyManagerTypeAWS), State: string(kmsapi.KeyStateEnabled), Token: s.token,
+		Spec: symmetricDefault, Usage: backends.EncryptDecrypt, Origin: kmsapi.OriginTypeAWSKMS,
+		Manager: kmsapi.KeyManagerTypeAWS, State: kmsapi.KeyStateEnabled, Token: s.token,
 		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
 		RotationPeriodDays: presetRotationDays, NextRotation: now.Add(presetRotationDays * day),
 	}
@@ -118,7 +119,7 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 					break
 				}
 				now, ok := tx.Key(region, alias.KeyID)
-				if !ok || now.Manager != string(kmsapi.KeyManagerTypeAWS) {
+				if !ok || now.Manager != kmsapi.KeyManagerTypeAWS {
 					continue
 				}
 				row := *now

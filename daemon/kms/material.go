@@ -41,7 +41,7 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 	defer object.done()
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
-		if !ok || now.ImportState != string(kmsapi.ImportStateImported) || expiry != nil && !s.expired(now) {
+		if !ok || now.ImportState != kmsapi.ImportStateImported || expiry != nil && !s.expired(now) {
 			return nil
 		}
 		if err := object.add(tx, s.destroyIntent(key, now)); err != nil {
@@ -63,7 +63,7 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 
 // takeOutMaterial makes the rows say that the material is gone from the token.
 func takeOutMaterial(tx *store.Tx, v *store.Version) error {
-	if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+	if v.State == kmsapi.KeyMaterialStatePendingRotation {
 		return discard(tx, v)
 	}
 	gone := *v
@@ -86,7 +86,7 @@ func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
 			return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "No available key material pending rotation for the key: %s.", k.arn)
 		}
 		fresh := *v
-		fresh.RotationType, fresh.Rotated = "ON_DEMAND", s.now()
+		fresh.RotationType, fresh.Rotated = kmsapi.RotationTypeOnDemand, s.now()
 		if err := s.promote(ctx, tx, k.Key, &fresh); err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 	var errs []error
 	view := s.store.View()
 	for v := range view.AllVersions() {
-		if v.ImportState != string(kmsapi.ImportStateImported) || !s.expired(v) {
+		if v.ImportState != kmsapi.ImportStateImported || !s.expired(v) {
 			continue
 		}
 		replicas := view.KeyReplicas(v.KeyID)

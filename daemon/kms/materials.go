@@ -23,12 +23,12 @@ type material struct {
 // materialOf is the material of a version, nil if it should be in no token.
 func materialOf(view *store.View, v *store.Version) *material {
 	rows := view.KeyReplicas(v.KeyID)
-	if len(rows) == 0 || v.ImportState == string(kmsapi.ImportStatePendingImport) || len(v.CKAID) != len(backends.KeyID{}) {
+	if len(rows) == 0 || v.ImportState == kmsapi.ImportStatePendingImport || len(v.CKAID) != len(backends.KeyID{}) {
 		return nil
 	}
 	row := rows[0]
 	return &material{Material{v.KeyID, v.Number, row.Token}, v.CKAID, backends.Key{
-		ID: objectID(v.CKAID), Spec: backends.KeySpec(row.Spec), Usage: backends.Usage(row.Usage), Imported: v.Imported,
+		ID: objectID(v.CKAID), Spec: row.Spec, Usage: row.Usage, Imported: v.Imported,
 	}}
 }
 
@@ -40,7 +40,7 @@ func missed(view *store.View, m *material) bool {
 	}
 	rows := view.KeyReplicas(m.KeyID)
 	return len(rows) == 0 || slices.ContainsFunc(rows, func(row *store.Key) bool {
-		return row.State != string(kmsapi.KeyStatePendingDeletion) && row.State != string(kmsapi.KeyStatePendingReplicaDeletion)
+		return row.State != kmsapi.KeyStatePendingDeletion && row.State != kmsapi.KeyStatePendingReplicaDeletion
 	})
 }
 

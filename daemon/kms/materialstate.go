@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -12,12 +13,6 @@ import (
 // What imported material is depends on the time: from the moment at which it
 // expires it is as if it were deleted, though the job that destroys it in the
 // token comes later, and later still while deletions are held.
-
-// materialDiscarded is the State of imported material that was deleted or expired
-// before it ever was current. It belongs to the key no more, and other material
-// may be imported in its place. Its row stays so that the same material, imported
-// again, has the same KeyMaterialId.
-const materialDiscarded = "DISCARDED"
 
 // maxDiscarded is how many rows of discarded material a key keeps.
 const maxDiscarded = 25
@@ -31,18 +26,18 @@ func (s *Service) expired(v *store.Version) bool { return s.over(v.ValidTo) }
 // importState is ImportState of the material now, "" of material that the token
 // made.
 func (s *Service) importState(v *store.Version) kmsapi.ImportState {
-	if v.ImportState == string(kmsapi.ImportStateImported) && s.expired(v) {
+	if v.ImportState == kmsapi.ImportStateImported && s.expired(v) {
 		return kmsapi.ImportStatePendingImport
 	}
-	return kmsapi.ImportState(v.ImportState)
+	return v.ImportState
 }
 
 // associated are the versions whose material belongs to the key: all that are or
 // were current, and what waits in the token to become so.
 func (s *Service) associated(versions []*store.Version) []*store.Version {
 	return slices.DeleteFunc(slices.Clone(versions), func(v *store.Version) bool {
-		return v.State == materialDiscarded ||
-			v.State == string(kmsapi.KeyMaterialStatePendingRotation) && s.importState(v) == kmsapi.ImportStatePendingImport
+		return v.State == keys.Discarded ||
+			v.State == kmsapi.KeyMaterialStatePendingRotation && s.importState(v) == kmsapi.ImportStatePendingImport
 	})
 }
 
@@ -62,7 +57,7 @@ func (s *Service) inOrder(versions []*store.Version) []*store.Version {
 // cmpWaiting puts material that waits for rotation last.
 func cmpWaiting(a, b *store.Version) int {
 	waits := func(v *store.Version) int {
-		if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+		if v.State == kmsapi.KeyMaterialStatePendingRotation {
 			return 1
 		}
 		return 0
@@ -84,7 +79,7 @@ func (s *Service) material(view reader, keyID, id string) (*store.Version, bool)
 // none.
 func (s *Service) pendingRotation(view reader, keyID string) *store.Version {
 	for _, v := range s.associated(view.Versions(keyID)) {
-		if v.State == string(kmsapi.KeyMaterialStatePendingRotation) {
+		if v.State == kmsapi.KeyMaterialStatePendingRotation {
 			return v
 		}
 	}
@@ -104,18 +99,18 @@ func (s *Service) hasMaterial(view reader, keyID string) bool {
 // the key's row says.
 func (s *Service) lost(view reader, keyID string) bool {
 	return slices.ContainsFunc(view.Versions(keyID), func(v *store.Version) bool {
-		return v.State != string(kmsapi.KeyMaterialStatePendingRotation) && s.expired(v)
+		return v.State != kmsapi.KeyMaterialStatePendingRotation && s.expired(v)
 	})
 }
 
 // discard takes material that never was current from the key.
 func discard(tx *store.Tx, v *store.Version) error {
 	gone := *v
-	gone.State = materialDiscarded
+	gone.State = keys.Discarded
 	clearImport(&gone)
 	var discarded []*store.Version
 	for _, old := range tx.Versions(v.KeyID) {
-		if old.State == materialDiscarded {
+		if old.State == keys.Discarded {
 			discarded = append(discarded, old)
 		}
 	}
@@ -128,6 +123,6 @@ func discard(tx *store.Tx, v *store.Version) error {
 
 // clearImport makes the row say that the material is not in the token.
 func clearImport(v *store.Version) {
-	v.ImportState = string(kmsapi.ImportStatePendingImport)
+	v.ImportState = kmsapi.ImportStatePendingImport
 	v.ValidTo, v.ExpirationModel = time.Time{}, ""
 }

@@ -18,7 +18,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 		return nil, err
 	}
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: append(tagConditions(tags),
-		condition{"kms:ReplicaRegion", []string{in.ReplicaRegion}})})
+		says("kms:ReplicaRegion", in.ReplicaRegion))})
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
 		return nil, err
 	}
-	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), string(kmsapi.KeyStateEnabled)
+	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), kmsapi.KeyStateEnabled
 	row.RotationPeriodDays, row.OnDemandRotations = 0, 0
 	row.NextRotation = time.Time{} // the primary's row holds the rotation
 	var metadata *kmsapi.KeyMetadata
@@ -44,7 +44,7 @@ func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.Replicat
 		if _, ok := tx.Key(row.Region, row.ID); ok {
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.arn, row.Region)
 		}
-		if row.Origin == string(kmsapi.OriginTypeExternal) {
+		if row.Origin == kmsapi.OriginTypeExternal {
 			s.reflectImport(tx, &row, false)
 		}
 		if err := s.putNewKey(tx, &row); err != nil {
@@ -99,7 +99,7 @@ func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass *bool) error 
 }
 
 func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
-	conditions := []condition{{"kms:PrimaryRegion", []string{in.PrimaryRegion}}}
+	conditions := []condition{says("kms:PrimaryRegion", in.PrimaryRegion)}
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: conditions})
 	if err != nil {
 		return nil, err

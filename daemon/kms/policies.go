@@ -82,7 +82,7 @@ func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *b
 		return text, nil
 	}
 	// The next call may leave the member out, or say false.
-	no := []condition{{"kms:BypassPolicyLockoutSafetyCheck", []string{boolean(false)}}}
+	no := []condition{says("kms:BypassPolicyLockoutSafetyCheck", boolean(false))}
 	for _, conditions := range [][]condition{nil, no} {
 		next := &demand{action: "PutKeyPolicy", region: row.Region, conditions: conditions}
 		r := s.policyRequest(c, next)

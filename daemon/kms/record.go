@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -144,16 +145,16 @@ func (s *Service) recordAhead(ctx context.Context, c *Call, sequence uint64) err
 // nothing but change a key, and of some that answer more.
 // https://docs.aws.amazon.com/kms/latest/developerguide/understanding-kms-entries.html
 type keyElements struct {
-	KeyID         string  `json:"keyId,omitempty"` // its ARN
-	GrantID       string  `json:"grantId,omitempty"`
-	KeyMaterialID string  `json:"keyMaterialId,omitempty"`
-	KeyState      string  `json:"keyState,omitempty"`
-	DeletionDate  string  `json:"deletionDate,omitempty"` // RFC 3339
-	Window        int     `json:"pendingWindowInDays,omitzero"`
-	StoreID       string  `json:"customKeyStoreId,omitempty"`
-	Metadata      element `json:"keyMetadata,omitempty"`
-	Replica       element `json:"replicaKeyMetadata,omitempty"`
-	ReplicaPolicy string  `json:"replicaPolicy,omitempty"`
+	KeyID         string     `json:"keyId,omitempty"` // its ARN
+	GrantID       string     `json:"grantId,omitempty"`
+	KeyMaterialID string     `json:"keyMaterialId,omitempty"`
+	KeyState      keys.State `json:"keyState,omitempty"`
+	DeletionDate  string     `json:"deletionDate,omitempty"` // RFC 3339
+	Window        int        `json:"pendingWindowInDays,omitzero"`
+	StoreID       string     `json:"customKeyStoreId,omitempty"`
+	Metadata      element    `json:"keyMetadata,omitempty"`
+	Replica       element    `json:"replicaKeyMetadata,omitempty"`
+	ReplicaPolicy string     `json:"replicaPolicy,omitempty"`
 }
 
 type element = jsontext.Value

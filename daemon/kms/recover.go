@@ -18,12 +18,12 @@ import (
 
 // FoundKey is a key some of whose materials the database does not know.
 type FoundKey struct {
-	KeyID    string `json:"keyId"`
-	Token    string `json:"token"`
-	Versions []int  `json:"versions"` // as CKA_LABEL has them, ascending
-	Spec     string `json:"spec,omitempty"`
-	Usage    string `json:"usage,omitempty"`
-	Imported bool   `json:"imported,omitempty"`
+	KeyID    string           `json:"keyId"`
+	Token    string           `json:"token"`
+	Versions []int            `json:"versions"` // as CKA_LABEL has them, ascending
+	Spec     backends.KeySpec `json:"spec,omitempty"`
+	Usage    backends.Usage   `json:"usage,omitempty"`
+	Imported bool             `json:"imported,omitempty"`
 	// Known: the database knows the key, and other materials of it.
 	Known bool `json:"known"`
 	// Problem is why the key cannot be recovered, "" if it can.
@@ -138,17 +138,17 @@ func (s *Service) describe(ctx context.Context, k *FoundKey) error {
 			k.Problem = "it is not as cmkd makes keys"
 			return nil
 		}
-		if i > 0 && (k.Spec != string(kind.Spec) || k.Usage != string(kind.Usage) || k.Imported != kind.Imported) {
+		if i > 0 && (k.Spec != kind.Spec || k.Usage != kind.Usage || k.Imported != kind.Imported) {
 			k.Problem = "its versions are of different kinds"
 			return nil
 		}
-		k.Spec, k.Usage, k.Imported, k.publicKey = string(kind.Spec), string(kind.Usage), kind.Imported, public
+		k.Spec, k.Usage, k.Imported, k.publicKey = kind.Spec, kind.Usage, kind.Imported, public
 	}
 	view := s.store.View()
 	materials := len(view.Versions(k.KeyID)) + len(k.Versions)
 	rows := view.KeyReplicas(k.KeyID)
 	switch {
-	case len(rows) > 0 && (rows[0].Spec != k.Spec || rows[0].Usage != k.Usage || (rows[0].Origin == string(kmsapi.OriginTypeExternal)) != k.Imported):
+	case len(rows) > 0 && (rows[0].Spec != k.Spec || rows[0].Usage != k.Usage || (rows[0].Origin == kmsapi.OriginTypeExternal) != k.Imported):
 		k.Problem = "it is not of the kind that the database says"
 	case materials > 1 && k.Spec != symmetricDefault:
 		k.Problem = "a key of its kind has one version"
@@ -220,14 +220,14 @@ func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
 		}
 		v := s.recoveredVersion(k, i)
 		if i == len(k.Versions)-1 && (!hasOld || number > old.Number) {
-			v.State = string(kmsapi.KeyMaterialStateCurrent)
+			v.State = kmsapi.KeyMaterialStateCurrent
 		}
 		if versions := tx.Versions(k.KeyID); slices.ContainsFunc(versions, func(v *store.Version) bool { return v.Number == number }) {
 			v.Number = versions[len(versions)-1].Number + 1 // its KeyMaterialId stays that of its label
 		}
-		if v.State == string(kmsapi.KeyMaterialStateCurrent) && hasOld {
+		if v.State == kmsapi.KeyMaterialStateCurrent && hasOld {
 			demoted := *old
-			demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
+			demoted.State = kmsapi.KeyMaterialStateNonCurrent
 			if err := tx.PutVersion(&demoted); err != nil {
 				return err
 			}
@@ -250,17 +250,17 @@ func (s *Service) recoveredVersion(k *FoundKey, i int) *store.Version {
 	now, number := s.now(), k.Versions[i]
 	v := &store.Version{
 		KeyID: k.KeyID, Number: number, CKAID: k.ids[i], MaterialID: materialID(k.KeyID, number, k.ids[i]),
-		State: string(kmsapi.KeyMaterialStateNonCurrent), Created: now,
+		State: kmsapi.KeyMaterialStateNonCurrent, Created: now,
 	}
 	if number > 1 {
-		v.Rotated, v.RotationType = now, "ON_DEMAND"
+		v.Rotated, v.RotationType = now, kmsapi.RotationTypeOnDemand
 	}
 	if k.Spec == symmetricDefault {
 		v.Encryptions = recoveredEncryptions
 	}
 	if k.Imported {
-		v.Imported, v.ImportState = true, string(kmsapi.ImportStateImported)
-		v.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+		v.Imported, v.ImportState = true, kmsapi.ImportStateImported
+		v.ExpirationModel = kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire
 	}
 	return v
 }
@@ -269,17 +269,17 @@ func (s *Service) recoveredVersion(k *FoundKey, i int) *store.Version {
 func (s *Service) recoveredKey(caller *Caller, k *FoundKey) *store.Key {
 	row := &store.Key{
 		Region: s.region, ID: k.KeyID, Description: "Recovered from token " + k.Token,
-		Spec: k.Spec, Usage: k.Usage, Origin: string(kmsapi.OriginTypeAWSKMS),
-		Manager: string(kmsapi.KeyManagerTypeCustomer), State: string(kmsapi.KeyStateDisabled),
+		Spec: k.Spec, Usage: k.Usage, Origin: kmsapi.OriginTypeAWSKMS,
+		Manager: kmsapi.KeyManagerTypeCustomer, State: kmsapi.KeyStateDisabled,
 		Token: k.Token, CustomKeyStoreID: k.store, Created: s.now(), Creator: caller.Principal.DisplayARN(),
 		Policy: policy.DefaultKeyPolicy(s.account), PublicKey: k.publicKey,
 	}
 	switch {
 	case k.store != "":
-		row.Origin = string(kmsapi.OriginTypeAWSCloudHSM)
+		row.Origin = kmsapi.OriginTypeAWSCloudHSM
 	case k.Imported:
-		row.Origin = string(kmsapi.OriginTypeExternal)
-		row.ExpirationModel = string(kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire)
+		row.Origin = kmsapi.OriginTypeExternal
+		row.ExpirationModel = kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire
 	}
 	if strings.HasPrefix(k.KeyID, mrkPrefix) {
 		row.PrimaryRegion = s.region

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -30,7 +31,7 @@ func (s *Service) checkRotatable(k *key) error {
 	switch {
 	case k.Spec != symmetricDefault:
 		return errNoRotation()
-	case k.Origin != string(kmsapi.OriginTypeAWSKMS):
+	case k.Origin != kmsapi.OriginTypeAWSKMS:
 		return wrongOrigin(k)
 	}
 	return nil
@@ -50,7 +51,7 @@ func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Ena
 	if days == 0 {
 		days, d.presets = presetRotationDays, []string{"kms:RotationPeriodInDays"}
 	}
-	d.conditions = []condition{{"kms:RotationPeriodInDays", []string{strconv.Itoa(days)}}}
+	d.conditions = []condition{says("kms:RotationPeriodInDays", strconv.Itoa(days))}
 	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, err
@@ -108,7 +109,7 @@ func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.
 		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
 		out.NextRotationDate = row.NextRotation
 	}
-	if i := rotating(c.view, k.ID); i != nil && i.Rotation == "ON_DEMAND" {
+	if i := rotating(c.view, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
 		out.OnDemandRotationStartDate = i.Created
 	}
 	return out, nil
@@ -143,14 +144,14 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rot
 	switch {
 	case k.Spec != symmetricDefault:
 		return nil, errNoRotation()
-	case k.Origin == string(kmsapi.OriginTypeAWSCloudHSM):
+	case k.Origin == kmsapi.OriginTypeAWSCloudHSM:
 		return nil, wrongOrigin(k)
 	}
 	if err := checkPrimary(k); err != nil {
 		return nil, err
 	}
 	out := &kmsapi.RotateKeyOnDemandResponse{KeyId: k.arn}
-	if k.Origin == string(kmsapi.OriginTypeExternal) {
+	if k.Origin == kmsapi.OriginTypeExternal {
 		return out, s.rotateImported(ctx, c, k)
 	}
 	if k.OnDemandRotations >= maxOnDemandRotations {
@@ -161,7 +162,7 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rot
 	if rotating(s.store.View(), k.ID) != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
 	}
-	return out, s.rotate(ctx, c, k.Key, "ON_DEMAND")
+	return out, s.rotate(ctx, c, k.Key, kmsapi.RotationTypeOnDemand)
 }
 
 func errRotationLimit(arn string) error {
@@ -171,8 +172,8 @@ func errRotationLimit(arn string) error {
 
 // rotate makes a new key material in the token and makes it current, both or
 // neither. Old materials go on decrypting.
-func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind string) error {
-	b, err := s.routeNew(row.Token, backends.KeySpec(row.Spec))
+func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind keys.Rotation) error {
+	b, err := s.routeNew(row.Token, row.Spec)
 	if err != nil {
 		return err
 	}
@@ -196,11 +197,11 @@ func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind stri
 // trail too.
 func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fresh *store.Version) error {
 	now, ok := tx.Key(was.Region, was.ID)
-	if !ok || fresh.RotationType == "AUTOMATIC" && !rotationDue(now, fresh.Rotated) {
+	if !ok || fresh.RotationType == kmsapi.RotationTypeAutomatic && !rotationDue(now, fresh.Rotated) {
 		return errOutdated
 	}
 	row := *now
-	if fresh.RotationType == "ON_DEMAND" {
+	if fresh.RotationType == kmsapi.RotationTypeOnDemand {
 		if row.OnDemandRotations >= maxOnDemandRotations {
 			return errRotationLimit(s.keyARN(row.Region, row.ID))
 		}
@@ -214,13 +215,13 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 			return errOutdated
 		}
 		demoted := *old
-		demoted.State = string(kmsapi.KeyMaterialStateNonCurrent)
+		demoted.State = kmsapi.KeyMaterialStateNonCurrent
 		if err := tx.PutVersion(&demoted); err != nil {
 			return err
 		}
 	}
 	current := *fresh
-	current.State = string(kmsapi.KeyMaterialStateCurrent)
+	current.State = kmsapi.KeyMaterialStateCurrent
 	if err := tx.PutVersion(&current); err != nil {
 		return err
 	}
@@ -250,7 +251,7 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 			continue
 		}
 		e := s.keyEvent(eventRotate, row, row.NextRotation)
-		e.RotationType, e.KeyOrigin = "AUTOMATIC", row.Origin
+		e.RotationType, e.KeyOrigin = kmsapi.RotationTypeAutomatic, row.Origin
 		if _, err := s.available(row); err != nil { // it is due when the token is back
 			errs = append(errs, s.failed(ctx, e, err))
 			continue
@@ -272,7 +273,7 @@ func (s *Service) RotateDue(ctx context.Context) (int, error) {
 
 // rotates reports whether the service rotates the key of its own accord, at some time.
 func rotates(row *store.Key) bool {
-	return row.State == string(kmsapi.KeyStateEnabled) && row.RotationPeriodDays > 0 &&
+	return row.State == kmsapi.KeyStateEnabled && row.RotationPeriodDays > 0 &&
 		(row.PrimaryRegion == "" || row.PrimaryRegion == row.Region)
 }
 
@@ -284,7 +285,7 @@ func rotationDue(row *store.Key, now time.Time) bool {
 // rotateDue rotates a key whose time has come, unless that has changed meanwhile.
 func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
 	for range maxCreations {
-		if err := s.rotate(ctx, nil, row, "AUTOMATIC"); !errors.Is(err, errOutdated) {
+		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, errOutdated) {
 			return err == nil, err
 		}
 		view := s.store.View()
@@ -358,11 +359,11 @@ func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.List
 	for _, v := range list {
 		e := kmsapi.RotationsListEntry{
 			KeyId: k.ID, KeyMaterialId: v.MaterialID, KeyMaterialDescription: v.Description,
-			ImportState: s.importState(v), KeyMaterialState: kmsapi.KeyMaterialState(v.State),
-			RotationDate: v.Rotated, RotationType: kmsapi.RotationType(v.RotationType),
+			ImportState: s.importState(v), KeyMaterialState: v.State,
+			RotationDate: v.Rotated, RotationType: v.RotationType,
 		}
 		if e.ImportState == kmsapi.ImportStateImported {
-			e.ExpirationModel, e.ValidTo = kmsapi.ExpirationModelType(v.ExpirationModel), v.ValidTo
+			e.ExpirationModel, e.ValidTo = v.ExpirationModel, v.ValidTo
 		}
 		out.Rotations = append(out.Rotations, e)
 	}

@@ -10,7 +10,7 @@ import (
 // signing is what Sign and Verify have in common.
 type signing struct {
 	keyID       string
-	algorithm   string
+	algorithm   backends.Algorithm
 	messageType kmsapi.MessageType
 	message     []byte
 	grantTokens []string
@@ -25,8 +25,8 @@ func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key,
 	k, err := s.admit(ctx, c, &demand{
 		keyID: in.keyID, usage: backends.SignVerify, algorithm: in.algorithm, grantTokens: in.grantTokens,
 		conditions: []condition{
-			{"kms:SigningAlgorithm", []string{in.algorithm}},
-			{"kms:MessageType", []string{string(in.messageType)}},
+			says("kms:SigningAlgorithm", in.algorithm),
+			says("kms:MessageType", in.messageType),
 		},
 		presets: presets,
 	})
@@ -42,7 +42,7 @@ func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key,
 
 // checkMessage holds the message type against the key and the algorithm, and
 // the length of a digest against the algorithm.
-func checkMessage(spec string, in *signing) error {
+func checkMessage(spec backends.KeySpec, in *signing) error {
 	digest := in.messageType == kmsapi.MessageTypeDigest
 	external := in.messageType == kmsapi.MessageTypeExternalMU
 	switch pure := in.algorithm == "ML_DSA_SHAKE_256"; {
@@ -60,7 +60,7 @@ func checkMessage(spec string, in *signing) error {
 
 func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
 	call := &signing{
-		keyID: in.KeyId, algorithm: string(in.SigningAlgorithm), messageType: in.MessageType,
+		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,
 	}
 	k, ref, err := s.admitSigning(ctx, c, call)
@@ -71,7 +71,7 @@ func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*k
 		return nil, errDryRun()
 	}
 	made, err := k.backend.Sign(ctx, &backends.SignRequest{
-		Key: ref, Algorithm: backends.Algorithm(call.algorithm), Type: backends.MessageType(call.messageType), Message: in.Message,
+		Key: ref, Algorithm: call.algorithm, Type: backends.MessageType(call.messageType), Message: in.Message,
 	})
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*k
 
 func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
 	call := &signing{
-		keyID: in.KeyId, algorithm: string(in.SigningAlgorithm), messageType: in.MessageType,
+		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,
 	}
 	k, ref, err := s.admitSigning(ctx, c, call)
@@ -89,7 +89,7 @@ func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest)
 		return nil, err
 	}
 	made, err := k.backend.Verify(ctx, &backends.VerifyRequest{
-		Key: ref, Algorithm: backends.Algorithm(call.algorithm), Type: backends.MessageType(call.messageType),
+		Key: ref, Algorithm: call.algorithm, Type: backends.MessageType(call.messageType),
 		Message: in.Message, Signature: in.Signature,
 	})
 	if err != nil {

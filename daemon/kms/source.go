@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -12,7 +13,7 @@ import (
 // source is a ciphertext that a call wants opened.
 type source struct {
 	ciphertext  []byte
-	algorithm   string
+	algorithm   backends.Algorithm
 	keyID       string // "" if the client leaves it to the ciphertext
 	action      string
 	context     map[string]string
@@ -30,7 +31,7 @@ type source struct {
 // admittedSource is a source whose key the caller may use.
 type admittedSource struct {
 	key       *key
-	algorithm string
+	algorithm backends.Algorithm
 	blob      *blob // nil for RSA
 	ref       backends.Key
 	aad       []byte
@@ -51,7 +52,7 @@ func (a *admittedSource) material() string {
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
 		keyID: src.keyID, action: src.action, usage: backends.EncryptDecrypt, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
-		conditions: []condition{{"kms:EncryptionAlgorithm", []string{src.algorithm}}},
+		conditions: []condition{says("kms:EncryptionAlgorithm", src.algorithm)},
 	}
 	if err := checkGrantTokens(src.grantTokens); err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 // it.
 func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
 	a.aad = a.blob.aad(s.account, src.context)
-	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok && v.State != materialDiscarded {
+	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok && v.State != keys.Discarded {
 		if s.importState(v) == kmsapi.ImportStatePendingImport {
 			return invalidState(a.key.arn, "pending import")
 		}
@@ -177,7 +178,7 @@ func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Reci
 		}
 		return &backends.DecryptAnswer{Plaintext: out.Plaintext, ForRecipient: out.ForRecipient}, nil
 	}
-	req := &backends.DecryptRequest{Key: a.ref, Algorithm: backends.Algorithm(a.algorithm), AAD: a.aad, Recipient: to}
+	req := &backends.DecryptRequest{Key: a.ref, Algorithm: a.algorithm, AAD: a.aad, Recipient: to}
 	if a.blob != nil {
 		req.Sealed = a.blob.sealed
 	} else {

@@ -12,7 +12,7 @@ type spec struct {
 	usages []backends.Usage // the first is the default where AWS has one
 	// algorithms by usage. The order is the order in KeyMetadata: clients
 	// such as sigstore take the first.
-	algorithms map[backends.Usage][]string
+	algorithms map[backends.Usage][]backends.Algorithm
 	// importable: Origin EXTERNAL is allowed.
 	importable bool
 }
@@ -20,7 +20,7 @@ type spec struct {
 var (
 	rsaSpec = spec{
 		usages: []backends.Usage{backends.EncryptDecrypt, backends.SignVerify},
-		algorithms: map[backends.Usage][]string{
+		algorithms: map[backends.Usage][]backends.Algorithm{
 			backends.EncryptDecrypt: {"RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"},
 			backends.SignVerify: {
 				"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PKCS1_V1_5_SHA_384", "RSASSA_PKCS1_V1_5_SHA_512",
@@ -34,18 +34,18 @@ var (
 	// it takes.
 	mldsaSpec = spec{
 		usages:     []backends.Usage{backends.SignVerify},
-		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ML_DSA_SHAKE_256"}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.SignVerify: {"ML_DSA_SHAKE_256"}},
 	}
 	mlkemSpec = spec{
 		usages:     []backends.Usage{backends.EncapsulateDecapsulate},
-		algorithms: map[backends.Usage][]string{backends.EncapsulateDecapsulate: {"ML_KEM"}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.EncapsulateDecapsulate: {"ML_KEM"}},
 	}
 )
 
-func nistCurve(signing string) spec {
+func nistCurve(signing backends.Algorithm) spec {
 	return spec{
 		usages: []backends.Usage{backends.SignVerify, backends.KeyAgreement},
-		algorithms: map[backends.Usage][]string{
+		algorithms: map[backends.Usage][]backends.Algorithm{
 			backends.SignVerify:   {signing},
 			backends.KeyAgreement: {"ECDH"},
 		},
@@ -53,10 +53,10 @@ func nistCurve(signing string) spec {
 	}
 }
 
-func hmacSpec(algorithm string) spec {
+func hmacSpec(algorithm backends.Algorithm) spec {
 	return spec{
 		usages:     []backends.Usage{backends.GenerateVerifyMAC},
-		algorithms: map[backends.Usage][]string{backends.GenerateVerifyMAC: {algorithm}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.GenerateVerifyMAC: {algorithm}},
 		importable: true,
 	}
 }
@@ -65,7 +65,7 @@ func hmacSpec(algorithm string) spec {
 var specs = map[backends.KeySpec]spec{
 	backends.SymmetricDefault: {
 		usages:     []backends.Usage{backends.EncryptDecrypt},
-		algorithms: map[backends.Usage][]string{backends.EncryptDecrypt: {"SYMMETRIC_DEFAULT"}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.EncryptDecrypt: {"SYMMETRIC_DEFAULT"}},
 		importable: true,
 	},
 	backends.RSA2048: rsaSpec,
@@ -76,12 +76,12 @@ var specs = map[backends.KeySpec]spec{
 	backends.P521:    nistCurve("ECDSA_SHA_512"),
 	backends.Secp256k1: {
 		usages:     []backends.Usage{backends.SignVerify},
-		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ECDSA_SHA_256"}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.SignVerify: {"ECDSA_SHA_256"}},
 		importable: true,
 	},
 	backends.Ed25519: {
 		usages:     []backends.Usage{backends.SignVerify},
-		algorithms: map[backends.Usage][]string{backends.SignVerify: {"ED25519_SHA_512", "ED25519_PH_SHA_512"}},
+		algorithms: map[backends.Usage][]backends.Algorithm{backends.SignVerify: {"ED25519_SHA_512", "ED25519_PH_SHA_512"}},
 		importable: true,
 	},
 	backends.HMAC224:   hmacSpec("HMAC_SHA_224"),
@@ -99,7 +99,7 @@ var specs = map[backends.KeySpec]spec{
 // signingHash is the hash whose length a DIGEST message must have. Ed25519
 // takes a DIGEST (SHA-512) only in its pre-hashed form (RFC 8032, Ed25519ph)
 // and a RAW message only in the pure one.
-var signingHash = map[string]crypto.Hash{
+var signingHash = map[backends.Algorithm]crypto.Hash{
 	"RSASSA_PSS_SHA_256":        crypto.SHA256,
 	"RSASSA_PSS_SHA_384":        crypto.SHA384,
 	"RSASSA_PSS_SHA_512":        crypto.SHA512,
@@ -114,7 +114,7 @@ var signingHash = map[string]crypto.Hash{
 
 // oaepLimit is the longest plaintext, in bytes, of RSAES-OAEP: modulus length
 // less twice the hash length less 2 (RFC 8017 section 7.1.1).
-func oaepLimit(s backends.KeySpec, algorithm string) int {
+func oaepLimit(s backends.KeySpec, algorithm backends.Algorithm) int {
 	modulus := map[backends.KeySpec]int{backends.RSA2048: 256, backends.RSA3072: 384, backends.RSA4096: 512}[s]
 	if algorithm == "RSAES_OAEP_SHA_1" {
 		return modulus - 2*20 - 2

@@ -60,12 +60,12 @@ func invalidState(arn, what string) error {
 // PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
 func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
-	state := kmsapi.KeyState(key.State)
+	state := key.State
 	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
-	if usable && key.Origin == string(kmsapi.OriginTypeExternal) && s.lost(view, key.ID) {
+	if usable && key.Origin == kmsapi.OriginTypeExternal && s.lost(view, key.ID) {
 		return kmsapi.KeyStatePendingImport
 	}
-	if usable && (!connected(view, key) || !s.router.Available(key.Token, backends.KeySpec(key.Spec))) {
+	if usable && (!connected(view, key) || !s.router.Available(key.Token, key.Spec)) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state

@@ -107,7 +107,7 @@ func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes [
 		ref := systemKeyRef(k)
 		intent := &store.Intent{
 			CKAID: k.CKAID, Action: "destroy", KeyID: "system-" + purpose, Version: k.Version,
-			Token: token, Spec: string(ref.Spec), Usage: string(ref.Usage), Created: s.now(),
+			Token: token, Spec: ref.Spec, Usage: ref.Usage, Created: s.now(),
 		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
 			tx.DeleteSystemKey(token, purpose, k.Version)
@@ -131,7 +131,7 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 	id := newCKAID()
 	intent := &store.Intent{
 		CKAID: id, Action: "create", KeyID: "system-" + purpose, Version: version,
-		Token: token, Spec: string(spec), Usage: string(usage), Created: s.now(),
+		Token: token, Spec: spec, Usage: usage, Created: s.now(),
 	}
 	_, err = s.generate(ctx, nil, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		return tx.PutSystemKey(&store.SystemKey{

@@ -32,7 +32,7 @@ func inventory(found *kms.Inventory) *operatorapi.Inventory {
 	}
 	for _, k := range found.Found {
 		out.Found = append(out.Found, &operatorapi.FoundKey{
-			KeyID: k.KeyID, Token: k.Token, Versions: k.Versions, Spec: k.Spec, Usage: k.Usage, Imported: k.Imported,
+			KeyID: k.KeyID, Token: k.Token, Versions: k.Versions, Spec: string(k.Spec), Usage: string(k.Usage), Imported: k.Imported,
 			Known: k.Known, Problem: k.Problem, Recovered: k.Recovered,
 		})
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+
+	"cmkd/daemon/keys"
 )
 
 // kind describes one kind of row: its table in the database, and how the
@@ -55,9 +57,6 @@ const (
 	customKeyStoresByName = 0
 )
 
-// stateCurrent is the KeyMaterialState of the version in use.
-const stateCurrent = "CURRENT"
-
 var keyKind = &kind[Key]{
 	of:    func(v *View) *table[Key] { return &v.keys },
 	table: "keys", columns: []string{"region", "id"}, primary: 2,
@@ -81,7 +80,7 @@ var versionKind = &kind[Version]{
 			return []any{v.MaterialID, v.KeyID} // the material first, so that one is found without its key
 		}},
 		versionsCurrent: {"current version", func(v *Version) []any {
-			if v.State != stateCurrent {
+			if v.State != keys.Current {
 				return nil
 			}
 			return []any{v.KeyID}

@@ -1,6 +1,11 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"cmkd/backends"
+	"cmkd/daemon/keys"
+)
 
 // Rows are immutable once stored: a reader may keep a pointer for as long as
 // it likes, and a writer stores a changed copy. Each row is one JSON document
@@ -12,12 +17,12 @@ type Key struct {
 	Region      string // such as "us-east-1"
 	ID          string // UUID, or "mrk-" and 32 hexadecimal digits
 	Description string `json:",omitempty"` // at most 8,192 bytes
-	Spec        string // KeySpec of the API model
-	Usage       string // KeyUsageType
-	Origin      string // OriginType: AWS_KMS, EXTERNAL or AWS_CLOUDHSM
-	Manager     string // KeyManagerType: CUSTOMER or AWS
-	State       string // KeyState; Unavailable is never stored, it is found out
-	Token       string // name of the configured token that holds it
+	Spec        backends.KeySpec
+	Usage       backends.Usage
+	Origin      keys.Origin  // AWS_KMS, EXTERNAL or AWS_CLOUDHSM
+	Manager     keys.Manager // CUSTOMER or AWS
+	State       keys.State   // Unavailable is never stored, it is found out
+	Token       string       // name of the configured token that holds it
 	Created     time.Time
 	Creator     string // principal ARN
 
@@ -42,8 +47,8 @@ type Key struct {
 	OnDemandRotations int `json:",omitempty"`
 
 	// ExpirationModel and ValidTo are of the imported material.
-	ExpirationModel string    `json:",omitempty"`
-	ValidTo         time.Time `json:",omitzero"`
+	ExpirationModel keys.Expiration `json:",omitempty"`
+	ValidTo         time.Time       `json:",omitzero"`
 }
 
 // Tag is one tag of a key.
@@ -60,25 +65,25 @@ type Version struct {
 	CKAID  []byte // CKA_ID, 16 bytes
 	// MaterialID is KeyMaterialId, 64 lower-case hexadecimal digits.
 	MaterialID string
-	// State is KeyMaterialState: CURRENT, NON_CURRENT, PENDING_ROTATION.
-	State   string
+	// State is CURRENT, NON_CURRENT, PENDING_ROTATION or [keys.Discarded].
+	State   keys.MaterialState
 	Created time.Time
 	// Rotated is when it became current by rotation, zero for the first.
 	Rotated time.Time `json:",omitzero"`
 	// RotationType is AUTOMATIC or ON_DEMAND, "" for the first version.
-	RotationType string `json:",omitempty"`
+	RotationType keys.Rotation `json:",omitempty"`
 	// Encryptions is the number of encryptions reserved so far: NIST SP
 	// 800-38D allows 2^32 with random IVs.
 	Encryptions uint64 `json:",omitempty"`
 
 	// Imported material.
-	Imported    bool   `json:",omitempty"`
-	ImportState string `json:",omitempty"` // IMPORTED or PENDING_IMPORT
-	Description string `json:",omitempty"`
+	Imported    bool             `json:",omitempty"`
+	ImportState keys.ImportState `json:",omitempty"` // IMPORTED or PENDING_IMPORT
+	Description string           `json:",omitempty"`
 	// CheckValue tells whether material imported again is the same.
-	CheckValue      []byte    `json:",omitempty"`
-	ExpirationModel string    `json:",omitempty"`
-	ValidTo         time.Time `json:",omitzero"`
+	CheckValue      []byte          `json:",omitempty"`
+	ExpirationModel keys.Expiration `json:",omitempty"`
+	ValidTo         time.Time       `json:",omitzero"`
 }
 
 // Alias is a name for a key.
@@ -121,15 +126,15 @@ type Intent struct {
 	KeyID   string // of the CMK, or the purpose of a system key
 	Version int
 	Token   string
-	Spec    string // backends.KeySpec
-	Usage   string // backends.Usage
+	Spec    backends.KeySpec
+	Usage   backends.Usage
 	// Route is the key spec whose backend holds the object, if it is not Spec:
 	// the wrapping pair of an import lives with the kind of key imported.
-	Route    string `json:",omitempty"`
-	Imported bool   `json:",omitempty"`
+	Route    backends.KeySpec `json:",omitempty"`
+	Imported bool             `json:",omitempty"`
 	// Rotation is the type of the rotation under way, AUTOMATIC or ON_DEMAND; empty
 	// if it is none.
-	Rotation string `json:",omitempty"`
+	Rotation keys.Rotation `json:",omitempty"`
 	Created  time.Time
 }
 
@@ -150,9 +155,9 @@ type SystemKey struct {
 type ImportParameters struct {
 	Region       string
 	KeyID        string
-	CKAID        []byte // of the wrapping pair
-	Spec         string // WrappingKeySpec
-	Algorithm    string // AlgorithmSpec
+	CKAID        []byte             // of the wrapping pair
+	Spec         backends.KeySpec   // WrappingKeySpec
+	Algorithm    backends.Algorithm // AlgorithmSpec
 	Token        string
 	TokenHash    []byte // SHA-256 of the import token
 	ValidTo      time.Time
@@ -166,9 +171,9 @@ type CustomKeyStore struct {
 	Name            string
 	Token           string // name of the configured token (CloudHsmClusterId)
 	ClusterID       string
-	TrustAnchor     string `json:",omitempty"`
-	ConnectionState string // CONNECTED, DISCONNECTED, FAILED, …
-	ConnectionError string `json:",omitempty"`
+	TrustAnchor     string               `json:",omitempty"`
+	ConnectionState keys.ConnectionState // CONNECTED, DISCONNECTED, FAILED, …
+	ConnectionError keys.ConnectionError `json:",omitempty"`
 	Created         time.Time
 }
 
@@ -177,7 +182,7 @@ type CustomKeyStore struct {
 type Usage struct {
 	Region    string
 	KeyID     string
-	Operation string
+	Operation keys.Operation
 	Time      time.Time
 	RequestID string
 	Principal string

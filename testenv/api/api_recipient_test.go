@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/client"
 	"cmkd/testenv"
@@ -385,7 +386,7 @@ func testRandom(t *testing.T, a *api) {
 			return rig.ErrOf(a.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(16), CustomKeyStoreId: &id}))
 		}
 	}
-	putStore := func(id, state string) func(context.Context) error {
+	putStore := func(id string, state keys.ConnectionState) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return a.Daemon.Store().Update(ctx, func(tx *store.Tx) error {
 				return tx.PutCustomKeyStore(&store.CustomKeyStore{Region: rig.Region, ID: id, Name: id, Token: "main", ConnectionState: state})

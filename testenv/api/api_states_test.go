@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/testenv/rig"
 )
@@ -158,15 +159,15 @@ func (a *api) keyIn(t *testing.T, row *stateRow, state string) *stateKey {
 		_, err = a.DisableKey(ctx, &kms.DisableKeyInput{KeyId: &id})
 	case "PendingDeletion":
 		if kind.multiRegion { // a replica would make it PendingReplicaDeletion
-			a.setKey(t, id, func(row *store.Key) { row.State = state })
+			a.setKey(t, id, func(row *store.Key) { row.State = keys.State(state) })
 			break
 		}
 		_, err = a.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: &id, PendingWindowInDays: aws.Int32(7)})
 	case "Creating", "Updating":
-		a.setKey(t, id, func(row *store.Key) { row.State = state })
+		a.setKey(t, id, func(row *store.Key) { row.State = keys.State(state) })
 	case "Unavailable":
 		a.setKey(t, id, func(row *store.Key) {
-			row.Origin, row.CustomKeyStoreID = string(types.OriginTypeAwsCloudhsm), "cks-disconnected"
+			row.Origin, row.CustomKeyStoreID = keys.Origin(types.OriginTypeAwsCloudhsm), "cks-disconnected"
 		})
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"cmkd/daemon/kms"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 )
 
@@ -248,7 +249,7 @@ func sceneImported(kind string) *scene {
 		}
 		one, two = w.parameters(key), w.parameters(key)
 		if kind == "expired" {
-			expire := func(model *string, to *store.Version) { *model, to.ValidTo = "KEY_MATERIAL_EXPIRES", now }
+			expire := func(model *keys.Expiration, to *store.Version) { *model, to.ValidTo = "KEY_MATERIAL_EXPIRES", now }
 			w.editVersion(key, 2, func(v *store.Version) { expire(&v.ExpirationModel, v) })
 			w.editKey(key, func(k *store.Key) { k.ExpirationModel, k.ValidTo = "KEY_MATERIAL_EXPIRES", now })
 		}

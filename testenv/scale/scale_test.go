@@ -125,7 +125,7 @@ func fill(t *testing.T, r *rig.Rig, n int) []string {
 			v.KeyID, v.CKAID, v.MaterialID = k.ID, make([]byte, 16), strings.Repeat(strings.ReplaceAll(k.ID, "-", ""), 2)
 			_, _ = rand.Read(v.CKAID)
 			if _, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{
-				Key:   backends.Key{ID: backends.KeyID(v.CKAID), Spec: backends.KeySpec(k.Spec), Usage: backends.Usage(k.Usage)},
+				Key:   backends.Key{ID: backends.KeyID(v.CKAID), Spec: k.Spec, Usage: k.Usage},
 				Label: fmt.Sprintf("cmkd:%s:1", k.ID),
 			}); err != nil {
 				return err
