@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that tests and `make demo` need, those that are
-# missing only. It asks nothing, works as root or through sudo, and says
-# nothing when there is nothing to do.
+# missing only. It works as root or through sudo, asks nothing but
+# the password of that, and says nothing when there is nothing to do.
 set -eu
 
 missing=
@@ -71,6 +71,7 @@ need zsh zsh
 need fish fish
 need node nodejs
 need npm npm
+python3 -c 'import boto3, cryptography' 2>/dev/null || missing="$missing python3-boto3 python3-cryptography"
 [ -e /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"
 
 [ -n "$missing" ] || exit 0
@@ -85,7 +86,9 @@ if [ "$(id -u)" -ne 0 ]; then
 		echo "deps: run this as root, or install as root:$missing" >&2
 		exit 1
 	fi
+	# At a terminal sudo may ask for the password.
 	as_root='sudo -n'
+	if [ -t 2 ]; then as_root=sudo; fi
 fi
 
 echo "deps: installing$missing" >&2
