@@ -274,6 +274,14 @@ func (r *router) Renew(ctx context.Context, token string, spec backends.KeySpec)
 	return s.host.Renew(ctx)
 }
 
+// Losses implements [kms.Router].
+func (r *router) Losses(token string, spec backends.KeySpec) int {
+	if s, ok := r.routes[route{token, spec}]; ok {
+		return s.host.Losses()
+	}
+	return 0
+}
+
 // reload swaps every plugin process for a new one, with the executables and
 // PINs as they are now. Calls in flight end on the old process.
 func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) error {

@@ -34,6 +34,7 @@ type Host struct {
 	alone   chan struct{}
 	breaker breaker
 	proven  atomic.Pointer[time.Time] // when the token answered last that was asked to
+	lost    atomic.Int64              // see Losses
 	// creating are the creations under way, for Status.
 	creating inProgress
 
@@ -129,6 +130,10 @@ func (h *Host) Ready(ctx context.Context) error {
 		}
 	}
 }
+
+// Losses counts how often a process was lost with a CreateKey or ImportKey, which the
+// token may have gone on with while the call was sent again.
+func (h *Host) Losses() int { return int(h.lost.Load()) }
 
 // do makes a call: it sends it again when the process was lost with it, until
 // it is answered, ctx ends or its tries are used up. The error is a
@@ -240,6 +245,9 @@ func (a *attempt) run(ctx context.Context) error {
 // process crashed and it was the only suspect.
 func (a *attempt) note(cause bool) {
 	a.lost++
+	if a.row.makesKey() {
+		a.host.lost.Add(1)
+	}
 	a.stuck = false
 	if cause {
 		a.blame++

@@ -7,11 +7,12 @@ import (
 	"cmkd/backends"
 )
 
-// repeats says whether the call may find in the token what it made before: it makes a
-// key under a CKA_ID, and a process was lost with it.
-func (a *attempt) repeats() bool {
-	return a.lost > 0 && (a.row == createKey.row || a.row == importKey.row)
-}
+// makesKey says whether the call leaves a key in the token, under a CKA_ID.
+func (r *row) makesKey() bool { return r == createKey.row || r == importKey.row }
+
+// repeats says whether the call may find in the token what it made before: a process
+// was lost with it.
+func (a *attempt) repeats() bool { return a.lost > 0 && a.row.makesKey() }
 
 // send makes the call on a process. One that makes a key again has the process look
 // through the token first. Backends know the token from its opening, and after a

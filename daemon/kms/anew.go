@@ -59,11 +59,14 @@ func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, err
 	for range maxDecisions {
 		out, err := c.op.serve(ctx, s, c, body)
 		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
-		if !missing && !errors.Is(err, errOutdated) {
+		unanswered := errors.Is(err, errUnanswered)
+		if !missing && !unanswered && !errors.Is(err, errOutdated) {
 			return out, err
 		}
 		if c.created {
-			if creations++; creations == maxCreations {
+			if creations++; creations == maxCreations && unanswered {
+				return nil, backends.Errorf(backends.Lost, "%d times %v", creations, err)
+			} else if creations == maxCreations {
 				break
 			}
 		}

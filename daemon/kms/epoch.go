@@ -239,14 +239,20 @@ func (s *Service) advance(ctx context.Context) (err error) {
 		return err
 	}
 	changes := s.store.Changes()
-	intent := s.epochIntent("create", seal.lineage, old.Version+1, newCKAID())
 	end := s.epochIntent("destroy", seal.lineage, old.Version, old.CKAID)
-	if err := s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
-		tx.DeleteSystemKey(s.token, PurposeState, old.Version)
-		tx.DeleteIntent(intent.CKAID)
-		return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{objectID(intent.CKAID), seal.lineage, intent.Version})))
-	}); err != nil {
-		return fmt.Errorf("beginning epoch %d: %w", intent.Version, err)
+	for range maxCreations {
+		intent := s.epochIntent("create", seal.lineage, old.Version+1, newCKAID())
+		err = s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
+			tx.DeleteSystemKey(s.token, PurposeState, old.Version)
+			tx.DeleteIntent(intent.CKAID)
+			return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{objectID(intent.CKAID), seal.lineage, intent.Version})))
+		})
+		if !errors.Is(err, errUnanswered) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("beginning epoch %d: %w", old.Version+1, err)
 	}
 	s.integrity.advanced = changes
 	s.undo(ctx, b, end) // what it leaves, reconciliation destroys
@@ -262,7 +268,9 @@ func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Inten
 	if err := s.putIntent(ctx, intent); err != nil {
 		return err
 	}
-	if _, err := s.makeKey(ctx, b, intent); err != nil {
+	losses := s.losses(intent)
+	_, err := s.makeKey(ctx, b, intent)
+	if err = s.answered(intent, losses, err); err != nil {
 		s.undo(ctx, b, intent) // nothing can name its key yet
 		return err
 	}

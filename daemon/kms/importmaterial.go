@@ -150,6 +150,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		return nil, nil, err
 	}
 	c.creates()
+	losses := s.losses(intent)
 	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
 			Key: intentKey(intent), Label: label(k.ID, v.Number),
@@ -161,7 +162,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		return nil, nil, err
 	}
 	defer s.working.end(intent.CKAID)
-	if err != nil {
+	if err = s.answered(intent, losses, err); err != nil {
 		s.undo(ctx, k.backend, intent)
 		return nil, nil, err
 	}

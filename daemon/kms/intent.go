@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +64,7 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 		return nil, err
 	}
 	c.creates()
+	losses := s.losses(intent)
 	// The token cannot be stopped in the middle: if the call were given up, its
 	// key would come after undo has found nothing to destroy.
 	made, late, err := inTime(ctx, creationTime(intent.Spec), func(ctx context.Context) (*backends.CreateKeyAnswer, error) {
@@ -74,6 +74,7 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 		return nil, err
 	}
 	defer s.working.end(intent.CKAID)
+	err = s.answered(intent, losses, err)
 	if err == nil {
 		err = s.commit(ctx, c, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {
@@ -91,9 +92,10 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 	return made, nil
 }
 
-// abandon undoes work that came too late for its caller.
+// abandon undoes work that came too late for its caller, if it came.
 func (s *Service) abandon(ctx context.Context, b Backend, intent *store.Intent) {
 	defer s.working.end(intent.CKAID)
+	s.late.expect(intent.CKAID, s.now(), true)
 	s.undo(ctx, b, intent)
 }
 
@@ -183,11 +185,20 @@ func (w *cleanup) done() {
 
 // destroy takes the object that the intent explains out of the token, and ends
 // the intent, with e on record if it is not nil. The backend has looked again
-// and found nothing.
+// and found nothing. An intent whose object may come later stays.
+func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
+	objects, err = s.take(ctx, b, intent)
+	if err != nil || s.late.expects(intent.CKAID) {
+		return objects, err
+	}
+	return objects, s.endIntent(ctx, intent, true, e)
+}
+
+// take takes the object that the intent explains out of the token.
 //
 // What a commit of unknown outcome would make true is not undone: that is made
 // certain first, and an intent that has ended by it explains nothing any more.
-func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
+func (s *Service) take(ctx context.Context, b Backend, intent *store.Intent) (objects int, err error) {
 	if err := s.store.Settle(ctx); err != nil {
 		return 0, fmt.Errorf("before version %d of key %s is destroyed: %w", intent.Version, intent.KeyID, err)
 	}
@@ -200,19 +211,29 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 	}
 	if made.Objects == 0 && intent.Action == "destroy" && !isEpoch(intent) && !s.absences.has(intent.CKAID) {
 		// It was there, and may be hidden from the process: see absences.
-		if err := s.renew(ctx, intent.Token, cmp.Or(intent.Route, intent.Spec)); err != nil {
+		if err := s.renew(ctx, intent.Token, intentRoute(intent)); err != nil {
 			return 0, fmt.Errorf("looking again for version %d of key %s: %w", intent.Version, intent.KeyID, err)
 		}
 		if made, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)}); err != nil {
 			return 0, fmt.Errorf("destroying version %d of key %s: %w", intent.Version, intent.KeyID, err)
 		}
 	}
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	return made.Objects, nil
+}
+
+// endIntent puts e on record, if it is not nil, and ends the intent unless it stays. One
+// that has ended meanwhile is nothing to tell of.
+func (s *Service) endIntent(ctx context.Context, intent *store.Intent, ends bool, e *event) error {
+	return s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
-		tx.DeleteIntent(intent.CKAID)
+		if _, ok := tx.Intent(intent.CKAID); !ok {
+			return nil
+		}
+		if ends {
+			tx.DeleteIntent(intent.CKAID)
+		}
 		return s.announce(ctx, tx, e)
 	})
-	return made.Objects, err
 }
 
 // undo is destroy for a caller that has its answer, or has gone: if it fails,
@@ -232,6 +253,11 @@ func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
 // the others.
 func (s *Service) Reconcile(ctx context.Context) error {
 	var errs []error
+	var creations []*store.Intent
+	s.late.prune(func(id []byte) bool {
+		_, ok := s.store.View().Intent(id)
+		return ok
+	})
 	for intent := range s.store.View().Intents() {
 		if s.working.on(intent.CKAID) {
 			continue
@@ -241,9 +267,13 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		if _, ok := s.store.View().Intent(intent.CKAID); !ok {
 			continue
 		}
-		spec := cmp.Or(intent.Route, intent.Spec)
+		spec := intentRoute(intent)
 		b, _, ok := s.router.Route(intent.Token, spec)
 		if !ok || !s.router.Serving(intent.Token, spec) {
+			continue
+		}
+		if intent.Action == "create" {
+			creations = append(creations, intent)
 			continue
 		}
 		e := s.reconciliation(intent)
@@ -256,7 +286,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
 			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", objects))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.reconcileLate(ctx, creations))...)
 }
 
 // available finds the backend of a key that is to be changed in its token now.

@@ -44,6 +44,7 @@ func (l *liar) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.Spe
 	return l, backends.SpecInfo{Spec: spec}, true
 }
 func (l *liar) Available(string, backends.KeySpec) bool { return true }
+func (l *liar) Losses(string, backends.KeySpec) int     { return 0 }
 func (l *liar) Serving(string, backends.KeySpec) bool   { return true }
 func (l *liar) Renew(context.Context, string, backends.KeySpec) error {
 	return nil

@@ -109,7 +109,7 @@ func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.
 		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
 		out.NextRotationDate = row.NextRotation
 	}
-	if i := rotating(c.view, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
+	if i := s.rotating(c.view, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
 		out.OnDemandRotationStartDate = i.Created
 	}
 	return out, nil
@@ -126,10 +126,11 @@ func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
 }
 
 // rotating returns the intent of the rotation of the key that is under way,
-// automatic or on demand, or nil.
-func rotating(view *store.View, keyID string) *store.Intent {
+// automatic or on demand, or nil. One that has failed is over, even if its material may
+// still come.
+func (s *Service) rotating(view *store.View, keyID string) *store.Intent {
 	for i := range view.Intents() {
-		if i.KeyID == keyID && i.Action == "create" && !i.Imported {
+		if i.KeyID == keyID && i.Action == "create" && !i.Imported && !s.late.expects(i.CKAID) {
 			return i
 		}
 	}
@@ -159,7 +160,7 @@ func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rot
 	}
 	// AWS documents it for an automatic rotation, too:
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_RotateKeyOnDemand.html
-	if rotating(s.store.View(), k.ID) != nil {
+	if s.rotating(s.store.View(), k.ID) != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
 	}
 	return out, s.rotate(ctx, c, k.Key, kmsapi.RotationTypeOnDemand)
@@ -285,7 +286,7 @@ func rotationDue(row *store.Key, now time.Time) bool {
 // rotateDue rotates a key whose time has come, unless that has changed meanwhile.
 func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
 	for range maxCreations {
-		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, errOutdated) {
+		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, errOutdated) && !errors.Is(err, errUnanswered) {
 			return err == nil, err
 		}
 		view := s.store.View()

@@ -46,6 +46,9 @@ type Router interface {
 	// Renew puts another process in the place of the one that serves the key spec,
 	// which sees the token as it is now.
 	Renew(ctx context.Context, token string, spec backends.KeySpec) error
+	// Losses counts how often a process was lost while it made or imported a key, among
+	// those that serve the key spec: the token may make the key twice then.
+	Losses(token string, spec backends.KeySpec) int
 }
 
 // Trail is where calls are recorded; see [audit.Log].
@@ -162,6 +165,7 @@ type Service struct {
 	now        func() time.Time
 	counters   counters
 	working    working
+	late       late
 	absences   *absences
 	unsafes    materialSet
 	acts       acts

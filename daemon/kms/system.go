@@ -123,7 +123,16 @@ func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes [
 	}
 }
 
-func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) error {
+func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) (err error) {
+	for range maxCreations {
+		if err = s.makeSystemKey(ctx, token, purpose, spec, usage, version); !errors.Is(err, errUnanswered) {
+			break
+		}
+	}
+	return err
+}
+
+func (s *Service) makeSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) error {
 	b, err := s.routeNew(token, spec)
 	if err != nil {
 		return err

@@ -372,6 +372,9 @@ func (t *Router) Serving(token string, spec backends.KeySpec) bool { return t.Av
 // Renew implements [kms.Router].
 func (t *Router) Renew(ctx context.Context, _ string, _ backends.KeySpec) error { return t.enter(ctx) }
 
+// Losses implements [kms.Router].
+func (t *Router) Losses(string, backends.KeySpec) int { return 0 }
+
 // refusing answers Unsupported.
 type refusing struct{}
 

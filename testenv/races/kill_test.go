@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cmkd/testenv/memory"
 )
@@ -70,8 +71,11 @@ func (w *world) killed(a *op, stop int) (step, state string) {
 	step = w.steps.names[stop-1]
 	w.steps = steps{off: true}
 	w.open()
-	if err := w.service.Reconcile(context.Background()); err != nil {
-		w.t.Error(err)
+	for w.later = 0; w.later < 20*time.Minute; w.later += time.Minute { // what comes late is waited for
+		if err := w.service.Reconcile(context.Background()); err != nil {
+			w.t.Error(err)
+		}
 	}
+	w.later = 0
 	return step, strings.Join(w.outcome([2]string{}).state, "\n")
 }

@@ -150,3 +150,6 @@ func (r *router) Serving(token string, spec backends.KeySpec) bool { return r.Av
 
 // Renew implements [kms.Router].
 func (r *router) Renew(context.Context, string, backends.KeySpec) error { return nil }
+
+// Losses implements [kms.Router].
+func (r *router) Losses(string, backends.KeySpec) int { return 0 }

@@ -37,6 +37,7 @@ const day = 24 * time.Hour
 
 // world is a service with everything that it changes: rows, a token, a trail.
 type world struct {
+	later   time.Duration // how far the clock is ahead
 	t       *testing.T
 	scene   *scene
 	disk    *storetest.Disk // of db
@@ -106,7 +107,7 @@ func (w *world) start() {
 	w.service = kms.New(kms.Config{
 		Account: account, Region: home, Regions: []string{abroad, third}, Token: "main", Store: w.db,
 		Trail: &trail{w: w}, Router: &router{w: w}, Logger: slog.New(slog.DiscardHandler),
-		Now:      func() time.Time { w.steps.pass("now"); return now },
+		Now:      func() time.Time { w.steps.pass("now"); return now.Add(w.later) },
 		Clusters: map[string]string{"cluster-22222222222": "second", "cluster-22222222223": "third", "cluster-22222222224": "fourth"},
 		Managed:  []kms.ManagedKey{{Alias: "alias/aws/managed", Policy: policy.DefaultKeyPolicy(account)}},
 		Limits:   w.scene.limits,

@@ -108,8 +108,8 @@ func parse(events []byte) (results, error) {
 
 var (
 	complaint = regexp.MustCompile(`(?m)^    \w+_test\.go:\d+: .*\n(?:        .*\n)*`)
-	// As the SDK and the AWS CLI write it.
-	reason = regexp.MustCompile(`UnsupportedOperationException(?:\) when calling the \w+ operation)?: (.+)`)
+	// As the SDK, the AWS CLI and a test that sends requests of its own write it.
+	reason = regexp.MustCompile(`UnsupportedOperationException(?:(?:\) when calling the \w+ operation)?:| message:) *([^]\n]+)`)
 )
 
 // count adds the tests without subtests, and those that complain of their own, to o. It

@@ -12,7 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"cmkd/backends"
 	"cmkd/daemon"
@@ -94,6 +96,9 @@ func checks(short bool) []check {
 // reportFile names the file in which TestToken leaves its report, as JSON.
 const reportFile = "CMKD_TOKEN_REPORT"
 
+// ahead is how far the clock of the daemon is ahead, in nanoseconds.
+var ahead atomic.Int64
+
 // TestToken asks everything of the token that CMKD_TEST_TOKEN chooses. No answer may be
 // wrong, and none may cost a plugin process. Without it there is TestMatrix.
 func TestToken(t *testing.T) {
@@ -102,7 +107,9 @@ func TestToken(t *testing.T) {
 	}
 	tok := testenv.NewToken(t)
 	before := objects(t, tok)
-	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true})
+	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true, Now: func() time.Time {
+		return time.Now().Add(time.Duration(ahead.Load()))
+	}})
 	state := filepath.Join(r.Dir, "s")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
