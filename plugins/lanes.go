@@ -277,7 +277,7 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	// The time in the queue counts for the caller's deadline only: a call
 	// that waits behind one that is stuck is repeated, not failed.
 	caller := j
-	if limit := now.Add(l.cfg.limit(j.row.pace)); j.deadline.IsZero() || limit.Before(j.deadline) {
+	if limit := now.Add(l.limit(j.row)); j.deadline.IsZero() || limit.Before(j.deadline) {
 		j.deadline = limit
 	}
 	s.running.Store(&running{j.row, j.id, j.flow.class, now})

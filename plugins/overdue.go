@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -19,17 +20,28 @@ type running struct {
 
 // overdue names the method of a call that runs for longer than it may, and the id
 // of its frame; "" if there is none.
+//
+// Some modules make one call at a time (p11-kit's remoting has one connection), so
+// that a quick call may wait for a key that is being made: its time begins when that has ended.
+// All the same it may not take longer than the slow ones.
 func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
 	var first [2]*running
+	var quickest *running // the quick call that began first
+	making := false
 	for _, s := range l.slots {
 		r := s.running.Load()
 		switch {
 		case r == nil:
-		case now.Sub(r.since) > l.cfg.limit(r.row.pace):
+		case now.Sub(r.since) > l.cfg.SlowTimeout:
 			return r.row.name, r.id
+		case r.row.pace != slow:
+			if quickest == nil || r.since.Before(quickest.since) {
+				quickest = r
+			}
 		case r.row.creates():
+			making = true
 			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
 				first[turnOf(r.row)] = r
 			}
@@ -40,6 +52,17 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	l.mu.Lock()
 	ended := l.slowEnded
 	l.mu.Unlock()
+	if quickest != nil && !making {
+		since := quickest.since
+		for _, at := range ended {
+			if at.After(since) {
+				since = at
+			}
+		}
+		if now.Sub(since) > l.cfg.QuickTimeout {
+			return quickest.row.name, quickest.id
+		}
+	}
 	for i, r := range first {
 		if r == nil {
 			continue
@@ -53,6 +76,19 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		}
 	}
 	return "", 0
+}
+
+// limit is how long a call that begins now may run in the module. A quick one may
+// have to wait for a key that is being made: see overdue.
+func (l *lanes) limit(r *row) time.Duration {
+	making := func(s *slot) bool {
+		other := s.running.Load()
+		return other != nil && other.row.creates()
+	}
+	if r.pace == slow || slices.ContainsFunc(l.slots, making) {
+		return l.cfg.SlowTimeout
+	}
+	return l.cfg.QuickTimeout
 }
 
 // hadTurn tells of the call in the slot, which has ended with [backends.Timeout], whether

@@ -64,6 +64,74 @@ func TestOverdueGivesEachCreationItsTime(t *testing.T) {
 	ended()
 }
 
+// oneByOne is a backend whose module makes one call at a time: Info waits, too.
+type oneByOne struct {
+	queueing
+	info chan time.Duration // gets how much time each Info has, and then lets it end
+}
+
+func (b oneByOne) Info(ctx context.Context, _ *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	deadline, _ := ctx.Deadline()
+	left := time.Until(deadline)
+	b.info <- left
+	b.info <- left
+	return &backends.InfoAnswer{}, nil
+}
+
+// TestOverdueBehindCreation: a quick call that waits for a key that is being made is not
+// overdue, and has its own time when that has ended.
+func TestOverdueBehindCreation(t *testing.T) {
+	t.Parallel()
+	b := oneByOne{queueing{makes: make(chan *backends.CreateKeyAnswer)}, make(chan time.Duration)}
+	l, ours, ended := serveLanes(t, b)
+	ask := func(id uint64) (left time.Duration) {
+		t.Helper()
+		in, err := encoding.Marshal(&backends.InfoRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ours.Write(appendFrame(nil, frame{id: id, kind: info.id, body: in})); err != nil {
+			t.Fatal(err)
+		}
+		return <-b.info
+	}
+	began := time.Now()
+	if left := ask(1); left > l.cfg.QuickTimeout {
+		t.Errorf("a call has %v", left)
+	}
+	if method, _ := l.overdue(time.Now().Add(l.cfg.QuickTimeout)); method != "Info" {
+		t.Errorf("a call that takes too long is not overdue: %q", method)
+	}
+	<-b.info
+	untilTaken(t, l, 0)
+	sendCreation(t, ours, 2)
+	untilTaken(t, l, 1)
+	if left := ask(3); left <= l.cfg.QuickTimeout {
+		t.Errorf("a call that has to wait for a creation has %v", left)
+	}
+	untilTaken(t, l, 2)
+	if method, _ := l.overdue(began.Add(l.cfg.QuickTimeout + time.Second)); method != "" {
+		t.Errorf("%s is overdue, although a key is being made", method)
+	}
+	if method, _ := l.overdue(time.Now().Add(l.cfg.SlowTimeout)); method == "" {
+		t.Error("nothing is overdue after the time of slow calls")
+	}
+	time.Sleep(time.Millisecond) // the time that the waiting call has waited
+	turn := time.Now()
+	b.makes <- &backends.CreateKeyAnswer{}
+	untilTaken(t, l, 1)
+	if method, _ := l.overdue(turn.Add(l.cfg.QuickTimeout)); method != "" {
+		t.Errorf("%s is overdue, although its turn has just come", method)
+	}
+	if method, _ := l.overdue(time.Now().Add(l.cfg.QuickTimeout)); method != "Info" {
+		t.Errorf("a call that takes too long after the creation is not overdue: %q", method)
+	}
+	<-b.info
+	go func() { _, _ = io.Copy(io.Discard, ours) }()
+	untilTaken(t, l, 0)
+	ended()
+}
+
 // serveLanes serves a backend on one end of a socket pair. ended is to be called in the
 // end, when no call runs.
 func serveLanes(t *testing.T, b backends.Backend) (l *lanes, ours *os.File, ended func()) {

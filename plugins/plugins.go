@@ -53,7 +53,8 @@ type Config struct {
 	// hides the latency of an HSM and keeps the cores busy with SoftHSM2.
 	Workers int `cbor:"6,keyasint,omitempty"`
 	// QuickTimeout and SlowTimeout bound a call in the module; a call that is
-	// still running after that is stuck, and the process is replaced. Slow are
+	// still running after that is stuck, and the process is replaced; a quick one may wait
+	// for a key that is being made before its time begins. Slow are
 	// the calls that create, destroy and list keys and generate key pairs; those
 	// that create have less time, by the key's spec (creationLimit).
 	// 0: 5 s and 2 minutes.
@@ -112,14 +113,6 @@ func (c Config) creationLimit(class byte) time.Duration {
 		limit = 90 * time.Second
 	}
 	return min(limit, c.SlowTimeout)
-}
-
-// limit is how long a call of this pace may run in the module.
-func (c Config) limit(p pace) time.Duration {
-	if p == slow {
-		return c.SlowTimeout
-	}
-	return c.QuickTimeout
 }
 
 // Open opens the backend of a plugin. It is called once in the life of a

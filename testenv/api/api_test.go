@@ -49,7 +49,7 @@ func newAPI(t *testing.T, cfg rig.Config) *api {
 	t.Cleanup(func() {
 		for _, p := range r.Status(t).Plugins {
 			if p.Restarts != 0 { // the tests send much that is malformed
-				t.Errorf("plugin %s was replaced %d times", p.Name, p.Restarts)
+				t.Errorf("plugin %s was replaced %d times, last because %s", p.Name, p.Restarts, p.LastError)
 			}
 		}
 	})

@@ -76,9 +76,9 @@ type Status struct {
 	State   string
 	Keys    int
 	Plugins []struct {
-		Name, Token, State, Hanging string
-		Restarts, PID               int
-		Sessions                    int
+		Name, Token, State, Hanging, LastError string
+		Restarts, PID                          int
+		Sessions                               int
 	}
 }
 
