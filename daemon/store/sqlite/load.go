@@ -16,12 +16,10 @@ func (e *Engine) Load(ctx context.Context, visit store.Visitor) (*store.Sealed, 
 		return nil, err
 	}
 	if visit.Row != nil {
-		var errs []error
 		for _, t := range tables {
-			errs = append(errs, loadTable(ctx, e.db, t, visit.Row))
-		}
-		if err := errors.Join(errs...); err != nil {
-			return nil, err
+			if err := loadTable(ctx, e.db, t, visit.Row); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if visit.Digest != nil {

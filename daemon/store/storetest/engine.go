@@ -56,6 +56,37 @@ func setting(name, value string) store.Change {
 	return c
 }
 
+// testVisitorStops: an error of the visitor ends the reading, and is returned as it is.
+func testVisitorStops(t *testing.T, e store.Engine) {
+	t.Helper()
+	before, err := e.Load(t.Context(), store.Visitor{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := e.Begin(t.Context(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Rollback()
+	intent := store.Change{Row: store.Row{Table: "intents", Name: store.RowName([]any{[]byte{1}}), Columns: []any{[]byte{1}}, Document: []byte(`{"CKAID":"AQ=="}`)}}
+	if err := w.Commit(t.Context(), &store.Batch{Changes: []store.Change{setting("d", "1"), intent}, Before: before, Head: before}); err != nil {
+		t.Fatal(err)
+	}
+	stop := errors.New("stop")
+	visits := 0
+	visit := func() error { visits++; return stop }
+	for name, v := range map[string]store.Visitor{
+		"rows":                {Row: func(*store.Row) error { return visit() }},
+		"digests":             {Digest: func(*store.Digest) error { return visit() }},
+		"rows before digests": {Row: func(*store.Row) error { return visit() }, Digest: func(*store.Digest) error { return visit() }},
+	} {
+		visits = 0
+		if _, err := e.Load(t.Context(), v); err != stop || visits != 1 { //nolint:errorlint // as it is
+			t.Errorf("a visitor of %s that stops: %v, after %d visits", name, err, visits)
+		}
+	}
+}
+
 // testEngine uses an engine without a store: a batch is written whole or not at
 // all, and if several may write, only over the head that it follows.
 func testEngine(t *testing.T, db Database) {
@@ -131,15 +162,7 @@ func testEngine(t *testing.T, db Database) {
 	}
 	check("after Probe", rows, []string{c}, sealed('2'))
 
-	stop := errors.New("stop")
-	for _, visit := range []store.Visitor{
-		{Row: func(*store.Row) error { return stop }},
-		{Digest: func(*store.Digest) error { return stop }},
-	} {
-		if _, err := e.Load(t.Context(), visit); !errors.Is(err, stop) {
-			t.Errorf("a visitor that stops: %v", err)
-		}
-	}
+	testVisitorStops(t, e)
 	if head, err := e.Load(t.Context(), store.Visitor{}); err != nil || !head.Equal(sealed('2')) {
 		t.Errorf("the head alone: %v, %v", head, err)
 	}
