@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash ship envelopes tokens deps-tokens
+.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes tokens deps-tokens
 
 all: build
 
@@ -93,6 +93,11 @@ fuzz: deps
 # each checked against database, token and audit trail. CMKD_CRASH_SEED repeats a run.
 crash: deps
 	CMKD_CRASH_KILLS=1000 CMKD_CRASH_CUTS=100 go test -count=1 -v -parallel 3 -timeout 2h -run '^(TestKills|TestPowerCuts)$$' ./testenv/crash
+
+# The API on a database in etcd, and an etcd that stops, is killed or was changed.
+cluster: deps
+	CMKD_TEST_STORE=etcd go test -count=1 -timeout 30m ./testenv/api ./testenv/keys ./testenv/policy
+	go test -count=1 -v -timeout 30m ./daemon/store/etcd ./testenv/cluster
 
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps

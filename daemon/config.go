@@ -23,7 +23,7 @@ type Config struct {
 	// Regions are all the Regions served; Region is always among them.
 	// Optional.
 	Regions []string `toml:"regions"`
-	// StateDir holds the database, the audit trail and the plugins' sockets.
+	// StateDir holds the database of SQLite, the audit trail and the plugins' sockets.
 	// The daemon makes it with mode 0700. Required.
 	StateDir string `toml:"state_dir"`
 	// AuditDir holds the audit trail. Optional, StateDir/audit.
@@ -45,6 +45,8 @@ type Config struct {
 	// docs/authorisation.md draws it; read again on SIGHUP. Optional, none.
 	IdentityPolicies string `toml:"identity_policies"`
 
+	// Store says where the database is.
+	Store  StoreConfig  `toml:"store"`
 	Socket SocketConfig `toml:"socket"`
 	Admins AdminConfig  `toml:"admins"`
 	// Auditors see keys, policies and grants, ask who may do what, and have the audit

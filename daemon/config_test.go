@@ -100,6 +100,21 @@ pin_file = "/p"
 		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},
 		{"mode", `[[token]]`, "[socket]\nmode = \"rw\"\n[[token]]", "socket: mode must be octal"},
 		{"mode for nobody", `[[token]]`, "[socket]\nmode = \"0\"\n[[token]]", "socket: mode must let at least the owner connect"},
+		{"unknown engine", `[[token]]`, "[store]\nengine = \"postgres\"\n[[token]]", "store: engine must be \"sqlite\" or \"etcd\", not \"postgres\""},
+		{"endpoints for SQLite", `[[token]]`, "[store]\nendpoints = [\"http://localhost:2379\"]\n[[token]]", "is for engine = \"etcd\""},
+		{"etcd nowhere", `[[token]]`, etcdTable("endpoints = []") + "[[token]]", "endpoints must name the servers"},
+		{"etcd without a port", `[[token]]`, etcdTable("endpoints = [\"http://localhost\"]") + "[[token]]", "endpoints must be like"},
+		{"etcd in the clear", `[[token]]`, etcdTable("endpoints = [\"http://192.0.2.1:2379\"]") + "[[token]]", "must be https"},
+		{"etcd half in the clear", `[[token]]`, etcdTable("endpoints = [\"http://127.0.0.1:2379\", \"https://127.0.0.1:2380\"]") + "[[token]]", "all https or all http"},
+		{"etcd without a certificate", `[[token]]`, etcdTable("endpoints = [\"https://etcd.example.com:2379\"]") + "[[token]]", "https needs cert_file"},
+		{"etcd without a key", `[[token]]`, etcdTable("cert_file = \"/c\"") + "[[token]]", "cert_file and key_file go together"},
+		{"etcd with a relative key", `[[token]]`, etcdTable("cert_file = \"/c\"\nkey_file = \"a/b\"") + "[[token]]", "key_file must be an absolute path"},
+		{"etcd with a relative authority", `[[token]]`, etcdTable("ca_file = \"c\"") + "[[token]]", "must be an absolute path"},
+		{"etcd without a node", `[[token]]`, etcdTable("node = \"\"") + "[[token]]", "node must be lower-case"},
+		{"etcd with an open prefix", `[[token]]`, etcdTable("prefix = \"/cmkd\"") + "[[token]]", "prefix must be like /cmkd/"},
+		{"etcd at the root", `[[token]]`, etcdTable("prefix = \"/\"") + "[[token]]", "prefix must be like /cmkd/"},
+		{"stale too soon", `[[token]]`, etcdTable("max_staleness = \"10ms\"") + "[[token]]", "max_staleness must be from 1s to 1m"},
+		{"stale without a unit", `[[token]]`, etcdTable("max_staleness = 5") + "[[token]]", "store.max_staleness must be a string with a unit"},
 		{"relative socket", `[[token]]`, "[socket]\npath = \"s\"\n[[token]]", "socket: path must be an absolute path"},
 		{"negative connections", `[[token]]`, "[socket]\nmax_connections = -1\n[[token]]", "socket: max_connections must be 0 or more"},
 		{"negative calls of a user", `[[token]]`, "[socket]\nmax_calls_per_user = -1\n[[token]]", "socket: max_calls_per_user must be 0 or more"},
@@ -147,4 +162,16 @@ pin_file = "/p"
 			}
 		})
 	}
+}
+
+// etcdTable is a table of the store that is right but for one line.
+func etcdTable(line string) string {
+	key, _, _ := strings.Cut(line, " ")
+	text := "[store]\n" + line + "\n"
+	for _, other := range []string{`engine = "etcd"`, `endpoints = ["http://127.0.0.1:2379"]`, `node = "one"`} {
+		if !strings.HasPrefix(other, key+" ") {
+			text += other + "\n"
+		}
+	}
+	return text
 }

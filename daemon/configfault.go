@@ -53,7 +53,7 @@ func checkKinds(meta *toml.MetaData) error {
 			if kind != "Hash" {
 				return fmt.Errorf("%s must be a table", key)
 			}
-		case "unavailable_after":
+		case "unavailable_after", "max_staleness":
 			if kind != "String" {
 				return fmt.Errorf("%s must be a string with a unit, like \"30s\"", key)
 			}

@@ -66,6 +66,9 @@ func (c *Config) complete() error {
 	if !filepath.IsAbs(c.AuditDir) {
 		return fmt.Errorf("audit_dir must be an absolute path, not %q", c.AuditDir)
 	}
+	if err := c.Store.complete(); err != nil {
+		return err
+	}
 	if err := c.Socket.check(); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}

@@ -16,7 +16,6 @@ import (
 	"cmkd/daemon/audit"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
-	"cmkd/daemon/store/sqlite"
 	"cmkd/plugins"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
@@ -97,12 +96,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.loadIdentities(ctx, cfg); err != nil {
 		return nil, err
 	}
-	d.store, err = patiently(ctx, store.ErrLocked, func() (*store.Store, error) {
-		return sqlite.Open(ctx, databasePath(cfg), sqlite.Options{Restored: func() {
-			log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
-		}})
-	})
-	if err != nil {
+	if d.store, err = d.openStore(ctx); err != nil {
 		return nil, err
 	}
 	if d.tentative != nil && (d.tentative.database || d.store.Found() != nil || !blank(d.store.View())) {
@@ -115,7 +109,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
 	}
-	d.audit, err = patiently(ctx, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
+	d.audit, err = patiently(ctx, lockPatience, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}

@@ -173,6 +173,9 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	if d.kms.Mismatch() != nil { // nothing is done in the name of such a database
 		return d.kms.FlushRefusals(ctx)
 	}
+	if err := d.store.Fresh(); err != nil { // nor of one that may be another by now
+		return errors.Join(err, d.kms.FlushRefusals(ctx))
+	}
 	var errs []error
 	for _, job := range []struct {
 		name string

@@ -14,9 +14,9 @@ const (
 	lockPoll     = 20 * time.Millisecond
 )
 
-// patiently calls open until it fails with anything but locked, or lockPatience has passed.
-func patiently[T any](ctx context.Context, locked error, open func() (T, error)) (T, error) {
-	deadline := time.NewTimer(lockPatience)
+// patiently calls open until it fails with anything but locked, or the patience has passed.
+func patiently[T any](ctx context.Context, patience time.Duration, locked error, open func() (T, error)) (T, error) {
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
 		v, err := open()

@@ -106,30 +106,41 @@ func (c *ShipConfig) receiver() (ship.Receiver, error) {
 		return &ship.Unix{Path: path}, nil
 	}
 	address := strings.TrimPrefix(c.Syslog, "tls:")
-	config := &tls.Config{ServerName: c.ServerName, MinVersion: tls.VersionTLS12}
+	config, err := clientTLS(c.CAFile, c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("audit.ship: %w", err)
+	}
+	config.ServerName = c.ServerName
 	if config.ServerName == "" {
 		config.ServerName, _, _ = net.SplitHostPort(address) // it was checked
 	}
-	if c.CAFile != "" {
-		text, err := readTrusted(c.CAFile, maxConfig)
+	return &ship.TLS{Address: address, Config: config}, nil
+}
+
+// clientTLS reads the files that a client has: authorities, "" for the system's, and its
+// own certificate and key, "" for none. The key may be a systemd credential.
+func clientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		text, err := readTrusted(caFile, maxConfig)
 		if err != nil {
 			return nil, err
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s has no certificate in PEM", c.CAFile)
+			return nil, fmt.Errorf("%s has no certificate in PEM", caFile)
 		}
 	}
-	if c.CertFile != "" {
-		path, err := secretPath(c.KeyFile)
+	if certFile != "" {
+		path, err := secretPath(keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("key_file: %w", err)
 		}
-		own, err := tls.LoadX509KeyPair(c.CertFile, path)
+		own, err := tls.LoadX509KeyPair(certFile, path)
 		if err != nil {
-			return nil, fmt.Errorf("reading the certificate of audit.ship: %w", err)
+			return nil, fmt.Errorf("reading the certificate: %w", err)
 		}
 		config.Certificates = []tls.Certificate{own}
 	}
-	return &ship.TLS{Address: address, Config: config}, nil
+	return config, nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -62,7 +63,7 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	if err := d.audit.Err(); err != nil {
 		s.AuditError = err.Error()
 	}
-	if err := d.store.Err(); err != nil {
+	if err := cmp.Or(d.store.Fresh(), d.store.Err()); err != nil {
 		s.DatabaseError = err.Error()
 	}
 	s.EpochError, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.MissingMaterials()

@@ -29,6 +29,7 @@ func (c *Config) checkTrusted() error {
 		t.checkToken(&c.Tokens[i])
 	}
 	t.checkShip(c.Audit.Ship)
+	t.checkStore(&c.Store)
 	for _, p := range c.Plugins {
 		t.check("plugin "+p.Name, p.Path)
 	}

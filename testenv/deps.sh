@@ -63,6 +63,7 @@ need openssl openssl
 need curl curl
 need jq jq
 need aws awscli
+need etcd etcd-server
 need sudo sudo
 need systemctl systemd
 need systemd-nspawn systemd-container

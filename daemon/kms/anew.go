@@ -57,6 +57,9 @@ func (c *Call) outdated(now reader) bool {
 func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, error) {
 	creations := 0
 	for range maxDecisions {
+		if err := s.store.Fresh(); err != nil { // now that the call has its view
+			return nil, err
+		}
 		out, err := c.op.serve(ctx, s, c, body)
 		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
 		unanswered := errors.Is(err, errUnanswered)

@@ -95,6 +95,9 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 	if errors.Is(err, store.ErrUnverified) {
 		return errUnverified()
 	}
+	if errors.Is(err, store.ErrStale) {
+		return kmsapi.Errorf(kmsapi.CodeDependencyTimeoutException, "The database of the service does not answer. Try again.")
+	}
 	if errors.Is(err, store.ErrUnwritable) {
 		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The database of the service cannot be written. Try again.")
 	}

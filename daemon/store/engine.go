@@ -26,12 +26,16 @@ var (
 	// ErrUnwritable: the database cannot be written: the disk is full, broken or
 	// read-only, or ErrBusy or ErrReplaced. See [Store.Err].
 	ErrUnwritable = errors.New("the database cannot be written")
-	// ErrBusy: another process keeps the database locked.
+	// ErrBusy: another process keeps the database locked. Engines that ask a server
+	// return an error of their own that is ErrBusy, if it does not answer.
 	ErrBusy = errors.New("another process keeps the database locked")
 	// ErrUnknown: the commit failed, and may all the same be in the database: it
 	// may be found after a crash. Nothing that it would make true may be undone
 	// before [Store.Settle].
 	ErrUnknown = errors.New("it is not known whether the commit is in the database")
+	// ErrStale: the database has not been heard of for so long that others may have
+	// changed it.
+	ErrStale = errors.New("the database may have changed without this process")
 	// ErrChanged: the rows or the head are not those that were meant.
 	ErrChanged = errors.New("the database has changed meanwhile")
 )
@@ -63,6 +67,15 @@ type Engine interface {
 	Trouble() *Trouble
 	// Close ends the use of the database and lets others open it.
 	Close() error
+}
+
+// Fenced is an [Engine] whose database others may change after this process has lost
+// touch with it.
+type Fenced interface {
+	// Fresh returns nil while nobody else can have changed the database since it was
+	// loaded, and an error that wraps [ErrStale] otherwise. It may be called at any
+	// time, concurrently, and is cheap.
+	Fresh() error
 }
 
 // Writer writes one commit. Either method ends it; Rollback after Commit does

@@ -49,6 +49,7 @@ type Store struct {
 	engine  Engine
 	found   atomic.Pointer[Sealed] // the head of the last commit
 	changes atomic.Uint64          // commits that were not bookkeeping
+	fenced  Fenced                 // the engine, nil if it is none
 
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of engine.
@@ -64,6 +65,7 @@ type Store struct {
 // an Open that fails.
 func Open(ctx context.Context, engine Engine) (*Store, error) {
 	s := &Store{engine: engine, writer: make(chan struct{}, 1)}
+	s.fenced, _ = engine.(Fenced)
 	view, found, err := s.read(ctx)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
@@ -92,6 +94,15 @@ func (s *Store) Close() error {
 
 // View returns the snapshot of the last commit.
 func (s *Store) View() *View { return s.view.Load() }
+
+// Fresh returns nil if views that were taken before the call may be acted on. Otherwise
+// others may have changed the database since; the error wraps [ErrStale].
+func (s *Store) Fresh() error {
+	if s.fenced == nil {
+		return nil
+	}
+	return s.fenced.Fresh()
+}
 
 // Changes counts the commits since the store was opened, without bookkeeping.
 func (s *Store) Changes() uint64 { return s.changes.Load() }

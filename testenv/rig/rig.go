@@ -24,6 +24,7 @@ import (
 
 	"cmkd/daemon"
 	"cmkd/testenv"
+	"cmkd/testenv/etcd"
 	_ "cmkd/testenv/tokens" // for CMKD_TEST_TOKEN
 )
 
@@ -32,6 +33,9 @@ const (
 	Account = "123456789012"
 	Region  = "us-east-1"
 )
+
+// StoreVariable has every rig keep its database in an etcd of its own, if it is "etcd".
+const StoreVariable = "CMKD_TEST_STORE"
 
 // Config is what a test asks for. The zero value is a daemon as `cmkctl init`
 // configures it.
@@ -43,6 +47,10 @@ type Config struct {
 	// World lets every user reach the socket. Other rigs are for the test's own
 	// user, so that nobody on the machine can use them.
 	World bool
+	// Etcd is the server that has the database, nil: SQLite. StoreExtra is TOML for the
+	// table of the store.
+	Etcd       *etcd.Server
+	StoreExtra string
 	// Extra is TOML that goes before the tables, and Tables after them.
 	Extra, Tables string
 	// SocketExtra is TOML for the table of the socket.
@@ -100,6 +108,9 @@ func Prepare(t testing.TB, cfg Config) *Rig {
 	if cfg.Token == nil {
 		cfg.Token = testenv.NewToken(t)
 	}
+	if cfg.Etcd == nil && os.Getenv(StoreVariable) == "etcd" {
+		cfg.Etcd = etcd.Start(t)
+	}
 	r := &Rig{Token: cfg.Token, cfg: cfg, log: &syncBuffer{}}
 	dir := cfg.Dir
 	if dir == "" {
@@ -155,6 +166,7 @@ state_dir = %q
 plugin_dir = %q
 plaintext_data_keys = %t
 %s
+%s
 [socket]
 path = %q
 mode = "0666"
@@ -166,11 +178,23 @@ label = %q
 pin_file = %q
 %s
 %s
-`, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra,
+`, Account, Region, quoted(r.cfg.Regions), filepath.Join(r.Dir, "s"), Binaries(t), r.cfg.PlaintextDataKeys, r.cfg.Extra, r.cfg.store(),
 		r.Socket, r.cfg.SocketExtra, module, r.Token.Label, r.Token.PINFile, environment(env, cmp.Or(r.Token.Sandbox, sandboxOf(env))), r.cfg.Tables)
 	if err := os.WriteFile(r.Path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// store is the table of the store.
+func (cfg *Config) store() string {
+	if cfg.Etcd == nil {
+		return ""
+	}
+	text := fmt.Sprintf("[store]\nengine = \"etcd\"\nendpoints = [%q]\n%s\n", cfg.Etcd.Endpoint, cfg.StoreExtra)
+	if !strings.Contains(cfg.StoreExtra, "node =") {
+		text += "node = \"one\"\n"
+	}
+	return text
 }
 
 func quoted(list []string) string {

@@ -1,0 +1,210 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"cmkd/daemon/store"
+)
+
+// What one transaction may have: etcd takes 128 operations and 1.5 MiB.
+const (
+	maxOperations = 100
+	maxBytes      = 1 << 20
+)
+
+// errNotOurs: the lease of this node has ended.
+var errNotOurs = errors.New("the lease of this daemon in etcd has ended")
+
+// deadline is when a caller who asked then has waited long enough.
+func deadline(asked time.Time) time.Time {
+	// Whoever asked long ago has waited for others, not for etcd.
+	return later(asked.Add(answerTime), time.Now().Add(answerTime/10))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// mutation is a key without the prefix as a commit leaves it.
+type mutation struct {
+	Key   string `json:"key"`
+	Value []byte `json:"value,omitzero"` // without one the key is deleted
+}
+
+func (e *Engine) operation(m mutation) clientv3.Op {
+	if m.Value == nil {
+		return clientv3.OpDelete(e.key(m.Key))
+	}
+	return clientv3.OpPut(e.key(m.Key), string(m.Value))
+}
+
+// headIs is the comparison by which a commit fails that follows another head.
+func (e *Engine) headIs(revision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(e.key(headKey)), "=", revision)
+}
+
+// found reports whether the key of the node is the one of this claim.
+func (c *claim) found(kvs []*mvccpb.KeyValue) bool {
+	return len(kvs) > 0 && kvs[0].CreateRevision == c.revision.Load()
+}
+
+// writer is a [store.Writer].
+type writer struct{ engine *Engine }
+
+// Begin implements [store.Engine]. A commit that was made in parts is written out first.
+func (e *Engine) Begin(ctx context.Context, asked time.Time) (store.Writer, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline(asked))
+	defer cancel()
+	look := func() (*clientv3.TxnResponse, error) {
+		return e.client.Txn(ctx).If(e.claim.owned()).Then(clientv3.OpGet(e.key(pendingKey))).Commit()
+	}
+	out, err := look()
+	if err == nil && !out.Succeeded {
+		e.claim.retake(ctx)
+		out, err = look()
+	}
+	if err != nil {
+		return nil, e.failed(ctx, err)
+	}
+	if !out.Succeeded {
+		return nil, e.trouble.Begin(errNotOurs)
+	}
+	pending, err := decodePending(out.Responses[0].GetResponseRange().Kvs)
+	if err != nil {
+		return nil, e.trouble.Begin(err)
+	}
+	if pending != nil {
+		if err := e.writeOut(ctx, pending); err != nil {
+			return nil, e.failed(ctx, err)
+		}
+	}
+	return &writer{e}, nil
+}
+
+// Rollback implements [store.Writer]: nothing is held.
+func (w *writer) Rollback() {}
+
+// Commit implements [store.Writer].
+func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
+	e := w.engine
+	ctx = context.WithoutCancel(ctx)
+	before, err := encodeHead(batch.Before)
+	if err != nil {
+		return e.trouble.Begin(err)
+	}
+	head, err := encodeHead(batch.Head)
+	if err != nil {
+		return e.trouble.Begin(err)
+	}
+	mutations := mutationsOf(batch)
+	var pending *pendingValue
+	operations := []clientv3.Op{clientv3.OpPut(e.key(headKey), head)}
+	if batch.Rehash || len(mutations)+len(operations) > maxOperations || sizeOf(mutations) > maxBytes {
+		if pending, err = e.putParts(ctx, mutations, batch.Rehash); err != nil {
+			return e.trouble.Begin(err)
+		}
+		text, err := pending.encode()
+		if err != nil {
+			return e.trouble.Begin(err)
+		}
+		operations = append(operations, clientv3.OpPut(e.key(pendingKey), text))
+	} else {
+		for _, m := range mutations {
+			operations = append(operations, e.operation(m))
+		}
+	}
+	revision := e.head.get()
+	conditions := []clientv3.Cmp{e.claim.owned(), e.headIs(revision), clientv3.Compare(clientv3.CreateRevision(e.key(pendingKey)), "=", 0)}
+	if revision > 0 {
+		conditions = append(conditions, clientv3.Compare(clientv3.Value(e.key(headKey)), "=", before))
+	} else if batch.Before != nil {
+		return store.ErrChanged
+	}
+	asking, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	out, err := e.client.Txn(asking).If(conditions...).Then(operations...).Else(clientv3.OpGet(e.claim.key)).Commit()
+	if err == nil && out.Succeeded && e.afterCommit != nil {
+		err = e.afterCommit()
+	}
+	switch {
+	case refused(err):
+		return e.trouble.Begin(err)
+	case err != nil:
+		e.head.doubt(head)
+		return fmt.Errorf("%w: %w", store.ErrUnknown, e.trouble.Begin(e.unanswered(asking, err)))
+	case !out.Succeeded && !e.claim.found(out.Responses[0].GetResponseRange().Kvs):
+		return e.trouble.Begin(errNotOurs)
+	case !out.Succeeded:
+		return store.ErrChanged
+	}
+	e.head.set(out.Header.Revision)
+	e.trouble.End()
+	if pending != nil { // it counts; what is not written out now, the next commit does
+		_ = e.writeOut(ctx, pending)
+	}
+	return nil
+}
+
+// refused reports whether etcd has said that it has not done, and will not do, what it was
+// asked for.
+func refused(err error) bool {
+	for _, definite := range []error{
+		rpctypes.ErrNoSpace, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey,
+		rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrTooManyRequests, rpctypes.ErrCorrupt,
+	} {
+		if errors.Is(err, definite) {
+			return true
+		}
+	}
+	return false
+}
+
+// mutationsOf are the rows and digests as the batch leaves them, each key once.
+func mutationsOf(batch *store.Batch) []mutation {
+	var all []mutation
+	at := make(map[string]int)
+	set := func(key string, value []byte) {
+		if i, ok := at[key]; ok {
+			all[i].Value = value
+			return
+		}
+		at[key] = len(all)
+		all = append(all, mutation{key, value})
+	}
+	for i := range batch.Changes {
+		c := &batch.Changes[i]
+		set(rowKey(rowFolder, c.Table, c.Name), c.Document)
+		if batch.Head == nil || batch.Rehash {
+			continue
+		}
+		if c.Deleted() {
+			set(rowKey(sumFolder, c.Table, c.Name), nil)
+		} else {
+			set(rowKey(sumFolder, c.Table, c.Name), c.Digest[:])
+		}
+	}
+	for _, d := range batch.Digests {
+		set(rowKey(sumFolder, d.Table, d.Name), d.Sum)
+	}
+	return all
+}
+
+func sizeOf(mutations []mutation) (n int) {
+	for _, m := range mutations {
+		n += m.size()
+	}
+	return n
+}
+
+// size is about what the mutation takes in a request.
+func (m *mutation) size() int { return len(m.Key) + len(m.Value) + 64 }

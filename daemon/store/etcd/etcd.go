@@ -1,0 +1,206 @@
+// Package etcd keeps a [store.Store] in etcd, under a prefix. docs/decisions/0023-etcd.md
+// says why it is as it is. Version 1, "P" for the prefix, which ends with a slash:
+//
+//	P format            "1"
+//	P head              JSON of headValue: the head, or that there is none yet
+//	P row/TABLE/NAME    document of a row, JSON
+//	P digest/TABLE/NAME SHA-256 of the document, 32 bytes
+//	P node/NAME         identity of the process that has the rows open, under its lease
+//	P pending           JSON of pendingValue: a large commit whose rows are being written
+//	P part/ID/NUMBER    JSON array of mutation: a piece of that commit
+//
+// A commit is one transaction. It compares the modification revision of the head and the
+// creation revision of the node's key, and writes rows, digests and head.
+//
+// A commit that is too large for one transaction is put beside the rows first, in parts
+// that nobody reads. The transaction that commits it writes the head and P pending, which
+// makes the parts count: whoever reads the rows lays them over. Then they are written
+// where they belong, in as many transactions as it takes, and taken away.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"cmkd/daemon/internal/lockfile"
+	"cmkd/daemon/store"
+)
+
+// What a prefix has below it.
+const (
+	formatKey  = "format"
+	headKey    = "head"
+	rowFolder  = "row/"
+	sumFolder  = "digest/"
+	nodeFolder = "node/"
+	pendingKey = "pending"
+	partFolder = "part/"
+)
+
+// format is the version of the layout.
+const format = "1"
+
+// answerTime bounds the wait for one answer of etcd. A new leader takes it about a
+// second; what is asked for then fails with a 5xx, and clients repeat it.
+const answerTime = 2 * time.Second
+
+// loadTime bounds the wait for one page of rows.
+const loadTime = 30 * time.Second
+
+// Options say where the rows are.
+type Options struct {
+	Client clientv3.Config // endpoints and TLS; the engine sets the rest
+	// Prefix of all keys; it starts and ends with a slash.
+	Prefix string
+	// Node is the name of this daemon among those of the prefix.
+	Node string
+	// Lock is the path of a local file: who holds its lock is the node.
+	Lock string
+	// MaxStaleness is how long after it last heard from etcd the node may act on what it
+	// has read. At least a second.
+	MaxStaleness time.Duration
+}
+
+// Engine is a [store.Engine] over a prefix of etcd.
+type Engine struct {
+	options Options
+	client  *clientv3.Client
+	lock    *lockfile.Lock
+	trouble *store.Trouble
+	claim   *claim
+
+	head position
+
+	afterCommit func() error // nil but in tests: what etcd reports of a commit
+}
+
+// Fresh implements [store.Fenced].
+func (e *Engine) Fresh() error { return e.claim.fresh() }
+
+// silent: etcd does not answer. It is [store.ErrBusy].
+type silent struct{ cause error }
+
+func (e *silent) Error() string {
+	return fmt.Sprintf("etcd does not answer, it may have no quorum: %v", e.cause)
+}
+
+func (e *silent) Is(target error) bool { return target == store.ErrBusy }
+func (e *silent) Unwrap() error        { return e.cause }
+
+// Open opens the store under the prefix. Errors that an operator can act on are the
+// store's.
+func Open(ctx context.Context, options Options) (*store.Store, error) {
+	engine, err := NewEngine(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Open(ctx, engine)
+	if err != nil {
+		return nil, openingFailed(options.Prefix, err)
+	}
+	return s, nil
+}
+
+func openingFailed(prefix string, err error) error {
+	return fmt.Errorf("opening the store %s in etcd: %w", prefix, err)
+}
+
+// NewEngine takes the prefix for this node; see [Open].
+func NewEngine(ctx context.Context, options Options) (*Engine, error) {
+	e := &Engine{options: options, trouble: store.NewTrouble()}
+	if err := e.open(ctx); err != nil {
+		return nil, errors.Join(openingFailed(options.Prefix, err), e.Close())
+	}
+	return e, nil
+}
+
+func (e *Engine) open(ctx context.Context) (err error) {
+	if e.lock, err = lockfile.Take(e.options.Lock); err != nil {
+		if errors.Is(err, lockfile.ErrHeld) {
+			err = fmt.Errorf("locking %s: %w", e.options.Lock, store.ErrLocked)
+		}
+		return err
+	}
+	cfg := e.options.Client
+	cfg.Logger = zap.NewNop() // what matters is in the errors
+	cfg.DialTimeout = answerTime
+	cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = answerTime, answerTime
+	if e.client, err = clientv3.New(cfg); err != nil {
+		return fmt.Errorf("connecting to etcd: %w", err)
+	}
+	if err := e.checkFormat(ctx); err != nil {
+		return err
+	}
+	if e.claim, err = e.newClaim(ctx); err != nil {
+		return err
+	}
+	return e.removeLeftovers(ctx)
+}
+
+// checkFormat refuses a prefix of another version, and names the version in an empty one.
+func (e *Engine) checkFormat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	absent := clientv3.Compare(clientv3.CreateRevision(e.options.Prefix), "=", 0).WithPrefix()
+	out, err := e.client.Txn(ctx).If(absent).
+		Then(clientv3.OpPut(e.key(formatKey), format)).
+		Else(clientv3.OpGet(e.key(formatKey))).Commit()
+	if err != nil {
+		return e.unanswered(ctx, err)
+	}
+	if out.Succeeded {
+		return nil
+	}
+	found := out.Responses[0].GetResponseRange().Kvs
+	switch {
+	case len(found) == 0:
+		return fmt.Errorf("%w: there are keys under the prefix, but no %q: is the prefix right?", store.ErrCorrupt, e.key(formatKey))
+	case string(found[0].Value) != format:
+		return fmt.Errorf("%w: it has the format %q, this program knows %q", store.ErrNewerSchema, found[0].Value, format)
+	}
+	return nil
+}
+
+// Close gives the prefix up for others and ends the connection.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.claim != nil {
+		e.claim.end()
+		e.claim = nil
+	}
+	if e.client != nil {
+		errs = append(errs, e.client.Close())
+		e.client = nil
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Release())
+		e.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Trouble implements [store.Engine].
+func (e *Engine) Trouble() *store.Trouble { return e.trouble }
+
+// key is a key under the prefix.
+func (e *Engine) key(suffix string) string { return e.options.Prefix + suffix }
+
+// unanswered explains an error of a request whose context is ctx.
+func (e *Engine) unanswered(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return fmt.Errorf("waiting for etcd: %w", context.Canceled)
+	}
+	return &silent{err}
+}
+
+// rowKey is where a row is, below folder.
+func rowKey(folder, table, name string) string { return folder + table + "/" + name }
+
+// splitRow is the inverse of rowKey, of a key without its folder.
+func splitRow(rest string) (table, name string, ok bool) { return strings.Cut(rest, "/") }
