@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,10 @@ func killedImports(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
 			return err
 		}, err
 	}
-	before := objects(t, tok)
+	before, err := settled(t, r, tok)
+	if err != nil {
+		return err
+	}
 	var took time.Duration // of one that nobody interrupts
 	for {
 		id, load, err := importing()
@@ -82,41 +86,6 @@ func killedImports(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
 	return undone(t, r, tok, before)
 }
 
-// killedCreations does the same to creations of an RSA pair, which takes the token longest:
-// one that is a server goes on with it.
-func killedCreations(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
-	t.Helper()
-	ctx, w, before := t.Context(), newWorld(t, r, true), objects(t, tok)
-	var made []*string
-	load := func() error {
-		out, err := w.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify})
-		if err == nil {
-			made = append(made, out.KeyMetadata.KeyId)
-		}
-		return err
-	}
-	began := time.Now()
-	if err := load(); err != nil {
-		return err
-	}
-	took := time.Since(began)
-	const rounds = 3
-	for round := range rounds {
-		if err := interrupted(t, r, load, took*time.Duration(2*round+1)/(2*rounds)); err != nil {
-			return fmt.Errorf("creation %d: %w", round+1, err)
-		}
-	}
-	for _, id := range made {
-		out, err := w.Sign(ctx, &kms.SignInput{
-			KeyId: id, Message: []byte("message"), SigningAlgorithm: types.SigningAlgorithmSpecRsassaPkcs1V15Sha256,
-		})
-		if err != nil || len(out.Signature) == 0 {
-			return fmt.Errorf("a key that was made does not sign: %w", err)
-		}
-	}
-	return undone(t, r, tok, before+2*len(made))
-}
-
 // interrupted kills all plugins some time after an import has begun, and imports again
 // until the daemon serves.
 func interrupted(t *testing.T, r *rig.Rig, load func() error, after time.Duration) error {
@@ -148,28 +117,44 @@ func (w *world) forget(ctx context.Context, id *string) error {
 	return err
 }
 
-// undone has the jobs run until nothing explains objects that may come later any more.
-// There is nothing in the token then that the database does not know.
-func undone(t *testing.T, r *rig.Rig, tok *testenv.Token, want int) (err error) {
+// settled has the jobs run until nothing explains objects that may come later any more,
+// and counts the objects in the token.
+func settled(t *testing.T, r *rig.Rig, tok *testenv.Token) (n int, err error) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		ahead.Add(int64(20 * time.Second))
 		if err = r.Daemon.RunJobs(t.Context()); err != nil {
 			continue
 		}
-		if left := slices.Collect(r.Daemon.Store().View().Intents()); len(left) > 0 {
+		view := r.Daemon.Store().View()
+		if left := slices.Collect(view.Intents()); len(left) > 0 {
 			err = fmt.Errorf("%d intents are left: %s of key %s", len(left), left[0].Action, left[0].KeyID)
 			continue
 		}
-		status, answer := r.Ask(t, "POST", "/recover", `{"adopt":false}`)
-		var inventory struct{ Missing, Found, Leftovers []any }
-		if err = json.Unmarshal([]byte(answer), &inventory); err != nil || status != 200 {
-			return fmt.Errorf("the inventory: %d %s", status, answer)
+		n = objects(t, tok)
+		if bytes.Equal(view.Root(), r.Daemon.Store().View().Root()) {
+			return n, nil
 		}
-		if n := objects(t, tok) - want; n != 0 || len(inventory.Missing)+len(inventory.Found)+len(inventory.Leftovers) > 0 {
-			return fmt.Errorf("%d objects too many are in the token; the inventory: %s", n, answer)
-		}
-		return nil
+		err = errors.New("the database changes all the time") // an epoch may have begun
 	}
-	return err
+	return 0, err
+}
+
+// undone is settled with what should be in the token. There is nothing that the database
+// does not know, either.
+func undone(t *testing.T, r *rig.Rig, tok *testenv.Token, want int) error {
+	t.Helper()
+	n, err := settled(t, r, tok)
+	if err != nil {
+		return err
+	}
+	status, answer := r.Ask(t, "POST", "/recover", `{"adopt":false}`)
+	var inventory struct{ Missing, Found, Leftovers []any }
+	if err = json.Unmarshal([]byte(answer), &inventory); err != nil || status != 200 {
+		return fmt.Errorf("the inventory: %d %s", status, answer)
+	}
+	if n != want || len(inventory.Missing)+len(inventory.Found)+len(inventory.Leftovers) > 0 {
+		return fmt.Errorf("%d objects too many are in the token; the inventory: %s", n-want, answer)
+	}
+	return nil
 }
