@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -55,4 +56,59 @@ func BenchmarkCalls64(b *testing.B) {
 	if err := <-served; err != nil {
 		b.Fatal(err)
 	}
+}
+
+// BenchmarkIdle reports the memory of a connection that rests after a call, in bytes of Go's heap
+// and stacks; the kernel's buffers are not part of it.
+func BenchmarkIdle(b *testing.B) {
+	for name, request := range map[string]string{"plain": smallRequest, "other": otherRequest} {
+		b.Run(name, func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "s")
+			s, err := Listen(b.Context(), Config{Path: path})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(context.Background())
+			served := make(chan error)
+			go func() { served <- s.Serve(ctx, ok) }()
+
+			const conns = 1000
+
+			for b.Loop() {
+				before := inUse()
+				var open []net.Conn
+				answer := make([]byte, 4096)
+				for range conns {
+					conn, err := net.Dial("unix", path)
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := io.WriteString(conn, request); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := conn.Read(answer); err != nil {
+						b.Fatal(err)
+					}
+					open = append(open, conn)
+				}
+				b.ReportMetric(float64(inUse()-before)/conns, "bytes/connection")
+				for _, conn := range open {
+					_ = conn.Close()
+				}
+			}
+			stop()
+			if err := <-served; err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// inUse is what the heap and the stacks take, in bytes, without garbage.
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC() // shrinks stacks, and empties pools
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
 }

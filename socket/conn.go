@@ -1,10 +1,13 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +37,12 @@ type conn struct {
 	// pause is how long the connection is not read; used by the goroutine that
 	// serves it.
 	pause time.Duration
+	// values is the context of its calls, which has no end.
+	values   context.Context
+	current  current
+	hangUpID uint64 // in server.hangUps
+	// replay is what has been read, and net/http is to read.
+	replay []byte
 	// buffers are net/http's for the connection.
 	buffers forget.Buffers
 	// granted tells who waits for a turn that it has come, or will not.
@@ -49,6 +58,7 @@ type conn struct {
 
 func (s *Server) newConn(raw *net.UnixConn, peer *Peer) (*conn, error) {
 	c := &conn{UnixConn: raw, server: s, peer: peer, closed: make(chan struct{}), granted: make(chan bool, 1)}
+	c.values = context.WithValue(context.Background(), connKey{}, c)
 	c.privileged = s.cfg.Privileged(*peer)
 	c.idle.Store(true)
 	var err error
@@ -66,6 +76,9 @@ func (c *conn) class() Class {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
+	if len(c.replay) > 0 {
+		return c.readAgain(p), nil
+	}
 	if c.serving.Load() && len(p) == 1 && !c.idle.Load() {
 		// net/http watches for the end of the stream while a call runs.
 		return c.UnixConn.Read(p)
@@ -82,6 +95,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.buffers.Filter(p[:n])
 	return n, err
+}
+
+// readAgain reads what has been read before.
+func (c *conn) readAgain(p []byte) int {
+	c.buffers.Begin(p)
+	n := copy(p, c.replay)
+	clear(c.replay[:n])
+	c.replay = c.replay[n:]
+	c.buffers.Filter(p[:n])
+	return n
 }
 
 // readFirst reads the first bytes of a request, and waits for its turn. They end
@@ -185,14 +208,15 @@ func (c *conn) Close() error {
 	c.once.Do(func() {
 		close(c.closed)
 		c.server.forget(c)
+		c.server.hangUps.remove(c)
 		c.server.accounts.disconnect(c)
 	})
 	return c.UnixConn.Close()
 }
 
-// Accept implements net.Listener for net/http: it returns connections whose
-// peer is known and accounted for, and closes the others.
-func (s *Server) Accept() (net.Conn, error) {
+// accept returns connections whose peer is known and accounted for, and closes the
+// others.
+func (s *Server) accept() (*conn, error) {
 	for {
 		b := s.binding.Load()
 		raw, err := b.AcceptUnix()
@@ -226,6 +250,11 @@ func (s *Server) Accept() (net.Conn, error) {
 			continue
 		}
 		s.remember(c)
+		if err := s.hangUps.add(c); err != nil {
+			s.cfg.Log.Warn("closing a connection", "error", err)
+			_ = c.Close()
+			continue
+		}
 		if s.draining.Load() {
 			// CloseIdle may have run before the connection was known.
 			_ = c.Close()
@@ -247,6 +276,16 @@ func (s *Server) forget(c *conn) {
 	delete(s.conns, c)
 	if len(s.conns) == 0 {
 		s.empty.Broadcast()
+	}
+}
+
+// each calls f with the connections that are open.
+func (s *Server) each(f func(*conn)) {
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range open {
+		f(c)
 	}
 }
 
@@ -274,15 +313,9 @@ func connState(nc net.Conn, state http.ConnState) {
 // that was about to use one finds it closed before it gets an answer, and
 // connects again.
 func (s *Server) CloseIdle() {
-	s.mu.Lock()
-	var idle []*conn
-	for c := range s.conns {
+	s.each(func(c *conn) {
 		if c.idle.Load() {
-			idle = append(idle, c)
+			_ = c.Close()
 		}
-	}
-	s.mu.Unlock()
-	for _, c := range idle {
-		_ = c.Close()
-	}
+	})
 }

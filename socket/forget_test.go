@@ -90,7 +90,7 @@ func TestRequestsAreForgotten(t *testing.T) {
 		w.Header().Set("Content-Length", "0")
 	}))
 	request := func(secret string, header string) string {
-		return fmt.Sprintf("POST / HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", header, len(secret), secret)
+		return fmt.Sprintf("POST /other HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", header, len(secret), secret)
 	}
 	first, second := strings.Repeat("a long secret ", 100), "another secret"
 	c := dial(t, s.path)

@@ -13,7 +13,7 @@ import (
 
 type connKey struct{}
 
-// guard lets through to h what the limits allow.
+// guard is h, within the limits, for net/http.
 func (s *Server) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
@@ -28,36 +28,42 @@ func (s *Server) guard(h http.Handler) http.Handler {
 				c.buffers.End()
 			}
 		}()
-		switch {
-		case s.draining.Load():
-			s.refuse(w, r, refusedDraining, true)
-			return
-		case c.was != admitted:
-			c.throttle()
-			s.refuse(w, r, refusedThrottled, true)
-			return
-		case r.ContentLength > s.cfg.MaxBodyBytes:
-			s.refuse(w, r, refusedTooLarge, true)
-			return
-		case r.ContentLength < 0:
-			// Of a body of known length net/http reads no more than that.
-			r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
-		}
-		if !s.accounts.begin(c) {
-			c.throttle()
-			s.refuse(w, r, refusedThrottled, false)
-			forget.Discard(r)
-			whole = true
-			return
-		}
-		defer s.accounts.end(c.account)
-		ctx, cancel := callContext(r.Context(), c)
-		defer cancel()
-		r = r.WithContext(ctx)
-		defer s.recoverCall(w, r)
-		h.ServeHTTP(c.buffers.Writer(w), r)
-		whole = true
+		whole = s.limit(c, w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := callContext(r.Context(), c)
+			defer cancel()
+			h.ServeHTTP(c.buffers.Writer(w), r.WithContext(ctx))
+		}))
 	})
+}
+
+// limit lets through to h what the limits allow, and answers the rest. whole is false if the
+// connection should end with this request.
+func (s *Server) limit(c *conn, w http.ResponseWriter, r *http.Request, h http.Handler) (whole bool) {
+	switch {
+	case s.draining.Load():
+		s.refuse(w, r, refusedDraining, true)
+		return false
+	case c.was != admitted:
+		c.throttle()
+		s.refuse(w, r, refusedThrottled, true)
+		return false
+	case r.ContentLength > s.cfg.MaxBodyBytes:
+		s.refuse(w, r, refusedTooLarge, true)
+		return false
+	case r.ContentLength < 0:
+		// Of a body of known length net/http reads no more than that.
+		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
+	}
+	if !s.accounts.begin(c) {
+		c.throttle()
+		s.refuse(w, r, refusedThrottled, false)
+		forget.Discard(r)
+		return true
+	}
+	defer s.accounts.end(c.account)
+	defer s.recoverCall(w, r)
+	h.ServeHTTP(w, r)
+	return true
 }
 
 // callContext is ctx for a call on c: net/http ends ctx when it reads the end

@@ -57,28 +57,30 @@ func TestPeer(t *testing.T) {
 
 func TestCallLimit(t *testing.T) {
 	t.Parallel()
-	g := newGate()
-	s := serve(t, Config{Limits: Limits{Calls: 4, CallsPerUID: 2}}, g)
-	var busy []*client
-	for range 2 {
+	eachWay(t, func(t *testing.T, smallRequest string) {
+		g := newGate()
+		s := serve(t, Config{Limits: Limits{Calls: 4, CallsPerUID: 2}}, g)
+		var busy []*client
+		for range 2 {
+			c := dial(t, s.path)
+			c.send(t, smallRequest)
+			<-g.entered
+			busy = append(busy, c)
+		}
 		c := dial(t, s.path)
-		c.send(t, smallRequest)
-		<-g.entered
-		busy = append(busy, c)
-	}
-	c := dial(t, s.path)
-	for range 3 {
-		c.call(t).expectRefusal(t, http.StatusBadRequest, "ThrottlingException")
-	}
-	if st := s.Stats(); st.Calls != 2 || st.Connections != 3 || st.Refused != 3 {
-		t.Errorf("stats %+v", st)
-	}
-	close(g.release)
-	for _, b := range busy {
-		b.receive(t).expectOK(t)
-	}
-	eventually(t, "calls ended", func() bool { return s.Stats().Calls == 0 })
-	c.call(t).expectOK(t)
+		for range 3 {
+			c.call(t).expectRefusal(t, http.StatusBadRequest, "ThrottlingException")
+		}
+		if st := s.Stats(); st.Calls != 2 || st.Connections != 3 || st.Refused != 3 {
+			t.Errorf("stats %+v", st)
+		}
+		close(g.release)
+		for _, b := range busy {
+			b.receive(t).expectOK(t)
+		}
+		eventually(t, "calls ended", func() bool { return s.Stats().Calls == 0 })
+		c.call(t).expectOK(t)
+	})
 }
 
 func TestOneUserCannotStarveOthers(t *testing.T) {

@@ -223,7 +223,10 @@ func serveActivated() int {
 		fmt.Fprintln(os.Stderr, "LISTEN_FDS is left for children")
 		return 1
 	}
-	http.Serve(s, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.Addr()) }))
+	if err := s.Serve(context.Background(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, s.Addr()) })); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return 0
 }
 

@@ -148,83 +148,87 @@ func TestThrottledWindow(t *testing.T) {
 // the calls that one user may have under way.
 func TestOthersWaitBehindThemselves(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Log("not root: TestTurns alone shows this")
-		return
-	}
-	g := newGate()
-	s := serve(t, Config{Mode: 0o666}, g)
-	entered := atomic.Int64{}
-	enter := func(c *client) *client {
-		t.Helper()
-		c.send(t, smallRequest)
-		<-g.entered
-		entered.Add(1)
-		return c
-	}
-	users := []*client{enter(dialAs(t, s.path, bob, bob, nil))}
-	for range narrowTurns * runtime.GOMAXPROCS(0) / 2 {
-		users = append(users, enter(dialAs(t, s.path, alice, alice, nil)))
-	}
-	var queued []*client
-	for range 3 {
-		c := dialAs(t, s.path, alice, alice, nil)
-		c.send(t, smallRequest)
-		queued = append(queued, c)
-	}
-	eventually(t, "a queue", func() bool { return s.Stats().Waits[Users].Waiting == len(queued) })
-	users = append(users, enter(dialAs(t, s.path, bob, bob, nil)), enter(dial(t, s.path)))
+	eachWay(t, func(t *testing.T, smallRequest string) {
+		if os.Geteuid() != 0 {
+			t.Log("not root: TestTurns alone shows this")
+			return
+		}
+		g := newGate()
+		s := serve(t, Config{Mode: 0o666}, g)
+		entered := atomic.Int64{}
+		enter := func(c *client) *client {
+			t.Helper()
+			c.send(t, smallRequest)
+			<-g.entered
+			entered.Add(1)
+			return c
+		}
+		users := []*client{enter(dialAs(t, s.path, bob, bob, nil))}
+		for range narrowTurns * runtime.GOMAXPROCS(0) / 2 {
+			users = append(users, enter(dialAs(t, s.path, alice, alice, nil)))
+		}
+		var queued []*client
+		for range 3 {
+			c := dialAs(t, s.path, alice, alice, nil)
+			c.send(t, smallRequest)
+			queued = append(queued, c)
+		}
+		eventually(t, "a queue", func() bool { return s.Stats().Waits[Users].Waiting == len(queued) })
+		users = append(users, enter(dialAs(t, s.path, bob, bob, nil)), enter(dial(t, s.path)))
 
-	queued[1].Close() // its call must not be made
-	close(g.release)
-	for _, c := range append(users, queued[0], queued[2]) {
-		c.receive(t).expectOK(t)
-	}
-	eventually(t, "the end of the queue", func() bool { return s.Stats().Waits[Users].Waiting == 0 })
-	if n := len(g.entered); n != 2 {
-		t.Errorf("%d calls of those that waited were made, want 2", n)
-	}
+		queued[1].Close() // its call must not be made
+		close(g.release)
+		for _, c := range append(users, queued[0], queued[2]) {
+			c.receive(t).expectOK(t)
+		}
+		eventually(t, "the end of the queue", func() bool { return s.Stats().Waits[Users].Waiting == 0 })
+		if n := len(g.entered); n != 2 {
+			t.Errorf("%d calls of those that waited were made, want 2", n)
+		}
+	})
 }
 
 // TestSlowClientsGiveTheirTurnBack: while a client is slow with its body, or
 // does not take its answer, another has the turn.
 func TestSlowClientsGiveTheirTurnBack(t *testing.T) {
 	t.Parallel()
-	large := make([]byte, 4<<20) // more than a socket's buffers hold
-	s := serve(t, Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if string(body) == "large" {
-			w.Write(large)
-		} else if err == nil {
-			w.Write(body)
+	eachWay(t, func(t *testing.T, smallRequest string) {
+		large := make([]byte, 4<<20) // more than a socket's buffers hold
+		s := serve(t, Config{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if string(body) == "large" {
+				w.Write(large)
+			} else if err == nil {
+				w.Write(body)
+			}
+		}))
+		running := func() (n int) {
+			s.accounts.mu.Lock()
+			defer s.accounts.mu.Unlock()
+			for _, acct := range s.accounts.byUID {
+				n += acct.running
+			}
+			return n
 		}
-	}))
-	running := func() (n int) {
-		s.accounts.mu.Lock()
-		defer s.accounts.mu.Unlock()
-		for _, acct := range s.accounts.byUID {
-			n += acct.running
+		slow := dial(t, s.path)
+		slow.send(t, headOf(smallRequest)+"Content-Length: 6\r\n\r\nab")
+		eventually(t, "the call under way", func() bool { return s.Stats().Calls == 1 })
+		eventually(t, "the turn back", func() bool { return running() == 0 })
+		slow.send(t, "c")
+		slow.send(t, "def")
+		if a := slow.receive(t); a.body != "abcdef" {
+			t.Errorf("answered %q", a.body)
 		}
-		return n
-	}
-	slow := dial(t, s.path)
-	slow.send(t, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nab")
-	eventually(t, "the call under way", func() bool { return s.Stats().Calls == 1 })
-	eventually(t, "the turn back", func() bool { return running() == 0 })
-	slow.send(t, "c")
-	slow.send(t, "def")
-	if a := slow.receive(t); a.body != "abcdef" {
-		t.Errorf("answered %q", a.body)
-	}
-	eventually(t, "the turn back", func() bool { return running() == 0 })
+		eventually(t, "the turn back", func() bool { return running() == 0 })
 
-	deaf := dial(t, s.path)
-	deaf.send(t, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nlarge")
-	eventually(t, "the call under way", func() bool { return s.Stats().Calls == 1 })
-	eventually(t, "the turn back", func() bool { return running() == 0 })
-	if a := deaf.receive(t); len(a.body) != len(large) {
-		t.Errorf("answered %d bytes", len(a.body))
-	}
+		deaf := dial(t, s.path)
+		deaf.send(t, headOf(smallRequest)+"Content-Length: 5\r\n\r\nlarge")
+		eventually(t, "the call under way", func() bool { return s.Stats().Calls == 1 })
+		eventually(t, "the turn back", func() bool { return running() == 0 })
+		if a := deaf.receive(t); len(a.body) != len(large) {
+			t.Errorf("answered %d bytes", len(a.body))
+		}
+	})
 }
 
 // TestWatchedCallsKeepTheirTurn: while a call runs, net/http watches for the end of

@@ -20,6 +20,7 @@ type Server struct {
 	cfg      Config
 	binding  atomic.Pointer[binding] // replaced by restore
 	accounts *accounts
+	hangUps  hangUps // open while it serves
 	draining atomic.Bool
 	cutOff   atomic.Bool // calls in flight are given up
 
@@ -68,15 +69,14 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr implements net.Listener: the address listened on.
+// Addr is the address listened on.
 func (s *Server) Addr() net.Addr { return s.binding.Load().Addr() }
 
 // Stats returns counts of what is in use.
 func (s *Server) Stats() Stats { return s.accounts.stats() }
 
-// Close implements net.Listener: it stops listening and removes the socket
-// file if it is still the server's own. Connections are left alone. Only a
-// server that never served needs it called.
+// Close stops listening and removes the socket file if it is still the server's
+// own. Connections are left alone. Only a server that never served needs it called.
 func (s *Server) Close() error {
 	s.rebinding.Lock()
 	defer s.rebinding.Unlock()
@@ -93,11 +93,18 @@ func (s *Server) Close() error {
 // Requests have contexts derived from ctx without its cancellation, which end
 // when their connection does. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, h http.Handler) error {
-	base, cutOff := context.WithCancel(context.WithoutCancel(ctx))
-	defer func() {
+	if err := s.hangUps.open(); err != nil {
+		return errors.Join(err, s.Close())
+	}
+	defer s.hangUps.close()
+	go s.hangUps.watch()
+	base, end := context.WithCancel(context.WithoutCancel(ctx))
+	cutOff := func() {
 		s.cutOff.Store(true)
-		cutOff()
-	}()
+		end()
+		s.each((*conn).hangUp)
+	}
+	defer cutOff()
 	srv := &http.Server{
 		Handler:           s.guard(h),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
@@ -120,19 +127,16 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 	defer watching.Wait()
 	defer unwatch()
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s) }()
+	go func() { served <- s.acceptAll(func(c *conn) { s.serveConn(c, h, srv) }) }()
 	select {
 	case err := <-served:
 		// The listener broke. What runs is given up with it: without a
 		// socket there is no service to continue.
-		return errors.Join(fmt.Errorf("accepting connections: %w", err), srv.Close(), s.Close())
+		return errors.Join(fmt.Errorf("accepting connections: %w", err), s.closeAll(srv), s.Close())
 	case <-ctx.Done():
 	}
-	err := s.drain(context.WithoutCancel(ctx), srv, func() {
-		s.cutOff.Store(true)
-		cutOff()
-	})
-	if acceptErr := <-served; !errors.Is(acceptErr, net.ErrClosed) && !errors.Is(acceptErr, http.ErrServerClosed) {
+	err := s.drain(context.WithoutCancel(ctx), srv, cutOff)
+	if acceptErr := <-served; !errors.Is(acceptErr, net.ErrClosed) {
 		err = errors.Join(err, fmt.Errorf("accepting connections: %w", acceptErr))
 	}
 	return err
@@ -156,7 +160,14 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, cutOff func()) err
 		cutOff()
 		s.wait(ctx, answerTimeout)
 	}
-	return errors.Join(cutErr, srv.Close(), closeErr)
+	return errors.Join(cutErr, s.closeAll(srv), closeErr)
+}
+
+// closeAll closes all connections, those that srv serves and others.
+func (s *Server) closeAll(srv *http.Server) error {
+	err := srv.Close()
+	s.each(func(c *conn) { _ = c.Close() })
+	return err
 }
 
 // answerTimeout is how long calls that are given up may take to be answered.

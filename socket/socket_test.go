@@ -113,6 +113,25 @@ func newClient(t *testing.T, conn net.Conn) *client {
 const smallRequest = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-amz-json-1.1\r\n" +
 	"X-Amz-Target: TrentService.ListKeys\r\nContent-Length: 2\r\n\r\n{}"
 
+// otherRequest is smallRequest as one that net/http serves.
+var otherRequest = strings.Replace(smallRequest, "Host:", "TE: trailers\r\nHost:", 1)
+
+// eachWay runs f with a request that is plain and with one that is not.
+func eachWay(t *testing.T, f func(t *testing.T, smallRequest string)) {
+	for name, request := range map[string]string{"plain": smallRequest, "other": otherRequest} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, request)
+		})
+	}
+}
+
+// headOf is the header of a request before its length.
+func headOf(request string) string {
+	head, _, _ := strings.Cut(request, "Content-Length")
+	return head
+}
+
 func (c *client) send(t *testing.T, request string) {
 	t.Helper()
 	if _, err := io.WriteString(c, request); err != nil {
@@ -380,29 +399,31 @@ func TestPanicIsAnsweredAndItsValueKeptOutOfTheLog(t *testing.T) {
 // answer, and the call of one that has gone ends.
 func TestHalfClosed(t *testing.T) {
 	t.Parallel()
-	ended := make(chan string)
-	release := make(chan struct{})
-	s := serve(t, Config{}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // net/http listens for the end behind the body
-		select {
-		case <-r.Context().Done():
-			ended <- r.URL.Path
-		case <-release:
+	eachWay(t, func(t *testing.T, smallRequest string) {
+		ended := make(chan string)
+		release := make(chan struct{})
+		s := serve(t, Config{}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // net/http listens for the end behind the body
+			select {
+			case <-r.Context().Done():
+				ended <- r.Header.Get("X-Who")
+			case <-release:
+			}
+		}))
+		waits, goes := dial(t, s.path), dial(t, s.path)
+		waits.send(t, strings.Replace(smallRequest, "Host:", "X-Who: waits\r\nHost:", 1))
+		if err := waits.Conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
 		}
-	}))
-	waits, goes := dial(t, s.path), dial(t, s.path)
-	waits.send(t, strings.Replace(smallRequest, " / ", " /waits ", 1))
-	if err := waits.Conn.(*net.UnixConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the call", func() bool { return s.Stats().Calls == 1 })
-	goes.send(t, strings.Replace(smallRequest, " / ", " /goes ", 1))
-	eventually(t, "the other call", func() bool { return s.Stats().Calls == 2 })
-	goes.Close()
-	if path := <-ended; path != "/goes" {
-		t.Errorf("the call to %s was ended", path)
-	}
-	close(release)
-	waits.receive(t).expectOK(t)
-	waits.expectClosed(t)
+		eventually(t, "the call", func() bool { return s.Stats().Calls == 1 })
+		goes.send(t, strings.Replace(smallRequest, "Host:", "X-Who: goes\r\nHost:", 1))
+		eventually(t, "the other call", func() bool { return s.Stats().Calls == 2 })
+		goes.Close()
+		if who := <-ended; who != "goes" {
+			t.Errorf("the call of who %s was ended", who)
+		}
+		close(release)
+		waits.receive(t).expectOK(t)
+		waits.expectClosed(t)
+	})
 }
