@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes tokens deps-tokens
+.PHONY: all deps build man install deb image demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes tokens deps-tokens
 
 all: build
 
@@ -50,8 +50,15 @@ deb:
 	$(MAKE) build BIN=.cache/deb/bin LDFLAGS='-s -w'
 	VERSION=$(VERSION) packaging/deb/build.sh .cache/deb/bin .cache/deb
 
+# A container image in .cache/cmkd-image.tar; packaging/image/build.sh says what is in it.
+image: deps
+	$(MAKE) build BIN=.cache/image LDFLAGS='-s -w'
+	VERSION=$(VERSION) packaging/image/build.sh .cache/image .cache/cmkd-image.tar
+
 # A tour on a throwaway token, with the AWS CLI where there is one.
-demo: deps build
+demo:
+	./testenv/deps.sh demo
+	$(MAKE) build
 	./testenv/demo.sh
 
 test: deps

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that tests and `make demo` need, those that are
-# missing only. It works as root or through sudo, asks nothing but
+# missing only; with the argument demo those of the demo. It works as root or through sudo, asks nothing but
 # the password of that, and says nothing when there is nothing to do.
 set -eu
 
@@ -35,9 +35,9 @@ need_remoting() {
 need_go() {
 	want=$(sed -n 's/^go //p' "$(dirname "$0")/../go.mod")
 	have=$(cd / && go env GOVERSION 2>/dev/null | sed 's/^go//')
-	[ -n "$have" ] && [ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] && return
+	[ -n "$have" ] && [ "$(printf '%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] && return 0
 	case $(cd / && go env GOTOOLCHAIN 2>/dev/null) in
-	auto | *+auto) return ;;
+	auto | *+auto) return 0 ;;
 	esac
 	release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 	cat >&2 <<-MISSING
@@ -51,29 +51,35 @@ need_go() {
 	exit 1
 }
 
+# What `make demo` needs.
 need_go
 need gcc 'gcc libc6-dev'
 need softhsm2-util softhsm2
 need_module
-need pkcs11-tool opensc
-need p11-kit p11-kit
-need_remoting
 need openssl openssl
-[ -e /sbin/mkfs.ext4 ] || [ -e /usr/sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
-need curl curl
 need jq jq
 need aws awscli
-need etcd etcd-server
-need sudo sudo
-need systemctl systemd
-need systemd-nspawn systemd-container
-need lintian lintian
-need zsh zsh
-need fish fish
-need node nodejs
-need npm npm
-python3 -c 'import boto3, cryptography' 2>/dev/null || missing="$missing python3-boto3 python3-cryptography"
-[ -e /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"
+
+# for_tests: what tests need besides.
+for_tests() {
+	need pkcs11-tool opensc
+	need p11-kit p11-kit
+	need_remoting
+	[ -e /sbin/mkfs.ext4 ] || [ -e /usr/sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
+	need curl curl
+	need etcd etcd-server
+	need sudo sudo
+	need systemctl systemd
+	need systemd-nspawn systemd-container
+	need lintian lintian
+	need zsh zsh
+	need fish fish
+	need node nodejs
+	need npm npm
+	python3 -c 'import boto3, cryptography' 2>/dev/null || missing="$missing python3-boto3 python3-cryptography"
+	[ -e /usr/share/bash-completion/bash_completion ] || missing="$missing bash-completion"
+}
+[ "${1-}" = demo ] || for_tests
 
 [ -n "$missing" ] || exit 0
 

@@ -13,7 +13,6 @@ umask 022
 cd "$(dirname "$0")/../.."
 bin=$(realpath "$1") out=$(realpath "$2")
 NFPM=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
-CYCLONEDX=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 release=${VERSION:-$(git describe --tags --always --dirty)}
@@ -46,11 +45,7 @@ rm "$doc/LICENSE"
 install -D -m 0644 -t "$doc" CHANGELOG.md
 install -D -m 0644 packaging/deb/lintian-overrides "$root/usr/share/lintian/overrides/cmkd"
 install -D -m 0644 packaging/systemd/cmkd.tmpfiles "$root/usr/lib/tmpfiles.d/cmkd.conf"
-if [ -n "${SBOM-}" ]; then
-	cp "$SBOM" "$doc/cmkd.cdx.json"
-else
-	go run "$CYCLONEDX" mod -type application -std -licenses -noserial -notimestamp -json -output "$doc/cmkd.cdx.json"
-fi
+packaging/sbom.sh "$doc/cmkd.cdx.json"
 find "$root/usr/share/man" -type f -exec gzip -9n {} +
 papers cmkd "$root"
 ROOT=$root go run "$NFPM" package --config packaging/deb/nfpm.yaml --packager deb --target "$out" >&2
