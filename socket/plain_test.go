@@ -220,11 +220,14 @@ func TestPlainBuffers(t *testing.T) { //nolint:paralleltest // others would have
 // would give it.
 func TestPlainDeadlines(t *testing.T) {
 	t.Parallel()
-	s := serve(t, Config{WriteTimeout: 50 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	entered := make(chan struct{})
+	s := serve(t, Config{WriteTimeout: 50 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(entered)
 		_, _ = w.Write(make([]byte, 4<<20)) // more than a socket's buffers hold
 	}))
 	c := dial(t, s.path)
 	c.send(t, smallRequest)
+	<-entered
 	eventually(t, "the end of the connection", func() bool { return s.Stats().Connections == 0 })
 	if _, err := c.tryReceive(); err == nil {
 		t.Error("the answer was sent after its time")

@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Source is what a decision comes from.
 type Source int
@@ -82,11 +85,11 @@ func (d Decision) String() string {
 	case d.Allowed && d.Source == GrantSource:
 		return "allowed by grant " + d.GrantID
 	case d.Allowed:
-		return "allowed by " + d.place()
+		return d.place("allowed by ")
 	case d.TooCostly:
 		return "refused: the policies are too costly to evaluate for this request"
 	case d.Explicit:
-		return "explicitly denied by " + d.place()
+		return d.place("explicitly denied by ")
 	case d.Source == IdentityPolicySource:
 		return "refused: no identity-based policy allows it"
 	default:
@@ -94,14 +97,20 @@ func (d Decision) String() string {
 	}
 }
 
-// place names the statement that decided, counting from 1.
-func (d Decision) place() string {
-	text := fmt.Sprintf("statement %d", d.Statement+1)
+// place names the statement that decided, counting from 1, behind what it did. Each call's record
+// has it, so it is put together in one piece.
+func (d Decision) place(did string) string {
+	text := append(make([]byte, 0, 128), did...)
+	text = append(text, "statement "...)
+	text = strconv.AppendInt(text, int64(d.Statement)+1, 10)
 	if d.Sid != "" {
-		text += fmt.Sprintf(" (%q)", d.Sid)
+		text = append(text, " ("...)
+		text = strconv.AppendQuote(text, d.Sid)
+		text = append(text, ')')
 	}
 	if d.Source == KeyPolicySource {
-		return text + " of the key policy"
+		return string(append(text, " of the key policy"...))
 	}
-	return text + " of the identity policy " + d.Policy
+	text = append(text, " of the identity policy "...)
+	return string(append(text, d.Policy...))
 }

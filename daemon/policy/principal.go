@@ -73,7 +73,9 @@ func (p *Principal) DisplayARN() string {
 func (p *Principal) UserID() string {
 	const length = 17
 	sum := sha256.Sum256([]byte(p.ARN))
-	id := base32.StdEncoding.EncodeToString(sum[:])[:length]
+	var text [(sha256.Size + 4) / 5 * 8]byte
+	base32.StdEncoding.Encode(text[:], sum[:])
+	id := text[:length]
 	switch p.Type {
 	case Root:
 		return p.AccountID
@@ -81,9 +83,9 @@ func (p *Principal) UserID() string {
 		if p.ARN == "" {
 			return ""
 		}
-		return "AIDA" + id
+		return "AIDA" + string(id)
 	case Role:
-		return "AROA" + id + ":" + p.SessionARN[strings.LastIndexByte(p.SessionARN, '/')+1:]
+		return "AROA" + string(id) + ":" + p.SessionARN[strings.LastIndexByte(p.SessionARN, '/')+1:]
 	default:
 		return ""
 	}

@@ -29,10 +29,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := uuid.NewString()
 	header := w.Header()
 	header["Content-Type"] = contentType
-	header["X-Amzn-Requestid"] = []string{id}
+	values := []string{id, ""}
+	header["X-Amzn-Requestid"] = values[0:1:1]
 
 	answer := h.answer(w, r, id)
-	header["Content-Length"] = []string{strconv.Itoa(len(answer.Body))}
+	values[1] = strconv.Itoa(len(answer.Body))
+	header["Content-Length"] = values[1:2:2]
 	w.WriteHeader(answer.Status)
 	// A client that has gone cannot be told; net/http closes its connection.
 	_, _ = w.Write(answer.Body)
@@ -72,11 +74,14 @@ const (
 // readBody reads the whole body. On success the caller releases it.
 func readBody(w http.ResponseWriter, r *http.Request) (*bodyBuffer, *Error) {
 	b, _ := bodies.Get().(*bodyBuffer)
-	if 0 < r.ContentLength && r.ContentLength <= MaxBodySize {
+	in := io.Reader(r.Body)
+	if 0 < r.ContentLength && r.ContentLength <= MaxBodySize { // and no more can be read
 		// One more read, of nothing, tells the end: it wants room.
 		b.grow(int(r.ContentLength) + 1)
+	} else {
+		in = http.MaxBytesReader(w, r.Body, MaxBodySize)
 	}
-	err := b.readFrom(http.MaxBytesReader(w, r.Body, MaxBodySize))
+	err := b.readFrom(in)
 	if err == nil {
 		return b, nil
 	}

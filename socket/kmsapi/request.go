@@ -87,11 +87,14 @@ func credential(h http.Header) (accessKeyID, region string) {
 		if !found {
 			continue
 		}
-		parts := strings.Split(scope, "/")
-		if len(parts) != 5 || parts[4] != "aws4_request" {
+		id, rest, _ := strings.Cut(scope, "/")
+		_, rest, _ = strings.Cut(rest, "/") // the date
+		region, rest, _ := strings.Cut(rest, "/")
+		_, last, _ := strings.Cut(rest, "/") // behind the service
+		if last != "aws4_request" {
 			return "", ""
 		}
-		return parts[0], parts[2]
+		return id, region
 	}
 	return "", ""
 }
