@@ -185,6 +185,10 @@ type position struct {
 	file    *os.File
 	size    int64
 	full    bool // the next write begins a segment
+	// held is what the file is, and path where it should be: looked up at the first write,
+	// since a file that is open stays what it is.
+	held os.FileInfo
+	path string
 }
 
 // Open opens the log in cfg.Dir to append to it, or begins one. It verifies

@@ -190,17 +190,19 @@ var errMoved = errors.New("the segment has been removed or replaced")
 
 // inPlace checks that the file is still the one with the segment's name.
 func (p *position) inPlace() error {
-	held, err := p.file.Stat()
-	if err != nil {
-		return err
+	if p.held == nil {
+		held, err := p.file.Stat()
+		if err != nil {
+			return err
+		}
+		p.held, p.path = held, p.segment.path()
 	}
-	path := p.segment.path()
-	there, err := os.Lstat(path)
+	there, err := os.Lstat(p.path)
 	if err != nil {
-		return fmt.Errorf("%s: %w: %w", path, errMoved, err)
+		return fmt.Errorf("%s: %w: %w", p.path, errMoved, err)
 	}
-	if !os.SameFile(held, there) {
-		return fmt.Errorf("%s: %w", path, errMoved)
+	if !os.SameFile(p.held, there) {
+		return fmt.Errorf("%s: %w", p.path, errMoved)
 	}
 	return nil
 }
