@@ -46,6 +46,7 @@ type Daemon struct {
 	pins         atomic.Pointer[[]string] // warnings of the PIN files, of the last start or reload
 	reloadError  atomic.Pointer[string]   // why the last reload failed, nil if it did not
 	segmentBytes int64                    // of the audit trail; 0: the usual
+	impatient    bool                     // an etcd that does not answer is not waited for
 	tentative    *footprint               // to be taken back at the end, nil if what was made stays
 }
 

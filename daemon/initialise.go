@@ -16,7 +16,7 @@ import (
 // be tried again.
 func Initialise(ctx context.Context, path string, log *slog.Logger, options ...Option) (err error) {
 	var d *Daemon
-	d, err = Open(ctx, path, log, append(options, func(d *Daemon) { d.tentative = &footprint{} })...)
+	d, err = Open(ctx, path, log, append(options, func(d *Daemon) { d.tentative, d.impatient = &footprint{}, true })...)
 	if err != nil {
 		return err
 	}

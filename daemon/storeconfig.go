@@ -145,29 +145,21 @@ func (c *StoreConfig) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// openStore opens the database where the configuration says it is.
+// openStore opens the database where the configuration says it is. It waits for an etcd
+// that does not answer.
 func (d *Daemon) openStore(ctx context.Context) (*store.Store, error) {
-	cfg := &d.cfg.Store
-	if cfg.Engine != engineEtcd {
-		return patiently(ctx, lockPatience, store.ErrLocked, func() (*store.Store, error) {
-			return sqlite.Open(ctx, databasePath(d.cfg), sqlite.Options{Restored: func() {
-				d.log.Error("the database files had been removed and have been made again: nothing is lost", "folder", d.cfg.StateDir)
-			}})
-		})
-	}
-	config, err := cfg.tls()
-	if err != nil {
-		return nil, err
-	}
-	options := etcd.Options{
-		Client: clientv3.Config{Endpoints: cfg.Endpoints, TLS: config},
-		Prefix: cfg.Prefix, Node: cfg.Node, Lock: filepath.Join(d.cfg.StateDir, "node.lock"), MaxStaleness: cfg.MaxStaleness,
+	patience := lockPatience
+	if d.cfg.Store.Engine == engineEtcd {
+		patience += etcd.LeaseTime(d.cfg.Store.MaxStaleness) // of a daemon that was killed
 	}
 	var said complaint
 	for {
-		s, err := patiently(ctx, etcd.LeaseTime(cfg.MaxStaleness)+lockPatience, store.ErrLocked, func() (*store.Store, error) { return etcd.Open(ctx, options) })
-		if !errors.Is(err, store.ErrBusy) || d.tentative != nil || ctx.Err() != nil { // who initialises is told
-			return s, err
+		engine, err := patiently(ctx, patience, store.ErrLocked, func() (store.Engine, error) { return openEngine(ctx, d.cfg, d.log) })
+		if err == nil {
+			return store.Open(ctx, engine)
+		}
+		if !errors.Is(err, store.ErrBusy) || d.cfg.Store.Engine != engineEtcd || d.impatient || ctx.Err() != nil {
+			return nil, err
 		}
 		if said.fresh(err) {
 			d.log.LogAttrs(ctx, slog.LevelError, "waiting for etcd, nothing is served", slog.Any("error", err))
@@ -178,4 +170,22 @@ func (d *Daemon) openStore(ctx context.Context) (*store.Store, error) {
 		case <-time.After(mendInterval):
 		}
 	}
+}
+
+// openEngine opens the database for one process.
+func openEngine(ctx context.Context, cfg *Config, log *slog.Logger) (store.Engine, error) {
+	c := &cfg.Store
+	if c.Engine != engineEtcd {
+		return sqlite.NewEngine(ctx, databasePath(cfg), sqlite.Options{Restored: func() {
+			log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
+		}})
+	}
+	config, err := c.tls()
+	if err != nil {
+		return nil, err
+	}
+	return etcd.NewEngine(ctx, etcd.Options{
+		Client: clientv3.Config{Endpoints: c.Endpoints, TLS: config},
+		Prefix: c.Prefix, Node: c.Node, Lock: filepath.Join(cfg.StateDir, "node.lock"), MaxStaleness: c.MaxStaleness,
+	})
 }

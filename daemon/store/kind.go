@@ -176,6 +176,8 @@ var kinds = []rowKind{
 type rowKind interface {
 	describe() Table
 	filler() filler
+	// change is the change that puts the row of the document.
+	change(document []byte) (Change, error)
 }
 
 // filler makes a table of rows that an engine has.
@@ -185,6 +187,18 @@ type filler interface {
 }
 
 func (k *kind[T]) describe() Table { return Table{k.table, k.columns, k.primary} }
+
+func (k *kind[T]) change(document []byte) (Change, error) {
+	row, err := decode[T](document)
+	if err != nil {
+		return Change{}, err
+	}
+	fields := k.fields(row)
+	if err := k.check(fields); err != nil {
+		return Change{}, err
+	}
+	return newChange(k.table, k.primary, fields, document), nil
+}
 
 func (k *kind[T]) filler() filler { return newBuilder(k) }
 

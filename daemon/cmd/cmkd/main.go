@@ -39,6 +39,7 @@ func run(args []string) error {
 	config := flags.String("config", "/etc/cmkd/config.toml", "configuration `file`")
 	initialise := flags.Bool("init", false, "make the daemon's own keys in the token and exit")
 	check := flags.Bool("check", false, "read all that a start reads, but for the token and the database, and exit")
+	copyTo := flags.String("copy-store", "", "copy the database into the empty one of another configuration `file`, verify both, and exit")
 	probe := flags.Bool("probe", false, "probe the tokens, print what they can do as JSON, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
 	trail := trailFlags(flags)
@@ -100,6 +101,9 @@ func run(args []string) error {
 	}
 	if *initialise {
 		return cmkd.Initialise(ctx, *config, log)
+	}
+	if *copyTo != "" {
+		return cmkd.CopyStore(ctx, *config, *copyTo, log)
 	}
 	return serve(ctx, *config, hangups, log)
 }

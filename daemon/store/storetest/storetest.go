@@ -66,6 +66,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		{"Corrupt", testCorrupt},
 		{"Big", testBig},
 		{"Engine", testEngine},
+		{"Copy", testCopy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

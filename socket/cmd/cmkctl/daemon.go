@@ -52,10 +52,10 @@ func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error
 	return nil
 }
 
-// runDaemon has cmkd do the one thing that the flag names, and end. What it says on
+// runDaemon has cmkd do the one thing that the flag names, with its arguments, and end. What it says on
 // standard error is copied to log if it fails.
-func runDaemon(ctx context.Context, daemon, config, flag string, out, said *bytes.Buffer, log io.Writer) error {
-	cmd := exec.CommandContext(ctx, daemon, "--config", config, flag)
+func runDaemon(ctx context.Context, daemon, config, flag string, out, said *bytes.Buffer, log io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, daemon, append([]string{"--config", config, flag}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -12,10 +12,10 @@ import (
 func newStore(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Use further tokens as custom key stores",
+		Short: "Use further tokens as custom key stores; copy the database",
 		Args:  noArgs,
 	}
-	cmd.AddCommand(newStoreCreate(s), newStoreList(s), newStoreRename(s), newStoreConnect(s), newStoreDisconnect(s), newStoreDelete(s))
+	cmd.AddCommand(newStoreCreate(s), newStoreList(s), newStoreRename(s), newStoreConnect(s), newStoreDisconnect(s), newStoreDelete(s), newStoreCopy())
 	return cmd
 }
 
