@@ -7,7 +7,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb image demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes tokens deps-tokens
+.PHONY: all deps build man install deb image demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes bench-envelope tokens deps-tokens
 
 all: build
 
@@ -109,6 +109,12 @@ cluster: deps
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps
 	CMKD_SHIP_KILLS=100 go test -count=1 -v -timeout 1h -run '^TestKills$$' ./testenv/shipping
+
+# seal and open of 4 GiB from and to a RAM disk, beside openssl speed, age and cp, as root: the
+# machine should have nothing else to do, and 9 GiB of memory.
+bench-envelope: deps build
+	go build -trimpath -o .cache/bench/envelopes ./testenv/envelopes/bench
+	unshare --mount --propagation private .cache/bench/envelopes -bin $(BIN) $(BENCHFLAGS)
 
 # Sealed files: 5 GiB sealed by the AWS Encryption SDK and opened here, and the other way
 # round, seal, open and rewrap killed, interrupted and out of disk at 100 random moments each,

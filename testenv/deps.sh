@@ -74,6 +74,7 @@ for_tests() {
 	need lintian lintian
 	need zsh zsh
 	need fish fish
+	need age age
 	need node nodejs
 	need npm npm
 	python3 -c 'import boto3, cryptography' 2>/dev/null || missing="$missing python3-boto3 python3-cryptography"

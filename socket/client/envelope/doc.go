@@ -32,8 +32,9 @@ const (
 	// of the longest content in one piece (which version 1 has): all of a frame is
 	// in memory until its tag has been checked.
 	MaxFrameLen = 16 << 20
-	// chunkLen is about how much content one core works on at a time, in bytes.
-	chunkLen = 1 << 20
+	// chunkLen is about how much content one core works on at a time, in bytes: it and what
+	// comes of it fit into the cache of a core.
+	chunkLen = 256 << 10
 	// maxBuffers bounds the buffers of a reader or writer, in bytes.
 	maxBuffers = 48 << 20
 )
@@ -93,5 +94,5 @@ const ReservedPrefix = "aws-crypto-"
 func shape(frameLen int) (frames, chunks int) {
 	frames = max(1, chunkLen/(frameLen+frameOverhead))
 	one := 2 * frames * (frameLen + frameOverhead) // content and ciphertext
-	return frames, min(2*runtime.GOMAXPROCS(0)+2, max(2, maxBuffers/one))
+	return frames, min(8*runtime.GOMAXPROCS(0), max(2, maxBuffers/one))
 }

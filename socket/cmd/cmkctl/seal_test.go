@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,6 +234,9 @@ func TestOpenOfAForgedSignature(t *testing.T) {
 	}
 }
 
+// rateAndTime is how the bar shows the rate, and the time that has passed and that is left.
+var rateAndTime = regexp.MustCompile(`[0-9] [kMG]?B/s\) \[[0-9ms]+:[0-9ms]+\]`)
+
 // TestProgressIsInTheTerminalsOwnCharacters looks at the bar of a big file.
 func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 	t.Parallel()
@@ -263,8 +267,12 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 		seal := r.command(t, "seal", "-k", r.key, "-o", filepath.Join(dir, "sealed"), big)
 		seal.Env, seal.Stderr = append(seal.Env, tt.environ...), child
 		must(t, seal.Run(), child.Close())
-		if got := <-said; (len(got) > 0) != tt.bar || isASCII(got) != tt.narrow {
+		got := <-said
+		if (len(got) > 0) != tt.bar || isASCII(got) != tt.narrow {
 			t.Errorf("%v: %q", tt.environ, got)
+		}
+		if tt.bar && !rateAndTime.Match(got) {
+			t.Errorf("%v: neither rate nor time left: %q", tt.environ, got)
 		}
 		_ = tty.Close()
 	}
