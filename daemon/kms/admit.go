@@ -1,20 +1,19 @@
 package kms
 
 import (
-	"cmp"
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
 // demand is what a call wants of a key. The operation's row says the rest.
 type demand struct {
-	keyID       string // as the client wrote it
-	action      string // without "kms:"; "" means the operation's name
-	region      string // "" means the call's; ReplicateKey acts in another too
-	usage       backends.Usage
+	keyID       string             // as the client wrote it
+	action      *keys.Action       // nil means the operation's
+	region      string             // "" means the call's; ReplicateKey acts in another too
 	algorithm   backends.Algorithm // must be one of the key's; "" means none is asked for
 	grantTokens []string
 	context     map[string]string // encryption context
@@ -62,12 +61,12 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 	if err := checkContext(d.context); err != nil {
 		return nil, err
 	}
-	if c.op.aliases {
+	if c.op.Aliases {
 		if err := s.ensureManaged(ctx, c, d); err != nil {
 			return nil, err
 		}
 	}
-	row, id, err := s.resolve(c.view, c.region, d.keyID, c.op.aliases)
+	row, id, err := s.resolve(c.view, c.region, d.keyID, c.op.Aliases)
 	if err != nil {
 		return nil, s.conceal(c, d, err)
 	}
@@ -82,7 +81,7 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err
 	}
-	if c.op.origin != "" && row.Origin != c.op.origin {
+	if c.op.Origin != "" && row.Origin != c.op.Origin {
 		return nil, wrongOrigin(k)
 	}
 	if d.ciphertext != nil {
@@ -90,9 +89,9 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 			return nil, err
 		}
 	}
-	if d.usage != "" && row.Usage != d.usage {
+	if action := d.actionOf(c); action.Usage != "" && row.Usage != action.Usage {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
-			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, cmp.Or(d.action, c.op.name))
+			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, action.Name)
 	}
 	k.state = s.keyState(c.view, row)
 	if err := checkState(c.op, k.arn, k.state); err != nil {
@@ -103,11 +102,11 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 			"Algorithm %s is incompatible with key spec %s.", d.algorithm, row.Spec)
 	}
 	b, _, ok := s.router.Route(row.Token, row.Spec)
-	if !ok && c.op.uses {
+	if !ok && c.op.Uses {
 		return nil, invalidState(k.arn, "unavailable")
 	}
 	k.backend = b
-	if c.op.uses {
+	if c.op.Uses {
 		c.used = append(c.used, row)
 	}
 	return k, nil
@@ -119,7 +118,7 @@ func wrongOrigin(k *key) error {
 }
 
 func allowsAlgorithm(row *store.Key, algorithm backends.Algorithm) bool {
-	for _, a := range specs[row.Spec].algorithms[row.Usage] {
+	for _, a := range keys.Specs[row.Spec].Algorithms[row.Usage] {
 		if a == algorithm {
 			return true
 		}

@@ -7,7 +7,7 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.DeriveSharedSecretRequest) (*kmsapi.DeriveSharedSecretResponse, error) {
+func (s methods) DeriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.DeriveSharedSecretRequest) (*kmsapi.DeriveSharedSecretResponse, error) {
 	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
 		return nil, err
@@ -16,7 +16,7 @@ func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.De
 		recipient.ThroughPlugin = true // callers without a recipient get the secret in the clear
 	}
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, usage: backends.KeyAgreement, algorithm: backends.Algorithm(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,
+		keyID: in.KeyId, algorithm: backends.Algorithm(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,
 		conditions: []condition{says("kms:KeyAgreementAlgorithm", in.KeyAgreementAlgorithm)},
 	})
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Service) deriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.De
 // admitKEM admits a call to a key encapsulation key.
 func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, usage: backends.EncapsulateDecapsulate, algorithm: algorithm, grantTokens: grantTokens,
+		keyID: keyID, algorithm: algorithm, grantTokens: grantTokens,
 		conditions: []condition{says("kms:EncapsulationAlgorithm", algorithm)},
 	})
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm
 	return k, ref, err
 }
 
-func (s *Service) encapsulate(ctx context.Context, c *Call, in *kmsapi.EncapsulateRequest) (*kmsapi.EncapsulateResponse, error) {
+func (s methods) Encapsulate(ctx context.Context, c *Call, in *kmsapi.EncapsulateRequest) (*kmsapi.EncapsulateResponse, error) {
 	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
 	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *Service) encapsulate(ctx context.Context, c *Call, in *kmsapi.Encapsula
 	}, nil
 }
 
-func (s *Service) decapsulate(ctx context.Context, c *Call, in *kmsapi.DecapsulateRequest) (*kmsapi.DecapsulateResponse, error) {
+func (s methods) Decapsulate(ctx context.Context, c *Call, in *kmsapi.DecapsulateRequest) (*kmsapi.DecapsulateResponse, error) {
 	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
 	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAliasRequest) (*kmsapi.CreateAliasResponse, error) {
+func (s methods) CreateAlias(ctx context.Context, c *Call, in *kmsapi.CreateAliasRequest) (*kmsapi.CreateAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (s *Service) createAlias(ctx context.Context, c *Call, in *kmsapi.CreateAli
 	return &kmsapi.CreateAliasResponse{}, err
 }
 
-func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAliasRequest) (*kmsapi.UpdateAliasResponse, error) {
+func (s methods) UpdateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAliasRequest) (*kmsapi.UpdateAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAli
 			}
 		}
 		old, ok := tx.Key(c.region, was.KeyID)
-		if ok && (keyType(old) != keyType(k.Key) || old.Usage != k.Usage) {
+		if ok && (keys.TypeOf(old.Spec, old.Usage) != keys.TypeOf(k.Spec, k.Usage) || old.Usage != k.Usage) {
 			return kmsapi.Errorf(kmsapi.CodeValidationException,
 				"Alias %s cannot be changed from key %s to key %s. The current key and the new key must be the same type (both symmetric or both asymmetric or both HMAC) and have the same key usage.",
 				s.aliasARN(c.region, in.AliasName), s.keyARN(old.Region, old.ID), k.arn)
@@ -72,7 +72,7 @@ func (s *Service) updateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAli
 	return &kmsapi.UpdateAliasResponse{}, err
 }
 
-func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAliasRequest) (*kmsapi.DeleteAliasResponse, error) {
+func (s methods) DeleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAliasRequest) (*kmsapi.DeleteAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *Service) deleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAli
 	return &kmsapi.DeleteAliasResponse{}, err
 }
 
-func (s *Service) listAliases(ctx context.Context, c *Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
+func (s methods) ListAliases(ctx context.Context, c *Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
@@ -216,16 +216,4 @@ func checkAliasName(name string) error {
 
 func (s *Service) aliasNotFound(c *Call, name string) error {
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.aliasARN(c.region, name))
-}
-
-// keyType is what UpdateAlias must not change: symmetric, HMAC or asymmetric.
-func keyType(k *store.Key) string {
-	switch {
-	case k.Spec == backends.SymmetricDefault:
-		return "symmetric"
-	case k.Usage == backends.GenerateVerifyMAC:
-		return "HMAC"
-	default:
-		return "asymmetric"
-	}
 }

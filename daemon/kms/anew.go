@@ -54,13 +54,13 @@ func (c *Call) outdated(now reader) bool {
 // decide runs the operation until what it decides on stays as it is until it has
 // happened. A call whose object in the token has gone decides again too, if its
 // key has changed: the material may be there under another CKA_ID.
-func (s *Service) decide(ctx context.Context, c *Call, body []byte) (answer, error) {
+func (s *Service) decide(ctx context.Context, c *Call, body []byte) (kmsapi.Output, error) {
 	creations := 0
 	for range maxDecisions {
 		if err := s.store.Fresh(); err != nil { // now that the call has its view
 			return nil, err
 		}
-		out, err := c.op.serve(ctx, s, c, body)
+		out, err := c.op.serve(ctx, c, body)
 		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
 		unanswered := errors.Is(err, errUnanswered)
 		if !missing && !unanswered && !errors.Is(err, errOutdated) {

@@ -7,6 +7,7 @@ import (
 	"math/big"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 )
 
 // A plugin whose module was taken over answers what it likes. The daemon holds each
@@ -123,7 +124,7 @@ func (b checked) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*bac
 		if in.Key.Spec == backends.SymmetricDefault {
 			right = right || n == len(in.Sealed.Ciphertext)-tagLen
 		} else {
-			right = right || n <= oaepLimit(in.Key.Spec, in.Algorithm)
+			right = right || n <= keys.OAEPLimit(in.Key.Spec, in.Algorithm)
 		}
 		return first(handedOut(in.Recipient == nil, a.Plaintext, in.Recipient, a.ForRecipient), unless(right, "the plaintext has a wrong length"))
 	})

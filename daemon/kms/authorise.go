@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -16,7 +17,7 @@ import (
 // authorise decides whether the caller may do what d demands of the key, by
 // the key policy, the caller's identity policies and the key's grants.
 func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
-	if c.op == nil || !c.op.uses {
+	if c.op == nil || !c.op.Uses {
 		c.rely(k.Key)
 	}
 	r := s.policyRequest(c, d)
@@ -81,7 +82,7 @@ func (s *Service) authoriseTags(c *Call, row *store.Key) error {
 	if len(row.Tags) == 0 {
 		return nil
 	}
-	d := &demand{action: "TagResource", region: row.Region, conditions: tagConditions(row.Tags)}
+	d := &demand{action: keys.ActionNamed("TagResource"), region: row.Region, conditions: tagConditions(row.Tags)}
 	untagged := *row
 	untagged.Tags = nil
 	r := s.policyRequest(c, d)
@@ -172,11 +173,14 @@ func (s *Service) writtenARN(c *Call, id string) string {
 }
 
 // actionName is the action as policies write it, such as "kms:Encrypt".
-func (d *demand) actionName(c *Call) string {
-	if d.action != "" {
-		return "kms:" + d.action
+func (d *demand) actionName(c *Call) string { return "kms:" + d.actionOf(c).Name }
+
+// actionOf is the action that the call needs.
+func (d *demand) actionOf(c *Call) *keys.Action {
+	if d.action != nil {
+		return d.action
 	}
-	return "kms:" + c.op.name
+	return c.op.Action
 }
 
 // grantsFor are the grants of the key that may concern the call. Of the
@@ -184,7 +188,7 @@ func (d *demand) actionName(c *Call) string {
 // action are left out before they are compiled.
 func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 	var list []*policy.Grant
-	action := strings.TrimPrefix(d.actionName(c), "kms:")
+	action := d.actionOf(c)
 	p := &c.caller.Principal
 	account := "" // a grant to it is for those whom an identity policy allows the action
 	if len(c.caller.Policies) > 0 {
@@ -195,11 +199,11 @@ func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 			continue
 		}
 		for g := range c.view.GrantsByGrantee(k.Region, k.ID, arn) {
-			if !slices.Contains(g.Operations, action) || !fits(g, action, d.context) {
+			if !slices.Contains(g.Operations, action.Name) || !fits(g, action, d.context) {
 				continue
 			}
 			list = append(list, policyGrant(g))
-			if arn != account && action != "CreateGrant" {
+			if arn != account && action.Name != "CreateGrant" {
 				return list // it allows; of the parents of a grant one may do where another does not
 			}
 		}
@@ -209,11 +213,11 @@ func (s *Service) grantsFor(c *Call, k *key, d *demand) []*policy.Grant {
 
 // fits reports whether the call satisfies the grant's constraints. That of the
 // encryption context binds the operations that take one.
-func fits(g *store.Grant, action string, context map[string]string) bool {
+func fits(g *store.Grant, action *keys.Action, context map[string]string) bool {
 	if g.SourceArn != "" {
 		return false // see [policy.Grant]
 	}
-	if !slices.Contains(contextActions, action) {
+	if action.Context == "" {
 		return true
 	}
 	if g.ContextEquals != nil {
@@ -225,12 +229,6 @@ func fits(g *store.Grant, action string, context map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// contextActions are the actions of grants that take an encryption context.
-var contextActions = []string{
-	"Encrypt", "Decrypt", "ReEncryptFrom", "ReEncryptTo", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext",
-	"GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
 }
 
 // allGrants are all the grants of the key that name the caller, for people to

@@ -95,7 +95,7 @@ func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(
 	}
 	s := New(Config{Account: benchAccount, Region: row.Region, Token: "main", Store: db, Logger: slog.New(slog.DiscardHandler)})
 	caller := Caller{Principal: policy.Principal{Type: policy.User, ARN: benchUser, AccountID: benchAccount, UserName: "alice"}}
-	c := &Call{caller: caller, op: operations["Encrypt"], region: row.Region, view: db.View()}
+	c := &Call{caller: caller, op: s.operations["Encrypt"], region: row.Region, view: db.View()}
 	d := &demand{
 		keyID: row.ID, context: map[string]string{"Department": "IT"},
 		conditions: []condition{says("kms:EncryptionAlgorithm", symmetricDefault)},

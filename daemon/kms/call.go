@@ -143,17 +143,17 @@ func (c *Call) admitted(s *Service, arn string) {
 }
 
 // serve finds the operation and runs it.
-func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer, error) {
-	op, ok := operations[r.Operation]
+func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (kmsapi.Output, error) {
+	op, ok := s.operations[r.Operation]
 	if !ok {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeUnknownOperationException}
 	}
 	c.op = op
-	s.calls.describe(c, op.readOnly, c.region, nil)
-	if s.Mismatch() != nil && !op.inspects() {
+	s.calls.describe(c, op.ReadOnly, c.region, nil)
+	if s.Mismatch() != nil && !op.Inspects() {
 		return nil, errUnverified()
 	}
-	if err := s.rates.take(op.name); err != nil {
+	if err := s.rates.take(op.Operation()); err != nil {
 		return nil, err
 	}
 	if r.Region != "" {
@@ -162,7 +162,7 @@ func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (answer
 				"Credential should be scoped to a valid region, not '%s'.", r.Region)
 		}
 		c.region = r.Region
-		s.calls.describe(c, op.readOnly, c.region, nil)
+		s.calls.describe(c, op.ReadOnly, c.region, nil)
 	}
 	return s.decide(ctx, c, r.Body)
 }

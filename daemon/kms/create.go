@@ -12,11 +12,12 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) createKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRequest) (*kmsapi.CreateKeyResponse, error) {
+func (s methods) CreateKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRequest) (*kmsapi.CreateKeyResponse, error) {
 	row, err := s.newKey(c, in)
 	if err != nil {
 		return nil, err
@@ -165,7 +166,7 @@ func setOrigin(in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store
 	switch {
 	case in.Origin == kmsapi.OriginTypeExternalKeyStore || in.XksKeyId != "":
 		return errNoXKS()
-	case in.Origin == kmsapi.OriginTypeExternal && !specs[keySpec].importable:
+	case in.Origin == kmsapi.OriginTypeExternal && !keys.Specs[keySpec].Importable:
 		return errNotImportable(keySpec)
 	case (in.Origin == kmsapi.OriginTypeAWSCloudHSM) != (in.CustomKeyStoreId != ""):
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "CustomKeyStoreId and Origin AWS_CLOUDHSM go together.")
@@ -215,7 +216,7 @@ func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage
 	if keySpec == "" {
 		keySpec = backends.SymmetricDefault
 	}
-	allowed, ok := specs[keySpec]
+	allowed, ok := keys.Specs[keySpec]
 	if !ok {
 		return "", "", kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported in this Region", keySpec)
 	}
@@ -225,7 +226,7 @@ func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage
 		}
 		usage = backends.EncryptDecrypt
 	}
-	if !slices.Contains(allowed.usages, usage) {
+	if !slices.Contains(allowed.Usages, usage) {
 		return "", "", kmsapi.Errorf(kmsapi.CodeValidationException, "KeyUsage %s is not compatible with KeySpec %s", usage, keySpec)
 	}
 	return keySpec, usage, nil

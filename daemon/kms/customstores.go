@@ -32,7 +32,7 @@ func (s *Service) customStoreOperation(c *Call) error {
 	return s.authoriseAccount(c, &demand{})
 }
 
-func (s *Service) createCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
+func (s methods) CreateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx
 	})
 }
 
-func (s *Service) connectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
+func (s methods) ConnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func errStoreState(row *store.CustomKeyStore, hint string) error {
 	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreInvalidStateException, "%s", strings.TrimSpace(text))
 }
 
-func (s *Service) disconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
+func (s methods) DisconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
 		if row.ConnectionState == kmsapi.ConnectionStateTypeDisconnected {
 			return errStoreState(row, "")
@@ -184,7 +184,7 @@ func (s *Service) disconnectCustomKeyStore(ctx context.Context, c *Call, in *kms
 	return &kmsapi.DisconnectCustomKeyStoreResponse{}, err
 }
 
-func (s *Service) updateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.UpdateCustomKeyStoreRequest) (*kmsapi.UpdateCustomKeyStoreResponse, error) {
+func (s methods) UpdateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.UpdateCustomKeyStoreRequest) (*kmsapi.UpdateCustomKeyStoreResponse, error) {
 	if in.XksProxyUriEndpoint != "" || in.XksProxyUriPath != "" || in.XksProxyConnectivity != "" {
 		return nil, errNoXKS()
 	}
@@ -226,7 +226,7 @@ func checkUpdatable(row *store.CustomKeyStore, in *kmsapi.UpdateCustomKeyStoreRe
 	return errStoreState(row, "Disconnect it first.")
 }
 
-func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
+func (s methods) DeleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (s *Service) deleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	return &kmsapi.DeleteCustomKeyStoreResponse{}, err
 }
 
-func (s *Service) describeCustomKeyStores(_ context.Context, c *Call, in *kmsapi.DescribeCustomKeyStoresRequest) (*kmsapi.DescribeCustomKeyStoresResponse, error) {
+func (s methods) DescribeCustomKeyStores(_ context.Context, c *Call, in *kmsapi.DescribeCustomKeyStoresRequest) (*kmsapi.DescribeCustomKeyStoresResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 		return nil, err
 	}
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.keyID, usage: backends.EncryptDecrypt,
+		keyID:       in.keyID,
 		grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil,
 		conditions: append(in.conditions, says("kms:EncryptionAlgorithm", symmetricDefault)),
 	})
@@ -111,7 +111,7 @@ func dataKeyLength(spec kmsapi.DataKeySpec, bytes int32) (int, error) {
 	return int(bytes), nil
 }
 
-func (s *Service) generateDataKey(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyRequest) (*kmsapi.GenerateDataKeyResponse, error) {
+func (s methods) GenerateDataKey(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyRequest) (*kmsapi.GenerateDataKeyResponse, error) {
 	call := &dataKeyCall{
 		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
 		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
@@ -119,7 +119,7 @@ func (s *Service) generateDataKey(ctx context.Context, c *Call, in *kmsapi.Gener
 	return s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
 }
 
-func (s *Service) generateDataKeyWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
+func (s methods) GenerateDataKeyWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
 	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
 	out, err := s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
 	if err != nil {
@@ -154,7 +154,7 @@ func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, s
 	}, nil
 }
 
-func (s *Service) generateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairRequest) (*kmsapi.GenerateDataKeyPairResponse, error) {
+func (s methods) GenerateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairRequest) (*kmsapi.GenerateDataKeyPairResponse, error) {
 	call := &dataKeyCall{
 		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
 		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
@@ -162,7 +162,7 @@ func (s *Service) generateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.G
 	return s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
 }
 
-func (s *Service) generateDataKeyPairWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyPairWithoutPlaintextResponse, error) {
+func (s methods) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyPairWithoutPlaintextResponse, error) {
 	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
 	out, err := s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
 	if err != nil {
@@ -206,7 +206,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 	}, nil
 }
 
-func (s *Service) generateRandom(ctx context.Context, c *Call, in *kmsapi.GenerateRandomRequest) (*kmsapi.GenerateRandomResponse, error) {
+func (s methods) GenerateRandom(ctx context.Context, c *Call, in *kmsapi.GenerateRandomRequest) (*kmsapi.GenerateRandomResponse, error) {
 	if in.NumberOfBytes == 0 {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "NumberOfBytes is required.")
 	}

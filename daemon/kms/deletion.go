@@ -8,21 +8,21 @@ import (
 	"strconv"
 	"time"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
 const (
-	minDeletionDays    = 7
-	maxDeletionDays    = 30
-	presetDeletionDays = 30
+	minDeletionDays = 7
+	maxDeletionDays = 30
 )
 
-func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
+func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
 	days := int(in.PendingWindowInDays)
 	d := &demand{keyID: in.KeyId}
 	if days == 0 {
-		days, d.presets = presetDeletionDays, []string{"kms:ScheduleKeyDeletionPendingWindowInDays"}
+		days, d.presets = keys.DeletionDays, []string{"kms:ScheduleKeyDeletionPendingWindowInDays"}
 	}
 	if days < minDeletionDays || days > maxDeletionDays {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
@@ -30,7 +30,7 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d.conditions = []condition{says("kms:ScheduleKeyDeletionPendingWindowInDays", strconv.Itoa(days))}
-	imports := &cleanup{s: s}
+	imports := &cleanup{s: s.Service}
 	defer imports.done()
 	var token store.Key
 	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) (err error) {
@@ -63,7 +63,7 @@ func (s *Service) scheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.S
 	return out, err
 }
 
-func (s *Service) cancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
+func (s methods) CancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
 	err := s.changeTx(ctx, c, &demand{keyID: in.KeyId}, func(tx *store.Tx, row *store.Key) error {
 		row.State = kmsapi.KeyStateDisabled
 		if row.Origin == kmsapi.OriginTypeExternal && !s.hasMaterial(tx, row.ID) {

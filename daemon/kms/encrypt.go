@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -19,10 +20,10 @@ func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) backends.Algorithm {
 	return backends.Algorithm(a)
 }
 
-func (s *Service) encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
+func (s methods) Encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, usage: backends.EncryptDecrypt, algorithm: algorithm, grantTokens: in.GrantTokens,
+		keyID: in.KeyId, algorithm: algorithm, grantTokens: in.GrantTokens,
 		context: in.EncryptionContext, conditions: []condition{says("kms:EncryptionAlgorithm", algorithm)},
 	})
 	if err != nil {
@@ -52,7 +53,7 @@ func checkEncryptInput(k *key, algorithm backends.Algorithm, plaintext []byte, c
 	if err := checkNoContext(context); err != nil {
 		return err
 	}
-	if most := oaepLimit(k.Spec, algorithm); len(plaintext) > most {
+	if most := keys.OAEPLimit(k.Spec, algorithm); len(plaintext) > most {
 		return kmsapi.Errorf(kmsapi.CodeValidationException,
 			"Algorithm %s and key spec %s cannot encrypt data larger than %d bytes.", algorithm, k.Spec, most)
 	}
@@ -94,7 +95,7 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	return b.marshal(), v.MaterialID, nil
 }
 
-func (s *Service) decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
+func (s methods) Decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
@@ -125,18 +126,18 @@ func (s *Service) decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptReques
 	}, nil
 }
 
-func (s *Service) reEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRequest) (*kmsapi.ReEncryptResponse, error) {
+func (s methods) ReEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRequest) (*kmsapi.ReEncryptResponse, error) {
 	from, to := algorithmOr(in.SourceEncryptionAlgorithm), algorithmOr(in.DestinationEncryptionAlgorithm)
 	src, err := s.admitSource(ctx, c, &source{
 		ciphertext: in.CiphertextBlob, algorithm: from, keyID: in.SourceKeyId, context: in.SourceEncryptionContext,
-		action: "ReEncryptFrom", grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
+		action: keys.ActionNamed("ReEncryptFrom"), grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
 		destination: in.DestinationKeyId, toRSA: to != symmetricDefault,
 	})
 	if err != nil {
 		return nil, err
 	}
 	dst, err := s.admit(ctx, c, &demand{
-		keyID: in.DestinationKeyId, action: "ReEncryptTo", usage: backends.EncryptDecrypt, algorithm: to,
+		keyID: in.DestinationKeyId, action: keys.ActionNamed("ReEncryptTo"), algorithm: to,
 		grantTokens: in.GrantTokens, context: in.DestinationEncryptionContext,
 		otherKey: src.key.arn, conditions: []condition{says("kms:EncryptionAlgorithm", to)},
 	})
@@ -196,7 +197,7 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to ba
 		if err != nil {
 			return nil, err
 		}
-		if len(opened.ForRecipient) > oaepLimit(dst.Spec, "RSAES_OAEP_SHA_1")+42 {
+		if len(opened.ForRecipient) > keys.OAEPLimit(dst.Spec, "RSAES_OAEP_SHA_1")+42 {
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The data key is too long for key spec %s.", dst.Spec)
 		}
 		return &moved{ciphertext: opened.ForRecipient}, nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -17,7 +18,7 @@ import (
 // Question is a call that nobody makes: what would the policies say to it?
 type Question struct {
 	Caller *Caller
-	Action string // such as "kms:Decrypt"; see [policy.CanonicalAction]
+	Action string // such as "kms:Decrypt"; see [keys.ActionFolded]
 	KeyID  string // as in a request, an alias too; "" for what is on no key
 	Region string // "" means the service's own
 	// Policy is a key policy to be held against the call instead of the key's
@@ -48,15 +49,15 @@ func reEncryptHint(action string) string {
 
 // Explain says what the policies and grants would decide, and why.
 func (s *Service) Explain(q *Question) (*Explanation, error) {
-	action, ok := policy.CanonicalAction(q.Action)
-	if !ok {
+	action := keys.ActionFolded(q.Action)
+	if action == nil {
 		return nil, fmt.Errorf("unknown action %q%s", q.Action, reEncryptHint(q.Action))
 	}
 	if err := checkContext(q.EncryptionContext); err != nil {
 		return nil, err
 	}
 	c := &Call{caller: *q.Caller, region: s.regionOr(q.Region), view: s.store.View()}
-	d := &demand{keyID: q.KeyID, action: strings.TrimPrefix(action, "kms:"), context: q.EncryptionContext}
+	d := &demand{keyID: q.KeyID, action: action, context: q.EncryptionContext}
 	for _, name := range slices.Sorted(maps.Keys(q.Conditions)) {
 		d.conditions = append(d.conditions, condition{name, q.Conditions[name]})
 	}
@@ -67,7 +68,7 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 	if q.KeyID == "" {
 		r.Resource = "*"
 		r.Context = &keyContext{s: s, c: c, d: d}
-		return &Explanation{Trace: policy.Explain(r, nil, c.caller.Policies, nil), Action: action, Resource: r.Resource}, nil
+		return &Explanation{Trace: policy.Explain(r, nil, c.caller.Policies, nil), Action: "kms:" + action.Name, Resource: r.Resource}, nil
 	}
 	row, id, err := s.resolve(c.view, c.region, q.KeyID, true)
 	if err != nil {
@@ -82,7 +83,7 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 	}
 	return &Explanation{
 		Trace:  policy.Explain(r, document, c.caller.Policies, s.allGrants(c, k)),
-		Action: action, Resource: k.arn, KeyState: s.keyState(c.view, row),
+		Action: "kms:" + action.Name, Resource: k.arn, KeyState: s.keyState(c.view, row),
 	}, nil
 }
 
@@ -104,34 +105,18 @@ func (s *Service) policyIn(q *Question, row *store.Key) (*policy.Document, error
 // addDefaults adds the condition keys that the operation has by default and the
 // question does not mention.
 func (d *demand) addDefaults(row *store.Key) {
-	add := func(name, value string) {
-		if !slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, name) }) {
-			d.conditions = append(d.conditions, condition{name, []string{value}})
-			d.presets = append(d.presets, name)
+	for _, cond := range d.action.Conditions {
+		if cond.Default == "" || cond.Symmetric && (row.Spec != symmetricDefault || row.Usage != backends.EncryptDecrypt) {
+			continue
+		}
+		if slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, cond.Key) }) {
+			continue
+		}
+		d.conditions = append(d.conditions, says(cond.Key, cond.Default))
+		if cond.Preset {
+			d.presets = append(d.presets, cond.Key)
 		}
 	}
-	switch d.action {
-	case "Sign", "Verify":
-		add("kms:MessageType", string(kmsapi.MessageTypeRaw))
-	case "CreateGrant", "ListGrants", "RevokeGrant":
-		add("kms:GrantIsForAWSResource", "false")
-		d.presets = nil // no member of the request
-	case "EnableKeyRotation":
-		add("kms:RotationPeriodInDays", fmt.Sprint(presetRotationDays))
-	case "ScheduleKeyDeletion":
-		add("kms:ScheduleKeyDeletionPendingWindowInDays", fmt.Sprint(presetDeletionDays))
-	default:
-		if row.Usage == backends.EncryptDecrypt && row.Spec == symmetricDefault && takesContext(d.action) {
-			add("kms:EncryptionAlgorithm", symmetricDefault)
-			d.presets = nil // it is what the operation uses, whatever the request says
-		}
-	}
-}
-
-// takesContext reports whether the action is of an operation with an encryption
-// context.
-func takesContext(action string) bool {
-	return action == "Encrypt" || action == "Decrypt" || strings.HasPrefix(action, "ReEncrypt") || strings.HasPrefix(action, "GenerateDataKey")
 }
 
 // CheckPolicy parses a key policy as PutKeyPolicy would for a key, and says what

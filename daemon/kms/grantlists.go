@@ -7,7 +7,7 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+func (s methods) ListGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (s *Service) listGrants(ctx context.Context, c *Call, in *kmsapi.ListGrants
 	return s.describeGrants(list, next), nil
 }
 
-func (s *Service) listRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+func (s methods) ListRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}

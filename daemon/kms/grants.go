@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -17,41 +17,7 @@ import (
 // maxGrants is AWS's quota of grants for a key.
 const maxGrants = 50_000
 
-// grantOperations are the operations that a grant on a key of some usage may
-// allow; those in grantAnyKey go with every usage.
-var grantOperations = map[backends.Usage][]kmsapi.GrantOperation{
-	backends.EncryptDecrypt: {
-		kmsapi.GrantOperationEncrypt, kmsapi.GrantOperationDecrypt,
-		kmsapi.GrantOperationReEncryptFrom, kmsapi.GrantOperationReEncryptTo,
-	},
-	backends.SignVerify:             {kmsapi.GrantOperationSign, kmsapi.GrantOperationVerify},
-	backends.GenerateVerifyMAC:      {kmsapi.GrantOperationGenerateMac, kmsapi.GrantOperationVerifyMac},
-	backends.KeyAgreement:           {kmsapi.GrantOperationDeriveSharedSecret},
-	backends.EncapsulateDecapsulate: {kmsapi.GrantOperationEncapsulate, kmsapi.GrantOperationDecapsulate},
-}
-
-var (
-	grantAnyKey   = []kmsapi.GrantOperation{kmsapi.GrantOperationCreateGrant, kmsapi.GrantOperationRetireGrant, kmsapi.GrantOperationDescribeKey}
-	grantDataKeys = []kmsapi.GrantOperation{
-		kmsapi.GrantOperationGenerateDataKey, kmsapi.GrantOperationGenerateDataKeyWithoutPlaintext,
-		kmsapi.GrantOperationGenerateDataKeyPair, kmsapi.GrantOperationGenerateDataKeyPairWithoutPlaintext,
-	}
-)
-
-// suits reports whether a grant on the key may allow the operation.
-func suits(k *store.Key, op kmsapi.GrantOperation) bool {
-	switch {
-	case slices.Contains(grantAnyKey, op), slices.Contains(grantOperations[k.Usage], op):
-		return true
-	case slices.Contains(grantDataKeys, op):
-		return k.Spec == symmetricDefault
-	case op == kmsapi.GrantOperationGetPublicKey:
-		return keyType(k) == "asymmetric"
-	}
-	return false
-}
-
-func (s *Service) createGrant(ctx context.Context, c *Call, in *kmsapi.CreateGrantRequest) (*kmsapi.CreateGrantResponse, error) {
+func (s methods) CreateGrant(ctx context.Context, c *Call, in *kmsapi.CreateGrantRequest) (*kmsapi.CreateGrantResponse, error) {
 	g, err := s.newGrant(c, in)
 	if err != nil {
 		return nil, err
@@ -65,7 +31,7 @@ func (s *Service) createGrant(ctx context.Context, c *Call, in *kmsapi.CreateGra
 	}
 	g.Region, g.KeyID = k.Region, k.ID
 	for _, op := range in.Operations {
-		if !suits(k.Key, op) {
+		if !keys.ActionNamed(string(op)).Grantable(k.Spec, k.Usage) {
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
 				"Operation %s is not supported for a grant on a key with key spec %s and key usage %s.", op, k.Spec, k.Usage)
 		}
@@ -239,7 +205,7 @@ func constraintConditions(g *store.Grant) []condition {
 	}
 }
 
-func (s *Service) revokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
+func (s methods) RevokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
@@ -267,7 +233,7 @@ func (s *Service) removeGrant(ctx context.Context, c *Call, region, keyID, id st
 	})
 }
 
-func (s *Service) retireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGrantRequest) (*kmsapi.RetireGrantResponse, error) {
+func (s methods) RetireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGrantRequest) (*kmsapi.RetireGrantResponse, error) {
 	g, err := s.grantToRetire(c, in)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -38,7 +39,7 @@ func importAlgorithms(spec backends.KeySpec) []kmsapi.AlgorithmSpec {
 	}
 }
 
-func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {
+func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
 		says("kms:WrappingAlgorithm", in.WrappingAlgorithm),
 		says("kms:WrappingKeySpec", in.WrappingKeySpec),
@@ -46,7 +47,7 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 	if err != nil {
 		return nil, err
 	}
-	if !specs[k.Spec].importable { // a key of an earlier version
+	if !keys.Specs[k.Spec].Importable { // a key of an earlier version
 		return nil, errNotImportable(k.Spec)
 	}
 	if !slices.Contains(importAlgorithms(k.Spec), in.WrappingAlgorithm) || in.WrappingKeySpec == kmsapi.WrappingKeySpecSM2 {
@@ -67,7 +68,7 @@ func (s *Service) getParametersForImport(ctx context.Context, c *Call, in *kmsap
 		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
 		Spec: params.Spec, Usage: backends.UnwrapImport, Route: k.Spec, Created: s.now(),
 	}
-	replaced := &cleanup{s: s}
+	replaced := &cleanup{s: s.Service}
 	defer replaced.done()
 	made, err := s.generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey
@@ -101,7 +102,7 @@ func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int, w *cleanup
 	return nil
 }
 
-func (s *Service) importKeyMaterial(ctx context.Context, c *Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {
+func (s methods) ImportKeyMaterial(ctx context.Context, c *Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {
 	model, err := s.expiration(in)
 	if err != nil {
 		return nil, err

@@ -51,16 +51,6 @@ func errUnverified() *kmsapi.Error {
 		"The database or the audit trail of the service does not verify. An operator has to look at it: cmkctl status.")
 }
 
-// inspects reports whether an operation shows the database and no more: it is
-// served even if the database does not verify. A public key would be believed.
-func (op *operation) inspects() bool {
-	switch op.name {
-	case "GetPublicKey", "GenerateRandom", "GetParametersForImport":
-		return false
-	}
-	return op.readOnly && !op.uses
-}
-
 // VerifyState verifies the database with the token before anything trusts it.
 // One that does not verify is no error: [Service.Mismatch] tells, and nothing
 // is served or changed until [Service.AcceptState]. A database without a head

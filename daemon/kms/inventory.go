@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 )
 
@@ -144,7 +145,7 @@ func (s *Service) listTokens(ctx context.Context, tokens []string) (listed map[s
 // servers are the backends of a token. all: each of them answers.
 func (s *Service) servers(token string) (servers []Backend, all bool) {
 	all = true
-	for _, spec := range slices.Sorted(maps.Keys(specs)) {
+	for _, spec := range slices.Sorted(maps.Keys(keys.Specs)) {
 		b, _, ok := s.router.Route(token, spec)
 		if !ok || slices.Contains(servers, b) {
 			continue

@@ -6,11 +6,12 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) describeKey(ctx context.Context, c *Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
+func (s methods) DescribeKey(ctx context.Context, c *Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 
 // describeAlgorithms lists the algorithms of the key's usage.
 func describeAlgorithms(m *kmsapi.KeyMetadata, row *store.Key) {
-	names := specs[row.Spec].algorithms[row.Usage]
+	names := keys.Specs[row.Spec].Algorithms[row.Usage]
 	switch row.Usage {
 	case backends.EncryptDecrypt:
 		m.EncryptionAlgorithms = named[kmsapi.EncryptionAlgorithmSpec](names)
@@ -103,7 +104,7 @@ type reader interface {
 	CustomKeyStore(region, id string) (*store.CustomKeyStore, bool)
 }
 
-func (s *Service) listKeys(_ context.Context, c *Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
+func (s methods) ListKeys(_ context.Context, c *Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func (s *Service) listKeys(_ context.Context, c *Call, in *kmsapi.ListKeysReques
 	return out, nil
 }
 
-func (s *Service) updateKeyDescription(ctx context.Context, c *Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
+func (s methods) UpdateKeyDescription(ctx context.Context, c *Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.Description = in.Description
 		return nil
@@ -128,7 +129,7 @@ func (s *Service) updateKeyDescription(ctx context.Context, c *Call, in *kmsapi.
 	return &kmsapi.UpdateKeyDescriptionResponse{}, err
 }
 
-func (s *Service) enableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
+func (s methods) EnableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateEnabled
 		return nil
@@ -136,7 +137,7 @@ func (s *Service) enableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRe
 	return &kmsapi.EnableKeyResponse{}, err
 }
 
-func (s *Service) disableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
+func (s methods) DisableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateDisabled
 		return nil
@@ -178,7 +179,7 @@ func (s *Service) rewrite(ctx context.Context, c *Call, k *key, f func(tx *store
 	})
 }
 
-func (s *Service) getPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
+func (s methods) GetPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ func (u *usages) note(c *Call) {
 	}
 	for _, k := range c.used {
 		u.last[usageKey{k.Region, k.ID}] = &store.Usage{
-			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.op.name), Time: c.record.EventTime,
+			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.op.Operation()), Time: c.record.EventTime,
 			RequestID: c.record.RequestID, EventID: c.record.EventID, Principal: c.record.UserIdentity.ARN,
 		}
 	}
@@ -87,7 +87,7 @@ func (u *usages) giveBack(noted map[usageKey]*store.Usage) {
 	u.last = noted
 }
 
-func (s *Service) getKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKeyLastUsageRequest) (*kmsapi.GetKeyLastUsageResponse, error) {
+func (s methods) GetKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKeyLastUsageRequest) (*kmsapi.GetKeyLastUsageResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err

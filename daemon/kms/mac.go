@@ -9,7 +9,7 @@ import (
 
 func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, usage: backends.GenerateVerifyMAC, algorithm: algorithm, grantTokens: grantTokens,
+		keyID: keyID, algorithm: algorithm, grantTokens: grantTokens,
 		conditions: []condition{says("kms:MacAlgorithm", algorithm)},
 	})
 	if err != nil {
@@ -19,7 +19,7 @@ func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm
 	return k, ref, err
 }
 
-func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
+func (s methods) GenerateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
 	algorithm := backends.Algorithm(in.MacAlgorithm)
 	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Service) generateMac(ctx context.Context, c *Call, in *kmsapi.GenerateM
 	return &kmsapi.GenerateMacResponse{KeyId: k.arn, Mac: made.MAC, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
-func (s *Service) verifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
+func (s methods) VerifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
 	algorithm := backends.Algorithm(in.MacAlgorithm)
 	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {

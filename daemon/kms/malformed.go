@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -63,8 +64,7 @@ func malformed(view *store.View) string {
 	var v vetting
 	for k := range view.AllKeys() {
 		row := fmt.Sprintf("keys [%q,%q]", k.Region, k.ID)
-		_, known := stateColumns[k.State]
-		v.note(known, row, fmt.Sprintf("its state is %q", k.State))
+		v.note(keys.KnownState(k.State), row, fmt.Sprintf("its state is %q", k.State))
 		v.note(k.PendingWindowDays >= 0 && k.PendingWindowDays <= maxDays && k.RotationPeriodDays >= 0 && k.RotationPeriodDays <= maxDays,
 			row, "a number of days is beyond all limits")
 		for _, t := range []time.Time{k.Created, k.Deletion, k.NextRotation, k.ValidTo} {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -77,7 +78,7 @@ func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 		Spec: symmetricDefault, Usage: backends.EncryptDecrypt, Origin: kmsapi.OriginTypeAWSKMS,
 		Manager: kmsapi.KeyManagerTypeAWS, State: kmsapi.KeyStateEnabled, Token: s.token,
 		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
-		RotationPeriodDays: presetRotationDays, NextRotation: now.Add(presetRotationDays * day),
+		RotationPeriodDays: keys.RotationDays, NextRotation: now.Add(keys.RotationDays * day),
 	}
 }
 

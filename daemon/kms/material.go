@@ -9,7 +9,7 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) deleteImportedKeyMaterial(ctx context.Context, c *Call, in *kmsapi.DeleteImportedKeyMaterialRequest) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
+func (s methods) DeleteImportedKeyMaterial(ctx context.Context, c *Call, in *kmsapi.DeleteImportedKeyMaterialRequest) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
 	k, err := s.admitMaterial(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -12,7 +13,7 @@ import (
 // ciphertext of one decrypts in every Region, since it names no Region. Each
 // row has a description, policy, tags, aliases, grants and state of its own.
 
-func (s *Service) replicateKey(ctx context.Context, c *Call, in *kmsapi.ReplicateKeyRequest) (*kmsapi.ReplicateKeyResponse, error) {
+func (s methods) ReplicateKey(ctx context.Context, c *Call, in *kmsapi.ReplicateKeyRequest) (*kmsapi.ReplicateKeyResponse, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
@@ -91,14 +92,14 @@ func (s *Service) admitMaterial(ctx context.Context, c *Call, d *demand) (*key, 
 // kms:TagResource there if it has tags.
 // https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-auth.html
 func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass *bool) error {
-	d := &demand{action: "CreateKey", region: row.Region, conditions: newKeyConditions(row, bypass)}
+	d := &demand{action: keys.ActionNamed("CreateKey"), region: row.Region, conditions: newKeyConditions(row, bypass)}
 	if err := s.authoriseAccount(c, d); err != nil {
 		return err
 	}
 	return s.authoriseTags(c, row)
 }
 
-func (s *Service) updatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
+func (s methods) UpdatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
 	conditions := []condition{says("kms:PrimaryRegion", in.PrimaryRegion)}
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: conditions})
 	if err != nil {

@@ -29,7 +29,9 @@ type list struct {
 	of        string // what the list belongs to: a key's ID or a principal, "" nothing
 }
 
-func (c *Call) list(of string) list { return list{operation: c.op.name, region: c.region, of: of} }
+func (c *Call) list(of string) list {
+	return list{operation: c.op.Operation(), region: c.region, of: of}
+}
 
 // scope is the same for two lists only if they are one.
 func (l list) scope() [markerScopeLen]byte {

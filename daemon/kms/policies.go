@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -84,7 +85,7 @@ func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *b
 	// The next call may leave the member out, or say false.
 	no := []condition{says("kms:BypassPolicyLockoutSafetyCheck", boolean(false))}
 	for _, conditions := range [][]condition{nil, no} {
-		next := &demand{action: "PutKeyPolicy", region: row.Region, conditions: conditions}
+		next := &demand{action: keys.ActionNamed("PutKeyPolicy"), region: row.Region, conditions: conditions}
 		r := s.policyRequest(c, next)
 		r.Resource = s.keyARN(row.Region, row.ID)
 		r.Context = &keyContext{s: s, c: c, d: next, key: row}
@@ -124,7 +125,7 @@ func checkPolicyName(name string) error {
 	return nil
 }
 
-func (s *Service) getKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPolicyRequest) (*kmsapi.GetKeyPolicyResponse, error) {
+func (s methods) GetKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPolicyRequest) (*kmsapi.GetKeyPolicyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (s *Service) getKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPo
 	return &kmsapi.GetKeyPolicyResponse{Policy: k.Policy, PolicyName: policyName}, nil
 }
 
-func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
+func (s methods) PutKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
 		{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(in.BypassPolicyLockoutSafetyCheck)},
 	}})
@@ -155,7 +156,7 @@ func (s *Service) putKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPo
 	})
 }
 
-func (s *Service) listKeyPolicies(ctx context.Context, c *Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
+func (s methods) ListKeyPolicies(ctx context.Context, c *Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err

@@ -17,13 +17,13 @@ type rates map[string]*rate.Limiter
 
 func newRates(perSecond map[string]float64) rates {
 	r := rates{}
-	for name := range operations {
-		limit, ok := perSecond[name]
+	for _, op := range kmsapi.Operations {
+		limit, ok := perSecond[op.Name]
 		if !ok {
 			limit, ok = perSecond[EveryOperation]
 		}
 		if ok {
-			r[name] = rate.NewLimiter(rate.Limit(limit), max(1, int(limit)))
+			r[op.Name] = rate.NewLimiter(rate.Limit(limit), max(1, int(limit)))
 		}
 	}
 	return r

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -187,15 +188,15 @@ func (s *Service) identify(ctx context.Context, token string, id backends.KeyID)
 
 // kinds are the kinds of key that clients make, the most frequent first.
 func kinds() []backends.Key {
-	order := slices.Sorted(maps.Keys(specs))
+	order := slices.Sorted(maps.Keys(keys.Specs))
 	order = append([]backends.KeySpec{backends.SymmetricDefault}, slices.DeleteFunc(order, func(spec backends.KeySpec) bool {
 		return spec == backends.SymmetricDefault
 	})...)
 	var out []backends.Key
 	for _, spec := range order {
-		for _, usage := range specs[spec].usages {
+		for _, usage := range keys.Specs[spec].Usages {
 			out = append(out, backends.Key{Spec: spec, Usage: usage})
-			if specs[spec].importable {
+			if keys.Specs[spec].Importable {
 				out = append(out, backends.Key{Spec: spec, Usage: usage, Imported: true})
 			}
 		}

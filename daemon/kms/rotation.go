@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	presetRotationDays   = 365
 	maxOnDemandRotations = 25
 )
 
@@ -45,11 +44,11 @@ func checkPrimary(k *key) error {
 	return nil
 }
 
-func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
+func (s methods) EnableKeyRotation(ctx context.Context, c *Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
 	days := int(in.RotationPeriodInDays)
 	d := &demand{keyID: in.KeyId}
 	if days == 0 {
-		days, d.presets = presetRotationDays, []string{"kms:RotationPeriodInDays"}
+		days, d.presets = keys.RotationDays, []string{"kms:RotationPeriodInDays"}
 	}
 	d.conditions = []condition{says("kms:RotationPeriodInDays", strconv.Itoa(days))}
 	k, err := s.admit(ctx, c, d)
@@ -63,7 +62,7 @@ func (s *Service) enableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Ena
 	return &kmsapi.EnableKeyRotationResponse{}, err
 }
 
-func (s *Service) disableKeyRotation(ctx context.Context, c *Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
+func (s methods) DisableKeyRotation(ctx context.Context, c *Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -90,7 +89,7 @@ func (s *Service) changeRotation(ctx context.Context, c *Call, k *key, f func(ro
 	})
 }
 
-func (s *Service) getKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
+func (s methods) GetKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -137,7 +136,7 @@ func (s *Service) rotating(view *store.View, keyID string) *store.Intent {
 	return nil
 }
 
-func (s *Service) rotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
+func (s methods) RotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -326,7 +325,7 @@ func (s *Service) bringForward(ctx context.Context, row *store.Key) error {
 	return nil
 }
 
-func (s *Service) listKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
+func (s methods) ListKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err

@@ -176,6 +176,8 @@ type Service struct {
 	clock      clock
 
 	integrity integrity
+
+	operations map[string]*operation
 }
 
 // New makes a service.
@@ -209,6 +211,7 @@ func New(cfg Config) *Service {
 	if s.now == nil {
 		s.now = time.Now
 	}
+	s.operations = bindOperations(s)
 	return s
 }
 

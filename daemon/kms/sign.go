@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/socket/kmsapi"
 )
 
@@ -23,7 +24,7 @@ func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key,
 		in.messageType, presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
 	}
 	k, err := s.admit(ctx, c, &demand{
-		keyID: in.keyID, usage: backends.SignVerify, algorithm: in.algorithm, grantTokens: in.grantTokens,
+		keyID: in.keyID, algorithm: in.algorithm, grantTokens: in.grantTokens,
 		conditions: []condition{
 			says("kms:SigningAlgorithm", in.algorithm),
 			says("kms:MessageType", in.messageType),
@@ -52,13 +53,13 @@ func checkMessage(spec backends.KeySpec, in *signing) error {
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "Message type %s is incompatible with algorithm %s.", in.messageType, in.algorithm)
 	case external && len(in.message) != 64:
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "Message is invalid length for algorithm %s.", in.algorithm)
-	case digest && len(in.message) != signingHash[in.algorithm].Size():
+	case digest && len(in.message) != keys.SigningHash[in.algorithm].Size():
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "Digest is invalid length for algorithm %s.", in.algorithm)
 	}
 	return nil
 }
 
-func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
+func (s methods) Sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
 	call := &signing{
 		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,
@@ -79,7 +80,7 @@ func (s *Service) sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*k
 	return &kmsapi.SignResponse{KeyId: k.arn, Signature: made.Signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
-func (s *Service) verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
+func (s methods) Verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
 	call := &signing{
 		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,

@@ -15,7 +15,7 @@ type source struct {
 	ciphertext  []byte
 	algorithm   backends.Algorithm
 	keyID       string // "" if the client leaves it to the ciphertext
-	action      string
+	action      *keys.Action
 	context     map[string]string
 	grantTokens []string
 	dryRun      bool
@@ -51,7 +51,7 @@ func (a *admittedSource) material() string {
 // admitSource finds the key of a ciphertext and admits the call to it.
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
-		keyID: src.keyID, action: src.action, usage: backends.EncryptDecrypt, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
+		keyID: src.keyID, action: src.action, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 		conditions: []condition{says("kms:EncryptionAlgorithm", src.algorithm)},
 	}
 	if err := checkGrantTokens(src.grantTokens); err != nil {

@@ -7,32 +7,14 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-// stateColumns are the columns of operation.refuses, as in AWS's table:
-// https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html
-//
-// The letters: . allowed; D disabled; P pending deletion; I pending import;
-// U unavailable; C creating; G updating; N not pending deletion.
-var stateColumns = map[kmsapi.KeyState]int{
-	kmsapi.KeyStateEnabled:                0,
-	kmsapi.KeyStateDisabled:               1,
-	kmsapi.KeyStatePendingDeletion:        2,
-	kmsapi.KeyStatePendingReplicaDeletion: 2,
-	kmsapi.KeyStatePendingImport:          3,
-	kmsapi.KeyStateUnavailable:            4,
-	kmsapi.KeyStateCreating:               5,
-	kmsapi.KeyStateUpdating:               6,
-}
-
 // checkState refuses what the key's state does not allow.
-func checkState(op *operation, arn string, state kmsapi.KeyState) error {
-	if op.refuses == "" {
-		return nil
-	}
-	switch op.refuses[stateColumns[state]] {
+func checkState(op *operation, arn string, state keys.State) error {
+	switch op.Refuses.In(state) {
 	case 'D':
 		return kmsapi.Errorf(kmsapi.CodeDisabledException, "%s is disabled.", arn)
 	case 'P':
@@ -59,7 +41,7 @@ func invalidState(arn, what string) error {
 // token has been away for a while or its custom key store is disconnected, or
 // PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
-func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
+func (s *Service) keyState(view reader, key *store.Key) keys.State {
 	state := key.State
 	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
 	if usable && key.Origin == kmsapi.OriginTypeExternal && s.lost(view, key.ID) {
@@ -75,7 +57,7 @@ func (s *Service) keyState(view reader, key *store.Key) kmsapi.KeyState {
 // material is known not to be in its token, or to be there twice or unsafe. Such a key is admitted
 // all the same: a call finds out what the token has now, what the key encrypted under
 // other materials can be decrypted, and a rotation mends it.
-func (s *Service) shownState(view reader, key *store.Key) kmsapi.KeyState {
+func (s *Service) shownState(view reader, key *store.Key) keys.State {
 	state := s.keyState(view, key)
 	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
 		return state
@@ -146,7 +128,7 @@ func (s *Service) apiError(c *Call, err error) *kmsapi.Error {
 // it; else KMSInternalException.
 func (c *Call) modelled(code, message string) *kmsapi.Error {
 	if c.op == nil || !slices.ContainsFunc(kmsapi.Operations, func(o kmsapi.Operation) bool {
-		return o.Name == c.op.name && slices.Contains(o.Errors, code)
+		return o.Name == c.op.Operation() && slices.Contains(o.Errors, code)
 	}) {
 		code = kmsapi.CodeKMSInternalException
 	}
@@ -176,7 +158,7 @@ type KeyCount struct {
 // KeyCountLabel is what keys are counted by.
 type KeyCountLabel struct {
 	Region string
-	State  kmsapi.KeyState
+	State  keys.State
 }
 
 // CountKeys counts the keys as they are now.

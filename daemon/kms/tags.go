@@ -12,7 +12,7 @@ import (
 // maxTags is AWS's quota of tags for a key.
 const maxTags = 50
 
-func (s *Service) tagResource(ctx context.Context, c *Call, in *kmsapi.TagResourceRequest) (*kmsapi.TagResourceResponse, error) {
+func (s methods) TagResource(ctx context.Context, c *Call, in *kmsapi.TagResourceRequest) (*kmsapi.TagResourceResponse, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
@@ -28,7 +28,7 @@ func (s *Service) tagResource(ctx context.Context, c *Call, in *kmsapi.TagResour
 	return &kmsapi.TagResourceResponse{}, err
 }
 
-func (s *Service) untagResource(ctx context.Context, c *Call, in *kmsapi.UntagResourceRequest) (*kmsapi.UntagResourceResponse, error) {
+func (s methods) UntagResource(ctx context.Context, c *Call, in *kmsapi.UntagResourceRequest) (*kmsapi.UntagResourceResponse, error) {
 	for _, key := range in.TagKeys {
 		if err := checkTagKey(key); err != nil {
 			return nil, err
@@ -42,7 +42,7 @@ func (s *Service) untagResource(ctx context.Context, c *Call, in *kmsapi.UntagRe
 	return &kmsapi.UntagResourceResponse{}, err
 }
 
-func (s *Service) listResourceTags(ctx context.Context, c *Call, in *kmsapi.ListResourceTagsRequest) (*kmsapi.ListResourceTagsResponse, error) {
+func (s methods) ListResourceTags(ctx context.Context, c *Call, in *kmsapi.ListResourceTagsRequest) (*kmsapi.ListResourceTagsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err

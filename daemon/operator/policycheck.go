@@ -5,11 +5,13 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/kms"
 	"cmkd/socket/operatorapi"
 )
@@ -106,9 +108,12 @@ func (p *policyCheck) replay(call *pastCall) error {
 		if r.ARN != p.arn {
 			continue
 		}
-		action := call.EventName
-		if action == "ReEncrypt" {
-			action = []string{"ReEncryptFrom", "ReEncryptTo"}[min(i, 1)]
+		action := keys.ActionOf(call.EventName)
+		if action == nil {
+			return fmt.Errorf("the audit trail has the unknown action %q", call.EventName)
+		}
+		if action.Of != "" && i > 0 { // of the two that ReEncrypt needs
+			action = keys.ActionNamed("ReEncryptTo")
 		}
 		if err := p.decide(call, c, action, parameters); err != nil {
 			return err
@@ -117,8 +122,8 @@ func (p *policyCheck) replay(call *pastCall) error {
 	return nil
 }
 
-func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, parameters map[string]any) error {
-	refused := operatorapi.RefusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action, Calls: 1, Last: call.EventTime}
+func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action *keys.Action, parameters map[string]any) error {
+	refused := operatorapi.RefusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action.Name, Calls: 1, Last: call.EventTime}
 	if c == nil {
 		refused.Why = "the principal does not exist any more"
 		p.add(&refused)
@@ -127,7 +132,7 @@ func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action string, param
 	caller := *c
 	caller.UID, caller.GID = call.AdditionalEventData.Peer.UID, call.AdditionalEventData.Peer.GID
 	q := &kms.Question{
-		Caller: &caller, Action: action, KeyID: p.arn, Region: p.in.Region, Policy: p.in.Policy,
+		Caller: &caller, Action: action.Name, KeyID: p.arn, Region: p.in.Region, Policy: p.in.Policy,
 		EncryptionContext: encryptionContext(action, parameters), Conditions: pastConditions(action, parameters),
 		Now: call.EventTime,
 	}
@@ -161,14 +166,9 @@ func (p *policyCheck) add(r *operatorapi.RefusedCall) {
 
 // encryptionContext is that of a call, or of the constraint of a grant, as its
 // parameters in the audit trail say.
-func encryptionContext(action string, parameters map[string]any) map[string]string {
-	from, in := "encryptionContext", parameters
-	switch action {
-	case "ReEncryptFrom":
-		from = "sourceEncryptionContext"
-	case "ReEncryptTo":
-		from = "destinationEncryptionContext"
-	case "CreateGrant":
+func encryptionContext(action *keys.Action, parameters map[string]any) map[string]string {
+	from, in := action.Context, parameters
+	if action.Name == "CreateGrant" {
 		in, _ = parameters["constraints"].(map[string]any)
 		from = "encryptionContextSubset"
 		if in["encryptionContextEquals"] != nil {
@@ -186,44 +186,14 @@ func encryptionContext(action string, parameters map[string]any) map[string]stri
 	return context
 }
 
-// parameterConditions are the parameters that are condition keys, where the two
-// are not called alike.
-// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html
-var parameterConditions = map[string]string{
-	"encryptionAlgorithm":            "kms:EncryptionAlgorithm",
-	"signingAlgorithm":               "kms:SigningAlgorithm",
-	"macAlgorithm":                   "kms:MacAlgorithm",
-	"keyAgreementAlgorithm":          "kms:KeyAgreementAlgorithm",
-	"messageType":                    "kms:MessageType",
-	"keyPairSpec":                    "kms:DataKeyPairSpec",
-	"wrappingAlgorithm":              "kms:WrappingAlgorithm",
-	"wrappingKeySpec":                "kms:WrappingKeySpec",
-	"expirationModel":                "kms:ExpirationModel",
-	"validTo":                        "kms:ValidTo",
-	"pendingWindowInDays":            "kms:ScheduleKeyDeletionPendingWindowInDays",
-	"rotationPeriodInDays":           "kms:RotationPeriodInDays",
-	"granteePrincipal":               "kms:GranteePrincipal",
-	"granteeServicePrincipal":        "kms:GranteeServicePrincipal",
-	"retiringPrincipal":              "kms:RetiringPrincipal",
-	"retiringServicePrincipal":       "kms:RetiringServicePrincipal",
-	"operations":                     "kms:GrantOperations",
-	"replicaRegion":                  "kms:ReplicaRegion",
-	"primaryRegion":                  "kms:PrimaryRegion",
-	"bypassPolicyLockoutSafetyCheck": "kms:BypassPolicyLockoutSafetyCheck",
-}
-
 // pastConditions are the condition keys that a call had, as far as its
 // parameters in the audit trail say.
-func pastConditions(action string, parameters map[string]any) map[string][]string {
+func pastConditions(action *keys.Action, parameters map[string]any) map[string][]string {
 	conditions := map[string][]string{}
-	for parameter, name := range parameterConditions {
-		if values := texts(parameters[parameter]); values != nil {
-			conditions[name] = values
+	for _, c := range action.Conditions {
+		if values := texts(parameters[c.Member]); values != nil {
+			conditions[c.Key] = values
 		}
-	}
-	side := map[string]string{"ReEncryptFrom": "sourceEncryptionAlgorithm", "ReEncryptTo": "destinationEncryptionAlgorithm"}[action]
-	if values := texts(parameters[side]); values != nil {
-		conditions["kms:EncryptionAlgorithm"] = values
 	}
 	if key, _ := parameters["keyId"].(string); strings.Contains(key, "alias/") {
 		conditions["kms:RequestAlias"] = []string{key[strings.Index(key, "alias/"):]}

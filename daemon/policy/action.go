@@ -1,40 +1,26 @@
 package policy
 
-import "strings"
+import (
+	"strings"
 
-// actionNames are the actions of AWS KMS: its operations, with ReEncrypt as the
-// two permissions that it needs. Their order is of no consequence; policies are
-// compiled to bit sets over it when they are parsed.
-// https://docs.aws.amazon.com/kms/latest/developerguide/kms-api-permissions-reference.html
-var actionNames = [...]string{
-	"CancelKeyDeletion", "ConnectCustomKeyStore", "CreateAlias", "CreateCustomKeyStore", "CreateGrant",
-	"CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeleteCustomKeyStore",
-	"DeleteImportedKeyMaterial", "DeriveSharedSecret", "DescribeCustomKeyStores", "DescribeKey", "DisableKey",
-	"DisableKeyRotation", "DisconnectCustomKeyStore", "EnableKey", "EnableKeyRotation", "Encapsulate",
-	"Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
-	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy",
-	"GetKeyRotationStatus", "GetParametersForImport", "GetPublicKey", "ImportKeyMaterial", "ListAliases",
-	"ListGrants", "ListKeyPolicies", "ListKeyRotations", "ListKeys", "ListResourceTags",
-	"ListRetirableGrants", "PutKeyPolicy", "ReEncryptFrom", "ReEncryptTo", "ReplicateKey", "RetireGrant",
-	"RevokeGrant", "RotateKeyOnDemand", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource",
-	"UpdateAlias", "UpdateCustomKeyStore", "UpdateKeyDescription", "UpdatePrimaryRegion", "Verify", "VerifyMac",
-}
+	"cmkd/daemon/keys"
+)
 
-// actionBits has one bit for each of actionNames.
+// actionBits has one bit for each of [keys.Actions], to whose order it is of no
+// consequence: policies are compiled to bit sets over it when they are parsed.
 type actionBits uint64
 
-var _ [64 - len(actionNames)]struct{} // the names must fit into actionBits
-
 // allActions has the bit of every known action.
-const allActions actionBits = 1<<len(actionNames) - 1
+var allActions = actionBits(1)<<len(keys.Actions) - 1
 
 // actionBit maps an action ("kms:Encrypt") to its bit, and lowerActions holds
 // the same names in lower case, by bit number.
 var actionBit, lowerActions = indexActions()
 
-func indexActions() (bit map[string]actionBits, lower [len(actionNames)]string) {
-	bit = make(map[string]actionBits, len(actionNames))
-	for i, name := range actionNames {
+func indexActions() (bit map[string]actionBits, lower []string) {
+	bit, lower = make(map[string]actionBits, len(keys.Actions)), make([]string, len(keys.Actions))
+	for i := range keys.Actions {
+		name := keys.Actions[i].Name
 		bit["kms:"+name] = 1 << i
 		lower[i] = "kms:" + strings.ToLower(name)
 	}
@@ -81,16 +67,4 @@ func matchesAny(patterns []pattern, value string) bool {
 		}
 	}
 	return false
-}
-
-// CanonicalAction returns the action of that name, which may lack "kms:" and be
-// in any case, as AWS spells it: "kms:Decrypt" for "decrypt".
-func CanonicalAction(name string) (action string, ok bool) {
-	lower := "kms:" + strings.TrimPrefix(strings.ToLower(name), "kms:")
-	for i := range lowerActions {
-		if lowerActions[i] == lower {
-			return "kms:" + actionNames[i], true
-		}
-	}
-	return "", false
 }

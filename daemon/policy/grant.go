@@ -5,39 +5,24 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"cmkd/daemon/keys"
 )
 
 // GrantOperations is a set of the operations that a grant can allow.
 // https://docs.aws.amazon.com/kms/latest/developerguide/grants.html#terms-grant-operations
 type GrantOperations uint32
 
-// grantOperations are those operations. Their actions have the same names.
-var grantOperations = [...]struct {
-	name string
-	// context: the operation takes an encryption context, to which the
-	// constraints of a grant apply. To the others they do not.
-	context bool
-}{
-	{"Decrypt", true},
-	{"Encrypt", true},
-	{"GenerateDataKey", true},
-	{"GenerateDataKeyWithoutPlaintext", true},
-	{"GenerateDataKeyPair", true},
-	{"GenerateDataKeyPairWithoutPlaintext", true},
-	{"ReEncryptFrom", true},
-	{"ReEncryptTo", true},
-	{"Sign", false},
-	{"Verify", false},
-	{"GenerateMac", false},
-	{"VerifyMac", false},
-	{"DeriveSharedSecret", false},
-	{"Encapsulate", false},
-	{"Decapsulate", false},
-	{"GetPublicKey", false},
-	{"DescribeKey", false},
-	{"CreateGrant", false},
-	{"RetireGrant", false},
-}
+// grantOperations are those operations. Their actions have the same names. To those
+// that take an encryption context the constraints of a grant apply.
+var grantOperations = func() (list []*keys.Action) {
+	for i := range keys.Actions {
+		if keys.Actions[i].Grant != keys.Never {
+			list = append(list, &keys.Actions[i])
+		}
+	}
+	return list
+}()
 
 // actionGrant maps the bit number of an action to its grant operation, 0 if no
 // grant can allow the action.
@@ -45,7 +30,7 @@ var actionGrant = indexGrantOperations()
 
 func indexGrantOperations() (byAction [64]GrantOperations) {
 	for i, op := range grantOperations {
-		byAction[bits.TrailingZeros64(uint64(actionBit["kms:"+op.name]))] = 1 << i
+		byAction[bits.TrailingZeros64(uint64(actionBit["kms:"+op.Name]))] = 1 << i
 	}
 	return byAction
 }
@@ -53,7 +38,7 @@ func indexGrantOperations() (byAction [64]GrantOperations) {
 // contextOperations are the operations that take an encryption context.
 var contextOperations = func() (set GrantOperations) {
 	for i, op := range grantOperations {
-		if op.context {
+		if op.Context != "" {
 			set |= 1 << i
 		}
 	}
@@ -80,7 +65,7 @@ func ParseGrantOperations(names []string) (GrantOperations, error) {
 
 func grantOperationNamed(name string) GrantOperations {
 	for i := range grantOperations {
-		if grantOperations[i].name == name {
+		if grantOperations[i].Name == name {
 			return 1 << i
 		}
 	}
@@ -95,7 +80,7 @@ func (o GrantOperations) String() string {
 	var names []string
 	for i := range grantOperations {
 		if o&(1<<i) != 0 {
-			names = append(names, grantOperations[i].name)
+			names = append(names, grantOperations[i].Name)
 		}
 	}
 	return strings.Join(names, ", ")

@@ -4,23 +4,30 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"cmkd/daemon/keys"
 )
 
 // knownKeys are the condition keys of AWS KMS and of cmkd that have no argument,
-// in lower case.
+// in lower case: those of requests, which are in the table of actions, and those of keys,
+// callers and recipients.
 // https://docs.aws.amazon.com/service-authorization/latest/reference/list_awskeymanagementservice.html#awskeymanagementservice-policy-keys
-var knownKeys = setOf(
-	"kms:BypassPolicyLockoutSafetyCheck", "kms:CallerAccount", "kms:CustomerMasterKeySpec", "kms:CustomerMasterKeyUsage",
-	"kms:DataKeyPairSpec", "kms:EncapsulationAlgorithm", "kms:EncryptionAlgorithm", "kms:EncryptionContextKeys",
-	"kms:ExpirationModel", "kms:GrantConstraintSourceArn", "kms:GrantConstraintType", "kms:GrantIsForAWSResource",
-	"kms:GrantOperations", "kms:GranteePrincipal", "kms:GranteeServicePrincipal", "kms:KeyAgreementAlgorithm", "kms:KeyOrigin",
-	"kms:KeySpec", "kms:KeyUsage", "kms:MacAlgorithm", "kms:MessageType", "kms:MultiRegion", "kms:MultiRegionKeyType",
-	"kms:PrimaryRegion", "kms:ReEncryptOnSameKey", "kms:RecipientAttestation:ImageSha384", "kms:ReplicaRegion",
-	"kms:RequestAlias", "kms:ResourceAliases", "kms:RetiringPrincipal", "kms:RetiringServicePrincipal",
-	"kms:RotationPeriodInDays", "kms:ScheduleKeyDeletionPendingWindowInDays", "kms:SigningAlgorithm",
-	"kms:TrailingDaysWithoutKeyUsage", "kms:ValidTo", "kms:ViaService", "kms:WrappingAlgorithm", "kms:WrappingKeySpec",
-	"cmkd:PeerExecutable", "cmkd:PeerGid", "cmkd:PeerUid", "cmkd:PlaintextDataKey",
-)
+var knownKeys = setOf(append(conditionsOfActions(),
+	"kms:CallerAccount", "kms:CustomerMasterKeySpec", "kms:CustomerMasterKeyUsage", "kms:EncryptionContextKeys",
+	"kms:KeyOrigin", "kms:KeySpec", "kms:KeyUsage", "kms:MultiRegion", "kms:MultiRegionKeyType",
+	"kms:ReEncryptOnSameKey", "kms:RecipientAttestation:ImageSha384", "kms:RequestAlias", "kms:ResourceAliases",
+	"kms:TrailingDaysWithoutKeyUsage", "kms:ViaService", "cmkd:PeerExecutable", "cmkd:PeerGid", "cmkd:PeerUid",
+	"cmkd:PlaintextDataKey",
+)...)
+
+func conditionsOfActions() (names []string) {
+	for i := range keys.Actions {
+		for _, c := range keys.Actions[i].Conditions {
+			names = append(names, c.Key)
+		}
+	}
+	return names
+}
 
 // registerKeys lead the condition keys about registers of an attested recipient,
 // with the number of registers.

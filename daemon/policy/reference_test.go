@@ -334,7 +334,7 @@ func satisfies(context map[string]string, g *Grant) bool {
 // context that the child permits, the parent must permit.
 func noLooser(child, parent *Grant) bool {
 	for _, op := range grantOperations {
-		if child.Operations.Has(op.name) && !parent.Operations.Has(op.name) {
+		if child.Operations.Has(op.Name) && !parent.Operations.Has(op.Name) {
 			return false
 		}
 	}

@@ -5,8 +5,8 @@ import (
 	"encoding/base64"
 	"strings"
 
-	"cmkd/daemon/kms"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 )
 

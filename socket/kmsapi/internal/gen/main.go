@@ -37,6 +37,7 @@ var files = []struct {
 	{"zz_wipe.go", (*writer).wipers},
 	{"zz_errors.go", (*writer).errors},
 	{"zz_operations.go", (*writer).operations},
+	{"zz_methods.go", (*writer).methods},
 }
 
 func run(modelFile, out string) error {

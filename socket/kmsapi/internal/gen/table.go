@@ -39,3 +39,23 @@ func (w *writer) operations() {
 	}
 	w.line("}")
 }
+
+// methods writes the interface of the operations, and what binds its methods to their names.
+func (w *writer) methods() {
+	w.line("// Methods has a method for each operation. C is what the implementation knows of a call.")
+	w.line("type Methods[C any] interface {")
+	for _, name := range w.Operations.names {
+		op := w.Operations.by[name]
+		w.line("%s(ctx context.Context, c C, in *%s) (*%s, error)", name, op.Input.Shape, op.Output.Shape)
+	}
+	w.line("}\n")
+	w.line("// Bind returns the methods by the names of their operations. decoded is told the parameters of each")
+	w.line("// valid request, as the audit trail may know them, before its method runs.")
+	w.line("func Bind[C any](m Methods[C], decoded func(c C, parameters []byte)) map[string]Method[C] {")
+	w.line("return map[string]Method[C]{")
+	for _, name := range w.Operations.names {
+		w.line("%q: bind(decoded, m.%[1]s),", name)
+	}
+	w.line("}\n}")
+	w.imports("context")
+}
