@@ -118,7 +118,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 		return nil, err
 	}
 	d.kms = kms.New(kms.Config{
-		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name,
+		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name, Node: cfg.Store.Node,
 		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
 		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.limits(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,

@@ -136,6 +136,7 @@ func (h *sealer) Seal(ctx context.Context, view *store.View, head *store.Head) (
 		head.AuditSequence, head.AuditHash = sequence, hash[:]
 		head.AuditLast = s.integrity.ended.Load()
 	}
+	s.nameTrails(head)
 	message, err := head.Message()
 	if err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func (s *Service) VerifyState(ctx context.Context) error {
 		}
 		return s.adoptState(ctx, k)
 	}
-	head, err := found.Head()
+	head, err := s.foundHead(found)
 	if err != nil {
 		return s.lock(ctx, "its head cannot be read", nil, false)
 	}
@@ -271,7 +271,7 @@ func (s *Service) CheckState(ctx context.Context) error {
 	}
 	err := s.store.Check(ctx)
 	found := s.store.Found()
-	head, headErr := found.Head()
+	head, headErr := s.foundHead(found)
 	if err == nil && headErr == nil {
 		return s.checkTrailOf(ctx, head)
 	}

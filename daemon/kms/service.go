@@ -92,6 +92,9 @@ type Config struct {
 	Region  string   // of calls that name none
 	Regions []string // every Region served, Region included
 	Token   string   // name of the token that holds keys of no custom key store
+	// Node names the daemon among those that take turns with the database, each with an
+	// audit trail of its own; "" if there is one daemon only.
+	Node string
 
 	// PlaintextDataKeys lets data keys leave in the clear.
 	PlaintextDataKeys bool
@@ -147,6 +150,7 @@ type Service struct {
 	region            string
 	regions           map[string]bool
 	token             string
+	node              string
 	plaintextDataKeys bool
 	attestations      *attestation.Verifier
 	tokenOnlyImport   bool
@@ -187,6 +191,7 @@ func New(cfg Config) *Service {
 		region:            cfg.Region,
 		regions:           map[string]bool{cfg.Region: true},
 		token:             cfg.Token,
+		node:              cfg.Node,
 		plaintextDataKeys: cfg.PlaintextDataKeys,
 		attestations:      cfg.Attestations,
 		tokenOnlyImport:   cfg.TokenOnlyImport,

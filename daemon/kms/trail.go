@@ -149,7 +149,7 @@ func (s *Service) trailHolds(ctx context.Context, m *Mismatch) bool {
 	if !m.HeadVerified || found == nil {
 		return false
 	}
-	head, err := found.Head()
+	head, err := s.foundHead(found)
 	if err != nil {
 		return false
 	}
@@ -170,7 +170,7 @@ func (s *Service) resumeTrail(ctx context.Context, begun bool) error {
 			return err
 		}
 	}
-	head, err := s.store.Found().Head()
+	head, err := s.foundHead(s.store.Found())
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (s *Service) NameTrail(ctx context.Context) error {
 	if s.integrity.seal.Load() == nil {
 		return nil
 	}
-	head, err := s.store.Found().Head()
+	head, err := s.foundHead(s.store.Found())
 	if err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (s *Service) VerifyTrail(ctx context.Context) (report audit.Report, problem
 	if !trusted {
 		return report, problem, nil
 	}
-	head, err := s.store.Found().Head()
+	head, err := s.foundHead(s.store.Found())
 	if err != nil {
 		return report, problem, err
 	}

@@ -25,6 +25,13 @@ type uncommitted struct {
 // record of what was committed is durable before its head is made, so that only
 // records behind the one that the head names can be such.
 func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error {
+	last := head.Sequence // of what is committed
+	if head.Node != "" {
+		if head.AuditSequence == 0 {
+			return nil // the node has not committed anything yet
+		}
+		last = 0 // another node may have used the numbers behind
+	}
 	open := map[string]uncommitted{} // by eventID
 	var order []string
 	marks := [][]byte{[]byte(`"databaseSequence":`), []byte(`"notCommitted":`)}
@@ -45,7 +52,7 @@ func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error
 			return nil //nolint:nilerr // it is none of ours: verification finds it
 		}
 		delete(open, r.AdditionalEventData.Details.NotCommitted)
-		if r.AdditionalEventData.DatabaseSequence > head.Sequence {
+		if r.AdditionalEventData.DatabaseSequence > last {
 			open[r.EventID] = r.uncommitted
 			order = append(order, r.EventID)
 		}

@@ -30,6 +30,17 @@ type Head struct {
 	AuditHash     []byte `json:",omitempty"`
 	// AuditLast: nothing was recorded after that, for the daemon ended.
 	AuditLast bool `json:",omitzero"`
+	// Node is the daemon that made the commit, where several take turns, and Trails are the
+	// ends of the audit trails of all of them, that one included.
+	Node   string              `json:",omitempty"`
+	Trails map[string]TrailEnd `json:",omitempty"`
+}
+
+// TrailEnd is the last record of the audit trail of a node that was durable before its last commit.
+type TrailEnd struct {
+	Sequence uint64 `json:",omitzero"`
+	Hash     []byte `json:",omitempty"`
+	Last     bool   `json:",omitzero"` // nothing was recorded after that, for the daemon ended
 }
 
 // headDomain leads what is authenticated.
