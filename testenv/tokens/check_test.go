@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -223,11 +222,7 @@ func ask(t *testing.T, r *rig.Rig, found *report) {
 // objects counts the objects in the token, by another program.
 func objects(t testing.TB, tok *testenv.Token) int {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "pkcs11-tool", "--module", tok.Module, "--token-label", tok.Label, "--login", "--pin", tok.PIN, "--list-objects")
-	cmd.Env = append(os.Environ(), tok.Env...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("listing objects: %v\n%s", err, out)
-	}
+	// Without what it says on standard error: that would stand in the middle of a line.
+	out := tok.Run(t, "pkcs11-tool", "--module", tok.Module, "--token-label", tok.Label, "--login", "--pin", tok.PIN, "--list-objects")
 	return strings.Count("\n"+string(out), " Object;") + strings.Count(string(out), "Object 0")
 }

@@ -86,8 +86,48 @@ func killedImports(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
 	return undone(t, r, tok, before)
 }
 
-// interrupted kills all plugins some time after an import has begun, and imports again
-// until the daemon serves.
+// killedCreations does the same to creations of an RSA pair, which takes the token longest:
+// one that is a server goes on with it. In the end the token has both halves of each key
+// that a caller was told of, and no more.
+func killedCreations(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
+	t.Helper()
+	ctx, w := t.Context(), newWorld(t, r, true)
+	before, err := settled(t, r, tok)
+	if err != nil {
+		return err
+	}
+	var made []*string
+	load := func() error {
+		out, err := w.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify})
+		if err == nil {
+			made = append(made, out.KeyMetadata.KeyId)
+		}
+		return err
+	}
+	began := time.Now()
+	if err := load(); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	const rounds = 3
+	for round := range rounds {
+		if err := interrupted(t, r, load, took*time.Duration(2*round+1)/(2*rounds)); err != nil {
+			return fmt.Errorf("creation %d: %w", round+1, err)
+		}
+	}
+	for _, id := range made {
+		out, err := w.Sign(ctx, &kms.SignInput{
+			KeyId: id, Message: []byte("message"), SigningAlgorithm: types.SigningAlgorithmSpecRsassaPkcs1V15Sha256,
+		})
+		if err != nil || len(out.Signature) == 0 {
+			return fmt.Errorf("a key that was made does not sign: %w", err)
+		}
+	}
+	return undone(t, r, tok, before+2*len(made))
+}
+
+// interrupted kills all plugins some time after a call has begun, and repeats it until
+// the daemon serves.
 func interrupted(t *testing.T, r *rig.Rig, load func() error, after time.Duration) error {
 	t.Helper()
 	ended := make(chan error, 1)

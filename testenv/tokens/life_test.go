@@ -38,6 +38,7 @@ func live(t *testing.T, r *rig.Rig, tok *testenv.Token, found *report) {
 	}
 	found.note(check{capability: "restart", name: "a plugin that is killed"}, killed(t, r, same))
 	found.note(check{capability: "restart", name: "plugins that are killed during imports"}, killedImports(t, r, tok))
+	found.note(check{capability: "restart", name: "plugins that are killed while they make keys"}, killedCreations(t, r, tok))
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
