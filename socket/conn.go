@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"context"
 	"errors"
 	"io"
 	"maps"
@@ -36,13 +35,10 @@ type conn struct {
 	serving atomic.Bool
 	// pause is how long the connection is not read; used by the goroutine that
 	// serves it.
-	pause time.Duration
-	// values is the context of its calls, which has no end.
-	values   context.Context
+	pause    time.Duration
 	current  current
 	hangUpID uint64 // in server.hangUps
-	// replay is what has been read, and net/http is to read.
-	replay []byte
+	replay   replay
 	// buffers are net/http's for the connection.
 	buffers forget.Buffers
 	// granted tells who waits for a turn that it has come, or will not.
@@ -58,7 +54,6 @@ type conn struct {
 
 func (s *Server) newConn(raw *net.UnixConn, peer *Peer) (*conn, error) {
 	c := &conn{UnixConn: raw, server: s, peer: peer, closed: make(chan struct{}), granted: make(chan bool, 1)}
-	c.values = context.WithValue(context.Background(), connKey{}, c)
 	c.privileged = s.cfg.Privileged(*peer)
 	c.idle.Store(true)
 	var err error
@@ -76,11 +71,12 @@ func (c *conn) class() Class {
 
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
-	if len(c.replay) > 0 {
-		return c.readAgain(p), nil
+	if n := c.readAgain(p); n > 0 {
+		return n, nil
 	}
-	if c.serving.Load() && len(p) == 1 && !c.idle.Load() {
-		// net/http watches for the end of the stream while a call runs.
+	if len(p) == 1 && (c.serving.Load() || c.idle.Load()) {
+		// net/http watches for the end of the stream while a call runs, from just before the
+		// handler is called: if the request came with the one before, the connection is idle then.
 		return c.UnixConn.Read(p)
 	}
 	var n int
@@ -97,14 +93,37 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readAgain reads what has been read before.
+// replay is what has been read, and net/http is to read. Its watch for the end of the stream may
+// go on reading for a moment when the connection has ended.
+type replay struct {
+	mu    sync.Mutex // guards what follows
+	bytes []byte
+}
+
+// readAgain reads what has been read before. It returns 0 if there is no more.
 func (c *conn) readAgain(p []byte) int {
+	r := &c.replay
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.bytes) == 0 {
+		return 0
+	}
 	c.buffers.Begin(p)
-	n := copy(p, c.replay)
-	clear(c.replay[:n])
-	c.replay = c.replay[n:]
+	n := copy(p, r.bytes)
+	clear(r.bytes[:n])
+	if r.bytes = r.bytes[n:]; len(r.bytes) == 0 {
+		r.bytes = nil // for the rest of the connection
+	}
 	c.buffers.Filter(p[:n])
 	return n
+}
+
+// forget overwrites what has not been read again, and will not be.
+func (r *replay) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.bytes)
+	r.bytes = nil
 }
 
 // readFirst reads the first bytes of a request, and waits for its turn. They end
@@ -120,6 +139,7 @@ func (c *conn) readFirst(p []byte) (int, error) {
 	if n > 0 {
 		c.idle.Store(false)
 		if err := c.takeTurn(); err != nil {
+			clear(p[:n]) // nobody looks at it
 			return 0, err
 		}
 	}
@@ -159,6 +179,7 @@ func (c *conn) readMore(p []byte) (int, error) {
 	n, err = c.UnixConn.Read(p) // which words the error, too
 	if n > 0 {
 		if err := c.takeTurn(); err != nil {
+			clear(p[:n]) // nobody looks at it
 			return 0, err
 		}
 	}
@@ -210,6 +231,7 @@ func (c *conn) Close() error {
 		c.server.forget(c)
 		c.server.hangUps.remove(c)
 		c.server.accounts.disconnect(c)
+		c.hangUp() // there is nobody left to answer
 	})
 	return c.UnixConn.Close()
 }
@@ -299,6 +321,7 @@ func connState(nc net.Conn, state http.ConnState) {
 		c.serving.Store(true)
 	case state == http.StateClosed:
 		c.buffers.Wipe()
+		c.replay.forget()
 	case state == http.StateIdle:
 		c.buffers.Wipe() // to HEAD none is sent
 		c.idle.Store(true)

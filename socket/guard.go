@@ -17,6 +17,7 @@ type connKey struct{}
 func (s *Server) guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := r.Context().Value(connKey{}).(*conn)
+		c.idle.Store(false)
 		if _, ok := s.accounts.acquire(c); !ok { // a request that came with the one before has none yet
 			panic(http.ErrAbortHandler)
 		}
@@ -29,8 +30,13 @@ func (s *Server) guard(h http.Handler) http.Handler {
 			}
 		}()
 		whole = s.limit(c, w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := callContext(r.Context(), c)
+			// net/http ends its context when it reads the end of the stream, but a client that has only
+			// closed its half still waits for the answer; and it reads no further than a request that
+			// came with this one.
+			ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+			c.calling(cancel)
 			defer cancel()
+			defer c.calling(nil)
 			h.ServeHTTP(c.buffers.Writer(w), r.WithContext(ctx))
 		}))
 	})
@@ -64,19 +70,6 @@ func (s *Server) limit(c *conn, w http.ResponseWriter, r *http.Request, h http.H
 	defer s.recoverCall(w, r)
 	h.ServeHTTP(w, r)
 	return true
-}
-
-// callContext is ctx for a call on c: net/http ends ctx when it reads the end
-// of the stream, but a client that has only closed its half still waits for the
-// answer.
-func callContext(ctx context.Context, c *conn) (context.Context, context.CancelFunc) {
-	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if c.server.cutOff.Load() || c.hungUp() {
-			cancel()
-		}
-	})
-	return call, func() { stop(); cancel() }
 }
 
 // recoverCall answers a call that panicked. The value of the panic is logged

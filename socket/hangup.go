@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -40,14 +41,9 @@ func (h *hangUps) open() error {
 
 // add has c told when its client hangs up. remove must follow.
 func (h *hangUps) add(c *conn) error {
-	h.mu.Lock()
-	h.last++
-	c.hangUpID = h.last
-	if h.conns == nil {
-		h.conns = make(map[uint64]*conn)
+	if err := h.number(c); err != nil {
+		return err
 	}
-	h.conns[c.hangUpID] = c
-	h.mu.Unlock()
 	var connErr, ctlErr error
 	err := h.raw.Control(func(epoll uintptr) {
 		connErr = c.raw.Control(func(fd uintptr) {
@@ -58,6 +54,24 @@ func (h *hangUps) add(c *conn) error {
 		})
 	})
 	return errors.Join(err, connErr, ctlErr)
+}
+
+// number has c known by a number, unless it has been closed: remove has been called then.
+func (h *hangUps) number(c *conn) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	select {
+	case <-c.closed:
+		return net.ErrClosed
+	default:
+	}
+	h.last++
+	c.hangUpID = h.last
+	if h.conns == nil {
+		h.conns = make(map[uint64]*conn)
+	}
+	h.conns[c.hangUpID] = c
+	return nil
 }
 
 // remove undoes add. The kernel forgets the connection when that is closed.
@@ -73,8 +87,12 @@ func (h *hangUps) watch() {
 	for {
 		n := 0
 		err := h.raw.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), events, 0) // EINTR: asked again
-			return n > 0
+			for {
+				var err error
+				if n, err = unix.EpollWait(int(fd), events, 0); !errors.Is(err, unix.EINTR) {
+					return n > 0
+				}
+			}
 		})
 		if err != nil {
 			return

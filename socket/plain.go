@@ -21,12 +21,13 @@ import (
 
 // plainConn serves the requests on a connection, one after the other, as long as they are plain:
 // such as SDKs make. At the first that is not it hands the connection over to net/http.
-// docs/decisions/0022-plain-requests.md says why.
+// docs/decisions/0024-plain-requests.md says why.
 //
 // While it waits for a request, a connection has no buffers. Those that it has used are
 // overwritten, since requests and answers carry plaintexts.
 type plainConn struct {
 	*conn
+	values  context.Context // of its calls, without an end
 	head    plain.Head
 	request http.Request // what all requests have in common
 	body    plainBody
@@ -48,7 +49,7 @@ const requestSize = 8 << 10
 var requests = sync.Pool{New: func() any { b := make([]byte, requestSize); return &b }}
 
 func newPlainConn(c *conn) *plainConn {
-	p := &plainConn{conn: c}
+	p := &plainConn{conn: c, values: context.WithValue(c.server.base, connKey{}, c)}
 	p.request = http.Request{
 		Method: http.MethodPost, URL: &url.URL{Path: "/"}, RequestURI: "/",
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -60,23 +61,24 @@ func newPlainConn(c *conn) *plainConn {
 
 // serveConn serves c until it ends, or net/http does.
 func (s *Server) serveConn(c *conn, h http.Handler, srv *http.Server) {
-	p := newPlainConn(c)
-	defer func() {
-		if v := recover(); v != nil { // no handler's: those are answered
-			s.cfg.Log.Error("serving a connection panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
-			_ = c.Close()
-		}
-	}()
-	if p.serve(h) {
+	if newPlainConn(c).serve(h) {
 		handOver(c, srv)
-		return
 	}
-	p.forget()
-	_ = c.Close()
 }
 
-// serve serves plain requests, and reports whether net/http is to go on.
+// serve serves plain requests, and reports whether net/http is to go on. If not, the connection
+// is closed, and nothing of it left in memory.
 func (p *plainConn) serve(h http.Handler) (other bool) {
+	defer func() {
+		if v := recover(); v != nil { // no handler's: those are answered
+			p.server.cfg.Log.Error("serving a connection panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		}
+		if !other {
+			p.answer.forget()
+			p.forget()
+			_ = p.Close()
+		}
+	}()
 	for first := true; ; first = false {
 		if !p.next() {
 			return false
@@ -84,23 +86,37 @@ func (p *plainConn) serve(h http.Handler) (other bool) {
 		request := (*p.buf)[:p.n]
 		length := p.head.Parse(request)
 		if length == 0 || length > p.server.cfg.MaxHeaderBytes {
-			if !first {
-				request = withoutBreak(request)
+			if first {
+				p.replay.bytes = request
+				return true
 			}
-			p.replay = request
-			return true
+			return p.another()
 		}
 		if !p.call(length, h) {
 			return false
 		}
 		p.rest()
-		if ahead := withoutBreak((*p.buf)[:p.n]); len(ahead) > 0 { // the next request came with this one
+		if len(withoutBreak((*p.buf)[:p.n])) > 0 { // the next request came with this one
 			p.idle.Store(false)
-			p.replay = ahead
-			return true
+			return p.another()
 		}
 		p.forget()
 	}
+}
+
+// another leaves a request that is not the connection's first to net/http, which looks at four
+// bytes before it takes them for a request. It returns false if the connection ends before.
+func (p *plainConn) another() bool {
+	for p.n < 4 {
+		p.expect()
+		n, err := p.readMore((*p.buf)[p.n:])
+		if err != nil {
+			return false
+		}
+		p.n += n
+	}
+	p.replay.bytes = withoutBreak((*p.buf)[:p.n])
+	return true
 }
 
 // withoutBreak is request without the line break with which old clients end the body of a POST,
@@ -236,6 +252,7 @@ func handOver(c *conn, srv *http.Server) {
 	l := &oneConn{conn: c}
 	if err := srv.Serve(l); l.conn != nil { // it takes no more
 		c.server.cfg.Log.LogAttrs(context.Background(), slog.LevelDebug, "closing a connection", slog.Any("error", err))
+		c.replay.forget()
 		_ = c.Close()
 	}
 }

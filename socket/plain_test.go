@@ -213,6 +213,7 @@ func TestPlainBuffers(t *testing.T) { //nolint:paralleltest // others would have
 				t.Errorf("buffer %d still has the secret", i)
 			}
 		}
+		s.Stats() // happens before the next connection, which may have the same buffers
 	}
 }
 
@@ -232,6 +233,14 @@ func TestPlainDeadlines(t *testing.T) {
 	if _, err := c.tryReceive(); err == nil {
 		t.Error("the answer was sent after its time")
 	}
+
+	s = serve(t, Config{WriteTimeout: time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(2 * time.Millisecond)
+		_, _ = io.WriteString(w, "late")
+	}))
+	c = dial(t, s.path)
+	c.send(t, smallRequest)
+	c.expectClosed(t)
 
 	s = serve(t, Config{ReadHeaderTimeout: 20 * time.Millisecond}, ok)
 	dial(t, s.path).expectClosed(t) // without a byte

@@ -55,7 +55,7 @@ func (a *plainAnswer) send(keep bool) bool {
 		a.header["Connection"] = refusalClose
 	}
 	body := a.body.bytes()
-	if a.header["Content-Type"] == nil {
+	if len(body) > 0 && a.header["Content-Type"] == nil {
 		a.header["Content-Type"] = []string{http.DetectContentType(body)}
 	}
 	delete(a.header, "Content-Length") // is written below
@@ -68,7 +68,8 @@ func (a *plainAnswer) send(keep bool) bool {
 	a.out.add("\r\n")
 	_ = a.header.Write(&a.out) // fails as a.out does: never
 	a.out.add("Date: ")
-	a.out.addTime(time.Now())
+	now := time.Now()
+	a.out.addTime(now)
 	a.out.add("\r\nContent-Length: ")
 	a.out.addInt(len(body))
 	a.out.add("\r\n\r\n")
@@ -76,6 +77,9 @@ func (a *plainAnswer) send(keep bool) bool {
 
 	c := a.conn
 	c.server.accounts.release(c.conn)
+	if !now.Before(a.end) {
+		return false
+	}
 	a.sent, a.err = 0, nil
 	if err := c.raw.Write(c.writable); err != nil || a.err != nil {
 		return false

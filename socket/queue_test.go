@@ -237,24 +237,8 @@ func TestSlowClientsGiveTheirTurnBack(t *testing.T) {
 func TestWatchedCallsKeepTheirTurn(t *testing.T) {
 	t.Parallel()
 	s := serve(t, Config{}, ok)
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fds[1]) })
-	f := os.NewFile(uintptr(fds[0]), "")
-	raw, err := net.FileConn(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	c, err := s.newConn(raw.(*net.UnixConn), &Peer{UID: alice})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.accounts.connect(c)
-	s.remember(c)
-	t.Cleanup(func() { c.Close() })
-	if _, err := unix.Write(fds[1], []byte("GET")); err != nil {
+	c, client := unserved(t, s)
+	if _, err := unix.Write(client, []byte("GET")); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := c.Read(make([]byte, 3)); n != 3 || err != nil {
@@ -268,6 +252,28 @@ func TestWatchedCallsKeepTheirTurn(t *testing.T) {
 	if turn, _ := s.accounts.state(c); !turn {
 		t.Error("a call that is being served has lost its turn")
 	}
+}
+
+// unserved returns a connection to s that nobody serves, and its client's descriptor.
+func unserved(t *testing.T, s *testServer) (c *conn, client int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fds[1]) })
+	f := os.NewFile(uintptr(fds[0]), "")
+	raw, err := net.FileConn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = s.newConn(raw.(*net.UnixConn), &Peer{UID: alice}); err != nil {
+		t.Fatal(err)
+	}
+	s.accounts.connect(c)
+	s.remember(c)
+	t.Cleanup(func() { c.Close() })
+	return c, fds[1]
 }
 
 // TestThrottledConnectionsAreSlowedDown: a user past a limit is answered at once

@@ -22,7 +22,7 @@ type Server struct {
 	accounts *accounts
 	hangUps  hangUps // open while it serves
 	draining atomic.Bool
-	cutOff   atomic.Bool // calls in flight are given up
+	base     context.Context // of all calls, without an end; set by Serve
 
 	rebinding sync.Mutex // guards what follows, and replacing the binding
 	closed    bool
@@ -98,13 +98,7 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 	}
 	defer s.hangUps.close()
 	go s.hangUps.watch()
-	base, end := context.WithCancel(context.WithoutCancel(ctx))
-	cutOff := func() {
-		s.cutOff.Store(true)
-		end()
-		s.each((*conn).hangUp)
-	}
-	defer cutOff()
+	s.base = context.WithoutCancel(ctx)
 	srv := &http.Server{
 		Handler:           s.guard(h),
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
@@ -113,7 +107,7 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
 		ConnState:         connState,
-		BaseContext:       func(net.Listener) context.Context { return base },
+		BaseContext:       func(net.Listener) context.Context { return s.base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
@@ -135,7 +129,7 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 		return errors.Join(fmt.Errorf("accepting connections: %w", err), s.closeAll(srv), s.Close())
 	case <-ctx.Done():
 	}
-	err := s.drain(context.WithoutCancel(ctx), srv, cutOff)
+	err := s.drain(context.WithoutCancel(ctx), srv)
 	if acceptErr := <-served; !errors.Is(acceptErr, net.ErrClosed) {
 		err = errors.Join(err, fmt.Errorf("accepting connections: %w", acceptErr))
 	}
@@ -146,9 +140,9 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 // Shutdown, which drops requests that have been read without an answer and
 // waits five seconds for connections that never sent a byte.
 //
-// Calls that are not answered by then are given up by cutOff, and have
-// answerTimeout to say so to their callers.
-func (s *Server) drain(ctx context.Context, srv *http.Server, cutOff func()) error {
+// Calls that are not answered by then are given up as if their callers had hung up, and have
+// answerTimeout to say so to them.
+func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	s.draining.Store(true)
 	closeErr := s.Close()
 	srv.SetKeepAlivesEnabled(false) // every answer is its connection's last
@@ -157,7 +151,7 @@ func (s *Server) drain(ctx context.Context, srv *http.Server, cutOff func()) err
 	var cutErr error
 	if cut := s.accounts.calls.Load(); cut > 0 {
 		cutErr = fmt.Errorf("draining: %d calls cut off after %s", cut, s.cfg.DrainTimeout)
-		cutOff()
+		s.each((*conn).hangUp)
 		s.wait(ctx, answerTimeout)
 	}
 	return errors.Join(cutErr, s.closeAll(srv), closeErr)
