@@ -87,6 +87,7 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 	for name, a := range signings {
 		p.facts["sign-"+string(name)] = p.signFact(name, a)
 	}
+	t.lasting(p)
 	return p, nil
 }
 

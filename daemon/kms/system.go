@@ -60,7 +60,8 @@ func (s *Service) systemRoute(token, purpose string, spec backends.KeySpec) (Bac
 	case ok && (purpose == PurposeWrapping || token != s.token):
 		return nil, nil //nolint:nilnil // said above
 	case ok:
-		return nil, fmt.Errorf("token %s cannot hold the %s key, which the daemon does not serve without (%s): it lacks %s",
+		return nil, fmt.Errorf("token %s cannot hold the %s key, which the daemon does not serve without (%s): it lacks %s. "+
+			"Let the first [[token]] be one that can; this one can be a further one, for the keys that `cmkctl doctor` says it can hold",
 			token, purpose, uses[purpose], info.Unsupported)
 	}
 	return nil, fmt.Errorf("no plugin serves key spec %s, which the %s key has (%s)", spec, purpose, uses[purpose])

@@ -171,6 +171,7 @@ func printFindings(out io.Writer, list []findings, format string) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Spec, strings.Join(s.Usages, ", "), possible, where)
 		}
 	}
+	printRoles(w, list)
 	facts := map[string]string{} // the plugins share most of them
 	for _, f := range list {
 		maps.Copy(facts, f.Facts)
@@ -180,6 +181,49 @@ func printFindings(out io.Writer, list []findings, format string) error {
 		fmt.Fprintf(w, "%s\t%s\n", name, facts[name])
 	}
 	return w.Flush()
+}
+
+// ownKeys are what the daemon needs a token for itself, by the key spec of the key of its own.
+var ownKeys = []struct{ spec, what, without string }{
+	{"HMAC_256", "the state key, which authenticates the database", firstElsewhere},
+	{"ECC_NIST_P256", "the audit key, which signs the audit trail", firstElsewhere},
+	{"AES_256", "the wrapping key, under which data keys leave the service", "data keys are refused, the rest is served"},
+}
+
+const firstElsewhere = "the first [[token]] must be another one"
+
+// printRoles says what the token can be in a configuration, and what to do where it cannot.
+func printRoles(w io.Writer, list []findings) {
+	lacks := map[string]string{}
+	serves := 0
+	for _, f := range list {
+		for _, s := range f.Specs {
+			lacks[s.Spec] = s.Unsupported
+			if s.Unsupported == "" && s.Spec != "AES_256" {
+				serves++
+			}
+		}
+	}
+	fmt.Fprint(w, "\nOF THE DAEMON'S OWN\tPOSSIBLE\tWITHOUT IT\n")
+	first := "yes"
+	for _, own := range ownKeys {
+		why, asked := lacks[own.spec]
+		switch {
+		case !asked: // its plugin says why
+			continue
+		case why == "":
+			fmt.Fprintf(w, "%s\tyes\t\n", own.what)
+			continue
+		case own.without == firstElsewhere:
+			first = "no"
+		}
+		fmt.Fprintf(w, "%s\tno: lacks %s\t%s\n", own.what, why, own.without)
+	}
+	further := fmt.Sprintf("yes, for the %d key specs above", serves)
+	if serves == 0 {
+		further = "no: it can hold no key, use another token"
+	}
+	fmt.Fprintf(w, "\nTHE TOKEN AS\tPOSSIBLE\nfirst [[token]]\t%s\nfurther [[token]]\t%s\n", first, further)
 }
 
 // verdict is an error if a plugin cannot serve the token. What is wrong with the token
