@@ -140,7 +140,8 @@ the API, which are counted in their own column: those that only complain that th
 refused something that SoftHSM2 can do are refused.
 
 A row of dashes is a token on which the daemon refuses to start, with the reason below.
-tpm2-pkcs11 makes no session keys, which the probe asks with, so it is no further token either.
+tpm2-pkcs11 makes no session objects, which the probe asks with, so it is no further token either:
+docs/decisions/0019-poor-tokens.md says what it does and what keeps it from being served.
 CONTRIBUTING.md says how to run the tests on one of them.
 Debian has neither SoftHSM 2.7 (sid has 2.6.1) nor kryoptic, whose manners are tried before SoftHSM2.
 
