@@ -58,6 +58,8 @@ func (s *Server) limit(c *conn, w http.ResponseWriter, r *http.Request, h http.H
 		return false
 	case r.ContentLength < 0:
 		// Of a body of known length net/http reads no more than that.
+		// net/http looks at the body in its own request to tell whether the connection can go on.
+		r = r.WithContext(r.Context())
 		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBodyBytes)
 	}
 	if !s.accounts.begin(c) {

@@ -68,6 +68,7 @@ var malformed = []string{
 	"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + strings.Repeat("z", 70_000),
 	"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + strings.Repeat("z", 60_000),
 	"POST / HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("z", 9000) + "\r\nContent-Length: 3\r\n\r\nabc",
+	"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nno trailer\r\n\r\n",
 	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	"\x16\x03\x01\x00\xf4\x01\x00",
 	"{}",
