@@ -123,7 +123,7 @@ func (h *Head) understand(f *field) bool {
 		h.Length = length(value)
 		return h.Length > 0
 	case "Connection":
-		return value == "keep-alive"
+		return value == "keep-alive" || value == "Keep-Alive"
 	case "Transfer-Encoding", "Trailer", "Te", "Expect", "Upgrade", "Pragma", "Http2-Settings":
 		return false
 	default:

@@ -28,6 +28,7 @@ func TestParse(t *testing.T) {
 			"Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/eu-central-1/kms/aws4_request, SignedHeaders=content-length;host, Signature=0f\r\n" +
 			"Content-Type: application/x-amz-json-1.1\r\nX-Amz-Date: 20260101T000000Z\r\nX-Amz-Target: TrentService.ListKeys\r\nAccept-Encoding: gzip\r\n\r\n", true},
 		"Node":                  {"POST / HTTP/1.1\r\ncontent-type: application/x-amz-json-1.1\r\nhost: localhost\r\ncontent-length: 2\r\nConnection: keep-alive\r\n\r\n", true},
+		"Java":                  {start + "Connection: Keep-Alive\r\nContent-Length: 2\r\n\r\n", true},
 		"a port":                {"POST / HTTP/1.1\r\nHost: [::1]:8080\r\nContent-Length: 1\r\n\r\n", true},
 		"spaces":                {"POST / HTTP/1.1\r\nHost:localhost  \r\nContent-Length:   1 \r\n\r\n", true},
 		"an empty value":        {start + "X-Empty:\r\nContent-Length: 1\r\n\r\n", true},
