@@ -208,9 +208,14 @@ func (d *Daemon) mismatch() error {
 // Serve answers clients until ctx ends, then drains. It calls ready once
 // clients can connect.
 func (d *Daemon) Serve(ctx context.Context, ready func()) error {
+	restored, err := d.restored()
+	if err != nil {
+		return err
+	}
 	if err := d.kms.VerifyState(ctx); err != nil {
 		return err
 	}
+	d.recordRestore(ctx, restored)
 	if d.kms.Mismatch() == nil {
 		if err := d.begin(ctx); err != nil {
 			return err

@@ -70,7 +70,7 @@ func replaceFile(path string, text []byte) error {
 	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // which follows none
 	if err == nil {
 		_, err = f.Write(text)
-		err = errors.Join(err, f.Close())
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err == nil {
 		err = os.Rename(fresh, path)

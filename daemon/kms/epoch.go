@@ -141,10 +141,11 @@ func (h *sealer) Seal(ctx context.Context, view *store.View, head *store.Head) (
 	if err != nil {
 		return nil, err
 	}
-	return s.stateMAC(ctx, k, message)
+	return s.systemMAC(ctx, k, message)
 }
 
-func (s *Service) stateMAC(ctx context.Context, k *store.SystemKey, message []byte) ([]byte, error) {
+// systemMAC is the MAC by a key of the daemon's own.
+func (s *Service) systemMAC(ctx context.Context, k *store.SystemKey, message []byte) ([]byte, error) {
 	b, err := s.routeNew(s.token, backends.HMAC256)
 	if err != nil {
 		return nil, err

@@ -189,7 +189,7 @@ func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store
 	case k.lineage != head.Lineage || k.epoch != head.Epoch:
 		return false, "its head is of another key than the database names", nil
 	}
-	mac, err := s.stateMAC(ctx, row, found.Message())
+	mac, err := s.systemMAC(ctx, row, found.Message())
 	if err != nil {
 		return false, "", err
 	}

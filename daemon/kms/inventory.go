@@ -46,7 +46,8 @@ type Leftover struct {
 	Token string
 	ID    string // CKA_ID, hexadecimal
 	Label string // CKA_LABEL
-	// Needed: data keys that were wrapped with it cannot be opened without it.
+	// Needed: data keys that were wrapped with it cannot be opened without it, or backups
+	// that it authenticates not be restored.
 	Needed bool
 }
 
@@ -243,7 +244,7 @@ func (inv *Inventory) place(view *store.View, found map[string]*FoundKey, token 
 	if !ok || len(rows) > 0 && rows[0].Token != token || superseded(view, rows, id, version, o) {
 		inv.Leftovers = append(inv.Leftovers, Leftover{
 			Token: token, ID: o.ID.String(), Label: o.Label,
-			Needed: strings.HasPrefix(o.Label, "cmkd:system-"+PurposeWrapping+":"),
+			Needed: strings.HasPrefix(o.Label, "cmkd:system-"+PurposeWrapping+":") || isBackupKey(o),
 		})
 		return
 	}

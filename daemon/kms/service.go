@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"sync"
 	"time"
 
 	"cmkd/backends"
@@ -180,6 +181,7 @@ type Service struct {
 	clock      clock
 
 	integrity integrity
+	backups   sync.Mutex // held while the key of backups is made
 
 	operations map[string]*operation
 }

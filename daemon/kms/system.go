@@ -18,23 +18,31 @@ const (
 	PurposeWrapping = "wrapping" // wraps data keys (RFC 5649)
 	PurposeState    = "state"    // HMAC over the head of the store
 	PurposeAudit    = "audit"    // signs checkpoints of the audit trail
+	// PurposeBackup authenticates backups. It is made in the first token with the first
+	// backup, and outlives epochs.
+	PurposeBackup = "backup"
 )
 
-// systemSpecs are the key spec and usage for each purpose.
-var systemSpecs = []struct {
+// systemSpec is the key spec and usage of a purpose.
+type systemSpec struct {
 	purpose string
 	spec    backends.KeySpec
 	usage   backends.Usage
-}{
+}
+
+// systemSpecs are those of the keys that Init makes.
+var systemSpecs = []systemSpec{
 	{PurposeWrapping, backends.AES256, backends.WrapDataKeys},
 	{PurposeState, backends.HMAC256, backends.GenerateVerifyMAC},
 	{PurposeAudit, backends.P256, backends.SignVerify},
 }
 
+var backupSpec = systemSpec{PurposeBackup, backends.HMAC256, backends.GenerateVerifyMAC}
+
 // systemKeyRef names a system key to its backend.
 func systemKeyRef(k *store.SystemKey) backends.Key {
 	ref := backends.Key{ID: objectID(k.CKAID)}
-	for _, row := range systemSpecs {
+	for _, row := range append(systemSpecs[:len(systemSpecs):len(systemSpecs)], backupSpec) {
 		if row.purpose == k.Purpose {
 			ref.Spec, ref.Usage = row.spec, row.usage
 		}

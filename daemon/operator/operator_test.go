@@ -23,6 +23,8 @@ func TestRows(t *testing.T) {
 		POST /confirm-clock  ConfirmClock           admins always
 		POST /accept-state   AcceptState            admins always
 		POST /recover        RecoverKeys            admins, operators always   long
+		POST /backup         BackUpDatabase         admins, operators always   long
+		POST /backup/verify  VerifyBackup           admins, auditors, operators always   looks
 		POST /reload         ReloadConfiguration    admins, operators always   long
 		POST /audit/verify   VerifyAuditTrail       admins, auditors always   looks long
 		POST /audit/prune    PruneAuditTrail        admins always   long

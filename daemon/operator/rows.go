@@ -105,6 +105,8 @@ func (s *Service) Rows() []Row {
 		row(operatorapi.ConfirmClock, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.confirmClock),
 		row(operatorapi.AcceptState, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.acceptState),
 		row(operatorapi.Recover, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxKeys}, s.recoverKeys),
+		file(operatorapi.Backup, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.backup),
+		row(operatorapi.VerifyBackup, Row{Who: Auditors | Operators, Recorded: Always, Looks: true, MaxBody: maxCommand}, s.verifyBackup),
 		row(operatorapi.Reload, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.reload),
 		row(operatorapi.VerifyTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxCommand}, s.verifyTrail),
 		row(operatorapi.PruneTrail, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxCommand}, s.pruneTrail),
@@ -128,6 +130,13 @@ func row[In, Out any](e operatorapi.Endpoint[In, Out], r Row, do func(context.Co
 		dec.DisallowUnknownFields()
 		return in, dec.Decode(in)
 	}
+	r.do = func(ctx context.Context, c *Caller, in any) (any, error) { return do(ctx, c, in.(*In)) }
+	return r
+}
+
+// file is the row of an endpoint that answers with a file.
+func file[In any](e operatorapi.Endpoint[In, operatorapi.File], r Row, do func(context.Context, *Caller, *In) (written, error)) Row {
+	r = row(e, r, nil)
 	r.do = func(ctx context.Context, c *Caller, in any) (any, error) { return do(ctx, c, in.(*In)) }
 	return r
 }

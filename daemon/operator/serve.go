@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -114,8 +115,20 @@ func (s *Service) noDeadline(ctx context.Context, w http.ResponseWriter) {
 	}
 }
 
+// written is an answer that writes itself.
+type written interface {
+	io.WriterTo
+	Size() int64 // in bytes
+}
+
 // write writes an answer. One with a method HTTPStatus says its own.
 func write(w http.ResponseWriter, row *Row, out any) {
+	if file, ok := out.(written); ok {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.FormatInt(file.Size(), 10))
+		_, _ = file.WriteTo(w) // the client may be gone, and sees that it is not whole
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if says, ok := out.(interface{ HTTPStatus() int }); ok {
 		w.WriteHeader(says.HTTPStatus())

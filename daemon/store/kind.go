@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"strings"
 
 	"cmkd/daemon/keys"
@@ -176,6 +177,8 @@ var kinds = []rowKind{
 type rowKind interface {
 	describe() Table
 	filler() filler
+	// rows encodes the rows of the kind, by primary key.
+	rows(v *View) iter.Seq2[*Row, error]
 	// change is the change that puts the row of the document.
 	change(document []byte) (Change, error)
 }

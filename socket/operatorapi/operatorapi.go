@@ -26,6 +26,8 @@ var (
 	AcceptState   = Endpoint[AcceptRequest, Acceptance]{http.MethodPost, "/accept-state", "AcceptState"}
 	VerifyTrail   = Endpoint[None, VerifiedTrail]{http.MethodPost, "/audit/verify", "VerifyAuditTrail"}
 	PruneTrail    = Endpoint[PruneRequest, PruneAnswer]{http.MethodPost, "/audit/prune", "PruneAuditTrail"}
+	Backup        = Endpoint[None, File]{http.MethodPost, "/backup", "BackUpDatabase"}
+	VerifyBackup  = Endpoint[BackupSeal, VerifiedBackup]{http.MethodPost, "/backup/verify", "VerifyBackup"}
 	Reload        = Endpoint[None, Reloaded]{http.MethodPost, "/reload", "ReloadConfiguration"}
 	Recover       = Endpoint[RecoverRequest, Inventory]{http.MethodPost, "/recover", "RecoverKeys"}
 	ExplainPolicy = Endpoint[PolicyQuestion, Explanation]{http.MethodPost, "/policy/explain", "ExplainPolicy"}

@@ -87,6 +87,8 @@ func TestWire(t *testing.T) {
 	wire(t, &got, CheckPolicy)
 	wire(t, &got, MakeKeyPolicy)
 	wire(t, &got, Recipient)
+	wire(t, &got, VerifyBackup)
+	wire(t, &got, Endpoint[None, RestorePlan]{Name: "cmkd -restore"})
 	want, err := os.ReadFile("testdata/wire.golden")
 	if err != nil {
 		t.Fatal(err)

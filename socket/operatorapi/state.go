@@ -120,6 +120,7 @@ type Leftover struct {
 	Token string `json:"token"`
 	ID    string `json:"id"`    // CKA_ID, hexadecimal
 	Label string `json:"label"` // CKA_LABEL
-	// Needed: data keys that were wrapped with it cannot be opened without it.
+	// Needed: data keys that were wrapped with it cannot be opened without it, or backups
+	// that it authenticates not be restored.
 	Needed bool `json:"needed,omitempty"`
 }

@@ -72,6 +72,8 @@ func TestEndpoints(t *testing.T) {
 		{"POST", "/confirm-clock", "", "admin"},
 		{"POST", "/accept-state", "", "admin"},
 		{"POST", "/recover", "{}", "admin operator"},
+		{"POST", "/backup", "", "admin operator"},
+		{"POST", "/backup/verify", "{}", "admin auditor operator"},
 		{"POST", "/reload", "", "admin operator"},
 		{"POST", "/audit/verify", "", "admin auditor"},
 		{"POST", "/audit/prune", `{"before":"no time"}`, "admin"},

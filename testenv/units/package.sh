@@ -98,6 +98,21 @@ printf 'PORT=4599\nACCESS_KEY=app\n' >/etc/cmkd-bridge/alice.conf
 check bridge systemctl start cmkd-bridge@alice.service
 check bridge-active systemctl is-active cmkd-bridge@alice.service
 
+# A backup by the timer's service, and what it has comes back.
+check timer systemctl -q enable --now cmkd-backup.timer
+check timer-active systemctl is-active cmkd-backup.timer
+check backup systemctl start cmkd-backup.service
+check backup-file sh -c 'stat -c "%a %U" /var/backups/cmkd/cmkd-*.cmkd-backup && cmkctl backup verify /var/backups/cmkd/cmkd-*.cmkd-backup'
+check backup-score systemd-analyze security --no-pager --threshold=20 cmkd-backup.service
+systemctl stop cmkd.service cmkd.socket
+rm -f /var/lib/cmkd/cmkd.db*
+check restore systemd-run -q --wait --pipe -p User=cmkd -p LoadCredential=pin:/root/cmkd-pin sh -c 'cmkctl restore --yes /var/backups/cmkd/cmkd-*.cmkd-backup'
+systemctl start cmkd.socket cmkd.service
+check older cmkctl accept-state
+root=$(cmkctl accept-state | sed -n 's/.*--root //p')
+check accepted cmkctl accept-state --root "$root"
+check restored as alice cmkctl open /home/alice/sealed
+
 # A newer package: what runs is restarted, with its keys and its configuration.
 sum=$(sha256sum </etc/cmkd/config.toml)
 pid=$(systemctl show -P MainPID cmkd.service)

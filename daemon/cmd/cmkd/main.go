@@ -42,6 +42,8 @@ func run(args []string) error {
 	copyTo := flags.String("copy-store", "", "copy the database into the empty one of another configuration `file`, verify both, and exit")
 	probe := flags.Bool("probe", false, "probe the tokens, print what they can do as JSON, and exit")
 	verify := flags.String("verify-audit", "", "verify the audit trail in `folder`, with the audit-key-*.pem files that follow, and exit")
+	restore := flags.String("restore", "", "compare the backup in `file` with the database, print what would change as JSON, and exit")
+	accept := flags.String("accept", "", "with -restore: carry out the `plan` that was printed")
 	trail := trailFlags(flags)
 	printVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
@@ -99,6 +101,9 @@ func run(args []string) error {
 	if *probe {
 		return probeTokens(ctx, *config, log)
 	}
+	if *restore != "" {
+		return restoreDatabase(ctx, *config, *restore, *accept, log)
+	}
 	if *initialise {
 		return cmkd.Initialise(ctx, *config, log)
 	}
@@ -123,9 +128,22 @@ func probeTokens(ctx context.Context, config string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	return printJSON(found)
+}
+
+// restoreDatabase prints what a restore changes, and changes it if that was accepted.
+func restoreDatabase(ctx context.Context, config, file, accept string, log *slog.Logger) error {
+	plan, err := cmkd.Restore(ctx, config, file, accept, log)
+	if err != nil {
+		return err
+	}
+	return printJSON(plan)
+}
+
+func printJSON(v any) error {
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")
-	return enc.Encode(found)
+	return enc.Encode(v)
 }
 
 // checkConfig checks what a start reads, and prints what it warns of.

@@ -67,6 +67,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Database) {
 		{"Big", testBig},
 		{"Engine", testEngine},
 		{"Copy", testCopy},
+		{"Replace", testReplace},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -60,7 +60,7 @@ func runDaemon(ctx context.Context, daemon, config, flag string, out, said *byte
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		_, writeErr := said.WriteTo(log)
+		_, writeErr := log.Write(said.Bytes())
 		return errors.Join(fmt.Errorf("cmkd %s: %w", flag, err), writeErr)
 	}
 	return nil

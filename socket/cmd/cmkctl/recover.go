@@ -110,7 +110,10 @@ func (v *inventory) print(out io.Writer) error {
 	}
 	for _, l := range v.Leftovers {
 		note := "this database does not use it"
-		if l.Needed {
+		switch {
+		case strings.HasPrefix(l.Label, "cmkd:system-backup:"):
+			note = "keep it: it authenticates backups"
+		case l.Needed:
 			note = "keep it: it opens data keys"
 		}
 		tables[2] = append(tables[2], strings.Join([]string{l.Label, l.ID, l.Token, note}, "\t"))

@@ -42,8 +42,8 @@ func (r *sealRig) command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// backup makes a folder with the backup of yesterday.
-func backup(t *testing.T) (dir, path string) {
+// oldFile makes a folder with a file of yesterday.
+func oldFile(t *testing.T) (dir, path string) {
 	t.Helper()
 	dir = t.TempDir()
 	path = filepath.Join(dir, "b")
@@ -101,7 +101,7 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, path := backup(t)
+			dir, path := oldFile(t)
 			in, out, err := os.Pipe()
 			must(t, err)
 			producer := exec.CommandContext(t.Context(), "sh", "-c", "head -c 300000 /dev/zero; exec sleep 600")
@@ -125,7 +125,7 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 func TestCtrlCEndsSealAtATerminal(t *testing.T) {
 	t.Parallel()
 	r := newSealRig(t)
-	dir, path := backup(t)
+	dir, path := oldFile(t)
 	tty, child, err := pty.Open()
 	must(t, err)
 	defer tty.Close()
@@ -170,7 +170,7 @@ func TestSealIsNotForTerminals(t *testing.T) {
 func TestSealedFileNamesItsRegion(t *testing.T) {
 	t.Parallel()
 	r := newSealRig(t)
-	dir, path := backup(t)
+	dir, path := oldFile(t)
 	plain := filepath.Join(dir, "plain")
 	must(t, os.WriteFile(plain, []byte(today), 0o600))
 	for _, step := range []struct {
@@ -209,7 +209,7 @@ func TestSealedFileNamesItsRegion(t *testing.T) {
 func TestOpenOfAForgedSignature(t *testing.T) {
 	t.Parallel()
 	r := newSealRig(t)
-	dir, path := backup(t)
+	dir, path := oldFile(t)
 	sealed := filepath.Join(dir, "sealed")
 	seal := r.command(t, "seal", "--sign", "-k", r.key, "-o", sealed)
 	seal.Stdin = bytes.NewReader(make([]byte, 8<<20))
