@@ -77,18 +77,22 @@ func (s *Service) snapshot(ctx context.Context) (*Backup, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := store.RootOf(view.Rows())
+	rows := 0
+	root, err := store.RootOf(func(yield func(*store.Row, error) bool) {
+		for row, err := range view.Rows() {
+			if rows++; !yield(row, err) {
+				return
+			}
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the rows: %w", err)
 	}
 	sequence, hash := s.trail.Head()
 	b := &Backup{view: view, header: backup.Header{
-		Format: backup.Format, Created: s.now().UTC(), Version: version.Release(), Account: s.account,
+		Format: backup.Format, Created: s.now().UTC(), Version: version.Release(), Account: s.account, Rows: rows,
 		Root: hex.EncodeToString(root), AuditSequence: sequence, AuditHash: hex.EncodeToString(hash[:]),
 	}}
-	for range view.Rows() {
-		b.header.Rows++
-	}
 	if found == nil {
 		return b, nil
 	}

@@ -218,7 +218,7 @@ func (s *service) stream(ctx context.Context, method, path string) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
-	req.Close = true // the connection serves once
+	req.Close = true                                                                                                       // the connection serves once
 	c := client.HTTPClient(s.path()).WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = s.timeout }) // 0: none
 	resp, err := c.Do(req)
 	if timeout, ok := errors.AsType[net.Error](err); err != nil && ok && timeout.Timeout() {
