@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -26,7 +27,7 @@ func Check(path string) (warnings []string, err error) {
 		return nil, err
 	}
 	var errs []error
-	ids, err := newIdentities(cfg)
+	ids, err := newIdentities(cfg, slog.New(slog.DiscardHandler), false)
 	if err == nil {
 		warnings = ids.warnings()
 	}
@@ -157,10 +158,13 @@ func (s *SocketConfig) checkGroup() error {
 	return nil
 }
 
-// warnings are what an administrator should know of the identity policies: those
+// warnings are what an administrator should know of names and identity policies: those
 // of nobody, and condition keys that do not exist.
 func (ids *identities) warnings() []string {
 	list := []string{}
+	if err := ids.names.Trouble(); err != nil {
+		list = append(list, fmt.Sprintf("callers are refused whose names cannot be told: %v", err))
+	}
 	for owner, documents := range ids.policies {
 		if !ids.somebody(owner) {
 			list = append(list, fmt.Sprintf("the identity policies of %s are for nobody: no such %s", owner, filepath.Dir(owner)))

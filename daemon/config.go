@@ -57,6 +57,7 @@ type Config struct {
 	// Monitors read status and metrics, as auditors and operators may.
 	Monitors   DutyConfig      `toml:"monitors"`
 	Principals PrincipalConfig `toml:"principals"`
+	Names      NameConfig      `toml:"names"`
 	// AccessKeys are fixed credentials, which requests may be signed with.
 	AccessKeys []AccessKeyConfig `toml:"access_key"`
 	// Tokens: the first holds the keys of no custom key store.

@@ -83,6 +83,9 @@ func (c *Config) complete() error {
 	if err := c.checkPrincipals(); err != nil {
 		return err
 	}
+	if err := c.Names.complete(); err != nil {
+		return err
+	}
 	if err := c.checkManagedKeys(); err != nil {
 		return err
 	}

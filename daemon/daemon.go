@@ -318,8 +318,8 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
 	ids := d.identities.Load()
 	caller, err := ids.caller(ctx)
-	unmapped := errors.Is(err, errUnmapped)
-	if err != nil && !unmapped {
+	unmapped, nameless := errors.Is(err, errUnmapped), errors.Is(err, errNameless)
+	if err != nil && !unmapped && !nameless {
 		d.log.ErrorContext(ctx, "call without a caller", "error", err)
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
 	}
@@ -332,6 +332,8 @@ func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 		caller = signer
 	} else if unmapped {
 		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", errUnmapped))
+	} else if nameless { // SDKs try again
+		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", errNameless))
 	}
 	return d.kms.Dispatch(ctx, caller, r)
 }

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,25 +23,6 @@ type DutyConfig struct {
 // members are the administrators, in the form of a duty.
 func (a *AdminConfig) members() *DutyConfig { return &DutyConfig{Users: a.Users, Groups: a.Groups} }
 
-// check refuses what the system does not know: a typing error must not wait for the day
-// the name is given to somebody.
-func (d *DutyConfig) check() error {
-	var errs []error
-	if slices.Contains(d.Users, "") || slices.Contains(d.Groups, "") {
-		errs = append(errs, errors.New("a name is empty: take it out, or name somebody"))
-	}
-	for _, u := range d.Users {
-		errs = append(errs, checkUser(u))
-	}
-	for _, g := range d.Groups {
-		errs = append(errs, checkGroup(g))
-	}
-	for _, u := range d.Units {
-		errs = append(errs, checkUnit(u))
-	}
-	return errors.Join(errs...)
-}
-
 // checkUnit refuses what is not the name of a unit that can have processes.
 func checkUnit(name string) error {
 	if !strings.HasSuffix(name, ".service") && !strings.HasSuffix(name, ".scope") || strings.Contains(name, "/") {
@@ -52,7 +32,7 @@ func checkUnit(name string) error {
 }
 
 // names reports whether the peer is among those that have the duty.
-func (d *DutyConfig) names(n *names) bool {
+func (d *DutyConfig) names(n *peerNames) bool {
 	return slices.Contains(d.Users, n.user) || slices.Contains(d.Users, n.uid) ||
 		slices.ContainsFunc(n.groups, func(g groupName) bool {
 			return slices.Contains(d.Groups, g.name) || slices.Contains(d.Groups, g.gid)
@@ -69,7 +49,7 @@ func (cfg *Config) duties() map[kms.Duties]DutyConfig {
 var dutyTables = map[kms.Duties]string{kms.Monitoring: "monitors", kms.Auditing: "auditors", kms.Operating: "operators"}
 
 // dutiesOf are the duties of the peer.
-func (ids *identities) dutiesOf(n *names) (all kms.Duties) {
+func (ids *identities) dutiesOf(n *peerNames) (all kms.Duties) {
 	for duty, who := range ids.duties {
 		if who.names(n) {
 			all |= duty

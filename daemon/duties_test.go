@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -43,11 +44,14 @@ func TestDuties(t *testing.T) {
 			Monitors: DutyConfig{Units: []string{"exporter.service", "node@.service"}},
 		}
 		cfg.Principals.Map = tt.rules
-		ids, err := newIdentities(cfg)
+		ids, err := newIdentities(cfg, slog.New(slog.DiscardHandler), false)
 		if err != nil {
 			t.Fatal(tt.name, err)
 		}
-		c := ids.lookup(tt.peer, tt.unit)
+		c, err := ids.lookup(tt.peer, tt.unit)
+		if err != nil {
+			t.Fatal(err)
+		}
 		sees := slices.ContainsFunc(c.Policies, func(d *policy.Document) bool { return d.Name() == "AuditorAccess" })
 		if c.Duties != tt.duties || c.Admin || sees != (tt.duties&kms.Auditing != 0) {
 			t.Errorf("%s: %b, administrator %v, policy %v, want %b", tt.name, c.Duties, c.Admin, sees, tt.duties)
@@ -59,10 +63,10 @@ func TestDuties(t *testing.T) {
 func TestUnknownDuties(t *testing.T) {
 	t.Parallel()
 	for _, d := range []DutyConfig{{Users: []string{""}}, {Groups: []string{""}}, {Users: []string{"no-such-user"}}, {Groups: []string{"no-such-group"}}, {Units: []string{"web"}}, {Units: []string{"a/b.service"}}} {
-		if _, err := newIdentities(&Config{Account: "123456789012", Monitors: d}); err == nil {
+		if _, err := newIdentities(&Config{Account: "123456789012", Monitors: d}, slog.New(slog.DiscardHandler), false); err == nil {
 			t.Errorf("%+v is taken", d)
 		}
-		if _, err := newIdentities(&Config{Account: "123456789012", Admins: AdminConfig{d.Users, d.Groups}}); err == nil && d.Units == nil {
+		if _, err := newIdentities(&Config{Account: "123456789012", Admins: AdminConfig{d.Users, d.Groups}}, slog.New(slog.DiscardHandler), false); err == nil && d.Units == nil {
 			t.Errorf("%+v is taken of administrators", d)
 		}
 	}

@@ -1,18 +1,18 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"cmkd/daemon/kms"
+	"cmkd/daemon/names"
 	"cmkd/daemon/policy"
 	"cmkd/plugins"
 	"cmkd/socket"
@@ -26,9 +26,10 @@ const identityAge = 10 * time.Second
 // identities turns the peer that the kernel names into a caller. A reload of
 // the configuration makes new ones, so nothing old is believed.
 //
-// The daemon is built without cgo, so names come from /etc/passwd and
-// /etc/group; a uid that is not there is named after its number.
+// Names come from /etc/passwd and /etc/group, or from the system ([NameConfig]); a uid that
+// is not there is named after its number, and one whose name cannot be told is nobody.
 type identities struct {
+	names    names.Database
 	account  string
 	self     uint32
 	admins   AdminConfig
@@ -60,8 +61,9 @@ type identity struct {
 // maxIdentities bounds the cache.
 const maxIdentities = 4096
 
-// newIdentities reads all that the configuration says of callers.
-func newIdentities(cfg *Config) (*identities, error) {
+// newIdentities reads all that the configuration says of callers. keep: what is learnt of
+// names outlives the daemon.
+func newIdentities(cfg *Config, log *slog.Logger, keep bool) (*identities, error) {
 	builtin, err := parseBuiltinPolicies()
 	if err != nil {
 		return nil, err
@@ -69,6 +71,9 @@ func newIdentities(cfg *Config) (*identities, error) {
 	ids := &identities{
 		account: cfg.Account, self: uint32(os.Getuid()), admins: cfg.Admins, rules: cfg.Principals.Map,
 		duties: cfg.duties(), now: time.Now, builtin: builtin, known: map[identityKey]identity{},
+	}
+	if ids.names, err = cfg.database(log, keep); err != nil {
+		return nil, err
 	}
 	if int64(ids.self) == overflowUID() {
 		return nil, fmt.Errorf("cmkd runs as uid %d, by which its user namespace calls everybody without a mapping: map the user that it runs as", ids.self)
@@ -89,47 +94,24 @@ func newIdentities(cfg *Config) (*identities, error) {
 // check refuses users and groups that the system does not know: a typing error
 // must not wait for the day the name is given to somebody.
 func (ids *identities) check() error {
-	if err := ids.admins.members().check(); err != nil {
+	if err := ids.checkMembers(ids.admins.members()); err != nil {
 		return fmt.Errorf("admins: %w", err)
 	}
 	for duty, who := range ids.duties {
-		if err := who.check(); err != nil {
+		if err := ids.checkMembers(&who); err != nil {
 			return fmt.Errorf("%s: %w", dutyTables[duty], err)
 		}
 	}
 	for i, m := range ids.rules {
-		if err := errors.Join(checkUser(m.User), checkGroup(m.Group)); err != nil {
+		if err := errors.Join(ids.checkUser(m.User), ids.checkGroup(m.Group)); err != nil {
 			return fmt.Errorf("principals: map %d: %w", i+1, err)
 		}
 	}
 	return nil
 }
 
-// checkUser looks a name up; "" and numbers need no entry.
-func checkUser(name string) error {
-	if name == "" || isID(name) {
-		return nil
-	}
-	if !isName(name, uidPrefix) {
-		return fmt.Errorf("%q is not the name of a user to cmkd: give the number", name)
-	}
-	_, err := user.Lookup(name)
-	return err
-}
-
-func checkGroup(name string) error {
-	if name == "" || isID(name) {
-		return nil
-	}
-	if !isName(name, gidPrefix) {
-		return fmt.Errorf("%q is not the name of a group to cmkd: give the number", name)
-	}
-	_, err := user.LookupGroup(name)
-	return err
-}
-
-// caller returns who is at the other end of the connection. With errUnmapped it
-// returns what there is of one, for the record.
+// caller returns who is at the other end of the connection. With errUnmapped and
+// errNameless it returns what there is of one, for the record.
 func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 	peer, ok := socket.PeerFrom(ctx)
 	if !ok {
@@ -141,10 +123,7 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 // callerAt is caller for a peer that is known.
 func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
 	now, key := ids.now(), identityKey{peer.UID, unitOf(peer.Cgroup)}
-	ids.mu.Lock()
-	id, ok := ids.known[key]
-	ids.mu.Unlock()
-	if ok && now.Before(id.expires) && id.caller.GID == peer.GID && slices.Equal(id.groups, peer.Groups) {
+	if id, ok := ids.remembered(key); ok && now.Before(id.expires) && id.caller.GID == peer.GID && slices.Equal(id.groups, peer.Groups) {
 		if id.caller.PID == peer.PID {
 			return id.caller, known(id.caller)
 		}
@@ -152,7 +131,10 @@ func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
 		c.PID = peer.PID
 		return &c, known(&c)
 	}
-	c := ids.lookup(*peer, key.unit)
+	c, err := ids.lookup(*peer, key.unit)
+	if err != nil {
+		return c, err
+	}
 	ids.mu.Lock()
 	if len(ids.known) >= maxIdentities {
 		clear(ids.known)
@@ -160,6 +142,13 @@ func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
 	ids.known[key] = identity{caller: c, groups: peer.Groups, expires: now.Add(identityAge)}
 	ids.mu.Unlock()
 	return c, known(c)
+}
+
+func (ids *identities) remembered(key identityKey) (identity, bool) {
+	ids.mu.Lock()
+	defer ids.mu.Unlock()
+	id, ok := ids.known[key]
+	return id, ok
 }
 
 // known is errUnmapped if there is no principal.
@@ -172,9 +161,14 @@ func known(c *kms.Caller) error {
 
 // privileged reports whether a peer may use what the socket keeps in reserve for
 // administrators. Who is mapped to somebody else is that principal only, with uid 0
-// too.
+// too. Other connections wait meanwhile, so nobody is asked who may take long: whose name
+// is elsewhere is one of them from the second connection on.
 func (d *Daemon) privileged(peer socket.Peer) bool {
-	c, err := d.identities.Load().callerAt(&peer)
+	ids := d.identities.Load()
+	if !ids.names.Near(peer.UID, append([]uint32{peer.GID}, peer.Groups...)) {
+		return false
+	}
+	c, err := ids.callerAt(&peer)
 	return err == nil && c.Admin
 }
 
@@ -191,43 +185,24 @@ func (d *Daemon) barred(peer socket.Peer) bool {
 	return ok
 }
 
-// names is a peer with the names of its user and groups.
-type names struct {
-	user, uid string
-	groups    []groupName
-	unit      string
-}
-
-type groupName struct{ name, gid string }
-
 // lookup asks the user database and the configuration. Of IDs without a mapping
-// nothing is known; what has one counts, the unit too.
-func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
-	n, session := names{unit: unit}, "unknown"
+// nothing is known; what has one counts, the unit too. The error is errNameless, with what
+// there is of a caller.
+func (ids *identities) lookup(peer socket.Peer, unit string) (*kms.Caller, error) {
 	unmapped := int64(peer.UID) == overflowUID()
-	if !unmapped {
-		n.uid = strconv.FormatUint(uint64(peer.UID), 10)
-		n.user = userName(n.uid)
-		session = n.user
-	}
-	for _, gid := range append([]uint32{peer.GID}, peer.Groups...) {
-		if int64(gid) == overflowGID() {
-			continue
-		}
-		number := strconv.FormatUint(uint64(gid), 10)
-		g := groupName{name: groupNameOf(number), gid: number}
-		if !slices.Contains(n.groups, g) {
-			n.groups = append(n.groups, g)
-		}
-	}
 	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
-	rule := ids.rule(&n)
+	n, err := ids.namesOf(&peer, unit)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", errNameless, err)
+	}
+	session := cmp.Or(n.user, "unknown")
+	rule := ids.rule(n)
 	root := rule == nil && !unmapped && (peer.UID == 0 || peer.UID == ids.self)
 	if rule != nil {
 		c.Principal = ids.principal(rule.ARN, session)
 		c.Principal.Tags = rule.Tags
 	} else if unmapped {
-		return c
+		return c, nil
 	} else if root {
 		c.Principal = policy.Principal{Type: policy.Root, ARN: ids.prefix() + "root", AccountID: ids.account}
 	} else {
@@ -236,12 +211,12 @@ func (ids *identities) lookup(peer socket.Peer, unit string) *kms.Caller {
 	if c.Principal.Type == policy.User {
 		c.Principal.Groups = ids.groupARNs(n.groups)
 	}
-	ids.empower(c, &n, root)
-	return c
+	ids.empower(c, n, root)
+	return c, nil
 }
 
 // empower gives the caller what the configuration gives who it is.
-func (ids *identities) empower(c *kms.Caller, n *names, root bool) {
+func (ids *identities) empower(c *kms.Caller, n *peerNames, root bool) {
 	c.Policies = ids.policiesOf(&c.Principal)
 	role := c.Principal.Type == policy.Role
 	listed := !role && ids.admins.members().names(n)
@@ -257,34 +232,6 @@ func (ids *identities) empower(c *kms.Caller, n *names, root bool) {
 	}
 }
 
-// uidPrefix and gidPrefix lead the names of users and groups without one.
-const uidPrefix, gidPrefix = "uid-", "gid-"
-
-// userName is the name of a uid. Without one, or with one that could be another
-// user's number, it is called after its number.
-func userName(uid string) string {
-	if u, err := user.LookupId(uid); err == nil && isName(u.Username, uidPrefix) {
-		return u.Username
-	}
-	return uidPrefix + uid
-}
-
-// groupNameOf is the same for a gid.
-func groupNameOf(gid string) string {
-	if g, err := user.LookupGroupId(gid); err == nil && isName(g.Name, gidPrefix) {
-		return g.Name
-	}
-	return gidPrefix + gid
-}
-
-// isName reports whether a name of the user database can be one here: not a
-// number, nor the form of users (or groups) without a name, nor the name of
-// somebody else behind a path.
-func isName(name, prefix string) bool {
-	number, nameless := strings.CutPrefix(name, prefix)
-	return !isID(name) && (!nameless || !isID(number)) && !strings.Contains(name, "/")
-}
-
 // administratorAccess is the identity policy of the configuration's admins.
 // Like any identity policy it counts where a key policy hands over to the
 // account; a key policy that does not keeps the admins out.
@@ -293,7 +240,7 @@ const administratorAccess = `{"Version":"2012-10-17","Statement":[{"Sid":"Admini
 // loadIdentities reads all that the configuration says of callers. Calls that
 // start once it has returned know nothing of what was before.
 func (d *Daemon) loadIdentities(ctx context.Context, cfg *Config) error {
-	ids, err := newIdentities(cfg)
+	ids, err := newIdentities(cfg, d.log, true)
 	if err != nil {
 		return err
 	}

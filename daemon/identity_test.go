@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"slices"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestMappedRootIsNoAdministrator(t *testing.T) {
 	} {
 		cfg := &Config{Account: account, Admins: tt.admins}
 		cfg.Principals.Map = tt.rules
-		ids, err := newIdentities(cfg)
+		ids, err := newIdentities(cfg, slog.New(slog.DiscardHandler), false)
 		if err != nil {
 			t.Fatal(tt.name, err)
 		}
@@ -48,7 +49,10 @@ func TestMappedRootIsNoAdministrator(t *testing.T) {
 				t.Errorf("%s: the reserve of administrators: %v, want %v", tt.name, got, tt.admin)
 			}
 		}
-		c := ids.lookup(socket.Peer{UID: tt.uid}, tt.unit)
+		c, err := ids.lookup(socket.Peer{UID: tt.uid}, tt.unit)
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
 		everything := slices.ContainsFunc(c.Policies, func(d *policy.Document) bool { return d.Name() == "AdministratorAccess" })
 		if c.Principal.ARN != tt.arn || c.Admin != tt.admin || everything != tt.admin {
 			t.Errorf("%s: %s, administrator %v, policy %v, want %s, %v", tt.name, c.Principal.ARN, c.Admin, everything, tt.arn, tt.admin)

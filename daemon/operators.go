@@ -3,9 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"strings"
 
 	"cmkd/daemon/kms"
 	"cmkd/daemon/operator"
@@ -46,8 +43,11 @@ type asked struct{ ids *identities }
 // Caller implements [operator.Identities].
 func (a asked) Caller(ctx context.Context) (*kms.Caller, error) {
 	c, err := a.ids.caller(ctx)
-	if errors.Is(err, errUnmapped) {
+	switch {
+	case errors.Is(err, errUnmapped):
 		err = operator.Forbidden(errUnmapped.Error())
+	case errors.Is(err, errNameless):
+		err = operator.Unavailable(errNameless.Error(), err)
 	}
 	return c, err
 }
@@ -60,7 +60,7 @@ func (a asked) ByARN(arn string) (*kms.Caller, error) { return a.ids.byARN(arn) 
 
 // Known implements [operator.Identities].
 func (a asked) Known() ([]string, error) {
-	users, err := systemUsers()
+	users, err := a.ids.names.Users()
 	if err != nil {
 		return nil, err
 	}
@@ -77,19 +77,4 @@ func (a asked) Known() ([]string, error) {
 // Nobody implements [operator.Identities].
 func (a asked) Nobody() *kms.Caller {
 	return &kms.Caller{Principal: a.ids.principal(a.ids.prefix()+"user/uid-4294967294", "")}
-}
-
-// systemUsers are the names in the user database.
-func systemUsers() ([]string, error) {
-	raw, err := os.ReadFile("/etc/passwd")
-	if err != nil {
-		return nil, fmt.Errorf("reading the user database: %w", err)
-	}
-	var list []string
-	for line := range strings.Lines(string(raw)) {
-		if name, _, ok := strings.Cut(line, ":"); ok && name != "" && name[0] != '#' {
-			list = append(list, name)
-		}
-	}
-	return list, nil
 }

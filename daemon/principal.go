@@ -3,12 +3,12 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
 
 	"cmkd/daemon/kms"
+	"cmkd/daemon/names"
 	"cmkd/daemon/policy"
 	"cmkd/socket"
 )
@@ -18,7 +18,7 @@ func (ids *identities) prefix() string { return "arn:aws:iam::" + ids.account + 
 
 // rule is the first rule of the configuration that fits the peer, nil if none
 // does. Rules that give groups another ARN make no principal.
-func (ids *identities) rule(n *names) *MapConfig {
+func (ids *identities) rule(n *peerNames) *MapConfig {
 	for i := range ids.rules {
 		r := &ids.rules[i]
 		p, err := parsePrincipal(ids.account, r.ARN)
@@ -120,7 +120,7 @@ func (ids *identities) Exists(arn string) bool {
 	}
 	if rest, ok := strings.CutPrefix(arn, ids.prefix()); ok {
 		kind, name, _ := strings.Cut(rest, "/")
-		return kind == "user" && systemUser(name) || kind == "group" && systemGroup(name)
+		return kind == "user" && ids.isUser(name) || kind == "group" && ids.isGroup(name)
 	}
 	return policy.IsService(arn) && strings.HasSuffix(arn, ".amazonaws.com")
 }
@@ -139,7 +139,7 @@ func (ids *identities) somebody(owner string) bool {
 			return true
 		}
 	}
-	return kind == "user" && systemUser(name) || kind == "group" && systemGroup(name)
+	return kind == "user" && ids.isUser(name) || kind == "group" && ids.isGroup(name)
 }
 
 // knowsRole reports whether a role of the name is configured, under any path.
@@ -152,22 +152,31 @@ func (ids *identities) knowsRole(name string) bool {
 	return false
 }
 
-// systemUser reports whether callers can be called so: by a name of the user
-// database, or uid-N for a number without a name.
-func systemUser(name string) bool {
+// isUser reports whether callers can be called so: by a name of the user
+// database, or uid-N for a number without a name. Of one who has been seen it stays true
+// while the database does not answer.
+func (ids *identities) isUser(name string) bool {
 	if number, ok := strings.CutPrefix(name, uidPrefix); ok && isID(number) {
-		return userName(number) == name
+		found, err := ids.userName(parseID(number))
+		return err == nil && found == name
 	}
-	u, err := user.Lookup(name)
-	return err == nil && isName(name, uidPrefix) && u.Uid != strconv.FormatInt(overflowUID(), 10)
+	if !isName(name, uidPrefix) {
+		return false
+	}
+	u, err := ids.names.UserNamed(name)
+	return err == nil && int64(u.UID) != overflowUID()
 }
 
-func systemGroup(name string) bool {
+func (ids *identities) isGroup(name string) bool {
 	if number, ok := strings.CutPrefix(name, gidPrefix); ok && isID(number) {
-		return groupNameOf(number) == name
+		found, err := ids.groupNames([]uint32{parseID(number)})
+		return err == nil && found[0] == name
 	}
-	g, err := user.LookupGroup(name)
-	return err == nil && isName(name, gidPrefix) && g.Gid != strconv.FormatInt(overflowGID(), 10)
+	if !isName(name, gidPrefix) {
+		return false
+	}
+	gid, err := ids.names.GroupNamed(name)
+	return err == nil && int64(gid) != overflowGID()
 }
 
 // isID reports whether the text is a uid or gid as it is written here.
@@ -198,8 +207,8 @@ func (ids *identities) named(text string) (*kms.Caller, error) {
 	case "role":
 		return ids.byARN(ids.prefix() + "role/" + name)
 	case "unit":
-		if c := ids.lookup(socket.Peer{}, name); c.Principal.Type != policy.Root {
-			return c, nil
+		if c, err := ids.lookup(socket.Peer{}, name); err != nil || c.Principal.Type != policy.Root {
+			return c, err
 		}
 	}
 	return nil, fmt.Errorf("%q: %w", text, errUnknownPrincipal)
@@ -207,26 +216,28 @@ func (ids *identities) named(text string) (*kms.Caller, error) {
 
 // byUser is the user of the system, with all its groups.
 func (ids *identities) byUser(name string) (*kms.Caller, error) {
-	u, err := user.Lookup(name)
+	var u names.User
+	var err error
 	if number := strings.TrimPrefix(name, uidPrefix); isID(number) {
-		if u, err = user.LookupId(number); err != nil {
-			u, err = &user.User{Uid: number, Gid: number}, nil
+		if u, err = ids.names.User(parseID(number)); errors.Is(err, names.ErrUnknown) {
+			u, err = names.User{UID: parseID(number), GID: parseID(number)}, nil
 		}
-	}
-	if err != nil {
+	} else if u, err = ids.names.UserNamed(name); errors.Is(err, names.ErrUnknown) {
 		return ids.byARN(ids.prefix() + "user/" + name)
 	}
-	peer := socket.Peer{UID: parseID(u.Uid), GID: parseID(u.Gid)}
-	if u.Username != "" {
-		gids, err := u.GroupIds()
-		if err != nil {
-			return nil, fmt.Errorf("looking up the groups of %s: %w", name, err)
-		}
-		for _, gid := range gids {
-			peer.Groups = append(peer.Groups, parseID(gid))
+	if err != nil {
+		return nil, err
+	}
+	peer := socket.Peer{UID: u.UID, GID: u.GID}
+	if u.Name != "" {
+		if peer.Groups, err = ids.names.GroupsOf(u); err != nil {
+			return nil, err
 		}
 	}
-	c := ids.lookup(peer, "")
+	c, err := ids.lookup(peer, "")
+	if err != nil {
+		return nil, err
+	}
 	return c, known(c)
 }
 
@@ -264,7 +275,7 @@ func (ids *identities) byARN(arn string) (*kms.Caller, error) {
 	if name, ok := strings.CutPrefix(arn, ids.prefix()+"group/"); ok {
 		return ids.byGroup(name)
 	}
-	if name, ok := strings.CutPrefix(arn, ids.prefix()+"user/"); ok && systemUser(name) {
+	if name, ok := strings.CutPrefix(arn, ids.prefix()+"user/"); ok && ids.isUser(name) {
 		return ids.byUser(name)
 	}
 	c := &kms.Caller{Principal: ids.principal(arn, session)}

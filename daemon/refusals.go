@@ -11,7 +11,7 @@ import (
 // whether it is, or is counted; see [socket.Config].
 func (d *Daemon) refused(r *http.Request, id, code, message string) bool {
 	caller, err := d.identities.Load().caller(r.Context())
-	if err != nil && !errors.Is(err, errUnmapped) {
+	if err != nil && !errors.Is(err, errUnmapped) && !errors.Is(err, errNameless) {
 		d.log.ErrorContext(r.Context(), "call without a caller", "error", err)
 		return false
 	}

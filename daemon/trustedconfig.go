@@ -29,6 +29,9 @@ func (c *Config) checkTrusted() error {
 		t.checkToken(&c.Tokens[i])
 	}
 	t.checkShip(c.Audit.Ship)
+	if c.Names.Source == system {
+		t.check("names.getent", c.Names.Getent)
+	}
 	t.checkStore(&c.Store)
 	for _, p := range c.Plugins {
 		t.check("plugin "+p.Name, p.Path)

@@ -1,6 +1,10 @@
 package daemon
 
-import "testing"
+import (
+	"testing"
+
+	"cmkd/daemon/names"
+)
 
 func TestMapped(t *testing.T) {
 	t.Parallel()
@@ -30,7 +34,7 @@ func TestIsName(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"uid-0", "0061", "gid-5"} {
-		if checkUser(name) == nil {
+		if (&identities{names: names.Files{}}).checkUser(name) == nil {
 			t.Errorf("the configuration may name the user %q", name)
 		}
 	}

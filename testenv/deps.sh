@@ -30,6 +30,14 @@ need_remoting() {
 	missing="$missing p11-kit-modules"
 }
 
+# need_extrausers: a source of users beside the files is a library, not a command.
+need_extrausers() {
+	for f in /usr/lib/*/libnss_extrausers.so.2 /lib/*/libnss_extrausers.so.2; do
+		[ -e "$f" ] && return
+	done
+	missing="$missing libnss-extrausers"
+}
+
 # need_go: Debian's own Go is too old, and whose newer one to take is for a person to say.
 # One from 1.21 on that may (GOTOOLCHAIN) fetches the release that go.mod names.
 need_go() {
@@ -65,6 +73,7 @@ for_tests() {
 	need pkcs11-tool opensc
 	need p11-kit p11-kit
 	need_remoting
+	need_extrausers
 	[ -e /sbin/mkfs.ext4 ] || [ -e /usr/sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
 	need curl curl
 	need etcd etcd-server

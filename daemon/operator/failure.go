@@ -37,6 +37,12 @@ func Forbidden(text string) error {
 	return &failure{http.StatusForbidden, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", text), nil}
 }
 
+// Unavailable is the refusal of a caller who may try again, with the reason, and for the
+// log its cause.
+func Unavailable(text string, cause error) error {
+	return &failure{http.StatusServiceUnavailable, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", text), cause}
+}
+
 // refuse answers a call of the endpoint that failed.
 func (s *Service) refuse(w http.ResponseWriter, r *http.Request, row *Row, err error) {
 	f, ok := errors.AsType[*failure](err)

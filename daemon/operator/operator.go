@@ -43,7 +43,7 @@ type Daemon interface {
 // the same identities from beginning to end.
 type Identities interface {
 	// Caller is who is at the other end of the connection. With an error of
-	// [Forbidden] it returns what is known of one who may do nothing, for the record.
+	// [Forbidden] or [Unavailable] it returns what is known of one who may do nothing, for the record.
 	Caller(ctx context.Context) (*kms.Caller, error)
 	// Named is the caller that an operator means; see [operatorapi.PolicyQuestion].
 	Named(text string) (*kms.Caller, error)

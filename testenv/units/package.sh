@@ -106,7 +106,17 @@ check backup-file sh -c 'stat -c "%a %U" /var/backups/cmkd/cmkd-*.cmkd-backup &&
 check backup-score systemd-analyze security --no-pager --threshold=20 cmkd-backup.service
 systemctl stop cmkd.service cmkd.socket
 rm -f /var/lib/cmkd/cmkd.db*
-check restore systemd-run -q --wait --pipe -p User=cmkd -p LoadCredential=pin:/root/cmkd-pin sh -c 'cmkctl restore --yes /var/backups/cmkd/cmkd-*.cmkd-backup'
+cat >/etc/systemd/system/restore.service <<UNIT
+[Service]
+Type=oneshot
+User=cmkd
+LoadCredential=pin:/root/cmkd-pin
+ExecStart=cmkctl restore --yes $(echo /var/backups/cmkd/cmkd-*.cmkd-backup)
+StandardOutput=truncate:/opt/units/restore.log
+StandardError=truncate:/opt/units/restore.log
+UNIT
+systemctl daemon-reload
+check restore run restore
 systemctl start cmkd.socket cmkd.service
 check older cmkctl accept-state
 root=$(cmkctl accept-state | sed -n 's/.*--root //p')
