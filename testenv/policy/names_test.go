@@ -22,7 +22,7 @@ func TestNamesOfTheSystem(t *testing.T) {
 	rig.Outcome(t, "lea", rig.EncryptWith(t, r.As(t, lea), id), "")
 	rig.Outcome(t, "an administrator by her group", rig.ErrOf(r.As(t, rig.User{UID: 62009, GID: 62102}).CreateKey(t.Context(), &kms.CreateKeyInput{})), "")
 	rig.Outcome(t, "one without a name", rig.EncryptWith(t, r.As(t, rig.User{UID: 62010, GID: 62010}), id), "AccessDeniedException")
-	if out, ok := rig.Cmkctl(t, r, "policy", "explain", "kms:Encrypt", id, "--as", "lea"); !ok || !strings.Contains(out, "user/lea") {
+	if out, ok := rig.Cmkctl(t, r, "policy", "explain", "--action", "kms:Encrypt", "--key", id, "--as", "lea"); !ok || !strings.Contains(out, "user/lea") {
 		t.Errorf("explained: %s", out)
 	}
 

@@ -120,7 +120,7 @@ const shownRows = 50
 
 func (r *restorePlan) print(out io.Writer, all bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "\tROWS\tCOMMIT\tTIME\tAUDIT RECORD")
+	fmt.Fprintln(w, "STATE\tROWS\tCOMMIT\tTIME\tAUDIT RECORD")
 	for _, side := range []struct {
 		name string
 		of   *operatorapi.RestoreSide
