@@ -20,6 +20,7 @@ import (
 // restoring is a restore under way.
 type restoring struct {
 	cfg   *Config
+	log   *slog.Logger
 	rows  []*store.Row
 	found *backup.Found
 	head  *store.Sealed
@@ -39,14 +40,14 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 	if err := cfg.checkTrusted(); err != nil {
 		return nil, err
 	}
-	r := &restoring{cfg: cfg, plan: &operatorapi.RestorePlan{}}
+	r := &restoring{cfg: cfg, log: log, plan: &operatorapi.RestorePlan{}}
 	if err := r.read(file); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
-	lost := absent(databasePath(cfg))
+	lost := cfg.Store.Engine != engineEtcd && absent(databasePath(cfg))
 	engine, err := r.open(ctx)
 	if err != nil {
 		return nil, err
@@ -124,9 +125,9 @@ func (r *restoring) read(file string) error {
 
 // open opens the database, and notes why it cannot be read. The engine is nil then.
 func (r *restoring) open(ctx context.Context) (store.Engine, error) {
-	engine, err := sqlite.NewEngine(ctx, databasePath(r.cfg), sqlite.Options{})
-	switch {
-	case errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNewerSchema):
+	engine, err := openEngine(ctx, r.cfg, r.log)
+	switch damaged := errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNewerSchema); {
+	case damaged && r.cfg.Store.Engine != engineEtcd:
 		r.plan.Damage = err.Error()
 		return nil, nil //nolint:nilnil // said above
 	case errors.Is(err, store.ErrLocked):

@@ -27,6 +27,7 @@ import (
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/storetest"
 	"cmkd/socket/operatorapi"
+	"cmkd/testenv/etcd"
 	"cmkd/testenv/rig"
 )
 
@@ -449,4 +450,26 @@ func newImage(t *testing.T, rows []*store.Row) []byte {
 		t.Fatal(err)
 	}
 	return image.After
+}
+
+// TestOtherEngine: what was backed up from a file is restored into etcd, and the other way
+// round a database in etcd goes back to what it was.
+func TestOtherEngine(t *testing.T) {
+	t.Parallel()
+	a := rig.New(t, rig.Config{})
+	id := rig.NewKey(t, a.Client(""), nil)
+	sealed := rig.Seal(t, a.Client(""), id, "secret")
+	file := filepath.Join(a.Dir, "b")
+	cmkctl(t, a, true, "backup", file)
+	stop(t, a)
+	b := rig.Prepare(t, rig.Config{Token: a.Token, Etcd: etcd.Start(t)})
+	contains(t, cmkctl(t, b, true, "restore", "--config", b.Path, "--yes", file), "restored.")
+	restored(t, b)
+	sealed.Open(t, b.Client(""))
+	cmkctl(t, b, true, "backup", file)
+	later := rig.NewKey(t, b.Client(""), nil)
+	stop(t, b)
+	contains(t, cmkctl(t, b, true, "restore", "--config", b.Path, "--yes", file), later, "restored.")
+	restored(t, b)
+	sealed.Open(t, b.Client(""))
 }
