@@ -118,7 +118,7 @@ bench-envelope: deps build
 
 # Sealed files: 5 GiB sealed by the AWS Encryption SDK and opened here, and the other way
 # round, seal, open and rewrap killed, interrupted and out of disk at 100 random moments each,
-# and every byte of a file altered. It needs 20 GiB of disk.
+# and every byte of a file altered. It needs 16 GiB of disk.
 envelopes: deps
 	CMKD_INTEROP_MIB=5120 CMKD_ENDS=100 CMKD_EVERY_BYTE=1 go test -count=1 -v -timeout 2h ./testenv/envelopes
 

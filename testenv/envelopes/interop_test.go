@@ -103,10 +103,15 @@ func TestInteropLarge(t *testing.T) {
 	large := func(limit int64) []message {
 		return []message{{envelope.Committed, envelope.DefaultFrameLen, min(mib, limit)<<20 + 1, 1}}
 	}
-	theyOpen(t, w, javascript, large(mib))
-	theySeal(t, w, javascript, large(mib))
-	theyOpen(t, w, golang, large(256))
-	theySeal(t, w, golang, large(256))
+	// One after the other, each of which removes its files.
+	for _, s := range []sdk{javascript, golang} {
+		limit := mib
+		if s.name == golang.name {
+			limit = 256
+		}
+		t.Run(s.name+" opens", func(t *testing.T) { theyOpen(t, w, s, large(limit)) })
+		t.Run(s.name+" seals", func(t *testing.T) { theySeal(t, w, s, large(limit)) })
+	}
 }
 
 // theyOpen has s open what is sealed here.
