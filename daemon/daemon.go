@@ -105,7 +105,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	}
 	// The store is locked, so no other daemon has processes there.
 	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(cfg)), plugins.RemoveLeftovers(spareDir(cfg))); err != nil {
-		log.WarnContext(ctx, "folders of plugin processes are left over", "error", err)
+		log.WarnContext(ctx, "folders of plugin processes cannot be removed", "error", err)
 	}
 	if err := d.bindAccount(ctx); err != nil {
 		return nil, err
@@ -267,15 +267,15 @@ func (d *Daemon) begin(ctx context.Context) error {
 		return err
 	}
 	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
-		d.log.LogAttrs(ctx, slog.LevelError, "interrupted work is not undone yet", slog.Any("error", err))
+		d.log.LogAttrs(ctx, slog.LevelError, "reconciliation incomplete, will retry", slog.Any("error", err))
 	}
 	if err := d.kms.UpdateManaged(ctx); errors.Is(err, store.ErrUnwritable) { // keys that exist are used as they are
-		d.log.LogAttrs(ctx, slog.LevelError, "managed keys are not as configured before the next start", slog.Any("error", err))
+		d.log.LogAttrs(ctx, slog.LevelError, "managed keys will not match the configuration until the next start", slog.Any("error", err))
 	} else if err != nil {
 		return err
 	}
 	if err := d.publishAuditKeys(); err != nil { // the next start does it
-		d.log.LogAttrs(ctx, slog.LevelError, "the audit key is not published", slog.Any("error", err))
+		d.log.LogAttrs(ctx, slog.LevelError, "the audit key cannot be published", slog.Any("error", err))
 	}
 	return nil
 }

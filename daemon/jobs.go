@@ -33,7 +33,7 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 			pause = jobRetry
 			if now := time.Now(); now.Sub(said) >= jobInterval {
 				said = now
-				d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err), slog.String("every", jobRetry.String()))
+				d.log.LogAttrs(ctx, slog.LevelError, "background jobs failed, will retry", slog.Any("error", err), slog.String("every", jobRetry.String()))
 			}
 		}
 		select {
@@ -61,7 +61,7 @@ func (d *Daemon) watchTokens(ctx context.Context) {
 			return
 		}
 		if said.fresh(err) {
-			d.log.LogAttrs(ctx, slog.LevelError, "the tokens are not looked through, it is tried again", slog.Any("error", err))
+			d.log.LogAttrs(ctx, slog.LevelError, "the tokens cannot be checked, will retry", slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -93,7 +93,7 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 				break
 			}
 			if said.fresh(err) {
-				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is tried again", slog.Any("error", err), slog.String("every", mendInterval.String()))
+				d.log.LogAttrs(ctx, slog.LevelError, "the audit trail still cannot be written, will retry", slog.Any("error", err), slog.String("every", mendInterval.String()))
 			}
 			select {
 			case <-ctx.Done():
@@ -101,7 +101,7 @@ func (d *Daemon) mendTrail(ctx context.Context) {
 			case <-ticker.C:
 			}
 		}
-		d.log.LogAttrs(ctx, slog.LevelWarn, "the audit trail is written again, calls are answered")
+		d.log.LogAttrs(ctx, slog.LevelWarn, "the audit trail can be written again, calls are answered")
 		d.checkProblem(ctx)
 	}
 }
@@ -136,10 +136,10 @@ func (d *Daemon) mendDatabase(ctx context.Context) {
 			_ = d.store.Probe(ctx) // Err has it
 		}
 		if said != "" {
-			d.log.LogAttrs(ctx, slog.LevelWarn, "the database is written again")
+			d.log.LogAttrs(ctx, slog.LevelWarn, "the database can be written again")
 			d.kms.RetryEpoch()
 			if err := d.RunJobs(ctx); err != nil && ctx.Err() == nil { // what waited for it
-				d.log.LogAttrs(ctx, slog.LevelError, "jobs failed, they are tried again", slog.Any("error", err))
+				d.log.LogAttrs(ctx, slog.LevelError, "background jobs failed, will retry", slog.Any("error", err))
 			}
 		}
 	}

@@ -156,7 +156,7 @@ func (r *router) expect(ctx context.Context, h *tokenHost, log *slog.Logger) {
 		info, err := h.Info(ctx, &backends.InfoRequest{})
 		if err != nil {
 			if ctx.Err() == nil {
-				log.LogAttrs(ctx, slog.LevelError, "plugin does not say what it serves",
+				log.LogAttrs(ctx, slog.LevelError, "the plugin does not report what it serves",
 					slog.String("plugin", h.plugin), slog.String("token", h.token), slog.Any("error", err))
 			}
 			return

@@ -177,7 +177,7 @@ func openEngine(ctx context.Context, cfg *Config, log *slog.Logger) (store.Engin
 	c := &cfg.Store
 	if c.Engine != engineEtcd {
 		return sqlite.NewEngine(ctx, databasePath(cfg), sqlite.Options{Restored: func() {
-			log.Error("the database files had been removed and have been made again: nothing is lost", "folder", cfg.StateDir)
+			log.Error("the database files were removed and have been created again: nothing is lost", "folder", cfg.StateDir)
 		}})
 	}
 	config, err := c.tls()

@@ -50,7 +50,7 @@ func (d *Daemon) publishAuditKeys() error {
 		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 		was, err := os.ReadFile(path)
 		if err == nil && !bytes.Equal(was, text) {
-			d.log.Error("the published audit key was another one than the token's and is replaced: "+
+			d.log.Error("the published audit key differed from the token's and was replaced: "+
 				"repeat what was verified with it", "file", path)
 		}
 		if err == nil && bytes.Equal(was, text) {

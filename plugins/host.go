@@ -258,7 +258,7 @@ func (a *attempt) note(cause bool) {
 func (a *attempt) fail() error {
 	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
 		until := a.host.breaker.lost(a.cut, time.Now())
-		a.host.state.Load().spec.Logger.Error("calls that end plugin processes are refused for a while", "method", a.row.name,
+		a.host.state.Load().spec.Logger.Error("calls that crash plugin processes are refused for a while", "method", a.row.name,
 			"uid", a.flow.caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
 	}
 	if a.stuck {

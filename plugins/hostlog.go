@@ -67,7 +67,7 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 		return
 	}
 	if n := s.left.Swap(0); n > 0 {
-		s.log.Warn("the plugin logs too much: lines were left out", "lines", n)
+		s.log.Warn("the plugin logs too much: lines were dropped", "lines", n)
 	}
 	all := attributes(args)
 	if name != "" {

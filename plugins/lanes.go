@@ -293,7 +293,7 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	}
 	defer wipe(answer)
 	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
-		l.log.Error("an answer does not encode", "method", j.row.name, "error", err)
+		l.log.Error("an answer cannot be encoded", "method", j.row.name, "error", err)
 		l.fail(j, out, kindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))
 	}
 	return true
@@ -345,7 +345,7 @@ func panicText(r any) string {
 
 func (l *lanes) fail(j job, out *bytes.Buffer, kind byte, err error) {
 	if err := encodeFrame(out, frame{id: j.id, kind: kind}, toWire(err)); err != nil {
-		l.log.Error("an error does not encode", "method", j.row.name, "error", err)
+		l.log.Error("an error cannot be encoded", "method", j.row.name, "error", err)
 	}
 }
 

@@ -160,7 +160,7 @@ func (s *Spec) sockets() string {
 		return s.Dir
 	}
 	if sparing := checkDir(s.Spare); sparing != nil {
-		s.Logger.Warn("the sockets of a plugin have no place", "error", err, "spare", sparing)
+		s.Logger.Warn("there is no room for a plugin's sockets", "error", err, "spare", sparing)
 		return s.Dir
 	}
 	return s.Spare

@@ -119,7 +119,7 @@ func (s *supervisor) failed(err error) {
 		s.retry = nil
 		s.spec.Token.seen() // it has answered
 		s.publish(LoginFailed, err)
-		s.spec.Logger.Error("the token refused the PIN; it is not tried again before the configuration is reloaded", "error", err)
+		s.spec.Logger.Error("the token refused the PIN; it will not be tried again until the configuration is reloaded", "error", err)
 		return
 	}
 	s.spec.Token.lost(s.host, s.lastAt)

@@ -49,7 +49,7 @@ func (l *limits) end(which limit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if text, ok := l.texts[which]; ok {
-		slog.Info("the token is not limited any more", "limit", text)
+		slog.Info("the token is no longer limited", "limit", text)
 		delete(l.texts, which)
 	}
 }

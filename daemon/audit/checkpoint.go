@@ -227,11 +227,11 @@ func (l *Log) checkpoints(ctx context.Context) {
 		switch err := l.checkpoint(ctx); {
 		case err != nil && ctx.Err() == nil:
 			if !failed {
-				l.cfg.Logger.ErrorContext(ctx, "audit log: no checkpoint, it is tried again", "error", err, "every", signRetry.String())
+				l.cfg.Logger.ErrorContext(ctx, "the audit trail has no new checkpoint, will retry", "error", err, "every", signRetry.String())
 			}
 			retry = time.After(signRetry)
 		case failed:
-			l.cfg.Logger.InfoContext(ctx, "audit log: checkpoints are made again")
+			l.cfg.Logger.InfoContext(ctx, "the audit trail has checkpoints again")
 		}
 	}
 }

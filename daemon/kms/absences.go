@@ -104,7 +104,7 @@ func (s *Service) there(ctx context.Context, m *material) (bool, error) {
 
 func (s *Service) found(ctx context.Context, m *material) {
 	if s.absences.set(m, false) {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a key material that was missing is in its token",
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a missing key material is in its token again",
 			slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token))
 	}
 }
@@ -177,7 +177,7 @@ func (s *Service) renew(ctx context.Context, token string, spec backends.KeySpec
 // missing object no other process is needed.
 func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material) (gone []*material, err error) {
 	first := suspects[0]
-	s.log.LogAttrs(ctx, slog.LevelWarn, "key materials are not found: another process looks for them",
+	s.log.LogAttrs(ctx, slog.LevelWarn, "key materials not found: checking with another process",
 		slog.String("token", first.Token), slog.Int("materials", len(suspects)), slog.String("key", first.KeyID))
 	view := s.store.View()
 	if err := s.renew(ctx, first.Token, first.key.Spec); err != nil {

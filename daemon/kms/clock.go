@@ -164,6 +164,6 @@ func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) 
 		return now, fmt.Errorf("confirming the clock: %w", err)
 	}
 	s.clock.confirm(now)
-	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock is confirmed, deletions go on", slog.Time("now", now))
+	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock was confirmed, deletions resume", slog.Time("now", now))
 	return now, nil
 }

@@ -134,7 +134,7 @@ func (s *Service) noteDuplicates(ctx context.Context, view *store.View, token st
 	}
 	for id, d := range before {
 		if _, ok := now[id]; !ok {
-			s.logDuplicate(ctx, slog.LevelWarn, "no two objects have the CKA_ID of the key any more", d)
+			s.logDuplicate(ctx, slog.LevelWarn, "the key's CKA_ID is unique in the token again", d)
 		}
 	}
 }

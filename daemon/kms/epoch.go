@@ -314,6 +314,6 @@ func (s *Service) firstStateKey(ctx context.Context) (stateKey, error) {
 	if _, err := b.CreateKey(ctx, &backends.CreateKeyRequest{Key: key, Label: label(stateKeyID, 1)}); err != nil {
 		return stateKey{}, fmt.Errorf("making a state key in token %s: %w", s.token, err)
 	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "state key made: those of before are not known and stay in the token", slog.String("id", id.String()))
+	s.log.LogAttrs(ctx, slog.LevelWarn, "state key created: earlier ones are unknown and stay in the token", slog.String("id", id.String()))
 	return stateKey{id, id.String(), 1}, nil
 }

@@ -168,7 +168,7 @@ func (s *Service) adoptState(ctx context.Context, k stateKey) error {
 		return fmt.Errorf("writing the first head of the database: %w", err)
 	}
 	s.integrity.seal.Store(seal)
-	s.log.LogAttrs(ctx, slog.LevelInfo, "the database is authenticated from now on", slog.Bool("new", fresh))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "the database is now authenticated", slog.Bool("new", fresh))
 	return s.advance(ctx)
 }
 

@@ -120,7 +120,7 @@ func (s *Service) makeKey(ctx context.Context, b Backend, intent *store.Intent) 
 	if backends.CodeOf(err) != backends.KeyUnsafe {
 		return made, err
 	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "unfinished key is made again", slog.String("key", intent.KeyID), slog.Any("error", err))
+	s.log.LogAttrs(ctx, slog.LevelWarn, "an unfinished key is created again", slog.String("key", intent.KeyID), slog.Any("error", err))
 	if _, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: in.Key}); err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	if err != nil {
 		return err
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key made", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))
+	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key created", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))
 	return nil
 }
 
@@ -144,7 +144,7 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 		return fmt.Errorf("updating the managed keys: %w", err)
 	}
 	for _, arn := range former {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a managed key is not in the configuration any more: nobody can use it, administrators may delete it",
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a managed key is no longer in the configuration: nobody can use it, administrators may delete it",
 			slog.String("key", arn))
 	}
 	return nil

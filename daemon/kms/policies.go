@@ -76,7 +76,7 @@ func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *b
 		return "", err
 	}
 	for _, name := range d.UnknownKeys() {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a key policy has a condition key that no request ever has: a Deny on it denies nothing",
+		s.log.LogAttrs(ctx, slog.LevelWarn, "a key policy has a condition key that does not exist: a Deny on it denies nothing",
 			slog.String("conditionKey", name), slog.String("key", s.keyARN(row.Region, row.ID)))
 	}
 	if bypass != nil && *bypass {

@@ -133,7 +133,7 @@ func (s *Service) recordAhead(ctx context.Context, c *Call, sequence uint64) err
 	c.record.EventID = uuid.NewString()
 	c.record.AdditionalEventData.DatabaseSequence = sequence
 	if err := s.trail.AppendBefore(context.WithoutCancel(ctx), &c.record, c.room); err != nil {
-		s.log.LogAttrs(ctx, slog.LevelError, "a change cannot be recorded, it is not made", slog.String("operation", c.record.EventName),
+		s.log.LogAttrs(ctx, slog.LevelError, "a change cannot be recorded and is not made", slog.String("operation", c.record.EventName),
 			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 		return fmt.Errorf("recording the change: %w", err)
 	}
@@ -238,7 +238,7 @@ func (s *Service) recordCall(ctx context.Context, c *Call) bool {
 	}
 	err := write(context.WithoutCancel(ctx), &c.record, c.room)
 	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelError, "call is not recorded, its answer is withheld", slog.String("operation", c.record.EventName),
+		s.log.LogAttrs(ctx, slog.LevelError, "a call cannot be recorded, its answer is withheld", slog.String("operation", c.record.EventName),
 			slog.String("request", c.record.RequestID), slog.String("key", c.arn), slog.Any("error", err))
 	}
 	return err == nil

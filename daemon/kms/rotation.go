@@ -321,7 +321,7 @@ func (s *Service) bringForward(ctx context.Context, row *store.Key) error {
 	if err != nil {
 		return fmt.Errorf("bringing forward the rotation of key %s: %w", s.keyARN(row.Region, row.ID), err)
 	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock has gone back: the next rotation is brought forward", slog.String("key", s.keyARN(row.Region, row.ID)))
+	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock was set back: the next rotation is brought forward", slog.String("key", s.keyARN(row.Region, row.ID)))
 	return nil
 }
 

@@ -124,7 +124,7 @@ func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes [
 		})
 		b, routeErr := s.routeNew(token, ref.Spec)
 		if err := errors.Join(err, routeErr); err != nil {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "a key of the daemon's own is left in the token",
+			s.log.LogAttrs(ctx, slog.LevelWarn, "a key of the daemon's own was left in the token",
 				slog.String("id", ref.ID.String()), slog.Any("error", err))
 			continue
 		}

@@ -111,7 +111,7 @@ func (s *Service) ask(w http.ResponseWriter, r *http.Request, row *Row, c *Calle
 // noDeadline lets an answer take longer than a call may.
 func (s *Service) noDeadline(ctx context.Context, w http.ResponseWriter) {
 	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err != nil {
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "the answer to an operator has a deadline", slog.Any("error", err))
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "the deadline of an answer to an operator cannot be removed", slog.Any("error", err))
 	}
 }
 

@@ -142,7 +142,7 @@ func (k *keeper) save() {
 		return
 	}
 	if !k.log {
-		k.s.cfg.Logger.Error("how far the audit trail was shipped cannot be saved", slog.Any("error", err))
+		k.s.cfg.Logger.Error("the shipping position of the audit trail cannot be saved", slog.Any("error", err))
 		k.log = true
 	}
 }

@@ -123,7 +123,7 @@ func Start(cfg Config) (*Shipper, error) {
 	}
 	if head, _ := cfg.Source.Head(); p.To != s.status.To || p.Sequence > head || !held {
 		if p.Sequence > 0 {
-			cfg.Logger.Warn("the audit trail is shipped from its beginning: the position is of another receiver or of another trail",
+			cfg.Logger.Warn("shipping the audit trail from its beginning: the saved position belongs to another receiver or trail",
 				"receiver", s.status.To, "position", p.Sequence, "of", p.To)
 		}
 		p = position{To: s.status.To}
@@ -193,7 +193,7 @@ func (s *Shipper) failed(ctx context.Context, err error) {
 	s.status.Error = err.Error()
 	s.mu.Unlock()
 	if fresh {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the audit trail cannot be shipped, it is tried again",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the audit trail cannot be shipped, will retry",
 			slog.String("receiver", s.status.To), slog.Any("error", err))
 	}
 }

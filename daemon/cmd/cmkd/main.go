@@ -84,15 +84,15 @@ func run(args []string) error {
 	// starts itself again.
 	signal.Ignore(syscall.SIGHUP)
 	if err := restart(); err != nil {
-		log.Warn("timers stay exact, which costs processor time, and signals leave registers in memory", "error", err)
+		log.Warn("timers stay exact, which costs CPU time, and signals leave registers in memory", "error", err)
 	}
 	// The memory holds plaintexts on their way: like the plugins, the daemon makes
 	// no core file, and other processes of its user cannot read it (ptrace(2)).
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		log.Warn("core files are not forbidden", "error", err)
+		log.Warn("core files cannot be disabled", "error", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil { // after the last execve(2), which undoes it
-		log.Warn("the memory is not closed to other processes", "error", err)
+		log.Warn("the memory cannot be protected from other processes", "error", err)
 	}
 	hangups := make(chan os.Signal, 1) // one that comes during the start is kept
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -161,7 +161,7 @@ func serve(ctx context.Context, config string, hangups <-chan os.Signal, log *sl
 	began := false
 	defer func() {
 		if err != nil && ctx.Err() != nil && !began {
-			log.Info("stopped during the start", "at", err)
+			log.Info("stopped during startup", "at", err)
 			err = nil
 		}
 	}()
@@ -194,6 +194,6 @@ func reloads(ctx context.Context, d *cmkd.Daemon, hangups <-chan os.Signal, log 
 // notify tells systemd, if it listens.
 func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd was not told", "state", state, "error", err)
+		log.Warn("systemd could not be notified", "state", state, "error", err)
 	}
 }

@@ -20,17 +20,16 @@ func newAcceptState(s *service) *cobra.Command {
 		Use:   "accept-state [--root ROOT]",
 		Short: "Show what is wrong with the daemon's database or audit trail, or accept it as it is",
 		Long: `The daemon's database is authenticated by a key in the token. When it does not
-verify, because somebody has changed the file or put an older one in its place,
-the daemon serves no cryptography and changes nothing.
+verify, because somebody has changed the file or replaced it with an older one, the daemon
+performs no cryptography and makes no changes.
 
-So it is with the audit trail: when the record that the database names is not in
-it, a checkpoint is not the token's, or a part is missing.
+The same applies to the audit trail: when the record that the database names is not in it,
+a checkpoint was not signed by the token, or a part is missing.
 
-Without --root the command shows which rows differ. With the ROOT that it
-showed, the rows are accepted as they are, on record: after a backup was
-restored, say. Only the state that was shown is accepted. If the audit trail does
-not verify, a new one begins, which says so, and what was there is moved to a
-folder beside it.`,
+Without --root, the command shows which rows differ. With the ROOT that it showed, it
+accepts the rows as they are, for example after restoring a backup; the audit trail
+records that. Only the state that was shown is accepted. If the audit trail does not
+verify, a new one begins, which says so, and the old one moves to a folder beside it.`,
 		Example: `  cmkctl accept-state
   cmkctl accept-state --root "$ROOT"`,
 		Args: noArgs,
@@ -42,7 +41,7 @@ folder beside it.`,
 			out := cmd.OutOrStdout()
 			switch {
 			case answer.Accepted:
-				fmt.Fprintln(out, "the database is accepted: the daemon serves again")
+				fmt.Fprintln(out, "the database is accepted: the daemon serves calls again")
 				return nil
 			case answer.Mismatch == nil:
 				fmt.Fprintln(out, "the database verifies: there is nothing to accept")
@@ -62,8 +61,8 @@ func (m *mismatch) print(out io.Writer) error {
 	fmt.Fprintf(out, "the database does not verify: %s\n", m.Reason)
 	if m.Trail != "" {
 		fmt.Fprintf(out, "the audit trail does not verify: %s\n", m.Trail)
-		fmt.Fprintln(out, "to go on with it, stop cmkd, put back what is missing or was changed, and start again;")
-		fmt.Fprintln(out, "if it is accepted as it is, a new trail begins, and what is there is kept in a folder of its own")
+		fmt.Fprintln(out, "to keep it, stop cmkd, restore what is missing or was changed, and start cmkd again;")
+		fmt.Fprintln(out, "if you accept it as it is, a new trail begins, and the old one is kept in a separate folder")
 	}
 	if m.Sequence > 0 {
 		trust := "not authentic"
@@ -75,11 +74,11 @@ func (m *mismatch) print(out io.Writer) error {
 	}
 	switch {
 	case m.CompareError != "":
-		fmt.Fprintf(out, "what differs cannot be told: %s\n", m.CompareError)
+		fmt.Fprintf(out, "the differences cannot be determined: %s\n", m.CompareError)
 	case m.Exact:
 		fmt.Fprintf(out, "%d rows differ from the last commit:\n", len(m.Differences))
 	default:
-		fmt.Fprintf(out, "%d rows are known to differ, there may be more:\n", len(m.Differences))
+		fmt.Fprintf(out, "at least %d rows differ:\n", len(m.Differences))
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, d := range m.Differences {

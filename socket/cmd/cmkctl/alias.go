@@ -12,7 +12,7 @@ import (
 func newAlias(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "alias",
-		Short: "Name keys",
+		Short: "Manage aliases of keys",
 		Args:  noArgs,
 	}
 	cmd.AddCommand(newAliasCreate(s), newAliasUpdate(s), newAliasDelete(s), newAliasList(s))
@@ -22,7 +22,7 @@ func newAlias(s *service) *cobra.Command {
 func newAliasCreate(s *service) *cobra.Command {
 	return change{
 		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2), exact: true,
-		long:    `Create makes an alias, with or without alias/ before it, of a key that is named by ID or ARN.`,
+		long:    `Create creates an alias for a key, which is named by ID or ARN. NAME may begin with alias/ or not.`,
 		example: "  cmkctl alias create app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])
@@ -38,8 +38,8 @@ type changedAlias struct{ AliasName, TargetKeyId string }
 func newAliasUpdate(s *service) *cobra.Command {
 	return change{
 		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
-		long: `Update makes an alias that of another key of the same kind, which is named by ID or ARN.
-What was encrypted under the old key names that, and is decrypted as before.`,
+		long: `Update moves an alias to another key of the same kind, named by ID or ARN.
+Existing ciphertexts name the old key, and can still be decrypted.`,
 		example: "  cmkctl alias update app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])

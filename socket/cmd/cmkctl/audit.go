@@ -27,11 +27,11 @@ func newAuditPrune(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune --before DATE | --keep N",
 		Short: "Remove the oldest segments of the audit trail",
-		Long: `Prune removes the oldest segments of the audit trail: those with nothing but
-records from before DATE (2006-01-02, in UTC, or RFC 3339), or all but the newest
+		Long: `Prune removes the oldest segments of the audit trail: those with only records
+from before DATE (2006-01-02, in UTC, or RFC 3339), or all but the newest
 N. They are verified first. The trail records who did it, and a checkpoint signs
-the new beginning, before anything is removed; verification accepts that
-beginning and no later one. The segment that is being written stays.
+the new beginning, before anything is removed; verification accepts that beginning and no
+later one. The segment being written stays.
 
 With --archive the segments move to the folder "archive" beside the trail.`,
 		Example: `  cmkctl audit prune --before 2026-01-01 --archive
@@ -66,7 +66,7 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 
 func (p *pruning) print(out io.Writer) {
 	if p == nil {
-		fmt.Fprintln(out, "there is nothing to remove")
+		fmt.Fprintln(out, "nothing to remove")
 		return
 	}
 	what := "removed"

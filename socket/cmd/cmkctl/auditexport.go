@@ -15,14 +15,14 @@ func newAuditExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export FOLDER",
 		Short: "Write records of the audit trail as CloudTrail's log files",
-		Long: `Export writes the records that fit all of its flags to files in the form and with the
-names of CloudTrail: AWSLogs/ACCOUNT/CloudTrail/REGION/YYYY/MM/DD/*.json.gz below FOLDER,
+		Long: `Export writes the records that match all flags to files in the format and with
+the names of CloudTrail: AWSLogs/ACCOUNT/CloudTrail/REGION/YYYY/MM/DD/*.json.gz below FOLDER,
 one for each day (in UTC), account and Region. The same trail gives the same names:
-exporting again replaces files, which are whole or not there. Records lose the members
-that chain them, so the files prove nothing; keep the trail for that.
+exporting again replaces files atomically. Records lose the members that chain them, so
+the files prove nothing; keep the trail for that.
 
-Callers on a Unix socket have no address: their sourceIPAddress is "AWS Internal". Days
-that are not over have the records so far.`,
+Callers on a Unix socket have no address: their sourceIPAddress is "AWS Internal". For a
+day that is not over, the file has the records so far.`,
 		Example: `  cmkctl audit export --since 2026-03-01 --until 2026-04-01 /srv/cloudtrail
   cmkctl audit export --key alias/app /srv/app -o json | jq -r '.files[]'`,
 		Args: cobra.ExactArgs(1),

@@ -16,12 +16,11 @@ func newAuditReport() *cobra.Command {
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "report",
-		Short: "Sum up who used which key, and who was refused, by day",
-		Long: `Report counts the calls that fit all of its flags by day (in UTC), key and caller: those
-that succeeded, those that were refused by a policy, and those that failed. Calls
-without a key, or of one that was not found, have none. It reads the files of the
-trail, which it does not verify. A call that is about two keys, as ReEncrypt, counts
-for both.`,
+		Short: "Summarise who used which key, and who was refused, by day",
+		Long: `Report counts the calls that match all flags by day (in UTC), key and caller:
+those that succeeded, those that a policy refused, and those that failed. Calls without a
+key, or for a key that was not found, show none. It reads the files of the trail, and does
+not verify them. A call about two keys, such as ReEncrypt, counts for both.`,
 		Example: `  cmkctl audit report --since 30d --key alias/app
   cmkctl audit report --since 2026-03-01 --outcome refused -o json | jq -r '.[].principal' | sort -u`,
 		Args: noArgs,

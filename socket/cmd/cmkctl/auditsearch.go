@@ -89,7 +89,7 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 func trailError(dir string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &exitError{exitNotFound, fmt.Errorf("there is no audit trail in %s: %w; --dir or %s names another folder", dir, err, auditFolderVariable)}
+		return &exitError{exitNotFound, fmt.Errorf("no audit trail in %s: %w; --dir or %s names another folder", dir, err, auditFolderVariable)}
 	case errors.Is(err, fs.ErrPermission):
 		return &exitError{exitRefused, fmt.Errorf("the audit trail in %s: %w; it is for the daemon's user and root", dir, err)}
 	case audit.IsProblem(err):
@@ -112,10 +112,10 @@ func (f *queryFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.key, "key", "k", "", "records about this `key`: ID, ARN or alias")
 	cmd.Flags().StringVar(&f.principal, "principal", "", "records of this `caller`: ARN, user/NAME, user name or principal ID; * stands for any text")
 	cmd.Flags().StringArrayVar(&f.operations, "operation", nil, "records of this `operation`, such as Decrypt; may be repeated")
-	cmd.Flags().StringVar(&f.outcome, "outcome", "", "`how` it ended: ok, refused, failed, or an error code")
+	cmd.Flags().StringVar(&f.outcome, "outcome", "", "`outcome` of the call: ok, refused, failed, or an error code")
 	cmd.Flags().StringVar(&f.text, "text", "", "records with this `text`, as it is in the JSON")
 	cmd.Flags().StringVar(&f.region, "region", "", "records of this Region (default all)")
-	cmd.Flags().BoolVar(&f.checkpoints, "checkpoints", false, "the trail's checkpoints too")
+	cmd.Flags().BoolVar(&f.checkpoints, "checkpoints", false, "include the trail's checkpoints")
 }
 
 // query reads the flags. Of an alias it asks the trail.
@@ -156,12 +156,12 @@ func newAuditSearch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "search",
 		Short: "Find records in the audit trail",
-		Long: `Search prints the records that fit all of its flags, oldest first. It reads the files
-of the trail, which it does not verify: cmkctl audit verify does. An alias is the key
-that it named last in the trail.
+		Long: `Search prints the records that match all flags, oldest first. It reads the files
+of the trail, and does not verify them: cmkctl audit verify does. An alias stands for the
+key that it last pointed to in the trail.
 
-Tables have the sequence number of each record; show prints all of it. With -o json and
--o yaml records are printed as the trail has them.`,
+Tables show the sequence number of each record; "cmkctl audit show" prints a whole record.
+-o json and -o yaml print records as they are in the trail.`,
 		Example: `  cmkctl audit search --key alias/app --since 7d --outcome refused
   cmkctl audit search --principal user/deploy --operation Decrypt --operation Sign --reverse --limit 20
   cmkctl audit search --dir /srv/archive --text 203.0.113.7 -o json | jq -r '.[].eventID'`,

@@ -16,9 +16,9 @@ func newAuditShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one record of the audit trail",
-		Long: `Show prints the record with an event ID or a sequence number, or all those of a
-request ID, as the trail has them. It reads the files of the trail, which it does not
-verify. The exit status is 4 if there is none.`,
+		Long: `Show prints the record with an event ID or a sequence number, or all records with
+a request ID, as they are in the trail. It reads the files of the trail, and does not
+verify them. It exits with 4 if there is no such record.`,
 		Example: `  cmkctl audit show 1024
   cmkctl audit show 6ba7b810-9dad-41d1-80b4-00c04fd430c8 -o json | jq .userIdentity`,
 		Args: cobra.ExactArgs(1),
@@ -47,7 +47,7 @@ verify. The exit status is 4 if there is none.`,
 				return trailError(f.folder(), err)
 			}
 			if found == 0 {
-				return &exitError{exitNotFound, fmt.Errorf("there is no record %s in %s", quote(args[0]), f.folder())}
+				return &exitError{exitNotFound, fmt.Errorf("no record %s in %s", quote(args[0]), f.folder())}
 			}
 			return nil
 		},

@@ -16,11 +16,11 @@ func newAuditTail() *cobra.Command {
 	var lines int
 	cmd := &cobra.Command{
 		Use:   "tail",
-		Short: "Print the newest records of the audit trail, and those to come",
-		Long: `Tail prints the newest records that fit all of its flags, oldest first, and with -f
-those that are written from then on, until it is interrupted: it goes on in the next
-segment, and where older ones are pruned. It reads the files of the trail, which it
-does not verify.
+		Short: "Print the newest records of the audit trail, and follow it",
+		Long: `Tail prints the newest records that match all flags, oldest first. With -f it
+also prints new records as they are written, until it is interrupted; it follows the trail
+into new segments, and when older ones are pruned. It reads the files of the trail, and
+does not verify them.
 
 With -o json each record is a line, with -o yaml a document.`,
 		Example: `  cmkctl audit tail -f --outcome refused
@@ -58,8 +58,8 @@ With -o json each record is a line, with -o yaml a document.`,
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with the records that are written")
-	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "begin with the newest `n` records")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "follow the trail: print new records as they are written")
+	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "start with the newest `n` records")
 	p.register(cmd)
 	return cmd
 }

@@ -32,16 +32,15 @@ func newAuditVerify(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [--dir FOLDER --public-key FILE...]",
 		Short: "Verify the whole audit trail: the chain and every signature",
-		Long: `Verify has the daemon read its whole audit trail and verify the hash chain and
-every checkpoint with the key in the token. If something is wrong, the daemon
-serves no cryptography and signs nothing until an operator runs cmkctl
-accept-state. The exit status is 1 then. A long trail takes longer than the usual
---timeout.
+		Long: `Verify makes the daemon read its whole audit trail and verify the hash chain, and
+every checkpoint with the key in the token. If something is wrong, verify exits with 1,
+and the daemon performs no cryptography and signs nothing until an operator runs cmkctl
+accept-state. A long trail needs a longer --timeout than the default.
 
 With --dir it verifies the files in a folder, without a daemon, with the public keys
-that the daemon leaves beside its trail (audit-key-*.pem; use copies that whoever can
-write the trail cannot). Nothing but what is kept elsewhere shows that the end was cut
-off: --head is the last record that an earlier run printed, --at-least its number.
+that the daemon leaves beside its trail (audit-key-*.pem; use copies that nobody who can
+write the trail can change). Only a record kept elsewhere shows that the end was cut off:
+--head is the last record that an earlier run printed, --at-least its number.
 
 An empty trail and one without a signature do not verify.`,
 		Example: `  cmkctl audit verify --timeout 10m
@@ -79,7 +78,7 @@ An empty trail and one without a signature do not verify.`,
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "", "verify the files in this `folder`, without a daemon")
 	flags.StringArrayVar(&o.KeyFiles, "public-key", nil, "PEM `file` with a public key of the trail, under the name that the daemon gave it; may be repeated")
-	flags.BoolVar(&o.ChainOnly, "chain-only", false, "verify the hash chain without any public key: no proof against who can write the trail")
+	flags.BoolVar(&o.ChainOnly, "chain-only", false, "verify the hash chain without any public key: no proof against anyone who can write the trail")
 	flags.StringVar(&o.Head, "head", "", "a `record` that the trail must have, SEQUENCE:HASH")
 	flags.Uint64Var(&o.AtLeast, "at-least", 0, "the trail must have the record with the sequence number `n`, or a later one")
 	flags.StringVar(&o.After, "after", "", "the `record` that the trail's first one follows, SEQUENCE:HASH")

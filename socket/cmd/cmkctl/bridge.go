@@ -27,16 +27,16 @@ func newBridge(socket func() string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bridge [flags] [-- COMMAND [ARGUMENT...]]",
 		Short: "Let a stock AWS client use the daemon through a loopback port",
-		Long: `Bridge listens on 127.0.0.1 with a credential made for this run, checks the
-signature of each request (Signature Version 4) and forwards it to the daemon's
-socket, where it is a request of yours.
+		Long: `Bridge listens on 127.0.0.1 with a credential created for this run, checks the
+signature of each request (Signature Version 4) and forwards it to the daemon's socket as
+a request of yours.
 
-With a COMMAND it runs it with AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_DEFAULT_REGION set, without variables
-that would lead elsewhere, and exits with its status. Without one it prints
-lines for a shell that do the same, and stays until it gets a signal.
+With a COMMAND, bridge runs it with AWS_ENDPOINT_URL_KMS, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_DEFAULT_REGION set, without variables that would
+direct it elsewhere, and exits with its status. Without one, it prints shell lines that
+set them, and runs until it gets a signal.
 
-With --access-key it takes that access key instead of a new one. Its secret, of
+With --access-key it accepts that access key instead of a new one. Its secret, of
 32 characters or more, is in --secret-file or in ` + secretVariable + `; it is not
 printed.
 

@@ -25,9 +25,9 @@ func newCall(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "call OPERATION [JSON | -]",
 		Short: "Call an operation of the KMS API with raw JSON",
-		Long: `Call sends JSON, or what standard input holds for -, as the request of an
-operation and prints the answer. Blobs are base64, as on the wire. It exits
-with 1 after an error, whose code and message go to standard error.`,
+		Long: `Call sends JSON (- reads it from standard input) as the request of an operation
+and prints the answer. Blobs are base64, as on the wire. After an error it exits with 1,
+and prints the code and message on standard error.`,
 		Example: `  cmkctl call CreateKey '{"Description":"first"}'
   cmkctl call Encrypt "{\"KeyId\":\"alias/app\",\"Plaintext\":\"$(printf hello | base64)\"}" | jq -r .CiphertextBlob`,
 		Args: cobra.RangeArgs(1, 2),

@@ -15,13 +15,12 @@ import (
 func newConfirmClock(s *service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm-clock",
-		Short: "Say that the daemon's clock is right, so that it deletes again",
-		Long: `When the daemon's clock is more than a day ahead of the last time it saw, it
-deletes neither keys nor expired material until somebody says that the time is
-right: a wrong clock would end every waiting period at once. Nor does it after
-"cmkctl accept-state" of a database in which deletions or expiries are scheduled:
-first cancel those that were cancelled since the copy was taken. "cmkctl status"
-says whether deletions are held.`,
+		Short: "Confirm that the daemon's clock is right, so that deletions resume",
+		Long: `When the clock is more than a day ahead of the last time that the daemon saw, it
+deletes neither keys nor expired material until somebody confirms the time: a wrong clock
+would end every waiting period at once. The same applies after "cmkctl accept-state" of a
+database with scheduled deletions or expiries: first repeat the cancellations made since
+the copy was taken. "cmkctl status" shows whether deletions are held.`,
 		Example: "  date && cmkctl confirm-clock",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

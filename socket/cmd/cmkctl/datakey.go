@@ -32,14 +32,14 @@ func newDatakey(s *service) *cobra.Command {
 	f.opened.label = "PRIVATE KEY" // PKCS #8 (RFC 5208), as pairs come
 	cmd := &cobra.Command{
 		Use:   "datakey --key KEY",
-		Short: "Make a data key, encrypted under a key",
-		Long: `Datakey makes a data key, or with --pair a key pair, and writes it encrypted under
-KEY: "cmkctl decrypt" opens it. --plaintext writes the data key in the clear too, to
-another file; that of a pair is PKCS #8 in DER, or with --plaintext-format pem in PEM.
+		Short: "Generate a data key, encrypted under a key",
+		Long: `Datakey generates a data key, or with --pair a key pair, and writes it encrypted
+under KEY: "cmkctl decrypt" decrypts it. --plaintext also writes the data key in the
+clear, to another file; the private key of a pair is PKCS #8 in DER, or in PEM with
+--plaintext-format pem.
 
-The data key leaves the daemon wrapped for a key pair of this process only, so that
---plaintext works where plaintext_data_keys is off. "cmkctl seal" does all of it for
-files.`,
+The data key leaves the daemon wrapped for a key pair of this process only, so --plaintext
+works even if plaintext_data_keys is off. "cmkctl seal" does all of this for files.`,
 		Example: `  cmkctl datakey -k alias/app --out key.enc
   cmkctl datakey -k alias/app --out key.enc --plaintext - | program --key-stdin
   cmkctl datakey -k alias/app --pair ECC_NIST_P256 --out pair.enc --public pair.pem`,
@@ -56,8 +56,8 @@ files.`,
 	fl.VarP(f.context, "context", "c", "encryption context, `name=value`; repeatable")
 	fl.StringVar(&f.spec, "spec", "", "`spec` of the data key: AES_256 (the default) or AES_128")
 	fl.Int32Var(&f.bytes, "bytes", 0, "length of the data key in `bytes`, 1 to 1024, instead of a spec")
-	fl.StringVar(&f.pair, "pair", "", "make a key pair of a `spec` such as RSA_3072 or ECC_NIST_P256")
-	fl.StringVar(&f.plaintext, "plaintext", "", "`file` for the data key in the clear, - for standard output; with -o, - puts it into the answer")
+	fl.StringVar(&f.pair, "pair", "", "generate a key pair of a `spec` such as RSA_3072 or ECC_NIST_P256")
+	fl.StringVar(&f.plaintext, "plaintext", "", "`file` for the data key in the clear, - for standard output; with -o, - includes it in the answer")
 	fl.StringVar(&f.public, "public", "", "`file` for the public key of a pair, in PEM")
 	cmd.MarkFlagsMutuallyExclusive("spec", "bytes", "pair")
 	f.encrypted.register(cmd, "encrypted data key")

@@ -38,19 +38,19 @@ func newDev(socket *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a throwaway daemon on a SoftHSM2 token, with a bridge",
-		Long: `Dev makes a SoftHSM2 token in a temporary folder, starts cmkd and a bridge on it,
+		Long: `Dev creates a SoftHSM2 token in a temporary folder, starts cmkd and a bridge on it,
 prints export lines for AWS clients, and removes everything on Ctrl-C or
 SIGTERM. It is for trying cmkd out and for tests: a SoftHSM2 token is a file.
 
-With --dir the token and its keys stay there, for the next start.
+With --dir the token and its keys stay in that folder, for the next run.
 
-Calls are those of the account's root. --principal adds others, to try policies
-with: each gets an access key, and a profile called like it. Their identity
-policies are in the folder --identity-policies, as docs/authorisation.md says;
-without one, only key policies and grants that name them let them in.
+Calls are made as the account's root. --principal adds others, to try policies with: each
+gets an access key, and a profile named after it. Their identity policies are in the
+folder --identity-policies (see docs/authorisation.md); without one, they have access only
+through key policies and grants that name them.
 
-Data keys leave the daemon only wrapped, so that GenerateDataKey is refused. With
---plaintext-data-keys it answers as AWS KMS does.
+Data keys leave the daemon only wrapped, so GenerateDataKey is refused. With
+--plaintext-data-keys it works as in AWS KMS.
 
 AWS CLI before 2.13 (1.29), as in Debian 12, does not know AWS_ENDPOINT_URL_KMS,
 and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
@@ -76,7 +76,7 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default random)")
 	flags.StringVar(&f.secretKey, "secret-key", "", "its `secret` (default random)")
 	flags.BoolVar(&f.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
-	flags.StringSliceVar(&f.principals, "principal", nil, "`ARN` of a user or role to call as too, or role/NAME or user/NAME; repeatable")
+	flags.StringSliceVar(&f.principals, "principal", nil, "`ARN` of another user or role to call as, or role/NAME or user/NAME; repeatable")
 	flags.StringVar(&f.policies, "identity-policies", "", "`folder` of identity policies")
 	flags.StringVar(&f.envFile, "env-file", "", "`file` to write the export lines to once all is ready; removed at the end")
 	flags.StringVar(&f.module, "module", "", "`path` of the SoftHSM2 library (default where distributions put it)")

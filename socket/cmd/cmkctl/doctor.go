@@ -44,14 +44,14 @@ func newDoctor(s *service) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor [--module PATH --pin-file FILE]",
-		Short: "Say what the tokens can do, and which way imports take",
-		Long: `Say what each plugin found when it probed its token, by calling it: mechanisms,
+		Short: "Show what the tokens can do, and how they import key material",
+		Long: `Doctor shows what each plugin found when it probed its token by calling it: mechanisms,
 whether imported key material is unwrapped in the token or passes through the
 plugin ("import-..."), and the key specs that the token cannot hold.
 
 With --module, doctor probes that token itself, without a daemon and without a
 configuration. It leaves nothing in the token, and tries the PIN once. It exits with 1
-if the token cannot be used at all, such as one that gives sensitive keys away.`,
+if the token cannot be used at all, for example because it reveals sensitive keys.`,
 		Example: `  cmkctl doctor
   cmkctl doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label cmkd --pin-file pin
   cmkctl doctor -o json --module /opt/hsm/libhsm.so --module-network --pin-file pin`,

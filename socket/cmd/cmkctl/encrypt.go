@@ -26,7 +26,7 @@ type useFlags struct {
 // the key without.
 func (f *useFlags) register(cmd *cobra.Command, keyUsage string) {
 	cmd.Flags().StringVarP(&f.key, "key", "k", "", keyUsage)
-	cmd.Flags().StringArrayVar(&f.tokens, "grant-token", nil, "grant `token` for a grant that is new; repeatable")
+	cmd.Flags().StringArrayVar(&f.tokens, "grant-token", nil, "grant `token` for a new grant; repeatable")
 	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
 }
 
@@ -58,10 +58,10 @@ func newEncrypt(s *service) *cobra.Command {
 		Use:   "encrypt --key KEY [FILE]",
 		Short: "Encrypt up to 4096 bytes under a key",
 		Long: `Encrypt encrypts FILE, or standard input, of 1 to 4096 bytes in the token. The
-ciphertext names the key; the encryption context does not travel with it, and is
-needed to decrypt. "cmkctl seal" takes files of any length.
+ciphertext names the key; the encryption context is not part of it, and is needed to
+decrypt. "cmkctl seal" takes files of any size.
 
-RSA keys take less, and an --algorithm; what they encrypt does not name the key.`,
+RSA keys take fewer bytes, and need an --algorithm; their ciphertexts do not name the key.`,
 		Example: `  cmkctl encrypt -k alias/app -c stage=prod --out password.enc password
   printf %s "$TOKEN" | cmkctl encrypt -k alias/app --format base64
   cmkctl encrypt -k alias/rsa --algorithm RSAES_OAEP_SHA_256 --out note.enc note`,
@@ -104,15 +104,15 @@ func newDecrypt(s *service) *cobra.Command {
 	encryptionContext := pairs{}
 	cmd := &cobra.Command{
 		Use:   "decrypt [FILE]",
-		Short: "Decrypt what encrypt made, or an encrypted data key",
-		Long: `Decrypt decrypts FILE, or standard input: a ciphertext of encrypt, or of another
-client of the KMS API, or an encrypted data key. It needs the encryption context that it
-was encrypted with. The key is in the ciphertext; with --key it must be that one.
+		Short: "Decrypt a ciphertext of encrypt, or an encrypted data key",
+		Long: `Decrypt decrypts FILE, or standard input: a ciphertext of encrypt or of another
+client of the KMS API, or an encrypted data key. It needs the encryption context that was
+used to encrypt. The ciphertext names the key; with --key it must be that key.
 
-What leaves the daemon is encrypted to a key pair of this process, so that data
-keys can be decrypted too where plaintext_data_keys is off.
+The plaintext leaves the daemon encrypted to a key pair of this process, so data keys can
+be decrypted even if plaintext_data_keys is off.
 
-An RSA key, and its --algorithm, must be named.`,
+For RSA keys, --key and --algorithm are required.`,
 		Example: `  cmkctl decrypt -c stage=prod --out password password.enc
   echo "$CIPHERTEXT" | cmkctl decrypt --in-format base64 | program --password-stdin`,
 		Args: cobra.MaximumNArgs(1),
@@ -138,7 +138,7 @@ An RSA key, and its --algorithm, must be named.`,
 		},
 	}
 	f.register(cmd, "key `ID`, ARN or alias that must decrypt it (default the one in the ciphertext)")
-	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that it was encrypted with, `name=value`; repeatable")
+	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that was used to encrypt, `name=value`; repeatable")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
 	in.register(cmd, "in-format", "ciphertext")
 	out.register(cmd, "plaintext")
@@ -166,8 +166,8 @@ func newReencrypt(s *service) *cobra.Command {
 		Use:   "reencrypt --key KEY [FILE]",
 		Short: "Move a ciphertext to another key or another encryption context",
 		Long: `Reencrypt decrypts FILE, or standard input, and encrypts it again under KEY, in
-the token: the plaintext does not leave it. --context is that of the ciphertext as
-it is, --to-context that of the new one. "cmkctl rewrap" does this for sealed files.`,
+the token: the plaintext does not leave it. --context is that of the old ciphertext,
+--to-context that of the new one. "cmkctl rewrap" does this for sealed files.`,
 		Example: `  cmkctl reencrypt -k alias/app-2027 -c stage=prod --to-context stage=prod --out new.enc old.enc`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -191,11 +191,11 @@ it is, --to-context that of the new one. "cmkctl rewrap" does this for sealed fi
 	}
 	f.registerRequired(cmd)
 	fl := cmd.Flags()
-	fl.VarP(from, "context", "c", "encryption context of the ciphertext as it is, `name=value`; repeatable")
+	fl.VarP(from, "context", "c", "encryption context of the old ciphertext, `name=value`; repeatable")
 	fl.Var(to, "to-context", "encryption context of the new ciphertext, `name=value`; repeatable")
-	fl.StringVar(&source, "from-key", "", "key `ID`, ARN or alias of the ciphertext as it is (default the one in it)")
+	fl.StringVar(&source, "from-key", "", "key `ID`, ARN or alias of the old ciphertext (default the one that it names)")
 	fl.StringVar(&algorithm, "algorithm", "", "encryption `algorithm` of the new ciphertext (default SYMMETRIC_DEFAULT)")
-	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the ciphertext as it is (default SYMMETRIC_DEFAULT)")
+	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the old ciphertext (default SYMMETRIC_DEFAULT)")
 	in.register(cmd, "in-format", "ciphertext")
 	out.register(cmd, "new ciphertext")
 	return cmd

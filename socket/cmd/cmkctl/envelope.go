@@ -43,18 +43,18 @@ func newSeal(s *service) *cobra.Command {
 	var sign bool
 	cmd := &cobra.Command{
 		Use:   "seal --key KEY [FILE]",
-		Short: "Encrypt a file under a data key of its own",
+		Short: "Encrypt a file under its own data key",
 		Long: `Seal encrypts FILE, or standard input, with AES-256-GCM under a new data key
-and puts the data key, encrypted under each KEY, in front: any one of them opens
-the file. The file may be of any length. It has the message format of the AWS Encryption
-SDK, and can be opened with that too.
+and puts the data key, encrypted under each KEY, in front: any one of them opens the file.
+The file may have any size. It has the message format of the AWS Encryption SDK, which can
+open it too.
 
-The encryption context of --context is stored in front in the clear, and bound to the
+The encryption context of --context is stored in the header in the clear, and bound to the
 file: policies and the audit trail see it.
 
-A file that --output names keeps its content until all of the new one is there,
-and its owner and mode. Seal cannot see that the command before a pipe has failed:
-have the shell look ("set -o pipefail") and keep the last file until it has.`,
+A file named by --output keeps its content until the new content is complete, and its
+owner and mode. Seal cannot see that the command before a pipe has failed: let the shell
+check ("set -o pipefail") and keep the previous file until it has.`,
 		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 -o dir.tar.sealed
   cmkctl open dir.tar.sealed | tar x
   cmkctl seal -k alias/backup -k alias/escrow -o notes.sealed notes`,
@@ -71,7 +71,7 @@ have the shell look ("set -o pipefail") and keep the last file until it has.`,
 	}
 	f.register(cmd, "encryption context, `name=value`; repeatable")
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
-	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key made for it, so that those who can open it cannot alter it")
+	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key created for it, so that those who can open it cannot alter it")
 	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
@@ -99,19 +99,19 @@ func newOpen(s *service) *cobra.Command {
 	var o envelope.Options
 	cmd := &cobra.Command{
 		Use:   "open [FILE]",
-		Short: "Decrypt what seal made",
-		Long: `Open decrypts FILE, or standard input: what seal made, or another program in the
-message format of the AWS Encryption SDK. With --context, the file's encryption context
+		Short: "Decrypt a sealed file",
+		Long: `Open decrypts FILE, or standard input: a file sealed with seal, or by another
+program in the message format of the AWS Encryption SDK. With --context, the file's encryption context
 must have those pairs.
 
 A FILE that was altered or truncated gives an error and exit status 1. With --output
-nothing is written then. Standard output may have got a part of the content, or all of it,
-by then: that is authentic in so far as its writer had the data key. A signature (seal --sign)
-is at the end of FILE, so what goes into a pipe has not been verified by it yet. Use --output,
-or discard what the pipe got unless open exits with 0.
+nothing is written then. Standard output may already have received part of the content, or
+all of it: that is authentic to the extent that its writer had the data key. A signature
+(seal --sign) is at the end of FILE, so it does not yet cover what goes into a pipe. Use
+--output, or discard the pipe's output unless open exits with 0.
 
-Files that cmkctl sealed before it wrote this format do not hold their encryption
-context: --context must give all of it.`,
+Files in cmkctl's earlier format do not contain their encryption context: --context must
+give all of it.`,
 		Example: `  cmkctl open -c host=db1 -o dir.tar dir.tar.sealed
   cmkctl open dir.tar.sealed | tar x`,
 		Args: cobra.MaximumNArgs(1),
@@ -129,9 +129,9 @@ context: --context must give all of it.`,
 		},
 	}
 	f.register(cmd, "encryption context that it must have, `name=value`; repeatable")
-	cmd.Flags().StringVarP(&key, "key", "k", "", "key `ID`, ARN or alias that must open it (default any that it names)")
+	cmd.Flags().StringVarP(&key, "key", "k", "", "key `ID`, ARN or alias that must open the file (default any that it names)")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "open files of algorithm suites without key commitment: whoever sealed them can have made them open differently under another key")
-	cmd.Flags().StringVar(&f.region, "region", "", "Region in which multi-Region keys are asked (default that which FILE names)")
+	cmd.Flags().StringVar(&f.region, "region", "", "Region whose multi-Region keys to use (default the one that FILE names)")
 	return cmd
 }
 
@@ -149,7 +149,7 @@ func wordOpening(err error) error {
 	case errors.Is(err, envelope.ErrUncommitted):
 		return fmt.Errorf("%w: if you trust whoever sealed it, use --allow-uncommitted", err)
 	case errors.Is(err, client.ErrEnvelope):
-		return fmt.Errorf("%w: not a file that cmkctl seal made, or it was altered or truncated", err)
+		return fmt.Errorf("%w: not a file sealed by cmkctl seal, or it was altered or truncated", err)
 	default:
 		return err
 	}

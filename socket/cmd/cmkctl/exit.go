@@ -20,14 +20,13 @@ const (
 
 const exitHelp = `Exit status:
   0  done
-  1  the answer is no (a signature that does not verify, a daemon that is not well),
-     or an error without a status of its own
+  1  the answer is no (a signature that does not verify, a degraded daemon), or an error without a status of its own
   2  the command line is wrong; nothing was asked
-  3  refused by a policy, or for want of a role
+  3  refused by a policy, or because the caller lacks a role
   4  not found: key, alias, grant or key store
-  5  unavailable: the daemon or the token does not answer, or not in time
+  5  unavailable: the daemon or the token does not answer in time
   6  bad input: a file or a value that cannot be used
-  7  what is there does not allow it: the key's state, a name that is taken, a quota`
+  7  conflict with the current state: the key's state, a name that is taken, a quota`
 
 // exitError ends cmkctl with a status of its own, in silence if err is nil.
 type exitError struct {

@@ -14,7 +14,7 @@ import (
 func newGrant(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "grant",
-		Short: "Let others use a key, for a time and no more than you say",
+		Short: "Let others use a key, for a limited time and purpose",
 		Args:  noArgs,
 	}
 	cmd.AddCommand(newGrantCreate(s), newGrantList(s), newGrantRevoke(s), newGrantRetire(s))
@@ -33,9 +33,9 @@ func newGrantCreate(s *service) *cobra.Command {
 	equals, subset := pairs{}, pairs{}
 	return change{
 		use: "create --key KEY --grantee PRINCIPAL --operation OPERATION", short: "Grant operations on a key", args: noArgs,
-		long: `Create lets a principal, an ARN, do some operations on a key, and prints the ID of
-the grant. With --context-equals or --context-subset calls must have
-that encryption context. The grant ends when it is revoked, or retired by the
+		long: `Create lets a principal (an ARN) perform some operations on a key, and prints the
+ID of the grant. With --context-equals or --context-subset, calls must have that
+encryption context. The grant ends when it is revoked, or retired by the
 grantee or --retiring.`,
 		example: `  cmkctl grant create -k alias/app --grantee arn:aws:iam::000000000000:user/app \
       --operation Decrypt --context-subset stage=prod`,
@@ -69,10 +69,10 @@ grantee or --retiring.`,
 		f.StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN")
 		f.StringVar(&grantee, "grantee", "", "`ARN` of the principal who may use the key")
 		f.StringVar(&retiring, "retiring", "", "`ARN` of a principal who may retire the grant")
-		f.StringVar(&name, "name", "", "`name`: a second grant like the first is the first then")
+		f.StringVar(&name, "name", "", "`name`: creating the same grant again returns the existing one")
 		f.StringSliceVar(&operations, "operation", nil, "`operation` such as Encrypt or Decrypt; repeatable")
 		f.Var(equals, "context-equals", "encryption context that calls must have, and no other, `name=value`; repeatable")
-		f.Var(subset, "context-subset", "encryption context that calls must have among theirs, `name=value`; repeatable")
+		f.Var(subset, "context-subset", "encryption context that calls must include, `name=value`; repeatable")
 		cmd.MarkFlagsMutuallyExclusive("context-equals", "context-subset")
 		for _, flag := range []string{"key", "grantee", "operation"} {
 			_ = cmd.MarkFlagRequired(flag) // fails only for a flag that is not there
@@ -171,8 +171,8 @@ func newGrantRevoke(s *service) *cobra.Command {
 func newGrantRetire(s *service) *cobra.Command {
 	var key string
 	return change{
-		use: "retire --key KEY GRANT-ID", short: "End a grant, as who has it or may retire it",
-		long: `Retire ends a grant that you have no more use for. The key is named by ARN.`,
+		use: "retire --key KEY GRANT-ID", short: "End a grant, as its grantee or retiring principal",
+		long: `Retire ends a grant that you no longer need. The key is named by ARN.`,
 		example: `  cmkctl grant retire -k arn:aws:kms:us-east-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab \
       "$GRANT"`,
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {

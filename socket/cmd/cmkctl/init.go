@@ -46,15 +46,15 @@ func newInit(socket *string) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "init --dir DIR (--softhsm | --module PATH --pin-file FILE)",
-		Short: "Write a configuration and make the daemon's own keys in a token",
-		Long: `Init writes DIR/config.toml, which must not exist, and has cmkd make in the token
-the key that wraps data keys and its other own keys. The token is chosen by its
-label. With --softhsm, init first makes a new SoftHSM2 token in DIR/tokens with
-random PINs in DIR/pin and DIR/so-pin.
+		Short: "Write a configuration and create the daemon's own keys in a token",
+		Long: `Init writes DIR/config.toml, which must not exist, and lets cmkd create its own
+keys in the token, including the key that wraps data keys. The label selects the token.
+With --softhsm, init first creates a new SoftHSM2 token in DIR/tokens with random PINs in
+DIR/pin and DIR/so-pin.
 
 The socket is ` + client.DefaultPath + `, where clients look, if DIR is ` + systemDir + `, and
-DIR/cmkd.sock otherwise, unless --socket says where. If init fails it removes
-what it has written, except for the state: keys in the token are known there.`,
+DIR/cmkd.sock otherwise, unless --socket is given. If init fails, it removes what it has
+written, except for the state, which records the keys in the token.`,
 		Example: `  cmkctl init --dir /etc/cmkd --module /opt/cloudhsm/lib/libcloudhsm_pkcs11.so \
       --module-network --module-writable /opt/cloudhsm/run \
       --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012
@@ -82,7 +82,7 @@ what it has written, except for the state: keys in the token are known there.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
-	flags.BoolVar(&s.softHSM, "softhsm", false, "make a new SoftHSM2 token in the folder")
+	flags.BoolVar(&s.softHSM, "softhsm", false, "create a new SoftHSM2 token in the folder")
 	s.tokenFlags(flags)
 	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
 	flags.StringSliceVar(&s.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
@@ -99,8 +99,8 @@ func (s *setup) tokenFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
 	s.moduleEnv = pairs{}
 	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
-	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: an HSM in the network, or a daemon of the vendor's")
-	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read beside its own folder; repeatable")
+	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: for a network HSM, or the vendor's own daemon")
+	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read besides its own folder; repeatable")
 	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
 	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")

@@ -39,8 +39,8 @@ func newInspect() *cobra.Command {
 		Use:   "inspect [FILE]",
 		Short: "Show the keys and the encryption context of a sealed file",
 		Long: `Inspect prints what the header of FILE, or of standard input, says: format, keys and
-encryption context. It asks nobody and decrypts nothing, so that nothing of it is
-verified: open does that.`,
+encryption context. It needs no daemon and decrypts nothing, so nothing is verified: open
+does that.`,
 		Example: `  cmkctl inspect dir.tar.sealed
   cmkctl inspect -o json dir.tar.sealed | jq -r '.encryptedDataKeys[].key'`,
 		Args: cobra.MaximumNArgs(1),

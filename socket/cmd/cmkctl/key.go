@@ -23,7 +23,7 @@ var aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9:/_-]{1,250}$`)
 func newKey(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
-		Short: "Make keys and manage them",
+		Short: "Create and manage keys",
 		Args:  noArgs,
 	}
 	cmd.AddCommand(
@@ -59,10 +59,10 @@ func newKeyCreate(s *service) *cobra.Command {
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "create",
-		Short: "Make a key with administrators and users, and print its ARN",
-		Long: `Create makes a key with the key policy that AWS's console writes: the account,
-the administrators, who may manage the key and not use it, and the users, who
-may use it. Without either, only the account has the key.
+		Short: "Create a key with administrators and users, and print its ARN",
+		Long: `Create creates a key with the key policy that the AWS console writes: the
+account, the administrators, who may manage the key but not use it, and the users, who may
+use it. Without either, only the account has access.
 
 ` + principalsHelp,
 		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
@@ -77,14 +77,14 @@ may use it. Without either, only the account has the key.
 	}
 	f := cmd.Flags()
 	f.StringVar(&k.alias, "alias", "", "`name` of an alias for the key")
-	f.StringVar(&k.description, "description", "", "`text` for people")
+	f.StringVar(&k.description, "description", "", "`text` that describes the key")
 	f.StringVar(&k.spec, "spec", "SYMMETRIC_DEFAULT", "key `spec`")
-	f.StringVar(&k.usage, "usage", "", "key `usage`; needed but for symmetric encryption keys")
+	f.StringVar(&k.usage, "usage", "", "key `usage`; required except for symmetric encryption keys")
 	f.StringArrayVar(&k.admins, "admin", nil, "`principal` that may manage the key; may be repeated")
 	f.StringArrayVar(&k.users, "user", nil, "`principal` that may use the key; may be repeated")
 	f.StringVar(&k.origin, "origin", "", "`origin` of the material: AWS_KMS (the default), EXTERNAL to import it, AWS_CLOUDHSM for a custom key store")
 	f.StringVar(&k.store, "store", "", "`ID` of the custom key store that holds the key")
-	f.BoolVar(&k.multiRegion, "multi-region", false, "make a multi-Region key, which can be replicated")
+	f.BoolVar(&k.multiRegion, "multi-region", false, "create a multi-Region key, which can be replicated")
 	f.Var(k.tags, "tag", "tag, `name=value`; repeatable")
 	f.StringVar(&k.region, "region", environmentRegion(), regionUsage)
 	p.register(cmd)
@@ -143,7 +143,7 @@ func (k *keyCreation) checkAlias(ctx context.Context, c *kms.Client) error {
 		return nil
 	}
 	taken := func(by string) error {
-		return &exitError{exitState, fmt.Errorf("no key is made: %s is the alias of %s", k.aliasName(), by)}
+		return &exitError{exitState, fmt.Errorf("no key was created: %s is already the alias of %s", k.aliasName(), by)}
 	}
 	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(k.aliasName())})
 	switch {
@@ -174,7 +174,7 @@ const takeBackDays = 7
 func (k *keyCreation) takeBack(ctx context.Context, s *service, c *kms.Client, made *kms.CreateKeyOutput, why error) (*kms.CreateKeyOutput, error) {
 	in := &kms.ScheduleKeyDeletionInput{KeyId: made.KeyMetadata.KeyId, PendingWindowInDays: aws.Int32(takeBackDays)}
 	if _, err := c.ScheduleKeyDeletion(ctx, in); err != nil {
-		return made, fmt.Errorf("the key is made, its alias is not: %w; it is not taken back either: %w", s.explain(why), s.explain(err))
+		return made, fmt.Errorf("the key was created, but its alias was not: %w; nor can the key's deletion be scheduled: %w", s.explain(why), s.explain(err))
 	}
-	return nil, fmt.Errorf("the alias is not made: %w; the new key %s is deleted in %d days", s.explain(why), aws.ToString(made.KeyMetadata.Arn), takeBackDays)
+	return nil, fmt.Errorf("the alias was not created: %w; the new key %s will be deleted in %d days", s.explain(why), aws.ToString(made.KeyMetadata.Arn), takeBackDays)
 }

@@ -92,7 +92,7 @@ func (c *confirmation) ask(what string) error {
 	}
 	in, ok := c.cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usagef("%s: this cannot be undone, and nobody is there to confirm it: give --yes", what)
+		return usagef("%s: this cannot be undone, and there is no terminal to confirm it: use --yes", what)
 	}
 	c.cmd.PrintErrf("%s? This cannot be undone. [y/N] ", what)
 	line, _ := bufio.NewReader(in).ReadString('\n') // what is not yes is no
@@ -127,7 +127,7 @@ func newKeyDisable(s *service) *cobra.Command {
 func newKeyDescribe(s *service) *cobra.Command {
 	return change{
 		use: "describe KEY TEXT", short: "Set the description of a key", args: cobra.ExactArgs(2),
-		long:    `Describe sets the text for people that "cmkctl key show" prints. It is no place for secrets.`,
+		long:    `Describe sets the description that "cmkctl key show" prints. Do not put secrets into it.`,
 		example: "  cmkctl key describe alias/app 'of the app, see the runbook'",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			_, err := c.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: aws.String(args[0]), Description: aws.String(args[1])})
@@ -142,8 +142,8 @@ func newKeyDelete(s *service) *cobra.Command {
 	return change{
 		use: "delete KEY", short: "Schedule the deletion of a key", exact: true,
 		long: `Delete destroys the key after a waiting period of 7 to 30 days, during which it cannot be
-used, and "cmkctl key cancel-delete" keeps it. Then everything encrypted under it is
-lost. The key is named by ID or ARN: an alias may have moved.`,
+used, and "cmkctl key cancel-delete" can still cancel that. Then everything encrypted
+under it is lost. The key is named by ID or ARN: an alias may have moved.`,
 		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
@@ -164,7 +164,7 @@ lost. The key is named by ID or ARN: an alias may have moved.`,
 func newKeyCancelDelete(s *service) *cobra.Command {
 	return change{
 		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled", exact: true,
-		long:    `Cancel-delete keeps a key, named by ID or ARN. It is disabled then: "cmkctl key enable".`,
+		long:    `Cancel-delete cancels the deletion of a key, named by ID or ARN. The key is then disabled: use "cmkctl key enable".`,
 		example: "  cmkctl key cancel-delete 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			answer, err := c.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: aws.String(args[0])})
@@ -180,7 +180,7 @@ func newKeyTag(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag KEY [NAME=VALUE...]",
 		Short: "List, set or remove the tags of a key",
-		Long:  `Tag lists the tags of a key after setting and removing those that are given. Policies may depend on tags.`,
+		Long:  `Tag lists the tags of a key, after setting and removing the given ones. Policies may depend on tags.`,
 		Example: `  cmkctl key tag alias/app stage=prod team=ops
   cmkctl key tag alias/app --remove team`,
 		Args: cobra.MinimumNArgs(1),

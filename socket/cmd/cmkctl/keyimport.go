@@ -44,10 +44,10 @@ func newKeyExportParameters(s *service) *cobra.Command {
 	out := blobOut{label: "PUBLIC KEY", form: choice{formPEM, []string{formRaw, formBase64, formHex}}}
 	cmd := &cobra.Command{
 		Use:   "export-parameters KEY --token FILE",
-		Short: "Write the wrapping key and the token for an import that is prepared elsewhere",
-		Long: `Export-parameters writes the public key to wrap material for KEY with, and the import
-token that belongs to it. They are valid for 24 hours, and for one import: "cmkctl
-key import --wrapped". KEY has the origin EXTERNAL.`,
+		Short: "Write the wrapping key and the import token, to prepare an import elsewhere",
+		Long: `Export-parameters writes the public key for wrapping material for KEY, and the
+import token that belongs to it. They are valid for 24 hours, and for one import with
+"cmkctl key import --wrapped". KEY must have the origin EXTERNAL.`,
 		Example: `  cmkctl key export-parameters "$KEY" --token token --out wrapping.pem
   openssl pkeyutl -encrypt -pubin -inkey wrapping.pem -pkeyopt rsa_padding_mode:oaep \
       -pkeyopt rsa_oaep_md:sha256 -in material -out material.wrapped
@@ -115,8 +115,9 @@ func newKeyImport(s *service) *cobra.Command {
 		use: "import KEY [FILE]", short: "Import key material into a key of origin EXTERNAL", args: cobra.RangeArgs(1, 2),
 		long: `Import reads the material from FILE, or standard input, wraps it for the token and
 imports it: 32 bytes for symmetric encryption keys, the bytes of an HMAC key, PKCS #8
-for key pairs (in PEM with --in-format pem). cmkctl wipes its copy; the file is yours.
-With --wrapped FILE is wrapped already, with what "cmkctl key export-parameters" wrote.`,
+for key pairs (in PEM with --in-format pem). cmkctl wipes its copy in memory; the file
+stays. With --wrapped, FILE is already wrapped with the key that "cmkctl key
+export-parameters" wrote.`,
 		example: `  KEY=$(cmkctl key create --origin EXTERNAL)
   cmkctl key import "$KEY" material
   cmkctl key import "$KEY" --new --expires 2027-06-30 next-material`,
@@ -130,11 +131,11 @@ With --wrapped FILE is wrapped already, with what "cmkctl key export-parameters"
 		f.register(cmd)
 		fl := cmd.Flags()
 		f.in.register(cmd, "in-format", "material")
-		fl.BoolVar(&f.wrapped, "wrapped", false, "FILE is wrapped already; give --token, too")
+		fl.BoolVar(&f.wrapped, "wrapped", false, "FILE is already wrapped; requires --token")
 		fl.StringVar(&f.token, "token", "", "`file` with the import token, for --wrapped")
 		fl.StringVar(&f.expires, "expires", "", "`time` at which the material is deleted, like 2027-06-30 or RFC 3339, at most 365 days from now (default never)")
-		fl.StringVar(&f.description, "description", "", "`text` about the material, for people")
-		fl.BoolVar(&f.fresh, "new", false, "it is new material for the next rotation, of a key that has some")
+		fl.StringVar(&f.description, "description", "", "`text` that describes the material")
+		fl.BoolVar(&f.fresh, "new", false, "import new material for the next rotation of a key that already has material")
 		fl.StringVar(&f.materialID, "material-id", "", "`ID` that the material must have")
 	})
 	return c
@@ -255,8 +256,8 @@ func newKeyDeleteMaterial(s *service) *cobra.Command {
 	var id string
 	return change{
 		use: "delete-material KEY", short: "Delete imported key material", exact: true,
-		long: `Delete-material takes the imported material out of the token at once. The same
-material can be imported again, by whoever has kept it. KEY is named by ID or ARN.`,
+		long: `Delete-material removes the imported material from the token immediately. Anyone
+who has kept the material can import it again. KEY is an ID or ARN.`,
 		example: "  cmkctl key delete-material 1234abcd-12ab-34cd-56ef-1234567890ab --yes",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.ask(fmt.Sprintf("Delete the material of %s, of which the token has the only copy unless you kept one", args[0])); err != nil {

@@ -76,8 +76,8 @@ func newKeyList(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the keys with their aliases and states",
-		Long: `List prints all keys of the Region. Of keys that you may not describe it has the ID
-and the aliases only.`,
+		Long: `List prints all keys of the Region. For keys that you may not describe, it shows
+only the ID and the aliases.`,
 		Example: `  cmkctl key list
   cmkctl key list -o json | jq -r '.[] | select(.KeyState == "Disabled") | .KeyId'`,
 		Args: noArgs,
@@ -143,8 +143,8 @@ func newKeyShow(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show KEY",
 		Short: "Show a key: its metadata, aliases, tags, rotation and last use",
-		Long: `Show describes a key, named by ID, ARN or alias. What you may not see of it is left
-out.`,
+		Long: `Show describes a key, named by ID, ARN or alias. Parts that you may not see are
+left out.`,
 		Example: `  cmkctl key show alias/app
   cmkctl key show alias/app -o json | jq -r .Arn`,
 		Args: cobra.ExactArgs(1),

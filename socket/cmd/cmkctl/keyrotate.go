@@ -12,9 +12,9 @@ import (
 
 func newKeyRotate(s *service) *cobra.Command {
 	return change{
-		use: "rotate KEY", short: "Give a key new material now",
-		long: `Rotate makes new material, which encrypts from now on; what earlier material has
-encrypted is decrypted as before. A key can be rotated 25 times like that.`,
+		use: "rotate KEY", short: "Rotate a key now",
+		long: `Rotate creates new material, which encrypts from now on; what earlier material
+encrypted can still be decrypted. A key can be rotated 25 times this way.`,
 		example: "  cmkctl key rotate alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			answer, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: aws.String(args[0])}, once)
@@ -40,8 +40,8 @@ func newKeyRotation(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotation KEY",
 		Short: "Show or set the automatic rotation of a key",
-		Long: `Rotation shows whether a key is rotated automatically, and its materials, after it has
-enabled or disabled that.`,
+		Long: `Rotation shows whether a key is rotated automatically, and its materials. With
+--enable or --disable it changes that first.`,
 		Example: `  cmkctl key rotation alias/app
   cmkctl key rotation alias/app --enable --days 180`,
 		Args: cobra.ExactArgs(1),
@@ -84,7 +84,7 @@ enabled or disabled that.`,
 	}
 	p.register(cmd)
 	cmd.Flags().BoolVar(&enable, "enable", false, "rotate the key automatically")
-	cmd.Flags().BoolVar(&disable, "disable", false, "rotate the key no longer")
+	cmd.Flags().BoolVar(&disable, "disable", false, "stop rotating the key")
 	cmd.Flags().Int32Var(&days, "days", 365, "period in `days`, 90 to 2560")
 	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")

@@ -20,7 +20,7 @@ type authenticating struct {
 
 func (f *authenticating) register(cmd *cobra.Command) {
 	f.registerRequired(cmd)
-	cmd.Flags().StringVar(&f.algorithm, "algorithm", "", "MAC `algorithm` (default that of the key, which is described for it)")
+	cmd.Flags().StringVar(&f.algorithm, "algorithm", "", "MAC `algorithm` (default that of the key, found with DescribeKey)")
 	f.in.register(cmd, "in-format", "message")
 }
 
@@ -41,9 +41,9 @@ func newMac(s *service) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "mac --key KEY [FILE]",
-		Short: "Make a message authentication code (HMAC)",
-		Long: `Mac writes the HMAC of FILE, or of standard input, of 1 to 4096 bytes. Of a longer
-one authenticate the digest.`,
+		Short: "Compute a message authentication code (HMAC)",
+		Long: `Mac writes the HMAC of FILE, or of standard input, of 1 to 4096 bytes. For longer
+messages, authenticate the digest.`,
 		Example: `  cmkctl mac -k alias/tokens --format hex message
   sha256sum <large | cmkctl mac -k alias/tokens --out large.mac`,
 		Args: cobra.MaximumNArgs(1),

@@ -54,12 +54,12 @@ func newRoot() *cobra.Command {
 		Short:   "Set up and use cmkd, the AWS KMS API on a PKCS#11 token",
 		Long: `Set up and use cmkd, the AWS KMS API on a PKCS#11 token.
 
-Commands that name a key look for it in the Region of --region, else of AWS_REGION
-or AWS_DEFAULT_REGION, else in the daemon's own. A sealed file is opened in the
-Region that it names. No other variable of AWS's counts.
+Commands look for keys in the Region given by --region, AWS_REGION or AWS_DEFAULT_REGION,
+in this order, or in the daemon's own. A sealed file is opened in the Region that it
+names. Other AWS variables are ignored.
 
-FILE may be - for standard input or output. Output has no colours, whatever NO_COLOR
-and the terminal are.
+FILE may be - for standard input or output. Output has no colours, with or without
+NO_COLOR.
 
 ` + exitHelp,
 		SilenceUsage:  true,
@@ -68,7 +68,7 @@ and the terminal are.
 	s := &service{}
 	root.PersistentFlags().StringVar(&s.socket, "socket", "",
 		fmt.Sprintf("`path` of the daemon's socket (default $%s or %s)", client.PathVariable, client.DefaultPath))
-	root.PersistentFlags().DurationVar(&s.timeout, "timeout", defaultTimeout, "how much `time` to wait for the answer to a call, 0 for any")
+	root.PersistentFlags().DurationVar(&s.timeout, "timeout", defaultTimeout, "how much `time` to wait for the answer to a call, 0 for no limit")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(

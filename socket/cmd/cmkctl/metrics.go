@@ -20,13 +20,14 @@ func newMetrics(s *service) *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "metrics",
-		Short: "Print the daemon's metrics in the text format of Prometheus",
+		Short: "Print the daemon's metrics in the Prometheus text format",
 		Long: `Metrics prints what GET /metrics answers on the daemon's socket: calls by operation
 and error code, their duration, keys by state, tokens, plugins, the audit trail.
 
-With --listen it serves them to a Prometheus on this machine instead, until it is ended:
-http://ADDRESS/metrics, on a loopback address only. Run it as one of the configuration's
-monitors. Whoever reaches the address reads the metrics, which name keys and tokens.`,
+With --listen it serves them to a Prometheus server on this machine instead, until you
+stop it: http://ADDRESS/metrics, on a loopback address only. Run it as a user listed in
+the configuration's [monitors]. Anyone who can reach the address can read the metrics,
+which name keys and tokens.`,
 		Example: `  cmkctl metrics > /var/lib/prometheus/node-exporter/cmkd.prom.new &&
       mv /var/lib/prometheus/node-exporter/cmkd.prom.new /var/lib/prometheus/node-exporter/cmkd.prom
   cmkctl metrics --listen 127.0.0.1:9816`,

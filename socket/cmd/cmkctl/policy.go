@@ -19,7 +19,7 @@ unit:NAME, or an ARN.`
 func newPolicy(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
-		Short: "Key policies: put them, and say who may do what, and why",
+		Short: "Show and set key policies, and explain who may do what, and why",
 		Args:  noArgs,
 	}
 	cmd.AddCommand(newPolicyGet(s), newPolicySet(s), newPolicyEdit(s), newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
@@ -36,7 +36,7 @@ type policyQuestion struct {
 func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
-	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; none for operations on no key")
+	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; omit it for operations without a key")
 	f.StringVar(&q.Region, "region", environmentRegion(), regionUsage)
 	f.StringArrayVar(&q.context, "context", nil, "`KEY=VALUE` of the encryption context; may be repeated")
 	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
@@ -79,10 +79,10 @@ func newPolicyExplain(s *service) *cobra.Command {
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "explain --as PRINCIPAL --action ACTION [--key KEY]",
-		Short: "Say whether a principal may do something, and which statement decides",
-		Long: `Explain says what the key policy, the identity policies and the grants would
-decide of a call, and all that was looked at on the way. It exits with 1 if the
-call would be refused. Only root and the configuration's admins may ask.
+		Short: "Show whether a principal may do something, and which statement decides",
+		Long: `Explain shows how the key policy, the identity policies and the grants would
+decide a call, and everything that was considered. It exits with 1 if the call would be
+refused. Only root, admins and auditors may ask.
 
 ` + principalsHelp,
 		Example: "  cmkctl policy explain --as deploy --action kms:Decrypt --key alias/app --context stage=prod",
@@ -104,7 +104,7 @@ call would be refused. Only root and the configuration's admins may ask.
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would call")
+	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would make the call")
 	_ = cmd.MarkFlagRequired("as") // the flag exists
 	q.flags(cmd)
 	p.registerFormat(cmd)
@@ -154,9 +154,9 @@ func newPolicyWho(s *service) *cobra.Command {
 		Use:   "who --action ACTION [--key KEY]",
 		Short: "List who may do something",
 		Long: `Who lists those who may do something, among root, the users of the system, and
-whom the configuration, the key's policy and its grants name. Under "depends"
-are those whom only a condition keeps out of the call as it is asked for; name
-its encryption context and condition keys to be certain.`,
+the principals that the configuration, the key's policy and its grants name. Under
+"depends" are those whom only a condition keeps out of the call as described; give its
+encryption context and condition keys to be certain.`,
 		Example: "  cmkctl policy who --key alias/app --action kms:Decrypt",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -205,9 +205,9 @@ func newPolicyCheck(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check --key KEY --policy FILE",
 		Short: "List the past calls that a new key policy would refuse",
-		Long: `Check replays the calls on a key that the audit trail holds against a key policy
-that is not yet put, with identity policies and grants as they are now, and
-lists those that would now be refused. It exits with 1 if there are any.`,
+		Long: `Check replays the calls on a key in the audit trail against a new key policy,
+with identity policies and grants as they are now, and lists those that would be refused.
+It exits with 1 if there are any.`,
 		Example: "  cmkctl policy check --key alias/app --policy new.json --since 2160h",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -77,7 +77,7 @@ type putting struct {
 
 func (f *putting) register(cmd *cobra.Command) {
 	f.policyFlags.register(cmd)
-	cmd.Flags().BoolVar(&f.bypass, "bypass-lockout-check", false, "take a policy under which you could not put the next one")
+	cmd.Flags().BoolVar(&f.bypass, "bypass-lockout-check", false, "accept a policy that would not let you change it again")
 }
 
 // put puts a policy after a look at its syntax, which the daemon does not explain.
@@ -99,8 +99,8 @@ func newPolicySet(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set --key KEY [FILE]",
 		Short: "Replace the policy of a key",
-		Long: `Set puts the key policy in FILE, or from standard input. "cmkctl policy check" says
-beforehand which past calls it would refuse.`,
+		Long: `Set replaces the key policy with FILE, or standard input. "cmkctl policy check"
+shows beforehand which past calls the new policy would refuse.`,
 		Example: `  cmkctl policy check --key alias/app --policy policy.json
   cmkctl policy set -k alias/app policy.json`,
 		Args: cobra.MaximumNArgs(1),
@@ -127,9 +127,9 @@ func newPolicyEdit(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "edit --key KEY",
 		Short: "Edit the policy of a key in an editor",
-		Long: `Edit opens the key policy in $VISUAL, $EDITOR or vi, and puts it when the editor ends. A
-policy that is refused stays in a file, whose name is printed. If somebody else
-has put another policy meanwhile, it is not overwritten.`,
+		Long: `Edit opens the key policy in $VISUAL, $EDITOR or vi, and sets it when the editor
+exits. A policy that is refused stays in a file, whose name is printed. If somebody else
+has changed the policy meanwhile, it is not overwritten.`,
 		Example: "  EDITOR=nano cmkctl policy edit -k alias/app",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -175,7 +175,7 @@ func (f *putting) edit(cmd *cobra.Command, s *service) (done string, err error) 
 	}
 	now, err := readPolicy(cmd.Context(), c, f.key)
 	if err == nil && !bytes.Equal(before, now) {
-		err = &exitError{exitState, errors.New("somebody else has put another policy meanwhile")}
+		err = &exitError{exitState, errors.New("somebody else has changed the policy meanwhile")}
 	}
 	if err == nil {
 		err = f.put(cmd.Context(), c, after)

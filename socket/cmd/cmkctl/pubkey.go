@@ -18,8 +18,8 @@ func newPubkey(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pubkey --key KEY",
 		Short: "Write the public key of an asymmetric key",
-		Long: `Pubkey writes the public key, a SubjectPublicKeyInfo (RFC 5280), in PEM, or with
---format raw in DER.`,
+		Long: `Pubkey writes the public key, a SubjectPublicKeyInfo (RFC 5280), in PEM, or in
+DER with --format raw.`,
 		Example: `  cmkctl pubkey -k alias/release --out release.pem
   cmkctl pubkey -k alias/release --format raw | sha256sum`,
 		Args: noArgs,
@@ -95,7 +95,7 @@ keys from it with a KDF; do not use it as one.`,
 		},
 	}
 	f.registerRequired(cmd)
-	cmd.Flags().StringVar(&peer, "peer", "", "`file` with the other's public key, - for standard input")
+	cmd.Flags().StringVar(&peer, "peer", "", "`file` with the other party's public key, - for standard input")
 	_ = cmd.MarkFlagRequired("peer") // fails only for a flag that is not there
 	out.register(cmd, "shared secret")
 	return cmd

@@ -21,8 +21,8 @@ func newRandom(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "random BYTES",
 		Short: "Random bytes from the token's generator",
-		Long: `Random prints BYTES random bytes of the token's generator. It asks for 1024 at a
-time, each a call that the audit trail records.`,
+		Long: `Random prints BYTES random bytes from the token's generator. It requests 1024 at
+a time; the audit trail records each call.`,
 		Example: `  cmkctl random 32 --format hex
   cmkctl random 1048576 --out seed`,
 		Args: cobra.ExactArgs(1),
@@ -63,7 +63,7 @@ time, each a call that the audit trail records.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&store, "store", "", "`ID` of a custom key store whose token makes them")
+	cmd.Flags().StringVar(&store, "store", "", "`ID` of a custom key store whose token generates them")
 	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
 	out.register(cmd, "random bytes")
 	return cmd

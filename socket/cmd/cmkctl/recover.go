@@ -21,24 +21,24 @@ func newRecover(s *service) *cobra.Command {
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "recover [--adopt [KEY-ID...]]",
-		Short: "Compare the tokens with the database, and bring keys back that it lacks",
-		Long: `Recover lists key materials that are in a token and not in the database, as
-after the database was lost or a copy of an earlier day was restored, and those
-that the database names and the token lacks. So it does the CKA_IDs of keys that two
-objects have: neither is used until the one that is not cmkd's is removed.
+		Short: "Compare the tokens with the database, and restore keys that it lacks",
+		Long: `Recover lists key materials that are in a token but not in the database, as after
+the database was lost or an earlier copy restored, and those that are in the database but
+not in the token. It also lists the CKA_IDs of keys that two objects share: neither is
+used until you remove the one that is not cmkd's.
 
-With --adopt the database learns of the first, on record: of all, or of the keys
-that are named, if others who use the token own some. A newer material of a key
-that it knows becomes the current one. A key that it does not know comes back
-disabled, with the default key policy: give it its policy, alias and tags, then
+With --adopt, materials missing from the database are added to it, and the audit trail
+records that: all of them, or those of the keys that you name, if the token also holds
+keys of others. A newer material of a known key becomes the current one. An unknown key
+comes back disabled, with the default key policy: give it its policy, alias and tags, then
 enable it.
 
-The exit status is 1 while there is something to recover, missing, there twice or altered.`,
+Recover exits with 1 while something is to be recovered, missing, duplicated or altered.`,
 		Example: `  cmkctl recover
   cmkctl recover --adopt 1234abcd-12ab-34cd-56ef-1234567890ab`,
 		Args: func(_ *cobra.Command, keys []string) error {
 			if len(keys) > 0 && !adopt {
-				return errors.New("keys are named for --adopt only")
+				return errors.New("keys can only be named with --adopt")
 			}
 			return nil
 		},
@@ -52,7 +52,7 @@ The exit status is 1 while there is something to recover, missing, there twice o
 			}
 			for _, id := range keys {
 				if !found.recovered(id) {
-					return fmt.Errorf("key %s is not recovered", id)
+					return fmt.Errorf("key %s was not recovered", id)
 				}
 			}
 			if !found.complete() {
@@ -61,7 +61,7 @@ The exit status is 1 while there is something to recover, missing, there twice o
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&adopt, "adopt", false, "bring back what was found")
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "add what was found to the database")
 	p.registerFormat(cmd)
 	return cmd
 }
@@ -88,7 +88,7 @@ func (v *inventory) recovered(id string) bool {
 
 func (v *inventory) print(out io.Writer) error {
 	for _, token := range v.Away {
-		fmt.Fprintf(out, "token %s is away: nothing is known of it\n", token)
+		fmt.Fprintf(out, "token %s is unavailable: its keys are unknown\n", token)
 	}
 	var tables [5][]string
 	for _, k := range v.Found {

@@ -16,10 +16,10 @@ const reloadTimeout = 10 * time.Minute
 func newReload(s *service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
-		Short: "Have the daemon read its configuration again; exit with 1 if that fails",
+		Short: "Make the daemon reload its configuration; exit with 1 if that fails",
 		Long: `The daemon reads admins, principals, access keys and identity policies again and
-replaces its plugins, as on SIGHUP. If anything in them is wrong, all of the old
-set stays, the reason is shown, and the status is degraded until a reload
+replaces its plugin processes, as on SIGHUP. If anything is wrong, the old settings stay
+in force, the reason is shown, and the status is degraded until a reload
 succeeds. "systemctl reload cmkd" calls this command.`,
 		Example: "  cmkctl reload",
 		Args:    noArgs,

@@ -20,16 +20,16 @@ func newRewrap(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rewrap --key KEY FILE",
 		Short: "Move a sealed file to other keys",
-		Long: `Rewrap seals the content of FILE again, under each KEY instead of the keys that it
-names, and with the same encryption context. Its plaintext does not leave the program, and
-FILE is replaced only once the new one is complete and on the disk, which needs room
-for both.
+		Long: `Rewrap seals the content of FILE again, under each KEY instead of the keys that
+it names, and with the same encryption context. The plaintext does not leave the program,
+and FILE is replaced only once the new file is complete and on disk, which needs space for
+both.
 
-The content is encrypted again, under a new data key: whoever has opened the
-file once and kept the data key cannot read what rewrap has made.
+The content is encrypted again, under a new data key: anyone who has opened the file
+before and kept the data key cannot read the new one.
 
-Files that cmkctl sealed before it wrote the message format of the AWS Encryption SDK get
-that format; --context must give the encryption context of such a file.`,
+Files in cmkctl's earlier format are converted to the message format of the AWS Encryption
+SDK; for such a file, --context must give the encryption context.`,
 		Example: `  cmkctl rewrap --key alias/backup-2027 dir.tar.sealed`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,8 +46,8 @@ that format; --context must give the encryption context of such a file.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
-	cmd.Flags().VarP(f.context, "context", "c", "encryption context that it must have, `name=value`; repeatable")
-	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "take files of algorithm suites without key commitment")
+	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
+	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
 	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd

@@ -37,10 +37,10 @@ func (f *signing) register(cmd *cobra.Command) {
 	f.in.register(cmd, "in-format", "digest")
 }
 
-const signingHelp = `A FILE of more than 4096 bytes is hashed here, and its digest sent; it may be of any
-length. ED25519_SHA_512 and ML_DSA_SHAKE_256 sign the message itself, of at most
-4096 bytes. Without --algorithm the key is described first, which takes the permission
-kms:DescribeKey.`
+const signingHelp = `cmkctl hashes a FILE of more than 4096 bytes itself and sends the
+digest; it may have any size. ED25519_SHA_512 and ML_DSA_SHAKE_256 sign the message
+itself, of at most 4096 bytes. Without --algorithm, cmkctl describes the key first, which
+requires the permission kms:DescribeKey.`
 
 // prepare completes the algorithm and reads the message.
 func (f *signing) prepare(ctx context.Context, cmd *cobra.Command, args []string, c *kms.Client) (message []byte, kind types.MessageType, err error) {
@@ -141,7 +141,7 @@ func newSign(s *service) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "sign --key KEY [FILE]",
-		Short: "Sign a file of any length",
+		Short: "Sign a file of any size",
 		Long: `Sign writes the signature of FILE, or of standard input: ECDSA as in RFC 3279 (DER),
 RSA as in RFC 8017.
 
@@ -188,8 +188,8 @@ func newVerify(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify --key KEY --signature FILE [FILE]",
 		Short: "Verify a signature; exit with 1 if it does not verify",
-		Long: `Verify has the daemon verify the signature of FILE, or of standard input. It exits
-with 1 if the signature is not one of this key over this message.
+		Long: `Verify lets the daemon verify the signature of FILE, or of standard input. It
+exits with 1 if the signature was not made with this key over this message.
 
 ` + signingHelp,
 		Example: `  cmkctl verify -k alias/release --signature app.sig app`,

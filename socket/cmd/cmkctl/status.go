@@ -24,7 +24,7 @@ func newStatus(s *service) *cobra.Command {
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say how the daemon is; exit with 1 unless it is well",
+		Short: "Show the daemon's status; exit with 1 if it is degraded",
 		Example: `  cmkctl status
   cmkctl status -o json | jq -r .state`,
 		Args: noArgs,
@@ -51,7 +51,7 @@ func newStatus(s *service) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&inJSON, "json", false, "print the daemon's own JSON, as it comes")
+	cmd.Flags().BoolVar(&inJSON, "json", false, "print the daemon's JSON unchanged")
 	p.registerFormat(cmd)
 	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
@@ -116,7 +116,7 @@ func (h *health) print(out io.Writer) error {
 		fmt.Fprintf(w, "database\tdoes not verify: %s; see cmkctl accept-state\n", h.StateMismatch)
 	}
 	if h.AuditError != "" {
-		fmt.Fprintf(w, "audit trail\tcannot be written, no call is answered: %s\n", h.AuditError)
+		fmt.Fprintf(w, "audit trail\tcannot be written, all calls are refused: %s\n", h.AuditError)
 	}
 	if h.DatabaseError != "" {
 		fmt.Fprintf(w, "database\tcannot be written, nothing can be changed: %s\n", h.DatabaseError)
@@ -135,7 +135,7 @@ func (h *health) print(out io.Writer) error {
 		fmt.Fprintf(w, "materials\t%d are not in their token: cmkctl recover names them\n", h.MissingMaterials)
 	}
 	if h.ReloadError != "" {
-		fmt.Fprintf(w, "reload\tfailed, so all of the old set counts: %s\n", h.ReloadError)
+		fmt.Fprintf(w, "reload\tfailed, the old settings stay in force: %s\n", h.ReloadError)
 	}
 	for _, text := range h.Warnings {
 		fmt.Fprintf(w, "warning\t%s\n", text)

@@ -12,7 +12,7 @@ import (
 func newStore(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
-		Short: "Use further tokens as custom key stores; copy the database",
+		Short: "Use additional tokens as custom key stores; copy the database",
 		Args:  noArgs,
 	}
 	cmd.AddCommand(newStoreCreate(s), newStoreList(s), newStoreRename(s), newStoreConnect(s), newStoreDisconnect(s), newStoreDelete(s), newStoreCopy())
@@ -32,10 +32,10 @@ type changedStore struct{ CustomKeyStoreId string }
 func newStoreCreate(s *service) *cobra.Command {
 	var cluster string
 	return change{
-		use: "create NAME --cluster ID", short: "Make a custom key store of a further token",
-		long: `Create makes a custom key store of the token that the configuration has with the
-cluster_id, and prints its ID. "cmkctl store connect" comes next, then
-"cmkctl key create --store".`,
+		use: "create NAME --cluster ID", short: "Create a custom key store for an additional token",
+		long: `Create creates a custom key store for the token with this cluster_id in the
+configuration, and prints its ID. Then run "cmkctl store connect" and "cmkctl key create
+--store".`,
 		example: `  STORE=$(cmkctl store create vault --cluster cluster-a2b3c4d5e6f)
   cmkctl store connect "$STORE"
   cmkctl key create --store "$STORE" --origin AWS_CLOUDHSM`,
@@ -87,7 +87,7 @@ func newStoreList(s *service) *cobra.Command {
 
 func newStoreRename(s *service) *cobra.Command {
 	return change{
-		use: "rename STORE-ID NAME", short: "Give a custom key store another name", args: cobra.ExactArgs(2),
+		use: "rename STORE-ID NAME", short: "Rename a custom key store", args: cobra.ExactArgs(2),
 		example: "  cmkctl store rename \"$STORE\" archive",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			_, err := c.UpdateCustomKeyStore(ctx, &kms.UpdateCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0]), NewCustomKeyStoreName: aws.String(args[1])})
@@ -119,8 +119,8 @@ func newStoreDisconnect(s *service) *cobra.Command {
 func newStoreDelete(s *service) *cobra.Command {
 	return change{
 		use: "delete STORE-ID", short: "Delete a custom key store that has no keys",
-		long: `Delete forgets a custom key store that is disconnected and has no keys. Its token stays
-in the configuration, and can be made a store again.`,
+		long: `Delete deletes a custom key store that is disconnected and has no keys. Its token
+stays in the configuration, and can become a store again.`,
 		example: "  cmkctl store delete \"$STORE\"",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			_, err := c.DeleteCustomKeyStore(ctx, &kms.DeleteCustomKeyStoreInput{CustomKeyStoreId: aws.String(args[0])})

@@ -12,10 +12,11 @@ func newStoreCopy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy --from FILE --to FILE",
 		Short: "Copy the database of a stopped daemon, such as from SQLite into etcd",
-		Long: `Copy copies the database that one configuration names into the empty one that the other
-names, and has the token verify both. The two differ in [store]; account, state_dir and
-audit_dir are the same. Stop the daemon first, and run it as the daemon's user. Start it with the second
-configuration afterwards: the database that was copied counts as an older one from then on.`,
+		Long: `Copy copies the database of one configuration into the empty database of another,
+and verifies both with the token. The configurations differ in [store]; account, state_dir
+and audit_dir are the same. Stop the daemon first, and run copy as the daemon's user. Then
+start the daemon with the second configuration: from then on the original counts as an
+older database.`,
 		Example: `  sudo systemctl stop cmkd.service cmkd.socket
   sudo -u cmkd cmkctl store copy --from /etc/cmkd/config.toml --to /etc/cmkd/etcd.toml`,
 		Args: noArgs,
@@ -32,8 +33,8 @@ configuration afterwards: the database that was copied counts as an older one fr
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "configuration of the database that is copied: a `FILE`")
-	cmd.Flags().StringVar(&to, "to", "", "configuration of the empty one: a `FILE`")
+	cmd.Flags().StringVar(&from, "from", "", "configuration `FILE` of the database to copy")
+	cmd.Flags().StringVar(&to, "to", "", "configuration `FILE` of the empty database")
 	_ = cmd.MarkFlagRequired("from") // fails only for a flag that is not there
 	_ = cmd.MarkFlagRequired("to")
 	return cmd

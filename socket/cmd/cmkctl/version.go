@@ -14,8 +14,8 @@ func newVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of cmkctl",
-		Long: `Version prints of which release cmkctl is. Cmkctl status shows that of the daemon, and
-cmkd -version that of what is installed.`,
+		Long: `Version prints the release of cmkctl. "cmkctl status" shows that of the running
+daemon, and "cmkd -version" that of the installed one.`,
 		Example: `  cmkctl version
   cmkctl version -o json | jq -r .version`,
 		Args: noArgs,
