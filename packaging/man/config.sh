@@ -16,10 +16,10 @@ nobody else can write.
 .B cmkctl init
 writes one.
 .B cmkd \-check
-finds what is wrong with it, and
+checks it, and
 .B cmkctl reload
-has the daemon read users, groups, principals, access keys and identity policies again; the rest
-takes a restart. This is all that it can say, with the defaults:
+makes the daemon read users, groups, principals, access keys and identity policies again;
+the rest requires a restart. These are all settings, with their defaults:
 .PP
 .nf
 TOP
