@@ -87,7 +87,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	buildInfo       = describe("build_info", "1, with the version.", "version")
 	connections     = describe("connections", "Connections to the socket that are open.")
-	callsInFlight   = describe("calls_in_flight", "Calls under way.")
+	callsInFlight   = describe("calls_in_flight", "Calls in flight.")
 	refusedTotal    = describe("refused_total", "Calls and connections that the limits of the socket refused.")
 	evictedTotal    = describe("connections_evicted_total", "Idle connections that were closed to make room for new ones.")
 	usersActive     = describe("users_active", "Users with a request under way, or a moment ago.")
@@ -118,7 +118,7 @@ var (
 	pluginUp        = describe("plugin_up", "1 if the process serves.", "token", "plugin")
 	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", "token", "plugin")
 	pluginFailed    = describe("plugin_failed_starts_total", "Processes that did not start, or could not open the token.", "token", "plugin")
-	pluginInFlight  = describe("plugin_calls_in_flight", "Calls under way in the process.", "token", "plugin")
+	pluginInFlight  = describe("plugin_calls_in_flight", "Calls in flight in the process.", "token", "plugin")
 	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", "token", "plugin")
 )
 

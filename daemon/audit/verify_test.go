@@ -453,7 +453,7 @@ func TestCheckpointFails(t *testing.T) {
 		time.Sleep(10 * time.Millisecond) // polls the files
 	}
 	closeLog(t, l)
-	if n := strings.Count(said.String(), "no checkpoint"); n != 1 || strings.Count(said.String(), "made again") != 1 {
+	if n := strings.Count(said.String(), "no new checkpoint"); n != 1 || strings.Count(said.String(), "has checkpoints again") != 1 {
 		t.Errorf("the log has the failure %d times:\n%s", n, said.String())
 	}
 }

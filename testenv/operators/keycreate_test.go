@@ -33,13 +33,13 @@ func TestKeyCreateLeavesNoKey(t *testing.T) {
 	}
 	for _, alias := range []string{"app", "alias/app"} {
 		out, ok := rig.Cmkctl(t, r, "key", "create", "--alias", alias)
-		if ok || !strings.Contains(out, "no key is made: alias/app is the alias of "+arn) {
+		if ok || !strings.Contains(out, "no key was created: alias/app is already the alias of "+arn) {
 			t.Errorf("an alias that is taken: %s", out)
 		}
 	}
 	for _, alias := range []string{"aws/app", "a b", "alias/"} {
 		out, ok := rig.Cmkctl(t, r, "key", "create", "--alias", alias)
-		if ok || !strings.Contains(out, "no key is made: ") || !strings.Contains(out, "cannot be an alias") {
+		if ok || !strings.Contains(out, "no key was created: ") || !strings.Contains(out, "cannot be an alias") {
 			t.Errorf("no alias: %s", out)
 		}
 	}
@@ -48,7 +48,7 @@ func TestKeyCreateLeavesNoKey(t *testing.T) {
 	}
 	// The service says only when it comes to the alias that it is not to be had.
 	out, ok = rig.Cmkctl(t, r, "key", "create", "--alias", "second")
-	if ok || !strings.Contains(out, "ThrottlingException") || !strings.Contains(out, "is deleted in 7 days") {
+	if ok || !strings.Contains(out, "ThrottlingException") || !strings.Contains(out, "will be deleted in 7 days") {
 		t.Errorf("an alias that is refused: %s", out)
 	}
 	got, pending := keys(), 0

@@ -221,7 +221,7 @@ func TestOlderDatabase(t *testing.T) {
 	blobs = append(blobs, other)
 	// One daemon of two on a token adopts only what is its own.
 	recovered(t, r, false, []string{later + `\s+1\s.*recovered, disabled`, id + `\s+2\s+main\s+\S+\s+\S+\s*`}, "--adopt", later)
-	if out := recovered(t, r, false, nil, "--adopt", later); !strings.Contains(out, later+" is not recovered") {
+	if out := recovered(t, r, false, nil, "--adopt", later); !strings.Contains(out, later+" was not recovered") {
 		t.Errorf("adopting what is not there to adopt: %s", out)
 	}
 	recovered(t, r, false, []string{

@@ -22,7 +22,7 @@ func newAlias(s *service) *cobra.Command {
 func newAliasCreate(s *service) *cobra.Command {
 	return change{
 		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2), exact: true,
-		long:    `Create creates an alias for a key, which is named by ID or ARN. NAME may begin with alias/ or not.`,
+		long:    `Create adds an alias for a key, which is named by ID or ARN. NAME may begin with alias/ or not.`,
 		example: "  cmkctl alias create app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])

@@ -60,7 +60,7 @@ func newKeyCreate(s *service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Create a key with administrators and users, and print its ARN",
-		Long: `Create creates a key with the key policy that the AWS console writes: the
+		Long: `Create generates a key with the key policy that the AWS console writes: the
 account, the administrators, who may manage the key but not use it, and the users, who may
 use it. Without either, only the account has access.
 
@@ -95,7 +95,7 @@ use it. Without either, only the account has access.
 // again; if that fails too, it is returned with the error.
 func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateKeyOutput, err error) {
 	if name := k.aliasName(); k.alias != "" && !aliasPattern.MatchString(name) || strings.HasPrefix(name, "alias/aws/") {
-		return nil, inputf("no key is made: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
+		return nil, inputf("no key was created: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
 	}
 	question := operatorapi.KeyPolicyRequest{Admins: k.admins, Users: k.users, KeySpec: k.spec, KeyUsage: k.usage}
 	var policy operatorapi.KeyPolicy

@@ -33,7 +33,7 @@ func newStoreCreate(s *service) *cobra.Command {
 	var cluster string
 	return change{
 		use: "create NAME --cluster ID", short: "Create a custom key store for an additional token",
-		long: `Create creates a custom key store for the token with this cluster_id in the
+		long: `Create sets up a custom key store for the token with this cluster_id in the
 configuration, and prints its ID. Then run "cmkctl store connect" and "cmkctl key create
 --store".`,
 		example: `  STORE=$(cmkctl store create vault --cluster cluster-a2b3c4d5e6f)
@@ -119,7 +119,7 @@ func newStoreDisconnect(s *service) *cobra.Command {
 func newStoreDelete(s *service) *cobra.Command {
 	return change{
 		use: "delete STORE-ID", short: "Delete a custom key store that has no keys",
-		long: `Delete deletes a custom key store that is disconnected and has no keys. Its token
+		long: `Delete removes a custom key store that is disconnected and has no keys. Its token
 stays in the configuration, and can become a store again.`,
 		example: "  cmkctl store delete \"$STORE\"",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {

@@ -12,7 +12,7 @@ func newStoreCopy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy --from FILE --to FILE",
 		Short: "Copy the database of a stopped daemon, such as from SQLite into etcd",
-		Long: `Copy copies the database of one configuration into the empty database of another,
+		Long: `Copy transfers the database of one configuration into the empty database of another,
 and verifies both with the token. The configurations differ in [store]; account, state_dir
 and audit_dir are the same. Stop the daemon first, and run copy as the daemon's user. Then
 start the daemon with the second configuration: from then on the original counts as an
