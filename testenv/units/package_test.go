@@ -44,7 +44,7 @@ var packageChecks = []struct {
 	{"backup-score", 0, safe},
 	{"restore", 0, `(?s)STATE .*restored\. Start.*`},
 	{"older", 1, `(?s)the database does not verify: .*older copy.*`},
-	{"accepted", 0, `the database is accepted: the daemon serves again`},
+	{"accepted", 0, `the database is accepted: the daemon serves calls again`},
 	{"restored", 0, `hello`},
 	{"upgrade", 0, anything},
 	{"upgraded", 0, `hello`},

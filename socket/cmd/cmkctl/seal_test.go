@@ -237,6 +237,14 @@ func TestOpenOfAForgedSignature(t *testing.T) {
 // rateAndTime is how the bar shows the rate, and the time that has passed and that is left.
 var rateAndTime = regexp.MustCompile(`[0-9] [kMG]?B/s\) \[[0-9ms]+:[0-9ms]+\]`)
 
+// slowly takes so long that a bar is drawn more than once.
+type slowly struct{}
+
+func (slowly) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(len(p)) * time.Second / worthABar)
+	return len(p), nil
+}
+
 // TestProgressIsInTheTerminalsOwnCharacters looks at the bar of a big file.
 func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 	t.Parallel()
@@ -264,8 +272,8 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 			all, _ := io.ReadAll(tty) // EIO when the other end is closed
 			said <- all
 		}()
-		seal := r.command(t, "seal", "-k", r.key, "-o", filepath.Join(dir, "sealed"), big)
-		seal.Env, seal.Stderr = append(seal.Env, tt.environ...), child
+		seal := r.command(t, "seal", "-k", r.key, big)
+		seal.Env, seal.Stderr, seal.Stdout = append(seal.Env, tt.environ...), child, slowly{}
 		must(t, seal.Run(), child.Close())
 		got := <-said
 		if (len(got) > 0) != tt.bar || isASCII(got) != tt.narrow {
