@@ -280,7 +280,7 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if limit := now.Add(l.limit(j.row)); j.deadline.IsZero() || limit.Before(j.deadline) {
 		j.deadline = limit
 	}
-	s.running.Store(&running{j.row, j.id, j.flow.class, now})
+	s.running.Store(&running{row: j.row, id: j.id, class: j.flow.class, since: now})
 	defer clear(j.body) // of which the answer may have parts
 	answer, err := l.call(j)
 	if err != nil {

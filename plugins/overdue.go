@@ -16,32 +16,33 @@ type running struct {
 	id    uint64 // of the frame
 	class byte
 	since time.Time
+	// waited: it was seen behind a creation; began is when that was seen to have ended. For quick calls.
+	waited atomic.Bool
+	began  atomic.Pointer[time.Time]
 }
 
 // overdue names the method of a call that runs for longer than it may, and the id
 // of its frame; "" if there is none.
 //
 // Some modules make one call at a time (p11-kit's remoting has one connection), so
-// that a quick call may wait for a key that is being made: its time begins when that has ended.
-// All the same it may not take longer than the slow ones.
+// that a quick call may wait for keys that were being made when it came: its time begins when
+// those are seen to have ended. All the same it may not take longer than the slow ones. Keys that
+// others make later are no excuse: as long as there are some, a call that hangs would never be found.
 func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
 	var first [2]*running
-	var quickest *running // the quick call that began first
-	making := false
+	var creation *running // the one that began first
 	for _, s := range l.slots {
 		r := s.running.Load()
 		switch {
 		case r == nil:
 		case now.Sub(r.since) > l.cfg.SlowTimeout:
 			return r.row.name, r.id
-		case r.row.pace != slow:
-			if quickest == nil || r.since.Before(quickest.since) {
-				quickest = r
-			}
 		case r.row.creates():
-			making = true
+			if creation == nil || r.since.Before(creation.since) {
+				creation = r
+			}
 			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
 				first[turnOf(r.row)] = r
 			}
@@ -52,15 +53,9 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	l.mu.Lock()
 	ended := l.slowEnded
 	l.mu.Unlock()
-	if quickest != nil && !making {
-		since := quickest.since
-		for _, at := range ended {
-			if at.After(since) {
-				since = at
-			}
-		}
-		if now.Sub(since) > l.cfg.QuickTimeout {
-			return quickest.row.name, quickest.id
+	for _, s := range l.slots {
+		if r := s.running.Load(); r != nil && r.row.pace != slow && now.Sub(r.turn(creation, now)) > l.cfg.QuickTimeout {
+			return r.row.name, r.id
 		}
 	}
 	for i, r := range first {
@@ -76,6 +71,20 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		}
 	}
 	return "", 0
+}
+
+// turn is when the time of r, a quick call, began. Of the creations that run now, creation is the one
+// that began first, nil if there is none.
+func (r *running) turn(creation *running, now time.Time) time.Time {
+	if creation != nil && creation.since.Before(r.since) {
+		r.waited.Store(true)
+		return now
+	}
+	if !r.waited.Load() {
+		return r.since
+	}
+	r.began.CompareAndSwap(nil, &now)
+	return *r.began.Load()
 }
 
 // limit is how long a call that begins now may run in the module. A quick one may

@@ -120,6 +120,11 @@ func TestOverdueBehindCreation(t *testing.T) {
 	turn := time.Now()
 	b.makes <- &backends.CreateKeyAnswer{}
 	untilTaken(t, l, 1)
+	if method, _ := l.overdue(turn); method != "" {
+		t.Errorf("%s is overdue at its turn", method)
+	}
+	sendCreation(t, ours, 4) // is no excuse
+	untilTaken(t, l, 2)
 	if method, _ := l.overdue(turn.Add(l.cfg.QuickTimeout)); method != "" {
 		t.Errorf("%s is overdue, although its turn has just come", method)
 	}
@@ -127,6 +132,7 @@ func TestOverdueBehindCreation(t *testing.T) {
 		t.Errorf("a call that takes too long after the creation is not overdue: %q", method)
 	}
 	<-b.info
+	b.makes <- &backends.CreateKeyAnswer{}
 	go func() { _, _ = io.Copy(io.Discard, ours) }()
 	untilTaken(t, l, 0)
 	ended()

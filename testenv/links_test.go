@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,7 +76,7 @@ func follow(file, anchor, text string) string {
 	case filepath.Ext(file) == ".md" && anchor != "" && !hasHeading(string(content), anchor):
 		return "no such heading"
 	case filepath.Ext(file) == ".go" && quoted && !declares(file, content, strings.TrimSuffix(function, "`")):
-		return "no such function there"
+		return "no such function or variable there"
 	}
 	return ""
 }
@@ -97,14 +98,24 @@ func hasHeading(text, anchor string) bool {
 	return false
 }
 
+// declares reports whether a file of Go has a function, a method or a variable of that name.
 func declares(path string, content []byte, name string) bool {
 	file, err := parser.ParseFile(token.NewFileSet(), path, content, parser.SkipObjectResolution)
 	if err != nil {
 		return false
 	}
 	for _, decl := range file.Decls {
-		if f, ok := decl.(*ast.FuncDecl); ok && f.Name.Name == name {
-			return true
+		switch d := decl.(type) {
+		case *ast.FuncDecl:
+			if d.Name.Name == name {
+				return true
+			}
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				if v, ok := spec.(*ast.ValueSpec); ok && slices.ContainsFunc(v.Names, func(n *ast.Ident) bool { return n.Name == name }) {
+					return true
+				}
+			}
 		}
 	}
 	return false

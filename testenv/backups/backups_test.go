@@ -110,7 +110,7 @@ func TestLost(t *testing.T) {
 		if ok || exists(rig.Database(r)) != there {
 			t.Fatalf("it is restored without a yes, or leaves a database: %s", out)
 		}
-		contains(t, out, "give --yes", "keys  ", `["us-east-1","`)
+		contains(t, out, "use --yes", "keys  ", `["us-east-1","`)
 		contains(t, cmkctl(t, r, true, "restore", "--config", r.Path, "--yes", file), "restored.")
 		contains(t, cmkctl(t, r, true, "restore", "--config", r.Path, "--yes", file), "nothing to restore")
 		restored(t, r)

@@ -183,7 +183,7 @@ var databaseRows = group{name: "database", set: plain, rows: []row{
 	},
 	{
 		name: "database deleted while the daemon runs", quick: true, inject: removed, heal: func(s *stage) { s.stop(); s.start() },
-		callers: []string{noAnswer}, everybody: true, log: said("ERROR", "the database files had been removed"), lasts: time.Second, within: 5 * time.Second,
+		callers: []string{noAnswer}, everybody: true, log: said("ERROR", "the database files were removed"), lasts: time.Second, within: 5 * time.Second,
 	},
 	{
 		name: "database damaged while the daemon runs", inject: damaged, heal: copied,

@@ -187,7 +187,7 @@ func TestTampering(t *testing.T) {
 	if _, m := rig.AcceptState(t, r, ""); m.Mismatch == nil || !strings.HasPrefix(m.Mismatch.Reason, "it is an older copy") {
 		t.Errorf("a database without its log: %+v", m.Mismatch)
 	}
-	if n := strings.Count(r.Log(), "those of before are not known"); n != 1 { // neither head nor key row
+	if n := strings.Count(r.Log(), "earlier ones are unknown"); n != 1 { // neither head nor key row
 		t.Errorf("a key of heads was left in the token %d times, want once: the other databases name its lineage", n)
 	}
 	trail := r.AuditTrail(t)

@@ -284,7 +284,7 @@ func TestTrailKeySwapped(t *testing.T) {
 		t.Errorf("another key offline: %v", err)
 	}
 	r.Start(t)
-	if readFile(t, files[0]) != right || !strings.Contains(r.Log(), "the published audit key was another one") {
+	if readFile(t, files[0]) != right || !strings.Contains(r.Log(), "the published audit key differed") {
 		t.Error("the published key is not put right")
 	}
 	if state := r.Status(t).State; state != "ok" {
