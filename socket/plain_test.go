@@ -192,7 +192,7 @@ func TestPlainBuffers(t *testing.T) { //nolint:paralleltest // others would have
 		if _, err := io.Copy(w, r.Body); err != nil {
 			t.Error(err)
 		}
-		seen <- w.(*plainAnswer).body.bytes()
+		seen <- w.(*plainAnswer).body.Bytes()
 		if r.Header.Get("X-Panic") != "" {
 			panic(http.ErrAbortHandler)
 		}

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 )
 
@@ -82,8 +81,8 @@ func Discard(r *http.Request) {
 	if r.Header["Expect"] != nil { // reading would ask for the body
 		return
 	}
-	b := answers.Get().(*[]byte)
-	defer answers.Put(b)
+	b := buffers.Get().(*[]byte)
+	defer buffers.Put(b)
 	buf := (*b)[:cap(*b)]
 	defer clear(buf)
 	for n := 0; n < maxDiscarded; {
@@ -142,7 +141,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	if len(w.Header()["Content-Length"]) == 0 || len(w.Header()["Content-Type"]) == 0 { // net/http has to see it
 		return w.ResponseWriter.Write(p)
 	}
-	w.b.answer.add(p)
+	_, _ = w.b.answer.Write(p)
 	n := 0
 	for n < len(p) {
 		m, err := w.ResponseWriter.Write(zeros[:min(len(zeros), len(p)-n)])
@@ -157,44 +156,20 @@ func (w *writer) Write(p []byte) (int, error) {
 
 // outgoing is the body of an answer on its way past net/http.
 type outgoing struct {
-	buf  *[]byte // of the pool; nil: no answer is on its way
-	sent int     // bytes of it that have left
-	head bool    // the header has left
-	tail [3]byte // the last bytes of the header that have left
-}
-
-// answers keeps buffers. They come back overwritten.
-var answers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
-
-// maxKeptAnswer is the largest buffer, in bytes, that is kept.
-const maxKeptAnswer = 64 << 10
-
-func (a *outgoing) add(p []byte) {
-	if a.buf == nil {
-		a.buf = answers.Get().(*[]byte)
-	}
-	b := *a.buf
-	if cap(b)-len(b) < len(p) { // growing by append would leave a copy behind
-		larger := append(make([]byte, 0, len(b)+len(p)), b...)
-		clear(b)
-		b = larger
-	}
-	*a.buf = append(b, p...)
+	Buffer         // nothing in it: no answer is on its way
+	sent   int     // bytes of it that have left
+	head   bool    // the header has left
+	tail   [3]byte // the last bytes of the header that have left
 }
 
 // empty forgets what has been sent, and not that the header has.
 func (a *outgoing) empty() {
-	clear(*a.buf)
-	*a.buf, a.sent = (*a.buf)[:0], 0
+	a.Buffer.empty()
+	a.sent = 0
 }
 
 func (a *outgoing) wipe() {
-	if a.buf != nil {
-		a.empty()
-		if cap(*a.buf) <= maxKeptAnswer {
-			answers.Put(a.buf)
-		}
-	}
+	a.Wipe()
 	*a = outgoing{}
 }
 

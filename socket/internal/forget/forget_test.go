@@ -15,8 +15,8 @@ func TestOutgoing(t *testing.T) {
 	for i := range len(written) + 1 {
 		for k := i; k <= len(written); k++ {
 			var a outgoing
-			a.add([]byte(body[:5]))
-			a.add([]byte(body[5:]))
+			_, _ = a.Write([]byte(body[:5]))
+			_, _ = a.Write([]byte(body[5:]))
 			var got []byte
 			for _, p := range []string{written[:i], written[i:k], written[k:]} {
 				head, zeros := a.split([]byte(p))
