@@ -32,7 +32,6 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
 	var first [2]*running
-	var creation *running // the one that began first
 	for _, s := range l.slots {
 		r := s.running.Load()
 		switch {
@@ -40,9 +39,6 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		case now.Sub(r.since) > l.cfg.SlowTimeout:
 			return r.row.name, r.id
 		case r.row.creates():
-			if creation == nil || r.since.Before(creation.since) {
-				creation = r
-			}
 			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
 				first[turnOf(r.row)] = r
 			}
@@ -53,6 +49,10 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 	l.mu.Lock()
 	ended := l.slowEnded
 	l.mu.Unlock()
+	creation := first[0]
+	if other := first[1]; creation == nil || other != nil && other.since.Before(creation.since) {
+		creation = other
+	}
 	for _, s := range l.slots {
 		if r := s.running.Load(); r != nil && r.row.pace != slow && now.Sub(r.turn(creation, now)) > l.cfg.QuickTimeout {
 			return r.row.name, r.id
