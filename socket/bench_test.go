@@ -10,17 +10,29 @@ import (
 	"testing"
 )
 
-// BenchmarkCalls64 has 64 callers, each with a kept connection. The callers'
-// own work is part of the figure.
-func BenchmarkCalls64(b *testing.B) {
-	path := filepath.Join(b.TempDir(), "s")
+// serveBench serves a handler of little work on the socket of that path, until stop is called.
+func serveBench(b *testing.B) (path string, stop func()) {
+	b.Helper()
+	path = filepath.Join(b.TempDir(), "s")
 	s, err := Listen(b.Context(), Config{Path: path})
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(context.Background())
 	served := make(chan error)
 	go func() { served <- s.Serve(ctx, ok) }()
+	return path, func() {
+		end()
+		if err := <-served; err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCalls64 has 64 callers, each with a kept connection. The callers'
+// own work is part of the figure.
+func BenchmarkCalls64(b *testing.B) {
+	path, stop := serveBench(b)
 
 	const callers = 64
 
@@ -53,9 +65,6 @@ func BenchmarkCalls64(b *testing.B) {
 	wg.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 	stop()
-	if err := <-served; err != nil {
-		b.Fatal(err)
-	}
 }
 
 // BenchmarkIdle reports the memory of a connection that rests after a call, in bytes of Go's heap
@@ -63,14 +72,7 @@ func BenchmarkCalls64(b *testing.B) {
 func BenchmarkIdle(b *testing.B) {
 	for name, request := range map[string]string{"plain": smallRequest, "other": otherRequest} {
 		b.Run(name, func(b *testing.B) {
-			path := filepath.Join(b.TempDir(), "s")
-			s, err := Listen(b.Context(), Config{Path: path})
-			if err != nil {
-				b.Fatal(err)
-			}
-			ctx, stop := context.WithCancel(context.Background())
-			served := make(chan error)
-			go func() { served <- s.Serve(ctx, ok) }()
+			path, stop := serveBench(b)
 
 			const conns = 1000
 
@@ -97,9 +99,6 @@ func BenchmarkIdle(b *testing.B) {
 				}
 			}
 			stop()
-			if err := <-served; err != nil {
-				b.Fatal(err)
-			}
 		})
 	}
 }

@@ -58,26 +58,31 @@ func (s *slowToken) come() {
 	clear(s.pending)
 }
 
+// lost has the process lost while the token makes an object, as often as it is to be. It fails unless
+// the host repeats the call.
+func (s *slowToken) lost(key backends.Key, label string) error {
+	if s.lose == 0 {
+		return nil
+	}
+	s.lose--
+	s.losses++
+	s.pending[key.ID] = memory.Object{Key: key, Label: label, Secret: make([]byte, 32)}
+	if s.repeats {
+		return nil
+	}
+	return backends.Errorf(backends.Lost, "the process was lost")
+}
+
 func (s *slowToken) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
-	if s.lose > 0 {
-		s.lose--
-		s.losses++
-		s.pending[in.Key.ID] = memory.Object{Key: in.Key, Label: in.Label, Secret: make([]byte, 32)}
-		if !s.repeats {
-			return nil, backends.Errorf(backends.Lost, "the process was lost")
-		}
+	if err := s.lost(in.Key, in.Label); err != nil {
+		return nil, err
 	}
 	return s.renewals.CreateKey(ctx, in)
 }
 
 func (s *slowToken) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
-	if s.lose > 0 {
-		s.lose--
-		s.losses++
-		s.pending[in.Key.ID] = memory.Object{Key: in.Key, Label: in.Label, Secret: make([]byte, 32)}
-		if !s.repeats {
-			return nil, backends.Errorf(backends.Lost, "the process was lost")
-		}
+	if err := s.lost(in.Key, in.Label); err != nil {
+		return nil, err
 	}
 	return s.renewals.ImportKey(ctx, in)
 }
