@@ -12,7 +12,7 @@ import (
 )
 
 // errNameless: nobody can say what the caller is called, and policies may deny the name.
-var errNameless = errors.New("the names of the caller and its groups cannot be told now")
+var errNameless = errors.New("the names of the caller and its groups cannot be resolved now")
 
 // checkUser looks a name up; "" and numbers need no entry. One that has been known, and
 // cannot be told now, is taken: whose name it is, callers have to be known by.
@@ -21,7 +21,7 @@ func (ids *identities) checkUser(name string) error {
 		return nil
 	}
 	if !isName(name, uidPrefix) {
-		return fmt.Errorf("%q is not the name of a user to cmkd: give the number", name)
+		return fmt.Errorf("the user name %q cannot be resolved: give the numeric user ID", name)
 	}
 	if _, err := ids.names.UserNamed(name); !errors.Is(err, names.ErrSilent) {
 		return err
@@ -34,7 +34,7 @@ func (ids *identities) checkGroup(name string) error {
 		return nil
 	}
 	if !isName(name, gidPrefix) {
-		return fmt.Errorf("%q is not the name of a group to cmkd: give the number", name)
+		return fmt.Errorf("the group name %q cannot be resolved: give the numeric group ID", name)
 	}
 	if _, err := ids.names.GroupNamed(name); !errors.Is(err, names.ErrSilent) {
 		return err

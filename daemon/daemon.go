@@ -300,7 +300,7 @@ func (d *Daemon) end(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	if err := d.kms.End(ctx); err != nil {
-		d.log.LogAttrs(ctx, slog.LevelWarn, "the database does not name the end of the audit trail, or its epoch goes on until the next start", slog.Any("error", err))
+		d.log.LogAttrs(ctx, slog.LevelWarn, "the database was not closed properly: it does not name the end of the audit trail, or its epoch stays in use until the next start", slog.Any("error", err))
 	}
 }
 

@@ -178,7 +178,7 @@ func (d *Daemon) barred(peer socket.Peer) bool {
 	p, ok := plugins.OfProcess(int(peer.PID))
 	if ok {
 		p.Seen.Do(func() {
-			d.log.Error("a plugin process has connected to the daemon's socket and was turned away: do not trust its PKCS#11 module",
+			d.log.Error("a plugin process connected to the daemon's socket and was refused: do not trust its PKCS#11 module",
 				"executable", p.Path, "pid", peer.PID)
 		})
 	}

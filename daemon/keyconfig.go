@@ -59,7 +59,7 @@ func (l *LimitConfig) check() error {
 	for name, rate := range l.RequestRates {
 		known := slices.ContainsFunc(kmsapi.Operations, func(o kmsapi.Operation) bool { return o.Name == name })
 		if !known && name != kms.EveryOperation {
-			return fmt.Errorf("limits: request_rates: there is no operation %q", name)
+			return fmt.Errorf("limits: request_rates: unknown operation %q", name)
 		}
 		if !(rate > 0) {
 			return fmt.Errorf("limits: request_rates: %s must be above 0", name)

@@ -21,7 +21,7 @@ type arnParts struct{ kind, name string }
 func parsePrincipal(account, arn string) (arnParts, error) {
 	m := principalForm.FindStringSubmatch(arn)
 	if m == nil || m[1] != account {
-		return arnParts{}, fmt.Errorf("%q is no ARN of the form arn:aws:iam::%s:role/NAME, with user, group or role", arn, account)
+		return arnParts{}, fmt.Errorf("%q is not an ARN of the form arn:aws:iam::%s:role/NAME, with user, group or role", arn, account)
 	}
 	return arnParts{kind: m[2], name: m[4]}, nil
 }

@@ -142,7 +142,7 @@ func (r *restoring) open(ctx context.Context) (store.Engine, error) {
 func (r *restoring) verify(ctx context.Context, log *slog.Logger) (err error) {
 	// The database is locked, so no daemon has processes there.
 	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(r.cfg)), plugins.RemoveLeftovers(spareDir(r.cfg))); err != nil {
-		log.WarnContext(ctx, "folders of plugin processes are left over", "error", err)
+		log.WarnContext(ctx, "folders of ended plugin processes remain", "error", err)
 	}
 	first := *r.cfg
 	first.Tokens = first.Tokens[:1] // it has the key

@@ -95,7 +95,7 @@ func (c *StoreConfig) complete() error {
 		}
 	}
 	if c.secure() != (c.CertFile != "") {
-		return errors.New("store: https needs cert_file and key_file, by which etcd knows the daemon, and http has no use for them")
+		return errors.New("store: https needs cert_file and key_file, which authenticate the daemon to etcd; http does not use them")
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 // https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 
 // errUnmapped: the kernel cannot tell the daemon who calls.
-var errUnmapped = errors.New("the caller's user ID has no mapping in the user namespace of this service, so nobody can tell who calls: " +
+var errUnmapped = errors.New("the caller's user ID has no mapping in the user namespace of this service, so the caller cannot be identified: " +
 	"run the service outside of that namespace, or map the user's ID into it")
 
 // allMapped is the number of IDs in a map of all: 2^32-1 is no ID (setreuid(2)).

@@ -160,7 +160,7 @@ func (s *Spec) sockets() string {
 		return s.Dir
 	}
 	if sparing := checkDir(s.Spare); sparing != nil {
-		s.Logger.Warn("there is no room for a plugin's sockets", "error", err, "spare", sparing)
+		s.Logger.Warn("no room left for the sockets of a plugin", "error", err, "spare", sparing)
 		return s.Dir
 	}
 	return s.Spare

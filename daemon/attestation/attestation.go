@@ -85,7 +85,7 @@ func ParseRoots(text []byte) ([]*x509.Certificate, error) {
 		roots = append(roots, c)
 	}
 	if len(roots) == 0 {
-		return nil, errors.New("there is no PEM certificate")
+		return nil, errors.New("no certificate in PEM found")
 	}
 	return roots, nil
 }
@@ -139,7 +139,7 @@ func (v *Verifier) chain(p *payload, now time.Time) (*x509.Certificate, error) {
 	}
 	// A path length stands in certificates of authorities only.
 	if leaf.IsCA || leaf.BasicConstraintsValid && leaf.MaxPathLen >= 0 {
-		return nil, errors.New("it is of a certificate authority")
+		return nil, errors.New("it is a CA certificate")
 	}
 	between := x509.NewCertPool()
 	for i, der := range p.CABundle {

@@ -172,7 +172,7 @@ func (p *payload) check() error {
 	case p.Timestamp == 0 || p.Timestamp > 1<<52: // beyond, no time.Time
 		return errors.New("timestamp is missing or no time")
 	case (len(p.PCRs) == 0) == (len(p.TPMPCRs) == 0):
-		return errors.New("it has not one of pcrs and nitrotpm_pcrs")
+		return errors.New("it has neither pcrs nor nitrotpm_pcrs")
 	case !sized(p.Certificate, 1, maxCertificate):
 		return fmt.Errorf("certificate has %d bytes, not 1 to %d", len(p.Certificate), maxCertificate)
 	case len(p.CABundle) == 0:

@@ -87,7 +87,7 @@ func (l *Log) check(known Known, signature SignatureVerifier) (begin place, left
 		return place{}, nil, fmt.Errorf("%w: it ends with record %d, the database knows of record %d: "+
 			"the end was cut off, or the folder was emptied or replaced", ErrHead, w.end.sequence, known.Sequence)
 	case known.Last && opened.sequence > known.Sequence:
-		return place{}, nil, fmt.Errorf("%w: records %d to %d follow the one that was the last at the end of the daemon",
+		return place{}, nil, fmt.Errorf("%w: records %d to %d follow the record that was the last when the daemon stopped",
 			ErrAdded, known.Sequence+1, opened.sequence)
 	}
 	if err := w.back(); err != nil {

@@ -20,7 +20,7 @@ func (v *verifier) finish() error {
 		return nil
 	}
 	if v.report.Checkpoints == 0 {
-		return fmt.Errorf("%w: there is no checkpoint", ErrUnsigned)
+		return fmt.Errorf("%w: it has no checkpoint", ErrUnsigned)
 	}
 	if v.report.Unsigned > v.opt.Tail.Records {
 		return fmt.Errorf("%w: %d records at the end, at most %d are allowed", ErrUnsigned, v.report.Unsigned, v.opt.Tail.Records)

@@ -95,7 +95,7 @@ func VerifyOffline(dir string, o OfflineOptions) (report Report, err error) {
 		time.Sleep(50 * time.Millisecond) // the daemon writes on
 	}
 	if report.Records == 0 && (err == nil || errors.Is(err, ErrUnsigned) || errors.Is(err, ErrHead)) {
-		err = fmt.Errorf("%w: there is no record in %s", ErrBeginning, dir)
+		err = fmt.Errorf("%w: no record in %s", ErrBeginning, dir)
 	}
 	if err == nil && report.Last < o.AtLeast {
 		err = fmt.Errorf("%w: it ends with record %d, it should have record %d: later records were cut off, or the log is an older copy", ErrHead, report.Last, o.AtLeast)

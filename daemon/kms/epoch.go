@@ -201,7 +201,7 @@ func (s *Service) advanceLater(ctx context.Context) error {
 	} else {
 		s.integrity.said = why
 	}
-	s.log.LogAttrs(ctx, level, "the epoch of the database goes on: older copies of it would verify",
+	s.log.LogAttrs(ctx, level, "the epoch of the database was not renewed: older copies of the database still verify",
 		slog.Any("error", err), slog.String("again", s.integrity.pause.pause.String()))
 	return nil
 }

@@ -144,7 +144,7 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 		return fmt.Errorf("updating the managed keys: %w", err)
 	}
 	for _, arn := range former {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a managed key is no longer in the configuration: nobody can use it, administrators may delete it",
+		s.log.LogAttrs(ctx, slog.LevelWarn, "managed key removed from the configuration: it cannot be used, administrators may delete it",
 			slog.String("key", arn))
 	}
 	return nil

@@ -27,7 +27,7 @@ func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.Ac
 		err = s.Daemon.Resume(ctx)
 	}
 	if err != nil {
-		return nil, failed("the log says why that failed; cmkctl status says whether the database is accepted", err)
+		return nil, failed("that failed, see the daemon's log; cmkctl status shows whether the database is accepted", err)
 	}
 	return &operatorapi.Acceptance{Accepted: true}, nil
 }

@@ -19,7 +19,7 @@ func (s *Service) backup(ctx context.Context, c *Caller, _ *operatorapi.None) (w
 		return nil, invalid(http.StatusConflict, "the database or the audit trail does not verify, and a backup would vouch for it: see cmkctl accept-state first")
 	}
 	if err != nil {
-		return nil, failed("there is no backup: the log says why", err)
+		return nil, failed("the backup failed, see the daemon's log", err)
 	}
 	return made, nil
 }
@@ -34,7 +34,7 @@ func (s *Service) verifyBackup(ctx context.Context, _ *Caller, in *operatorapi.B
 	problem, err := s.KMS.VerifyBackup(ctx, &backup.Header{Key: in.Key, Token: in.Token, Serial: in.Serial},
 		&backup.Seal{Sum: [sha256.Size]byte(sum), MAC: mac})
 	if err != nil {
-		return nil, failed("the backup cannot be verified: the log says why", err)
+		return nil, failed("the backup cannot be verified, see the daemon's log", err)
 	}
 	return &operatorapi.VerifiedBackup{Problem: problem}, nil
 }

@@ -25,7 +25,7 @@ func (s *Service) recipient(ctx context.Context, _ *Caller, _ *operatorapi.None)
 func (s *Service) confirmClock(ctx context.Context, c *Caller, _ *operatorapi.None) (*operatorapi.ConfirmedClock, error) {
 	now, err := s.KMS.ConfirmClock(ctx, c.call)
 	if err != nil {
-		return nil, failed("the clock is not confirmed: the log says why", err)
+		return nil, failed("the clock was not confirmed, see the daemon's log", err)
 	}
 	return &operatorapi.ConfirmedClock{Now: now}, nil
 }
@@ -44,7 +44,7 @@ func (s *Service) reload(ctx context.Context, c *Caller, _ *operatorapi.None) (*
 	case failure != nil:
 		return nil, invalid(http.StatusUnprocessableEntity, failure.Error())
 	case err != nil:
-		return nil, failed("the reload cannot be recorded: the log says why", err)
+		return nil, failed("the reload cannot be recorded, see the daemon's log", err)
 	}
 	return &operatorapi.Reloaded{Warnings: s.Daemon.Warnings()}, nil
 }

@@ -21,7 +21,7 @@ func (s *Service) recoverKeys(ctx context.Context, c *Caller, in *operatorapi.Re
 	}
 	found, err := s.KMS.Recover(ctx, c.call, adopt)
 	if err != nil {
-		return nil, failed("the log says why that failed; what was recovered before stays so", err)
+		return nil, failed("that failed, see the daemon's log; what was recovered before stays recovered", err)
 	}
 	return inventory(found), nil
 }

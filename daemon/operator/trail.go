@@ -15,7 +15,7 @@ import (
 func (s *Service) verifyTrail(ctx context.Context, _ *Caller, _ *operatorapi.None) (*operatorapi.VerifiedTrail, error) {
 	report, problem, err := s.KMS.VerifyTrail(ctx)
 	if err != nil {
-		return nil, failed("the log says why that failed", err)
+		return nil, failed("that failed, see the daemon's log", err)
 	}
 	return &operatorapi.VerifiedTrail{
 		Problem: problem, Records: report.Records, Segments: report.Segments, First: report.First, Last: report.Last,
@@ -37,7 +37,7 @@ func (s *Service) pruneTrail(ctx context.Context, c *Caller, in *operatorapi.Pru
 	case audit.IsProblem(err):
 		return nil, invalid(http.StatusConflict, "nothing was removed, the audit trail does not verify: "+err.Error())
 	case err != nil:
-		return nil, failed("the log says why that failed; segments that should be gone are moved aside at the next start", err)
+		return nil, failed("that failed, see the daemon's log; segments that remain are moved aside at the next start", err)
 	case pruned == nil:
 		return &operatorapi.PruneAnswer{}, nil
 	}

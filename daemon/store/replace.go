@@ -66,7 +66,7 @@ func changeOf(r *Row) (Change, error) {
 			return k.change(r.Document)
 		}
 	}
-	return Change{}, fmt.Errorf("there is no table %q", r.Table)
+	return Change{}, fmt.Errorf("unknown table %q", r.Table)
 }
 
 // Replacement puts rows in the place of all those of a database that no store has open.

@@ -36,7 +36,7 @@ func TestNamesOfTheSystem(t *testing.T) {
 	if out, _ := rig.Cmkctl(t, r, "status"); !strings.Contains(out, "names cannot be told") {
 		t.Errorf("the status: %s", out)
 	}
-	if !strings.Contains(r.AuditTrail(t), `"errorMessage":"the names of the caller and its groups cannot be told now"`) {
+	if !strings.Contains(r.AuditTrail(t), `"errorMessage":"the names of the caller and its groups cannot be resolved now"`) {
 		t.Error("the refusal is not recorded")
 	}
 	source.Answer(t)

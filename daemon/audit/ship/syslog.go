@@ -107,7 +107,7 @@ func (u *Unix) String() string { return "unix:" + u.Path }
 func (u *Unix) Open(ctx context.Context) (Conn, error) {
 	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", u.Path)
 	if errors.Is(err, syscall.EPROTOTYPE) {
-		return nil, fmt.Errorf("%w: a datagram socket does not tell what was taken, let the receiver listen on a stream socket", err)
+		return nil, fmt.Errorf("%w: a datagram socket does not report what was received: let the receiver listen on a stream socket", err)
 	}
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ const (
 )
 
 // errNotOurs: the lease of this node has ended.
-var errNotOurs = errors.New("the lease of this daemon in etcd has ended")
+var errNotOurs = errors.New("the lease of this daemon in etcd has expired")
 
 // deadline is when a caller who asked then has waited long enough.
 func deadline(asked time.Time) time.Time {

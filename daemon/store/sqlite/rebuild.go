@@ -41,7 +41,7 @@ func Rebuild(ctx context.Context, path string, fill func(store.Engine) error) (a
 	}
 	aside = path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
 	if err := os.Link(path, aside); err != nil {
-		return "", fmt.Errorf("keeping the damaged database: %w", err)
+		return "", fmt.Errorf("setting the damaged database aside: %w", err)
 	}
 	// The log belongs to the old file. SQLite would apply it to the new one.
 	for _, suffix := range []string{"-wal", "-shm"} {

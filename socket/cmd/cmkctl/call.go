@@ -51,7 +51,7 @@ and prints the code and message on standard error.`,
 			}
 			answer, err := call(cmd.Context(), s, region, args[0], body)
 			if err != nil && err.Error() == "UnknownOperationException" {
-				return fmt.Errorf("%w: there is no operation %q; they are named as in CreateKey", err, args[0])
+				return fmt.Errorf("%w: unknown operation %q; operations are named as in CreateKey", err, args[0])
 			}
 			if err != nil {
 				return err

@@ -92,7 +92,7 @@ func (c *confirmation) ask(what string) error {
 	}
 	in, ok := c.cmd.InOrStdin().(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usagef("%s: this cannot be undone, and there is no terminal to confirm it: use --yes", what)
+		return usagef("%s: this cannot be undone, and standard input is not a terminal: use --yes to confirm", what)
 	}
 	c.cmd.PrintErrf("%s? This cannot be undone. [y/N] ", what)
 	line, _ := bufio.NewReader(in).ReadString('\n') // what is not yes is no

@@ -120,7 +120,7 @@ func texts[T ~string](values []T) []string {
 func defaultAlgorithm(ctx context.Context, c *kms.Client, key string, of func(*types.KeyMetadata) []string, preferred ...string) (string, error) {
 	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(key)})
 	if err != nil {
-		return "", fmt.Errorf("asking for the key's algorithm, as there is no --algorithm: %w", err)
+		return "", fmt.Errorf("looking up the algorithm of the key, since --algorithm is not given: %w", err)
 	}
 	list := of(answer.KeyMetadata)
 	for _, algorithm := range preferred {
