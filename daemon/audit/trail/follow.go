@@ -15,6 +15,9 @@ const followInterval = 200 * time.Millisecond
 // last record of the trail, whatever it is: 0 if there is none.
 func Last(ctx context.Context, dir string, q Query, n int) (events []*Event, last uint64, err error) {
 	err = Search(ctx, dir, Options{Query: Query{Checkpoints: true}, Reverse: true}, func(e *Event) error {
+		if e.Sequence == 0 { // not a record: what follows is not the whole trail for that
+			return nil
+		}
 		last = e.Sequence
 		return Stop
 	})

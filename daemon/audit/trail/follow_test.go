@@ -1,11 +1,13 @@
 package trail_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"cmkd/daemon/audit"
@@ -149,6 +151,48 @@ func TestReaderTakenBack(t *testing.T) {
 	append2(20)
 	if line := read(2); audit.LineSequence(line) != 12 || audit.LineTime(line) != trails.Record(21).EventTime.Format(audit.TimeFormat) {
 		t.Errorf("read %s", line)
+	}
+}
+
+// TestLastStray: a line at the end that is not a record hides neither the last record nor
+// what comes after it, and brings back nothing.
+func TestLastStray(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "audit")
+	if err := trails.Write(trails.Config{Dir: dir, Records: 100}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "audit-000001.jsonl")
+	add := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := string(text[bytes.LastIndexByte(text[:len(text)-1], '\n')+1:])
+	add("not a record\n{}\n")
+	events, last, err := trail.Last(t.Context(), dir, trail.Query{}, 3)
+	if err != nil || last != 100 || len(events) != 3 || events[0].Sequence != 100 {
+		t.Fatalf("%d events, %d, %v", len(events), last, err)
+	}
+	add(strings.Replace(line, `"sequence":100,`, `"sequence":101,`, 1))
+	var got []uint64
+	if err := trail.Follow(t.Context(), dir, trail.Query{}, last, func(e *trail.Event) error {
+		got = append(got, e.Sequence)
+		return trail.Stop
+	}); err != nil || got[0] != 101 {
+		t.Errorf("%v follow, %v", got, err)
 	}
 }
 

@@ -135,7 +135,7 @@ func (r *Reader) skipTo(size int64) error {
 	for r.at-int64(len(r.buf)-r.over) < size {
 		line, ok := r.buffered()
 		if ok {
-			r.last = audit.LineSequence(line)
+			r.last = max(r.last, audit.LineSequence(line)) // 0 of what is not a record
 			continue
 		}
 		if err := r.fill(); err != nil {
