@@ -52,8 +52,8 @@ func firstSequence(s segment) (sequence uint64, err error) {
 
 // lineSequence reads a line's sequence without verifying it: 0 if there is none.
 func lineSequence(line []byte) (sequence uint64) {
-	at := bytes.LastIndex(line, []byte(versionName)) // what is before is quoted
-	if at < 0 {
+	at := chainAt(line)
+	if at < 0 || !bytes.HasPrefix(line[at:], []byte(versionName)) {
 		return 0
 	}
 	for _, c := range line[at+len(versionName):] {

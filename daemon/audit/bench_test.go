@@ -3,11 +3,13 @@ package audit
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sys/unix"
 )
 
 // sample is a record as a Decrypt leaves it.
@@ -99,4 +101,31 @@ func BenchmarkVerify(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkVerifyMillion verifies the trail that CMKD_TRAIL names, such as the one that
+// BenchmarkMillion of daemon/audit/trail leaves there.
+func BenchmarkVerifyMillion(b *testing.B) {
+	dir := os.Getenv("CMKD_TRAIL")
+	if dir == "" {
+		b.Skip("CMKD_TRAIL names no trail")
+	}
+	var records uint64
+	var before, after unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		r, err := VerifyDir(dir, VerifyOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		records = r.Records
+	}
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
+		b.Fatal(err)
+	}
+	used := time.Duration(after.Utime.Nano() - before.Utime.Nano() + after.Stime.Nano() - before.Stime.Nano())
+	b.ReportMetric(float64(records)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+	b.ReportMetric(float64(records)*float64(b.N)/used.Seconds(), "records/cpu-s")
 }

@@ -121,6 +121,26 @@ func parse(line []byte) (record, error) {
 	return r, nil
 }
 
+// chainAt is where the members begin that chain a line, without its newline, to the one
+// before: -1 if there are none.
+func chainAt(line []byte) int {
+	const name, most = len(`,"chainVersion":`), chainSize
+	// What follows the sequence always has the same length.
+	at := len(line) - (len(previousName) + hexHash + 1 + len(hashName) + hexHash + len(lineEnd) - 1)
+	for at > 0 && line[at-1] >= '0' && line[at-1] <= '9' {
+		at--
+	}
+	if at -= len(versionName); at >= 0 && string(line[at:at+len(versionName)]) == versionName {
+		return at
+	}
+	// A line cut short, or of another version. What is before is quoted.
+	from := max(0, len(line)-most)
+	if at = bytes.LastIndex(line[from:], []byte(versionName[:name])); at >= 0 {
+		at += from
+	}
+	return at
+}
+
 // cutHash takes name and a hash in lower-case hexadecimal off the end of line.
 func cutHash(hash *[sha256.Size]byte, line []byte, name string) ([]byte, bool) {
 	if len(line) < hexHash {

@@ -36,6 +36,15 @@ const MaxLine = maxLine
 // none.
 func LineSequence(line []byte) uint64 { return lineSequence(line) }
 
+// LineBody is the line up to the members that chain it, without a closing brace: all
+// of a line that is not a record.
+func LineBody(line []byte) []byte {
+	if at := chainAt(line); at >= 0 {
+		return line[:at]
+	}
+	return line
+}
+
 // LineTime reads the eventTime of a line, in RFC 3339 with milliseconds and in
 // UTC, so that texts compare like times: "" if there is none.
 func LineTime(line []byte) string { return eventTime(line) }

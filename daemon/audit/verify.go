@@ -301,7 +301,9 @@ func (v *verifier) own(line []byte, r record) error {
 // ownEvent returns the eventName of one of the log's own records, "" of others,
 // and a checkpoint.
 func ownEvent(line []byte) (name string, c *signed, err error) {
-	if !bytes.Contains(line, []byte(`"`+serviceEvent+`"`)) {
+	// Without the quote before it: a search is several times as fast if it begins with a
+	// character that is rare.
+	if !bytes.Contains(line, []byte(serviceEvent+`"`)) {
 		return "", nil, nil
 	}
 	var event struct {

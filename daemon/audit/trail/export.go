@@ -88,7 +88,7 @@ func (x *exporter) add(e *Event) error {
 
 // record is the record in CloudTrail's form.
 func (x *exporter) record(e *Event) ([]byte, error) {
-	text := append(bytes.Clone(body(e.Line)), '}')
+	text := append(bytes.Clone(audit.LineBody(e.Line)), '}')
 	if !bytes.HasPrefix(text, []byte("{")) || !jsontext.Value(text).IsValid() {
 		return nil, audit.ErrFormat
 	}

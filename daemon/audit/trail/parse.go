@@ -53,11 +53,10 @@ func quickly(line []byte) (*Event, bool) {
 		return nil, false
 	}
 	head, rest, ok := bytes.Cut(rest, atParameters)
-	chain := bytes.LastIndex(rest, chainStart)
-	if !ok || chain < 0 || len(head) < len(audit.TimeFormat) {
+	tail := audit.LineBody(rest)
+	if !ok || len(tail) == len(rest) || len(head) < len(audit.TimeFormat) {
 		return nil, false
 	}
-	tail := rest[:chain]
 	call := bytes.LastIndex(tail, apiCall)
 	if call < 0 {
 		return nil, false // a service event has details of any form

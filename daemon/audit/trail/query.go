@@ -73,7 +73,7 @@ func newMatcher(q Query) *matcher {
 		}
 	}
 	if q.Sequence != 0 {
-		m.needles = append(m.needles, slices.Concat(chainStart, []byte(`1,"sequence":`+strconv.FormatUint(q.Sequence, 10)+`,`)))
+		m.needles = append(m.needles, []byte(`,"sequence":`+strconv.FormatUint(q.Sequence, 10)+`,`))
 	}
 	need(`ID":"`, q.ID, `"`)
 	if q.Text != "" {
@@ -144,7 +144,9 @@ func (m *matcher) line(line []byte) *Event {
 			return nil
 		}
 	}
-	if at := audit.LineTime(line); at < m.since || m.until != "" && at >= m.until {
+	if m.since == "" && m.until == "" {
+		// any time
+	} else if at := audit.LineTime(line); at < m.since || m.until != "" && at >= m.until {
 		return nil
 	}
 	if !m.named(line) {
@@ -177,7 +179,7 @@ func (m *matcher) event(e *Event) bool {
 	case q.Region != "" && e.AWSRegion != q.Region,
 		q.Sequence != 0 && e.Sequence != q.Sequence,
 		q.ID != "" && !e.named(q.ID),
-		q.Text != "" && !bytes.Contains(body(e.Line), []byte(q.Text)),
+		q.Text != "" && !bytes.Contains(audit.LineBody(e.Line), []byte(q.Text)),
 		q.Principal != "" && !m.principalFits(&e.Identity),
 		len(m.keys) > 0 && !m.keyFits(e):
 		return false

@@ -4,7 +4,6 @@
 package trail
 
 import (
-	"bytes"
 	"strings"
 	"time"
 
@@ -102,14 +101,3 @@ func (e *Event) Keys() []string {
 
 // checkpointName is the eventName of the log's signatures.
 const checkpointName = "AuditCheckpoint"
-
-// chainStart is where the members begin that chain a line to the one before.
-var chainStart = []byte(`,"chainVersion":`)
-
-// body is the line up to its chain, without the closing brace.
-func body(line []byte) []byte {
-	if at := bytes.LastIndex(line, chainStart); at >= 0 {
-		return line[:at]
-	}
-	return line
-}
