@@ -4,13 +4,14 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // RawSign returns signing a 32-byte input with a key as bare calls of the
 // module, for benchmarks to compare with. It returns the CK_RV.
 func RawSign(t *Token, key backends.Key, algorithm backends.Algorithm) func(input []byte) uint {
 	h := t.index.get(ref{key.ID, p11.CKO_PRIVATE_KEY}).handle
-	a, out := signings[algorithm], make([]byte, 1024)
-	m := a.ckm()
+	a, out := der.Signings[algorithm], make([]byte, 1024)
+	m := a.CKM()
 	return func(input []byte) uint { return t.module.Sign(t.anchor, h, m, input, out).RV }
 }

@@ -33,10 +33,10 @@ func TestTroubledPairs(t *testing.T) {
 	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
 		control := shimmed(t, tok)
 		b := asymmetric(t, open(t, tok))
-		rsaPair, der := newPair(t, b, backends.RSA2048, backends.EncryptDecrypt)
+		rsaPair, encoded := newPair(t, b, backends.RSA2048, backends.EncryptDecrypt)
 		signing, _ := newPair(t, b, backends.P256, backends.SignVerify)
 		agreeing, peer := newPair(t, b, backends.P256, backends.KeyAgreement)
-		public, err := x509.ParsePKIXPublicKey(der)
+		public, err := x509.ParsePKIXPublicKey(encoded)
 		if err != nil {
 			t.Fatal(err)
 		}

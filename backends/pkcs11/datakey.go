@@ -9,6 +9,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // A payload is what is encrypted under the CMK for a data key:
@@ -19,31 +20,10 @@ import (
 // bytes (0 for private keys, whose PKCS #8 form says how long it is).
 type payload struct {
 	wrapping backends.KeyID
-	form     form
+	form     der.Form
 	length   int
 	wrapped  []byte
 }
-
-// form says what the RFC 5649 ciphertext of a payload holds.
-type form uint16
-
-const (
-	// secretKey: the data key itself.
-	secretKey form = iota
-	// derivedKey: an AES-256 key from which the data key is derived with
-	// CKM_AES_CBC_ENCRYPT_DATA. It is used for lengths that are not a
-	// multiple of 8 where the token pads such keys when it unwraps them, as
-	// SoftHSM2 does: the padded key would reach the recipient.
-	derivedKey
-	// rsaKey, ecKey and edwardsKey: a private key of that CKA_KEY_TYPE.
-	rsaKey
-	ecKey
-	edwardsKey
-	// ed25519Secret: the PKCS #8 form of an Ed25519 private key as a secret
-	// key. It is used where the token does not wrap such private keys, as
-	// SoftHSM2 does not, and only when the caller gets the plaintext anyway.
-	ed25519Secret
-)
 
 const (
 	payloadHeader = len(backends.KeyID{}) + 2
@@ -68,25 +48,25 @@ func parsePayload(b []byte) (*payload, error) {
 	n := binary.BigEndian.Uint16(b[len(backends.KeyID{}):])
 	p := &payload{
 		wrapping: backends.KeyID(b[:len(backends.KeyID{})]),
-		form:     form(n >> lengthBits),
+		form:     der.Form(n >> lengthBits),
 		length:   int(n & (1<<lengthBits - 1)),
 		wrapped:  b[payloadHeader:],
 	}
-	if p.form > ed25519Secret || p.pair() != (p.length == 0) || p.length > maxDataKey {
+	if p.form > der.Ed25519Secret || p.pair() != (p.length == 0) || p.length > maxDataKey {
 		return nil, invalidCiphertext()
 	}
 	return p, nil
 }
 
 // pair reports whether the data key is a private key.
-func (p *payload) pair() bool { return p.form >= rsaKey }
+func (p *payload) pair() bool { return p.form >= der.RSAKey }
 
 // dataKey is a data key as session objects.
 type dataKey struct {
 	key cryptoki.Object
 	// wrapped is what is wrapped for it: key, or what key was derived from.
 	wrapped cryptoki.Object
-	form    form
+	form    der.Form
 	length  int // bytes; 0 of a private key
 	// doubtful: the token does not generate keys of this length, so that it may not
 	// unwrap them either.
@@ -183,7 +163,7 @@ func (p *profile) makeDataKey(s *session, length int, readable bool) (*dataKey, 
 	if err := s.check("C_GenerateKey", rv); err != nil {
 		return nil, err
 	}
-	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
+	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: length}, nil
 }
 
 // otherwise makes a data key of a length that the token does not generate: opencryptoki
@@ -244,7 +224,7 @@ func (p *profile) derive(s *session, base cryptoki.Object, length int, readable 
 	if err := s.check("C_DeriveKey", rv); err != nil {
 		return nil, err
 	}
-	return &dataKey{key: h, wrapped: base, form: derivedKey, length: length}, nil
+	return &dataKey{key: h, wrapped: base, form: der.DerivedKey, length: length}, nil
 }
 
 // derivationData is the whole blocks that a base key encrypts for length
@@ -265,7 +245,7 @@ func (p *profile) injectDataKey(s *session, length int) (*dataKey, error) {
 	if err := s.check("C_CreateObject", rv); err != nil {
 		return nil, err
 	}
-	return &dataKey{key: h, wrapped: h, form: secretKey, length: length}, nil
+	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: length}, nil
 }
 
 // deliver gives a key to whom it is for: the recipient, the caller in the clear,

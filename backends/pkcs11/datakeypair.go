@@ -9,13 +9,14 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // GenerateDataKeyPair implements [backends.DataKeyMaker]. Pairs are made one
 // at a time: an RSA-4096 pair takes seconds, and calls beside it get their
 // share of the processor.
 func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.GenerateDataKeyPairRequest) (*backends.GenerateDataKeyAnswer, error) {
-	kind, ok := pairKinds[in.Spec]
+	kind, ok := der.Kinds[in.Spec]
 	if !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "no data key pair of spec %s", in.Spec)
 	}
@@ -27,15 +28,15 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 	}
 	defer b.pairs.unlock()
 	answer := &backends.GenerateDataKeyAnswer{}
-	p := &payload{wrapping: in.Wrapping.ID, form: kind.form}
+	p := &payload{wrapping: in.Wrapping.ID, form: kind.Form}
 	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
 		readable := in.Plaintext || r.reads()
-		public, private, err := b.makePair(s, kind, !readable || kind.form != edwardsKey)
+		public, private, err := b.makePair(s, kind, !readable || kind.Form != der.EdwardsKey)
 		if err != nil {
 			return err
 		}
 		defer s.destroy(public, private)
-		if answer.PublicKey, err = kind.publicKey(s, public); err != nil {
+		if answer.PublicKey, err = s.publicKey(kind, public); err != nil {
 			return err
 		}
 		if err := b.wrapPair(s, w, private, p, readable); err != nil {
@@ -45,7 +46,7 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 			return err
 		}
 		if in.Plaintext {
-			if _, err := parsePKCS8(kind, answer.Plaintext); err != nil {
+			if _, err := der.ParsePKCS8(kind, answer.Plaintext); err != nil {
 				return backends.Errorf(backends.Internal, "the token wrapped a private key of a new data key pair in another form than PKCS #8")
 			}
 		}
@@ -60,10 +61,10 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 
 // makePair generates a data key pair. Some tokens answer CKR_GENERAL_ERROR for a curve
 // that they lack: it is that if the token does the rest and fails so again.
-func (b *Symmetric) makePair(s *session, kind *pairKind, sensitive bool) (public, private cryptoki.Object, err error) {
+func (b *Symmetric) makePair(s *session, kind *der.Kind, sensitive bool) (public, private cryptoki.Object, err error) {
 	generate := func() (rv uint) {
-		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.mechanism},
-			b.profile.sessionPublic(kind), b.profile.sessionPrivate(kind.form, sensitive))
+		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.Mechanism},
+			b.profile.sessionPublic(kind), b.profile.sessionPrivate(kind.Form, sensitive))
 		return rv
 	}
 	rv := generate()
@@ -72,11 +73,11 @@ func (b *Symmetric) makePair(s *session, kind *pairKind, sensitive bool) (public
 			rv = again
 		} else {
 			s.broken = true
-			return 0, 0, &backends.Error{Code: backends.Unsupported, Message: kind.name, RV: rv}
+			return 0, 0, &backends.Error{Code: backends.Unsupported, Message: kind.Name, RV: rv}
 		}
 	}
 	if err := s.check("C_GenerateKeyPair", rv); err != nil {
-		return 0, 0, kind.refused(err)
+		return 0, 0, pairRefused(kind, err)
 	}
 	return public, private, nil
 }
@@ -84,8 +85,8 @@ func (b *Symmetric) makePair(s *session, kind *pairKind, sensitive bool) (public
 // proves fails unless the wrapped private key is the one of a public key: the token
 // unwraps it to sign once. A token without the mechanism is believed, and so is one that
 // makes no private keys of what it has wrapped: it unwraps them as secrets.
-func (b *Symmetric) proves(s *session, w cryptoki.Object, k *pairKind, p *payload, public []byte) error {
-	if p.form == ed25519Secret {
+func (b *Symmetric) proves(s *session, w cryptoki.Object, k *der.Kind, p *payload, public []byte) error {
+	if p.form == der.Ed25519Secret {
 		return nil // it was read from the pair and encoded here
 	}
 	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped,
@@ -97,44 +98,28 @@ func (b *Symmetric) proves(s *session, w cryptoki.Object, k *pairKind, p *payloa
 		return err
 	}
 	defer s.destroy(h)
-	parsed, err := parsePublic(k.spec, public)
+	parsed, err := der.ParsePublic(k.Spec, public)
 	if err != nil {
 		return backends.Errorf(backends.Internal, "the public key of a new data key pair does not parse: %v", err)
 	}
-	with := k.trialSigning()
-	input := make([]byte, max(with.hash.Size(), 32))
+	with := k.TrialSigning()
+	input := make([]byte, max(with.Hash.Size(), 32))
 	copy(input, checkLabel)
-	signature, err := with.sign(s, h, k, input)
+	signature, err := s.sign(with, h, k, input)
 	switch {
 	case backends.CodeOf(err) == backends.Unsupported:
 		return nil
 	case err != nil:
 		return err
-	case !with.verify(parsed.key, input, signature):
+	case !with.Verify(parsed.Key, input, signature):
 		return backends.Errorf(backends.Internal, "the private key of a new data key pair does not sign for its public key")
 	}
 	return nil
 }
 
-// trialSigning is an algorithm that keys of the kind sign with.
-func (k *pairKind) trialSigning() *signing {
-	switch k.spec {
-	case backends.P384:
-		return signings["ECDSA_SHA_384"]
-	case backends.P521:
-		return signings["ECDSA_SHA_512"]
-	case backends.Ed25519:
-		return signings["ED25519_SHA_512"]
-	case backends.RSA2048, backends.RSA3072, backends.RSA4096:
-		return signings["RSASSA_PKCS1_V1_5_SHA_256"]
-	default:
-		return signings["ECDSA_SHA_256"]
-	}
-}
-
 // wrapPair wraps a private key of p's form for p.
 func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload, readable bool) error {
-	if p.form == edwardsKey && !b.profile.edwardsWraps {
+	if p.form == der.EdwardsKey && !b.profile.edwardsWraps {
 		if !readable || !s.readable(private) {
 			return unsupported("C_WrapKey of a CKK_EC_EDWARDS private key")
 		}
@@ -143,7 +128,7 @@ func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload,
 			return err
 		}
 		defer s.destroy(secret)
-		p.form, private = ed25519Secret, secret
+		p.form, private = der.Ed25519Secret, secret
 	}
 	var err error
 	p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, private, maxWrapped)
@@ -165,12 +150,6 @@ func (s *session) readable(o cryptoki.Object) bool {
 	return !sensitive && (extractable || !told)
 }
 
-// ed25519PKCS8 is the PKCS #8 form of an Ed25519 private key without its 32
-// bytes (RFC 8410, section 7 and appendix A).
-var ed25519PKCS8 = []byte{
-	0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-}
-
 // ed25519AsSecret makes a secret key of the PKCS #8 form of a readable Ed25519
 // private key.
 func ed25519AsSecret(s *session, p *profile, private cryptoki.Object) (cryptoki.Object, error) {
@@ -179,7 +158,7 @@ func ed25519AsSecret(s *session, p *profile, private cryptoki.Object) (cryptoki.
 		return 0, err
 	}
 	defer clear(seed)
-	value := append(bytes.Clone(ed25519PKCS8), seed...)
+	value := append(bytes.Clone(der.Ed25519PKCS8), seed...)
 	defer clear(value)
 	t := p.sessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
 	defer clear(t)
@@ -189,12 +168,12 @@ func ed25519AsSecret(s *session, p *profile, private cryptoki.Object) (cryptoki.
 
 // sessionPrivate is the template of a data key pair's private key: a session
 // object that can be wrapped and does nothing else.
-func (p *profile) sessionPrivate(f form, sensitive bool) cryptoki.Template {
+func (p *profile) sessionPrivate(f der.Form, sensitive bool) cryptoki.Template {
 	return p.privateTemplate(f, sensitive, true)
 }
 
-func (p *profile) privateTemplate(f form, sensitive, extractable bool, uses ...uint) cryptoki.Template {
-	u := purpose{class: p11.CKO_PRIVATE_KEY, keyType: pairKeyTypes[f], uses: uses}
+func (p *profile) privateTemplate(f der.Form, sensitive, extractable bool, uses ...uint) cryptoki.Template {
+	u := purpose{class: p11.CKO_PRIVATE_KEY, keyType: der.KeyTypes[f], uses: uses}
 	t := cryptoki.Template(nil).
 		ULong(p11.CKA_CLASS, u.class).
 		ULong(p11.CKA_KEY_TYPE, u.keyType).
@@ -203,11 +182,4 @@ func (p *profile) privateTemplate(f form, sensitive, extractable bool, uses ...u
 		Bool(p11.CKA_EXTRACTABLE, extractable)
 	t = p.flag(t, u, p11.CKA_PRIVATE, true)
 	return p.usage(t, u)
-}
-
-// pairKeyTypes is CKA_KEY_TYPE by form.
-var pairKeyTypes = map[form]uint{
-	rsaKey:     p11.CKK_RSA,
-	ecKey:      p11.CKK_EC,
-	edwardsKey: ckkECEdwards,
 }

@@ -8,6 +8,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // DeriveSharedSecret implements [backends.Agreer]: the x coordinate of the
@@ -33,7 +34,7 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 	answer := &backends.DeriveSharedSecretAnswer{}
 	derive := func(peer []byte, r *recipient) error {
 		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-			length := u.pair.size()
+			length := u.pair.Size()
 			secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
 				b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
 			if err := s.check("C_DeriveKey", rv); err != nil {
@@ -50,7 +51,7 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 		if err != nil {
 			return err
 		}
-		point, err := parsePeer(in.Key.Spec, own.der)
+		point, err := parsePeer(in.Key.Spec, own.DER)
 		if err != nil {
 			return err
 		}
@@ -68,13 +69,13 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 // parsePeer returns the point of a peer's public key, which must be on the
 // curve of the key that it is used with: a point elsewhere would give the
 // private key away bit by bit.
-func parsePeer(spec backends.KeySpec, der []byte) ([]byte, error) {
+func parsePeer(spec backends.KeySpec, encoded []byte) ([]byte, error) {
 	invalid := backends.Errorf(backends.InvalidRequest, "the peer's public key is not a SubjectPublicKeyInfo of a point on the curve of the key")
-	public, err := parsePublic(spec, der)
+	public, err := der.ParsePublic(spec, encoded)
 	if err != nil {
 		return nil, invalid
 	}
-	key, ok := public.key.(*ecdsa.PublicKey)
+	key, ok := public.Key.(*ecdsa.PublicKey)
 	if !ok {
 		return nil, invalid
 	}

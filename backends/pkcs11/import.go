@@ -9,6 +9,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // importAlgorithm is an AlgorithmSpec of GetParametersForImport.
@@ -48,7 +49,7 @@ type arrival struct {
 	aesKey, wrapped []byte
 	// material is the key material; nil: it did not come here.
 	material []byte
-	private  *privateKey // material taken apart, of a private key
+	private  *der.PrivateKey // material taken apart, of a private key
 }
 
 // ImportKey implements [backends.Importer].
@@ -127,7 +128,7 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	if a.algorithm, ok = importAlgorithms[in.Algorithm]; !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "no wrapping algorithm %s", in.Algorithm)
 	}
-	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == ckkMLDSA || u.keyType == ckkMLKEM {
+	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == cryptoki.CKKMLDSA || u.keyType == cryptoki.CKKMLKEM {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s and usage %s is not imported", in.Key.Spec, in.Key.Usage)
 	}
 	if in.Wrapping.Usage != backends.UnwrapImport {
@@ -137,7 +138,7 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	if a.wrapping, err = t.wrappingPurpose(&in.Wrapping); err != nil {
 		return nil, err
 	}
-	size := a.wrapping.pair.size()
+	size := a.wrapping.pair.Size()
 	switch behind := len(in.Material) - size; {
 	case !a.algorithm.twice && behind == 0:
 	case a.algorithm.twice && behind >= 16 && behind%8 == 0 && behind <= maxWrapped: // RFC 5649, section 4.1
@@ -198,7 +199,7 @@ func (a *arrival) inToken() bool {
 		return false
 	}
 	if a.key.pair != nil {
-		return p.unwrapsPrivate[a.key.pair.form]
+		return p.unwrapsPrivate[a.key.pair.Form]
 	}
 	return p.unwrappedLength || a.key.keyType == p11.CKK_AES && p.keyWrap != 0
 }
@@ -212,7 +213,7 @@ func (a *arrival) mechanism() string {
 		return oaepHashes[a.algorithm.oaep].name
 	case a.key.pair == nil:
 		return "CKM_RSA_PKCS_OAEP that tells CKA_VALUE_LEN"
-	case a.key.pair.form == edwardsKey:
+	case a.key.pair.Form == der.EdwardsKey:
 		return "C_UnwrapKey to CKK_EC_EDWARDS with CKA_PUBLIC_KEY_INFO"
 	}
 	return "C_UnwrapKey to a private key"
@@ -221,7 +222,7 @@ func (a *arrival) mechanism() string {
 // open decrypts, with the bare RSA primitive of the token, what is under the
 // wrapping key.
 func (a *arrival) open(ctx context.Context) error {
-	size := a.wrapping.pair.size()
+	size := a.wrapping.pair.Size()
 	d := &rsaDecryption{Token: a.Token, key: &a.in.Wrapping, purpose: a.wrapping, hash: oaepHashes[a.algorithm.oaep]}
 	opened, err := d.decrypt(ctx, a.in.Material[:size])
 	if backends.CodeOf(err) == backends.InvalidCiphertext {
@@ -238,11 +239,11 @@ func (a *arrival) open(ctx context.Context) error {
 		return invalidMaterial()
 	}
 	inToken := a.unwrapsInToken()
-	if inToken && (a.key.pair == nil || a.key.pair.form != rsaKey) {
+	if inToken && (a.key.pair == nil || a.key.pair.Form != der.RSAKey) {
 		return nil
 	}
 	var material []byte
-	err = withKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
+	err = der.WithKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
 		material, err = kwp.Unwrap(a.wrapped)
 		return err
 	})
@@ -259,9 +260,9 @@ func (a *arrival) open(ctx context.Context) error {
 }
 
 // readPrivate reads a private key, which must be one of the kind.
-func readPrivate(kind *pairKind, material []byte) (*privateKey, error) {
-	k, err := parsePKCS8(kind, material)
-	if err != nil || kind.form == rsaKey && !k.consistent() {
+func readPrivate(kind *der.Kind, material []byte) (*der.PrivateKey, error) {
+	k, err := der.ParsePKCS8(kind, material)
+	if err != nil || kind.Form == der.RSAKey && !k.Consistent() {
 		return nil, unfitMaterial()
 	}
 	return k, nil
@@ -275,7 +276,7 @@ func (a *arrival) unwrapsInToken() bool {
 	case p.keyWrap == 0 || a.outside:
 		return false
 	case a.key.pair != nil:
-		return p.unwrapsPrivate[a.key.pair.form]
+		return p.unwrapsPrivate[a.key.pair.Form]
 	}
 	return p.keyWrapSafe && (a.key.length%8 == 0 || p.keyWrapExact)
 }
@@ -304,7 +305,7 @@ func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template
 	switch {
 	case a.material != nil:
 		if a.private != nil {
-			t = a.private.components(a.profile, t)
+			t = a.profile.components(a.private, t)
 		} else {
 			t = t.Bytes(p11.CKA_VALUE, a.material)
 		}
@@ -353,7 +354,7 @@ func (a *arrival) canary(ctx context.Context) error {
 	case a.material != nil:
 		c.material, c.private = known, nil
 	case a.aesKey != nil:
-		err := withKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
+		err := der.WithKWP(a.aesKey, func(kwp *subtle.KWP) (err error) {
 			c.wrapped, err = kwp.Wrap(known)
 			return err
 		})

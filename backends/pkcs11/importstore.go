@@ -9,6 +9,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // store makes the token objects.
@@ -54,15 +55,15 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 // storePublic makes the public key object. CKA_EC_POINT of an Edwards curve is an OCTET
 // STRING or the bytes of RFC 8032: PKCS#11 3.1 and 3.0 differ (section 6.3.5), and so do
 // modules.
-func (a *arrival) storePublic(s *session, der []byte) (cryptoki.Object, error) {
+func (a *arrival) storePublic(s *session, encoded []byte) (cryptoki.Object, error) {
 	t := a.profile.publicTemplate(a.key, true, a.in.Key.ID[:], a.profile.label(a.in.Label))
-	t, err := a.profile.publicComponents(a.key.pair, t, der)
+	t, err := a.profile.publicComponents(a.key.pair, t, encoded)
 	if err != nil {
 		return 0, err
 	}
 	h, rv := s.CreateObject(s.handle, t)
-	if a.key.pair.form == edwardsKey && notTaken(rv) {
-		point, err := splitPublic(a.key.pair, der)
+	if a.key.pair.Form == der.EdwardsKey && notTaken(rv) {
+		point, err := der.SplitPublic(a.key.pair, encoded)
 		if err != nil {
 			return 0, err
 		}
@@ -96,7 +97,7 @@ func (a *arrival) same(ctx context.Context, answer *backends.ImportKeyAnswer) er
 		if err != nil {
 			return err
 		}
-		value = publicCheckValue(public.der)
+		value = publicCheckValue(public.DER)
 	default:
 		err := a.withKey(ctx, &a.in.Key, a.key, func(s *session, h cryptoki.Object) (err error) {
 			value, err = a.secretCheckValue(s, h)

@@ -13,6 +13,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // tryOut makes a session key of the material and finds out whether it is a key
@@ -52,8 +53,8 @@ func (a *arrival) trialTemplate() cryptoki.Template {
 	switch {
 	case u.pair == nil && a.checksByCMAC():
 		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, []uint{p11.CKM_AES_CMAC}
-	case u.pair != nil && u.pair.form == ecKey:
-		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, signMechanisms[ecKey]
+	case u.pair != nil && u.pair.Form == der.ECKey:
+		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, signMechanisms[der.ECKey]
 	}
 	if u.pair == nil && !a.profile.unwrappedLength {
 		return a.profile.sessionKey(u.keyType, 0, true, u.uses...)
@@ -146,8 +147,8 @@ func (a *arrival) secretCheckValue(s *session, h cryptoki.Object) ([]byte, error
 func (a *arrival) checksByCMAC() bool { return a.key.keyType == p11.CKK_AES && a.profile.gcmIV }
 
 // publicCheckValue is the check value of a private key.
-func publicCheckValue(der []byte) []byte {
-	sum := sha256.Sum256(der)
+func publicCheckValue(encoded []byte) []byte {
+	sum := sha256.Sum256(encoded)
 	return sum[:]
 }
 
@@ -155,16 +156,16 @@ func publicCheckValue(der []byte) []byte {
 // belong together.
 func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 	k := a.key.pair
-	if name, err := k.mismatch(s, h); err != nil || name != "" {
+	if name, err := s.mismatch(k, h); err != nil || name != "" {
 		if err == nil {
 			err = unfitMaterial()
 		}
 		return nil, err
 	}
-	switch k.form {
-	case ecKey:
-		return k.recoverPublic(s, h)
-	case rsaKey:
+	switch k.Form {
+	case der.ECKey:
+		return s.recoverPublic(k, h)
+	case der.RSAKey:
 		return a.examineRSA(s, h)
 	default:
 		return a.examineEdwards(s, h)
@@ -172,53 +173,46 @@ func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 }
 
 func (a *arrival) examineEdwards(s *session, h cryptoki.Object) ([]byte, error) {
-	der, err := a.edwardsPublic(s, h)
+	encoded, err := a.edwardsPublic(s, h)
 	if err != nil {
 		return nil, err
 	}
-	return der, a.signsFor(s, h, der, signings["ED25519_SHA_512"])
+	return encoded, a.signsFor(s, h, encoded, der.Signings["ED25519_SHA_512"])
 }
 
-// minExponent is the smallest public exponent of an RSA key that is not the
-// token's own (FIPS 186-5, section 5.1: larger than 2^16), maxExponent the largest
-// that crypto/rsa takes.
-const minExponent, maxExponent = 65537, 1<<31 - 1
-
-func fitExponent(e int) bool { return minExponent <= e && e <= maxExponent && e%2 == 1 }
-
 func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
-	der, err := a.key.pair.rsaPrivatePublic(s, h)
+	encoded, err := s.rsaPrivatePublic(a.key.pair, h)
 	if err != nil {
 		return nil, unfitMaterial()
 	}
-	if der == nil {
+	if encoded == nil {
 		return nil, unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
 	}
-	public, err := parsePublic(a.in.Key.Spec, der)
+	public, err := der.ParsePublic(a.in.Key.Spec, encoded)
 	if err != nil {
 		return nil, unfitMaterial()
 	}
-	if key := public.key.(*rsa.PublicKey); !fitExponent(key.E) || weakModulus(key.N) {
+	if key := public.Key.(*rsa.PublicKey); !der.FitExponent(key.E) || der.WeakModulus(key.N) {
 		return nil, unfitMaterial()
 	}
 	if a.in.Key.Usage == backends.SignVerify {
-		return der, a.signsFor(s, h, der, signings["RSASSA_PKCS1_V1_5_SHA_256"])
+		return encoded, a.signsFor(s, h, encoded, der.Signings["RSASSA_PKCS1_V1_5_SHA_256"])
 	}
-	return der, a.decryptsFor(s, h, public.key.(*rsa.PublicKey))
+	return encoded, a.decryptsFor(s, h, public.Key.(*rsa.PublicKey))
 }
 
 // signsFor proves that a private key belongs to a public key.
-func (a *arrival) signsFor(s *session, h cryptoki.Object, der []byte, with *signing) error {
-	public, err := parsePublic(a.in.Key.Spec, der)
+func (a *arrival) signsFor(s *session, h cryptoki.Object, encoded []byte, with *der.Signing) error {
+	public, err := der.ParsePublic(a.in.Key.Spec, encoded)
 	if err != nil {
 		return unfitMaterial()
 	}
 	input := sha256.Sum256(checkLabel)
-	signature, err := with.sign(s, h, a.key.pair, input[:])
+	signature, err := s.sign(with, h, a.key.pair, input[:])
 	if err != nil {
 		return err
 	}
-	if !with.verify(public.key, input[:], signature) {
+	if !with.Verify(public.Key, input[:], signature) {
 		return unfitMaterial()
 	}
 	return nil
@@ -260,37 +254,37 @@ func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicK
 // not give it away, so the token must, or the seed passed through this process.
 func (a *arrival) edwardsPublic(s *session, h cryptoki.Object) ([]byte, error) {
 	if a.private != nil {
-		return a.private.edwardsPublic()
+		return a.private.EdwardsPublic()
 	}
-	return a.key.pair.edwardsPublic(s, h)
+	return s.edwardsPublic(a.key.pair, h)
 }
 
 // edwardsPublic reads the public key from an Ed25519 private key.
-func (k *pairKind) edwardsPublic(s *session, private cryptoki.Object) ([]byte, error) {
+func (s *session) edwardsPublic(k *der.Kind, private cryptoki.Object) ([]byte, error) {
 	var q cryptoki.Query
 	q.Ask(p11.CKA_PUBLIC_KEY_INFO, 256) // PKCS#11 2.40 Base, section 4.9
 	q.Ask(p11.CKA_EC_POINT, 64)
 	if err := s.attributes(private, &q); err != nil {
 		return nil, err
 	}
-	if der, ok := q.Value(p11.CKA_PUBLIC_KEY_INFO); ok && len(der) > 0 {
-		return bytes.Clone(der), nil
+	if encoded, ok := q.Value(p11.CKA_PUBLIC_KEY_INFO); ok && len(encoded) > 0 {
+		return bytes.Clone(encoded), nil
 	}
 	point, _ := q.Value(p11.CKA_EC_POINT)
-	return k.ecPublicKey(point)
+	return k.ECPublicKey(point)
 }
 
 // publicComponents appends the value of a public key to a template.
-func (p *profile) publicComponents(k *pairKind, t cryptoki.Template, der []byte) (cryptoki.Template, error) {
-	public, err := parsePublic(k.spec, der)
+func (p *profile) publicComponents(k *der.Kind, t cryptoki.Template, encoded []byte) (cryptoki.Template, error) {
+	public, err := der.ParsePublic(k.Spec, encoded)
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
 	}
-	if key, ok := public.key.(*rsa.PublicKey); ok {
+	if key, ok := public.Key.(*rsa.PublicKey); ok {
 		return t.Bytes(p11.CKA_MODULUS, key.N.Bytes()).
 			Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(key.E)).Bytes()), nil
 	}
-	point, err := splitPublic(k, der)
+	point, err := der.SplitPublic(k, encoded)
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
 	}
@@ -303,7 +297,7 @@ func (a *arrival) wrap(ctx context.Context, material []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, hash := public.key.(*rsa.PublicKey), oaepHashes[a.algorithm.oaep]
+	key, hash := public.Key.(*rsa.PublicKey), oaepHashes[a.algorithm.oaep]
 	if !a.algorithm.twice {
 		return oaep(key, hash, material)
 	}

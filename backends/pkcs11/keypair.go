@@ -7,6 +7,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // wrappingPurpose returns what a wrapping pair for imports is in the token.
@@ -42,10 +43,10 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		if err != nil {
 			return nil, err
 		}
-		return &backends.CreateKeyAnswer{PublicKey: public.der, Existed: true}, nil
+		return &backends.CreateKeyAnswer{PublicKey: public.DER, Existed: true}, nil
 	}
 	id, label := in.Key.ID[:], t.profile.label(in.Label)
-	var der []byte
+	var encoded []byte
 	var public cryptoki.Object
 	err = t.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
 		if err := t.removePublic(s, in.Key.ID); err != nil {
@@ -53,13 +54,13 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		}
 		var private cryptoki.Object
 		var rv uint
-		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
+		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.Mechanism},
 			t.profile.generation(u.pair, t.profile.publicTemplate(u, true, id, label)), t.profile.cmk(*u, true, id, label))
 		if err := s.check("C_GenerateKeyPair", rv); err != nil {
-			return 0, u.pair.refused(err)
+			return 0, pairRefused(u.pair, err)
 		}
 		var err error
-		if der, err = u.pair.publicKey(s, public); err != nil {
+		if encoded, err = s.publicKey(u.pair, public); err != nil {
 			s.destroy(private, public)
 		}
 		return private, err
@@ -71,7 +72,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		return nil, err
 	}
 	t.index.put(ref{in.Key.ID, p11.CKO_PUBLIC_KEY}, &object{handle: public, label: in.Label})
-	return &backends.CreateKeyAnswer{PublicKey: der}, nil
+	return &backends.CreateKeyAnswer{PublicKey: encoded}, nil
 }
 
 // removePublic destroys public keys that an interrupted creation left without
@@ -107,12 +108,12 @@ func (t *Token) checkPair(ctx context.Context, in *backends.CheckKeyRequest, u *
 	if err != nil {
 		return nil, err
 	}
-	return &backends.CheckKeyAnswer{PublicKey: public.der}, nil
+	return &backends.CheckKeyAnswer{PublicKey: public.DER}, nil
 }
 
 // publicKey returns the public key of a pair. It is read and parsed once for
 // each private key object.
-func (t *Token) publicKey(ctx context.Context, key *backends.Key, u *purpose) (*publicKey, error) {
+func (t *Token) publicKey(ctx context.Context, key *backends.Key, u *purpose) (*der.PublicKey, error) {
 	o, err := t.object(ctx, key, u)
 	if err != nil {
 		return nil, err
@@ -120,11 +121,11 @@ func (t *Token) publicKey(ctx context.Context, key *backends.Key, u *purpose) (*
 	if k := o.public.Load(); k != nil {
 		return k, nil
 	}
-	der, err := t.readPublic(ctx, key, u)
+	encoded, err := t.readPublic(ctx, key, u)
 	if err != nil {
 		return nil, err
 	}
-	k, err := parsePublic(key.Spec, der)
+	k, err := der.ParsePublic(key.Spec, encoded)
 	if err != nil {
 		return nil, backends.Errorf(backends.KeyUnsafe, "the public key in the token is not one of spec %s: %v", key.Spec, err)
 	}
@@ -136,20 +137,20 @@ func (t *Token) publicKey(ctx context.Context, key *backends.Key, u *purpose) (*
 // attributes of an RSA private key, which cannot be another's, else by the
 // public key object, else by two signatures.
 func (t *Token) readPublic(ctx context.Context, key *backends.Key, u *purpose) ([]byte, error) {
-	if u.pair.form == rsaKey {
-		if der, err := t.rsaPublic(ctx, key, u); err != nil || der != nil {
-			return der, err
+	if u.pair.Form == der.RSAKey {
+		if encoded, err := t.rsaPublic(ctx, key, u); err != nil || encoded != nil {
+			return encoded, err
 		}
 	}
-	var der []byte
+	var encoded []byte
 	err := t.withObject(ctx, ref{key.ID, p11.CKO_PUBLIC_KEY}, func(s *session, h cryptoki.Object) (err error) {
-		der, err = u.pair.publicKey(s, h)
+		encoded, err = s.publicKey(u.pair, h)
 		return err
 	})
 	if backends.CodeOf(err) == backends.KeyMissing {
 		return t.recoverPublic(ctx, key, u)
 	}
-	return der, err
+	return encoded, err
 }
 
 // withObject runs do with a session and the handle of an object that is not
@@ -177,17 +178,17 @@ func (t *Token) withObject(ctx context.Context, r ref, do func(s *session, h cry
 
 // rsaPublic reads the public key from the private one. It returns nothing if
 // the token does not give it.
-func (t *Token) rsaPublic(ctx context.Context, key *backends.Key, u *purpose) (der []byte, err error) {
+func (t *Token) rsaPublic(ctx context.Context, key *backends.Key, u *purpose) (encoded []byte, err error) {
 	err = t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-		der, err = u.pair.rsaPrivatePublic(s, h)
+		encoded, err = s.rsaPrivatePublic(u.pair, h)
 		return err
 	})
-	return der, err
+	return encoded, err
 }
 
 // rsaPrivatePublic returns the SubjectPublicKeyInfo of an RSA private key,
 // nothing if it has no CKA_PUBLIC_EXPONENT.
-func (k *pairKind) rsaPrivatePublic(s *session, private cryptoki.Object) ([]byte, error) {
+func (s *session) rsaPrivatePublic(k *der.Kind, private cryptoki.Object) ([]byte, error) {
 	var q cryptoki.Query
 	q.Ask(p11.CKA_MODULUS, maxModulus)
 	q.Ask(p11.CKA_PUBLIC_EXPONENT, maxModulus) // imported ones have any length
@@ -197,19 +198,19 @@ func (k *pairKind) rsaPrivatePublic(s *session, private cryptoki.Object) ([]byte
 	if e, ok := q.Value(p11.CKA_PUBLIC_EXPONENT); !ok || len(e) == 0 {
 		return nil, nil
 	}
-	return rsaPublicKey(&q, int(k.bits))
+	return rsaPublicKey(&q, int(k.Bits))
 }
 
 // recoverPublic recovers the public key of a pair whose public key object is
 // missing. Only ECDSA gives it away.
 func (t *Token) recoverPublic(ctx context.Context, key *backends.Key, u *purpose) ([]byte, error) {
-	if key.Usage != backends.SignVerify || u.pair.form != ecKey {
+	if key.Usage != backends.SignVerify || u.pair.Form != der.ECKey {
 		return nil, backends.Errorf(backends.KeyMissing, "the token has no public key with CKA_ID %s for now", key.ID)
 	}
-	var der []byte
+	var encoded []byte
 	err := t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) (err error) {
-		der, err = u.pair.recoverPublic(s, h)
+		encoded, err = s.recoverPublic(u.pair, h)
 		return err
 	})
-	return der, err
+	return encoded, err
 }

@@ -4,46 +4,16 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	encodingasn1 "encoding/asn1"
 
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
-)
-
-// PKCS#11 3.2, ML-KEM (section 6.68).
-const (
-	ckmMLKEMKeyPairGen = 0x0F
-	ckmMLKEM           = 0x17
-
-	ckaEncapsulate = 0x633
-	ckaDecapsulate = 0x634
-
-	ckpMLKEM512  = 1
-	ckpMLKEM768  = 2
-	ckpMLKEM1024 = 3
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // sharedSecret is the length in bytes of what ML-KEM agrees on (FIPS 203).
 const sharedSecret = 32
-
-// mlKEMKinds are the kinds of ML-KEM key pair (FIPS 203; the object identifiers
-// are in NIST's register (CSOR), the lengths in FIPS 203, table 3).
-var mlKEMKinds = map[backends.KeySpec]*pairKind{
-	backends.MLKEM512: {
-		spec: backends.MLKEM512, form: mlKEMKey, mechanism: ckmMLKEMKeyPairGen, name: "CKM_ML_KEM_KEY_PAIR_GEN", parameterSet: ckpMLKEM512,
-		curve: encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 1}, point: 800, ciphertext: 768,
-	},
-	backends.MLKEM768: {
-		spec: backends.MLKEM768, form: mlKEMKey, mechanism: ckmMLKEMKeyPairGen, name: "CKM_ML_KEM_KEY_PAIR_GEN", parameterSet: ckpMLKEM768,
-		curve: encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 2}, point: 1184, ciphertext: 1088,
-	},
-	backends.MLKEM1024: {
-		spec: backends.MLKEM1024, form: mlKEMKey, mechanism: ckmMLKEMKeyPairGen, name: "CKM_ML_KEM_KEY_PAIR_GEN", parameterSet: ckpMLKEM1024,
-		curve: encodingasn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 3}, point: 1568, ciphertext: 1568,
-	},
-}
 
 // Encapsulate implements [backends.Encapsulator], with the public key object in
 // the token.
@@ -70,7 +40,7 @@ func (b *Asymmetric) Decapsulate(ctx context.Context, in *backends.DecapsulateRe
 	if err != nil {
 		return nil, err
 	}
-	if len(in.Ciphertext) != u.pair.ciphertext {
+	if len(in.Ciphertext) != u.pair.Ciphertext {
 		return nil, invalidCiphertext()
 	}
 	answer := &backends.DecapsulateAnswer{}
@@ -106,9 +76,9 @@ func (b *Asymmetric) encapsulating(key *backends.Key, algorithm backends.Algorit
 	return u, err
 }
 
-func (p *profile) encapsulate(s *session, k *pairKind, public cryptoki.Object) (secret, ciphertext []byte, err error) {
-	out := make([]byte, k.ciphertext)
-	o, r := s.EncapsulateKey(s.handle, cryptoki.Mechanism{Type: ckmMLKEM}, public, p.sharedSecret(), out)
+func (p *profile) encapsulate(s *session, k *der.Kind, public cryptoki.Object) (secret, ciphertext []byte, err error) {
+	out := make([]byte, k.Ciphertext)
+	o, r := s.EncapsulateKey(s.handle, cryptoki.Mechanism{Type: cryptoki.CKMMLKEM}, public, p.sharedSecret(), out)
 	if err := s.check("C_EncapsulateKey", r.RV); err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +91,7 @@ func (p *profile) encapsulate(s *session, k *pairKind, public cryptoki.Object) (
 }
 
 func (p *profile) decapsulate(s *session, private cryptoki.Object, ciphertext []byte) ([]byte, error) {
-	o, rv := s.DecapsulateKey(s.handle, cryptoki.Mechanism{Type: ckmMLKEM}, private, ciphertext, p.sharedSecret())
+	o, rv := s.DecapsulateKey(s.handle, cryptoki.Mechanism{Type: cryptoki.CKMMLKEM}, private, ciphertext, p.sharedSecret())
 	if err := s.check("C_DecapsulateKey", rv); err != nil {
 		return nil, err
 	}
@@ -137,8 +107,8 @@ func (p *profile) sharedSecret() cryptoki.Template {
 // encapsulation makes a pair of each ML-KEM kind: what it encapsulates it must
 // decapsulate, and something else from an altered ciphertext.
 func (b *pairProber) encapsulation() error {
-	for _, k := range mlKEMKinds {
-		u, err := b.pairPurpose(kind{k.spec, backends.EncapsulateDecapsulate})
+	for _, k := range der.MLKEMKinds {
+		u, err := b.pairPurpose(kind{k.Spec, backends.EncapsulateDecapsulate})
 		if err != nil {
 			return err
 		}
@@ -151,20 +121,20 @@ func (b *pairProber) encapsulation() error {
 			if err := fatal("C_GenerateKeyPair", rv); err != nil {
 				return err
 			}
-			b.refused[k.spec] = &backends.Error{Code: backends.Unsupported, Message: k.name, RV: rv}
+			b.refused[k.Spec] = &backends.Error{Code: backends.Unsupported, Message: k.Name, RV: rv}
 			continue
 		}
 		if rv := b.tryEncapsulation(k, public, private); rv != p11.CKR_OK {
 			if err := fatal("C_EncapsulateKey", rv); err != nil {
 				return err
 			}
-			b.refused[k.spec] = &backends.Error{Code: backends.Unsupported, Message: "CKM_ML_KEM with C_EncapsulateKey and C_DecapsulateKey", RV: rv}
+			b.refused[k.Spec] = &backends.Error{Code: backends.Unsupported, Message: "CKM_ML_KEM with C_EncapsulateKey and C_DecapsulateKey", RV: rv}
 		}
 	}
 	return nil
 }
 
-func (b *pairProber) tryEncapsulation(k *pairKind, public, private cryptoki.Object) (rv uint) {
+func (b *pairProber) tryEncapsulation(k *der.Kind, public, private cryptoki.Object) (rv uint) {
 	if _, err := b.parsedPublic(k, public); err != nil {
 		return p11.CKR_FUNCTION_FAILED
 	}

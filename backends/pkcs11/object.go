@@ -12,6 +12,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // labelPrefix marks the objects of cmkd.
@@ -33,7 +34,7 @@ type object struct {
 	// if not yet.
 	safe atomic.Pointer[vetting]
 	// public is the public key of a private key, once it is known.
-	public atomic.Pointer[publicKey]
+	public atomic.Pointer[der.PublicKey]
 	// canary is a ciphertext that the key is known to have made.
 	canary atomic.Pointer[backends.Sealed]
 }

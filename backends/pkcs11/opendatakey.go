@@ -12,6 +12,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // OpenDataKey implements [backends.DataKeyMaker].
@@ -95,7 +96,7 @@ func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *rec
 		return nil, nil, err
 	}
 	defer k.destroy(s)
-	if r.wraps() && p.length%8 != 0 && k.form == secretKey && !b.profile.keyWrapExact {
+	if r.wraps() && p.length%8 != 0 && k.form == der.SecretKey && !b.profile.keyWrapExact {
 		// Made before the token's profile changed.
 		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
 	}
@@ -109,7 +110,7 @@ func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *rec
 // unwrapSecret makes the data key of a payload a session object again.
 func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, readable bool) (*dataKey, error) {
 	m := cryptoki.Mechanism{Type: b.profile.keyWrap}
-	if p.form == derivedKey {
+	if p.form == der.DerivedKey {
 		base, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.unwrapped(b.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE)))
 		if err := s.check("C_UnwrapKey", rv); err != nil {
 			return nil, err
@@ -120,7 +121,7 @@ func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, read
 	if err := s.check("C_UnwrapKey", rv); err != nil {
 		return nil, err
 	}
-	return &dataKey{key: h, wrapped: h, form: secretKey, length: p.length}, nil
+	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: p.length}, nil
 }
 
 // openPair unwraps a private key: as what it is for the recipient, and to
@@ -131,8 +132,8 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 		length := 0
 		t := b.profile.sessionPrivate(p.form, true)
 		switch {
-		case p.form == ed25519Secret:
-			length = len(ed25519PKCS8) + ed25519.SeedSize
+		case p.form == der.Ed25519Secret:
+			length = len(der.Ed25519PKCS8) + ed25519.SeedSize
 			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
 		case r.wraps() && b.profile.keyWrapExact:
 			// Wrapped a second time as a private key, it may come out in another form:
@@ -182,8 +183,8 @@ func (b *Symmetric) readPair(s *session, w cryptoki.Object, p *payload) ([]byte,
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
 		return nil, invalidCiphertext() // it says to be a private key, and is something else
 	}
-	if p.form == edwardsKey {
-		return wellFormed(pkcs8), nil
+	if p.form == der.EdwardsKey {
+		return der.WellFormed(pkcs8), nil
 	}
 	return append([]byte(nil), pkcs8...), nil
 }

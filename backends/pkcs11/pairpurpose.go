@@ -8,35 +8,33 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
-
-// ckmEDDSA is CKM_EDDSA of PKCS#11 3.0.
-const ckmEDDSA = 0x1057
 
 // pairPurpose returns the purpose of a private key: one usage attribute and
 // the mechanisms of that usage.
 func (p *profile) pairPurpose(k kind) (*purpose, error) {
-	pair := pairKindOf(k.spec)
+	pair := der.KindOf(k.spec)
 	if pair == nil {
 		return nil, noSuchPair(k)
 	}
 	if p.labels == noLabels {
 		return nil, unsupported(needsLabel)
 	}
-	u := &purpose{class: p11.CKO_PRIVATE_KEY, keyType: pair.keyType(), pair: pair}
+	u := &purpose{class: p11.CKO_PRIVATE_KEY, keyType: pair.KeyType(), pair: pair}
 	switch {
-	case k.usage == backends.SignVerify && pair.form != mlKEMKey:
+	case k.usage == backends.SignVerify && pair.Form != der.MLKEMKey:
 		u.uses = []uint{p11.CKA_SIGN}
-		u.mechanisms = signMechanisms[pair.form]
-	case k.usage == backends.KeyAgreement && pair.form == ecKey && k.spec != backends.Secp256k1:
+		u.mechanisms = signMechanisms[pair.Form]
+	case k.usage == backends.KeyAgreement && pair.Form == der.ECKey && k.spec != backends.Secp256k1:
 		u.uses = []uint{p11.CKA_DERIVE}
 		u.mechanisms = []uint{p11.CKM_ECDH1_DERIVE}
-	case k.usage == backends.EncapsulateDecapsulate && pair.form == mlKEMKey:
-		u.uses = []uint{ckaDecapsulate}
-		u.mechanisms = []uint{ckmMLKEM}
-	case k.usage == backends.EncryptDecrypt && pair.form == rsaKey:
+	case k.usage == backends.EncapsulateDecapsulate && pair.Form == der.MLKEMKey:
+		u.uses = []uint{cryptoki.CKADecapsulate}
+		u.mechanisms = []uint{cryptoki.CKMMLKEM}
+	case k.usage == backends.EncryptDecrypt && pair.Form == der.RSAKey:
 		return p.rsaDecryption(u)
-	case k.usage == backends.UnwrapImport && pair.form == rsaKey:
+	case k.usage == backends.UnwrapImport && pair.Form == der.RSAKey:
 		return p.rsaUnwrapping(u)
 	default:
 		return nil, noSuchPair(k)
@@ -49,11 +47,11 @@ func noSuchPair(k kind) error {
 }
 
 // signMechanisms are CKA_ALLOWED_MECHANISMS of a signing key.
-var signMechanisms = map[form][]uint{
-	rsaKey:     {p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS},
-	ecKey:      {p11.CKM_ECDSA},
-	edwardsKey: {ckmEDDSA},
-	mlDSAKey:   {ckmMLDSA},
+var signMechanisms = map[der.Form][]uint{
+	der.RSAKey:     {p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS},
+	der.ECKey:      {p11.CKM_ECDSA},
+	der.EdwardsKey: {cryptoki.CKMEDDSA},
+	der.MLDSAKey:   {cryptoki.CKMMLDSA},
 }
 
 // rsaDecryption completes the purpose of an RSA key that decrypts: with OAEP
@@ -80,7 +78,7 @@ func (p *profile) rsaDecryption(u *purpose) (*purpose, error) {
 // well, and what it decrypts passes through the memory of this process.
 func (p *profile) rsaUnwrapping(u *purpose) (*purpose, error) {
 	oaep, rsaAES := false, false
-	all := p.unwrappedLength && p.unwrapsPrivate[rsaKey] && p.unwrapsPrivate[ecKey]
+	all := p.unwrappedLength && p.unwrapsPrivate[der.RSAKey] && p.unwrapsPrivate[der.ECKey]
 	for name := range oaepHashes {
 		oaep, rsaAES = oaep || p.oaepUnwrap[name], rsaAES || p.rsaAESUnwrap[name]
 		all = all && p.oaepUnwrap[name] && p.rsaAESUnwrap[name]
@@ -120,8 +118,8 @@ func (u *purpose) publicUse() []uint {
 			uses = append(uses, p11.CKA_ENCRYPT)
 		case p11.CKA_UNWRAP:
 			uses = append(uses, p11.CKA_WRAP)
-		case ckaDecapsulate:
-			uses = append(uses, ckaEncapsulate)
+		case cryptoki.CKADecapsulate:
+			uses = append(uses, cryptoki.CKAEncapsulate)
 		}
 	}
 	return uses
@@ -143,53 +141,29 @@ func (p *profile) publicTemplate(u *purpose, token bool, id, label []byte) crypt
 	return t
 }
 
-// keyType is CKA_KEY_TYPE.
-func (k *pairKind) keyType() uint {
-	switch k.form {
-	case mlDSAKey:
-		return ckkMLDSA
-	case mlKEMKey:
-		return ckkMLKEM
-	default:
-		return pairKeyTypes[k.form]
-	}
-}
-
-// size is the length in bytes of an RSA modulus or of a field element.
-func (k *pairKind) size() int {
-	switch k.form {
-	case rsaKey:
-		return int(k.bits) / 8
-	case ecKey:
-		return k.point / 2 // 04 | x | y
-	default:
-		return k.point
-	}
-}
-
 // mismatch names the attribute in which a private key is not of this kind, ""
 // if it is.
-func (k *pairKind) mismatch(s *session, o cryptoki.Object) (string, error) {
+func (s *session) mismatch(k *der.Kind, o cryptoki.Object) (string, error) {
 	var q cryptoki.Query
 	q.Ask(p11.CKA_MODULUS, maxModulus)
 	q.Ask(p11.CKA_EC_PARAMS, maxParams)
-	q.AskULong(ckaParameterSet)
+	q.AskULong(cryptoki.CKAParameterSet)
 	if err := s.attributes(o, &q); err != nil {
 		return "", err
 	}
-	switch k.form {
-	case rsaKey:
+	switch k.Form {
+	case der.RSAKey:
 		n, ok := q.Value(p11.CKA_MODULUS)
-		if !ok || new(big.Int).SetBytes(n).BitLen() != int(k.bits) {
+		if !ok || new(big.Int).SetBytes(n).BitLen() != int(k.Bits) {
 			return "CKA_MODULUS", nil
 		}
-	case mlDSAKey, mlKEMKey:
-		if set, ok := q.ULong(ckaParameterSet); !ok || set != k.parameterSet {
+	case der.MLDSAKey, der.MLKEMKey:
+		if set, ok := q.ULong(cryptoki.CKAParameterSet); !ok || set != k.ParameterSet {
 			return "CKA_PARAMETER_SET", nil
 		}
 	default:
 		params, ok := q.Value(p11.CKA_EC_PARAMS)
-		if !ok || !bytes.Equal(params, k.curveOID()) && (k.form != edwardsKey || !bytes.Equal(params, k.curveName())) {
+		if !ok || !bytes.Equal(params, k.CurveOID()) && (k.Form != der.EdwardsKey || !bytes.Equal(params, k.CurveName())) {
 			return "CKA_EC_PARAMS", nil
 		}
 	}

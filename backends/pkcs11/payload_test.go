@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // TestPayload holds the form of a payload against bytes that must never
@@ -19,13 +20,13 @@ func TestPayload(t *testing.T) {
 		p    payload
 		want string
 	}{
-		{payload{id, secretKey, 32, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "0020" + tail},
-		{payload{id, secretKey, 1024, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "0400" + tail},
-		{payload{id, derivedKey, 33, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "1021" + tail},
-		{payload{id, rsaKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "2000" + tail},
-		{payload{id, ecKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "3000" + tail},
-		{payload{id, edwardsKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "4000" + tail},
-		{payload{id, ed25519Secret, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "5000" + tail},
+		{payload{id, der.SecretKey, 32, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "0020" + tail},
+		{payload{id, der.SecretKey, 1024, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "0400" + tail},
+		{payload{id, der.DerivedKey, 33, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "1021" + tail},
+		{payload{id, der.RSAKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "2000" + tail},
+		{payload{id, der.ECKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "3000" + tail},
+		{payload{id, der.EdwardsKey, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "4000" + tail},
+		{payload{id, der.Ed25519Secret, 0, wrapped}, "a00102030405060708090a0b0c0d0e0f" + "5000" + tail},
 	} {
 		got := c.p.marshal()
 		if hex.EncodeToString(got) != c.want {
@@ -41,9 +42,9 @@ func TestPayload(t *testing.T) {
 func FuzzPayload(f *testing.F) {
 	id := backends.KeyID{1}
 	for _, p := range []payload{
-		{id, secretKey, 32, make([]byte, 40)},
-		{id, derivedKey, 33, make([]byte, 40)},
-		{id, rsaKey, 0, make([]byte, 1232)},
+		{id, der.SecretKey, 32, make([]byte, 40)},
+		{id, der.DerivedKey, 33, make([]byte, 40)},
+		{id, der.RSAKey, 0, make([]byte, 1232)},
 	} {
 		f.Add(p.marshal())
 	}

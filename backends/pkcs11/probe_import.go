@@ -16,6 +16,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // importProfile is what a token can do with RSA private keys that decrypt and
@@ -31,7 +32,7 @@ type importProfile struct {
 	unwrappedLength bool
 	// unwrapsPrivate are the forms of private key that C_UnwrapKey makes of
 	// PKCS #8 so that they stay in the token and their public key can be found out.
-	unwrapsPrivate map[form]bool
+	unwrapsPrivate map[der.Form]bool
 	// importUse is the one use of a wrapping pair, CKA_UNWRAP or CKA_DECRYPT, in a token
 	// that makes none with both; 0 in others.
 	importUse uint
@@ -46,7 +47,7 @@ func newImportProfile() importProfile {
 		oaepDecrypt:     map[backends.Algorithm]bool{},
 		oaepUnwrap:      map[backends.Algorithm]bool{},
 		rsaAESUnwrap:    map[backends.Algorithm]bool{},
-		unwrapsPrivate:  map[form]bool{},
+		unwrapsPrivate:  map[der.Form]bool{},
 		wrapping:        map[kind]*purpose{},
 		wrappingRefused: map[kind]error{},
 	}
@@ -56,10 +57,10 @@ func newImportProfile() importProfile {
 // where the token imports none, of one that it generates, which takes a while.
 func (b *prober) rsaKeyOf(uses ...uint) (cryptoki.Object, *rsa.PublicKey, uint) {
 	u := &purpose{
-		class: p11.CKO_PRIVATE_KEY, keyType: p11.CKK_RSA, uses: uses, pair: pairKinds[backends.RSA2048],
+		class: p11.CKO_PRIVATE_KEY, keyType: p11.CKK_RSA, uses: uses, pair: der.Kinds[backends.RSA2048],
 		mechanisms: []uint{p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_X_509, p11.CKM_RSA_AES_KEY_WRAP, p11.CKM_RSA_PKCS, p11.CKM_RSA_PKCS_PSS},
 	}
-	known := probeRSA()
+	known := der.KnownRSA()
 	var o cryptoki.Object
 	rv := b.fit(u, func() (rv uint) {
 		o, rv = b.keep(b.s.CreateObject(b.s.handle, rsaComponents(b.cmk(*u, false, nil, nil), known)))
@@ -84,7 +85,7 @@ func (b *prober) rsaKeyOf(uses ...uint) (cryptoki.Object, *rsa.PublicKey, uint) 
 }
 
 func (b *prober) generatePair(u *purpose) (public, private cryptoki.Object, rv uint) {
-	public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: u.pair.mechanism},
+	public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: u.pair.Mechanism},
 		b.generation(u.pair, b.publicTemplate(u, false, nil, nil)), b.cmk(*u, false, nil, nil))
 	if rv == p11.CKR_OK {
 		b.made = append(b.made, public, private)
@@ -92,16 +93,16 @@ func (b *prober) generatePair(u *purpose) (public, private cryptoki.Object, rv u
 	return public, private, rv
 }
 
-func (b *prober) parsedPublic(k *pairKind, public cryptoki.Object) (any, error) {
-	der, err := k.publicKey(b.s, public)
+func (b *prober) parsedPublic(k *der.Kind, public cryptoki.Object) (any, error) {
+	encoded, err := b.s.publicKey(k, public)
 	if err != nil {
 		return nil, err
 	}
-	key, err := parsePublic(k.spec, der)
+	key, err := der.ParsePublic(k.Spec, encoded)
 	if err != nil {
 		return nil, err
 	}
-	return key.key, nil
+	return key.Key, nil
 }
 
 // rsaComponents appends the value of an RSA private key.
@@ -161,7 +162,7 @@ func (b *prober) wrappingPairs() error {
 	if err := b.importUses(); err != nil {
 		return err
 	}
-	for _, spec := range rsaSpecs {
+	for _, spec := range der.RSASpecs {
 		k := kind{spec, backends.UnwrapImport}
 		if u, err := b.pairPurpose(k); err != nil {
 			b.wrappingRefused[k] = err
@@ -306,14 +307,14 @@ func (b *prober) privateUnwraps() error {
 	if err != nil {
 		return err
 	}
-	for f, k := range map[form]any{
-		rsaKey: probeRSA(), ecKey: ec, edwardsKey: ed25519.NewKeyFromSeed(probeKey[:32]),
+	for f, k := range map[der.Form]any{
+		der.RSAKey: der.KnownRSA(), der.ECKey: ec, der.EdwardsKey: ed25519.NewKeyFromSeed(probeKey[:32]),
 	} {
-		der, err := x509.MarshalPKCS8PrivateKey(k)
+		encoded, err := x509.MarshalPKCS8PrivateKey(k)
 		if err != nil {
 			return err
 		}
-		wrapped, err := kwp.Wrap(der)
+		wrapped, err := kwp.Wrap(encoded)
 		if err != nil {
 			return err
 		}
@@ -325,8 +326,8 @@ func (b *prober) privateUnwraps() error {
 		b.unwrapsPrivate[f] = rv == p11.CKR_OK && b.staysIn(o)
 		if private, ok := k.(ed25519.PrivateKey); ok && b.unwrapsPrivate[f] {
 			// Its public key cannot be found out but by asking.
-			der, err := pairKinds[backends.Ed25519].edwardsPublic(b.s, o)
-			b.unwrapsPrivate[f] = err == nil && bytes.HasSuffix(der, private.Public().(ed25519.PublicKey))
+			encoded, err := b.s.edwardsPublic(der.Kinds[backends.Ed25519], o)
+			b.unwrapsPrivate[f] = err == nil && bytes.HasSuffix(encoded, private.Public().(ed25519.PublicKey))
 		}
 	}
 	return nil

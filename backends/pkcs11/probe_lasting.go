@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // Some tokens make pairs that last and no session objects (tpm2-pkcs11: CKA_TOKEN must be
@@ -18,20 +20,20 @@ const factSessionPairs = "session-key-pairs"
 // lasting corrects the reasons why there are no pairs, if the token lists mechanisms that
 // make them and has made none for the probe, of whatever kind.
 func (t *Token) lasting(p *signProfile) {
-	var listed []*pairKind
+	var listed []*der.Kind
 	for _, s := range asymmetricSpecs {
-		k := pairKindOf(s.spec)
-		if p.refused[s.spec] == nil && k.form != mlKEMKey { // those are probed apart
+		k := der.KindOf(s.spec)
+		if p.refused[s.spec] == nil && k.Form != der.MLKEMKey { // those are probed apart
 			return
 		}
-		if k.form != mlKEMKey && t.generates(k.mechanism) {
+		if k.Form != der.MLKEMKey && t.generates(k.Mechanism) {
 			listed = append(listed, k)
 		}
 	}
 	for _, k := range listed {
-		p.refused[k.spec] = unsupported("session objects (CKA_TOKEN false) of " + k.name)
-		for name, a := range signings {
-			if slices.Contains(a.specs, k.spec) {
+		p.refused[k.Spec] = unsupported("session objects (CKA_TOKEN false) of " + k.Name)
+		for name, a := range der.Signings {
+			if slices.Contains(a.Specs, k.Spec) {
 				p.facts["sign-"+string(name)] = "not probed: no session key pair"
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // specAlgorithm is an algorithm with keys of a spec.
@@ -44,19 +45,14 @@ func (p *signProfile) purpose(t *profile, k kind) (*purpose, error) {
 	}
 	if k.usage == backends.SignVerify {
 		some := false
-		for name := range signings {
+		for name := range der.Signings {
 			some = some || p.can[specAlgorithm{k.spec, name}]
 		}
 		if !some {
-			return nil, unsupported(pairKindOf(k.spec).signMechanism())
+			return nil, unsupported(der.KindOf(k.spec).SignMechanism())
 		}
 	}
 	return t.pairPurpose(k)
-}
-
-// signMechanism names the first mechanism that a key of this kind signs with.
-func (k *pairKind) signMechanism() string {
-	return map[form]string{rsaKey: "CKM_RSA_PKCS", ecKey: "CKM_ECDSA", edwardsKey: "CKM_EDDSA", mlDSAKey: "CKM_ML_DSA"}[k.form]
 }
 
 // probePairs makes session keys of each kind and compares what they do with
@@ -84,7 +80,7 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 			return nil, fmt.Errorf("probing the token for key pairs: %w", err)
 		}
 	}
-	for name, a := range signings {
+	for name, a := range der.Signings {
 		p.facts["sign-"+string(name)] = p.signFact(name, a)
 	}
 	t.lasting(p)
@@ -92,10 +88,10 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 }
 
 // signFact says whether the token signs so with each kind of key that it has.
-func (p *signProfile) signFact(name backends.Algorithm, a *signing) string {
-	missing := "no: " + a.mechanism
+func (p *signProfile) signFact(name backends.Algorithm, a *der.Signing) string {
+	missing := "no: " + a.Mechanism
 	fact := missing
-	for _, spec := range a.specs {
+	for _, spec := range a.Specs {
 		switch {
 		case p.refused[spec] != nil:
 		case !p.can[specAlgorithm{spec, name}]:
@@ -116,20 +112,20 @@ type pairProber struct {
 func (b *pairProber) rsa() error {
 	key, public, rv := b.rsaKeyOf(p11.CKA_SIGN)
 	if rv != p11.CKR_OK {
-		for _, spec := range rsaSpecs {
+		for _, spec := range der.RSASpecs {
 			b.refused[spec] = unsupported("CKM_RSA_PKCS_KEY_PAIR_GEN")
 		}
 		return fatal("C_GenerateKeyPair", rv)
 	}
-	for name, a := range signings {
-		if a.scheme != rsaPKCS1 && a.scheme != rsaPSS {
+	for name, a := range der.Signings {
+		if a.Scheme != der.RSAPKCS1 && a.Scheme != der.RSAPSS {
 			continue
 		}
-		right, err := b.try(a, key, pairKinds[backends.RSA2048], public)
+		right, err := b.try(a, key, der.Kinds[backends.RSA2048], public)
 		if err != nil {
 			return err
 		}
-		for _, spec := range rsaSpecs {
+		for _, spec := range der.RSASpecs {
 			b.can[specAlgorithm{spec, name}] = right
 		}
 	}
@@ -137,29 +133,29 @@ func (b *pairProber) rsa() error {
 }
 
 // try signs, and verifies with the public key outside of the token.
-func (b *pairProber) try(a *signing, key cryptoki.Object, k *pairKind, public any) (bool, error) {
+func (b *pairProber) try(a *der.Signing, key cryptoki.Object, k *der.Kind, public any) (bool, error) {
 	input := bytes.Clone(probeKey[:32])
-	if a.hash != 0 {
-		input = make([]byte, a.hash.Size())
+	if a.Hash != 0 {
+		input = make([]byte, a.Hash.Size())
 		copy(input, probeKey)
 	}
-	signature, err := a.sign(b.s, key, k, input)
+	signature, err := b.s.sign(a, key, k, input)
 	if err != nil {
 		return false, fatal("C_Sign", rvOf(err))
 	}
-	return a.verify(public, input, signature), nil
+	return a.Verify(public, input, signature), nil
 }
 
 // points generates a pair of each kind that is not RSA, and signs with it.
 func (b *pairProber) points() error {
 	for _, s := range asymmetricSpecs {
-		k := pairKindOf(s.spec)
-		if k == nil || k.form == rsaKey || k.form == mlKEMKey {
+		k := der.KindOf(s.spec)
+		if k == nil || k.Form == der.RSAKey || k.Form == der.MLKEMKey {
 			continue
 		}
 		u := &purpose{
-			class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
-			uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[k.form],
+			class: p11.CKO_PRIVATE_KEY, keyType: k.KeyType(), pair: k,
+			uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[k.Form],
 		}
 		var public, private cryptoki.Object
 		rv := b.fit(u, func() (rv uint) {
@@ -170,7 +166,7 @@ func (b *pairProber) points() error {
 			if err := fatal("C_GenerateKeyPair", rv); err != nil {
 				return err
 			}
-			b.refused[s.spec] = &backends.Error{Code: backends.Unsupported, Message: k.name, RV: rv}
+			b.refused[s.spec] = &backends.Error{Code: backends.Unsupported, Message: k.Name, RV: rv}
 			continue
 		}
 		if err := b.signPoint(k, public, private); err != nil {
@@ -180,21 +176,21 @@ func (b *pairProber) points() error {
 	return nil
 }
 
-func (b *pairProber) signPoint(k *pairKind, public, private cryptoki.Object) error {
+func (b *pairProber) signPoint(k *der.Kind, public, private cryptoki.Object) error {
 	key, err := b.parsedPublic(k, public)
 	if err != nil {
-		b.refused[k.spec] = unsupported(k.name)
+		b.refused[k.Spec] = unsupported(k.Name)
 		return fatal("C_GetAttributeValue", rvOf(err))
 	}
-	for name, a := range signings {
-		if !slices.Contains(a.specs, k.spec) {
+	for name, a := range der.Signings {
+		if !slices.Contains(a.Specs, k.Spec) {
 			continue
 		}
 		right, err := b.try(a, private, k, key)
 		if err != nil {
 			return err
 		}
-		b.can[specAlgorithm{k.spec, name}] = right
+		b.can[specAlgorithm{k.Spec, name}] = right
 	}
 	return nil
 }
@@ -202,9 +198,9 @@ func (b *pairProber) signPoint(k *pairKind, public, private cryptoki.Object) err
 // agreement finds out how CKM_ECDH1_DERIVE wants the peer's point: as it is
 // (PKCS#11 2.40) or as a DER OCTET STRING, too (3.0).
 func (b *pairProber) agreement() error {
-	k := pairKinds[backends.P256]
+	k := der.Kinds[backends.P256]
 	u := &purpose{
-		class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
+		class: p11.CKO_PRIVATE_KEY, keyType: k.KeyType(), pair: k,
 		uses: []uint{p11.CKA_DERIVE}, mechanisms: []uint{p11.CKM_ECDH1_DERIVE},
 	}
 	var public, private cryptoki.Object
@@ -259,10 +255,10 @@ func octetString(v []byte) []byte {
 
 // leaks tries to get private keys, made as CMKs are made, out of the token.
 func (b *pairProber) leaks() error {
-	k := pairKinds[backends.P256]
+	k := der.Kinds[backends.P256]
 	u := &purpose{
-		class: p11.CKO_PRIVATE_KEY, keyType: k.keyType(), pair: k,
-		uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[ecKey],
+		class: p11.CKO_PRIVATE_KEY, keyType: k.KeyType(), pair: k,
+		uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[der.ECKey],
 	}
 	if _, private, rv := b.generatePair(u); rv == p11.CKR_OK {
 		if err := b.keeps(private, "an elliptic curve private key", secretAttributes[p11.CKK_EC]); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // C_UnwrapKey is where tokens differ most in what they take in a template:
@@ -72,13 +73,13 @@ func (b *prober) staysIn(o cryptoki.Object) bool {
 // edwards finds out how the token wants an Edwards curve to be named, and in which form
 // it wraps a private key of it.
 func (b *prober) edwards() error {
-	k := pairKinds[backends.Ed25519]
+	k := der.Kinds[backends.Ed25519]
 	var private cryptoki.Object
 	var rv uint
 	for _, b.edwardsOID = range []bool{false, true} {
 		var public cryptoki.Object
-		public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: k.mechanism},
-			b.sessionPublic(k), b.sessionPrivate(edwardsKey, true))
+		public, private, rv = b.s.GenerateKeyPair(b.s.handle, cryptoki.Mechanism{Type: k.Mechanism},
+			b.sessionPublic(k), b.sessionPrivate(der.EdwardsKey, true))
 		if rv == p11.CKR_OK {
 			b.made = append(b.made, public, private)
 			break
@@ -112,11 +113,11 @@ func (b *prober) edwardsForm(private cryptoki.Object) error {
 		b.fact("ed25519-wraps", "no: "+rvName(r.RV))
 		return fatal("C_WrapKey", r.RV)
 	}
-	der, err := kwp.Unwrap(out[:r.N])
+	encoded, err := kwp.Unwrap(out[:r.N])
 	if err == nil {
-		_, err = parsePKCS8(pairKinds[backends.Ed25519], der)
+		_, err = der.ParsePKCS8(der.Kinds[backends.Ed25519], encoded)
 	}
-	clear(der)
+	clear(encoded)
 	b.edwardsWraps = err == nil
 	b.fact("ed25519-wraps", map[bool]string{false: "no: not in the form of RFC 8410", true: "yes"}[b.edwardsWraps])
 	return nil

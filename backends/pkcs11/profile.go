@@ -12,6 +12,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // profile is what this token can do and how it wants to be asked, found by
@@ -278,7 +279,7 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 			}
 		}
 	}
-	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&probeRSA().PublicKey)))
+	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&der.KnownRSA().PublicKey)))
 	if rv == p11.CKR_OK {
 		for _, m := range []cryptoki.Mechanism{oaepHashes["RSAES_OAEP_SHA_1"].mechanism(), {Type: p11.CKM_RSA_PKCS}} {
 			var out [512]byte

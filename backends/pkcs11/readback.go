@@ -34,7 +34,7 @@ var attributeNames = map[uint]string{
 	p11.CKA_WRAP:               "CKA_WRAP",
 	p11.CKA_UNWRAP:             "CKA_UNWRAP",
 	p11.CKA_DERIVE:             "CKA_DERIVE",
-	ckaDecapsulate:             "CKA_DECAPSULATE",
+	cryptoki.CKADecapsulate:    "CKA_DECAPSULATE",
 }
 
 // maxAllowed is how many CKA_ALLOWED_MECHANISMS are read back.
@@ -97,7 +97,7 @@ func (p *profile) readBack(s *session, o cryptoki.Object, u purpose, imported bo
 		}
 	}
 	if u.pair != nil {
-		if name, err := u.pair.mismatch(s, o); err != nil {
+		if name, err := s.mismatch(u.pair, o); err != nil {
 			return err
 		} else if name != "" {
 			wrong = append(wrong, name)

@@ -15,6 +15,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // kekLength is the length in bytes of the AES-256 key between OAEP and what is
@@ -31,9 +32,9 @@ func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, error) {
 	if !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "the recipient's public key is not an RSA key")
 	}
-	if n := public.N.BitLen(); n < 2048 || n > 4096 || !fitExponent(public.E) || public.N.Bit(0) == 0 {
+	if n := public.N.BitLen(); n < 2048 || n > 4096 || !der.FitExponent(public.E) || public.N.Bit(0) == 0 {
 		return nil, backends.Errorf(backends.InvalidRequest,
-			"the recipient's RSA key has %d bits and the exponent %d: it needs 2048 to 4096 bits and an odd exponent of %d to %d", n, public.E, minExponent, maxExponent)
+			"the recipient's RSA key has %d bits and the exponent %d: it needs 2048 to 4096 bits and an odd exponent of %d to %d", n, public.E, der.MinExponent, der.MaxExponent)
 	}
 	return public, nil
 }
@@ -76,7 +77,7 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 		return nil, err
 	}
 	var wrapped []byte
-	err = withKWP(kek, func(kwp *subtle.KWP) (err error) {
+	err = der.WithKWP(kek, func(kwp *subtle.KWP) (err error) {
 		wrapped, err = kwp.Wrap(plaintext)
 		return err
 	})
@@ -198,11 +199,11 @@ var knownRecipient = sync.OnceValue(func() *rsa.PrivateKey {
 
 // knownRecipientDER is its SubjectPublicKeyInfo.
 var knownRecipientDER = sync.OnceValue(func() []byte {
-	der, err := x509.MarshalPKIXPublicKey(&knownRecipient().PublicKey)
+	encoded, err := x509.MarshalPKIXPublicKey(&knownRecipient().PublicKey)
 	if err != nil {
 		panic("pkcs11: encoding an RSA key: " + err.Error()) // never: it is one
 	}
-	return der
+	return encoded
 })
 
 // wrapUnder wraps a key by OAEP under the recipient's.

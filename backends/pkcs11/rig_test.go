@@ -158,9 +158,9 @@ func benchRecipient(t testing.TB) *backends.Recipient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	encoded, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &backends.Recipient{PublicKey: der, Algorithm: "RSAES_OAEP_SHA_1"}
+	return &backends.Recipient{PublicKey: encoded, Algorithm: "RSAES_OAEP_SHA_1"}
 }

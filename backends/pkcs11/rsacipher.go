@@ -11,6 +11,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // Encrypt implements [backends.Cipher]: RSAES-OAEP with the public key, in
@@ -27,7 +28,7 @@ func (b *Asymmetric) Encrypt(ctx context.Context, in *backends.EncryptRequest) (
 	if err != nil {
 		return nil, err
 	}
-	key := public.key.(*rsa.PublicKey)
+	key := public.Key.(*rsa.PublicKey)
 	if room := h.room(key.Size()); len(in.Plaintext) > room {
 		return nil, backends.Errorf(backends.InvalidRequest, "a plaintext of %d bytes: %s under this key takes %d", len(in.Plaintext), in.Algorithm, room)
 	}
@@ -98,8 +99,8 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 	}
 	// Anybody can see that these are no ciphertexts (RFC 8017, section 5.1.2).
 	// With them out of the way, an error of the bare primitive is the token's.
-	n := public.key.(*rsa.PublicKey).N
-	if len(ciphertext) != d.purpose.pair.size() || new(big.Int).SetBytes(ciphertext).Cmp(n) >= 0 {
+	n := public.Key.(*rsa.PublicKey).N
+	if len(ciphertext) != d.purpose.pair.Size() || new(big.Int).SetBytes(ciphertext).Cmp(n) >= 0 {
 		return nil, invalidCiphertext()
 	}
 	if d.token {
@@ -122,7 +123,7 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 		return nil, err
 	}
 	defer clear(encoded)
-	plaintext, ok := removeOAEP(d.hash.hash, encoded)
+	plaintext, ok := der.RemoveOAEP(d.hash.hash, encoded)
 	if !ok {
 		return nil, invalidCiphertext()
 	}
@@ -185,5 +186,5 @@ func (d *rsaDecryption) canary(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return oaep(public.key.(*rsa.PublicKey), d.hash, []byte("canary"))
+	return oaep(public.Key.(*rsa.PublicKey), d.hash, []byte("canary"))
 }

@@ -6,6 +6,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // Sign implements [backends.Signer].
@@ -14,16 +15,16 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	if err != nil {
 		return nil, err
 	}
-	input, err := a.input(in.Type, in.Message)
+	input, err := a.Input(in.Type, in.Message)
 	if err != nil {
 		return nil, err
 	}
 	if !b.signs.can[specAlgorithm{in.Key.Spec, in.Algorithm}] {
-		return nil, unsupported(a.mechanism)
+		return nil, unsupported(a.Mechanism)
 	}
 	var signature []byte
 	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-		signature, err = a.sign(s, h, u.pair, input)
+		signature, err = s.sign(a, h, u.pair, input)
 		return err
 	})
 	if err != nil {
@@ -33,22 +34,22 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 }
 
 // signing returns what a key is in the token and how it signs.
-func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*purpose, *signing, error) {
+func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*purpose, *der.Signing, error) {
 	u, err := b.purposeFor(key, backends.SignVerify)
 	if err != nil {
 		return nil, nil, err
 	}
-	a := signings[algorithm]
-	if a == nil || !slices.Contains(a.specs, key.Spec) {
+	a := der.Signings[algorithm]
+	if a == nil || !slices.Contains(a.Specs, key.Spec) {
 		return nil, nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not sign with %s", key.Spec, algorithm)
 	}
 	return u, a, nil
 }
 
 // sign signs what input returned, and encodes the signature.
-func (a *signing) sign(s *session, key cryptoki.Object, k *pairKind, input []byte) ([]byte, error) {
-	out := make([]byte, a.length(k))
-	r := s.Sign(s.handle, key, a.ckm(), a.tokenInput(input), out)
+func (s *session) sign(a *der.Signing, key cryptoki.Object, k *der.Kind, input []byte) ([]byte, error) {
+	out := make([]byte, a.Length(k))
+	r := s.Sign(s.handle, key, a.CKM(), a.TokenInput(input), out)
 	if err := s.check("C_Sign", r.RV); err != nil {
 		return nil, err
 	}
@@ -56,8 +57,8 @@ func (a *signing) sign(s *session, key cryptoki.Object, k *pairKind, input []byt
 		s.broken = true
 		return nil, backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(out))
 	}
-	if a.scheme == ecdsaDER {
-		return ecdsaToDER(out)
+	if a.Scheme == der.ECDSADER {
+		return der.MarshalECDSA(out)
 	}
 	return out, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // purpose is what a key of some spec and usage is in the token: the attributes
@@ -28,7 +29,7 @@ type purpose struct {
 	// the token could do less or more than it can now.
 	tolerated []uint
 	// pair is the kind of a private key, nil of a secret key.
-	pair *pairKind
+	pair *der.Kind
 }
 
 // The usage attributes by class of key (PKCS#11 2.40 Base, sections 4.8 to
@@ -50,10 +51,10 @@ var usageAttributes = map[uint][]uint{
 // ML-KEM keys only: older tokens know them not.
 func usageOf(class, keyType uint) []uint {
 	all := usageAttributes[class]
-	if keyType != ckkMLKEM {
+	if keyType != cryptoki.CKKMLKEM {
 		return all
 	}
-	return append(all[:len(all):len(all)], map[uint]uint{p11.CKO_PRIVATE_KEY: ckaDecapsulate, p11.CKO_PUBLIC_KEY: ckaEncapsulate}[class])
+	return append(all[:len(all):len(all)], map[uint]uint{p11.CKO_PRIVATE_KEY: cryptoki.CKADecapsulate, p11.CKO_PUBLIC_KEY: cryptoki.CKAEncapsulate}[class])
 }
 
 // hmacs are the HMAC specs: the key is as long as the hash (the only lengths

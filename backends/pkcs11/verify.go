@@ -2,15 +2,9 @@ package pkcs11
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
-
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	dcrecdsa "github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/der"
 	"cmkd/backends/pkcs11/internal/mldsa"
 )
 
@@ -23,10 +17,10 @@ func (b *Asymmetric) Verify(ctx context.Context, in *backends.VerifyRequest) (*b
 	if err != nil {
 		return nil, err
 	}
-	if in.Type == backends.ExternalMu && a.scheme == mlDSAPure {
+	if in.Type == backends.ExternalMu && a.Scheme == der.MLDSAPure {
 		return b.verifyMu(ctx, in, u)
 	}
-	input, err := a.input(in.Type, in.Message)
+	input, err := a.Input(in.Type, in.Message)
 	if err != nil {
 		return nil, err
 	}
@@ -34,41 +28,7 @@ func (b *Asymmetric) Verify(ctx context.Context, in *backends.VerifyRequest) (*b
 	if err != nil {
 		return nil, err
 	}
-	return &backends.VerifyAnswer{Valid: a.verify(public.key, input, in.Signature)}, nil
-}
-
-// verify reports whether signature is one of input by key.
-func (a *signing) verify(key any, input, signature []byte) bool {
-	switch key := key.(type) {
-	case *rsa.PublicKey:
-		if a.scheme == rsaPSS {
-			// AWS makes salts as long as the hash and accepts no others.
-			return rsa.VerifyPSS(key, a.hash, input, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
-		}
-		return rsa.VerifyPKCS1v15(key, a.hash, input, signature) == nil
-	case *ecdsa.PublicKey:
-		return ecdsa.VerifyASN1(key, input, signature)
-	case *secp256k1.PublicKey:
-		return verifySecp256k1(key, input, signature)
-	case ed25519.PublicKey:
-		var options ed25519.Options
-		if a.scheme == ed25519PH {
-			options.Hash = crypto.SHA512
-		}
-		return ed25519.VerifyWithOptions(key, input, signature, &options) == nil
-	case mlDSAPublic:
-		return key.Verify(key.bytes, input, signature)
-	}
-	return false
-}
-
-func verifySecp256k1(key *secp256k1.PublicKey, digest, signature []byte) bool {
-	rb, sb, ok := ecdsaFromDER(signature)
-	var r, s secp256k1.ModNScalar
-	if !ok || len(rb) > 32 || len(sb) > 32 || r.SetByteSlice(rb) || s.SetByteSlice(sb) {
-		return false
-	}
-	return dcrecdsa.NewSignature(&r, &s).Verify(digest, key)
+	return &backends.VerifyAnswer{Valid: a.Verify(public.Key, input, in.Signature)}, nil
 }
 
 // verifyMu verifies a signature of an external mu (FIPS 204, section 6.2), which
@@ -81,6 +41,6 @@ func (b *Asymmetric) verifyMu(ctx context.Context, in *backends.VerifyRequest, u
 	if err != nil {
 		return nil, err
 	}
-	key := public.key.(mlDSAPublic)
-	return &backends.VerifyAnswer{Valid: key.VerifyMu(key.bytes, in.Message, in.Signature)}, nil
+	key := public.Key.(der.MLDSAPublic)
+	return &backends.VerifyAnswer{Valid: key.VerifyMu(key.Bytes, in.Message, in.Signature)}, nil
 }

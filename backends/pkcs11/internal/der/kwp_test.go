@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ func TestKWPForgets(t *testing.T) {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails: crypto/rand
 	var memory []byte
-	err := withKWP(key, func(k *subtle.KWP) error {
+	err := WithKWP(key, func(k *subtle.KWP) error {
 		if memory = schedule(k); !bytes.Contains(memory, key) {
 			t.Error("the key is not where it is to be wiped")
 		}

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"crypto/rand"
@@ -37,7 +37,7 @@ func TestWeakModulus(t *testing.T) {
 		"a factor of 997":   {product(big.NewInt(997), prime(2038)), true},
 		"even":              {product(big.NewInt(2), prime(2047)), true},
 	} {
-		if got := weakModulus(c.modulus); got != c.weak {
+		if got := WeakModulus(c.modulus); got != c.weak {
 			t.Errorf("%s: weak %t, want %t", name, got, c.weak)
 		}
 	}
@@ -48,6 +48,6 @@ func BenchmarkWeakModulus(b *testing.B) {
 	q, _ := rand.Prime(rand.Reader, 2048)
 	n := new(big.Int).Mul(p, q)
 	for b.Loop() {
-		weakModulus(n)
+		WeakModulus(n)
 	}
 }

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -109,7 +109,7 @@ func malformed(r, s, n *big.Int) map[string][]byte {
 
 func TestVerifyECDSARefusesMalformed(t *testing.T) {
 	t.Parallel()
-	a := signings["ECDSA_SHA_256"]
+	a := Signings["ECDSA_SHA_256"]
 	digest := sha256.Sum256([]byte("message"))
 	nist, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -133,31 +133,31 @@ func TestVerifyECDSARefusesMalformed(t *testing.T) {
 		"P-256":     {&nist.PublicKey, r, s, elliptic.P256().Params().N},
 		"secp256k1": {koblitz.PubKey(), new(big.Int).SetBytes(rb[:]), new(big.Int).SetBytes(sb[:]), secp256k1.Params().N},
 	} {
-		good, err := ecdsaToDER(slices.Concat(c.r.FillBytes(make([]byte, 32)), c.s.FillBytes(make([]byte, 32))))
+		good, err := MarshalECDSA(slices.Concat(c.r.FillBytes(make([]byte, 32)), c.s.FillBytes(make([]byte, 32))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !a.verify(c.key, digest[:], good) {
+		if !a.Verify(c.key, digest[:], good) {
 			t.Errorf("%s: the good signature is refused", name)
 		}
 		for what, bad := range malformed(c.r, c.s, c.n) {
-			if a.verify(c.key, digest[:], bad) {
+			if a.Verify(c.key, digest[:], bad) {
 				t.Errorf("%s, %s: accepted: %x", name, what, bad)
 			}
 		}
 		for i := range good {
 			bad := bytes.Clone(good)
 			bad[i] ^= 0x10
-			if a.verify(c.key, digest[:], bad) {
+			if a.Verify(c.key, digest[:], bad) {
 				t.Errorf("%s, byte %d altered: accepted", name, i)
 			}
-			if a.verify(c.key, digest[:], good[:i]) {
+			if a.Verify(c.key, digest[:], good[:i]) {
 				t.Errorf("%s, cut to %d bytes: accepted", name, i)
 			}
 		}
 		// High s is a signature, too: AWS KMS makes and accepts both.
-		high, err := ecdsaToDER(slices.Concat(c.r.FillBytes(make([]byte, 32)), new(big.Int).Sub(c.n, c.s).FillBytes(make([]byte, 32))))
-		if err != nil || !a.verify(c.key, digest[:], high) {
+		high, err := MarshalECDSA(slices.Concat(c.r.FillBytes(make([]byte, 32)), new(big.Int).Sub(c.n, c.s).FillBytes(make([]byte, 32))))
+		if err != nil || !a.Verify(c.key, digest[:], high) {
 			t.Errorf("%s: the signature with n-s is refused: %v", name, err)
 		}
 	}
@@ -186,7 +186,7 @@ func TestVerifyRFC6979(t *testing.T) {
 			"99EF4AEB15F178CEA1FE40DB2603138F130E740A19624526203B6351D0A3A94FA329C145786E679E7B82C71A38628AC8",
 		},
 	} {
-		a := signings[algorithm]
+		a := Signings[algorithm]
 		number := func(s string) *big.Int { return new(big.Int).SetBytes(unhex(t, s)) }
 		size := (v.curve.Params().BitSize + 7) / 8
 		point := slices.Concat([]byte{4}, number(v.x).FillBytes(make([]byte, size)), number(v.y).FillBytes(make([]byte, size)))
@@ -194,19 +194,19 @@ func TestVerifyRFC6979(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		signature, err := ecdsaToDER(append(unhex(t, v.r), unhex(t, v.s)...))
+		signature, err := MarshalECDSA(append(unhex(t, v.r), unhex(t, v.s)...))
 		if err != nil {
 			t.Fatal(err)
 		}
-		digest, err := a.input(backends.Raw, []byte("sample"))
+		digest, err := a.Input(backends.Raw, []byte("sample"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !a.verify(key, digest, signature) {
+		if !a.Verify(key, digest, signature) {
 			t.Errorf("%s: the signature is refused", algorithm)
 		}
 		digest[0] ^= 1
-		if a.verify(key, digest, signature) {
+		if a.Verify(key, digest, signature) {
 			t.Errorf("%s: the signature of another message is accepted", algorithm)
 		}
 	}
@@ -232,19 +232,19 @@ func TestVerifyRFC8032(t *testing.T) {
 			"98a70222f0b8121aa9d30f813d683f809e462b469c7ff87639499bb94e6dae4131f85042463c2a355a2003d062adf5aaa10b8c61e636062aaad11c2a26083406",
 		},
 	} {
-		a := signings[v.algorithm]
+		a := Signings[v.algorithm]
 		message, kind := unhex(t, v.message), backends.Raw
-		if a.scheme == ed25519PH {
+		if a.Scheme == ed25519PH {
 			h := crypto.SHA512.New()
 			h.Write(message)
 			message, kind = h.Sum(nil), backends.Digest
 		}
-		input, err := a.input(kind, message)
+		input, err := a.Input(kind, message)
 		if err != nil {
 			t.Fatal(err)
 		}
 		key, signature := ed25519.PublicKey(unhex(t, v.public)), unhex(t, v.signature)
-		if !a.verify(key, input, signature) {
+		if !a.Verify(key, input, signature) {
 			t.Errorf("%s: the signature is refused", name)
 		}
 		order := []byte{0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 31: 0x10}
@@ -257,7 +257,7 @@ func TestVerifyRFC8032(t *testing.T) {
 			"empty": nil, "cut": signature[:63], "longer": append(bytes.Clone(signature), 0), "s plus the order": plusOrder,
 			"altered": append([]byte{signature[0] ^ 1}, signature[1:]...),
 		} {
-			if a.verify(key, input, bad) {
+			if a.Verify(key, input, bad) {
 				t.Errorf("%s, %s: accepted", name, what)
 			}
 		}
@@ -268,7 +268,7 @@ func TestECDSAToDERRefusesZero(t *testing.T) {
 	t.Parallel()
 	one := append(make([]byte, 31), 1)
 	for _, raw := range [][]byte{append(make([]byte, 32), one...), append(bytes.Clone(one), make([]byte, 32)...)} {
-		if _, err := ecdsaToDER(raw); err == nil {
+		if _, err := MarshalECDSA(raw); err == nil {
 			t.Errorf("%x: accepted", raw)
 		}
 	}
@@ -276,30 +276,30 @@ func TestECDSAToDERRefusesZero(t *testing.T) {
 
 func TestSigningInput(t *testing.T) {
 	t.Parallel()
-	for name, a := range signings {
+	for name, a := range Signings {
 		for _, kind := range []backends.MessageType{backends.Raw, backends.Digest, backends.ExternalMu, "OTHER"} {
 			for _, n := range []int{0, 20, 32, 48, 64, 4096, 4097} {
-				input, err := a.input(kind, make([]byte, n))
-				hashed := a.hash != 0
+				input, err := a.Input(kind, make([]byte, n))
+				hashed := a.Hash != 0
 				var want bool
 				switch kind {
 				case backends.Raw:
-					want = a.scheme != ed25519PH && n <= 4096
+					want = a.Scheme != ed25519PH && n <= 4096
 				case backends.Digest:
-					want = hashed && n == a.hash.Size()
+					want = hashed && n == a.Hash.Size()
 				default: // is refused
 				}
 				if (err == nil) != want {
 					t.Errorf("%s, %s of %d bytes: %v", name, kind, n, err)
 				}
 				code := backends.InvalidRequest
-				if kind == backends.ExternalMu && a.scheme == mlDSAPure && n <= 4096 {
+				if kind == backends.ExternalMu && a.Scheme == MLDSAPure && n <= 4096 {
 					code = backends.Unsupported
 				}
 				if err != nil && backends.CodeOf(err) != code {
 					t.Errorf("%s, %s of %d bytes: %v, want the code %s", name, kind, n, err, code)
 				}
-				if err == nil && hashed && len(input) != a.hash.Size() {
+				if err == nil && hashed && len(input) != a.Hash.Size() {
 					t.Errorf("%s: %d bytes are signed", name, len(input))
 				}
 			}
@@ -324,18 +324,18 @@ func FuzzVerifyECDSA(f *testing.F) {
 	}
 	f.Add(good)
 	f.Add(dcrecdsa.Sign(koblitz, digest[:]).Serialize())
-	a := signings["ECDSA_SHA_256"]
+	a := Signings["ECDSA_SHA_256"]
 	f.Fuzz(func(t *testing.T, signature []byte) {
-		a.verify(&nist.PublicKey, digest[:], signature)
-		a.verify(koblitz.PubKey(), digest[:], signature)
-		r, s, ok := ecdsaFromDER(signature)
+		a.Verify(&nist.PublicKey, digest[:], signature)
+		a.Verify(koblitz.PubKey(), digest[:], signature)
+		r, s, ok := ParseECDSA(signature)
 		if !ok {
 			return
 		}
 		raw := make([]byte, 2*max(len(r), len(s)))
 		copy(raw[len(raw)/2-len(r):], r)
 		copy(raw[len(raw)-len(s):], s)
-		if again, err := ecdsaToDER(raw); err != nil || !bytes.Equal(again, signature) {
+		if again, err := MarshalECDSA(raw); err != nil || !bytes.Equal(again, signature) {
 			t.Errorf("%x is not the only form of its numbers: %x, %v", signature, again, err)
 		}
 	})

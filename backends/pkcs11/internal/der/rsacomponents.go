@@ -1,19 +1,19 @@
-package pkcs11
+package der
 
 import "math/big"
 
-// consistent reports whether the numbers of an RSA private key belong together: n = pq,
+// Consistent reports whether the numbers of an RSA private key belong together: n = pq,
 // de = 1 modulo p-1 and q-1, the exponents and the coefficient of the Chinese remainder
-// theorem are those of d, reduced, and e is one that [fitExponent] takes (RFC 8017, section
+// theorem are those of d, reduced, and e is one that [FitExponent] takes (RFC 8017, section
 // 3.2). The primes may differ in length by a word.
 // Tokens correct what disagrees with the rest of the key, so that no signature shows it
 // (OpenSSL, and so SoftHSM2). Whether p and q are primes is for a trial of the key to say.
-func (k *privateKey) consistent() bool {
+func (k *PrivateKey) Consistent() bool {
 	var s scratch
 	defer s.wipe()
 	var v [8]*big.Int
-	for i, b := range k.rsa {
-		longest := int(k.kind.bits) / 8
+	for i, b := range k.RSA {
+		longest := int(k.Kind.Bits) / 8
 		if i > 2 { // the primes, and what is modulo them
 			longest = longest/2 + 8
 		}
@@ -23,7 +23,7 @@ func (k *privateKey) consistent() bool {
 		v[i] = s.number().SetBytes(b)
 	}
 	n, e, d, p, q, dp, dq, coefficient := v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
-	if !e.IsInt64() || !fitExponent(int(min(e.Int64(), maxExponent+1))) || s.number().Mul(p, q).Cmp(n) != 0 || p.Cmp(one) <= 0 || q.Cmp(one) <= 0 {
+	if !e.IsInt64() || !FitExponent(int(min(e.Int64(), MaxExponent+1))) || s.number().Mul(p, q).Cmp(n) != 0 || p.Cmp(one) <= 0 || q.Cmp(one) <= 0 {
 		return false
 	}
 	if dp.Cmp(p) >= 0 || dq.Cmp(q) >= 0 || coefficient.Cmp(p) >= 0 {

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func pkcs8DER(t testing.TB, key any) []byte {
 // onePrivate is a private key of some specs.
 func onePrivate(t testing.TB) map[backends.KeySpec]any {
 	t.Helper()
-	all := map[backends.KeySpec]any{backends.RSA2048: probeRSA(), backends.Ed25519: ed25519.NewKeyFromSeed(probeKey[:32])}
+	all := map[backends.KeySpec]any{backends.RSA2048: KnownRSA(), backends.Ed25519: ed25519.NewKeyFromSeed([]byte("the seed of a key for tests, here"[:32]))}
 	for spec, curve := range map[backends.KeySpec]elliptic.Curve{
 		backends.P256: elliptic.P256(), backends.P384: elliptic.P384(), backends.P521: elliptic.P521(),
 	} {
@@ -45,7 +45,7 @@ func TestParsePKCS8(t *testing.T) {
 	for of, key := range all {
 		der := pkcs8DER(t, key)
 		for spec := range all {
-			k, err := parsePKCS8(pairKinds[spec], der)
+			k, err := ParsePKCS8(Kinds[spec], der)
 			if (err == nil) != (spec == of) {
 				t.Errorf("a private key of spec %s as one of %s: %v", of, spec, err)
 			}
@@ -54,20 +54,20 @@ func TestParsePKCS8(t *testing.T) {
 			}
 		}
 		for i := range der {
-			if _, err := parsePKCS8(pairKinds[of], der[:i]); err == nil {
+			if _, err := ParsePKCS8(Kinds[of], der[:i]); err == nil {
 				t.Errorf("%s, cut to %d bytes: accepted", of, i)
 			}
 		}
-		if _, err := parsePKCS8(pairKinds[of], append(bytes.Clone(der), 0)); err == nil {
+		if _, err := ParsePKCS8(Kinds[of], append(bytes.Clone(der), 0)); err == nil {
 			t.Errorf("%s, trailing data: accepted", of)
 		}
-		if _, err := parsePKCS8(pairKinds[of], longLength(der)); err == nil {
+		if _, err := ParsePKCS8(Kinds[of], longLength(der)); err == nil {
 			t.Errorf("%s, a length in BER: accepted", of)
 		}
 	}
 }
 
-func sameKey(t *testing.T, got *privateKey, want any) {
+func sameKey(t *testing.T, got *PrivateKey, want any) {
 	t.Helper()
 	same := false
 	switch want := want.(type) {
@@ -77,14 +77,14 @@ func sameKey(t *testing.T, got *privateKey, want any) {
 			want.N, big.NewInt(int64(want.E)), want.D, want.Primes[0], want.Primes[1],
 			want.Precomputed.Dp, want.Precomputed.Dq, want.Precomputed.Qinv,
 		} {
-			same = same && bytes.Equal(got.rsa[i], n.Bytes())
+			same = same && bytes.Equal(got.RSA[i], n.Bytes())
 		}
 	case *ecdsa.PrivateKey:
 		raw, err := want.Bytes()
-		same = err == nil && bytes.Equal(got.value, raw)
+		same = err == nil && bytes.Equal(got.Value, raw)
 	case ed25519.PrivateKey:
-		der, err := got.edwardsPublic()
-		same = err == nil && bytes.Equal(got.value, want.Seed()) && bytes.Equal(der, publicDER(t, want.Public()))
+		der, err := got.EdwardsPublic()
+		same = err == nil && bytes.Equal(got.Value, want.Seed()) && bytes.Equal(der, publicDER(t, want.Public()))
 	}
 	if !same {
 		t.Errorf("another private key than %T", want)
@@ -99,8 +99,8 @@ func FuzzParsePKCS8(f *testing.F) {
 		f.Add(pkcs8DER(f, key))
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		for spec, kind := range pairKinds {
-			k, err := parsePKCS8(kind, der)
+		for spec, kind := range Kinds {
+			k, err := ParsePKCS8(kind, der)
 			if err != nil || spec == backends.Secp256k1 {
 				continue
 			}
@@ -110,15 +110,15 @@ func FuzzParsePKCS8(f *testing.F) {
 			}
 			switch std := std.(type) {
 			case *ecdsa.PrivateKey:
-				if raw, err := std.Bytes(); err != nil || new(big.Int).SetBytes(k.value).Cmp(new(big.Int).SetBytes(raw)) != 0 {
+				if raw, err := std.Bytes(); err != nil || new(big.Int).SetBytes(k.Value).Cmp(new(big.Int).SetBytes(raw)) != 0 {
 					t.Errorf("%s: another number", spec)
 				}
 			case ed25519.PrivateKey:
-				if !bytes.Equal(std.Seed(), k.value) {
+				if !bytes.Equal(std.Seed(), k.Value) {
 					t.Errorf("%s: another seed", spec)
 				}
 			case *rsa.PrivateKey:
-				if !bytes.Equal(std.D.Bytes(), k.rsa[2]) {
+				if !bytes.Equal(std.D.Bytes(), k.RSA[2]) {
 					t.Errorf("%s: another exponent", spec)
 				}
 			}

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"reflect"
@@ -7,10 +7,10 @@ import (
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 )
 
-// withKWP runs do with AES key wrapping with padding (RFC 5649) under the key. Neither
+// WithKWP runs do with AES key wrapping with padding (RFC 5649) under the key. Neither
 // tink nor crypto/aes has a way to forget: the key schedule, which begins with the key, is
 // overwritten where it lies.
-func withKWP(key []byte, do func(*subtle.KWP) error) error {
+func WithKWP(key []byte, do func(*subtle.KWP) error) error {
 	k, err := subtle.NewKWP(key)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import "math/big"
 
@@ -19,10 +19,10 @@ var smallPrimes = func() *big.Int {
 	return product
 }()
 
-// weakModulus reports whether anyone can factor an RSA modulus: it is even, has
+// WeakModulus reports whether anyone can factor an RSA modulus: it is even, has
 // a small factor, is a square, or is the product of two neighbours (p = q and
 // p close to q, the mistakes of generators without random numbers).
-func weakModulus(n *big.Int) bool {
+func WeakModulus(n *big.Int) bool {
 	if n.Bit(0) == 0 || new(big.Int).GCD(nil, nil, n, smallPrimes).BitLen() > 1 {
 		return true
 	}
@@ -41,3 +41,10 @@ func weakModulus(n *big.Int) bool {
 	}
 	return false
 }
+
+// MinExponent is the smallest public exponent of an RSA key that is not the
+// token's own (FIPS 186-5, section 5.1: larger than 2^16), maxExponent the largest
+// that crypto/rsa takes.
+const MinExponent, MaxExponent = 65537, 1<<31 - 1
+
+func FitExponent(e int) bool { return MinExponent <= e && e <= MaxExponent && e%2 == 1 }

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ func TestWellFormed(t *testing.T) {
 	}
 	bare := append(bytes.Clone(good[:len(good)-2-ed25519.SeedSize]), key.Seed()...)
 	bare[1], bare[len(bare)-ed25519.SeedSize-1] = bare[1]-2, ed25519.SeedSize // the lengths of what is shorter now
-	if _, err := parsePKCS8(pairKinds[backends.Ed25519], bare); err == nil {
+	if _, err := ParsePKCS8(Kinds[backends.Ed25519], bare); err == nil {
 		t.Error("the form without the OCTET STRING is taken for well-formed")
 	}
 	for name, c := range map[string]struct{ in, want []byte }{
@@ -29,7 +29,7 @@ func TestWellFormed(t *testing.T) {
 		"something":      {[]byte("something"), []byte("something")},
 		"bare, too long": {append(bytes.Clone(bare), 0), append(bytes.Clone(bare), 0)},
 	} {
-		if got := wellFormed(c.in); !bytes.Equal(got, c.want) {
+		if got := WellFormed(c.in); !bytes.Equal(got, c.want) {
 			t.Errorf("%s: %x, want %x", name, got, c.want)
 		}
 	}

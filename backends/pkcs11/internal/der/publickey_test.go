@@ -1,8 +1,7 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
-	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -35,7 +34,7 @@ func secp256k1DER(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := pairKinds[backends.Secp256k1].pointKey(k.PubKey().SerializeUncompressed())
+	der, err := Kinds[backends.Secp256k1].PointKey(k.PubKey().SerializeUncompressed())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +45,7 @@ func secp256k1DER(t testing.TB) []byte {
 func onePublic(t testing.TB) map[backends.KeySpec][]byte {
 	t.Helper()
 	all := map[backends.KeySpec][]byte{
-		backends.RSA2048: publicDER(t, &probeRSA().PublicKey), backends.Secp256k1: secp256k1DER(t),
+		backends.RSA2048: publicDER(t, &KnownRSA().PublicKey), backends.Secp256k1: secp256k1DER(t),
 	}
 	for spec, curve := range map[backends.KeySpec]elliptic.Curve{
 		backends.P256: elliptic.P256(), backends.P384: elliptic.P384(), backends.P521: elliptic.P521(),
@@ -70,11 +69,11 @@ func TestParsePublic(t *testing.T) {
 	all := onePublic(t)
 	for spec := range all {
 		for of, der := range all {
-			k, err := parsePublic(spec, der)
+			k, err := ParsePublic(spec, der)
 			if (err == nil) != (spec == of) {
 				t.Errorf("a public key of spec %s as one of %s: %v", of, spec, err)
 			}
-			if err == nil && (k.key == nil || !bytes.Equal(k.der, der)) {
+			if err == nil && (k.Key == nil || !bytes.Equal(k.DER, der)) {
 				t.Errorf("%s: %+v", spec, k)
 			}
 		}
@@ -86,19 +85,19 @@ func TestParsePublic(t *testing.T) {
 			"PEM":           pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: good}),
 			"long length":   longLength(good),
 		} {
-			if _, err := parsePublic(spec, der); err == nil {
+			if _, err := ParsePublic(spec, der); err == nil {
 				t.Errorf("%s, %s: accepted", spec, name)
 			}
 		}
 	}
-	small := probeRSA().PublicKey
+	small := KnownRSA().PublicKey
 	for _, e := range []int{1, 4, 1<<31 + 1} {
 		small.E = e
-		if _, err := parsePublic(backends.RSA2048, publicDER(t, &small)); err == nil {
+		if _, err := ParsePublic(backends.RSA2048, publicDER(t, &small)); err == nil {
 			t.Errorf("the RSA exponent %d is accepted", e)
 		}
 	}
-	if _, err := parsePublic(backends.RSA3072, all[backends.RSA2048]); err == nil {
+	if _, err := ParsePublic(backends.RSA3072, all[backends.RSA2048]); err == nil {
 		t.Error("an RSA key of another length is accepted")
 	}
 }
@@ -114,39 +113,6 @@ func longLength(der []byte) []byte {
 		body, head = der[4:], []byte{der[0], 0x83, 0, der[2], der[3]}
 	}
 	return append(head, body...)
-}
-
-// TestParsePeer refuses points that would give a private key away.
-func TestParsePeer(t *testing.T) {
-	t.Parallel()
-	k, err := ecdh.P256().GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := publicDER(t, k.PublicKey())
-	if point, err := parsePeer(backends.P256, good); err != nil || !bytes.Equal(point, k.PublicKey().Bytes()) {
-		t.Errorf("the point is %x, %v", point, err)
-	}
-	point := len(good) - 65
-	off := bytes.Clone(good)
-	off[len(off)-1] ^= 1
-	outside := slices.Concat(good[:point+1], elliptic.P256().Params().P.FillBytes(make([]byte, 32)), good[point+33:])
-	hybrid := bytes.Clone(good)
-	hybrid[point] = 6 | hybrid[len(hybrid)-1]&1
-	p384, err := ecdh.P384().GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, der := range map[string][]byte{
-		"off the curve": off, "a coordinate of p": outside, "hybrid": hybrid, "all zeros": append(bytes.Clone(good[:point]), make([]byte, 65)...),
-		"another curve": publicDER(t, p384.PublicKey()), "secp256k1": secp256k1DER(t), "RSA": publicDER(t, &rsa.PublicKey{N: probeRSA().N, E: 65537}),
-		"nothing": nil, "only the point": k.PublicKey().Bytes(),
-	} {
-		_, err := parsePeer(backends.P256, der)
-		if backends.CodeOf(err) != backends.InvalidRequest {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
 }
 
 // TestRecoverPoint recovers public points from signatures of Go.
@@ -167,24 +133,24 @@ func TestRecoverPoint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			points := curves[spec].candidates(digest, r, s)
+			points := Curves[spec].Candidates(digest, r, s)
 			if !slices.ContainsFunc(points, func(p *point) bool { return p.x.Cmp(k.X) == 0 && p.y.Cmp(k.Y) == 0 }) {
 				t.Errorf("%s, a digest of %d bytes: the right point is not among %d", spec, n, len(points))
 			}
 		}
 	}
 	// r of 0 or of a point that is not there has no candidates.
-	c := curves[backends.P256]
-	if points := c.candidates(make([]byte, 32), new(big.Int), big.NewInt(1)); len(points) != 0 {
+	c := Curves[backends.P256]
+	if points := c.Candidates(make([]byte, 32), new(big.Int), big.NewInt(1)); len(points) != 0 {
 		t.Error("r of 0 has candidates")
 	}
 }
 
 // TestWeierstrass holds the arithmetic against known multiples of the base
-// point: the order gives the point at infinity, and n-1 the negative.
+// Point: the order gives the point at infinity, and n-1 the negative.
 func TestWeierstrass(t *testing.T) {
 	t.Parallel()
-	for spec, c := range curves {
+	for spec, c := range Curves {
 		g := &point{c.gx, c.gy}
 		if c.multiply(c.n, g) != nil {
 			t.Errorf("%s: n times the base point is not the point at infinity", spec)
@@ -210,7 +176,7 @@ func TestWeierstrass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := curves[backends.Secp256k1]
+	c := Curves[backends.Secp256k1]
 	p := c.multiply(new(big.Int).SetBytes(k.Serialize()), &point{c.gx, c.gy})
 	if p.x.Cmp(k.PubKey().X()) != 0 || p.y.Cmp(k.PubKey().Y()) != 0 {
 		t.Error("secp256k1: another library computes another public key")
@@ -222,21 +188,21 @@ func FuzzParsePublic(f *testing.F) {
 		f.Add(der)
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		for spec, kind := range pairKinds {
-			k, err := parsePublic(spec, der)
+		for spec, kind := range Kinds {
+			k, err := ParsePublic(spec, der)
 			if err != nil {
 				continue
 			}
-			if kind.form != rsaKey {
-				p, err := splitPublic(kind, der)
+			if kind.Form != RSAKey {
+				p, err := SplitPublic(kind, der)
 				if err != nil {
 					t.Fatalf("%s: %v", spec, err)
 				}
-				if again, err := kind.pointKey(p); err != nil || !bytes.Equal(again, k.der) {
+				if again, err := kind.PointKey(p); err != nil || !bytes.Equal(again, k.DER) {
 					t.Errorf("%s: there are two encodings of one key", spec)
 				}
 			}
-			if key, ok := k.key.(*rsa.PublicKey); ok && key.N.BitLen() != int(kind.bits) {
+			if key, ok := k.Key.(*rsa.PublicKey); ok && key.N.BitLen() != int(kind.Bits) {
 				t.Errorf("%s: a modulus of %d bits", spec, key.N.BitLen())
 			}
 		}

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"math/big"
@@ -9,10 +9,10 @@ import (
 	"cmkd/backends"
 )
 
-// ecdsaToDER makes the DER Ecdsa-Sig-Value (RFC 3279, section 2.2.3) of what
+// MarshalECDSA makes the DER Ecdsa-Sig-Value (RFC 3279, section 2.2.3) of what
 // CKM_ECDSA gives: r and s in two halves (PKCS#11 2.40 Current Mechanisms,
 // section 2.3.1).
-func ecdsaToDER(raw []byte) ([]byte, error) {
+func MarshalECDSA(raw []byte) ([]byte, error) {
 	r, s := new(big.Int).SetBytes(raw[:len(raw)/2]), new(big.Int).SetBytes(raw[len(raw)/2:])
 	if r.Sign() == 0 || s.Sign() == 0 {
 		return nil, backends.Errorf(backends.Internal, "C_Sign gave an ECDSA signature with a zero in it")
@@ -29,9 +29,9 @@ func ecdsaToDER(raw []byte) ([]byte, error) {
 	return der, nil
 }
 
-// ecdsaFromDER is the reverse for what came from outside: strictly DER, both
+// ParseECDSA is the reverse for what came from outside: strictly DER, both
 // numbers positive, nothing behind them. The numbers have no leading zeros.
-func ecdsaFromDER(der []byte) (r, s []byte, ok bool) {
+func ParseECDSA(der []byte) (r, s []byte, ok bool) {
 	in := cryptobyte.String(der)
 	var sequence cryptobyte.String
 	if !in.ReadASN1(&sequence, asn1.SEQUENCE) || !in.Empty() ||

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"crypto"
@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 )
 
-// removeOAEP undoes EME-OAEP without a label (RFC 8017, section 7.1.2, step 3)
+// RemoveOAEP undoes EME-OAEP without a label (RFC 8017, section 7.1.2, step 3)
 // on what the bare RSA primitive gave, in place. MGF1 uses the same hash.
 //
 // An attacker who learns which of the checks failed, by the answer or by its
@@ -14,7 +14,7 @@ import (
 // others found, without a branch or an index that depends on secret bytes, and
 // their results are joined into one. Only when all have passed does anything
 // depend on the length of the message, which the caller learns anyway.
-func removeOAEP(h crypto.Hash, encoded []byte) (message []byte, ok bool) {
+func RemoveOAEP(h crypto.Hash, encoded []byte) (message []byte, ok bool) {
 	n := h.Size()
 	if len(encoded) < 2*n+2 {
 		return nil, false // by the length of the modulus, which is public

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ var bothHashes = []crypto.Hash{crypto.SHA1, crypto.SHA256}
 
 func TestRemoveOAEP(t *testing.T) {
 	t.Parallel()
-	k := probeRSA()
+	k := KnownRSA()
 	for _, h := range bothHashes {
 		for n := 0; n <= k.Size()-2*h.Size()-2; n++ {
 			message := make([]byte, n)
@@ -37,7 +37,7 @@ func TestRemoveOAEP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, ok := removeOAEP(h, rawDecrypt(k, c)); !ok || !bytes.Equal(got, message) {
+			if got, ok := RemoveOAEP(h, rawDecrypt(k, c)); !ok || !bytes.Equal(got, message) {
 				t.Fatalf("%s: a message of %d bytes does not come back", h, n)
 			}
 		}
@@ -57,7 +57,7 @@ func encodeOAEP(h crypto.Hash, first byte, seed, db []byte) []byte {
 // the standard library, too.
 func TestRemoveOAEPRefuses(t *testing.T) {
 	t.Parallel()
-	k := probeRSA()
+	k := KnownRSA()
 	for _, h := range bothHashes {
 		n := h.Size()
 		seed := make([]byte, n)
@@ -97,7 +97,7 @@ func TestRemoveOAEPRefuses(t *testing.T) {
 			if (err == nil) != c.ok {
 				t.Fatalf("%s, %s: the case is wrong: %v", h, name, err)
 			}
-			got, ok := removeOAEP(h, bytes.Clone(c.encoded))
+			got, ok := RemoveOAEP(h, bytes.Clone(c.encoded))
 			if ok != c.ok || !bytes.Equal(got, want) {
 				t.Errorf("%s, %s: %v", h, name, ok)
 			}
@@ -106,14 +106,14 @@ func TestRemoveOAEPRefuses(t *testing.T) {
 			}
 		}
 		for _, length := range []int{0, 1, n, 2*n + 1} {
-			if _, ok := removeOAEP(h, make([]byte, length)); ok {
+			if _, ok := RemoveOAEP(h, make([]byte, length)); ok {
 				t.Errorf("%s: %d bytes are accepted", h, length)
 			}
 		}
 	}
 }
 
-// plainOAEP does what removeOAEP does, step by step as RFC 8017 has it.
+// plainOAEP does what RemoveOAEP does, step by step as RFC 8017 has it.
 func plainOAEP(h crypto.Hash, encoded []byte) ([]byte, bool) {
 	n := h.Size()
 	if len(encoded) < 2*n+2 || encoded[0] != 0 {
@@ -162,7 +162,7 @@ func FuzzRemoveOAEP(f *testing.F) {
 			h = crypto.SHA256
 		}
 		want, valid := plainOAEP(h, encoded)
-		got, ok := removeOAEP(h, bytes.Clone(encoded))
+		got, ok := RemoveOAEP(h, bytes.Clone(encoded))
 		if ok != valid || !bytes.Equal(got, want) {
 			t.Errorf("%v, %d bytes; want %v, %d bytes", ok, len(got), valid, len(want))
 		}
@@ -170,7 +170,7 @@ func FuzzRemoveOAEP(f *testing.F) {
 		if n := h.Size(); len(encoded) >= 2*n+2 {
 			again := encodeOAEP(h, encoded[0], encoded[1:1+n], slices.Concat(h.New().Sum(nil), encoded[1+2*n:]))
 			want, valid = plainOAEP(h, again)
-			if got, ok = removeOAEP(h, again); ok != valid || !bytes.Equal(got, want) {
+			if got, ok = RemoveOAEP(h, again); ok != valid || !bytes.Equal(got, want) {
 				t.Errorf("with the right hash: %v, %d bytes; want %v, %d bytes", ok, len(got), valid, len(want))
 			}
 		}

@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"bytes"
@@ -7,22 +7,19 @@ import (
 	"errors"
 	"slices"
 
-	p11 "github.com/miekg/pkcs11"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
-
-	"cmkd/backends/pkcs11/internal/cryptoki"
 )
 
-// privateKey is a private key that passes through this process, taken apart.
+// PrivateKey is a private key that passes through this process, taken apart.
 // Its fields point into the PKCS #8 form, so that clearing that clears them.
-type privateKey struct {
-	kind *pairKind
-	// rsa are modulus, public exponent, private exponent, both primes, both
+type PrivateKey struct {
+	Kind *Kind
+	// RSA are modulus, public exponent, private exponent, both primes, both
 	// exponents and the coefficient, in this order.
-	rsa [8][]byte
-	// value is the private number of an EC key, the seed of an Ed25519 key.
-	value []byte
+	RSA [8][]byte
+	// Value is the private number of an EC key, the seed of an Ed25519 key.
+	Value []byte
 }
 
 var errPKCS8 = errors.New("not a PKCS #8 private key of the key's kind")
@@ -30,10 +27,10 @@ var errPKCS8 = errors.New("not a PKCS #8 private key of the key's kind")
 // oidRSAEncryption is rsaEncryption (RFC 8017, appendix A.1).
 var oidRSAEncryption = encodingasn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
 
-// parsePKCS8 parses a DER PrivateKeyInfo (RFC 5208, section 5; RFC 5958 for
+// ParsePKCS8 parses a DER PrivateKeyInfo (RFC 5208, section 5; RFC 5958 for
 // version 1) of the kind. Whether its numbers make a key is for the token, and
 // for a trial of the key, to say.
-func parsePKCS8(kind *pairKind, der []byte) (*privateKey, error) {
+func ParsePKCS8(kind *Kind, der []byte) (*PrivateKey, error) {
 	in := cryptobyte.String(der)
 	var info, algorithm, private cryptobyte.String
 	var version uint
@@ -48,14 +45,14 @@ func parsePKCS8(kind *pairKind, der []byte) (*privateKey, error) {
 		!info.SkipOptionalASN1(asn1.Tag(1).ContextSpecific()) || !info.Empty() {
 		return nil, errPKCS8
 	}
-	k := &privateKey{kind: kind}
+	k := &PrivateKey{Kind: kind}
 	ok := false
-	switch kind.form {
-	case rsaKey:
+	switch kind.Form {
+	case RSAKey:
 		ok = rsaAlgorithm(algorithm) && k.parseRSA(private)
-	case ecKey:
+	case ECKey:
 		ok = bytes.Equal(algorithm, kind.algorithm()) && k.parseEC(private)
-	case edwardsKey:
+	case EdwardsKey:
 		ok = bytes.Equal(algorithm, kind.algorithm()) && k.parseEdwards(private)
 	default: // is not imported
 	}
@@ -72,15 +69,15 @@ func rsaAlgorithm(algorithm cryptobyte.String) bool {
 }
 
 // parseRSA reads an RSAPrivateKey of two primes (RFC 8017, appendix A.1.2).
-func (k *privateKey) parseRSA(der cryptobyte.String) bool {
+func (k *PrivateKey) parseRSA(der cryptobyte.String) bool {
 	var sequence cryptobyte.String
 	var version uint
 	if !der.ReadASN1(&sequence, asn1.SEQUENCE) || !der.Empty() ||
 		!sequence.ReadASN1Integer(&version) || version != 0 {
 		return false
 	}
-	for i := range k.rsa {
-		if !sequence.ReadASN1Integer(&k.rsa[i]) || len(k.rsa[i]) == 0 {
+	for i := range k.RSA {
+		if !sequence.ReadASN1Integer(&k.RSA[i]) || len(k.RSA[i]) == 0 {
 			return false
 		}
 	}
@@ -89,67 +86,54 @@ func (k *privateKey) parseRSA(der cryptobyte.String) bool {
 
 // parseEC reads an ECPrivateKey (RFC 5915, section 3). Its curve, if it has
 // one, must be the same again; its public key is not believed.
-func (k *privateKey) parseEC(der cryptobyte.String) bool {
+func (k *PrivateKey) parseEC(der cryptobyte.String) bool {
 	var sequence, value, curve cryptobyte.String
 	var version uint
 	var hasCurve bool
 	if !der.ReadASN1(&sequence, asn1.SEQUENCE) || !der.Empty() ||
 		!sequence.ReadASN1Integer(&version) || version != 1 ||
-		!sequence.ReadASN1(&value, asn1.OCTET_STRING) || len(value) == 0 || len(value) > k.kind.size() ||
+		!sequence.ReadASN1(&value, asn1.OCTET_STRING) || len(value) == 0 || len(value) > k.Kind.Size() ||
 		!sequence.ReadOptionalASN1(&curve, &hasCurve, asn1.Tag(0).ContextSpecific().Constructed()) ||
 		!sequence.SkipOptionalASN1(asn1.Tag(1).ContextSpecific().Constructed()) || !sequence.Empty() {
 		return false
 	}
-	k.value = value
-	return !hasCurve || bytes.Equal(curve, k.kind.curveOID())
+	k.Value = value
+	return !hasCurve || bytes.Equal(curve, k.Kind.CurveOID())
 }
 
 // parseEdwards reads a CurvePrivateKey (RFC 8410, section 7).
-func (k *privateKey) parseEdwards(der cryptobyte.String) bool {
+func (k *PrivateKey) parseEdwards(der cryptobyte.String) bool {
 	var seed cryptobyte.String
 	if !der.ReadASN1(&seed, asn1.OCTET_STRING) || !der.Empty() || len(seed) != ed25519.SeedSize {
 		return false
 	}
-	k.value = seed
+	k.Value = seed
 	return true
 }
 
-// components appends the value of the key to a template.
-func (k *privateKey) components(p *profile, t cryptoki.Template) cryptoki.Template {
-	if k.kind.form != rsaKey {
-		return t.Bytes(p11.CKA_EC_PARAMS, p.params(k.kind)).Bytes(p11.CKA_VALUE, k.value)
-	}
-	n := 0
-	for _, v := range k.rsa {
-		n += len(v)
-	}
-	t = t.Reserve(len(k.rsa), n)
-	for i, a := range []uint{
-		p11.CKA_MODULUS, p11.CKA_PUBLIC_EXPONENT, p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2,
-		p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
-	} {
-		t = t.Bytes(a, k.rsa[i])
-	}
-	return t
-}
-
-// wellFormed returns a copy of an Ed25519 PrivateKeyInfo. One that has the seed where
+// WellFormed returns a copy of an Ed25519 PrivateKeyInfo. One that has the seed where
 // RFC 8410, section 7, wants the OCTET STRING of it, as kryoptic makes them, becomes one
 // as it should be.
-func wellFormed(pkcs8 []byte) []byte {
+func WellFormed(pkcs8 []byte) []byte {
 	in := cryptobyte.String(pkcs8)
 	var info, algorithm, seed cryptobyte.String
 	var version uint
 	if in.ReadASN1(&info, asn1.SEQUENCE) && in.Empty() && info.ReadASN1Integer(&version) &&
 		info.ReadASN1(&algorithm, asn1.SEQUENCE) && info.ReadASN1(&seed, asn1.OCTET_STRING) && len(seed) == ed25519.SeedSize {
-		return slices.Concat(ed25519PKCS8, seed)
+		return slices.Concat(Ed25519PKCS8, seed)
 	}
 	return bytes.Clone(pkcs8)
 }
 
-// edwardsPublic is the SubjectPublicKeyInfo of an Ed25519 key.
-func (k *privateKey) edwardsPublic() ([]byte, error) {
-	private := ed25519.NewKeyFromSeed(k.value)
+// EdwardsPublic is the SubjectPublicKeyInfo of an Ed25519 key.
+func (k *PrivateKey) EdwardsPublic() ([]byte, error) {
+	private := ed25519.NewKeyFromSeed(k.Value)
 	defer clear(private)
-	return k.kind.pointKey(private[ed25519.SeedSize:])
+	return k.Kind.PointKey(private[ed25519.SeedSize:])
+}
+
+// Ed25519PKCS8 is the PKCS #8 form of an Ed25519 private key without its 32
+// Bytes (RFC 8410, section 7 and appendix A).
+var Ed25519PKCS8 = []byte{
+	0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 }

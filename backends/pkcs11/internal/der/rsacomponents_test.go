@@ -1,4 +1,4 @@
-package pkcs11
+package der
 
 import (
 	"crypto/rand"
@@ -19,37 +19,37 @@ func TestConsistent(t *testing.T) {
 			t.Fatal(err)
 		}
 		der := pkcs8DER(t, key)
-		k, err := parsePKCS8(pairKinds[spec], der)
-		if err != nil || !k.consistent() {
+		k, err := ParsePKCS8(Kinds[spec], der)
+		if err != nil || !k.Consistent() {
 			t.Fatalf("%s: a good key: %v", spec, err)
 		}
 		// The private exponent modulo (p-1)(q-1), as older programs make it.
 		phi := new(big.Int).Mul(new(big.Int).Sub(key.Primes[0], one), new(big.Int).Sub(key.Primes[1], one))
 		other := *k
-		other.rsa[2] = new(big.Int).ModInverse(big.NewInt(int64(key.E)), phi).Bytes()
-		if !other.consistent() {
+		other.RSA[2] = new(big.Int).ModInverse(big.NewInt(int64(key.E)), phi).Bytes()
+		if !other.Consistent() {
 			t.Errorf("%s: a private exponent modulo (p-1)(q-1)", spec)
 		}
 		for i, modulus := range map[int]*big.Int{
 			5: new(big.Int).Sub(key.Primes[0], one), 6: new(big.Int).Sub(key.Primes[1], one), 7: key.Primes[0],
 		} {
 			other := *k
-			other.rsa[i] = new(big.Int).Add(new(big.Int).SetBytes(k.rsa[i]), modulus).Bytes()
-			if other.consistent() {
+			other.RSA[i] = new(big.Int).Add(new(big.Int).SetBytes(k.RSA[i]), modulus).Bytes()
+			if other.Consistent() {
 				t.Errorf("%s: number %d is not reduced", spec, i)
 			}
 		}
-		for i := range k.rsa {
+		for i := range k.RSA {
 			for name, value := range map[string][]byte{
 				"nothing": {}, "0": {0}, "1": {1}, "the modulus": key.N.Bytes(), "too long": make([]byte, bits/8+1),
-				"one more": new(big.Int).Add(new(big.Int).SetBytes(k.rsa[i]), one).Bytes(),
+				"one more": new(big.Int).Add(new(big.Int).SetBytes(k.RSA[i]), one).Bytes(),
 			} {
 				if i == 0 && name == "the modulus" {
 					continue
 				}
 				other := *k
-				other.rsa[i] = value
-				if other.consistent() {
+				other.RSA[i] = value
+				if other.Consistent() {
 					t.Errorf("%s: number %d is %s", spec, i, name)
 				}
 			}
@@ -88,11 +88,11 @@ func BenchmarkConsistent(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	k, err := parsePKCS8(pairKinds[backends.RSA4096], pkcs8DER(b, key))
+	k, err := ParsePKCS8(Kinds[backends.RSA4096], pkcs8DER(b, key))
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		k.consistent()
+		k.Consistent()
 	}
 }
