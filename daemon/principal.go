@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/names"
 	"cmkd/daemon/policy"
@@ -14,7 +15,7 @@ import (
 )
 
 // prefix leads the ARNs of the account's principals.
-func (ids *identities) prefix() string { return "arn:aws:iam::" + ids.account + ":" }
+func (ids *identities) prefix() string { return keys.PrincipalARN(ids.account, "") }
 
 // rule is the first rule of the configuration that fits the peer, nil if none
 // does. Rules that give groups another ARN make no principal.
@@ -70,7 +71,7 @@ func (ids *identities) principal(arn, session string) policy.Principal {
 }
 
 func (ids *identities) sessionPrefix() string {
-	return "arn:aws:sts::" + ids.account + ":assumed-role/"
+	return keys.SessionARN(ids.account, "assumed-role/")
 }
 
 // policiesOf are the identity policies of a principal and its groups. A folder

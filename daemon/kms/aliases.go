@@ -203,12 +203,12 @@ func (s *Service) admitTarget(ctx context.Context, c *Call, name, target string)
 // for keys that the daemon manages.
 func checkAliasName(name string) error {
 	switch {
-	case !strings.HasPrefix(name, aliasPrefix) || name == aliasPrefix:
+	case !strings.HasPrefix(name, keys.AliasPrefix) || name == keys.AliasPrefix:
 		return kmsapi.Errorf(kmsapi.CodeValidationException,
 			`Alias must start with the prefix "alias/". Please see https://docs.aws.amazon.com/kms/latest/developerguide/kms-alias.html`)
-	case strings.HasPrefix(name, aliasPrefix+"aws/"):
+	case strings.HasPrefix(name, keys.AliasPrefix+"aws/"):
 		return kmsapi.Errorf(kmsapi.CodeNotAuthorizedException, "")
-	case strings.Contains(name[len(aliasPrefix):], ":"):
+	case strings.Contains(name[len(keys.AliasPrefix):], ":"):
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "%s contains invalid characters for an alias", name)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"math/big"
 
 	"cmkd/backends"
+	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/keys"
 )
 
@@ -62,7 +63,7 @@ func handedOut(asked bool, plaintext []byte, to *backends.Recipient, forRecipien
 // wrongSealed: length is of the ciphertext with its tag, 0 if the backend defines it.
 func wrongSealed(s *backends.Sealed, length int) string {
 	n := len(s.Ciphertext)
-	if len(s.IV) != ivLen || n < tagLen || n > maxCiphertext-blobHeaderLen-ivLen || length > 0 && n != length {
+	if len(s.IV) != ciphertext.IVLen || n < ciphertext.TagLen || n > maxCiphertext-ciphertext.HeaderLen-ciphertext.IVLen || length > 0 && n != length {
 		return "the ciphertext or its IV has a wrong length"
 	}
 	return ""
@@ -110,7 +111,7 @@ func (b checked) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*bac
 	out, err := b.Backend.Encrypt(ctx, in)
 	return answered(out, err, func(a *backends.EncryptAnswer) string {
 		if in.Key.Spec == backends.SymmetricDefault {
-			return wrongSealed(&a.Sealed, len(in.Plaintext)+tagLen)
+			return wrongSealed(&a.Sealed, len(in.Plaintext)+ciphertext.TagLen)
 		}
 		return unless(len(a.Sealed.IV) == 0 && len(a.Sealed.Ciphertext) == modulusLength[in.Key.Spec], "the ciphertext is not as long as the modulus")
 	})
@@ -122,7 +123,7 @@ func (b checked) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*bac
 	return answered(out, err, func(a *backends.DecryptAnswer) string {
 		n, right := len(a.Plaintext), in.Recipient != nil
 		if in.Key.Spec == backends.SymmetricDefault {
-			right = right || n == len(in.Sealed.Ciphertext)-tagLen
+			right = right || n == len(in.Sealed.Ciphertext)-ciphertext.TagLen
 		} else {
 			right = right || n <= keys.OAEPLimit(in.Key.Spec, in.Algorithm)
 		}

@@ -165,7 +165,7 @@ func (s *Service) writtenARN(c *Call, id string) string {
 	switch {
 	case strings.HasPrefix(id, "arn:"):
 		return id
-	case strings.HasPrefix(id, aliasPrefix):
+	case strings.HasPrefix(id, keys.AliasPrefix):
 		return s.aliasARN(c.region, id)
 	default:
 		return s.keyARN(c.region, id)
@@ -244,7 +244,7 @@ func (s *Service) allGrants(c *Call, k *key) []*policy.Grant {
 	return list
 }
 
-func (s *Service) rootARN() string { return "arn:" + partition + ":iam::" + s.account + ":root" }
+func (s *Service) rootARN() string { return keys.RootARN(s.account) }
 
 // policyGrant is the grant as package policy sees it.
 func policyGrant(g *store.Grant) *policy.Grant {

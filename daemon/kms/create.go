@@ -200,7 +200,7 @@ func errNotImportable(spec backends.KeySpec) error {
 // newMultiRegionID makes a key ID of the form "mrk-" and 32 digits.
 func newMultiRegionID() string {
 	id := uuid.New()
-	return mrkPrefix + hex.EncodeToString(id[:])
+	return keys.MRKPrefix + hex.EncodeToString(id[:])
 }
 
 // specAndUsage reads KeySpec, or its older name, and KeyUsage.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -94,8 +95,8 @@ func (s *Service) wrappingKey(view *store.View, token string) (backends.Key, err
 }
 
 // blob is the blob that the data key goes into.
-func (t *dataKeyTarget) blob(kind blobKind) *blob {
-	return &blob{kind: kind, keyID: t.key.ID, material: t.version.MaterialID}
+func (t *dataKeyTarget) blob(kind ciphertext.Kind) *ciphertext.Blob {
+	return &ciphertext.Blob{Kind: kind, KeyID: t.key.ID, Material: t.version.MaterialID}
 }
 
 // dataKeyLength reads KeySpec or NumberOfBytes: one of them.
@@ -139,17 +140,17 @@ func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, s
 	if err != nil {
 		return nil, err
 	}
-	b := t.blob(kindDataKey)
+	b := t.blob(ciphertext.DataKey)
 	made, err := t.key.backend.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{
 		Key: t.key.ref(t.version), Wrapping: t.wrapping, Length: length,
-		AAD: b.aad(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+		AAD: b.AAD(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.sealed = made.Sealed
+	b.Sealed = made.Sealed
 	return &kmsapi.GenerateDataKeyResponse{
-		CiphertextBlob: b.marshal(), Plaintext: made.Plaintext, CiphertextForRecipient: made.ForRecipient,
+		CiphertextBlob: b.Marshal(), Plaintext: made.Plaintext, CiphertextForRecipient: made.ForRecipient,
 		KeyId: t.key.arn, KeyMaterialId: t.version.MaterialID,
 	}, nil
 }
@@ -190,17 +191,17 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 	if err != nil {
 		return nil, err
 	}
-	b := t.blob(kindPrivateKey)
+	b := t.blob(ciphertext.PrivateKey)
 	made, err := t.key.backend.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{
 		Key: t.key.ref(t.version), Wrapping: t.wrapping, Spec: backends.KeySpec(spec),
-		AAD: b.aad(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+		AAD: b.AAD(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.sealed = made.Sealed
+	b.Sealed = made.Sealed
 	return &kmsapi.GenerateDataKeyPairResponse{
-		PrivateKeyCiphertextBlob: b.marshal(), PrivateKeyPlaintext: made.Plaintext,
+		PrivateKeyCiphertextBlob: b.Marshal(), PrivateKeyPlaintext: made.Plaintext,
 		CiphertextForRecipient: made.ForRecipient, PublicKey: made.PublicKey,
 		KeyId: t.key.arn, KeyPairSpec: spec, KeyMaterialId: t.version.MaterialID,
 	}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -85,14 +86,14 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	if err := s.counters.take(ctx, s.store, v); err != nil {
 		return nil, "", err
 	}
-	b := &blob{kind: kindPlaintext, keyID: k.ID, material: v.MaterialID}
-	req.AAD = b.aad(s.account, context)
+	b := &ciphertext.Blob{Kind: ciphertext.Plaintext, KeyID: k.ID, Material: v.MaterialID}
+	req.AAD = b.AAD(s.account, context)
 	made, err := k.backend.Encrypt(ctx, req)
 	if err != nil {
 		return nil, "", err
 	}
-	b.sealed = made.Sealed
-	return b.marshal(), v.MaterialID, nil
+	b.Sealed = made.Sealed
+	return b.Marshal(), v.MaterialID, nil
 }
 
 func (s methods) Decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
@@ -190,9 +191,9 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to ba
 	switch {
 	case symmetric && src.key.Token == dst.Token:
 		return s.moveInToken(ctx, src, dst, context)
-	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault && !s.plaintextDataKeys:
+	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != symmetricDefault && !s.plaintextDataKeys:
 		return nil, s.refuseKind(ctx, src, errUnmarkedDataKey())
-	case src.blob != nil && src.blob.kind != kindPlaintext && to != symmetricDefault:
+	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != symmetricDefault:
 		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: to, ThroughPlugin: true})
 		if err != nil {
 			return nil, err
@@ -201,7 +202,7 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to ba
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "The data key is too long for key spec %s.", dst.Spec)
 		}
 		return &moved{ciphertext: opened.ForRecipient}, nil
-	case src.blob != nil && src.blob.kind != kindPlaintext:
+	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext:
 		return nil, s.refuseKind(ctx, src, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
 			"A wrapped data key cannot move to another token: it is wrapped under a key of the token that made it."))
 	}
@@ -225,16 +226,16 @@ func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key
 	if err := s.counters.take(ctx, s.store, v); err != nil {
 		return nil, err
 	}
-	b := &blob{kind: src.blob.kind, keyID: dst.ID, material: v.MaterialID}
+	b := &ciphertext.Blob{Kind: src.blob.Kind, KeyID: dst.ID, Material: v.MaterialID}
 	made, err := dst.backend.ReEncrypt(ctx, &backends.ReEncryptRequest{
-		Source: src.ref, Sealed: src.blob.sealed, SourceAAD: src.aad,
-		Destination: dst.ref(v), DestinationAAD: b.aad(s.account, context),
+		Source: src.ref, Sealed: src.blob.Sealed, SourceAAD: src.aad,
+		Destination: dst.ref(v), DestinationAAD: b.AAD(s.account, context),
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.sealed = made.Sealed
-	return &moved{ciphertext: b.marshal(), material: v.MaterialID}, nil
+	b.Sealed = made.Sealed
+	return &moved{ciphertext: b.Marshal(), material: v.MaterialID}, nil
 }
 
 // sameKey reports whether what the client wrote is the key.

@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -71,7 +72,7 @@ func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListG
 	for _, g := range list {
 		e := kmsapi.GrantListEntry{
 			KeyId: s.keyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
-			IssuingAccount: "arn:" + partition + ":iam::" + s.account + ":root", Operations: named[kmsapi.GrantOperation](g.Operations),
+			IssuingAccount: keys.RootARN(s.account), Operations: named[kmsapi.GrantOperation](g.Operations),
 		}
 		if g.GranteeIsService {
 			e.GranteeServicePrincipal = g.Grantee

@@ -161,9 +161,9 @@ func (s *Service) principalExists(arn string) bool {
 // isPrincipal reports whether the ARN is of a user, group, role or root of the
 // account.
 func (s *Service) isPrincipal(arn string) bool {
-	name, ok := strings.CutPrefix(arn, "arn:"+partition+":iam::"+s.account+":")
+	name, ok := strings.CutPrefix(arn, keys.PrincipalARN(s.account, ""))
 	if !ok {
-		name, ok = strings.CutPrefix(arn, "arn:"+partition+":sts::"+s.account+":")
+		name, ok = strings.CutPrefix(arn, keys.SessionARN(s.account, ""))
 		return ok && (strings.HasPrefix(name, "assumed-role/") || strings.HasPrefix(name, "federated-user/"))
 	}
 	kind, rest, _ := strings.Cut(name, "/")

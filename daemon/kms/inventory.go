@@ -229,7 +229,7 @@ func unknown(known map[string]bool, objects []backends.Object) []backends.Object
 // PIN writes labels: a version beyond 31 bits is none that cmkd counted to.
 func parseLabel(text string) (keyID string, version int, ok bool) {
 	parts := strings.Split(text, ":")
-	if len(parts) != 3 || parts[0] != "cmkd" || !keyIDPattern.MatchString(parts[1]) {
+	if len(parts) != 3 || parts[0] != "cmkd" || !keys.IsID(parts[1]) {
 		return "", 0, false
 	}
 	n, err := strconv.ParseInt(parts[2], 10, 32)

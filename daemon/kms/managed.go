@@ -115,8 +115,8 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 	var former []string
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		for region := range s.regions {
-			for alias := range tx.Aliases(region, aliasPrefix+"aws/") {
-				if !strings.HasPrefix(alias.Name, aliasPrefix+"aws/") {
+			for alias := range tx.Aliases(region, keys.AliasPrefix+"aws/") {
+				if !strings.HasPrefix(alias.Name, keys.AliasPrefix+"aws/") {
 					break
 				}
 				now, ok := tx.Key(region, alias.KeyID)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"iter"
 
+	"cmkd/daemon/ciphertext"
 	"cmkd/socket/kmsapi"
 )
 
@@ -35,7 +36,7 @@ func (c *Call) list(of string) list {
 
 // scope is the same for two lists only if they are one.
 func (l list) scope() [markerScopeLen]byte {
-	text := appendString(appendString(appendString(nil, l.operation), l.region), l.of)
+	text := ciphertext.AppendString(ciphertext.AppendString(ciphertext.AppendString(nil, l.operation), l.region), l.of)
 	sum := sha256.Sum256(text)
 	return [markerScopeLen]byte(sum[:])
 }

@@ -282,7 +282,7 @@ func (s *Service) recoveredKey(caller *Caller, k *FoundKey) *store.Key {
 		row.Origin = kmsapi.OriginTypeExternal
 		row.ExpirationModel = kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire
 	}
-	if strings.HasPrefix(k.KeyID, mrkPrefix) {
+	if strings.HasPrefix(k.KeyID, keys.MRKPrefix) {
 		row.PrimaryRegion = s.region
 	}
 	return row

@@ -1,44 +1,33 @@
 package kms
 
 import (
-	"regexp"
-	"slices"
 	"strings"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-// Key identifiers, as a client may write them:
-// https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id
+// identifier is a parsed key identifier: one of the two. A client may write it as
+// (https://docs.aws.amazon.com/kms/latest/developerguide/concepts.html#key-id)
 //
 //	1234abcd-12ab-34cd-56ef-1234567890ab or mrk-1234abcd12ab34cd56ef1234567890ab
 //	arn:aws:kms:us-east-1:111122223333:key/1234abcd-…
 //	alias/example
 //	arn:aws:kms:us-east-1:111122223333:alias/example
-//
-// Capital letters are well formed, but no key has them.
-var keyIDPattern = regexp.MustCompile(`^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|mrk-[0-9a-fA-F]{32})$`)
-
-// identifier is a parsed key identifier: one of the two.
 type identifier struct {
 	keyID string
 	alias string // with the prefix "alias/"
 }
 
-// partitions of AWS; cmkd answers in the first.
-const partition = "aws"
-
-const aliasPrefix = "alias/"
-
 // keyARN returns the ARN of a key.
 func (s *Service) keyARN(region, id string) string {
-	return "arn:" + partition + ":kms:" + region + ":" + s.account + ":key/" + id
+	return keys.KeyARN(region, s.account, id)
 }
 
 // aliasARN returns the ARN of an alias, whose name has its prefix.
 func (s *Service) aliasARN(region, name string) string {
-	return "arn:" + partition + ":kms:" + region + ":" + s.account + ":" + name
+	return keys.AliasARN(region, s.account, name)
 }
 
 // parseIdentifier parses what the client wrote. ARNs of other Regions,
@@ -46,31 +35,31 @@ func (s *Service) aliasARN(region, name string) string {
 func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 	name := text
 	if strings.HasPrefix(text, "arn:") {
-		parts := strings.SplitN(text, ":", 6)
-		if len(parts) != 6 || parts[1] != partition || parts[2] != "kms" {
+		arn, ok := keys.ParseARN(text)
+		if !ok || arn.Partition != keys.Partition || arn.Service != "kms" {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
 		}
-		if parts[3] != region {
-			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", parts[3])
+		if arn.Region != region {
+			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", arn.Region)
 		}
-		name = parts[5]
+		name = arn.Resource
 		if id, ok := strings.CutPrefix(name, "key/"); ok {
-			if strings.HasPrefix(id, aliasPrefix) { // an alias is not a key
+			if strings.HasPrefix(id, keys.AliasPrefix) { // an alias is not a key
 				return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", id)
 			}
 			name = id
-		} else if !strings.HasPrefix(name, aliasPrefix) {
+		} else if !strings.HasPrefix(name, keys.AliasPrefix) {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
 		}
-		if parts[4] != s.account {
+		if arn.Account != s.account {
 			return identifier{}, elsewhere(text, name)
 		}
 	}
-	if strings.HasPrefix(name, aliasPrefix) {
+	if strings.HasPrefix(name, keys.AliasPrefix) {
 		return identifier{alias: name}, nil
 	}
 	switch {
-	case keyIDPattern.MatchString(name):
+	case keys.IsID(name):
 		return identifier{keyID: name}, nil
 	case name != text: // AWS quotes it only outside of an ARN
 		return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid keyId %s", name)
@@ -80,7 +69,7 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 
 // elsewhere refuses the ARN of another account: nothing of it is here.
 func elsewhere(arn, name string) error {
-	if strings.HasPrefix(name, aliasPrefix) {
+	if strings.HasPrefix(name, keys.AliasPrefix) {
 		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", arn)
 	}
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", arn)
@@ -108,16 +97,4 @@ func (s *Service) resolve(view *store.View, region, text string, aliases bool) (
 		return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.keyARN(region, id.keyID))
 	}
 	return key, id, nil
-}
-
-func sortedKeys(m map[string]string) []string {
-	if len(m) == 0 {
-		return nil
-	}
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

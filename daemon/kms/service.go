@@ -1,5 +1,5 @@
-// Package kms is the AWS KMS API on top of backends: the operations, the one
-// door through which every call reaches a key, and the ciphertext format.
+// Package kms is the AWS KMS API on top of backends: the operations, and
+// the one door through which every call reaches a key.
 package kms
 
 import (

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -32,7 +33,7 @@ type source struct {
 type admittedSource struct {
 	key       *key
 	algorithm backends.Algorithm
-	blob      *blob // nil for RSA
+	blob      *ciphertext.Blob // nil for RSA
 	ref       backends.Key
 	aad       []byte
 	rsa       []byte // ciphertext of an RSA key
@@ -45,7 +46,7 @@ func (a *admittedSource) material() string {
 	if a.blob == nil {
 		return ""
 	}
-	return a.blob.material
+	return a.blob.Material
 }
 
 // admitSource finds the key of a ciphertext and admits the call to it.
@@ -92,7 +93,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 	if err := s.bind(c, src, a); err != nil {
 		return nil, err
 	}
-	if src.wantsPlaintext && a.blob.kind != kindPlaintext && !s.plaintextDataKeys {
+	if src.wantsPlaintext && a.blob.Kind != ciphertext.Plaintext && !s.plaintextDataKeys {
 		return nil, s.refuseKind(ctx, a, errWrappedDataKey())
 	}
 	return a, nil
@@ -101,8 +102,8 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 // bind finds the key material that the blob names, and what is authenticated with
 // it.
 func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
-	a.aad = a.blob.aad(s.account, src.context)
-	if v, ok := c.view.Version(a.key.ID, a.blob.material); ok && v.State != keys.Discarded {
+	a.aad = a.blob.AAD(s.account, src.context)
+	if v, ok := c.view.Version(a.key.ID, a.blob.Material); ok && v.State != keys.Discarded {
 		if s.importState(v) == kmsapi.ImportStatePendingImport {
 			return invalidState(a.key.arn, "pending import")
 		}
@@ -121,7 +122,7 @@ func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
 // Of an altered ciphertext it says that.
 func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) error {
 	made, altered := a.key.backend.Decrypt(ctx, &backends.DecryptRequest{
-		Key: a.ref, Algorithm: symmetricDefault, AAD: a.aad, Sealed: a.blob.sealed,
+		Key: a.ref, Algorithm: symmetricDefault, AAD: a.aad, Sealed: a.blob.Sealed,
 	})
 	if altered != nil {
 		return altered
@@ -132,11 +133,11 @@ func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) 
 
 // admitSourceKey admits the key that the client or the ciphertext names.
 func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *source, a *admittedSource) error {
-	b, parsed := parseBlob(src.ciphertext)
+	b, parsed := ciphertext.Parse(src.ciphertext)
 	if !parsed || src.algorithm != symmetricDefault {
 		b = nil
 	}
-	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.kind != kindPlaintext
+	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.Kind != ciphertext.Plaintext
 	if src.algorithm == symmetricDefault && !a.ignored {
 		a.blob = b
 		d.ciphertext = func(row *store.Key) error { return checkBlob(c.view, b, row) }
@@ -168,9 +169,9 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 
 // open decrypts the source, to the recipient if there is one.
 func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Recipient) (*backends.DecryptAnswer, error) {
-	if a.blob != nil && a.blob.kind != kindPlaintext {
+	if a.blob != nil && a.blob.Kind != ciphertext.Plaintext {
 		out, err := a.key.backend.OpenDataKey(ctx, &backends.OpenDataKeyRequest{
-			Key: a.ref, Sealed: a.blob.sealed, AAD: a.aad, Pair: a.blob.kind == kindPrivateKey,
+			Key: a.ref, Sealed: a.blob.Sealed, AAD: a.aad, Pair: a.blob.Kind == ciphertext.PrivateKey,
 			Recipient: to, Plaintext: to == nil,
 		})
 		if err != nil {
@@ -180,7 +181,7 @@ func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Reci
 	}
 	req := &backends.DecryptRequest{Key: a.ref, Algorithm: a.algorithm, AAD: a.aad, Recipient: to}
 	if a.blob != nil {
-		req.Sealed = a.blob.sealed
+		req.Sealed = a.blob.Sealed
 	} else {
 		req.Sealed = backends.Sealed{Ciphertext: a.rsa}
 	}

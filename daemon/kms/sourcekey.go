@@ -3,6 +3,7 @@ package kms
 import (
 	"context"
 
+	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -32,7 +33,7 @@ func errIncorrectKey() error {
 }
 
 // admitNamed admits the call to the key that the client names, or the ciphertext.
-func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (*key, error) {
+func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *ciphertext.Blob) (*key, error) {
 	if d.keyID != "" {
 		return s.admit(ctx, c, d)
 	}
@@ -44,7 +45,7 @@ func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (
 		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
 		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
 	}
-	if row, ok := c.view.Key(c.region, b.keyID); ok {
+	if row, ok := c.view.Key(c.region, b.KeyID); ok {
 		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
 	}
 	return nil, s.conceal(c, d, s.errNoSource(c, d))
@@ -52,14 +53,14 @@ func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *blob) (
 
 // madeUnder returns the key whose material the blob names, if its key ID is that of
 // another key and the caller may do what d demands with the key returned.
-func (s *Service) madeUnder(c *Call, d *demand, b *blob) (*store.Key, bool) {
-	if _, ok := c.view.Version(b.keyID, b.material); ok {
+func (s *Service) madeUnder(c *Call, d *demand, b *ciphertext.Blob) (*store.Key, bool) {
+	if _, ok := c.view.Version(b.KeyID, b.Material); ok {
 		return nil, false // nothing contradicts it
 	}
 	r := s.policyRequest(c, d)
-	r.Resource = s.keyARN(c.region, b.keyID)
+	r.Resource = s.keyARN(c.region, b.KeyID)
 	r.Context = &keyContext{s: s, c: c, d: d}
-	row, ok := keyOfMaterial(c, b.material)
+	row, ok := keyOfMaterial(c, b.Material)
 	if !ok { // as much work as below: the time must not tell either
 		_ = policy.Decide(r, s.policies.standard, c.caller.Policies, nil)
 		return nil, false
@@ -88,12 +89,12 @@ func (s *Service) errNoSource(c *Call, d *demand) error {
 
 // checkBlob holds a blob, nil if the ciphertext is none, against the key that
 // is to open it.
-func checkBlob(view *store.View, b *blob, row *store.Key) error {
+func checkBlob(view *store.View, b *ciphertext.Blob, row *store.Key) error {
 	switch {
 	case b == nil:
 		return errInvalidCiphertext()
-	case b.keyID != row.ID:
-		if _, ok := view.Version(row.ID, b.material); ok {
+	case b.KeyID != row.ID:
+		if _, ok := view.Version(row.ID, b.Material); ok {
 			return errInvalidCiphertext() // it is of this key, its key ID was altered
 		}
 		return errIncorrectKey()

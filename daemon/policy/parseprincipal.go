@@ -3,6 +3,8 @@ package policy
 import (
 	"regexp"
 
+	"cmkd/daemon/keys"
+
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -93,7 +95,7 @@ func (c *compiler) awsPrincipal(set *principalSet, text string) bool {
 		m := accountForm.FindStringSubmatch(text)
 		set.accounts = append(set.accounts, m[1]+m[2])
 		if m[2] != "" {
-			name = "arn:aws:iam::" + m[2] + ":root"
+			name = keys.RootARN(m[2])
 		}
 	case groupForm.MatchString(text):
 		set.groups = append(set.groups, text)

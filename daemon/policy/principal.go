@@ -5,6 +5,8 @@ import (
 	"encoding/base32"
 	"slices"
 	"strings"
+
+	"cmkd/daemon/keys"
 )
 
 // PrincipalType is the kind of a principal.
@@ -106,7 +108,7 @@ func accountOf(id string) string {
 	account := id
 	if parts, ok := splitARN(id); ok {
 		account = parts[4]
-		if id != "arn:aws:iam::"+account+":root" {
+		if id != keys.RootARN(account) {
 			return ""
 		}
 	}

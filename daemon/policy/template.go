@@ -6,6 +6,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"cmkd/daemon/keys"
+
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -80,21 +82,21 @@ func ManagedKeyPolicy(account string, users []string) string {
 	look := []string{"kms:Describe*", "kms:Get*", "kms:List*", "kms:RevokeGrant"}
 	return document("auto-managed-1",
 		allowStatement("Allow use of the key", users, userActions[UseSymmetricEncryption], ""),
-		allowStatement("Allow direct access to key metadata to the account", []string{"arn:aws:iam::" + account + ":root"}, look, ""))
+		allowStatement("Allow direct access to key metadata to the account", []string{keys.RootARN(account)}, look, ""))
 }
 
 // FormerManagedKeyPolicy returns the key policy of a key that the service managed
 // and does not any more: nobody uses it, and the account may have it deleted.
 func FormerManagedKeyPolicy(account string) string {
 	return document("former-managed-1",
-		allowStatement("Allow the account to delete the key", []string{"arn:aws:iam::" + account + ":root"}, []string{
+		allowStatement("Allow the account to delete the key", []string{keys.RootARN(account)}, []string{
 			"kms:Describe*", "kms:Get*", "kms:List*", "kms:RevokeGrant", "kms:EnableKey", "kms:DisableKey",
 			"kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
 		}, ""))
 }
 
 func accountStatement(account string) string {
-	return allowStatement("Enable IAM User Permissions", []string{"arn:aws:iam::" + account + ":root"}, []string{"kms:*"}, "")
+	return allowStatement("Enable IAM User Permissions", []string{keys.RootARN(account)}, []string{"kms:*"}, "")
 }
 
 // document and allowStatement write JSON as AWS KMS does: two spaces, a space

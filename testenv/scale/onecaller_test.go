@@ -29,7 +29,7 @@ import (
 // can decrypt it and encrypt it again.
 func forge(t *testing.T, material, blob []byte, change func([]byte)) []byte {
 	t.Helper()
-	const header, iv = 52, 12 // see daemon/kms/blob.go
+	const header, iv = 52, 12 // see daemon/ciphertext/blob.go
 	block, err := aes.NewCipher(material)
 	if err != nil {
 		t.Fatal(err)

@@ -1,13 +1,15 @@
-package kms
+package ciphertext
 
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/keys"
 )
 
 // A ciphertext blob of a symmetric key, version 1:
@@ -28,69 +30,69 @@ import (
 // authenticates its IV by itself, and an HSM that makes the IV tells it only
 // with the ciphertext. Any changed bit therefore fails the tag.
 const (
-	blobVersion   = 1
-	blobHeaderLen = 52
-	ivLen         = 12
-	tagLen        = 16
+	blobVersion = 1
+	// HeaderLen, IVLen and TagLen are lengths in bytes.
+	HeaderLen = 52
+	IVLen     = 12
+	TagLen    = 16
 )
 
-// blobKind says what the ciphertext holds, and so whether Decrypt may give it
+// Kind says what the ciphertext holds, and so whether Decrypt may give it
 // out in the clear.
-type blobKind byte
+type Kind byte
 
+// The kinds.
 const (
-	kindPlaintext  blobKind = 1
-	kindDataKey    blobKind = 2
-	kindPrivateKey blobKind = 3
+	Plaintext  Kind = 1
+	DataKey    Kind = 2
+	PrivateKey Kind = 3
 )
 
-const mrkPrefix = "mrk-"
-
-// blob is a parsed ciphertext blob.
-type blob struct {
-	kind     blobKind
-	keyID    string // UUID or "mrk-" and 32 digits
-	material string // key material ID, 64 hexadecimal digits
-	sealed   backends.Sealed
+// Blob is a parsed ciphertext blob.
+type Blob struct {
+	Kind     Kind
+	KeyID    string // UUID or "mrk-" and 32 digits
+	Material string // key material ID, 64 hexadecimal digits
+	Sealed   backends.Sealed
 }
 
 // appendHeader appends the authenticated first 52 bytes.
-func (b *blob) appendHeader(dst []byte) []byte {
-	form, id := keyIDBytes(b.keyID)
-	dst = append(dst, blobVersion, byte(b.kind), form)
+func (b *Blob) appendHeader(dst []byte) []byte {
+	form, id := keyIDBytes(b.KeyID)
+	dst = append(dst, blobVersion, byte(b.Kind), form)
 	dst = append(dst, id[:]...)
-	dst, _ = hex.AppendDecode(dst, []byte(b.material))
-	return append(dst, ivLen)
+	dst, _ = hex.AppendDecode(dst, []byte(b.Material))
+	return append(dst, IVLen)
 }
 
-// marshal returns the blob.
-func (b *blob) marshal() []byte {
-	dst := make([]byte, 0, blobHeaderLen+ivLen+len(b.sealed.Ciphertext))
+// Marshal returns the blob.
+func (b *Blob) Marshal() []byte {
+	dst := make([]byte, 0, HeaderLen+IVLen+len(b.Sealed.Ciphertext))
 	dst = b.appendHeader(dst)
-	dst = append(dst, b.sealed.IV...)
-	return append(dst, b.sealed.Ciphertext...)
+	dst = append(dst, b.Sealed.IV...)
+	return append(dst, b.Sealed.Ciphertext...)
 }
 
-// parseBlob parses a blob; ok is false for anything that marshal cannot have
+// Parse parses a blob; ok is false for anything that Marshal cannot have
 // made.
-func parseBlob(data []byte) (b *blob, ok bool) {
-	if len(data) < blobHeaderLen+ivLen+tagLen || data[0] != blobVersion || data[2] > 1 || data[51] != ivLen {
+func Parse(data []byte) (b *Blob, ok bool) {
+	if len(data) < HeaderLen+IVLen+TagLen || data[0] != blobVersion || data[2] > 1 || data[51] != IVLen {
 		return nil, false
 	}
-	b = &blob{
-		kind:     blobKind(data[1]),
-		keyID:    keyIDString(data[2], [16]byte(data[3:19])),
-		material: hex.EncodeToString(data[19:51]),
-		sealed:   backends.Sealed{IV: data[blobHeaderLen : blobHeaderLen+ivLen], Ciphertext: data[blobHeaderLen+ivLen:]},
+	b = &Blob{
+		Kind:     Kind(data[1]),
+		KeyID:    keyIDString(data[2], [16]byte(data[3:19])),
+		Material: hex.EncodeToString(data[19:51]),
+		Sealed:   backends.Sealed{IV: data[HeaderLen : HeaderLen+IVLen], Ciphertext: data[HeaderLen+IVLen:]},
 	}
-	return b, b.kind >= kindPlaintext && b.kind <= kindPrivateKey
+	return b, b.Kind >= Plaintext && b.Kind <= PrivateKey
 }
 
-// aad returns the additional authenticated data of the blob.
-func (b *blob) aad(account string, context map[string]string) []byte {
+// AAD returns the additional authenticated data of the blob.
+func (b *Blob) AAD(account string, context map[string]string) []byte {
 	dst := make([]byte, 0, 256)
 	dst = b.appendHeader(dst)
-	dst = appendString(dst, account)
+	dst = AppendString(dst, account)
 	return appendContext(dst, context)
 }
 
@@ -101,13 +103,14 @@ func (b *blob) aad(account string, context map[string]string) []byte {
 func appendContext(dst []byte, context map[string]string) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(context)))
 	for _, key := range sortedKeys(context) {
-		dst = appendString(dst, key)
-		dst = appendString(dst, context[key])
+		dst = AppendString(dst, key)
+		dst = AppendString(dst, context[key])
 	}
 	return dst
 }
 
-func appendString(dst []byte, s string) []byte {
+// AppendString appends a string led by its length: 4 bytes, big-endian.
+func AppendString(dst []byte, s string) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(s)))
 	return append(dst, s...)
 }
@@ -115,7 +118,7 @@ func appendString(dst []byte, s string) []byte {
 // keyIDBytes returns the form byte and the 16 bytes of a key ID that
 // parseKeyID accepted or newKeyID made.
 func keyIDBytes(id string) (form byte, raw [16]byte) {
-	if digits, ok := strings.CutPrefix(id, mrkPrefix); ok {
+	if digits, ok := strings.CutPrefix(id, keys.MRKPrefix); ok {
 		_, _ = hex.Decode(raw[:], []byte(digits))
 		return 1, raw
 	}
@@ -124,7 +127,19 @@ func keyIDBytes(id string) (form byte, raw [16]byte) {
 
 func keyIDString(form byte, raw [16]byte) string {
 	if form == 1 {
-		return mrkPrefix + hex.EncodeToString(raw[:])
+		return keys.MRKPrefix + hex.EncodeToString(raw[:])
 	}
 	return uuid.UUID(raw).String()
+}
+
+func sortedKeys(m map[string]string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
