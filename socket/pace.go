@@ -31,6 +31,16 @@ func (acct *account) pause() time.Duration {
 	return min(time.Duration(debt/throttleRate*float64(time.Second)), maxPause)
 }
 
+// Draining returns a channel that is closed once the server of a request, whose context
+// is ctx, stops: an answer without an end is to end then. It is nil if no server of this
+// package serves the request.
+func Draining(ctx context.Context) <-chan struct{} {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		return c.server.drained
+	}
+	return nil
+}
+
 // Throttled tells the server that the user of a request, whose context is ctx,
 // is asking for too much, as ThrottlingException says: the connections of a user
 // with many such requests are read more and more slowly.

@@ -22,6 +22,7 @@ type Server struct {
 	accounts *accounts
 	hangUps  hangUps // open while it serves
 	draining atomic.Bool
+	drained  chan struct{}   // closed with draining
 	base     context.Context // of all calls, without an end; set by Serve
 
 	rebinding sync.Mutex // guards what follows, and replacing the binding
@@ -63,6 +64,7 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		cfg:      cfg,
 		accounts: newAccounts(cfg.Limits),
 		conns:    make(map[*conn]struct{}),
+		drained:  make(chan struct{}),
 	}
 	s.binding.Store(b)
 	s.empty.L = &s.mu
@@ -144,6 +146,7 @@ func (s *Server) Serve(ctx context.Context, h http.Handler) error {
 // answerTimeout to say so to them.
 func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	s.draining.Store(true)
+	close(s.drained)
 	closeErr := s.Close()
 	srv.SetKeepAlivesEnabled(false) // every answer is its connection's last
 	s.CloseIdle()

@@ -13,7 +13,7 @@ import (
 )
 
 // backup answers with a backup of the database.
-func (s *Service) backup(ctx context.Context, c *Caller, _ *operatorapi.None) (written, error) {
+func (s *Service) backup(ctx context.Context, c *Caller, _ *operatorapi.None) (content, error) {
 	made, err := s.KMS.Backup(ctx, c.call)
 	if errors.Is(err, store.ErrUnverified) {
 		return nil, invalid(http.StatusConflict, "the database or the audit trail does not verify, and a backup would vouch for it: see cmkctl accept-state first")
@@ -21,7 +21,7 @@ func (s *Service) backup(ctx context.Context, c *Caller, _ *operatorapi.None) (w
 	if err != nil {
 		return nil, failed("the backup failed, see the daemon's log", err)
 	}
-	return made, nil
+	return &whole{made}, nil
 }
 
 // verifyBackup asks the token about a backup.

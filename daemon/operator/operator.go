@@ -57,10 +57,14 @@ type Identities interface {
 }
 
 // Service answers operators.
-type Service struct{ Config }
+type Service struct {
+	Config
+
+	readers readers
+}
 
 // New returns a service.
-func New(cfg Config) *Service { return &Service{cfg} }
+func New(cfg Config) *Service { return &Service{Config: cfg} }
 
 // Handle adds the endpoints to the mux.
 func (s *Service) Handle(mux *http.ServeMux) {

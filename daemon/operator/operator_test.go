@@ -27,6 +27,7 @@ func TestRows(t *testing.T) {
 		POST /backup/verify  VerifyBackup           admins, auditors, operators always   looks
 		POST /reload         ReloadConfiguration    admins, operators always   long
 		POST /audit/verify   VerifyAuditTrail       admins, auditors always   looks long
+		POST /audit/read     ReadAuditTrail         admins, auditors always   looks long
 		POST /audit/prune    PruneAuditTrail        admins always   long
 		POST /policy/explain ExplainPolicy          admins, auditors always   looks
 		POST /policy/who     ListAllowedPrincipals  admins, auditors always   looks

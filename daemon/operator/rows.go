@@ -92,6 +92,7 @@ type Caller struct {
 // it escaped.
 const (
 	maxCommand  = 1 << 12
+	maxQuery    = 16 << 10
 	maxKeys     = 1 << 20
 	maxQuestion = 256 << 10
 )
@@ -109,6 +110,7 @@ func (s *Service) Rows() []Row {
 		row(operatorapi.VerifyBackup, Row{Who: Auditors | Operators, Recorded: Always, Looks: true, MaxBody: maxCommand}, s.verifyBackup),
 		row(operatorapi.Reload, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.reload),
 		row(operatorapi.VerifyTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxCommand}, s.verifyTrail),
+		file(operatorapi.ReadTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxQuery}, s.readTrail),
 		row(operatorapi.PruneTrail, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxCommand}, s.pruneTrail),
 		question(operatorapi.ExplainPolicy, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.explain),
 		question(operatorapi.WhoMay, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.who),
@@ -135,7 +137,7 @@ func row[In, Out any](e operatorapi.Endpoint[In, Out], r Row, do func(context.Co
 }
 
 // file is the row of an endpoint that answers with a file.
-func file[In any](e operatorapi.Endpoint[In, operatorapi.File], r Row, do func(context.Context, *Caller, *In) (written, error)) Row {
+func file[In any](e operatorapi.Endpoint[In, operatorapi.File], r Row, do func(context.Context, *Caller, *In) (content, error)) Row {
 	r = row(e, r, nil)
 	r.do = func(ctx context.Context, c *Caller, in any) (any, error) { return do(ctx, c, in.(*In)) }
 	return r

@@ -34,6 +34,9 @@ func (s *Service) handler(row *Row) http.Handler {
 		}
 		out, err := s.operate(w, r, row)
 		if err != nil {
+			if c, ok := out.(content); ok {
+				c.drop()
+			}
 			s.refuse(w, r, row, err)
 			return
 		}
@@ -59,6 +62,9 @@ func (s *Service) answer(w http.ResponseWriter, r *http.Request, row *Row, c *Ca
 	write(w, row, out)
 }
 
+// requestIDHeader has the requestID of the call's record.
+const requestIDHeader = "X-Amzn-Requestid"
+
 // operate makes the answer to a call of the endpoint, and sees to its record.
 func (s *Service) operate(w http.ResponseWriter, r *http.Request, row *Row) (out any, err error) {
 	ids := s.Identities()
@@ -67,7 +73,7 @@ func (s *Service) operate(w http.ResponseWriter, r *http.Request, row *Row) (out
 		return nil, failed("the caller is not known", stranger)
 	}
 	id := uuid.NewString()
-	w.Header().Set("X-Amzn-Requestid", id)
+	w.Header().Set(requestIDHeader, id)
 	var call *kms.Call
 	err = s.KMS.Operate(r.Context(), caller, &kmsapi.Request{Operation: row.Name, UserAgent: r.UserAgent(), RequestID: id}, func(c *kms.Call) (err error) {
 		call = c
@@ -115,18 +121,34 @@ func (s *Service) noDeadline(ctx context.Context, w http.ResponseWriter) {
 	}
 }
 
-// written is an answer that writes itself.
-type written interface {
-	io.WriterTo
-	Size() int64 // in bytes
+// content is an answer that is not JSON.
+type content interface {
+	// send sends it.
+	send(w http.ResponseWriter)
+	// drop is called in place of send if it does not leave.
+	drop()
 }
+
+// whole is content that is there before it is sent. It implements [content].
+type whole struct {
+	from interface {
+		io.WriterTo
+		Size() int64 // in bytes
+	}
+}
+
+func (c *whole) send(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.FormatInt(c.from.Size(), 10))
+	_, _ = c.from.WriteTo(w) // the client may be gone, and sees that it is not whole
+}
+
+func (c *whole) drop() {}
 
 // write writes an answer. One with a method HTTPStatus says its own.
 func write(w http.ResponseWriter, row *Row, out any) {
-	if file, ok := out.(written); ok {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("Content-Length", strconv.FormatInt(file.Size(), 10))
-		_, _ = file.WriteTo(w) // the client may be gone, and sees that it is not whole
+	if c, ok := out.(content); ok {
+		c.send(w)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

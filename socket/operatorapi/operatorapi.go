@@ -26,6 +26,7 @@ var (
 	AcceptState   = Endpoint[AcceptRequest, Acceptance]{http.MethodPost, "/accept-state", "AcceptState"}
 	VerifyTrail   = Endpoint[None, VerifiedTrail]{http.MethodPost, "/audit/verify", "VerifyAuditTrail"}
 	PruneTrail    = Endpoint[PruneRequest, PruneAnswer]{http.MethodPost, "/audit/prune", "PruneAuditTrail"}
+	ReadTrail     = Endpoint[TrailQuery, File]{http.MethodPost, "/audit/read", "ReadAuditTrail"}
 	Backup        = Endpoint[None, File]{http.MethodPost, "/backup", "BackUpDatabase"}
 	VerifyBackup  = Endpoint[BackupSeal, VerifiedBackup]{http.MethodPost, "/backup/verify", "VerifyBackup"}
 	Reload        = Endpoint[None, Reloaded]{http.MethodPost, "/reload", "ReloadConfiguration"}

@@ -80,6 +80,7 @@ func TestWire(t *testing.T) {
 	wire(t, &got, AcceptState)
 	wire(t, &got, VerifyTrail)
 	wire(t, &got, PruneTrail)
+	wire(t, &got, Endpoint[TrailQuery, None]{Name: ReadTrail.Name})
 	wire(t, &got, Reload)
 	wire(t, &got, Recover)
 	wire(t, &got, ExplainPolicy)

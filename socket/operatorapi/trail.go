@@ -49,3 +49,43 @@ type Pruning struct {
 	// Archive is the folder that they were moved to, "" if they were deleted.
 	Archive string `json:"archive,omitempty"`
 }
+
+// TrailQuery is POST /audit/read: the records that all of it fits. The answer is the
+// lines of the trail, as they are, in chunks as they are found. It is whole if it ends as
+// HTTP has it and without the trailer [TrailErrorTrailer], which says what went wrong.
+type TrailQuery struct {
+	// Keys are alternatives.
+	Keys []TrailKey `json:"keys,omitempty"`
+	// Principal is an ARN, its part behind the account (user/NAME), a user name or a
+	// principal ID; * stands for any text.
+	Principal  string   `json:"principal,omitempty"`
+	Operations []string `json:"operations,omitempty"` // alternative eventNames, in any case
+	// Outcome is "ok", "refused", "failed" or an error code.
+	Outcome string    `json:"outcome,omitempty"`
+	Since   time.Time `json:"since,omitzero"` // eventTime at or after
+	Until   time.Time `json:"until,omitzero"` // eventTime before
+	Text    string    `json:"text,omitempty"` // as it is in the JSON
+	Region  string    `json:"region,omitempty"`
+	ID      string    `json:"id,omitempty"` // eventID or requestID
+	// Sequence of the record.
+	Sequence uint64 `json:"sequence,omitzero"`
+	// Checkpoints are wanted too.
+	Checkpoints bool `json:"checkpoints,omitempty"`
+
+	// Reverse: newest first.
+	Reverse bool `json:"reverse,omitempty"`
+	// Follow: the records behind the one with the sequence After, as they are written,
+	// until the client hangs up or the daemon stops.
+	Follow bool   `json:"follow,omitempty"`
+	After  uint64 `json:"after,omitzero"`
+}
+
+// TrailKey is a key by its ID, in one Region or, with "", in any.
+type TrailKey struct {
+	Region string `json:"region,omitempty"`
+	ID     string `json:"id"`
+}
+
+// TrailErrorTrailer is the HTTP trailer that says why an answer to [ReadTrail] is not
+// whole.
+const TrailErrorTrailer = "Cmkd-Trail-Error"

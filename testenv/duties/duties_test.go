@@ -76,6 +76,7 @@ func TestEndpoints(t *testing.T) {
 		{"POST", "/backup/verify", "{}", "admin auditor operator"},
 		{"POST", "/reload", "", "admin operator"},
 		{"POST", "/audit/verify", "", "admin auditor"},
+		{"POST", "/audit/read", `{"sequence":1}`, "admin auditor"},
 		{"POST", "/audit/prune", `{"before":"no time"}`, "admin"},
 		{"POST", "/policy/explain", question, "admin auditor"},
 		{"POST", "/policy/who", strings.Replace(question, `,"as":"root"`, "", 1), "admin auditor"},

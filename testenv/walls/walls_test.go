@@ -37,6 +37,7 @@ arn = "arn:aws:iam::%s:role/web"
 		{"POST", "/recover", "{}"},
 		{"POST", "/audit/verify", "{}"},
 		{"POST", "/audit/prune", "{}"},
+		{"POST", "/audit/read", "{}"},
 	} {
 		if status, text := r.Ask(t, q.method, q.path, q.body); status != http.StatusForbidden {
 			t.Errorf("%s: %d %s", q.path, status, text)

@@ -11,11 +11,11 @@ import (
 // last of it. Of an alias that has been deleted it is the key before; of one that the
 // trail has no creation of, as older segments were pruned, the key that it was used
 // with. There is none if the trail does not know the alias. region "" is all.
-func Alias(ctx context.Context, dir, name, region string) ([]Key, error) {
+func Alias(ctx context.Context, from Source, name, region string) ([]Key, error) {
 	found := map[string]string{} // by Region
 	var order []string
 	q := Query{Text: string(literal(name)) + `"`, Region: region}
-	err := Search(ctx, dir, Options{Query: q}, func(e *Event) error {
+	err := from.Search(ctx, Options{Query: q}, func(e *Event) error {
 		id := e.target(name)
 		if id == "" {
 			return nil

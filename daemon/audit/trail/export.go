@@ -32,14 +32,14 @@ const maxOpen = 8
 // names are the same each time, and files get them when they are whole.
 //
 // https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-examples.html
-func Export(ctx context.Context, dir, to string, q Query, account, region string) (files []string, records uint64, err error) {
+func Export(ctx context.Context, from Source, to string, q Query, account, region string) (files []string, records uint64, err error) {
 	x := exporter{to: to, account: account, region: region, files: map[string]*exported{}}
 	defer func() {
 		if err != nil {
 			x.discard()
 		}
 	}()
-	if err = Search(ctx, dir, Options{Query: q}, x.add); err != nil {
+	if err = from.Search(ctx, Options{Query: q}, x.add); err != nil {
 		return nil, 0, err
 	}
 	files, err = x.finish()

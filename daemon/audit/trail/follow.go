@@ -13,8 +13,8 @@ const followInterval = 200 * time.Millisecond
 
 // Last returns the newest n records that fit, oldest first, and the sequence of the
 // last record of the trail, whatever it is: 0 if there is none.
-func Last(ctx context.Context, dir string, q Query, n int) (events []*Event, last uint64, err error) {
-	err = Search(ctx, dir, Options{Query: Query{Checkpoints: true}, Reverse: true}, func(e *Event) error {
+func Last(ctx context.Context, from Source, q Query, n int) (events []*Event, last uint64, err error) {
+	err = from.Search(ctx, Options{Query: Query{Checkpoints: true}, Reverse: true}, func(e *Event) error {
 		if e.Sequence == 0 { // not a record: what follows is not the whole trail for that
 			return nil
 		}
@@ -24,7 +24,7 @@ func Last(ctx context.Context, dir string, q Query, n int) (events []*Event, las
 	if err != nil || n == 0 {
 		return nil, last, err
 	}
-	err = Search(ctx, dir, Options{Query: q, Reverse: true}, func(e *Event) error {
+	err = from.Search(ctx, Options{Query: q, Reverse: true}, func(e *Event) error {
 		if e.Sequence > last {
 			return nil // it was written meanwhile, and follows
 		}

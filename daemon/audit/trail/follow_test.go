@@ -182,7 +182,7 @@ func TestLastStray(t *testing.T) {
 	}
 	line := string(text[bytes.LastIndexByte(text[:len(text)-1], '\n')+1:])
 	add("not a record\n{}\n")
-	events, last, err := trail.Last(t.Context(), dir, trail.Query{}, 3)
+	events, last, err := trail.Last(t.Context(), trail.Dir(dir), trail.Query{}, 3)
 	if err != nil || last != 100 || len(events) != 3 || events[0].Sequence != 100 {
 		t.Fatalf("%d events, %d, %v", len(events), last, err)
 	}
@@ -199,7 +199,7 @@ func TestLastStray(t *testing.T) {
 func TestLast(t *testing.T) {
 	t.Parallel()
 	dir := write(t, 100, nil)
-	events, last, err := trail.Last(t.Context(), dir, trail.Query{Outcome: trail.Refused}, 1)
+	events, last, err := trail.Last(t.Context(), trail.Dir(dir), trail.Query{Outcome: trail.Refused}, 1)
 	if err != nil || last != 100 || len(events) != 1 || events[0].Sequence != 58 {
 		t.Errorf("%v, %d, %v", events, last, err)
 	}

@@ -218,6 +218,9 @@ func (m *matcher) keyFits(e *Event) bool {
 			}
 		}
 	}
+	if e.EventName == readName { // what was looked for in the trail
+		return false
+	}
 	for i := range m.keys {
 		k := &m.keys[i]
 		if k.Region != "" && e.AWSRegion != k.Region || !bytes.Contains(e.Line, k.plain) && !bytes.Contains(e.Line, k.inARN) {

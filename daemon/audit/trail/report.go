@@ -26,9 +26,18 @@ type about struct{ day, key, principal string }
 // Report counts the records that fit by day, key and caller, in this order. What it
 // takes in memory depends on how many of these there are, not on the records. A record
 // that is about several keys counts for each.
-func Report(ctx context.Context, dir string, q Query) ([]*Use, error) {
+func Report(ctx context.Context, from Source, q Query) ([]*Use, error) {
 	all := map[about]*Use{}
-	err := scan(ctx, dir, Options{Query: q}, func(m *matcher, lines []byte) map[about]*Use {
+	dir, files := from.(Dir)
+	if !files {
+		m := newMatcher(q)
+		err := from.Search(ctx, Options{Query: q}, func(e *Event) error {
+			m.count(all, e)
+			return nil
+		})
+		return sorted(all), err
+	}
+	err := scan(ctx, string(dir), Options{Query: q}, func(m *matcher, lines []byte) map[about]*Use {
 		found := map[about]*Use{}
 		m.each(lines, func(line []byte) {
 			if e := m.line(line); e != nil {
@@ -46,11 +55,15 @@ func Report(ctx context.Context, dir string, q Query) ([]*Use, error) {
 		}
 		return nil
 	})
+	return sorted(all), err
+}
+
+func sorted(all map[about]*Use) []*Use {
 	uses := slices.Collect(maps.Values(all))
 	slices.SortFunc(uses, func(a, b *Use) int {
 		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Principal, b.Principal))
 	})
-	return uses, err
+	return uses
 }
 
 // count counts a record, of the keys that were asked for.

@@ -21,7 +21,7 @@ func TestReport(t *testing.T) {
 	t.Parallel()
 	const n = 8000
 	dir := write(t, n, nil)
-	uses, err := trail.Report(t.Context(), dir, trail.Query{})
+	uses, err := trail.Report(t.Context(), trail.Dir(dir), trail.Query{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestExport(t *testing.T) {
 	dir := write(t, n, record)
 	to := t.TempDir()
 	for range 2 { // again over what is there
-		files, records, err := trail.Export(t.Context(), dir, to, trail.Query{}, "1", "r")
+		files, records, err := trail.Export(t.Context(), trail.Dir(dir), to, trail.Query{}, "1", "r")
 		if err != nil || records != n || len(files) != 61 {
 			t.Fatalf("%d files, %d records, %v", len(files), records, err)
 		}
@@ -102,7 +102,7 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := t.TempDir()
-	if _, _, err := trail.Export(t.Context(), dir, fresh, trail.Query{}, "1", "r"); err == nil {
+	if _, _, err := trail.Export(t.Context(), trail.Dir(dir), fresh, trail.Query{}, "1", "r"); err == nil {
 		t.Error("a broken trail was exported")
 	}
 	if left, _ := filepath.Glob(fresh + "/AWSLogs/*/*/*/*/*/*/*"); len(left) > 0 {

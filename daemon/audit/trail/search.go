@@ -24,6 +24,8 @@ type Options struct {
 	Query Query
 	// Reverse: newest first.
 	Reverse bool
+	// Workers is how many processors take part, 0 for all.
+	Workers int
 }
 
 // blockSize is how much of a segment one worker looks at: little enough for a
@@ -35,7 +37,7 @@ const blockSize = 1 << 20
 const slack = time.Hour
 
 // Search hands the records that fit to f, in the order of the trail, and returns
-// f's first error, nil for [Stop]. All processors take part; the memory is bounded
+// f's first error, nil for [Stop]. All processors take part, or [Options.Workers]; the memory is bounded
 // by some blocks for each, whatever fits. A trail that is being written to ends
 // where it ended at the beginning.
 //
@@ -75,7 +77,10 @@ func scan[T any](ctx context.Context, dir string, o Options, work func(*matcher,
 		block
 		result chan T
 	}
-	workers := runtime.GOMAXPROCS(0)
+	workers := o.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
 	jobs := make(chan job)
 	ordered := make(chan chan T, 2*workers)
 	g.Go(func() error {

@@ -99,5 +99,8 @@ func (e *Event) Keys() []string {
 	return ids
 }
 
+// readName is the eventName of those who had the daemon read the trail.
+const readName = "ReadAuditTrail"
+
 // checkpointName is the eventName of the log's signatures.
 const checkpointName = "AuditCheckpoint"

@@ -16,7 +16,7 @@ func newAudit(s *service) *cobra.Command {
 		Use:   "audit",
 		Short: "Search, verify and prune the audit trail",
 	}
-	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s), newAuditSearch(), newAuditShow(), newAuditTail(), newAuditReport(), newAuditExport())
+	cmd.AddCommand(newAuditVerify(s), newAuditPrune(s), newAuditSearch(s), newAuditShow(s), newAuditTail(s), newAuditReport(s), newAuditExport(s))
 	return cmd
 }
 

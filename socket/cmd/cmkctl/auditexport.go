@@ -8,7 +8,7 @@ import (
 	"cmkd/daemon/audit/trail"
 )
 
-func newAuditExport() *cobra.Command {
+func newAuditExport(s *service) *cobra.Command {
 	var f queryFlags
 	var p printer
 	var account, own string
@@ -29,7 +29,8 @@ day that is not over, the file has the records so far.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			q, err := f.query(ctx)
+			from := f.source(s)
+			q, err := f.query(ctx, from)
 			if err != nil {
 				return err
 			}
@@ -37,8 +38,8 @@ day that is not over, the file has the records so far.`,
 				Records uint64   `json:"records"`
 				Files   []string `json:"files"`
 			}
-			if done.Files, done.Records, err = trail.Export(ctx, f.folder(), args[0], q, account, own); err != nil {
-				return trailError(f.folder(), err)
+			if done.Files, done.Records, err = trail.Export(ctx, from, args[0], q, account, own); err != nil {
+				return trailError(from.name, err)
 			}
 			if p.output.value != asTable {
 				if done.Files == nil {

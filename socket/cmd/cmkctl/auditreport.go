@@ -11,7 +11,7 @@ import (
 	"cmkd/daemon/audit/trail"
 )
 
-func newAuditReport() *cobra.Command {
+func newAuditReport(s *service) *cobra.Command {
 	var f queryFlags
 	var p printer
 	cmd := &cobra.Command{
@@ -19,21 +19,22 @@ func newAuditReport() *cobra.Command {
 		Short: "Summarise who used which key, and who was refused, by day",
 		Long: `Report counts the calls that match all flags by day (in UTC), key and caller:
 those that succeeded, those that a policy refused, and those that failed. Calls without a
-key, or for a key that was not found, show none. It reads the files of the trail, and does
-not verify them. A call about two keys, such as ReEncrypt, counts for both.`,
+key, or for a key that was not found, show none. It reads the files of the trail,
+or has the daemon read them, and does not verify them. A call about two keys, such as ReEncrypt, counts for both.`,
 		Example: `  cmkctl audit report --since 30d --key alias/app
   cmkctl audit report --since 2026-03-01 --outcome refused -o json | jq -r '.[].principal' | sort -u`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			q, err := f.query(ctx)
+			from := f.source(s)
+			q, err := f.query(ctx, from)
 			if err != nil {
 				return err
 			}
-			uses, err := trail.Report(ctx, f.folder(), q)
+			uses, err := trail.Report(ctx, from.Source, q)
 			if err != nil {
-				return trailError(f.folder(), err)
+				return trailError(from.name, err)
 			}
 			t := table{headers: []string{"DAY", "KEY", "PRINCIPAL", "USED", "REFUSED", "FAILED", "OPERATIONS"}}
 			for _, u := range uses {

@@ -27,11 +27,12 @@ const (
 // trailFlags are those of commands that read the trail's files.
 type trailFlags struct {
 	dir          string
+	daemon       bool
 	since, until string
 }
 
 func (f *trailFlags) register(cmd *cobra.Command) {
-	f.registerFolder(cmd)
+	f.registerSource(cmd)
 	cmd.Flags().StringVar(&f.since, "since", "", "records of this `time` or later: a date, RFC 3339, or how long ago, such as 90m or 7d")
 	cmd.Flags().StringVar(&f.until, "until", "", "records before this `time`")
 }
@@ -87,11 +88,14 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 
 // trailError words an error of reading the trail.
 func trailError(dir string, err error) error {
+	if _, worded := errors.AsType[*exitError](err); worded { // by who asked the daemon
+		return err
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return &exitError{exitNotFound, fmt.Errorf("no audit trail in %s: %w; --dir or %s names another folder", dir, err, auditFolderVariable)}
 	case errors.Is(err, fs.ErrPermission):
-		return &exitError{exitRefused, fmt.Errorf("the audit trail in %s: %w; it is for the daemon's user and root", dir, err)}
+		return &exitError{exitRefused, fmt.Errorf("the audit trail in %s: %w; it is for the daemon's user and root; auditors read it with --daemon", dir, err)}
 	case audit.IsProblem(err):
 		return inputf("the audit trail in %s: %w", dir, err)
 	}
@@ -119,7 +123,7 @@ func (f *queryFlags) register(cmd *cobra.Command) {
 }
 
 // query reads the flags. Of an alias it asks the trail.
-func (f *queryFlags) query(ctx context.Context) (trail.Query, error) {
+func (f *queryFlags) query(ctx context.Context, from trailSource) (trail.Query, error) {
 	q := trail.Query{
 		Principal: f.principal, Operations: f.operations, Outcome: f.outcome, Text: f.text, Region: f.region, Checkpoints: f.checkpoints,
 	}
@@ -139,16 +143,16 @@ func (f *queryFlags) query(ctx context.Context) (trail.Query, error) {
 		region = f.region
 	}
 	var err error
-	if q.Keys, err = trail.Alias(ctx, f.folder(), id, region); err != nil {
-		return q, trailError(f.folder(), err)
+	if q.Keys, err = trail.Alias(ctx, from, id, region); err != nil {
+		return q, trailError(from.name, err)
 	}
 	if len(q.Keys) == 0 {
-		return q, &exitError{exitNotFound, fmt.Errorf("the audit trail in %s does not say which key %s is: name the key by its ID", f.folder(), quote(id))}
+		return q, &exitError{exitNotFound, fmt.Errorf("%s does not say which key %s is: name the key by its ID", from.describe(), quote(id))}
 	}
 	return q, nil
 }
 
-func newAuditSearch() *cobra.Command {
+func newAuditSearch(s *service) *cobra.Command {
 	var f queryFlags
 	var p printer
 	var o trail.Options
@@ -156,9 +160,9 @@ func newAuditSearch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "search",
 		Short: "Find records in the audit trail",
-		Long: `Search prints the records that match all flags, oldest first. It reads the files
-of the trail, and does not verify them: cmkctl audit verify does. An alias stands for the
-key that it last pointed to in the trail.
+		Long: `Search prints the records that match all flags, oldest first. It reads the trail's
+files, or has the daemon read them, and does not verify them: cmkctl audit verify does. An
+alias stands for the key that it last pointed to in the trail.
 
 Tables show the sequence number of each record; "cmkctl audit show" prints a whole record.
 -o json and -o yaml print records as they are in the trail.`,
@@ -172,12 +176,13 @@ Tables show the sequence number of each record; "cmkctl audit show" prints a who
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
+			from := f.source(s)
 			var err error
-			if o.Query, err = f.query(ctx); err != nil {
+			if o.Query, err = f.query(ctx, from); err != nil {
 				return err
 			}
 			list := newRecordList(&p, cmd.OutOrStdout())
-			err = trail.Search(ctx, f.folder(), o, func(e *trail.Event) error {
+			err = from.Search(ctx, o, func(e *trail.Event) error {
 				if err := list.add(e); err != nil {
 					return err
 				}
@@ -187,7 +192,7 @@ Tables show the sequence number of each record; "cmkctl audit show" prints a who
 				return nil
 			})
 			if err != nil {
-				return trailError(f.folder(), err)
+				return trailError(from.name, err)
 			}
 			if err := list.end(); err != nil {
 				return err

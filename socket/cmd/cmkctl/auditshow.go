@@ -10,21 +10,22 @@ import (
 	"cmkd/daemon/audit/trail"
 )
 
-func newAuditShow() *cobra.Command {
+func newAuditShow(s *service) *cobra.Command {
 	var f trailFlags
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one record of the audit trail",
 		Long: `Show prints the record with an event ID or a sequence number, or all records with
-a request ID, as they are in the trail. It reads the files of the trail, and does not
-verify them. It exits with 4 if there is no such record.`,
+a request ID, as they are in the trail. It reads the files of the trail,
+or has the daemon read them, and does not verify them. It exits with 4 if there is no such record.`,
 		Example: `  cmkctl audit show 1024
   cmkctl audit show 6ba7b810-9dad-41d1-80b4-00c04fd430c8 -o json | jq .userIdentity`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
+			from := f.source(s)
 			q := trail.Query{ID: args[0]}
 			if n, err := strconv.ParseUint(args[0], 10, 64); err == nil && n > 0 {
 				q = trail.Query{Sequence: n}
@@ -33,7 +34,7 @@ verify them. It exits with 4 if there is no such record.`,
 				return usagef("want the ID of a record")
 			}
 			found := 0
-			err := trail.Search(ctx, f.folder(), trail.Options{Query: q}, func(e *trail.Event) error {
+			err := from.Search(ctx, trail.Options{Query: q}, func(e *trail.Event) error {
 				found++
 				if err := p.printRecord(cmd, e, found); err != nil {
 					return err
@@ -44,15 +45,15 @@ verify them. It exits with 4 if there is no such record.`,
 				return nil
 			})
 			if err != nil {
-				return trailError(f.folder(), err)
+				return trailError(from.name, err)
 			}
 			if found == 0 {
-				return &exitError{exitNotFound, fmt.Errorf("no record %s in %s", quote(args[0]), f.folder())}
+				return &exitError{exitNotFound, fmt.Errorf("no record %s in %s", quote(args[0]), from.name)}
 			}
 			return nil
 		},
 	}
-	f.registerFolder(cmd)
+	f.registerSource(cmd)
 	p.registerFormat(cmd)
 	return cmd
 }

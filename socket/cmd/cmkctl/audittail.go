@@ -9,7 +9,7 @@ import (
 	"cmkd/daemon/audit/trail"
 )
 
-func newAuditTail() *cobra.Command {
+func newAuditTail(s *service) *cobra.Command {
 	var f queryFlags
 	var p printer
 	var follow bool
@@ -19,8 +19,8 @@ func newAuditTail() *cobra.Command {
 		Short: "Print the newest records of the audit trail, and follow it",
 		Long: `Tail prints the newest records that match all flags, oldest first. With -f it
 also prints new records as they are written, until it is interrupted; it follows the trail
-into new segments, and when older ones are pruned. It reads the files of the trail, and
-does not verify them.
+into new segments, and when older ones are pruned. It reads the files of the
+trail, or has the daemon read them, and does not verify them.
 
 With -o json each record is a line, with -o yaml a document.`,
 		Example: `  cmkctl audit tail -f --outcome refused
@@ -32,15 +32,16 @@ With -o json each record is a line, with -o yaml a document.`,
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			q, err := f.query(ctx)
+			from := f.source(s)
+			q, err := f.query(ctx, from)
 			if err != nil {
 				return err
 			}
 			list := newRecordList(&p, cmd.OutOrStdout())
 			list.stream = true
-			newest, last, err := trail.Last(ctx, f.folder(), q, lines)
+			newest, last, err := trail.Last(ctx, from, q, lines)
 			if err != nil {
-				return trailError(f.folder(), err)
+				return trailError(from.name, err)
 			}
 			for _, e := range newest {
 				if err := list.add(e); err != nil {
@@ -50,11 +51,11 @@ With -o json each record is a line, with -o yaml a document.`,
 			if !follow {
 				return nil
 			}
-			err = trail.Follow(ctx, f.folder(), q, last, list.add)
+			err = from.Follow(ctx, q, last, list.add)
 			if errors.Is(err, context.Canceled) {
 				return nil // somebody has seen enough
 			}
-			return trailError(f.folder(), err)
+			return trailError(from.name, err)
 		},
 	}
 	f.register(cmd)

@@ -89,13 +89,13 @@ func (m *madeBackup) write(ctx context.Context, cmd *cobra.Command, s *service) 
 		return withStatus(exitInput, err)
 	}
 	defer o.close()
-	body, err := s.stream(ctx, operatorapi.Backup.Method, operatorapi.Backup.Path)
+	answer, err := s.stream(ctx, operatorapi.Backup.Method, operatorapi.Backup.Path, http.NoBody)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer answer.Body.Close()
 	return o.write(ctx, func(to io.Writer) error {
-		found, err := backup.Read(io.TeeReader(body, to), func(*backup.Row) error { return nil })
+		found, err := backup.Read(io.TeeReader(answer.Body, to), func(*backup.Row) error { return nil })
 		if errors.Is(err, backup.ErrDamaged) {
 			return &exitError{exitUnavailable, fmt.Errorf("the daemon has not sent all of the backup, see its log: %w", err)}
 		}
@@ -211,13 +211,14 @@ func (v *verifiedBackup) print(out io.Writer) error {
 	return nil
 }
 
-// stream makes a request and returns the body of the answer, which is not JSON. The time
+// stream makes a request and returns the answer, whose body is not JSON. The time
 // limit is for its beginning.
-func (s *service) stream(ctx context.Context, method, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, http.NoBody)
+func (s *service) stream(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	req.Close = true                                                                                                       // the connection serves once
 	c := client.HTTPClient(s.path()).WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = s.timeout }) // 0: none
 	resp, err := c.Do(req)
@@ -228,7 +229,7 @@ func (s *service) stream(ctx context.Context, method, path string) (io.ReadClose
 		return nil, s.explain(err)
 	}
 	if resp.StatusCode == http.StatusOK {
-		return resp.Body, nil
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
