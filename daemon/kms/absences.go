@@ -71,7 +71,7 @@ const listInterval = time.Hour
 
 // MissingMaterials counts the key materials of the database that are known not to be
 // in their token, without those of keys that are pending deletion.
-func (s *Service) MissingMaterials() int {
+func (s *Keyring) MissingMaterials() int {
 	view, n := s.store.View(), 0
 	for _, m := range s.absences.all() {
 		if missed(view, m) {
@@ -83,7 +83,7 @@ func (s *Service) MissingMaterials() int {
 
 // there asks the plugin of the material's kind for its object. An error says nothing
 // of the object.
-func (s *Service) there(ctx context.Context, m *material) (bool, error) {
+func (s *Keyring) there(ctx context.Context, m *material) (bool, error) {
 	b, _, ok := s.router.Route(m.Token, m.key.Spec)
 	if !ok || !s.router.Serving(m.Token, m.key.Spec) {
 		return false, backends.Errorf(backends.Lost, "token %s does not answer", m.Token)
@@ -102,7 +102,7 @@ func (s *Service) there(ctx context.Context, m *material) (bool, error) {
 	}
 }
 
-func (s *Service) found(ctx context.Context, m *material) {
+func (s *Keyring) found(ctx context.Context, m *material) {
 	if s.absences.set(m, false) {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "a missing key material is in its token again",
 			slog.String("key", m.KeyID), slog.Int("version", m.Version), slog.String("token", m.Token))
@@ -113,7 +113,7 @@ func (s *Service) found(ctx context.Context, m *material) {
 // made sure of with processes that were opened since. hidden: such a process sees one
 // that another did not. What cannot be made sure of is in the error, and not in the
 // answer. Unless anew, what was missing before is so until it is found.
-func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) (gone []*material, hidden bool, err error) {
+func (s *Keyring) confirm(ctx context.Context, suspects []*material, anew bool) (gone []*material, hidden bool, err error) {
 	fine := func(m *material) bool {
 		ok, err := s.there(ctx, m)
 		return ok && err == nil
@@ -166,7 +166,7 @@ func (s *Service) confirm(ctx context.Context, suspects []*material, anew bool) 
 }
 
 // renew puts another process in the place of the one that serves the key spec.
-func (s *Service) renew(ctx context.Context, token string, spec backends.KeySpec) error {
+func (s *Keyring) renew(ctx context.Context, token string, spec backends.KeySpec) error {
 	s.absences.began.Add(1)
 	defer s.absences.ended.Add(1)
 	return s.router.Renew(ctx, token, spec)
@@ -175,7 +175,7 @@ func (s *Service) renew(ctx context.Context, token string, spec backends.KeySpec
 // lookAnew replaces the process of b, which serves all suspects, and looks for them
 // again. Whatever else the new process does not list is looked for, too: for the next
 // missing object no other process is needed.
-func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material) (gone []*material, err error) {
+func (s *Keyring) lookAnew(ctx context.Context, b Backend, suspects []*material) (gone []*material, err error) {
 	first := suspects[0]
 	s.log.LogAttrs(ctx, slog.LevelWarn, "key materials not found: checking with another process",
 		slog.String("token", first.Token), slog.Int("materials", len(suspects)), slog.String("key", first.KeyID))
@@ -229,7 +229,7 @@ func (s *Service) lookAnew(ctx context.Context, b Backend, suspects []*material)
 // objects of the keys that it used were hidden from the process alone, the caller is
 // to try again. Nothing else is known if they are all there and processes were replaced
 // during the call: the one that did not find them may have been among those.
-func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
+func (s *Keyring) doubt(ctx context.Context, c *Call, err error) error {
 	if len(c.used) == 0 || c.op == nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (s *Service) doubt(ctx context.Context, c *Call, err error) error {
 // recheckUsed looks again for the missing and unsafe materials of the keys that a
 // successful call has used. Calls with other keys, and those that use none, leave the next
 // look to them.
-func (s *Service) recheckUsed(ctx context.Context, c *Call) {
+func (s *Keyring) recheckUsed(ctx context.Context, c *Call) {
 	if s.absences.empty() && s.unsafes.empty() { // of nearly every call
 		return
 	}
@@ -277,7 +277,7 @@ func (s *Service) recheckUsed(ctx context.Context, c *Call) {
 
 // LookForObjects finds out which key materials are in no token: it looks again for
 // those that were missing or unsafe, and once an hour through every token that answers.
-func (s *Service) LookForObjects(ctx context.Context) error {
+func (s *Keyring) LookForObjects(ctx context.Context) error {
 	s.lookAgain(ctx, &s.unsafes)
 	now := s.now()
 	due := slices.DeleteFunc(s.tokens(), func(token string) bool {

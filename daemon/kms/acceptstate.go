@@ -20,7 +20,7 @@ var ErrMalformed = errors.New("rows that cmkd does not write cannot be accepted:
 // AcceptState is an operator's decision to trust the rows as they are. root is
 // the one of the [Mismatch] that was looked at; [store.ErrChanged] says that
 // the rows are others now. It is recorded before it is done.
-func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
+func (s *Trust) AcceptState(ctx context.Context, c *Call, root string) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	m := s.Mismatch()
@@ -88,7 +88,7 @@ func (s *Service) AcceptState(ctx context.Context, c *Call, root string) error {
 // dropCreations ends what a copy of the database says is in the making: since
 // the copy was taken it may have become a key, which reconciliation would
 // destroy. What it leaves in the token, [Service.Recover] finds.
-func (s *Service) dropCreations(tx *store.Tx) {
+func (s *Trust) dropCreations(tx *store.Tx) {
 	for i := range tx.Intents() {
 		if i.Action == "create" && !isEpoch(i) {
 			tx.DeleteIntent(i.CKAID)
@@ -98,7 +98,7 @@ func (s *Service) dropCreations(tx *store.Tx) {
 
 // acceptedKey chooses the key for the head of a state that is accepted: the
 // last one of the lineage that the database names, or a new one.
-func (s *Service) acceptedKey(ctx context.Context) (stateKey, error) {
+func (s *Trust) acceptedKey(ctx context.Context) (stateKey, error) {
 	keys, err := s.stateKeys(ctx)
 	if err != nil {
 		return stateKey{}, err

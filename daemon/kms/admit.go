@@ -77,7 +77,7 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 // ciphertext names.
 func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key, id identifier) (*key, error) {
 	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view, duplicated: s.duplicated}
-	c.admitted(s, k.arn)
+	c.admitted(s.Journal, k.arn)
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err
 	}

@@ -3,10 +3,8 @@ package kms
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"cmkd/backends"
-	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -19,48 +17,20 @@ import (
 // rows than keys (names, quotas, custom key stores) is looked up inside the
 // transaction.
 
-// errOutdated: what the call decided on has changed since.
-var errOutdated = errors.New("what was decided on has changed since")
-
 // maxDecisions bounds how often a call decides. Each time another call, which
 // changed the same key, was done, so that only what goes wrong comes near it.
 const maxDecisions = 100
 
-// maxCreations bounds how often a call has the token make something: a key pair may
-// take it a minute, and each one that is taken back is destroyed there. Who changes
-// a key all the time must not keep the token busy with somebody else's rotation.
-const maxCreations = 4
-
-// creates notes that the call has the token make something.
-func (c *Call) creates() {
-	if c != nil {
-		c.created = true
-	}
-}
-
-// rely notes that the call decides on the key as it stands in its view.
-func (c *Call) rely(row *store.Key) { c.relied = append(c.relied, row) }
-
-// outdated reports whether a key that the call decided on is another now, in any
-// Region. A row is replaced by each change of it, and with each change of the
-// key's materials.
-func (c *Call) outdated(now reader) bool {
-	changed := func(row *store.Key) bool {
-		return !slices.Equal(c.view.KeyReplicas(row.ID), now.KeyReplicas(row.ID))
-	}
-	return slices.ContainsFunc(c.relied, changed) || slices.ContainsFunc(c.used, changed)
-}
-
 // decide runs the operation until what it decides on stays as it is until it has
 // happened. A call whose object in the token has gone decides again too, if its
 // key has changed: the material may be there under another CKA_ID.
-func (s *Service) decide(ctx context.Context, c *Call, body []byte) (kmsapi.Output, error) {
+func (s *Service) decide(ctx context.Context, c *Call, serve kmsapi.Method[*Call], body []byte) (kmsapi.Output, error) {
 	creations := 0
 	for range maxDecisions {
 		if err := s.store.Fresh(); err != nil { // now that the call has its view
 			return nil, err
 		}
-		out, err := c.op.serve(ctx, c, body)
+		out, err := serve(ctx, c, body)
 		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
 		unanswered := errors.Is(err, errUnanswered)
 		if !missing && !unanswered && !errors.Is(err, errOutdated) {

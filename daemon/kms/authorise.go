@@ -180,7 +180,7 @@ func (d *demand) actionOf(c *Call) *keys.Action {
 	if d.action != nil {
 		return d.action
 	}
-	return c.op.Action
+	return c.op
 }
 
 // grantsFor are the grants of the key that may concern the call. Of the

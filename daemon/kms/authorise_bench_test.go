@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/storetest"
@@ -95,7 +96,7 @@ func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(
 	}
 	s := New(Config{Account: benchAccount, Region: row.Region, Token: "main", Store: db, Logger: slog.New(slog.DiscardHandler)})
 	caller := Caller{Principal: policy.Principal{Type: policy.User, ARN: benchUser, AccountID: benchAccount, UserName: "alice"}}
-	c := &Call{caller: caller, op: s.operations["Encrypt"], region: row.Region, view: db.View()}
+	c := &Call{caller: caller, op: keys.ActionOf("Encrypt"), region: row.Region, view: db.View()}
 	d := &demand{
 		keyID: row.ID, context: map[string]string{"Department": "IT"},
 		conditions: []condition{says("kms:EncryptionAlgorithm", symmetricDefault)},

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
 	"cmkd/backends"
 	"cmkd/daemon/backup"
@@ -40,7 +39,7 @@ type backupDetails struct {
 
 // Backup makes a backup of the database as it is now. It fails with
 // [store.ErrUnverified] while the database is not verified: the backup would vouch for it.
-func (s *Service) Backup(ctx context.Context, c *Call) (*Backup, error) {
+func (s *Trust) Backup(ctx context.Context, c *Call) (*Backup, error) {
 	if s.integrity.seal.Load() == nil {
 		return nil, store.ErrUnverified
 	}
@@ -72,7 +71,7 @@ func (s *Service) Backup(ctx context.Context, c *Call) (*Backup, error) {
 }
 
 // snapshot is a backup without what authenticates it.
-func (s *Service) snapshot(ctx context.Context) (*Backup, error) {
+func (s *Trust) snapshot(ctx context.Context) (*Backup, error) {
 	view, found, err := s.store.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +139,7 @@ func (b *Backup) WriteTo(to io.Writer) (int64, error) {
 func (b *Backup) Size() int64 { return b.size }
 
 // tokenInfo is what the first token says of itself.
-func (s *Service) tokenInfo(ctx context.Context) (*backends.TokenInfo, error) {
+func (s *Trust) tokenInfo(ctx context.Context) (*backends.TokenInfo, error) {
 	b, err := s.systemRoute(s.token, PurposeBackup, backupSpec.spec)
 	if err != nil {
 		return nil, err
@@ -153,7 +152,7 @@ func (s *Service) tokenInfo(ctx context.Context) (*backends.TokenInfo, error) {
 }
 
 // backupKey is the key that authenticates backups, which is made with the first.
-func (s *Service) backupKey(ctx context.Context) (*store.SystemKey, error) {
+func (s *Trust) backupKey(ctx context.Context) (*store.SystemKey, error) {
 	s.backups.Lock()
 	defer s.backups.Unlock()
 	if k, ok := s.store.View().CurrentSystemKey(s.token, PurposeBackup); ok {
@@ -170,7 +169,7 @@ func (s *Service) backupKey(ctx context.Context) (*store.SystemKey, error) {
 }
 
 // VerifyBackup says why a backup is not one that was made with this token, "" if it is.
-func (s *Service) VerifyBackup(ctx context.Context, h *backup.Header, seal *backup.Seal) (problem string, err error) {
+func (s *Trust) VerifyBackup(ctx context.Context, h *backup.Header, seal *backup.Seal) (problem string, err error) {
 	return VerifyBackup(ctx, s.router, s.token, h, seal)
 }
 
@@ -216,12 +215,7 @@ func VerifyBackup(ctx context.Context, router Router, token string, h *backup.He
 	return fmt.Sprintf("the token has no backup key %s: it was removed, or the backup is not of this token", h.Key), nil
 }
 
-// isBackupKey reports whether an object authenticates backups, as its label says.
-func isBackupKey(o backends.Object) bool {
-	return strings.HasPrefix(o.Label, "cmkd:system-"+PurposeBackup+":")
-}
-
 // RecordRestore records that the database was restored from a backup while no daemon ran.
-func (s *Service) RecordRestore(ctx context.Context, details any) error {
+func (s *Trust) RecordRestore(ctx context.Context, details any) error {
 	return s.recordEvent(ctx, "RestoreDatabase", details)
 }

@@ -1,16 +1,14 @@
 package kms
 
 import (
-	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 
-	"github.com/google/uuid"
-
-	"cmkd/backends"
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -46,7 +44,7 @@ type Caller struct {
 // Call is one call on its way through the daemon.
 type Call struct {
 	caller Caller
-	op     *operation
+	op     *keys.Action
 	region string
 	view   *store.View
 	// arn is of the key admitted last, for errors.
@@ -65,62 +63,8 @@ type Call struct {
 	recording
 }
 
-// Dispatch answers one call: every answer, refusal and error is on record
-// before it leaves, and nothing is done that cannot be recorded. It never
-// returns nil.
-func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Request) *kmsapi.Answer {
-	ctx = backends.WithCaller(ctx, caller.UID)
-	c := s.newCall(caller, r)
-	if err := s.begin(c); err != nil {
-		return noTrail()
-	}
-	defer s.end(c)
-	out, err := s.serve(ctx, c, r)
-	if err != nil {
-		return s.refuse(ctx, c, s.doubt(ctx, c, err))
-	}
-	if len(c.used) > 0 { // GetKeyLastUsage names the event
-		c.record.EventID = uuid.NewString()
-	}
-	body := out.AppendJSON(nil)
-	out.Wipe()
-	if !s.recordCall(ctx, c) {
-		clear(body)
-		return noTrail()
-	}
-	s.usages.note(c)
-	s.recheckUsed(ctx, c)
-	return &kmsapi.Answer{Status: 200, Body: body}
-}
-
-// Refuse answers a call that does not come to its operation with e, on record.
-func (s *Service) Refuse(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) *kmsapi.Answer {
-	c := s.newCall(caller, r)
-	if err := s.begin(c); err != nil {
-		return noTrail()
-	}
-	defer s.end(c)
-	return s.refuse(ctx, c, e)
-}
-
-// RecordRefusal records a call, or counts it, that was refused with e
-// before it came here. It reports whether that is done, so that the call may be
-// answered. Even administrators get only so many records of such calls.
-func (s *Service) RecordRefusal(ctx context.Context, caller *Caller, r *kmsapi.Request, e *kmsapi.Error) bool {
-	if !s.refusals.take(caller) {
-		return s.trail.Err() == nil
-	}
-	c := s.newCall(caller, r)
-	if err := s.begin(c); err != nil {
-		return false
-	}
-	defer s.end(c)
-	c.record.Terse = true
-	return s.writeError(ctx, c, e)
-}
-
-func (s *Service) newCall(caller *Caller, r *kmsapi.Request) *Call {
-	c := &Call{caller: *caller, region: s.region, view: s.store.View(), renewals: s.absences.ended.Load()}
+func (s *Journal) newCall(caller *Caller, r *kmsapi.Request) *Call {
+	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
 	s.openRecord(c, r)
 	return c
 }
@@ -135,55 +79,16 @@ func (c *Call) decided(d policy.Decision) {
 }
 
 // admitted notes the key that the call is about.
-func (c *Call) admitted(s *Service, arn string) {
+func (c *Call) admitted(s *Journal, arn string) {
 	c.arn = arn
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
 	c.record.Resources = append(c.record.Resources, audit.Resource{AccountID: s.account, Type: "AWS::KMS::Key", ARN: arn})
 }
 
-// serve finds the operation and runs it.
-func (s *Service) serve(ctx context.Context, c *Call, r *kmsapi.Request) (kmsapi.Output, error) {
-	op, ok := s.operations[r.Operation]
-	if !ok {
-		return nil, &kmsapi.Error{Code: kmsapi.CodeUnknownOperationException}
-	}
-	c.op = op
-	s.calls.describe(c, op.ReadOnly, c.region, nil)
-	if s.Mismatch() != nil && !op.Inspects() {
-		return nil, errUnverified()
-	}
-	if err := s.rates.take(op.Operation()); err != nil {
-		return nil, err
-	}
-	if r.Region != "" {
-		if !s.regions[r.Region] {
-			return nil, kmsapi.Errorf(kmsapi.CodeInvalidSignatureException,
-				"Credential should be scoped to a valid region, not '%s'.", r.Region)
-		}
-		c.region = r.Region
-		s.calls.describe(c, op.ReadOnly, c.region, nil)
-	}
-	return s.decide(ctx, c, r.Body)
-}
-
-// refuse records the error and answers it.
-func (s *Service) refuse(ctx context.Context, c *Call, err error) *kmsapi.Answer {
-	e := s.apiError(c, err)
-	s.logTrouble(ctx, c, e, err)
-	if !s.recordError(ctx, c, e) {
-		return noTrail()
-	}
-	a := kmsapi.AnswerError(e)
-	a.Excess = c.excess
-	return a
-}
-
 // Excess reports whether the caller has had so many refusals lately that that of
 // this call is only counted.
 func (c *Call) Excess() bool { return c.excess }
-
-func asError[E error](err error) (E, bool) { return errors.AsType[E](err) }
 
 // executable is the path of the caller's program. It is advisory: the process
 // may have been replaced since it connected.
@@ -193,4 +98,52 @@ func (c *Caller) executable() string {
 		return ""
 	}
 	return path
+}
+
+// errOutdated: what the call decided on has changed since.
+var errOutdated = errors.New("what was decided on has changed since")
+
+// maxCreations bounds how often a call has the token make something: a key pair may
+// take it a minute, and each one that is taken back is destroyed there. Who changes
+// a key all the time must not keep the token busy with somebody else's rotation.
+const maxCreations = 4
+
+// creates notes that the call has the token make something.
+func (c *Call) creates() {
+	if c != nil {
+		c.created = true
+	}
+}
+
+// rely notes that the call decides on the key as it stands in its view.
+func (c *Call) rely(row *store.Key) { c.relied = append(c.relied, row) }
+
+// outdated reports whether a key that the call decided on is another now, in any
+// Region. A row is replaced by each change of it, and with each change of the
+// key's materials.
+func (c *Call) outdated(now reader) bool {
+	changed := func(row *store.Key) bool {
+		return !slices.Equal(c.view.KeyReplicas(row.ID), now.KeyReplicas(row.ID))
+	}
+	return slices.ContainsFunc(c.relied, changed) || slices.ContainsFunc(c.used, changed)
+}
+
+// reader is what View and Tx have in common.
+type reader interface {
+	Key(region, id string) (*store.Key, bool)
+	Alias(region, name string) (*store.Alias, bool)
+	CurrentVersion(keyID string) (*store.Version, bool)
+	Versions(keyID string) []*store.Version
+	KeyReplicas(id string) []*store.Key
+	CustomKeyStore(region, id string) (*store.CustomKeyStore, bool)
+}
+
+// keyARN returns the ARN of a key.
+func (s *Journal) keyARN(region, id string) string {
+	return keys.KeyARN(region, s.account, id)
+}
+
+// aliasARN returns the ARN of an alias, whose name has its prefix.
+func (s *Journal) aliasARN(region, name string) string {
+	return keys.AliasARN(region, s.account, name)
 }

@@ -46,7 +46,7 @@ func (c *clock) watch(ctx context.Context) (release func(), err error) {
 
 // SeeClock notes the time in memory only. The daemon does so whenever its jobs
 // are due, also when it can do nothing else.
-func (s *Service) SeeClock() {
+func (s *Keyring) SeeClock() {
 	view, now := s.store.View(), s.now()
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
@@ -81,7 +81,7 @@ func (c *clock) confirm(now time.Time) {
 // ([Service.ConfirmClock]). A daemon that was down for longer than a day waits
 // in the same way; one that ran, and could not write the time down, does not.
 // A clock that goes back deletes later, which is harmless.
-func (s *Service) WatchClock(ctx context.Context) error {
+func (s *Keyring) WatchClock(ctx context.Context) error {
 	release, err := s.clock.watch(ctx)
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func timeSetting(name string, t time.Time) *store.Setting {
 // holdDeletions holds deletions in a database that was accepted, if it has any:
 // they may have been cancelled since the copy was taken, or brought forward by
 // whoever changed it, and what is destroyed in a token is gone.
-func (s *Service) holdDeletions(tx *store.Tx) error {
+func (s *Keyring) holdDeletions(tx *store.Tx) error {
 	for k := range tx.AllKeys() {
 		if !k.Deletion.IsZero() {
 			return tx.PutSetting(timeSetting(settingHeldSince, s.now()))
@@ -136,7 +136,7 @@ func (s *Service) holdDeletions(tx *store.Tx) error {
 
 // Held reports whether deletions are held because the clock, or what the
 // database says of deletions, is not to be trusted before an operator has looked.
-func (s *Service) Held() bool {
+func (s *Keyring) Held() bool {
 	view, now := s.store.View(), s.now()
 	if _, held := view.Setting(settingHeldSince); held {
 		return true
@@ -149,7 +149,7 @@ func (s *Service) Held() bool {
 // ConfirmClock ends the hold on deletions: an operator has looked at the time,
 // and at what is to be deleted.
 // It returns the time confirmed, and does nothing that is not on record.
-func (s *Service) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) {
+func (s *Keyring) ConfirmClock(ctx context.Context, c *Call) (time.Time, error) {
 	release, err := s.clock.watch(ctx)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("confirming the clock: %w", err)

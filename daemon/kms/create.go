@@ -2,12 +2,7 @@ package kms
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -84,7 +79,7 @@ func newKeyConditions(row *store.Key, bypass *bool) []condition {
 // created notes what the record of CreateKey says of the key, and returns what the
 // answer does.
 func (s *Service) created(c *Call, tx *store.Tx, row *store.Key) *kmsapi.KeyMetadata {
-	c.admitted(s, s.keyARN(row.Region, row.ID))
+	c.admitted(s.Journal, s.keyARN(row.Region, row.ID))
 	m := s.metadata(tx, row)
 	c.respond(keyElements{Metadata: metadataElement(m)})
 	return m
@@ -197,12 +192,6 @@ func errNotImportable(spec backends.KeySpec) error {
 	return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "Origin EXTERNAL is not supported for KeySpec %s.", spec)
 }
 
-// newMultiRegionID makes a key ID of the form "mrk-" and 32 digits.
-func newMultiRegionID() string {
-	id := uuid.New()
-	return keys.MRKPrefix + hex.EncodeToString(id[:])
-}
-
 // specAndUsage reads KeySpec, or its older name, and KeyUsage.
 func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage, error) {
 	keySpec, usage := backends.KeySpec(in.KeySpec), backends.Usage(in.KeyUsage)
@@ -231,52 +220,3 @@ func specAndUsage(in *kmsapi.CreateKeyRequest) (backends.KeySpec, backends.Usage
 	}
 	return keySpec, usage, nil
 }
-
-// routeNew finds the backend that can make a key of the spec in the token.
-func (s *Service) routeNew(token string, spec backends.KeySpec) (Backend, error) {
-	b, info, ok := s.router.Route(token, spec)
-	if !ok {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeySpec %s is not supported: no plugin serves it.", spec)
-	}
-	if info.Unsupported != "" {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
-			"KeySpec %s is not supported: token %s lacks %s.", spec, token, info.Unsupported)
-	}
-	return b, nil
-}
-
-func newVersion(keyID string, number int, now time.Time) *store.Version {
-	id := newCKAID()
-	return &store.Version{
-		KeyID: keyID, Number: number, CKAID: id, MaterialID: materialID(keyID, number, id),
-		State: kmsapi.KeyMaterialStateCurrent, Created: now,
-	}
-}
-
-// materialBytes of a CKA_ID belong to the key material, the others to the
-// object: material that is imported again keeps the first.
-const materialBytes = 8
-
-// newCKAID chooses a CKA_ID.
-func newCKAID() []byte {
-	var id backends.KeyID
-	_, _ = rand.Read(id[:]) // never fails: crypto/rand
-	return id[:]
-}
-
-// nextCKAID chooses a CKA_ID for another object of the same material.
-func nextCKAID(id []byte) []byte {
-	next := newCKAID()
-	copy(next[:materialBytes], id)
-	return next
-}
-
-// materialID is KeyMaterialId. It is made of what the token knows, so that a
-// lost row can be made again from the object (see [Service.Recover]).
-func materialID(keyID string, number int, id []byte) string {
-	sum := sha256.Sum256(append([]byte(label(keyID, number)+"\x00"), id[:materialBytes]...))
-	return hex.EncodeToString(sum[:])
-}
-
-// label is CKA_LABEL of a key version.
-func label(keyID string, version int) string { return fmt.Sprintf("cmkd:%s:%d", keyID, version) }

@@ -30,7 +30,7 @@ func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.Sc
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d.conditions = []condition{says("kms:ScheduleKeyDeletionPendingWindowInDays", strconv.Itoa(days))}
-	imports := &cleanup{s: s.Service}
+	imports := &cleanup{s: s.Keyring}
 	defer imports.done()
 	var token store.Key
 	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) (err error) {
@@ -119,7 +119,7 @@ func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone
 	if err != nil {
 		return false, err
 	}
-	objects := &cleanup{s: s}
+	objects := &cleanup{s: s.Keyring}
 	defer objects.done()
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Key(key.Region, key.ID)

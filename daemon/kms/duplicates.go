@@ -3,8 +3,6 @@ package kms
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -44,14 +42,14 @@ func (d *duplicates) load() foundTwice {
 
 // Duplicates are the CKA_IDs that are not used because two objects have them, by
 // token and key, as [Service.CheckDuplicates] or [Service.Recover] last found them.
-func (s *Service) Duplicates() []Duplicate {
+func (s *Keyring) Duplicates() []Duplicate {
 	return slices.SortedFunc(maps.Values(s.duplicates.load()), func(a, b Duplicate) int {
 		return cmp.Or(cmp.Compare(a.Token, b.Token), cmp.Compare(a.KeyID, b.KeyID), cmp.Compare(a.Version, b.Version), cmp.Compare(a.ID, b.ID))
 	})
 }
 
 // duplicated reports whether two objects have the CKA_ID.
-func (s *Service) duplicated(id []byte) bool {
+func (s *Keyring) duplicated(id []byte) bool {
 	found := s.duplicates.load()
 	if len(found) == 0 {
 		return false
@@ -60,29 +58,9 @@ func (s *Service) duplicated(id []byte) bool {
 	return ok
 }
 
-// CheckDuplicates looks for objects with one CKA_ID in every token that answers,
-// through each of its plugins: each then knows which of its keys it must not use,
-// and which it may use again. It searches all of a token.
-func (s *Service) CheckDuplicates(ctx context.Context) error {
-	if s.Mismatch() != nil {
-		return nil // the rows may be anybody's
-	}
-	var errs []error
-	for _, token := range s.tokens() {
-		doubled, away, err := s.listDuplicates(ctx, token)
-		switch {
-		case err != nil:
-			errs = append(errs, fmt.Errorf("looking for duplicates in token %s: %w", token, err))
-		case !away:
-			s.noteDuplicates(ctx, s.store.View(), token, doubled)
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // listDuplicates lists a token with each of its plugins. away: one of them does not
 // serve, and nothing new is known.
-func (s *Service) listDuplicates(ctx context.Context, token string) (doubled []backends.KeyID, away bool, err error) {
+func (s *Keyring) listDuplicates(ctx context.Context, token string) (doubled []backends.KeyID, away bool, err error) {
 	servers, all := s.servers(token)
 	if !all {
 		return nil, true, nil
@@ -109,7 +87,7 @@ func duplicatesOf(objects []backends.Object) []backends.KeyID {
 
 // noteDuplicates takes what a look at a token found for what is known of it, and
 // logs what is new and what is over.
-func (s *Service) noteDuplicates(ctx context.Context, view *store.View, token string, doubled []backends.KeyID) {
+func (s *Keyring) noteDuplicates(ctx context.Context, view *store.View, token string, doubled []backends.KeyID) {
 	s.duplicates.mu.Lock()
 	defer s.duplicates.mu.Unlock()
 	before, now := s.duplicates.load(), foundTwice{}
@@ -139,13 +117,13 @@ func (s *Service) noteDuplicates(ctx context.Context, view *store.View, token st
 	}
 }
 
-func (s *Service) logDuplicate(ctx context.Context, level slog.Level, message string, d Duplicate) {
+func (s *Keyring) logDuplicate(ctx context.Context, level slog.Level, message string, d Duplicate) {
 	s.log.LogAttrs(ctx, level, message, slog.String("token", d.Token), slog.String("key", d.KeyID),
 		slog.Int("version", d.Version), slog.String("id", d.ID))
 }
 
 // duplicate says whose the CKA_ID is. ok is false if the database does not know it.
-func (s *Service) duplicate(view *store.View, token string, id backends.KeyID) (d Duplicate, ok bool) {
+func (s *Keyring) duplicate(view *store.View, token string, id backends.KeyID) (d Duplicate, ok bool) {
 	d = Duplicate{Token: token, ID: id.String()}
 	if v, ok := view.VersionByCKAID(id[:]); ok {
 		d.KeyID, d.Version = v.KeyID, v.Number

@@ -88,7 +88,7 @@ func parseStateKey(o backends.Object) (k stateKey, ok bool) {
 
 // stateKeys lists the keys in the token that authenticate heads: this
 // daemon's, and those of others that share the token.
-func (s *Service) stateKeys(ctx context.Context) (map[backends.KeyID]stateKey, error) {
+func (s *Trust) stateKeys(ctx context.Context) (map[backends.KeyID]stateKey, error) {
 	b, err := s.systemRoute(s.token, PurposeState, backends.HMAC256)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func newest(keys map[backends.KeyID]stateKey, lineage string) (last stateKey, ok
 // sealer authenticates heads with the keys of a lineage. It implements
 // [store.Sealer].
 type sealer struct {
-	service *Service
+	service *Trust
 	lineage string
 }
 
@@ -145,7 +145,7 @@ func (h *sealer) Seal(ctx context.Context, view *store.View, head *store.Head) (
 }
 
 // systemMAC is the MAC by a key of the daemon's own.
-func (s *Service) systemMAC(ctx context.Context, k *store.SystemKey, message []byte) ([]byte, error) {
+func (s *Trust) systemMAC(ctx context.Context, k *store.SystemKey, message []byte) ([]byte, error) {
 	b, err := s.routeNew(s.token, backends.HMAC256)
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (s *Service) systemMAC(ctx context.Context, k *store.SystemKey, message []b
 // worthless. An epoch that could not begin is tried again after a minute, then less
 // and less often, up to once an hour: each time costs a key made and destroyed in
 // the token, and two commits. [Service.EpochWaiting] says why, and the log once.
-func (s *Service) AdvanceEpoch(ctx context.Context) error {
+func (s *Trust) AdvanceEpoch(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.mended.Swap(false) {
@@ -176,11 +176,11 @@ func (s *Service) AdvanceEpoch(ctx context.Context) error {
 
 // RetryEpoch makes the next AdvanceEpoch try at once: what was in the way may have
 // gone.
-func (s *Service) RetryEpoch() { s.integrity.mended.Store(true) }
+func (s *Trust) RetryEpoch() { s.integrity.mended.Store(true) }
 
 // EpochWaiting is why the epoch that is due has not begun, "" if none is due.
 // Until it begins, a copy of the database from the epoch before would verify.
-func (s *Service) EpochWaiting() string {
+func (s *Trust) EpochWaiting() string {
 	if why := s.integrity.waiting.Load(); why != nil {
 		return *why
 	}
@@ -190,7 +190,7 @@ func (s *Service) EpochWaiting() string {
 // advanceLater is advance for a service that goes on without a new epoch: the
 // database may be full, or the token. The jobs try again. The caller holds
 // integrity.mu.
-func (s *Service) advanceLater(ctx context.Context) error {
+func (s *Trust) advanceLater(ctx context.Context) error {
 	err := s.advance(ctx)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -218,7 +218,7 @@ func cause(err error) string {
 // advance begins a new epoch: the new key first, then a head under it, then
 // the old key is destroyed. Each step is explained by an intent. The caller
 // holds integrity.mu.
-func (s *Service) advance(ctx context.Context) (err error) {
+func (s *Trust) advance(ctx context.Context) (err error) {
 	s.integrity.due = true
 	defer func() {
 		if err == nil {
@@ -264,7 +264,7 @@ func (s *Service) advance(ctx context.Context) (err error) {
 // beginEpoch makes the key of the intent and commits what finish writes. It
 // leaves a commit that fails to reconciliation: that may yet be found
 // after a crash, and so its key must stay until another one has succeeded.
-func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx) error) error {
+func (s *Trust) beginEpoch(ctx context.Context, b Backend, intent *store.Intent, finish func(*store.Tx) error) error {
 	s.working.begin(intent.CKAID)
 	defer s.working.end(intent.CKAID)
 	if err := s.putIntent(ctx, intent); err != nil {
@@ -283,7 +283,7 @@ func (s *Service) beginEpoch(ctx context.Context, b Backend, intent *store.Inten
 }
 
 // epochIntent explains the key of an epoch that comes or goes.
-func (s *Service) epochIntent(action, lineage string, epoch int, id []byte) *store.Intent {
+func (s *Trust) epochIntent(action, lineage string, epoch int, id []byte) *store.Intent {
 	return &store.Intent{
 		CKAID: id, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
 		Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC, Created: s.now(),
@@ -291,7 +291,7 @@ func (s *Service) epochIntent(action, lineage string, epoch int, id []byte) *sto
 }
 
 // stateKeyRow names a key that authenticates heads in the database.
-func (s *Service) stateKeyRow(k stateKey) *store.SystemKey {
+func (s *Trust) stateKeyRow(k stateKey) *store.SystemKey {
 	row := &store.SystemKey{Token: s.token, Purpose: PurposeState, Version: k.epoch, CKAID: k.id[:], Created: s.now()}
 	if k.epoch > 1 {
 		row.Lineage = k.lineage
@@ -304,7 +304,7 @@ func isEpoch(i *store.Intent) bool { return strings.HasPrefix(i.KeyID, stateKeyI
 
 // firstStateKey makes the first key of a new lineage, for a state that is
 // accepted without any key that is known to be its own.
-func (s *Service) firstStateKey(ctx context.Context) (stateKey, error) {
+func (s *Trust) firstStateKey(ctx context.Context) (stateKey, error) {
 	b, err := s.routeNew(s.token, backends.HMAC256)
 	if err != nil {
 		return stateKey{}, err

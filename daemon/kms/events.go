@@ -14,26 +14,6 @@ import (
 	"cmkd/daemon/store"
 )
 
-// What the service does by itself is on record in CloudTrail's service events:
-// https://docs.aws.amazon.com/kms/latest/developerguide/ct-rotatekey.html
-// https://docs.aws.amazon.com/kms/latest/developerguide/ct-delete-key.html
-// https://docs.aws.amazon.com/kms/latest/developerguide/ct-deleteexpiredkeymaterial.html
-//
-// The record is written within the transaction that commits the change, as its
-// last step: a change that cannot be recorded is rolled back, and the head of
-// the database names a record that has it. If the commit fails, or the daemon
-// is killed between the two, the trail tells of a change that did not happen.
-// After a kill the next start says so ([Service.recordUncommitted]). It is tried
-// again, then, and what is recorded again has the same eventID.
-const (
-	eventRotate       = "RotateKey"
-	eventDelete       = "DeleteKey"
-	eventExpire       = "DeleteExpiredKeyMaterial"
-	eventExpireImport = "DeleteExpiredImportParameters"
-	eventReconcile    = "ReconcileKeyMaterial"
-	eventCreate       = "CreateKey"
-)
-
 // event is something that the service does to a key.
 type event struct {
 	name string // eventName
@@ -62,67 +42,11 @@ type eventDetails struct {
 
 // keyEvent makes an event of a key. due is when it was to happen, to which it
 // happens once.
-func (s *Service) keyEvent(name string, key *store.Key, due time.Time) *event {
+func (s *Journal) keyEvent(name string, key *store.Key, due time.Time) *event {
 	return &event{
 		name: name, act: due.UTC().Format(time.RFC3339Nano), region: key.Region,
 		arns: []string{s.keyARN(key.Region, key.ID)}, eventDetails: eventDetails{KeyID: key.ID},
 	}
-}
-
-// rotation is the event of a rotation that makes fresh current. Each attempt
-// makes another material.
-func (s *Service) rotation(key *store.Key, old, fresh *store.Version) *event {
-	e := s.keyEvent(eventRotate, key, fresh.Rotated)
-	e.act, e.single = fresh.MaterialID, true
-	e.RotationType, e.KeyOrigin, e.CurrentKeyMaterialID = fresh.RotationType, key.Origin, fresh.MaterialID
-	if old != nil {
-		e.PreviousKeyMaterialID = old.MaterialID
-	}
-	return e
-}
-
-// creation is the event of a managed key that was made for its first use.
-func (s *Service) creation(key *store.Key) *event {
-	e := s.keyEvent(eventCreate, key, key.Created)
-	e.single = true
-	return e
-}
-
-// expiry is the event of material whose time is over, in every Region of the
-// key.
-func (s *Service) expiry(replicas []*store.Key, v *store.Version) *event {
-	key := replicas[0]
-	for _, r := range replicas {
-		if r.Region == r.PrimaryRegion {
-			key = r
-		}
-	}
-	e := s.keyEvent(eventExpire, key, v.ValidTo)
-	e.act += " " + v.MaterialID
-	e.KeyMaterialID = v.MaterialID
-	for _, r := range replicas {
-		if r != key {
-			e.arns = append(e.arns, s.keyARN(r.Region, r.ID))
-		}
-	}
-	return e
-}
-
-// reconciliation is the event of an interrupted piece of work. The keys of
-// epochs have none: they come and go all the time.
-func (s *Service) reconciliation(i *store.Intent) *event {
-	if isEpoch(i) {
-		return nil
-	}
-	id := strings.TrimPrefix(i.KeyID, importPrefix)
-	e := &event{
-		name: eventReconcile, act: objectID(i.CKAID).String(), region: s.region,
-		eventDetails: eventDetails{KeyID: id, Interrupted: i.Action, Label: label(i.KeyID, i.Version)},
-	}
-	if i.Region != "" {
-		e.region, e.arns = i.Region, []string{s.keyARN(i.Region, id)}
-	}
-	return e
 }
 
 // id is the eventID: the same whenever the act is tried (RFC 9562, version 5).
@@ -173,7 +97,7 @@ func (a *acts) forget(e *event) {
 // is the last step of the transaction that makes it true; nil is no event. The
 // record names the commit that it is ahead of, so that the next start takes it
 // back if that never came.
-func (s *Service) announce(ctx context.Context, tx *store.Tx, e *event) error {
+func (s *Journal) announce(ctx context.Context, tx *store.Tx, e *event) error {
 	if e == nil {
 		return nil
 	}
@@ -199,7 +123,7 @@ func (s *Service) announce(ctx context.Context, tx *store.Tx, e *event) error {
 
 // failed puts on record that the event did not happen, once for each cause.
 // The job that it belongs to is about to return the cause.
-func (s *Service) failed(ctx context.Context, e *event, cause error) error {
+func (s *Journal) failed(ctx context.Context, e *event, cause error) error {
 	if e == nil || ctx.Err() != nil {
 		return nil //nolint:nilerr // the daemon ends, and nothing has been found out
 	}
@@ -223,7 +147,7 @@ func (s *Service) failed(ctx context.Context, e *event, cause error) error {
 	return nil
 }
 
-func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Record, write func(context.Context, *audit.Record, audit.Room) error) (err error) {
+func (s *Journal) appendEvent(ctx context.Context, e *event, record *audit.Record, write func(context.Context, *audit.Record, audit.Room) error) (err error) {
 	record.AWSRegion = e.region
 	for _, arn := range e.arns {
 		record.Resources = append(record.Resources, audit.Resource{ARN: arn, AccountID: s.account})
@@ -235,7 +159,7 @@ func (s *Service) appendEvent(ctx context.Context, e *event, record *audit.Recor
 }
 
 // recordEvent puts something about the database on record.
-func (s *Service) recordEvent(ctx context.Context, name string, details any) error {
+func (s *Journal) recordEvent(ctx context.Context, name string, details any) error {
 	text, err := json.Marshal(details, json.Deterministic(true))
 	if err != nil {
 		return err
@@ -246,7 +170,7 @@ func (s *Service) recordEvent(ctx context.Context, name string, details any) err
 }
 
 // serviceRecord is a record of what nobody called for.
-func (s *Service) serviceRecord(name string) *audit.Record {
+func (s *Journal) serviceRecord(name string) *audit.Record {
 	return &audit.Record{
 		EventTime: s.now(), EventName: name, EventType: "AwsServiceEvent", AWSRegion: s.region, ManagementEvent: true,
 		UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: s.account, InvokedBy: "cmkd"},

@@ -68,7 +68,7 @@ func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi
 		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
 		Spec: params.Spec, Usage: backends.UnwrapImport, Route: k.Spec, Created: s.now(),
 	}
-	replaced := &cleanup{s: s.Service}
+	replaced := &cleanup{s: s.Keyring}
 	defer replaced.done()
 	made, err := s.generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey

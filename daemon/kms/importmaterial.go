@@ -173,7 +173,7 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		s.undo(ctx, k.backend, intent)
 		return nil, other, nil
 	}
-	spent := &cleanup{s: s}
+	spent := &cleanup{s: s.Keyring}
 	defer spent.done()
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.adopt(tx, m, v, made, spent); err != nil {

@@ -132,7 +132,7 @@ const cutOffTimeout = 10 * time.Second
 // flight. Those that are left then get a record which says that they were cut
 // off; they cannot change anything from then on. Their goroutines may go on
 // until the plugins end.
-func (s *Service) EndCalls(ctx context.Context) error {
+func (s *Journal) EndCalls(ctx context.Context) error {
 	f := &s.calls
 	f.mu.Lock()
 	f.ended, f.left = true, make(chan struct{}, 1)

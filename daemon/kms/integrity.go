@@ -12,7 +12,6 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/store"
-	"cmkd/socket/kmsapi"
 )
 
 // Mismatch is why the database is not trusted, and what an operator needs to
@@ -42,14 +41,7 @@ type Mismatch struct {
 }
 
 // Mismatch returns why the database is not trusted, nil if it is.
-func (s *Service) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
-
-// errUnverified is the answer to calls that would have to trust the database.
-// It is no 5xx: SDKs would only repeat the call.
-func errUnverified() *kmsapi.Error {
-	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
-		"The database or the audit trail of the service does not verify. An operator has to look at it: cmkctl status.")
-}
+func (s *Trust) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
 
 // VerifyState verifies the database with the token before anything trusts it.
 // One that does not verify is no error: [Service.Mismatch] tells, and nothing
@@ -57,7 +49,7 @@ func errUnverified() *kmsapi.Error {
 // gets one if its token has never had a key for a second head: it is new, or
 // of a version of the program that knew no heads. One that Init has yet to
 // make keys for stays as it is.
-func (s *Service) VerifyState(ctx context.Context) error {
+func (s *Trust) VerifyState(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	keys, err := s.stateKeys(ctx)
@@ -131,7 +123,7 @@ func empty(view *store.View) bool {
 
 // adoptable reports whether a database without a head may get its first one:
 // its key is the first of its lineage, and no second one has been made.
-func (s *Service) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemKey) (stateKey, bool) {
+func (s *Trust) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemKey) (stateKey, bool) {
 	if row == nil || len(row.CKAID) != len(backends.KeyID{}) {
 		return stateKey{}, false
 	}
@@ -145,7 +137,7 @@ func (s *Service) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemK
 
 // adoptState writes the first head and begins the second epoch, after which no
 // database of this lineage is taken without a head.
-func (s *Service) adoptState(ctx context.Context, k stateKey) error {
+func (s *Trust) adoptState(ctx context.Context, k stateKey) error {
 	view := s.store.View()
 	fresh := empty(view)
 	if err := s.recordEvent(ctx, "AdoptState", map[string]any{"root": hex.EncodeToString(view.Root()), "new": fresh}); err != nil {
@@ -174,7 +166,7 @@ func (s *Service) adoptState(ctx context.Context, k stateKey) error {
 
 // verifyHead says why a head does not verify, "" if it does, and whether the
 // head itself is authentic. An error is the token's, and says nothing.
-func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store.Sealed, head *store.Head, keys map[backends.KeyID]stateKey) (authentic bool, why string, err error) {
+func (s *Trust) verifyHead(ctx context.Context, view *store.View, found *store.Sealed, head *store.Head, keys map[backends.KeyID]stateKey) (authentic bool, why string, err error) {
 	last, known := newest(keys, head.Lineage)
 	row, ok := view.CurrentSystemKey(s.token, PurposeState)
 	if !ok || len(row.CKAID) != len(backends.KeyID{}) {
@@ -207,7 +199,7 @@ func (s *Service) verifyHead(ctx context.Context, view *store.View, found *store
 
 // lock stops everything that would have to trust the database. What is wrong
 // with the trail besides is found as well.
-func (s *Service) lock(ctx context.Context, reason string, head *store.Head, authentic bool) error {
+func (s *Trust) lock(ctx context.Context, reason string, head *store.Head, authentic bool) error {
 	known := head
 	if !authentic {
 		known = nil
@@ -220,11 +212,11 @@ func (s *Service) lock(ctx context.Context, reason string, head *store.Head, aut
 }
 
 // lockTrail is lock for a trail that does not verify.
-func (s *Service) lockTrail(ctx context.Context, problem string, head *store.Head, authentic bool) error {
+func (s *Trust) lockTrail(ctx context.Context, problem string, head *store.Head, authentic bool) error {
 	return s.lockWith(ctx, &Mismatch{Reason: "the audit trail does not verify", Trail: problem, HeadVerified: authentic}, head)
 }
 
-func (s *Service) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {
+func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {
 	if err := s.store.Lock(ctx, m.Reason); err != nil {
 		return err
 	}
@@ -263,7 +255,7 @@ func (m *Mismatch) brief() *Mismatch {
 
 // CheckState reads the database file and the end of the audit trail again: a
 // running daemon does not read them otherwise.
-func (s *Service) CheckState(ctx context.Context) error {
+func (s *Trust) CheckState(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.seal.Load() == nil {

@@ -57,7 +57,7 @@ func (w *working) on(id []byte) bool {
 // takes too long the caller gets [backends.Timeout], and what comes later is
 // undone then: a key whose caller was not told of it does not stay.
 // The transaction is c's, see [Service.commit].
-func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
+func (s *Keyring) generate(ctx context.Context, c *Call, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
 	s.working.begin(intent.CKAID)
 	if err := s.putIntent(ctx, intent); err != nil {
 		s.working.end(intent.CKAID)
@@ -88,18 +88,18 @@ func (s *Service) generate(ctx context.Context, c *Call, b Backend, intent *stor
 		s.undo(ctx, b, intent)
 		return nil, err
 	}
-	s.RetryEpoch() // the token makes keys, and the database takes rows
+	s.made() // the token makes keys, and the database takes rows
 	return made, nil
 }
 
 // abandon undoes work that came too late for its caller, if it came.
-func (s *Service) abandon(ctx context.Context, b Backend, intent *store.Intent) {
+func (s *Keyring) abandon(ctx context.Context, b Backend, intent *store.Intent) {
 	defer s.working.end(intent.CKAID)
 	s.late.expect(intent.CKAID, s.now(), true)
 	s.undo(ctx, b, intent)
 }
 
-func (s *Service) putIntent(ctx context.Context, intent *store.Intent) error {
+func (s *Keyring) putIntent(ctx context.Context, intent *store.Intent) error {
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		return tx.PutIntent(intent)
@@ -114,7 +114,7 @@ func (s *Service) putIntent(ctx context.Context, intent *store.Intent) error {
 // a creation, the next one may find a key that lacks attributes, and so looks
 // unsafe: it is destroyed and made again, once. A token that makes unsafe keys
 // does so again.
-func (s *Service) makeKey(ctx context.Context, b Backend, intent *store.Intent) (*backends.CreateKeyAnswer, error) {
+func (s *Keyring) makeKey(ctx context.Context, b Backend, intent *store.Intent) (*backends.CreateKeyAnswer, error) {
 	in := &backends.CreateKeyRequest{Key: intentKey(intent), Label: label(intent.KeyID, intent.Version)}
 	made, err := b.CreateKey(ctx, in)
 	if backends.CodeOf(err) != backends.KeyUnsafe {
@@ -135,7 +135,7 @@ func intentKey(i *store.Intent) backends.Key {
 }
 
 // destroyIntent explains the object of a version that is on its way out.
-func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent {
+func (s *Keyring) destroyIntent(row *store.Key, v *store.Version) *store.Intent {
 	return &store.Intent{
 		CKAID: v.CKAID, Action: "destroy", Region: row.Region, KeyID: row.ID, Version: v.Number, Token: row.Token,
 		Spec: row.Spec, Usage: row.Usage, Imported: v.Imported, Created: s.now(),
@@ -143,7 +143,7 @@ func (s *Service) destroyIntent(row *store.Key, v *store.Version) *store.Intent 
 }
 
 // pairIntent is destroyIntent of the wrapping pair of an import.
-func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.Intent {
+func (s *Keyring) pairIntent(row *store.Key, p *store.ImportParameters) *store.Intent {
 	return &store.Intent{
 		CKAID: p.CKAID, Action: "destroy", Region: row.Region, KeyID: importPrefix + p.KeyID, Version: 1, Token: p.Token,
 		Spec: p.Spec, Usage: backends.UnwrapImport, Route: row.Spec, Created: s.now(),
@@ -153,7 +153,7 @@ func (s *Service) pairIntent(row *store.Key, p *store.ImportParameters) *store.I
 // cleanup destroys objects that a transaction takes the rows of. Reconciliation leaves
 // them to it until done.
 type cleanup struct {
-	s       *Service
+	s       *Keyring
 	intents []*store.Intent
 }
 
@@ -186,7 +186,7 @@ func (w *cleanup) done() {
 // destroy takes the object that the intent explains out of the token, and ends
 // the intent, with e on record if it is not nil. The backend has looked again
 // and found nothing. An intent whose object may come later stays.
-func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
+func (s *Keyring) destroy(ctx context.Context, b Backend, intent *store.Intent, e *event) (objects int, err error) {
 	objects, err = s.take(ctx, b, intent)
 	if err != nil || s.late.expects(intent.CKAID) {
 		return objects, err
@@ -198,7 +198,7 @@ func (s *Service) destroy(ctx context.Context, b Backend, intent *store.Intent, 
 //
 // What a commit of unknown outcome would make true is not undone: that is made
 // certain first, and an intent that has ended by it explains nothing any more.
-func (s *Service) take(ctx context.Context, b Backend, intent *store.Intent) (objects int, err error) {
+func (s *Keyring) take(ctx context.Context, b Backend, intent *store.Intent) (objects int, err error) {
 	if err := s.store.Settle(ctx); err != nil {
 		return 0, fmt.Errorf("before version %d of key %s is destroyed: %w", intent.Version, intent.KeyID, err)
 	}
@@ -223,7 +223,7 @@ func (s *Service) take(ctx context.Context, b Backend, intent *store.Intent) (ob
 
 // endIntent puts e on record, if it is not nil, and ends the intent unless it stays. One
 // that has ended meanwhile is nothing to tell of.
-func (s *Service) endIntent(ctx context.Context, intent *store.Intent, ends bool, e *event) error {
+func (s *Keyring) endIntent(ctx context.Context, intent *store.Intent, ends bool, e *event) error {
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		if _, ok := tx.Intent(intent.CKAID); !ok {
@@ -238,7 +238,7 @@ func (s *Service) endIntent(ctx context.Context, intent *store.Intent, ends bool
 
 // undo is destroy for a caller that has its answer, or has gone: if it fails,
 // the intent stays for the next reconciliation.
-func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
+func (s *Keyring) undo(ctx context.Context, b Backend, intent *store.Intent) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 	defer cancel()
 	if _, err := s.destroy(ctx, b, intent, nil); err != nil {
@@ -251,7 +251,7 @@ func (s *Service) undo(ctx context.Context, b Backend, intent *store.Intent) {
 // object is destroyed and the intent ended. It touches only what an intent
 // explains, and passes over tokens that are away. One that fails does not stop
 // the others.
-func (s *Service) Reconcile(ctx context.Context) error {
+func (s *Keyring) Reconcile(ctx context.Context) error {
 	var errs []error
 	var creations []*store.Intent
 	s.late.prune(func(id []byte) bool {
@@ -290,7 +290,7 @@ func (s *Service) Reconcile(ctx context.Context) error {
 }
 
 // available finds the backend of a key that is to be changed in its token now.
-func (s *Service) available(row *store.Key) (Backend, error) {
+func (s *Keyring) available(row *store.Key) (Backend, error) {
 	spec := row.Spec
 	b, _, ok := s.router.Route(row.Token, spec)
 	if !ok || !s.router.Available(row.Token, spec) {

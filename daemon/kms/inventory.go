@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"cmkd/backends"
@@ -55,7 +54,7 @@ type Leftover struct {
 // been looked for by processes that were opened since; what is found has been listed
 // twice, since calls go on and make objects and take them back. Unless anew, an object
 // that was missing before, and that no plugin lists, is missing without another process.
-func (s *Service) inventory(ctx context.Context, tokens []string, anew bool) (*Inventory, error) {
+func (s *Keyring) inventory(ctx context.Context, tokens []string, anew bool) (*Inventory, error) {
 	before := s.store.View()
 	listed, away, err := s.listTokens(ctx, tokens)
 	if err != nil {
@@ -114,7 +113,7 @@ func anyUnknown(known map[string]bool, listed map[string][]backends.Object) bool
 // listTokens lists the objects of each of the tokens through every plugin that has it: one
 // alone may not see what another one made. away are the tokens of which a plugin does
 // not answer.
-func (s *Service) listTokens(ctx context.Context, tokens []string) (listed map[string][]backends.Object, away []string, err error) {
+func (s *Keyring) listTokens(ctx context.Context, tokens []string) (listed map[string][]backends.Object, away []string, err error) {
 	listed = map[string][]backends.Object{}
 	for _, token := range tokens {
 		servers, all := s.servers(token)
@@ -144,7 +143,7 @@ func (s *Service) listTokens(ctx context.Context, tokens []string) (listed map[s
 }
 
 // servers are the backends of a token. all: each of them answers.
-func (s *Service) servers(token string) (servers []Backend, all bool) {
+func (s *Keyring) servers(token string) (servers []Backend, all bool) {
 	all = true
 	for _, spec := range slices.Sorted(maps.Keys(keys.Specs)) {
 		b, _, ok := s.router.Route(token, spec)
@@ -158,7 +157,7 @@ func (s *Service) servers(token string) (servers []Backend, all bool) {
 }
 
 // tokens are the names of the configured tokens.
-func (s *Service) tokens() []string {
+func (s *Keyring) tokens() []string {
 	return append([]string{s.token}, slices.Sorted(maps.Values(s.clusters))...)
 }
 
@@ -225,18 +224,6 @@ func unknown(known map[string]bool, objects []backends.Object) []backends.Object
 	return out
 }
 
-// parseLabel is the inverse of label, for labels of CMKs alone. Anybody with the
-// PIN writes labels: a version beyond 31 bits is none that cmkd counted to.
-func parseLabel(text string) (keyID string, version int, ok bool) {
-	parts := strings.Split(text, ":")
-	if len(parts) != 3 || parts[0] != "cmkd" || !keys.IsID(parts[1]) {
-		return "", 0, false
-	}
-	n, err := strconv.ParseInt(parts[2], 10, 32)
-	version = int(n)
-	return parts[1], version, err == nil && version > 0 && text == label(strings.ToLower(parts[1]), version)
-}
-
 // place puts an object that no row explains where it belongs.
 func (inv *Inventory) place(view *store.View, found map[string]*FoundKey, token string, o backends.Object) {
 	id, version, ok := parseLabel(o.Label)
@@ -273,4 +260,29 @@ func superseded(view *store.View, rows []*store.Key, id string, version int, o b
 		}
 	}
 	return false
+}
+
+// isBackupKey reports whether an object authenticates backups, as its label says.
+func isBackupKey(o backends.Object) bool {
+	return strings.HasPrefix(o.Label, "cmkd:system-"+PurposeBackup+":")
+}
+
+// FoundKey is a key some of whose materials the database does not know.
+type FoundKey struct {
+	KeyID    string           `json:"keyId"`
+	Token    string           `json:"token"`
+	Versions []int            `json:"versions"` // as CKA_LABEL has them, ascending
+	Spec     backends.KeySpec `json:"spec,omitempty"`
+	Usage    backends.Usage   `json:"usage,omitempty"`
+	Imported bool             `json:"imported,omitempty"`
+	// Known: the database knows the key, and other materials of it.
+	Known bool `json:"known"`
+	// Problem is why the key cannot be recovered, "" if it can.
+	Problem string `json:"problem,omitempty"`
+	// Recovered: it has been.
+	Recovered bool `json:"recovered,omitempty"`
+
+	ids       [][]byte // CKA_ID of each version
+	publicKey []byte
+	store     string // CustomKeyStoreId
 }

@@ -94,16 +94,6 @@ func named[T, F ~string](names []F) []T {
 	return list
 }
 
-// reader is what View and Tx have in common.
-type reader interface {
-	Key(region, id string) (*store.Key, bool)
-	Alias(region, name string) (*store.Alias, bool)
-	CurrentVersion(keyID string) (*store.Version, bool)
-	Versions(keyID string) []*store.Version
-	KeyReplicas(id string) []*store.Key
-	CustomKeyStore(region, id string) (*store.CustomKeyStore, bool)
-}
-
 func (s methods) ListKeys(_ context.Context, c *Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err

@@ -133,7 +133,7 @@ func (l *late) mayRenew(at server, now time.Time) bool {
 
 // answered is the error of a creation, errUnanswered if it has none but a process was lost
 // with it: losses had been lost before. The token may still be at it then.
-func (s *Service) answered(intent *store.Intent, losses int, err error) error {
+func (s *Keyring) answered(intent *store.Intent, losses int, err error) error {
 	code, lost := backends.CodeOf(err), s.losses(intent) != losses
 	if lost || code == backends.Lost || code == backends.Timeout {
 		s.late.expect(intent.CKAID, s.now(), true)
@@ -146,7 +146,7 @@ func (s *Service) answered(intent *store.Intent, losses int, err error) error {
 
 // losses counts the creations that processes of the plugin were lost with that serves the
 // intent's object.
-func (s *Service) losses(intent *store.Intent) int {
+func (s *Keyring) losses(intent *store.Intent) int {
 	return s.router.Losses(intent.Token, intentRoute(intent))
 }
 
@@ -157,7 +157,7 @@ func intentRoute(intent *store.Intent) backends.KeySpec {
 
 // reconcileLate looks again for what came late, each intent once if it is due, and ends
 // those that were looked at for long enough.
-func (s *Service) reconcileLate(ctx context.Context, intents []*store.Intent) error {
+func (s *Keyring) reconcileLate(ctx context.Context, intents []*store.Intent) error {
 	var errs []error
 	now := s.now()
 	again := map[server][]*store.Intent{}
@@ -195,7 +195,7 @@ func (s *Service) reconcileLate(ctx context.Context, intents []*store.Intent) er
 
 // look undoes what there is of a late creation. first: nobody has said yet that it was
 // interrupted.
-func (s *Service) look(ctx context.Context, intent *store.Intent, first bool, now time.Time) error {
+func (s *Keyring) look(ctx context.Context, intent *store.Intent, first bool, now time.Time) error {
 	b, _, _ := s.router.Route(intent.Token, intentRoute(intent))
 	e := s.reconciliation(intent)
 	objects, err := s.take(ctx, b, intent)

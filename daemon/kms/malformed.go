@@ -1,7 +1,6 @@
 package kms
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -11,17 +10,6 @@ import (
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
-
-// objectID is the only conversion of a CKA_ID in the database to one in a token.
-// One that has not 16 bytes, which somebody has edited, becomes one that no
-// object has.
-func objectID(id []byte) backends.KeyID {
-	if len(id) != len(backends.KeyID{}) {
-		sum := sha256.Sum256(id)
-		id = sum[:len(backends.KeyID{})]
-	}
-	return backends.KeyID(id)
-}
 
 // maxNamed is how many malformed rows a reason names.
 const maxNamed = 10

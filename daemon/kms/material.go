@@ -37,7 +37,7 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 	if err != nil {
 		return err
 	}
-	object := &cleanup{s: s}
+	object := &cleanup{s: s.Keyring}
 	defer object.done()
 	err = s.commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
@@ -152,7 +152,7 @@ func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.Impo
 	if err != nil {
 		return err
 	}
-	pair := &cleanup{s: s}
+	pair := &cleanup{s: s.Keyring}
 	defer pair.done()
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		if !tx.DeleteImportParameters(p.TokenHash) {

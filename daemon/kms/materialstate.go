@@ -18,14 +18,14 @@ import (
 const maxDiscarded = 25
 
 // over reports whether a time, if there is one, has come.
-func (s *Service) over(t time.Time) bool { return !t.IsZero() && !s.now().Before(t) }
+func (s *Keyring) over(t time.Time) bool { return !t.IsZero() && !s.now().Before(t) }
 
 // expired reports whether the time of imported material is over.
-func (s *Service) expired(v *store.Version) bool { return s.over(v.ValidTo) }
+func (s *Keyring) expired(v *store.Version) bool { return s.over(v.ValidTo) }
 
 // importState is ImportState of the material now, "" of material that the token
 // made.
-func (s *Service) importState(v *store.Version) kmsapi.ImportState {
+func (s *Keyring) importState(v *store.Version) kmsapi.ImportState {
 	if v.ImportState == kmsapi.ImportStateImported && s.expired(v) {
 		return kmsapi.ImportStatePendingImport
 	}
@@ -34,7 +34,7 @@ func (s *Service) importState(v *store.Version) kmsapi.ImportState {
 
 // associated are the versions whose material belongs to the key: all that are or
 // were current, and what waits in the token to become so.
-func (s *Service) associated(versions []*store.Version) []*store.Version {
+func (s *Keyring) associated(versions []*store.Version) []*store.Version {
 	return slices.DeleteFunc(slices.Clone(versions), func(v *store.Version) bool {
 		return v.State == keys.Discarded ||
 			v.State == kmsapi.KeyMaterialStatePendingRotation && s.importState(v) == kmsapi.ImportStatePendingImport
@@ -43,7 +43,7 @@ func (s *Service) associated(versions []*store.Version) []*store.Version {
 
 // inOrder are the associated versions in the order in which they became current:
 // that of their numbers, except for material that was discarded and imported again.
-func (s *Service) inOrder(versions []*store.Version) []*store.Version {
+func (s *Keyring) inOrder(versions []*store.Version) []*store.Version {
 	list := s.associated(versions)
 	slices.SortStableFunc(list, func(a, b *store.Version) int {
 		if waits := cmpWaiting(a, b); waits != 0 {
@@ -66,7 +66,7 @@ func cmpWaiting(a, b *store.Version) int {
 }
 
 // material finds an associated version by its KeyMaterialId.
-func (s *Service) material(view reader, keyID, id string) (*store.Version, bool) {
+func (s *Keyring) material(view reader, keyID, id string) (*store.Version, bool) {
 	for _, v := range s.associated(view.Versions(keyID)) {
 		if v.MaterialID == id {
 			return v, true
@@ -77,7 +77,7 @@ func (s *Service) material(view reader, keyID, id string) (*store.Version, bool)
 
 // pendingRotation is the material that waits to become current, nil if there is
 // none.
-func (s *Service) pendingRotation(view reader, keyID string) *store.Version {
+func (s *Keyring) pendingRotation(view reader, keyID string) *store.Version {
 	for _, v := range s.associated(view.Versions(keyID)) {
 		if v.State == kmsapi.KeyMaterialStatePendingRotation {
 			return v
@@ -88,7 +88,7 @@ func (s *Service) pendingRotation(view reader, keyID string) *store.Version {
 
 // hasMaterial reports whether every material of the key that is or was current is
 // in the token.
-func (s *Service) hasMaterial(view reader, keyID string) bool {
+func (s *Keyring) hasMaterial(view reader, keyID string) bool {
 	versions := s.associated(view.Versions(keyID))
 	return len(versions) > 0 && !slices.ContainsFunc(versions, func(v *store.Version) bool {
 		return s.importState(v) == kmsapi.ImportStatePendingImport
@@ -97,7 +97,7 @@ func (s *Service) hasMaterial(view reader, keyID string) bool {
 
 // lost reports whether material that the key needs has expired. What was deleted,
 // the key's row says.
-func (s *Service) lost(view reader, keyID string) bool {
+func (s *Keyring) lost(view reader, keyID string) bool {
 	return slices.ContainsFunc(view.Versions(keyID), func(v *store.Version) bool {
 		return v.State != kmsapi.KeyMaterialStatePendingRotation && s.expired(v)
 	})

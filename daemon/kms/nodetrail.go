@@ -12,7 +12,7 @@ import (
 
 // foundHead reads a head as the database has it, from the point of view of this node: what it
 // says of the audit trail is of the node's own, and nothing if it knows none of it.
-func (s *Service) foundHead(found *store.Sealed) (*store.Head, error) {
+func (s *Trust) foundHead(found *store.Sealed) (*store.Head, error) {
 	head, err := found.Head()
 	if err != nil || s.node == "" || head.Node == "" {
 		return head, err
@@ -24,7 +24,7 @@ func (s *Service) foundHead(found *store.Sealed) (*store.Head, error) {
 
 // nameTrails completes the head of a node that takes turns with others. The fields of
 // its own trail are filled in.
-func (s *Service) nameTrails(head *store.Head) {
+func (s *Trust) nameTrails(head *store.Head) {
 	if s.node == "" {
 		return
 	}

@@ -20,7 +20,7 @@ var ErrNoTrail = errors.New("the audit trail cannot be written")
 // an error that is not an [*kmsapi.Error] is recorded as KMSInternalException
 // without its text. It must make its changes with the call that it is given. If
 // Operate returns [ErrNoTrail], whatever happened, the answer must not leave.
-func (s *Service) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request, do func(*Call) error) error {
+func (s *Journal) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request, do func(*Call) error) error {
 	c := s.newCall(caller, r)
 	c.record.EventSource = operatorSource
 	if s.begin(c) != nil {
@@ -46,7 +46,7 @@ func (s *Service) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request
 
 // Decide does what an operator decided and no transaction holds, once it is on
 // record. If it fails, a second record says so.
-func (s *Service) Decide(ctx context.Context, c *Call, do func() error) error {
+func (s *Journal) Decide(ctx context.Context, c *Call, do func() error) error {
 	if err := s.recordAhead(ctx, c, 0); err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (s *Service) Decide(ctx context.Context, c *Call, do func() error) error {
 
 // Describe notes what an operator asks for: whether it changes anything, and
 // its parameters, nil or JSON.
-func (s *Service) Describe(c *Call, readOnly bool, parameters jsontext.Value) {
+func (s *Journal) Describe(c *Call, readOnly bool, parameters jsontext.Value) {
 	s.calls.describe(c, readOnly, c.region, parameters)
 	c.record.AdditionalEventData.Decision = "Allow"
 }

@@ -48,7 +48,7 @@ type recording struct {
 }
 
 // openRecord fills in what is known of every call.
-func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
+func (s *Journal) openRecord(c *Call, r *kmsapi.Request) {
 	c.record = audit.Record{
 		EventTime: s.now(),
 		EventName: r.Operation,
@@ -76,7 +76,7 @@ func (s *Service) openRecord(c *Call, r *kmsapi.Request) {
 
 // begin takes room for the records of a call. If there is none, the call must
 // not do anything: it is refused without a record, and counted.
-func (s *Service) begin(c *Call) error {
+func (s *Journal) begin(c *Call) error {
 	room, err := s.trail.Reserve(c.caller.Admin)
 	if err == nil {
 		if err = s.calls.enter(c); err == nil {
@@ -92,7 +92,7 @@ func (s *Service) begin(c *Call) error {
 }
 
 // end gives the room back.
-func (s *Service) end(c *Call) {
+func (s *Journal) end(c *Call) {
 	s.calls.leave(c)
 	s.trail.Release(c.room)
 }
@@ -101,7 +101,7 @@ func (s *Service) end(c *Call) {
 // the call decided on have changed since. What f writes is recorded before it is
 // committed; without a record it is not. What the record is to say of it, f has
 // said when it returns. c is nil where nobody called.
-func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) error) error {
+func (s *Journal) commit(ctx context.Context, c *Call, f func(tx *store.Tx) error) error {
 	if c == nil {
 		return s.store.Update(ctx, f)
 	}
@@ -123,7 +123,7 @@ func (s *Service) commit(ctx context.Context, c *Call, f func(tx *store.Tx) erro
 }
 
 // recordAhead writes the record of a change that comes next.
-func (s *Service) recordAhead(ctx context.Context, c *Call, sequence uint64) error {
+func (s *Journal) recordAhead(ctx context.Context, c *Call, sequence uint64) error {
 	if err := s.calls.settle(c); err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func metadataElement(m *kmsapi.KeyMetadata) element {
 // recordError records the call with the error that answers it. A stranger's
 // words are kept short, and of a stranger's refusals there are only so many
 // records; see [refusals].
-func (s *Service) recordError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
+func (s *Journal) recordError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
 	if c.stranger() {
 		c.record.Terse = true
 		if c.excess = !s.refusals.take(&c.caller); c.excess {
@@ -198,7 +198,7 @@ func (s *Service) recordError(ctx context.Context, c *Call, e *kmsapi.Error) boo
 	return s.writeError(ctx, c, e)
 }
 
-func (s *Service) writeError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
+func (s *Journal) writeError(ctx context.Context, c *Call, e *kmsapi.Error) bool {
 	c.record.ErrorCode = e.Code
 	if e.Code == kmsapi.CodeAccessDeniedException {
 		c.record.ErrorCode = "AccessDenied" // as CloudTrail writes it
@@ -215,7 +215,7 @@ func (c *Call) stranger() bool {
 // recordCall records the call, also if the caller has gone, unless it has a
 // record already. If it returns false, whatever the call did, its answer
 // must not leave.
-func (s *Service) recordCall(ctx context.Context, c *Call) bool {
+func (s *Journal) recordCall(ctx context.Context, c *Call) bool {
 	if c.record.ErrorCode == "" && c.recorded {
 		return true
 	}

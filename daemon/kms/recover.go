@@ -17,26 +17,6 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// FoundKey is a key some of whose materials the database does not know.
-type FoundKey struct {
-	KeyID    string           `json:"keyId"`
-	Token    string           `json:"token"`
-	Versions []int            `json:"versions"` // as CKA_LABEL has them, ascending
-	Spec     backends.KeySpec `json:"spec,omitempty"`
-	Usage    backends.Usage   `json:"usage,omitempty"`
-	Imported bool             `json:"imported,omitempty"`
-	// Known: the database knows the key, and other materials of it.
-	Known bool `json:"known"`
-	// Problem is why the key cannot be recovered, "" if it can.
-	Problem string `json:"problem,omitempty"`
-	// Recovered: it has been.
-	Recovered bool `json:"recovered,omitempty"`
-
-	ids       [][]byte // CKA_ID of each version
-	publicKey []byte
-	store     string // CustomKeyStoreId
-}
-
 // recoveredEncryptions is what a material is taken to have encrypted before
 // its row was lost: half of what NIST SP 800-38D allows.
 const recoveredEncryptions = 1 << 31

@@ -96,7 +96,7 @@ func (r *refusals) giveBack(u *refusedUser) {
 
 // FlushRefusals records how many calls of each user were refused without a
 // record.
-func (s *Service) FlushRefusals(ctx context.Context) error {
+func (s *Journal) FlushRefusals(ctx context.Context) error {
 	var errs []error
 	for _, u := range s.refusals.drain() {
 		c := s.newCall(u.caller, &kmsapi.Request{Operation: "RefusedCalls"})

@@ -20,16 +20,6 @@ type identifier struct {
 	alias string // with the prefix "alias/"
 }
 
-// keyARN returns the ARN of a key.
-func (s *Service) keyARN(region, id string) string {
-	return keys.KeyARN(region, s.account, id)
-}
-
-// aliasARN returns the ARN of an alias, whose name has its prefix.
-func (s *Service) aliasARN(region, name string) string {
-	return keys.AliasARN(region, s.account, name)
-}
-
 // parseIdentifier parses what the client wrote. ARNs of other Regions,
 // accounts and services are not found.
 func (s *Service) parseIdentifier(region, text string) (identifier, error) {

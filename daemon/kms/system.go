@@ -2,8 +2,6 @@ package kms
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,7 +58,7 @@ var uses = map[string]string{
 // systemRoute finds the backend for a key of the daemon's own. It is nil, without an
 // error, if the token cannot hold such a key and serves the others without: data keys
 // need the wrapping key, and the database and the trail those of the first token.
-func (s *Service) systemRoute(token, purpose string, spec backends.KeySpec) (Backend, error) {
+func (s *Keyring) systemRoute(token, purpose string, spec backends.KeySpec) (Backend, error) {
 	b, info, ok := s.router.Route(token, spec)
 	switch {
 	case ok && info.Unsupported == "":
@@ -78,7 +76,7 @@ func (s *Service) systemRoute(token, purpose string, spec backends.KeySpec) (Bac
 // Init makes the daemon's own keys in the token, those that are missing, and
 // returns the purposes of those it made. Nothing is made in a token that cannot
 // hold what the daemon needs, and what was made before a failure is destroyed again.
-func (s *Service) Init(ctx context.Context, token string) (made []string, err error) {
+func (s *Keyring) Init(ctx context.Context, token string) (made []string, err error) {
 	for _, row := range systemSpecs {
 		b, err := s.systemRoute(token, row.purpose, row.spec)
 		if err != nil {
@@ -107,7 +105,7 @@ func (s *Service) Init(ctx context.Context, token string) (made []string, err er
 
 // removeSystemKeys destroys keys that a failed Init has just made: nothing is encrypted or
 // authenticated with them. What the token does not destroy now is left to Reconcile.
-func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes []string) {
+func (s *Keyring) removeSystemKeys(ctx context.Context, token string, purposes []string) {
 	for _, purpose := range purposes {
 		k, ok := s.store.View().CurrentSystemKey(token, purpose)
 		if !ok {
@@ -132,7 +130,7 @@ func (s *Service) removeSystemKeys(ctx context.Context, token string, purposes [
 	}
 }
 
-func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) (err error) {
+func (s *Keyring) addSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) (err error) {
 	for range maxCreations {
 		if err = s.makeSystemKey(ctx, token, purpose, spec, usage, version); !errors.Is(err, errUnanswered) {
 			break
@@ -141,7 +139,7 @@ func (s *Service) addSystemKey(ctx context.Context, token, purpose string, spec 
 	return err
 }
 
-func (s *Service) makeSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) error {
+func (s *Keyring) makeSystemKey(ctx context.Context, token, purpose string, spec backends.KeySpec, usage backends.Usage, version int) error {
 	b, err := s.routeNew(token, spec)
 	if err != nil {
 		return err
@@ -159,46 +157,9 @@ func (s *Service) makeSystemKey(ctx context.Context, token, purpose string, spec
 	return err
 }
 
-// SignCheckpoint implements [audit.Signer] with the audit key of the first
-// token. keyID is the key's CKA_ID.
-func (s *Service) SignCheckpoint(ctx context.Context, digest []byte) (signature []byte, keyID string, err error) {
-	k, ok := s.store.View().CurrentSystemKey(s.token, PurposeAudit)
-	if !ok {
-		return nil, "", fmt.Errorf("token %s has no audit key: run cmkd -init", s.token)
-	}
-	ref := systemKeyRef(k)
-	b, err := s.routeNew(s.token, ref.Spec)
-	if err != nil {
-		return nil, "", err
-	}
-	if s.integrity.seal.Load() == nil { // the row may be anybody's
-		return nil, "", store.ErrUnverified
-	}
-	made, err := b.Sign(ctx, &backends.SignRequest{Key: ref, Algorithm: "ECDSA_SHA_256", Type: backends.Digest, Message: digest})
-	if err != nil {
-		return nil, "", err
-	}
-	// One that does not verify would make the next start refuse the whole trail.
-	public, err := x509.ParsePKIXPublicKey(k.PublicKey)
-	if key, ok := public.(*ecdsa.PublicKey); err != nil || !ok || !ecdsa.VerifyASN1(key, digest, made.Signature) {
-		return nil, "", backends.Errorf(backends.Internal, "the token's signature does not verify with the public key of audit key %s", ref.ID)
-	}
-	return made.Signature, ref.ID.String(), nil
-}
-
-// AuditKeys returns the public keys, DER SubjectPublicKeyInfo, that verify
-// checkpoints, by their names.
-func (s *Service) AuditKeys() map[string][]byte {
-	keys := map[string][]byte{}
-	for _, k := range s.store.View().SystemKeys(s.token, PurposeAudit) {
-		keys[objectID(k.CKAID).String()] = k.PublicKey
-	}
-	return keys
-}
-
 // CheckSystemKeys says which of the daemon's own keys are missing or unsafe:
 // without them it does not serve.
-func (s *Service) CheckSystemKeys(ctx context.Context, token string) error {
+func (s *Keyring) CheckSystemKeys(ctx context.Context, token string) error {
 	for _, row := range systemSpecs {
 		b, err := s.systemRoute(token, row.purpose, row.spec)
 		if err != nil {

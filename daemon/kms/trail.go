@@ -21,7 +21,7 @@ import (
 // that it has the record that the head names, nil if there is no head that
 // could be believed. trusted: the rows are those of the head. It returns what
 // is wrong, "" if nothing is. An error is the token's or the disk's.
-func (s *Service) checkTrail(ctx context.Context, head *store.Head, trusted bool) (problem string, err error) {
+func (s *Trust) checkTrail(ctx context.Context, head *store.Head, trusted bool) (problem string, err error) {
 	verify, err := s.trailKeys(ctx, trusted)
 	if err == nil {
 		err = s.trail.Check(knownRecord(head), verify)
@@ -34,7 +34,7 @@ func (s *Service) checkTrail(ctx context.Context, head *store.Head, trusted bool
 
 // checkTrailOf is checkTrail for a database that verifies. It locks the
 // service if the trail does not. The caller holds integrity.mu.
-func (s *Service) checkTrailOf(ctx context.Context, head *store.Head) error {
+func (s *Trust) checkTrailOf(ctx context.Context, head *store.Head) error {
 	problem, err := s.checkTrail(ctx, head, true)
 	if err != nil {
 		return fmt.Errorf("verifying the audit trail: %w", err)
@@ -60,7 +60,7 @@ var errOtherKey = fmt.Errorf("%w: the audit key in the token is not the one that
 // names, of which the current one must be the token's. The rows of a database
 // that is not trusted may be anybody's: then every key that the token has under
 // the label of one is taken, as labels cannot be written by who has the file.
-func (s *Service) trailKeys(ctx context.Context, trusted bool) (audit.SignatureVerifier, error) {
+func (s *Trust) trailKeys(ctx context.Context, trusted bool) (audit.SignatureVerifier, error) {
 	keys := map[string]*ecdsa.PublicKey{}
 	if !trusted {
 		return audit.ECDSAVerifier(keys), s.labelledAuditKeys(ctx, keys)
@@ -80,7 +80,7 @@ func (s *Service) trailKeys(ctx context.Context, trusted bool) (audit.SignatureV
 
 // auditKey returns the current audit key that the database names, nil if it
 // names none, and the public key that the token has for it.
-func (s *Service) auditKey(ctx context.Context) (row *store.SystemKey, public []byte, err error) {
+func (s *Trust) auditKey(ctx context.Context) (row *store.SystemKey, public []byte, err error) {
 	row, ok := s.store.View().CurrentSystemKey(s.token, PurposeAudit)
 	if !ok {
 		return nil, nil, nil // CheckSystemKeys says so
@@ -98,7 +98,7 @@ func (s *Service) auditKey(ctx context.Context) (row *store.SystemKey, public []
 }
 
 // labelledAuditKeys adds the audit keys that the token has.
-func (s *Service) labelledAuditKeys(ctx context.Context, keys map[string]*ecdsa.PublicKey) error {
+func (s *Trust) labelledAuditKeys(ctx context.Context, keys map[string]*ecdsa.PublicKey) error {
 	b, err := s.routeNew(s.token, backends.P256)
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func addAuditKey(keys map[string]*ecdsa.PublicKey, id backends.KeyID, der []byte
 // were added behind what the database names as the end: those are chained to
 // the others, and the trail can go on behind them. So are the daemon's own of a
 // time in which the database did not verify.
-func (s *Service) trailHolds(ctx context.Context, m *Mismatch) bool {
+func (s *Trust) trailHolds(ctx context.Context, m *Mismatch) bool {
 	found := s.store.Found()
 	if !m.HeadVerified || found == nil {
 		return false
@@ -161,7 +161,7 @@ func (s *Service) trailHolds(ctx context.Context, m *Mismatch) bool {
 // resumeTrail signs the trail after a database has been accepted. If the trail
 // was started over, what was there before is moved aside. The caller holds
 // integrity.mu.
-func (s *Service) resumeTrail(ctx context.Context, begun bool) error {
+func (s *Trust) resumeTrail(ctx context.Context, begun bool) error {
 	if begun {
 		if err := s.trail.Checkpoint(ctx); err != nil {
 			return fmt.Errorf("signing the audit trail: %w", err)
@@ -178,7 +178,7 @@ func (s *Service) resumeTrail(ctx context.Context, begun bool) error {
 }
 
 // writeHead makes the database name the end of the trail.
-func (s *Service) writeHead(ctx context.Context) error {
+func (s *Trust) writeHead(ctx context.Context) error {
 	return s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		tx.WriteHead()
@@ -188,7 +188,7 @@ func (s *Service) writeHead(ctx context.Context) error {
 
 // NameTrail makes the database name the end of the audit trail, if that has
 // grown: what comes after the record that it names could be cut off unnoticed.
-func (s *Service) NameTrail(ctx context.Context) error {
+func (s *Trust) NameTrail(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.seal.Load() == nil {
@@ -208,7 +208,7 @@ func (s *Service) NameTrail(ctx context.Context) error {
 // head that names it: what is cut off or added afterwards is found at the next
 // start, and so is a copy of the database from before. No call is answered any
 // more. A database that does not verify stays as it is.
-func (s *Service) End(ctx context.Context) error {
+func (s *Trust) End(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.seal.Load() == nil {
@@ -229,7 +229,7 @@ func (s *Service) End(ctx context.Context) error {
 
 // VerifyTrail verifies the whole audit trail with the token's key. What is
 // wrong is in problem; the service is locked then.
-func (s *Service) VerifyTrail(ctx context.Context) (report audit.Report, problem string, err error) {
+func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem string, err error) {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	trusted := s.integrity.seal.Load() != nil
@@ -254,7 +254,7 @@ func (s *Service) VerifyTrail(ctx context.Context) (report audit.Report, problem
 // PruneTrail removes the oldest segments of the audit trail, which verify, on
 // record like a call. It returns nil if none is to go, and a [Mismatch] is an
 // error that wraps [store.ErrUnverified].
-func (s *Service) PruneTrail(ctx context.Context, c *Call, opt audit.PruneOptions) (*audit.Pruning, error) {
+func (s *Trust) PruneTrail(ctx context.Context, c *Call, opt audit.PruneOptions) (*audit.Pruning, error) {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	if s.integrity.seal.Load() == nil {

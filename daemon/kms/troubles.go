@@ -48,7 +48,7 @@ func (t *troubles) level(kind trouble, now time.Time) slog.Level {
 }
 
 // logTrouble logs a call that failed if operators should hear of it.
-func (s *Service) logTrouble(ctx context.Context, c *Call, e *kmsapi.Error, err error) {
+func (s *Journal) logTrouble(ctx context.Context, c *Call, e *kmsapi.Error, err error) {
 	if e.Status() < 500 && !backendTrouble(err) {
 		return
 	}

@@ -24,7 +24,7 @@ type uncommitted struct {
 // does not have: records with the sequence of a commit behind the head. The
 // record of what was committed is durable before its head is made, so that only
 // records behind the one that the head names can be such.
-func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error {
+func (s *Journal) recordUncommitted(ctx context.Context, head *store.Head) error {
 	last := head.Sequence // of what is committed
 	if head.Node != "" {
 		if head.AuditSequence == 0 {
@@ -76,7 +76,7 @@ func (s *Service) recordUncommitted(ctx context.Context, head *store.Head) error
 
 // takeBack is for a change whose record is written and whose commit may fail in
 // such a way that nobody knows what has become of it, see [store.Tx.OnSettle].
-func (s *Service) takeBack(u uncommitted) func(ctx context.Context, committed bool) error {
+func (s *Journal) takeBack(u uncommitted) func(ctx context.Context, committed bool) error {
 	return func(ctx context.Context, committed bool) error {
 		if committed {
 			return nil // as its record says
@@ -85,7 +85,7 @@ func (s *Service) takeBack(u uncommitted) func(ctx context.Context, committed bo
 	}
 }
 
-func (s *Service) recordNotCommitted(ctx context.Context, u uncommitted) error {
+func (s *Journal) recordNotCommitted(ctx context.Context, u uncommitted) error {
 	details, err := json.Marshal(&u)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // it known; it is looked at again with each run of the jobs, and when its key is used.
 
 // noteSafety notes what a plugin said of an object that is in its token, or of none.
-func (s *Service) noteSafety(ctx context.Context, m *material, err error) {
+func (s *Keyring) noteSafety(ctx context.Context, m *material, err error) {
 	unsafe := backends.CodeOf(err) == backends.KeyUnsafe
 	switch news := s.unsafes.set(m, unsafe); {
 	case news && unsafe:
@@ -27,7 +27,7 @@ func (s *Service) noteSafety(ctx context.Context, m *material, err error) {
 
 // UnsafeMaterials are the key materials of the database that are known to be in their
 // token with other attributes than cmkd gave them, sorted by token, key and version.
-func (s *Service) UnsafeMaterials() []Material {
+func (s *Keyring) UnsafeMaterials() []Material {
 	view := s.store.View()
 	var out []Material
 	for _, m := range s.unsafes.all() {
@@ -41,14 +41,14 @@ func (s *Service) UnsafeMaterials() []Material {
 
 // lookForUnsafe finds out which of the objects that a call needed is unsafe. What is known
 // to be is not asked for again.
-func (s *Service) lookForUnsafe(ctx context.Context, c *Call) {
+func (s *Keyring) lookForUnsafe(ctx context.Context, c *Call) {
 	for _, m := range s.needed(c, s.unsafes.has) {
 		_, _ = s.there(ctx, m)
 	}
 }
 
 // lookAgain looks again at the objects of the materials in the set.
-func (s *Service) lookAgain(ctx context.Context, set *materialSet) {
+func (s *Keyring) lookAgain(ctx context.Context, set *materialSet) {
 	for _, m := range set.all() {
 		if !expected(s.store.View(), m) {
 			set.set(m, false)
@@ -60,7 +60,7 @@ func (s *Service) lookAgain(ctx context.Context, set *materialSet) {
 
 // needed are the materials that a call may have needed, but for those that are known to be
 // what it met.
-func (s *Service) needed(c *Call, known func(id []byte) bool) []*material {
+func (s *Keyring) needed(c *Call, known func(id []byte) bool) []*material {
 	var out []*material
 	view := s.store.View()
 	tokens := map[string]bool{}

@@ -1,0 +1,61 @@
+package kms
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"time"
+
+	"cmkd/daemon/audit"
+	"cmkd/daemon/store"
+)
+
+// Trail is where calls are recorded; see [audit.Log].
+type Trail interface {
+	// Append returns when the record is durable.
+	Append(ctx context.Context, r *audit.Record) error
+	// AppendIn is Append into room that was reserved: it cannot want for it.
+	AppendIn(ctx context.Context, r *audit.Record, room audit.Room) error
+	// AppendBefore is AppendIn for what happens only if it returns nil.
+	AppendBefore(ctx context.Context, r *audit.Record, room audit.Room) error
+	// Reserve takes room for a call, until Release.
+	Reserve(privileged bool) (audit.Room, error)
+	Release(room audit.Room)
+	// After hands every line behind the record with the sequence to f.
+	After(sequence uint64, f func(line []byte) error) error
+	// Err returns nil while records can be appended, and why not otherwise.
+	Err() error
+	// Head returns the last durable record's sequence number and hash.
+	Head() (sequence uint64, hash [sha256.Size]byte)
+	// Check verifies the trail from the last checkpoint before the known record:
+	// see [audit.Log.Check] and [audit.IsProblem].
+	Check(known audit.Known, signature audit.SignatureVerifier) error
+	// Verify verifies all of it.
+	Verify(ctx context.Context, signature audit.SignatureVerifier) (audit.Report, error)
+	// Hold stops checkpoints until Check succeeds.
+	Hold()
+	// Begin starts the trail over, and Checkpoint signs its head.
+	Begin(ctx context.Context, reason string) error
+	Checkpoint(ctx context.Context) error
+	// Prune removes the oldest segments.
+	Prune(ctx context.Context, opt audit.PruneOptions, signature audit.SignatureVerifier, record func(*audit.Pruning) error, commit func() error) (*audit.Pruning, error)
+	// End takes no more records and makes the last checkpoint. If final, nothing
+	// comes after what Head returns.
+	End() (final bool, err error)
+}
+
+// Journal keeps the record of all that happens: of calls, and of what the service does on
+// its own.
+type Journal struct {
+	account string
+	region  string // of calls that name none
+	store   *store.Store
+	trail   Trail
+	log     *slog.Logger
+	now     func() time.Time
+
+	acts     acts
+	calls    inFlight
+	refusals refusals
+	troubles troubles
+}

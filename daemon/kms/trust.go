@@ -1,0 +1,13 @@
+package kms
+
+import "sync"
+
+// Trust is what the daemon believes of its database and its audit trail: nothing before a
+// key in the token has authenticated it.
+type Trust struct {
+	*Keyring
+	node string // names the daemon among those that take turns, "" if there is one only
+
+	integrity integrity
+	backups   sync.Mutex // held while the key of backups is made
+}
