@@ -40,8 +40,8 @@ func replacements(w *world, dir string) []replacement {
 		}
 	}
 	return []replacement{
-		{"seal", "sealed", "plain", []string{"seal", "-k", w.keys[1], "-o", "b"}, sealed(w.keys[1])},
-		{"open", "before", "sealed", []string{"open", "-o", "b"}, func(_ *testing.T, path string) error {
+		{"seal", "sealed", "plain", []string{"seal", "-k", w.keys[1], "--out", "b"}, sealed(w.keys[1])},
+		{"open", "before", "sealed", []string{"open", "--out", "b"}, func(_ *testing.T, path string) error {
 			f, err := os.Open(path)
 			if err != nil {
 				return err
@@ -214,7 +214,7 @@ func TestEveryByte(t *testing.T) {
 	dir := t.TempDir()
 	plain, sealed, out := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed"), filepath.Join(dir, "out")
 	must(t, os.WriteFile(plain, []byte("some content"), 0o600))
-	w.ok(t, "seal", "--sign", "-k", w.keys[0], "-k", w.keys[2], "-c", "host=db1", "-o", sealed, plain)
+	w.ok(t, "seal", "--sign", "-k", w.keys[0], "-k", w.keys[2], "-c", "host=db1", "--out", sealed, plain)
 	content, err := os.ReadFile(sealed)
 	must(t, err)
 	step := 1
@@ -225,7 +225,7 @@ func TestEveryByte(t *testing.T) {
 		altered := append([]byte(nil), content...)
 		altered[i] ^= byte(1 + rand.IntN(255))
 		must(t, os.WriteFile(sealed, altered, 0o600))
-		if said, err := w.cmkctl(t, "open", "--allow-uncommitted", "-o", out, sealed).CombinedOutput(); err == nil {
+		if said, err := w.cmkctl(t, "open", "--allow-uncommitted", "--out", out, sealed).CombinedOutput(); err == nil {
 			t.Errorf("byte %d of %d: it opens: %s", i, len(content), said)
 		}
 		if left := names(t, dir); left != "plain sealed" {
@@ -233,7 +233,7 @@ func TestEveryByte(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(sealed, content, 0o600))
-	w.ok(t, "open", "-o", out, sealed)
+	w.ok(t, "open", "--out", out, sealed)
 	if err := exec.CommandContext(t.Context(), "cmp", out, plain).Run(); err != nil {
 		t.Error(err)
 	}

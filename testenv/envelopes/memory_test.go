@@ -20,7 +20,7 @@ func TestMemory(t *testing.T) {
 	w := newWorld(t, rig.Config{})
 	const content, limit = 192 << 20, 64 << 10 // bytes, KiB
 	sealed := filepath.Join(folder(t), "sealed")
-	seal := w.cmkctl(t, "seal", "-k", w.keys[0], "-o", sealed)
+	seal := w.cmkctl(t, "seal", "-k", w.keys[0], "--out", sealed)
 	seal.Stdin = io.LimitReader(rand.NewChaCha8([32]byte{}), content)
 	must(t, seal.Start())
 	sealPeak := peak(seal.Process.Pid)

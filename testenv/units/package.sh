@@ -84,7 +84,7 @@ check enable systemctl -q enable --now cmkd.socket
 check before-call systemctl is-active cmkd.service
 check key cmkctl key create --alias first --user alice
 systemctl is-active -q cmkd.service || exit 1 # what follows could only wait
-check member as alice sh -c 'echo hello | cmkctl seal -k alias/first -o /home/alice/sealed && cmkctl open /home/alice/sealed'
+check member as alice sh -c 'echo hello | cmkctl seal -k alias/first --out /home/alice/sealed && cmkctl open /home/alice/sealed'
 check unit run app
 check process capabilities
 check score systemd-analyze security --no-pager --threshold=20 cmkd.service

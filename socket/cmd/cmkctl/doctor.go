@@ -39,8 +39,8 @@ type foundSpec struct {
 
 func newDoctor(s *service) *cobra.Command {
 	var (
-		t      setup
-		format string
+		t setup
+		p printer
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor [--module PATH --pin-file FILE]",
@@ -57,16 +57,13 @@ if the token cannot be used at all, for example because it reveals sensitive key
   cmkctl doctor -o json --module /opt/hsm/libhsm.so --module-network --pin-file pin`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "table" && format != "json" {
-				return fmt.Errorf("--output %q: want table or json", format)
-			}
 			if t.module == "" {
 				for _, name := range []string{"pin-file", "token-label", "module-env", "module-network", "module-readable", "module-writable"} {
 					if cmd.Flags().Changed(name) {
 						return fmt.Errorf("--%s is of a token that --module loads: give that, too", name)
 					}
 				}
-				return doctorDaemon(cmd, s, format)
+				return doctorDaemon(cmd, s, &p)
 			}
 			if t.pinFile == "" {
 				return errors.New("--module wants the --pin-file of the token, too")
@@ -77,25 +74,25 @@ if the token cannot be used at all, for example because it reveals sensitive key
 			if err != nil {
 				return err
 			}
-			if err := printFindings(cmd.OutOrStdout(), list, format); err != nil {
+			if err := printFindings(cmd.OutOrStdout(), list, &p); err != nil {
 				return err
 			}
 			return verdict(list)
 		},
 	}
 	t.tokenFlags(cmd.Flags())
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "`format`: table or json")
+	p.register(cmd)
 	return cmd
 }
 
 // doctorDaemon says what the daemon's plugins found.
-func doctorDaemon(cmd *cobra.Command, s *service, format string) error {
+func doctorDaemon(cmd *cobra.Command, s *service, p *printer) error {
 	h, err := readHealth(cmd.Context(), s)
 	if err != nil {
 		return err
 	}
-	if format == "json" {
-		return printFindings(cmd.OutOrStdout(), h.findings(), format)
+	if p.output.value != asTable {
+		return printFindings(cmd.OutOrStdout(), h.findings(), p)
 	}
 	if err := h.diagnose(cmd.OutOrStdout()); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)
@@ -144,11 +141,18 @@ func (h *health) diagnose(out io.Writer) error {
 }
 
 // printFindings prints what the probe of one token found.
-func printFindings(out io.Writer, list []findings, format string) error {
-	if format == "json" {
-		enc := json.NewEncoder(out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
+func printFindings(out io.Writer, list []findings, p *printer) error {
+	if p.output.value != asTable {
+		text, err := json.Marshal(list)
+		if err != nil {
+			return err
+		}
+		return printValue(out, json.RawMessage(text), p.output.value)
+	}
+	header := func(w io.Writer, text string) {
+		if !p.noHeaders {
+			fmt.Fprint(w, text)
+		}
 	}
 	if !slices.ContainsFunc(list, func(f findings) bool { return f.Found != nil }) {
 		return nil // the verdict says why
@@ -161,7 +165,7 @@ func printFindings(out io.Writer, list []findings, format string) error {
 			break
 		}
 	}
-	fmt.Fprint(w, "KEY SPEC\tFOR\tPOSSIBLE\tWHERE, OR WHY NOT\n")
+	header(w, "KEY SPEC\tFOR\tPOSSIBLE\tWHERE, OR WHY NOT\n")
 	for _, f := range list {
 		for _, s := range f.Specs {
 			possible, where := "yes", "made and used in the token"
@@ -171,12 +175,13 @@ func printFindings(out io.Writer, list []findings, format string) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Spec, strings.Join(s.Usages, ", "), possible, where)
 		}
 	}
-	printRoles(w, list)
+	printRoles(w, list, header)
 	facts := map[string]string{} // the plugins share most of them
 	for _, f := range list {
 		maps.Copy(facts, f.Facts)
 	}
-	fmt.Fprint(w, "\nMECHANISM, OR WAY OF AN IMPORT\tFOUND\n")
+	fmt.Fprintln(w)
+	header(w, "MECHANISM, OR WAY OF AN IMPORT\tFOUND\n")
 	for _, name := range slices.Sorted(maps.Keys(facts)) {
 		fmt.Fprintf(w, "%s\t%s\n", name, facts[name])
 	}
@@ -193,7 +198,7 @@ var ownKeys = []struct{ spec, what, without string }{
 const firstElsewhere = "the first [[token]] must be another one"
 
 // printRoles says what the token can be in a configuration, and what to do where it cannot.
-func printRoles(w io.Writer, list []findings) {
+func printRoles(w io.Writer, list []findings, header func(io.Writer, string)) {
 	lacks := map[string]string{}
 	serves := 0
 	for _, f := range list {
@@ -204,7 +209,8 @@ func printRoles(w io.Writer, list []findings) {
 			}
 		}
 	}
-	fmt.Fprint(w, "\nOF THE DAEMON'S OWN\tPOSSIBLE\tWITHOUT IT\n")
+	fmt.Fprintln(w)
+	header(w, "OF THE DAEMON'S OWN\tPOSSIBLE\tWITHOUT IT\n")
 	first := "yes"
 	for _, own := range ownKeys {
 		why, asked := lacks[own.spec]
@@ -223,7 +229,9 @@ func printRoles(w io.Writer, list []findings) {
 	if serves == 0 {
 		further = "no: it can hold no key, use another token"
 	}
-	fmt.Fprintf(w, "\nTHE TOKEN AS\tPOSSIBLE\nfirst [[token]]\t%s\nfurther [[token]]\t%s\n", first, further)
+	fmt.Fprintln(w)
+	header(w, "THE TOKEN AS\tPOSSIBLE\n")
+	fmt.Fprintf(w, "first [[token]]\t%s\nfurther [[token]]\t%s\n", first, further)
 }
 
 // verdict is an error if a plugin cannot serve the token. What is wrong with the token

@@ -34,7 +34,7 @@ func TestRoles(t *testing.T) {
 		},
 	} {
 		var out strings.Builder
-		if err := printFindings(&out, []findings{{Found: &foundToken{Label: "l"}, Specs: c.specs}}, "table"); err != nil {
+		if err := printFindings(&out, []findings{{Found: &foundToken{Label: "l"}, Specs: c.specs}}, &printer{output: choice{value: asTable}}); err != nil {
 			t.Fatal(err)
 		}
 		said := strings.Join(strings.Fields(out.String()), " ")

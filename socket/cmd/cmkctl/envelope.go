@@ -34,7 +34,7 @@ type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.W
 func (f *transformFlags) register(cmd *cobra.Command, contextUsage string) {
 	f.context = pairs{}
 	cmd.Flags().VarP(f.context, "context", "c", contextUsage)
-	cmd.Flags().StringVarP(&f.output, "output", "o", "-", "`file` to write, - for standard output")
+	cmd.Flags().StringVar(&f.output, "out", "-", "`file` to write, - for standard output")
 }
 
 func newSeal(s *service) *cobra.Command {
@@ -52,12 +52,12 @@ open it too.
 The encryption context of --context is stored in the header in the clear, and bound to the
 file: policies and the audit trail see it.
 
-A file named by --output keeps its content until the new content is complete, and its
+A file named by --out keeps its content until the new content is complete, and its
 owner and mode. Seal cannot see that the command before a pipe has failed: let the shell
 check ("set -o pipefail") and keep the previous file until it has.`,
-		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 -o dir.tar.sealed
+		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 --out dir.tar.sealed
   cmkctl open dir.tar.sealed | tar x
-  cmkctl seal -k alias/backup -k alias/escrow -o notes.sealed notes`,
+  cmkctl seal -k alias/backup -k alias/escrow --out notes.sealed notes`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := envelope.Options{Context: f.context}
@@ -104,15 +104,15 @@ func newOpen(s *service) *cobra.Command {
 program in the message format of the AWS Encryption SDK. With --context, the file's encryption context
 must have those pairs.
 
-A FILE that was altered or truncated gives an error and exit status 1. With --output
+A FILE that was altered or truncated gives an error and exit status 1. With --out
 nothing is written then. Standard output may already have received part of the content, or
 all of it: that is authentic to the extent that its writer had the data key. A signature
 (seal --sign) is at the end of FILE, so it does not yet cover what goes into a pipe. Use
---output, or discard the pipe's output unless open exits with 0.
+--out, or discard the pipe's output unless open exits with 0.
 
 Files in cmkctl's earlier format do not contain their encryption context: --context must
 give all of it.`,
-		Example: `  cmkctl open -c host=db1 -o dir.tar dir.tar.sealed
+		Example: `  cmkctl open -c host=db1 --out dir.tar dir.tar.sealed
   cmkctl open dir.tar.sealed | tar x`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -182,7 +182,7 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *service
 	}
 	return out.write(ctx, func(dst io.Writer) error {
 		if file, ok := dst.(*os.File); ok && what == sealing && term.IsTerminal(int(file.Fd())) {
-			return errors.New("refusing to write binary data to a terminal; use --output")
+			return errors.New("refusing to write binary data to a terminal; use --out")
 		}
 		return s.explain(work(ctx, c, dst, src))
 	})

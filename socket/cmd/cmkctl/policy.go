@@ -95,7 +95,7 @@ refused. Only root, admins and auditors may ask.
 			if err := p.ask(cmd.Context(), s, operatorapi.ExplainPolicy.Path, &q.PolicyQuestion, &e); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &e, e.print); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &e, func(out io.Writer) error { return e.print(out, !p.noHeaders) }); err != nil {
 				return err
 			}
 			if !e.Allowed {
@@ -107,11 +107,11 @@ refused. Only root, admins and auditors may ask.
 	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would make the call")
 	_ = cmd.MarkFlagRequired("as") // the flag exists
 	q.flags(cmd)
-	p.registerFormat(cmd)
+	p.register(cmd)
 	return cmd
 }
 
-func (e *policyExplanation) print(out io.Writer) error {
+func (e *policyExplanation) print(out io.Writer, headers bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "principal\t%s\n", e.Principal)
 	if len(e.Groups) > 0 {
@@ -130,7 +130,10 @@ func (e *policyExplanation) print(out io.Writer) error {
 		return nil
 	}
 	w = tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "\n\tSOURCE\tSTATEMENT\tEFFECT\tWHY")
+	fmt.Fprintln(w)
+	if headers {
+		fmt.Fprintln(w, "\tSOURCE\tSTATEMENT\tEFFECT\tWHY")
+	}
 	for _, s := range e.Steps {
 		mark, statement := "", ""
 		if s.Matched {
@@ -220,7 +223,7 @@ It exits with 1 if there are any.`,
 			if err := p.ask(cmd.Context(), s, operatorapi.CheckPolicy.Path, &in, &c); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &c, c.print); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &c, func(out io.Writer) error { return c.print(out, !p.noHeaders) }); err != nil {
 				return err
 			}
 			for _, name := range c.UnknownConditionKeys {
@@ -237,17 +240,20 @@ It exits with 1 if there are any.`,
 	f.StringVar(&file, "policy", "", "`file` of the new key policy")
 	f.StringVar(&region, "region", environmentRegion(), regionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")
-	p.registerFormat(cmd)
+	p.register(cmd)
 	_ = cmd.MarkFlagRequired("key") // the flags exist
 	_ = cmd.MarkFlagRequired("policy")
 	return cmd
 }
 
-func (c *policyCheck) print(out io.Writer) error {
+func (c *policyCheck) print(out io.Writer, headers bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "%d calls on %s, %d kinds of them would be refused\n", c.Calls, c.Resource, len(c.Refused))
 	if len(c.Refused) > 0 {
-		fmt.Fprintln(w, "\nPRINCIPAL\tACTION\tCONTEXT KEYS\tCALLS\tLAST\tWHY")
+		fmt.Fprintln(w)
+		if headers {
+			fmt.Fprintln(w, "PRINCIPAL\tACTION\tCONTEXT KEYS\tCALLS\tLAST\tWHY")
+		}
 	}
 	for _, r := range c.Refused {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", r.Principal, r.Action, strings.Join(r.ContextKeys, " "), r.Calls,

@@ -19,7 +19,7 @@ func TestPolicyCheckTellsOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out strings.Builder
-		if err := c.print(&out); err != nil {
+		if err := c.print(&out, true); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Contains(out.String(), "and 7 calls of further kinds\n"); got != want {

@@ -47,7 +47,7 @@ Recover exits with 1 while something is to be recovered, missing, duplicated or 
 			if err := p.ask(cmd.Context(), s, operatorapi.Recover.Path, &operatorapi.RecoverRequest{Adopt: adopt, Keys: keys}, &found); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &found, found.print); err != nil {
+			if err := p.printAs(cmd.OutOrStdout(), &found, func(out io.Writer) error { return found.print(out, !p.noHeaders) }); err != nil {
 				return fmt.Errorf("printing what was found: %w", err)
 			}
 			for _, id := range keys {
@@ -62,7 +62,7 @@ Recover exits with 1 while something is to be recovered, missing, duplicated or 
 		},
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "add what was found to the database")
-	p.registerFormat(cmd)
+	p.register(cmd)
 	return cmd
 }
 
@@ -86,7 +86,7 @@ func (v *inventory) recovered(id string) bool {
 	return false
 }
 
-func (v *inventory) print(out io.Writer) error {
+func (v *inventory) print(out io.Writer, headers bool) error {
 	for _, token := range v.Away {
 		fmt.Fprintf(out, "token %s is unavailable: its keys are unknown\n", token)
 	}
@@ -124,7 +124,7 @@ func (v *inventory) print(out io.Writer) error {
 	for _, m := range v.Unsafe {
 		tables[4] = append(tables[4], fmt.Sprintf("%s\t%d\t%s", m.KeyID, m.Version, m.Token))
 	}
-	for i, title := range []string{
+	for i, table := range []string{
 		"In a token, not in the database:\nKEY\tVERSIONS\tTOKEN\tSPEC\tUSAGE\tNOTE",
 		"In the database, not in its token:\nKEY\tVERSION\tTOKEN",
 		"Other objects of cmkd that the database does not know:\nLABEL\tCKA_ID\tTOKEN\tNOTE",
@@ -135,7 +135,11 @@ func (v *inventory) print(out io.Writer) error {
 			continue
 		}
 		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		title, header, _ := strings.Cut(table, "\n")
 		fmt.Fprintln(w, title)
+		if headers {
+			fmt.Fprintln(w, header)
+		}
 		for _, line := range tables[i] {
 			fmt.Fprintln(w, line)
 		}

@@ -59,7 +59,7 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 				return err
 			}
 			if p.output.value == asTable {
-				if err := plan.print(cmd.OutOrStdout(), all); err != nil {
+				if err := plan.print(cmd.OutOrStdout(), all, !p.noHeaders); err != nil {
 					return err
 				}
 			}
@@ -80,7 +80,7 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 	cmd.Flags().StringVar(&config, "config", filepath.Join(systemDir, "config.toml"), "configuration `file` of the daemon")
 	cmd.Flags().BoolVar(&all, "all", false, "list every row that differs")
 	yes.register(cmd)
-	p.registerFormat(cmd)
+	p.register(cmd)
 	return cmd
 }
 
@@ -118,9 +118,11 @@ func restoreError(said *bytes.Buffer, err error) error {
 // shownRows is how many rows that differ are listed unless all are.
 const shownRows = 50
 
-func (r *restorePlan) print(out io.Writer, all bool) error {
+func (r *restorePlan) print(out io.Writer, all, headers bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "STATE\tROWS\tCOMMIT\tTIME\tAUDIT RECORD")
+	if headers {
+		fmt.Fprintln(w, "STATE\tROWS\tCOMMIT\tTIME\tAUDIT RECORD")
+	}
 	for _, side := range []struct {
 		name string
 		of   *operatorapi.RestoreSide

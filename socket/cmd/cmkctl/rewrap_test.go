@@ -41,7 +41,7 @@ func TestRewrap(t *testing.T) {
 	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
 	must(t, os.WriteFile(plain, []byte(today), 0o600))
 
-	r.ok(t, "seal", "-k", r.key, "-k", other, "--sign", "-c", "host=db1", "-o", sealed, plain)
+	r.ok(t, "seal", "-k", r.key, "-k", other, "--sign", "-c", "host=db1", "--out", sealed, plain)
 	must(t, os.Chmod(sealed, 0o640))
 	first := r.inspect(t, sealed)
 	if !first.Signed || !first.KeyCommitment || len(first.Keys) != 2 || !strings.HasSuffix(first.Keys[1].Key, other) || first.Context["host"] != "db1" {
@@ -75,7 +75,7 @@ func TestRewrapRefuses(t *testing.T) {
 	dir := t.TempDir()
 	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
 	must(t, os.WriteFile(plain, []byte(today), 0o600))
-	r.ok(t, "seal", "-k", r.key, "-c", "host=db1", "-o", sealed, plain)
+	r.ok(t, "seal", "-k", r.key, "-c", "host=db1", "--out", sealed, plain)
 	before, err := os.ReadFile(sealed)
 	must(t, err)
 	cut := filepath.Join(dir, "cut")

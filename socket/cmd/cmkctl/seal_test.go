@@ -107,7 +107,7 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 			producer := exec.CommandContext(t.Context(), "sh", "-c", "head -c 300000 /dev/zero; exec sleep 600")
 			producer.Stdout, producer.SysProcAttr = out, &syscall.SysProcAttr{Setpgid: true}
 			must(t, producer.Start(), out.Close())
-			seal := r.command(t, "seal", "-k", r.key, "-o", path)
+			seal := r.command(t, "seal", "-k", r.key, "--out", path)
 			seal.Stdin, seal.SysProcAttr = in, &syscall.SysProcAttr{Setpgid: true, Pgid: producer.Process.Pid}
 			must(t, seal.Start(), in.Close())
 			begun(t, dir, 200000)
@@ -129,7 +129,7 @@ func TestCtrlCEndsSealAtATerminal(t *testing.T) {
 	tty, child, err := pty.Open()
 	must(t, err)
 	defer tty.Close()
-	seal := r.command(t, "seal", "-k", r.key, "-o", path)
+	seal := r.command(t, "seal", "-k", r.key, "--out", path)
 	seal.Stdin, seal.Stderr = child, child
 	seal.Env = append(seal.Env, "TERM=xterm")
 	seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -152,13 +152,13 @@ func TestSealIsNotForTerminals(t *testing.T) {
 	for _, output := range []string{"-", "/dev/stdout", "/dev/tty"} {
 		tty, child, err := pty.Open()
 		must(t, err)
-		seal := r.command(t, "seal", "-k", r.key, "-o", output)
+		seal := r.command(t, "seal", "-k", r.key, "--out", output)
 		var said bytes.Buffer
 		seal.Stdin, seal.Stdout, seal.Stderr = strings.NewReader("x"), child, &said
 		seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
 		must(t, seal.Start(), child.Close())
 		failed(t, seal, output)
-		if !strings.Contains(said.String(), "refusing to write binary data to a terminal; use --output") {
+		if !strings.Contains(said.String(), "refusing to write binary data to a terminal; use --out") {
 			t.Errorf("%s: %s", output, said.String())
 		}
 		_ = tty.Close()
@@ -177,7 +177,7 @@ func TestSealedFileNamesItsRegion(t *testing.T) {
 		region, want string
 		args         []string
 	}{
-		{"", "", []string{"seal", "-k", r.key, "-c", "host=db1,disk=2", "-o", path, plain}},
+		{"", "", []string{"seal", "-k", r.key, "-c", "host=db1,disk=2", "--out", path, plain}},
 		{"eu-west-1", today, []string{"open", "-c", "host=db1", path}},
 		{"us-east-1", today, []string{"open", "-c", "host=db1", "-c", "disk=2", path}},
 		// It is a key of one Region.
@@ -211,14 +211,14 @@ func TestOpenOfAForgedSignature(t *testing.T) {
 	r := newSealRig(t)
 	dir, path := oldFile(t)
 	sealed := filepath.Join(dir, "sealed")
-	seal := r.command(t, "seal", "--sign", "-k", r.key, "-o", sealed)
+	seal := r.command(t, "seal", "--sign", "-k", r.key, "--out", sealed)
 	seal.Stdin = bytes.NewReader(make([]byte, 8<<20))
 	must(t, seal.Run())
 	content, err := os.ReadFile(sealed)
 	must(t, err)
 	content[len(content)-1] ^= 1
 	must(t, os.WriteFile(sealed, content, 0o600))
-	if out, err := r.command(t, "open", "-o", path, sealed).CombinedOutput(); err == nil || !strings.Contains(string(out), "signature") {
+	if out, err := r.command(t, "open", "--out", path, sealed).CombinedOutput(); err == nil || !strings.Contains(string(out), "signature") {
 		t.Errorf("into a file: %q, %v", out, err)
 	}
 	holds(t, path, yesterday)

@@ -20,15 +20,29 @@ import (
 type health operatorapi.Health
 
 func newStatus(s *service) *cobra.Command {
-	var inJSON bool
+	var inJSON, watch bool
+	var interval time.Duration
 	var p printer
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's status; exit with 1 if it is degraded",
+		Long: `Status shows how the daemon, its tokens and its plugins are, and what to do next if
+something is wrong.
+
+With -w it goes on: it prints a line whenever the state changes, or what to do next, until it
+is interrupted. A daemon that does not answer is unreachable. With -o json each is a line,
+with -o yaml a document.`,
 		Example: `  cmkctl status
+  cmkctl status -w
   cmkctl status -o json | jq -r .state`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if interval <= 0 {
+				return usagef("--interval %s: want a time above 0", interval)
+			}
+			if watch {
+				return watchStatus(cmd, s, &p, interval)
+			}
 			body, err := fetchStatus(cmd.Context(), s)
 			if err != nil {
 				return err
@@ -40,7 +54,7 @@ func newStatus(s *service) *cobra.Command {
 			if inJSON {
 				_, err = cmd.OutOrStdout().Write(body)
 			} else {
-				err = p.printAs(cmd.OutOrStdout(), json.RawMessage(body), h.print)
+				err = p.printAs(cmd.OutOrStdout(), json.RawMessage(body), func(out io.Writer) error { return h.print(out, !p.noHeaders) })
 			}
 			if err != nil {
 				return fmt.Errorf("printing the status: %w", err)
@@ -52,7 +66,10 @@ func newStatus(s *service) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&inJSON, "json", false, "print the daemon's JSON unchanged")
-	p.registerFormat(cmd)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "watch: print a line at each change")
+	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often -w looks")
+	p.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("json", "watch")
 	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
 }
@@ -101,9 +118,12 @@ func readHealth(ctx context.Context, s *service) (*health, error) {
 	return parseHealth(body)
 }
 
-func (h *health) print(out io.Writer) error {
+func (h *health) print(out io.Writer, headers bool) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "state\t%s\n", h.State)
+	if next := h.next(); next != nothingNext {
+		fmt.Fprintf(w, "next\t%s\n", next)
+	}
 	fmt.Fprintf(w, "version\t%s\n", h.Version)
 	fmt.Fprintf(w, "uptime\t%s\n", time.Duration(h.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "account\t%s\n", h.Account)
@@ -161,7 +181,10 @@ func (h *health) print(out io.Writer) error {
 	}
 	w = tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	if len(h.Tokens) > 0 {
-		fmt.Fprintln(w, "\nTOKEN\tSTATE\tLABEL\tSERIAL\tMODEL")
+		fmt.Fprintln(w)
+		if headers {
+			fmt.Fprintln(w, "TOKEN\tSTATE\tLABEL\tSERIAL\tMODEL")
+		}
 		for _, t := range h.Tokens {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Name, t.State, t.Label, t.Serial, t.Model)
 		}
@@ -170,7 +193,10 @@ func (h *health) print(out io.Writer) error {
 		}
 	}
 	if len(h.Plugins) > 0 {
-		fmt.Fprintln(w, "\nPLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
+		fmt.Fprintln(w)
+		if headers {
+			fmt.Fprintln(w, "PLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
+		}
 		for _, p := range h.Plugins {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, lastError(p.LastError, p.LastErrorAt))
 		}

@@ -158,8 +158,8 @@ func (b *bench) round(ctx context.Context, n int) error {
 	}{
 		{"cp", "plain", "copy", []string{"cp", "plain", "copy"}},
 		{"cp back", "copy", "plain", []string{"cp", "copy", "plain"}},
-		{"cmkctl seal", "plain", "sealed", []string{ctl, "seal", "-k", "alias/bench", "-o", "sealed", "plain"}},
-		{"cmkctl open", "sealed", "plain", []string{ctl, "open", "-o", "plain", "sealed"}},
+		{"cmkctl seal", "plain", "sealed", []string{ctl, "seal", "-k", "alias/bench", "--out", "sealed", "plain"}},
+		{"cmkctl open", "sealed", "plain", []string{ctl, "open", "--out", "plain", "sealed"}},
 		{"age -e", "plain", "aged", []string{"age", "-e", "-i", "identity", "-o", "aged", "plain"}},
 		{"age -d", "aged", "plain", []string{"age", "-d", "-i", "identity", "-o", "plain", "aged"}},
 	}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// seen is what status -w prints of a status.
+type seen struct {
+	Time  time.Time `json:"time"`
+	State string    `json:"state"` // as the daemon has it, or unreachable
+	Next  string    `json:"next"`  // what to do
+}
+
+// unreachable is the state of a daemon that does not answer.
+const unreachable = "unreachable"
+
+// watchStatus prints a line each time that the state changes, or what there is to do,
+// until somebody has seen enough.
+func watchStatus(cmd *cobra.Command, s *service, p *printer, interval time.Duration) error {
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	out := cmd.OutOrStdout()
+	if p.output.value == asTable && !p.noHeaders {
+		fmt.Fprintf(out, watchColumns, "TIME", "STATE", "NEXT")
+	}
+	for last := (seen{}); ; {
+		now, err := lookOnce(ctx, s)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if now.State != last.State || now.Next != last.Next {
+			if err := now.print(out, p.output.value); err != nil {
+				return err
+			}
+			last = *now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// lookOnce is how the daemon is now. Only a refusal is an error: one that does not answer
+// may be on its way.
+func lookOnce(ctx context.Context, s *service) (*seen, error) {
+	now := &seen{Time: time.Now().UTC().Truncate(time.Second)}
+	h, err := readHealth(ctx, s)
+	if exit, ok := errors.AsType[*exitError](err); ok && exit.status == exitUnavailable {
+		now.State, now.Next = unreachable, err.Error()
+		return now, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	now.State, now.Next = h.State, h.next()
+	return now, nil
+}
+
+const watchColumns = "%-20s  %-11s  %s\n"
+
+func (s *seen) print(out io.Writer, format string) error {
+	if format == asTable {
+		_, err := fmt.Fprintf(out, watchColumns, s.Time.Format(time.RFC3339), s.State, strings.ReplaceAll(s.Next, "\n", "; "))
+		return err
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if format == asJSON {
+		_, err = fmt.Fprintf(out, "%s\n", text)
+		return err
+	}
+	fmt.Fprintln(out, "---")
+	return printYAML(out, text)
+}
