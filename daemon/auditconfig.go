@@ -34,7 +34,7 @@ func (c *AuditConfig) check() error {
 // auditConfig is the configuration of the audit trail.
 func (d *Daemon) auditConfig() audit.Config {
 	return audit.Config{
-		Dir: d.cfg.AuditDir, SegmentBytes: d.segmentBytes, Signer: &d.signer, GoOn: true, Logger: d.log,
+		Dir: d.cfg.AuditDir, Node: d.cfg.Store.Node, SegmentBytes: d.segmentBytes, Signer: &d.signer, GoOn: true, Logger: d.log,
 		DiskReserve: d.cfg.Audit.DiskReserve << 20, Backlog: audit.Backlog(d.cfg.Socket.MaxCalls),
 	}
 }

@@ -241,6 +241,10 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	defer d.endShipping()
 	jobs, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
+	if d.store.Nodes() != nil {
+		running.Go(func() { d.kms.Follow(jobs, d.cfg.Store.MaxStaleness) })
+		d.awaitFresh(ctx)
+	}
 	running.Go(func() { d.mendTrail(jobs) })
 	running.Go(func() { d.mendDatabase(jobs) })
 	running.Go(func() { d.jobLoop(jobs) })
@@ -259,6 +263,14 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		}
 	}
 	return err
+}
+
+// awaitFresh waits a moment until the daemon knows what others have changed: what calls before that
+// would only be refused.
+func (d *Daemon) awaitFresh(ctx context.Context) {
+	for end := time.Now().Add(d.cfg.Store.MaxStaleness); d.store.Fresh() != nil && d.kms.Mismatch() == nil && time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // begin does what a daemon does first, once it trusts its database.

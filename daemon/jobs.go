@@ -177,21 +177,26 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		return errors.Join(err, d.kms.FlushRefusals(ctx))
 	}
 	var errs []error
+	leads := d.store.Leads()
 	for _, job := range []struct {
 		name string
+		once bool // by one daemon, where several have the database
 		run  func(context.Context) error
 	}{
-		{"clock", d.kms.WatchClock},
-		{"reconciliation", d.kms.Reconcile},
-		{"objects", d.kms.LookForObjects},
-		{"rotation", counted(d.kms.RotateDue)},
-		{"expiry", counted(d.kms.ExpireDue)},
-		{"deletion", counted(d.kms.DeleteDue)},
-		{"usage", d.kms.FlushUsage},
-		{"refusals", d.kms.FlushRefusals},
-		{"epoch", d.kms.AdvanceEpoch},
-		{"head", d.kms.NameTrail},
+		{"clock", true, d.kms.WatchClock},
+		{"reconciliation", false, d.kms.Reconcile},
+		{"objects", false, d.kms.LookForObjects},
+		{"rotation", true, counted(d.kms.RotateDue)},
+		{"expiry", true, counted(d.kms.ExpireDue)},
+		{"deletion", true, counted(d.kms.DeleteDue)},
+		{"usage", false, d.kms.FlushUsage},
+		{"refusals", false, d.kms.FlushRefusals},
+		{"epoch", true, d.kms.AdvanceEpoch},
+		{"head", false, d.kms.NameTrail},
 	} {
+		if job.once && !leads {
+			continue
+		}
 		if err := job.run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))
 		}

@@ -187,5 +187,6 @@ func openEngine(ctx context.Context, cfg *Config, log *slog.Logger) (store.Engin
 	return etcd.NewEngine(ctx, etcd.Options{
 		Client: clientv3.Config{Endpoints: c.Endpoints, TLS: config},
 		Prefix: c.Prefix, Node: c.Node, Lock: filepath.Join(cfg.StateDir, "node.lock"), MaxStaleness: c.MaxStaleness,
+		Alone: true,
 	})
 }

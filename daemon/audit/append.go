@@ -51,6 +51,7 @@ var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // append is Append, also for the log's own records. It returns the sequence.
 func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint64, error) {
+	r.AdditionalEventData.Node = l.cfg.Node
 	body := bodies.Get().(*[]byte)
 	defer bodies.Put(body)
 	encoded, err := appendRecord((*body)[:0], r, MaxRecord)

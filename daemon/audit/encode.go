@@ -157,7 +157,7 @@ func (e *encoder) identity(u *UserIdentity) {
 }
 
 func (e *encoder) additional(a *AdditionalEventData) {
-	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Recipient == nil && a.Details == nil && a.DatabaseSequence == 0 {
+	if a.Peer == nil && a.Decision == "" && a.Reason == "" && a.Recipient == nil && a.Details == nil && a.DatabaseSequence == 0 && a.Node == "" {
 		return
 	}
 	e.raw(`,"additionalEventData":{`)
@@ -184,6 +184,7 @@ func (e *encoder) additional(a *AdditionalEventData) {
 		e.raw(`,"databaseSequence":`)
 		e.buf = strconv.AppendUint(e.buf, a.DatabaseSequence, 10)
 	}
+	e.optional(`,"node":`, a.Node, maxName)
 	e.buf = append(e.buf[:n], e.buf[n+1:]...) // the first comma
 	e.raw("}")
 }

@@ -27,7 +27,7 @@ func hostile(s string) *Record {
 		ErrorCode:    s, ErrorMessage: s, RequestParameters: value, ResponseElements: value, RequestID: s, EventID: s,
 		AdditionalEventData: AdditionalEventData{
 			Peer: &Peer{UID: 1<<32 - 1, GID: 1<<32 - 1, PID: -1 << 31, Executable: s}, Decision: s, Reason: s,
-			Recipient: value, Details: value, DatabaseSequence: 1<<64 - 1,
+			Recipient: value, Details: value, DatabaseSequence: 1<<64 - 1, Node: s,
 		},
 		EventType: s, ManagementEvent: true, RecipientAccountID: s, ServiceEventDetails: value,
 	}

@@ -71,6 +71,8 @@ type Config struct {
 	// Dir is the directory of the log. It is created with mode 0700 if its
 	// parent exists.
 	Dir string
+	// Node names the daemon in every record; "" if there is only one.
+	Node string
 	// SegmentBytes is the size at which a new segment is begun: 0 is 64 MiB.
 	// It is at most exceeded by records that were written together.
 	SegmentBytes int64

@@ -82,6 +82,9 @@ type AdditionalEventData struct {
 	// a database whose head has a lower one does not have the change. 0 is
 	// omitted.
 	DatabaseSequence uint64
+	// Node is the daemon that writes the record, where several have one database. The log
+	// fills it in; "" is omitted.
+	Node string
 }
 
 // Peer is the process that connected to the socket (SO_PEERCRED, unix(7)).

@@ -27,7 +27,7 @@ const maxDecisions = 100
 func (s *Service) decide(ctx context.Context, c *Call, serve kmsapi.Method[*Call], body []byte) (kmsapi.Output, error) {
 	creations := 0
 	for range maxDecisions {
-		if err := s.store.Fresh(); err != nil { // now that the call has its view
+		if err := s.store.Fresh(); err != nil && s.Mismatch() == nil { // now that the call has its view
 			return nil, err
 		}
 		out, err := serve(ctx, c, body)

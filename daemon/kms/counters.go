@@ -145,6 +145,9 @@ func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter
 			if !ok {
 				continue // destroyed meanwhile: the token says so too
 			}
+			if db.Nodes() != nil {
+				c.meet(now)
+			}
 			used := max(c.used.Load(), c.reserved.Load())
 			next[i] = max(min(used+cs.next(c), maxEncryptions), now.Encryptions)
 			row := *now
@@ -176,6 +179,14 @@ func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter
 	return nil
 }
 
+// meet counts what other nodes have put on record or given back since this one last did: what
+// is on record is the sum of the blocks of all.
+func (c *counter) meet(now *store.Version) {
+	others := now.Encryptions - c.reserved.Swap(now.Encryptions) // may wrap around, as the sums do
+	c.used.Add(others)
+	c.refill.Add(others)
+}
+
 // next is the size of the version's next block.
 func (cs *counters) next(c *counter) uint64 {
 	cs.mu.Lock()
@@ -195,7 +206,13 @@ func (cs *counters) settle(ctx context.Context, db *store.Store) error {
 		cs.versions.Range(func(_, entry any) bool {
 			c := entry.(*counter)
 			now, ok := tx.VersionByCKAID(c.id)
-			if used := min(c.used.Load(), maxEncryptions); ok && now.Encryptions != used {
+			if !ok {
+				return true
+			}
+			if db.Nodes() != nil {
+				c.meet(now)
+			}
+			if used := min(c.used.Load(), maxEncryptions); now.Encryptions != used {
 				row := *now
 				row.Encryptions = used
 				err = tx.PutVersion(&row)

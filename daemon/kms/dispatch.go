@@ -22,6 +22,12 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 	}
 	defer s.end(c)
 	out, err := s.serve(ctx, c, r)
+	if late := s.acknowledged(ctx); late != nil {
+		if err == nil {
+			out.Wipe()
+		}
+		err = late
+	}
 	if err != nil {
 		return s.refuse(ctx, c, s.doubt(ctx, c, err))
 	}

@@ -168,7 +168,7 @@ func (s *Trust) AdvanceEpoch(ctx context.Context) error {
 	if s.integrity.mended.Swap(false) {
 		s.integrity.pause = backoff{}
 	}
-	if !s.integrity.due && s.store.Changes() == s.integrity.advanced || !s.integrity.pause.over(time.Now()) { // a clock that does not jump
+	if !s.store.Leads() || !s.integrity.due && s.store.Changes() == s.integrity.advanced || !s.integrity.pause.over(time.Now()) { // a clock that does not jump
 		return nil
 	}
 	return s.advanceLater(ctx)
@@ -246,7 +246,9 @@ func (s *Trust) advance(ctx context.Context) (err error) {
 		intent := s.epochIntent("create", seal.lineage, old.Version+1, newCKAID())
 		err = s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
 			tx.DeleteSystemKey(s.token, PurposeState, old.Version)
-			tx.DeleteIntent(intent.CKAID)
+			if err := s.endsIntent(tx, intent); err != nil {
+				return err
+			}
 			return errors.Join(tx.PutIntent(end), tx.PutSystemKey(s.stateKeyRow(stateKey{objectID(intent.CKAID), seal.lineage, intent.Version})))
 		})
 		if !errors.Is(err, errUnanswered) {
@@ -285,7 +287,7 @@ func (s *Trust) beginEpoch(ctx context.Context, b Backend, intent *store.Intent,
 // epochIntent explains the key of an epoch that comes or goes.
 func (s *Trust) epochIntent(action, lineage string, epoch int, id []byte) *store.Intent {
 	return &store.Intent{
-		CKAID: id, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
+		CKAID: id, Node: s.node, Action: action, KeyID: stateKeyID + "-" + lineage, Version: epoch, Token: s.token,
 		Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC, Created: s.now(),
 	}
 }

@@ -179,11 +179,11 @@ func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, targe
 		if err := s.adopt(tx, m, v, made, spent); err != nil {
 			return err
 		}
-		tx.DeleteIntent(intent.CKAID)
 		c.respond(keyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
-		return nil
+		return s.endsIntent(tx, intent)
 	})
 	if err != nil {
+		s.regained(ctx, intent, err)
 		s.undo(ctx, k.backend, intent)
 		return nil, nil, err
 	}

@@ -52,11 +52,22 @@ func (s *Trust) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
 func (s *Trust) VerifyState(ctx context.Context) error {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
+	for {
+		if err := s.verifyState(ctx); !errors.Is(err, errMoved) {
+			return err
+		}
+	}
+}
+
+func (s *Trust) verifyState(ctx context.Context) error {
 	keys, err := s.stateKeys(ctx)
 	if err != nil {
 		return fmt.Errorf("verifying the database: %w", err)
 	}
-	view, found := s.store.View(), s.store.Found()
+	view, found, err := s.current(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the database: %w", err)
+	}
 	key, hasKey := view.CurrentSystemKey(s.token, PurposeState)
 	if found == nil && !hasKey && empty(view) {
 		return nil // Init has not been here
@@ -89,6 +100,9 @@ func (s *Trust) VerifyState(ctx context.Context) error {
 	if bad := malformed(view); bad != "" {
 		why = "it has rows that cmkd does not write: " + bad
 	}
+	if why != "" && s.moved(ctx, found) {
+		return errMoved
+	}
 	if why != "" {
 		return s.lock(ctx, why, head, authentic)
 	}
@@ -100,12 +114,17 @@ func (s *Trust) VerifyState(ctx context.Context) error {
 		return s.lockTrail(ctx, problem, head, true)
 	}
 	seal := &sealer{s, head.Lineage}
-	if err := s.store.Resume(ctx, seal, head); err != nil {
+	if err := s.store.Resume(ctx, seal, head); errors.Is(err, store.ErrChanged) && s.moved(ctx, found) {
+		return errMoved
+	} else if err != nil {
 		return err
 	}
 	s.integrity.seal.Store(seal)
 	if err := s.recordUncommitted(ctx, head); err != nil {
 		return err
+	}
+	if s.accompanied() { // the leader begins epochs
+		return nil
 	}
 	return s.advanceLater(ctx)
 }

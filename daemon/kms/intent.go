@@ -80,11 +80,11 @@ func (s *Keyring) generate(ctx context.Context, c *Call, b Backend, intent *stor
 			if err := finish(tx, made); err != nil {
 				return err
 			}
-			tx.DeleteIntent(intent.CKAID)
-			return nil
+			return s.endsIntent(tx, intent)
 		})
 	}
 	if err != nil {
+		s.regained(ctx, intent, err)
 		s.undo(ctx, b, intent)
 		return nil, err
 	}
@@ -100,6 +100,7 @@ func (s *Keyring) abandon(ctx context.Context, b Backend, intent *store.Intent) 
 }
 
 func (s *Keyring) putIntent(ctx context.Context, intent *store.Intent) error {
+	intent.Node = s.node
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		return tx.PutIntent(intent)
@@ -162,6 +163,7 @@ func (w *cleanup) add(tx *store.Tx, intents ...*store.Intent) error {
 	for _, i := range intents {
 		w.s.working.begin(i.CKAID)
 		w.intents = append(w.intents, i)
+		i.Node = w.s.node
 		if err := tx.PutIntent(i); err != nil {
 			return err
 		}
@@ -204,6 +206,9 @@ func (s *Keyring) take(ctx context.Context, b Backend, intent *store.Intent) (ob
 	}
 	if _, ok := s.store.View().Intent(intent.CKAID); !ok {
 		return 0, nil
+	}
+	if err := s.acknowledged(ctx); err != nil { // another node may still use it
+		return 0, fmt.Errorf("before version %d of key %s is destroyed: %w", intent.Version, intent.KeyID, err)
 	}
 	made, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: intentKey(intent)})
 	if err != nil {
@@ -268,6 +273,10 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 			continue
 		}
 		spec := intentRoute(intent)
+		if ours, err := s.ours(ctx, intent); err != nil || !ours {
+			errs = append(errs, err)
+			continue
+		}
 		b, _, ok := s.router.Route(intent.Token, spec)
 		if !ok || !s.router.Serving(intent.Token, spec) {
 			continue

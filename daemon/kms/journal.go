@@ -49,6 +49,7 @@ type Trail interface {
 type Journal struct {
 	account string
 	region  string // of calls that name none
+	node    string // names the daemon among those that take turns, "" if there is one only
 	store   *store.Store
 	trail   Trail
 	log     *slog.Logger

@@ -56,6 +56,9 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 			if _, ok := tx.Key(row.Region, row.KeyID); !ok {
 				continue // deleted since
 			}
+			if now, ok := tx.Usage(row.Region, row.KeyID); ok && s.node != "" && now.Time.After(row.Time) {
+				continue // by another node
+			}
 			if err := tx.PutUsage(row); err != nil {
 				return err
 			}
@@ -96,8 +99,8 @@ func (s methods) GetKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKey
 		KeyId: k.arn, KeyCreationDate: k.Created, TrackingStartDate: k.Created,
 	}
 	row, ok := s.usages.get(k.Region, k.ID)
-	if !ok {
-		row, ok = c.view.Usage(k.Region, k.ID)
+	if written, there := c.view.Usage(k.Region, k.ID); there && (!ok || s.node != "" && written.Time.After(row.Time)) {
+		row, ok = written, true
 	}
 	if ok {
 		out.KeyLastUsage = &kmsapi.KeyLastUsageData{

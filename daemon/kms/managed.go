@@ -82,6 +82,9 @@ func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 	}
 }
 
+// errMade: another node has made the managed key meanwhile.
+var errMade = errors.New("the managed key is there")
+
 // makeManaged makes a managed key with its alias, once.
 func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) error {
 	select {
@@ -98,9 +101,15 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 		return err
 	}
 	err = s.generateKey(ctx, nil, b, row, func(tx *store.Tx) error {
+		if _, ok := tx.Alias(row.Region, name); ok {
+			return errMade
+		}
 		alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
 		return errors.Join(tx.PutAlias(alias), s.announce(ctx, tx, s.creation(row)))
 	})
+	if errors.Is(err, errMade) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,9 @@ func (s *Journal) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request
 	}
 	defer s.end(c)
 	err := do(c)
+	if late := s.acknowledged(ctx); late != nil {
+		err = errors.Join(s.apiError(c, late), err)
+	}
 	var recorded bool
 	if err == nil {
 		recorded = s.recordCall(ctx, c)

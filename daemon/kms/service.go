@@ -96,6 +96,7 @@ func New(cfg Config) *Service {
 	journal := &Journal{
 		account:  cfg.Account,
 		region:   cfg.Region,
+		node:     cfg.Node,
 		store:    cfg.Store,
 		trail:    cfg.Trail,
 		log:      cfg.Logger,
@@ -110,7 +111,7 @@ func New(cfg Config) *Service {
 		clock:    newClock(),
 		absences: newAbsences(),
 	}
-	trust := &Trust{Keyring: ring, node: cfg.Node}
+	trust := &Trust{Keyring: ring}
 	ring.made = trust.RetryEpoch
 	s := &Service{
 		Trust:             trust,

@@ -118,6 +118,7 @@ func (s *Keyring) removeSystemKeys(ctx context.Context, token string, purposes [
 		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
 			tx.DeleteSystemKey(token, purpose, k.Version)
+			intent.Node = s.node
 			return tx.PutIntent(intent)
 		})
 		b, routeErr := s.routeNew(token, ref.Spec)
@@ -150,6 +151,9 @@ func (s *Keyring) makeSystemKey(ctx context.Context, token, purpose string, spec
 		Token: token, Spec: spec, Usage: usage, Created: s.now(),
 	}
 	_, err = s.generate(ctx, nil, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+		if _, there := tx.SystemKey(token, purpose, version); there {
+			return fmt.Errorf("another daemon has made the %s key of token %s meanwhile: try again", purpose, token)
+		}
 		return tx.PutSystemKey(&store.SystemKey{
 			Token: token, Purpose: purpose, Version: version, CKAID: id, PublicKey: made.PublicKey, Created: s.now(),
 		})

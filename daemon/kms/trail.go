@@ -216,7 +216,7 @@ func (s *Trust) End(ctx context.Context) error {
 		return err
 	}
 	failed := s.counters.settle(ctx, s.store)
-	if failed == nil && (s.integrity.due || s.store.Changes() != s.integrity.advanced) {
+	if failed == nil && !s.accompanied() && (s.integrity.due || s.store.Changes() != s.integrity.advanced) {
 		failed = s.advance(ctx)
 	}
 	final, err := s.trail.End()

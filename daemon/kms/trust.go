@@ -6,7 +6,6 @@ import "sync"
 // key in the token has authenticated it.
 type Trust struct {
 	*Keyring
-	node string // names the daemon among those that take turns, "" if there is one only
 
 	integrity integrity
 	backups   sync.Mutex // held while the key of backups is made

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -12,6 +13,8 @@ type doubt struct {
 	head    *Sealed // nil: the database had none
 	cause   error
 	settled func(ctx context.Context, committed bool) error // may be nil
+	// committed: it was found among the commits that a [Shared] engine has brought.
+	committed bool
 }
 
 // Settle makes certain what became of a commit that failed with [ErrUnknown]:
@@ -34,21 +37,37 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 		return fmt.Errorf("%w (tried again: %w)", s.doubtful.cause, err)
 	}
 	ctx = context.WithoutCancel(ctx)
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	followed, err := s.seek(ctx)
+	if err != nil {
+		return err
+	}
 	view, there, err := s.read(ctx)
 	if err != nil {
 		return err
 	}
-	root, committed := view.Root(), false
+	root := view.Root()
+	var committed bool
 	switch {
 	case s.doubtful.head == nil:
 		committed = !bytes.Equal(root, s.View().Root())
 	case there.Equal(s.doubtful.head):
 		committed = true
-	case !there.Equal(s.found.Load()):
+	case there.Equal(s.found.Load()):
+		committed = s.doubtful.committed
+		if s.shared != nil && !bytes.Equal(root, s.View().Root()) {
+			return ErrChanged
+		}
+	case s.shared != nil && there != nil:
+		if committed, err = followed || s.doubtful.committed, s.verifyFound(ctx, view, there); err != nil {
+			return err
+		}
+	default:
 		return ErrChanged
 	}
 	var head *Head
-	if committed && there != nil {
+	if there != nil && !there.Equal(s.found.Load()) {
 		if head, err = there.Head(); err != nil {
 			return err
 		}
@@ -60,15 +79,45 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 		return err
 	}
 	if head != nil {
-		s.sequence = head.Sequence
+		s.sequence, view.sequence = head.Sequence, head.Sequence
 		s.found.Store(there)
 	}
-	if committed {
+	if committed || head != nil {
 		s.changes.Add(1)
 		s.view.Store(view)
 	}
+	if s.shared != nil {
+		s.shared.Rebase()
+		s.taken = nil
+	}
 	s.doubtful = nil
 	return nil
+}
+
+// seek reports whether the commit is among those that have come and are not shown yet.
+// After a gap nobody can tell, until a start reads the audit trail. The caller holds applying.
+func (s *Store) seek(ctx context.Context) (found bool, err error) {
+	if s.shared == nil {
+		return false, nil
+	}
+	taken, err := s.shared.Take(ctx)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	s.taken = append(s.taken, taken...)
+	return slices.ContainsFunc(s.taken, func(c Commit) bool {
+		return !c.Outside && c.Head != nil && c.Head.Equal(s.doubtful.head)
+	}), nil
+}
+
+// verifyFound verifies a head that was found in the place of the one that is not known to be
+// committed.
+func (s *Store) verifyFound(ctx context.Context, view *View, there *Sealed) error {
+	head, err := there.Head()
+	if err != nil || head.Sequence <= s.View().sequence || s.sealer == nil {
+		return ErrChanged
+	}
+	return s.sealer.Verify(ctx, s.View(), view, there)
 }
 
 // tell says what became of the commit that failed; see [Tx.OnSettle].

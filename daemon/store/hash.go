@@ -102,6 +102,16 @@ func bucketSum(leaves []leaf) [sha256.Size]byte {
 	return sha256.Sum256(b)
 }
 
+// digest returns the digest of the row that has the leaf's place.
+func (h *hashes) digest(l *leaf) (digest [sha256.Size]byte, found bool) {
+	b := h.buckets[l.bucket()]
+	at, found := slices.BinarySearchFunc(b, *l, comparePlaces)
+	if found {
+		digest = b[at].digest
+	}
+	return digest, found
+}
+
 // root is the hash over all rows.
 func (h *hashes) root() []byte {
 	sum := sha256.New()

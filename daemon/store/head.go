@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ type Head struct {
 	// ends of the audit trails of all of them, that one included.
 	Node   string              `json:",omitempty"`
 	Trails map[string]TrailEnd `json:",omitempty"`
+	// Bookkeeping: the commit changes nothing that protects something by itself. It is said
+	// where several take turns.
+	Bookkeeping bool `json:",omitzero"`
 }
 
 // TrailEnd is the last record of the audit trail of a node that was durable before its last commit.
@@ -79,6 +83,10 @@ type Sealer interface {
 	// Epoch, the audit trail) and returns its MAC. An error fails the
 	// commit. It must not use the store's methods that write.
 	Seal(ctx context.Context, view *View, head *Head) (mac []byte, err error)
+	// Verify verifies the head of a commit that another process has made, which leads
+	// from the rows before to view. It fails with [ErrChanged] if the head is not
+	// authentic; other errors say nothing about it. The root is the one of view.
+	Verify(ctx context.Context, before, view *View, found *Sealed) error
 }
 
 // sealTimeout bounds the wait for one MAC: writers wait for each other.
@@ -98,6 +106,8 @@ func (s *Store) Resume(ctx context.Context, sealer Sealer, head *Head) error {
 		if !bytes.Equal(head.Root, s.View().Root()) {
 			return ErrChanged
 		}
+		s.applying.Lock()
+		defer s.applying.Unlock()
 		s.sealer, s.sequence, s.refusal = sealer, head.Sequence, nil
 		return nil
 	})
@@ -143,12 +153,18 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 			return err
 		}
 		defer w.Rollback() // unless it has been committed
+		s.applying.Lock()
+		defer s.applying.Unlock()
 		before := s.sealer
 		s.sealer = sealer
 		if err := s.finish(ctx, w, tx, &Batch{Before: there, Rehash: true, Digests: rehashed(digests, tx.changes)}); err != nil {
 			s.sealer = before
 			return err
 		}
+		if s.shared != nil {
+			s.shared.Rebase()
+		}
+		s.taken, s.spoiled = nil, nil
 		s.refusal = nil
 		return nil
 	})
@@ -182,12 +198,28 @@ func (s *Store) Check(ctx context.Context) error {
 		if err := s.engine.Check(ctx); err != nil {
 			return err
 		}
+		if s.shared != nil { // nobody commits meanwhile
+			w, err := s.begin(ctx, asked)
+			if err != nil {
+				return err
+			}
+			defer w.Rollback()
+		}
+		s.applying.Lock()
+		defer s.applying.Unlock()
+		if err := s.catchUp(ctx); err != nil && s.spoiled == nil {
+			return err
+		}
 		view, found, err := s.read(ctx)
 		if err != nil {
 			return err
 		}
 		if !found.Equal(s.found.Load()) || !bytes.Equal(view.Root(), s.View().Root()) {
-			return ErrChanged
+			return cmp.Or(s.spoiled, ErrChanged)
+		}
+		if s.shared != nil { // it is as it should be
+			s.shared.Rebase()
+			s.taken, s.spoiled = nil, nil
 		}
 		return nil
 	})
@@ -202,8 +234,8 @@ func (s *Sealed) Equal(other *Sealed) bool {
 }
 
 // seal makes the head of the commit that leads to view.
-func (s *Store) seal(ctx context.Context, view *View) (*Sealed, error) {
-	head := &Head{Sequence: s.sequence + 1, Root: view.Root()}
+func (s *Store) seal(ctx context.Context, view *View, bookkeeping bool) (*Sealed, error) {
+	head := &Head{Sequence: s.sequence + 1, Root: view.Root(), Bookkeeping: bookkeeping && s.shared != nil}
 	// The caller may be gone: what it has done in the token is finished.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sealTimeout)
 	defer cancel()

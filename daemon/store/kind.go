@@ -2,9 +2,13 @@ package store
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 
 	"cmkd/daemon/keys"
 )
@@ -181,6 +185,9 @@ type rowKind interface {
 	rows(v *View) iter.Seq2[*Row, error]
 	// change is the change that puts the row of the document.
 	change(document []byte) (Change, error)
+	// add puts a row that an engine has, and drop removes one by its name if it is there.
+	add(v *View, r *Row) error
+	drop(v *View, name string) error
 }
 
 // filler makes a table of rows that an engine has.
@@ -204,6 +211,65 @@ func (k *kind[T]) change(document []byte) (Change, error) {
 }
 
 func (k *kind[T]) filler() filler { return newBuilder(k) }
+
+func (k *kind[T]) add(v *View, r *Row) error {
+	row, err := decode[T](r.Document)
+	if err == nil {
+		err = matches(k, r, row)
+	}
+	if err != nil {
+		return err
+	}
+	t := k.of(v)
+	changed, err := t.put(k, row)
+	if err == nil {
+		*t = changed
+	}
+	return err
+}
+
+func (k *kind[T]) drop(v *View, name string) error {
+	primary, err := k.parseName(name)
+	if err != nil {
+		return err
+	}
+	t := k.of(v)
+	*t, _ = t.remove(k, appendKey(nil, primary...))
+	return nil
+}
+
+// parseName is the inverse of [RowName] for the rows of the kind.
+func (k *kind[T]) parseName(name string) ([]any, error) {
+	var fields []any
+	if err := json.Unmarshal([]byte(name), &fields); err != nil {
+		return nil, err
+	}
+	if len(fields) != k.primary {
+		return nil, errors.New("the name has another number of fields")
+	}
+	for i, like := range k.fields(new(T))[:k.primary] {
+		ok := true
+		switch like.(type) {
+		case string:
+			_, ok = fields[i].(string)
+		case int:
+			var n float64
+			n, ok = fields[i].(float64)
+			fields[i] = int(n)
+		case []byte:
+			text, _ := fields[i].(string)
+			raw, err := hex.DecodeString(text)
+			fields[i], ok = raw, err == nil
+		}
+		if !ok {
+			return nil, errors.New("the name has a field of another type")
+		}
+	}
+	if RowName(fields) != name {
+		return nil, errors.New("the name is written in another way")
+	}
+	return fields, nil
+}
 
 // check refuses fields that cannot identify a row.
 func (k *kind[T]) check(fields []any) error {

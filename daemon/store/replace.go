@@ -14,6 +14,8 @@ import (
 // if the database has none.
 func (s *Store) Snapshot(ctx context.Context) (view *View, head *Sealed, err error) {
 	err = s.exclusively(ctx, func() error {
+		s.applying.Lock()
+		defer s.applying.Unlock()
 		view, head = s.view.Load(), s.found.Load()
 		return nil
 	})

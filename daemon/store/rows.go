@@ -135,7 +135,9 @@ type Intent struct {
 	// Rotation is the type of the rotation under way, AUTOMATIC or ON_DEMAND; empty
 	// if it is none.
 	Rotation keys.Rotation `json:",omitempty"`
-	Created  time.Time
+	// Node is the daemon that works on it, where several take turns.
+	Node    string `json:",omitempty"`
+	Created time.Time
 }
 
 // SystemKey is a key of the daemon's own.

@@ -36,6 +36,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -50,6 +51,13 @@ type Store struct {
 	found   atomic.Pointer[Sealed] // the head of the last commit
 	changes atomic.Uint64          // commits that were not bookkeeping
 	fenced  Fenced                 // the engine, nil if it is none
+	shared  Shared                 // the engine, nil if it is none
+
+	// applying is held while the rows that readers see, and what is known of the last
+	// commit, are replaced. Who holds writer takes it for that too.
+	applying sync.Mutex
+	taken    []Commit // what others have committed and is not shown yet; guarded by applying
+	spoiled  error    // why nothing that others commit is shown; guarded by applying
 
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of engine.
@@ -66,6 +74,7 @@ type Store struct {
 func Open(ctx context.Context, engine Engine) (*Store, error) {
 	s := &Store{engine: engine, writer: make(chan struct{}, 1)}
 	s.fenced, _ = engine.(Fenced)
+	s.shared, _ = engine.(Shared)
 	view, found, err := s.read(ctx)
 	if err != nil {
 		return nil, errors.Join(err, engine.Close())
@@ -73,6 +82,12 @@ func Open(ctx context.Context, engine Engine) (*Store, error) {
 	if found != nil {
 		s.found.Store(found)
 		s.refusal = ErrUnverified
+		if head, err := found.Head(); err == nil { // else it does not verify
+			view.sequence = head.Sequence
+		}
+	}
+	if s.shared != nil {
+		s.shared.Rebase()
 	}
 	s.view.Store(view)
 	return s, nil
@@ -132,6 +147,9 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 			return err
 		}
 		defer w.Rollback() // unless it has been committed
+		if err := s.CatchUp(ctx); err != nil {
+			return err
+		}
 		tx := &Tx{View: *s.view.Load()}
 		if s.sealer != nil {
 			tx.sequence = s.sequence + 1
@@ -142,6 +160,8 @@ func (s *Store) Update(ctx context.Context, f func(tx *Tx) error) error {
 		if tx.err != nil || len(tx.changes) == 0 && (!tx.head || s.sealer == nil) {
 			return tx.err
 		}
+		s.applying.Lock()
+		defer s.applying.Unlock()
 		return s.finish(ctx, w, tx, &Batch{Before: s.found.Load()})
 	})
 }
@@ -156,14 +176,14 @@ func (s *Store) begin(ctx context.Context, asked time.Time) (Writer, error) {
 }
 
 // finish completes the batch with the changes of the transaction and a head,
-// writes it, and then shows it to readers.
+// writes it, and then shows it to readers. The caller holds applying.
 func (s *Store) finish(ctx context.Context, w Writer, tx *Tx, batch *Batch) error {
 	view := tx.View
 	view.hashes = view.hashes.with(tx.changes)
 	batch.Changes = tx.changes
 	if s.sealer != nil {
 		var err error
-		if batch.Head, err = s.seal(ctx, &view); err != nil {
+		if batch.Head, err = s.seal(ctx, &view, tx.bookkeeping); err != nil {
 			return err
 		}
 	}
@@ -171,7 +191,7 @@ func (s *Store) finish(ctx context.Context, w Writer, tx *Tx, batch *Batch) erro
 	err := w.Commit(context.WithoutCancel(ctx), batch)
 	if err != nil {
 		if errors.Is(err, ErrUnknown) {
-			s.doubtful = &doubt{batch.Head, err, tx.settled}
+			s.doubtful = &doubt{head: batch.Head, cause: err, settled: tx.settled}
 		}
 		return fmt.Errorf("writing to the store: %w", err)
 	}
@@ -186,6 +206,7 @@ func (s *Store) finish(ctx context.Context, w Writer, tx *Tx, batch *Batch) erro
 func (s *Store) show(view *View, sealed *Sealed) {
 	if sealed != nil {
 		s.sequence++
+		view.sequence = s.sequence
 		s.found.Store(sealed)
 	}
 	s.view.Store(view)

@@ -21,7 +21,8 @@ type View struct {
 	customKeyStores table[CustomKeyStore]
 	settings        table[Setting]
 
-	hashes *hashes // over the rows of all tables
+	hashes   *hashes // over the rows of all tables
+	sequence uint64  // of the head that it was committed with
 }
 
 // keyBytes is enough for most index keys, so that a look-up builds its key on

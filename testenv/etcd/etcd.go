@@ -79,10 +79,13 @@ func dir(t testing.TB) string {
 	return d
 }
 
-// freeAddress is an address on loopback where nobody listens.
+// freeAddress is an address on loopback where nobody listens. Each process has a host of its
+// own there, so that no connection of another takes the port before the server listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	pid := os.Getpid()
+	host := fmt.Sprintf("127.%d.%d.%d", 64+pid>>16&63, pid>>8&255, pid&255)
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}

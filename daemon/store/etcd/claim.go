@@ -34,8 +34,10 @@ type claim struct {
 	lease    atomic.Int64 // clientv3.LeaseID
 	revision atomic.Int64 // of the key's creation
 	heard    atomic.Int64 // when the last request was made that renewed the lease; see now
-	// overtaken: another node has committed something since the lease ended.
-	overtaken atomic.Bool
+
+	joined atomic.Int64 // the revision of the claim under which the node serves; others wait for it
+	ack    sync.Mutex   // held while P ack/NODE is written; guards acked
+	acked  uint64       // what it says
 
 	retaking sync.Mutex // held by retake
 	stop     context.CancelFunc
@@ -93,12 +95,10 @@ func (c *claim) take(ctx context.Context) error {
 	if err != nil {
 		return e.unanswered(ctx, err)
 	}
-	nodes := e.key(nodeFolder)
 	for {
-		nobody := clientv3.Compare(clientv3.CreateRevision(nodes), "=", 0).WithPrefix()
-		out, err := e.client.Txn(ctx).If(nobody).
-			Then(clientv3.OpPut(c.key, string(c.identity), clientv3.WithLease(lease.ID))).
-			Else(clientv3.OpGet(nodes, clientv3.WithPrefix())).Commit()
+		out, err := e.client.Txn(ctx).If(c.mayCome()...).
+			Then(c.puts(lease.ID)...).
+			Else(clientv3.OpGet(e.key(nodeFolder), clientv3.WithPrefix()), clientv3.OpGet(e.key(aloneKey))).Commit()
 		if err != nil {
 			return e.unanswered(ctx, err)
 		}
@@ -106,21 +106,60 @@ func (c *claim) take(ctx context.Context) error {
 			c.taken(lease.ID, out.Header.Revision, asked)
 			return nil
 		}
-		for _, kv := range out.Responses[0].GetResponseRange().Kvs {
-			if string(kv.Key) != c.key || !bytes.Equal(kv.Value, c.identity) {
-				_, _ = e.client.Revoke(ctx, lease.ID) // it ends anyway
-				return fmt.Errorf("%w: the node %q has the prefix %s, or had it less than %d s ago; only one daemon at a time may",
-					store.ErrLocked, kv.Key[len(nodes):], e.options.Prefix, c.seconds())
-			}
-			if _, err := e.client.Revoke(ctx, clientv3.LeaseID(kv.Lease)); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-				return e.unanswered(ctx, err)
-			}
+		before, err := c.predecessor(out)
+		if err != nil {
+			_, _ = e.client.Revoke(ctx, lease.ID) // it ends anyway
+			return err
+		}
+		if _, err := e.client.Revoke(ctx, before); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return e.unanswered(ctx, err)
 		}
 	}
 }
 
-// keep renews the lease until ctx ends. A lease that has ended is replaced, unless another
-// node has come meanwhile, or the rows are others.
+// mayCome are the conditions under which the node may come.
+func (c *claim) mayCome() []clientv3.Cmp {
+	e := c.engine
+	if e.options.Alone {
+		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(e.key(nodeFolder)), "=", 0).WithPrefix()}
+	}
+	return []clientv3.Cmp{
+		clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0),
+		clientv3.Compare(clientv3.CreateRevision(e.key(aloneKey)), "=", 0),
+	}
+}
+
+// puts are the keys of the node.
+func (c *claim) puts(lease clientv3.LeaseID) []clientv3.Op {
+	e := c.engine
+	ops := []clientv3.Op{clientv3.OpPut(c.key, string(c.identity), clientv3.WithLease(lease))}
+	if e.options.Alone {
+		ops = append(ops, clientv3.OpPut(e.key(aloneKey), e.options.Node, clientv3.WithLease(lease)))
+	}
+	return ops
+}
+
+// predecessor is the lease of the process before this one, if it is all that is in the way.
+func (c *claim) predecessor(out *clientv3.TxnResponse) (lease clientv3.LeaseID, err error) {
+	e := c.engine
+	for _, kv := range out.Responses[0].GetResponseRange().Kvs {
+		name := string(kv.Key[len(e.key(nodeFolder)):])
+		switch {
+		case string(kv.Key) == c.key && bytes.Equal(kv.Value, c.identity):
+			lease = clientv3.LeaseID(kv.Lease)
+		case string(kv.Key) == c.key && !e.options.Alone:
+			return 0, fmt.Errorf("%w: another daemon is the node %q of the prefix %s, or was less than %d s ago: each needs a name of its own",
+				store.ErrLocked, name, e.options.Prefix, c.seconds())
+		case e.options.Alone || len(out.Responses[1].GetResponseRange().Kvs) > 0:
+			return 0, fmt.Errorf("%w: the node %q has the prefix %s, or had it less than %d s ago; only one daemon at a time may",
+				store.ErrLocked, name, e.options.Prefix, c.seconds())
+		}
+	}
+	return lease, nil
+}
+
+// keep renews the lease until ctx ends. A lease that has ended is replaced: the node joins
+// again when it knows what others have done meanwhile.
 func (c *claim) keep(ctx context.Context) {
 	e := c.engine
 	ticker := time.NewTicker(max(e.options.MaxStaleness/10, 50*time.Millisecond))
@@ -138,49 +177,42 @@ func (c *claim) keep(ctx context.Context) {
 		switch {
 		case err == nil:
 			c.heard.Store(asked)
+			c.tidy(ctx)
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			c.retake(ctx)
 		}
 	}
 }
 
-// retake is take of a node that has fenced itself. What it has read counts again if
-// nobody has committed anything since.
+// retake is take of a node whose lease has ended, if nobody is in the way.
 func (c *claim) retake(ctx context.Context) {
 	c.retaking.Lock()
 	defer c.retaking.Unlock()
 	e := c.engine
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	there, err := e.client.Get(ctx, e.key(headKey))
-	if err != nil {
-		return
-	}
-	revision, known := e.head.isOurs(there.Kvs)
-	if !known {
-		c.overtaken.Store(true)
-		return
+	found, err := e.client.Get(ctx, c.key)
+	if err != nil || c.found(found.Kvs) {
+		return // it is there: somebody was faster
 	}
 	asked := now()
 	lease, err := e.client.Grant(ctx, c.seconds())
 	if err != nil {
 		return
 	}
-	out, err := e.client.Txn(ctx).If(
-		clientv3.Compare(clientv3.CreateRevision(e.key(nodeFolder)), "=", 0).WithPrefix(),
-		clientv3.Compare(clientv3.ModRevision(e.key(headKey)), "=", revision),
-	).Then(clientv3.OpPut(c.key, string(c.identity), clientv3.WithLease(lease.ID))).Commit()
+	out, err := e.client.Txn(ctx).If(c.mayCome()...).Then(c.puts(lease.ID)...).Commit()
 	if err != nil || !out.Succeeded {
 		_, _ = e.client.Revoke(ctx, lease.ID) // or it ends without
 		return
 	}
 	c.taken(lease.ID, out.Header.Revision, asked)
+	e.poke()
 }
 
 // taken notes that the key has been created under the lease, which was asked for then.
 func (c *claim) taken(lease clientv3.LeaseID, revision, asked int64) {
 	c.lease.Store(int64(lease))
-	c.revision.Store(revision)
+	c.revision.Store(revision) // before heard: the node has not joined under it
 	c.heard.Store(asked)
 }
 
@@ -192,15 +224,18 @@ func LeaseTime(maxStaleness time.Duration) time.Duration {
 // seconds is how long the lease lasts.
 func (c *claim) seconds() int64 { return int64(LeaseTime(c.engine.options.MaxStaleness) / time.Second) }
 
+// silence is for how long the lease has not been renewed.
+func (c *claim) silence() time.Duration { return time.Duration(now() - c.heard.Load()) }
+
 // fresh returns nil while nobody else can have changed what is known here.
 func (c *claim) fresh() error {
-	switch silence := time.Duration(now() - c.heard.Load()); {
-	case silence < c.engine.options.MaxStaleness:
-		return nil
-	case c.overtaken.Load():
-		return fmt.Errorf("%w: another daemon has changed the database meanwhile: restart this one", store.ErrStale)
-	default:
+	switch silence := c.silence(); {
+	case silence >= c.engine.options.MaxStaleness:
 		return fmt.Errorf("%w: etcd has not answered for %s", store.ErrStale, silence.Round(time.Millisecond))
+	case c.joined.Load() != c.revision.Load():
+		return fmt.Errorf("%w: this daemon has yet to find out what others have changed", store.ErrStale)
+	default:
+		return nil
 	}
 }
 

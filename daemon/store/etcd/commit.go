@@ -58,59 +58,23 @@ func (c *claim) found(kvs []*mvccpb.KeyValue) bool {
 	return len(kvs) > 0 && kvs[0].CreateRevision == c.revision.Load()
 }
 
-// writer is a [store.Writer].
-type writer struct{ engine *Engine }
-
-// Begin implements [store.Engine]. A commit that was made in parts is written out first.
-func (e *Engine) Begin(ctx context.Context, asked time.Time) (store.Writer, error) {
-	ctx, cancel := context.WithDeadline(ctx, deadline(asked))
-	defer cancel()
-	look := func() (*clientv3.TxnResponse, error) {
-		return e.client.Txn(ctx).If(e.claim.owned()).Then(clientv3.OpGet(e.key(pendingKey))).Commit()
-	}
-	out, err := look()
-	if err == nil && !out.Succeeded {
-		e.claim.retake(ctx)
-		out, err = look()
-	}
-	if err != nil {
-		return nil, e.failed(ctx, err)
-	}
-	if !out.Succeeded {
-		return nil, e.trouble.Begin(errNotOurs)
-	}
-	pending, err := decodePending(out.Responses[0].GetResponseRange().Kvs)
-	if err != nil {
-		return nil, e.trouble.Begin(err)
-	}
-	if pending != nil {
-		if err := e.writeOut(ctx, pending); err != nil {
-			return nil, e.failed(ctx, err)
-		}
-	}
-	return &writer{e}, nil
-}
-
-// Rollback implements [store.Writer]: nothing is held.
-func (w *writer) Rollback() {}
-
 // Commit implements [store.Writer].
 func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 	e := w.engine
+	defer w.Rollback() // if it fails: what is still on its way fails then too
 	ctx = context.WithoutCancel(ctx)
-	before, err := encodeHead(batch.Before)
-	if err != nil {
-		return e.trouble.Begin(err)
-	}
 	head, err := encodeHead(batch.Head)
 	if err != nil {
 		return e.trouble.Begin(err)
 	}
+	if !w.head.Equal(batch.Before) {
+		return store.ErrChanged
+	}
 	mutations := mutationsOf(batch)
 	var pending *pendingValue
 	operations := []clientv3.Op{clientv3.OpPut(e.key(headKey), head)}
-	if batch.Rehash || len(mutations)+len(operations) > maxOperations || sizeOf(mutations) > maxBytes {
-		if pending, err = e.putParts(ctx, mutations, batch.Rehash); err != nil {
+	if batch.Rehash || len(mutations)+len(operations) >= maxOperations || sizeOf(mutations) > maxBytes {
+		if pending, err = e.putParts(ctx, w, mutations, batch.Rehash); err != nil {
 			return e.trouble.Begin(err)
 		}
 		text, err := pending.encode()
@@ -122,14 +86,9 @@ func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 		for _, m := range mutations {
 			operations = append(operations, e.operation(m))
 		}
+		operations = append(operations, clientv3.OpDelete(w.key()))
 	}
-	revision := e.head.get()
-	conditions := []clientv3.Cmp{e.claim.owned(), e.headIs(revision), clientv3.Compare(clientv3.CreateRevision(e.key(pendingKey)), "=", 0)}
-	if revision > 0 {
-		conditions = append(conditions, clientv3.Compare(clientv3.Value(e.key(headKey)), "=", before))
-	} else if batch.Before != nil {
-		return store.ErrChanged
-	}
+	conditions := append(w.conditions(), e.claim.owned(), e.headIs(w.revision), clientv3.Compare(clientv3.CreateRevision(e.key(pendingKey)), "=", 0))
 	asking, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	out, err := e.client.Txn(asking).If(conditions...).Then(operations...).Else(clientv3.OpGet(e.claim.key)).Commit()
@@ -140,18 +99,21 @@ func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 	case refused(err):
 		return e.trouble.Begin(err)
 	case err != nil:
-		e.head.doubt(head)
 		return fmt.Errorf("%w: %w", store.ErrUnknown, e.trouble.Begin(e.unanswered(asking, err)))
 	case !out.Succeeded && !e.claim.found(out.Responses[0].GetResponseRange().Kvs):
 		return e.trouble.Begin(errNotOurs)
 	case !out.Succeeded:
 		return store.ErrChanged
 	}
-	e.head.set(out.Header.Revision)
+	e.seen.committed(out.Header.Revision)
 	e.trouble.End()
 	if pending != nil { // it counts; what is not written out now, the next commit does
+		pending.revision = out.Header.Revision
 		_ = e.writeOut(ctx, pending)
+		return nil
 	}
+	w.ended = true
+	e.writing.Store(false)
 	return nil
 }
 

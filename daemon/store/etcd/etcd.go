@@ -5,12 +5,16 @@
 //	P head              JSON of headValue: the head, or that there is none yet
 //	P row/TABLE/NAME    document of a row, JSON
 //	P digest/TABLE/NAME SHA-256 of the document, 32 bytes
-//	P node/NAME         identity of the process that has the rows open, under its lease
+//	P node/NAME         identity of a process that has the rows open, under its lease
+//	P alone             name of the process that has them open alone, under its lease
+//	P turn/NAME         a place in the queue of those who commit, under the lease
+//	P ack/NAME          sequence of the newest head that a process acts on, under its lease
 //	P pending           JSON of pendingValue: a large commit whose rows are being written
 //	P part/ID/NUMBER    JSON array of mutation: a piece of that commit
 //
 // A commit is one transaction. It compares the modification revision of the head and the
-// creation revision of the node's key, and writes rows, digests and head.
+// creation revisions of the node's key and of its turn, writes rows, digests and head, and
+// gives the turn up.
 //
 // A commit that is too large for one transaction is put beside the rows first, in parts
 // that nobody reads. The transaction that commits it writes the head and P pending, which
@@ -23,6 +27,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -39,6 +45,9 @@ const (
 	rowFolder  = "row/"
 	sumFolder  = "digest/"
 	nodeFolder = "node/"
+	aloneKey   = "alone"
+	turnFolder = "turn/"
+	ackFolder  = "ack/"
 	pendingKey = "pending"
 	partFolder = "part/"
 )
@@ -65,9 +74,11 @@ type Options struct {
 	// MaxStaleness is how long after it last heard from etcd the node may act on what it
 	// has read. At least a second.
 	MaxStaleness time.Duration
+	// Alone keeps all others out.
+	Alone bool
 }
 
-// Engine is a [store.Engine] over a prefix of etcd.
+// Engine is a [store.Shared] over a prefix of etcd.
 type Engine struct {
 	options Options
 	client  *clientv3.Client
@@ -75,7 +86,11 @@ type Engine struct {
 	trouble *store.Trouble
 	claim   *claim
 
-	head position
+	seen    *seen
+	arrived chan struct{}
+	writing atomic.Bool // between Begin and the end of the writer
+	stop    context.CancelFunc
+	running sync.WaitGroup
 
 	afterCommit func() error // nil but in tests: what etcd reports of a commit
 }
@@ -113,7 +128,7 @@ func openingFailed(prefix string, err error) error {
 
 // NewEngine takes the prefix for this node; see [Open].
 func NewEngine(ctx context.Context, options Options) (*Engine, error) {
-	e := &Engine{options: options, trouble: store.NewTrouble()}
+	e := &Engine{options: options, trouble: store.NewTrouble(), seen: newSeen(options.Node), arrived: make(chan struct{}, 1)}
 	if err := e.open(ctx); err != nil {
 		return nil, errors.Join(openingFailed(options.Prefix, err), e.Close())
 	}
@@ -140,6 +155,12 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.claim, err = e.newClaim(ctx); err != nil {
 		return err
 	}
+	if err := e.look(ctx); err != nil {
+		return err
+	}
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e.stop = stop
+	e.running.Go(func() { e.watch(following) })
 	return e.removeLeftovers(ctx)
 }
 
@@ -170,6 +191,11 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 // Close gives the prefix up for others and ends the connection.
 func (e *Engine) Close() error {
 	var errs []error
+	if e.stop != nil {
+		e.stop()
+		e.running.Wait()
+		e.stop = nil
+	}
 	if e.claim != nil {
 		e.claim.end()
 		e.claim = nil
@@ -193,6 +219,9 @@ func (e *Engine) key(suffix string) string { return e.options.Prefix + suffix }
 
 // unanswered explains an error of a request whose context is ctx.
 func (e *Engine) unanswered(ctx context.Context, err error) error {
+	if errors.Is(err, store.ErrBusy) {
+		return err
+	}
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return fmt.Errorf("waiting for etcd: %w", context.Canceled)
 	}

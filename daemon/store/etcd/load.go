@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -47,46 +46,6 @@ func decodeHead(found []*mvccpb.KeyValue) (*store.Sealed, error) {
 	return &store.Sealed{Document: v.Document, MAC: v.MAC}, nil
 }
 
-// position is what the engine knows of P head.
-type position struct {
-	mu sync.Mutex // guards what follows
-	// revision is the modification revision of the head that was loaded or committed
-	// last, 0 if there was none.
-	revision int64
-	// doubtful is the value of a head whose commit has an unknown outcome.
-	doubtful string
-}
-
-func (p *position) get() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.revision
-}
-
-func (p *position) set(revision int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.revision, p.doubtful = revision, ""
-}
-
-func (p *position) doubt(value string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.doubtful = value
-}
-
-// isOurs reports whether a head is the last one that this process knows of, or has
-// written, and its modification revision.
-func (p *position) isOurs(found []*mvccpb.KeyValue) (revision int64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(found) == 0 {
-		return 0, p.revision == 0
-	}
-	revision = found[0].ModRevision
-	return revision, revision == p.revision || p.doubtful != "" && p.doubtful == string(found[0].Value)
-}
-
 // page is how many keys are read at once.
 const page = 500
 
@@ -111,7 +70,9 @@ func (e *Engine) Load(ctx context.Context, visit store.Visitor) (*store.Sealed, 
 			return nil, err
 		}
 	}
-	e.head.set(s.headRevision)
+	e.seen.mu.Lock()
+	defer e.seen.mu.Unlock()
+	e.seen.loaded = s.revision
 	return s.head, nil
 }
 
@@ -121,10 +82,9 @@ func (e *Engine) Check(ctx context.Context) error { return ctx.Err() }
 
 // snapshot is all that was under the prefix at one revision.
 type snapshot struct {
-	engine       *Engine
-	revision     int64
-	head         *store.Sealed
-	headRevision int64
+	engine   *Engine
+	revision int64
+	head     *store.Sealed
 	// parts are what a large commit has yet to write, by key without the prefix.
 	parts  map[string][]byte
 	rehash bool // no digests count but those of parts
@@ -141,9 +101,6 @@ func (e *Engine) snapshot(ctx context.Context) (*snapshot, error) {
 	found := out.Responses[0].GetResponseRange().Kvs
 	if s.head, err = decodeHead(found); err != nil {
 		return nil, err
-	}
-	if len(found) > 0 {
-		s.headRevision = found[0].ModRevision
 	}
 	pending, err := decodePending(out.Responses[1].GetResponseRange().Kvs)
 	if err != nil || pending == nil {
@@ -218,50 +175,23 @@ func (s *snapshot) page(ctx context.Context, from, end string) (*clientv3.GetRes
 	return found, nil
 }
 
-// Probe implements [store.Engine]. A request whose answer was lost may still be on its
-// way: writing the head again as it is makes every commit fail that compares what was
-// there before.
+// Probe implements [store.Engine]: a turn that is taken and given up. A request whose answer was
+// lost may still be on its way: it fails from then on, for it compares the turn that it was made in.
 func (e *Engine) Probe(ctx context.Context, asked time.Time) error {
-	ctx, cancel := context.WithDeadline(ctx, deadline(asked))
-	defer cancel()
-	for retaken := false; ; {
-		there, err := e.client.Get(ctx, e.key(headKey))
-		if err != nil {
-			return e.failed(ctx, err)
-		}
-		var revision int64
-		value, err := encodeHead(nil)
-		if err != nil {
-			return err
-		}
-		if len(there.Kvs) > 0 {
-			revision, value = there.Kvs[0].ModRevision, string(there.Kvs[0].Value)
-		}
-		_, ours := e.head.isOurs(there.Kvs)
-		out, err := e.client.Txn(ctx).If(e.claim.owned(), e.headIs(revision)).
-			Then(clientv3.OpPut(e.key(headKey), value)).
-			Else(clientv3.OpGet(e.claim.key)).Commit()
-		switch {
-		case err != nil:
-			return e.failed(ctx, err)
-		case out.Succeeded:
-			if ours { // else the caller finds out that it is another
-				e.head.set(out.Header.Revision)
-			}
-			e.trouble.End()
-			return nil
-		case e.claim.found(out.Responses[0].GetResponseRange().Kvs): // the head has changed just now
-		case retaken:
-			return e.trouble.Begin(errNotOurs)
-		default:
-			e.claim.retake(ctx)
-			retaken = true
-		}
+	w, err := e.Begin(ctx, asked)
+	if err != nil {
+		return err
 	}
+	w.Rollback()
+	e.trouble.End()
+	return nil
 }
 
 // failed keeps why etcd cannot be written.
 func (e *Engine) failed(ctx context.Context, err error) error {
+	if errors.Is(err, errNotOurs) || errors.Is(err, store.ErrCorrupt) {
+		return e.trouble.Begin(err)
+	}
 	err = e.unanswered(ctx, err)
 	if errors.Is(err, context.Canceled) {
 		return err

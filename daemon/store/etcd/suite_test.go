@@ -27,24 +27,31 @@ var prefixes atomic.Int64
 type database struct {
 	server *server.Server
 	prefix string
-	lock   string
+	dir    string // of the locks
+	shared bool
+	opened int
 	engine *Engine // opened last
 }
 
-func newDatabase(t testing.TB, s *server.Server) *database {
-	return &database{server: s, prefix: fmt.Sprintf("/cmkd/%d/", prefixes.Add(1)), lock: filepath.Join(t.TempDir(), "lock")}
+func newDatabase(t testing.TB, s *server.Server, shared bool) *database {
+	return &database{server: s, prefix: fmt.Sprintf("/cmkd/%d/", prefixes.Add(1)), dir: t.TempDir(), shared: shared}
 }
 
 func (d *database) options() Options {
 	return Options{
 		Client: clientv3.Config{Endpoints: []string{d.server.Endpoint}},
-		Prefix: d.prefix, Node: "one", Lock: d.lock, MaxStaleness: 5 * time.Second,
+		Prefix: d.prefix, Node: "one", Lock: filepath.Join(d.dir, "lock"), MaxStaleness: 5 * time.Second, Alone: !d.shared,
 	}
 }
 
 // Open implements [storetest.Database].
 func (d *database) Open(ctx context.Context) (store.Engine, error) {
-	engine, err := NewEngine(ctx, d.options())
+	options := d.options()
+	if d.opened++; d.shared {
+		options.Node = fmt.Sprintf("n%d", d.opened)
+		options.Lock = filepath.Join(d.dir, options.Node)
+	}
+	engine, err := NewEngine(ctx, options)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +60,7 @@ func (d *database) Open(ctx context.Context) (store.Engine, error) {
 }
 
 // Shared implements [storetest.Database].
-func (*database) Shared() bool { return false }
+func (d *database) Shared() bool { return d.shared }
 
 // Hold implements [storetest.Database].
 func (d *database) Hold(t testing.TB) (release func()) {
@@ -92,7 +99,7 @@ func (d *database) keys(t testing.TB) map[string]string {
 	}
 	all := make(map[string]string, len(found.Kvs))
 	for _, kv := range found.Kvs {
-		if suffix := string(kv.Key[len(d.prefix):]); !strings.HasPrefix(suffix, nodeFolder) {
+		if suffix := string(kv.Key[len(d.prefix):]); kv.Lease == 0 {
 			all[suffix] = string(kv.Value)
 		}
 	}
@@ -136,7 +143,7 @@ func (d *database) Copy(t testing.TB) (restore func()) {
 
 // Crash implements [storetest.Database].
 func (d *database) Crash(t testing.TB) storetest.Database {
-	after := newDatabase(t, d.server)
+	after := newDatabase(t, d.server, d.shared)
 	after.write(t, d.keys(t))
 	return after
 }
@@ -157,5 +164,11 @@ func (d *database) DeleteRows(t testing.TB, table string) { d.Overwrite(t, table
 
 func TestSuite(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, func(t *testing.T) storetest.Database { return newDatabase(t, server.Start(t)) })
+	storetest.Run(t, func(t *testing.T) storetest.Database { return newDatabase(t, server.Start(t), false) })
+}
+
+// TestSharedSuite runs it with nodes that come and go.
+func TestSharedSuite(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T) storetest.Database { return newDatabase(t, server.Start(t), true) })
 }

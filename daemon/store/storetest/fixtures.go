@@ -90,6 +90,17 @@ func (h Sealer) MAC(message []byte) []byte {
 	return m.Sum(nil)
 }
 
+// Verify implements [store.Sealer].
+func (h Sealer) Verify(_ context.Context, _, _ *store.View, found *store.Sealed) error {
+	if h.Err != nil {
+		return h.Err
+	}
+	if !hmac.Equal(h.MAC(found.Message()), found.MAC) {
+		return store.ErrChanged
+	}
+	return nil
+}
+
 // Seal implements [store.Sealer].
 func (h Sealer) Seal(_ context.Context, _ *store.View, head *store.Head) ([]byte, error) {
 	if h.Err != nil {

@@ -23,7 +23,10 @@ type Disk struct {
 	mu          sync.Mutex // guards what follows
 	state       state
 	opened      int
-	room        int // bytes that may be written, -1: any number
+	log         []entry // what was written, if the disk is shared
+	joined      []*sharedMemory
+	woken       chan struct{} // closed when an engine has joined, acknowledged or left
+	room        int           // bytes that may be written, -1: any number
 	afterCommit func() error
 }
 
@@ -49,7 +52,7 @@ func NewDisk() *Disk {
 // [store.ErrLocked].
 func NewSharedDisk() *Disk {
 	d := NewDisk()
-	d.shared = true
+	d.shared, d.woken = true, make(chan struct{})
 	return d
 }
 
@@ -76,7 +79,11 @@ func (d *Disk) Open(ctx context.Context) (store.Engine, error) {
 		return nil, store.ErrLocked
 	}
 	d.opened++
-	return &memory{disk: d, trouble: store.NewTrouble()}, nil
+	m := &memory{disk: d, trouble: store.NewTrouble()}
+	if d.shared {
+		return newSharedMemory(m), nil
+	}
+	return m, nil
 }
 
 // Hold implements [Database].
@@ -111,6 +118,7 @@ func (d *Disk) Copy(testing.TB) (restore func()) {
 	return func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
+		d.outside(copied)
 		d.state = copied.clone()
 	}
 }
@@ -120,7 +128,10 @@ func (d *Disk) Crash(testing.TB) Database {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	after := NewDisk()
-	after.shared, after.state = d.shared, d.state.clone()
+	if d.shared {
+		after = NewSharedDisk()
+	}
+	after.state = d.state.clone()
 	return after
 }
 
@@ -128,17 +139,21 @@ func (d *Disk) Crash(testing.TB) Database {
 func (d *Disk) Overwrite(_ testing.TB, table, document string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	before := d.state.clone()
 	for id := range d.state.rows {
 		if id.table == table {
 			d.state.rows[id] = []byte(document)
 		}
 	}
+	d.outsideOf(before)
 }
 
 // DeleteRows implements [Database].
 func (d *Disk) DeleteRows(_ testing.TB, table string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	before := d.state.clone()
+	defer d.outsideOf(before)
 	maps.DeleteFunc(d.state.rows, func(id rowID, _ []byte) bool { return id.table == table })
 }
 
@@ -237,7 +252,7 @@ func (w *memoryWriter) Rollback() {
 // Commit implements [store.Writer].
 func (w *memoryWriter) Commit(_ context.Context, batch *store.Batch) error {
 	defer w.Rollback()
-	report, err := w.engine.disk.write(batch)
+	report, err := w.engine.disk.write(w.engine, batch)
 	switch {
 	case errors.Is(err, store.ErrChanged):
 		return err
@@ -254,7 +269,7 @@ func (w *memoryWriter) Commit(_ context.Context, batch *store.Batch) error {
 }
 
 // write makes the batch durable. report, if not nil, is what the disk says of it.
-func (d *Disk) write(batch *store.Batch) (report func() error, err error) {
+func (d *Disk) write(by *memory, batch *store.Batch) (report func() error, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.shared && !d.state.head.Equal(batch.Before) {
@@ -271,6 +286,7 @@ func (d *Disk) write(batch *store.Batch) (report func() error, err error) {
 		d.room -= size
 	}
 	d.state.apply(batch)
+	d.wrote(by, batch)
 	return d.afterCommit, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -312,6 +313,7 @@ func testConcurrent(t *testing.T, db Database) {
 					return
 				default:
 				}
+				runtime.Gosched() // or an engine that asks a server would wait for these
 				v := s.View()
 				a, ok := v.Alias(Region, "alias/a")
 				if !ok || len(list(v.AliasesOf(Region, a.KeyID, ""), func(a *store.Alias) string { return a.Name })) == 0 ||

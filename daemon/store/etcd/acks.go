@@ -1,0 +1,179 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"cmkd/daemon/store"
+)
+
+// A node serves while P ack/NODE exists, which says how new the rows are that it acts on.
+// The key is created only while the head is the one that the node shows: whoever commits after
+// that knows of it. It goes with the lease, and by then the node has fenced itself.
+
+// Acknowledge implements [store.Shared].
+func (e *Engine) Acknowledge(ctx context.Context, sequence uint64) error {
+	c := e.claim
+	c.ack.Lock()
+	defer c.ack.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	claimed := c.revision.Load()
+	if c.joined.Load() != claimed {
+		return c.join(ctx, claimed, sequence)
+	}
+	if c.acked >= sequence || !e.seen.others() {
+		return nil
+	}
+	return c.acknowledge(ctx, sequence, e.claim.owned())
+}
+
+// join begins to serve, if nothing has been committed since the sequence.
+func (c *claim) join(ctx context.Context, claimed int64, sequence uint64) error {
+	e := c.engine
+	f, err := e.seen.first()
+	e.seen.mu.Lock()
+	revision, at := e.seen.head, e.seen.sequence
+	e.seen.mu.Unlock()
+	if err != nil || f != nil || at != sequence {
+		return store.ErrChanged
+	}
+	key := e.key(ackFolder + e.options.Node)
+	// What is left is taken away first: a deletion of it that is still on its way must not meet the new one.
+	if _, err := e.client.Delete(ctx, key); err != nil {
+		return e.unanswered(ctx, err)
+	}
+	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
+	err = c.acknowledge(ctx, sequence, absent, e.headIs(revision), clientv3.Compare(clientv3.CreateRevision(c.key), "=", claimed))
+	if errors.Is(err, errNotOurs) {
+		return store.ErrChanged
+	}
+	if err == nil {
+		c.joined.Store(claimed)
+	}
+	return err
+}
+
+// acknowledge writes the key under the conditions. The caller holds ack.
+func (c *claim) acknowledge(ctx context.Context, sequence uint64, conditions ...clientv3.Cmp) error {
+	e := c.engine
+	put := clientv3.OpPut(e.key(ackFolder+e.options.Node), strconv.FormatUint(sequence, 10), clientv3.WithLease(clientv3.LeaseID(c.lease.Load())))
+	out, err := e.client.Txn(ctx).If(conditions...).Then(put).Commit()
+	if err != nil {
+		return e.unanswered(ctx, err)
+	}
+	if !out.Succeeded {
+		return fmt.Errorf("%w: %w", store.ErrStale, errNotOurs)
+	}
+	c.acked = sequence
+	return nil
+}
+
+// Leave implements [store.Shared]. What cannot be taken away now, tidy takes away.
+func (e *Engine) Leave(ctx context.Context) {
+	c := e.claim
+	c.joined.Store(0)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	defer cancel()
+	c.tidy(ctx)
+}
+
+// tidy takes away what requests have left whose answers were lost: others would wait for it.
+func (c *claim) tidy(ctx context.Context) {
+	e := c.engine
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	e.seen.mu.Lock()
+	turn, ack := e.seen.turns[e.options.Node], e.seen.acks[e.options.Node]
+	e.seen.mu.Unlock()
+	if turn != 0 && !e.writing.Load() {
+		_ = (&writer{engine: e, turn: turn}).release(ctx)
+	}
+	c.ack.Lock()
+	defer c.ack.Unlock()
+	if ack != nil && c.joined.Load() != c.revision.Load() {
+		key := e.key(ackFolder + e.options.Node)
+		_, _ = e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", ack.joined)).Then(clientv3.OpDelete(key)).Commit()
+	}
+}
+
+// others reports whether another node serves.
+func (s *seen) others() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.acks {
+		if name != s.node {
+			return true
+		}
+	}
+	return false
+}
+
+// acknowledged is the newest sequence that no other node which serves is behind. The caller
+// holds mu.
+func (s *seen) acknowledged() uint64 {
+	least := s.sequence
+	for name, a := range s.acks {
+		if name != s.node {
+			least = min(least, a.sequence)
+		}
+	}
+	return least
+}
+
+// Await implements [store.Shared].
+func (e *Engine) Await(ctx context.Context, sequence uint64) error {
+	if e.seen.settled.Load() >= sequence {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, LeaseTime(e.options.MaxStaleness)+answerTime)
+	defer cancel()
+	var late []string
+	err := e.until(ctx, func(s *seen) bool {
+		late = late[:0]
+		for name, a := range s.acks {
+			if name != s.node && a.sequence < sequence {
+				late = append(late, name)
+			}
+		}
+		return len(late) == 0 && s.sequence >= sequence
+	})
+	if err != nil {
+		slices.Sort(late)
+		return fmt.Errorf("%w: not all daemons have said that they know of the last change, %s: %w", store.ErrStale, strings.Join(late, ", "), err)
+	}
+	return nil
+}
+
+// Nodes implements [store.Shared].
+func (e *Engine) Nodes() []store.Node {
+	s := e.seen
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []store.Node
+	leader := ""
+	for name, a := range s.acks {
+		if leader == "" || a.joined < s.acks[leader].joined {
+			leader = name
+		}
+	}
+	for name := range s.nodes {
+		n := store.Node{Name: name, Self: name == s.node, Leader: name == leader}
+		if a := s.acks[name]; a != nil {
+			n.Serves = true
+			if !a.behind.IsZero() && !n.Self {
+				n.Lag = time.Since(a.behind)
+			}
+		}
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b store.Node) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}

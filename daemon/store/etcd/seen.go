@@ -1,0 +1,352 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"cmkd/daemon/store"
+)
+
+// seen is what the watch has brought: all that has happened under the prefix, in the order
+// of etcd's revisions. One watch brings everything, so that who sees a commit also knows
+// of every node that had joined before it.
+type seen struct {
+	node    string        // of this process
+	changed chan struct{} // closed when something has changed, and replaced; guarded by mu
+	settled atomic.Uint64 // the sequence that nobody who serves is behind
+
+	mu       sync.Mutex // guards what follows
+	revision int64      // everything up to it is known
+	head     int64      // modification revision of P head
+	value    string     // of P head
+	sequence uint64     // of that head
+	nodes    map[string]int64
+	turns    map[string]int64 // creation revisions, by node
+	acks     map[string]*acknowledgement
+	queue    []found        // what others have written, to be taken
+	own      map[int64]bool // revisions of commits that are in queue, and are this process's
+	gap      bool           // something is missing in queue
+	loaded   int64          // the revision that the last Load has read
+	base     int64          // the revision that the store has read; nothing up to it is taken
+}
+
+// acknowledgement is the value of P ack/NODE.
+type acknowledgement struct {
+	joined   int64 // creation revision
+	sequence uint64
+	behind   time.Time // since when there is a later head, zero while there is none
+}
+
+// found are the rows that one revision has changed.
+type found struct {
+	revision int64
+	commit   store.Commit
+	pending  *pendingValue // the rows are in its parts
+}
+
+// first returns what is to be taken first, nil if there is nothing.
+func (s *seen) first() (*found, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gap {
+		return nil, store.ErrGap
+	}
+	for len(s.queue) > 0 && (s.queue[0].revision <= s.base || s.own[s.queue[0].revision]) {
+		delete(s.own, s.queue[0].revision)
+		s.queue = s.queue[1:]
+	}
+	if len(s.queue) == 0 {
+		return nil, nil //nolint:nilnil // mostly there is nothing
+	}
+	return &s.queue[0], nil
+}
+
+// drop drops what was taken.
+func (s *seen) drop(revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) > 0 && s.queue[0].revision == revision {
+		s.queue = s.queue[1:]
+	}
+}
+
+func newSeen(node string) *seen {
+	return &seen{node: node, changed: make(chan struct{}), own: make(map[int64]bool)}
+}
+
+// tell wakes up who waits for a change. The caller holds mu.
+func (s *seen) tell() {
+	s.settled.Store(s.acknowledged())
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// look reads who is there, and where the head is.
+func (e *Engine) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	out, err := e.client.Txn(ctx).Then(
+		clientv3.OpGet(e.key(headKey)), clientv3.OpGet(e.key(nodeFolder), clientv3.WithPrefix()),
+		clientv3.OpGet(e.key(turnFolder), clientv3.WithPrefix()), clientv3.OpGet(e.key(ackFolder), clientv3.WithPrefix()),
+	).Commit()
+	if err != nil {
+		return e.unanswered(ctx, err)
+	}
+	s := e.seen
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.revision = out.Header.Revision
+	s.head, s.value, s.sequence = 0, "", 0
+	s.nodes, s.turns, s.acks = map[string]int64{}, map[string]int64{}, map[string]*acknowledgement{}
+	for _, r := range out.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			s.note(mvccpb.PUT, string(kv.Key[len(e.options.Prefix):]), kv)
+		}
+	}
+	s.tell()
+	return nil
+}
+
+// watch follows the prefix until ctx ends.
+func (e *Engine) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		e.seen.mu.Lock()
+		from := e.seen.revision + 1
+		e.seen.mu.Unlock()
+		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		for out := range e.client.Watch(watching, e.options.Prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
+			if out.CompactRevision > 0 {
+				for e.look(ctx) != nil && ctx.Err() == nil {
+					pause(ctx)
+				}
+				e.seen.lose() // after that: what is read from now on is at least as new
+				e.poke()
+				break
+			}
+			if out.Err() != nil {
+				break
+			}
+			if e.absorb(out.Events) {
+				e.poke()
+			}
+		}
+		cancel()
+		pause(ctx)
+	}
+}
+
+// pause waits before something is tried again.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(retryPause):
+	}
+}
+
+const retryPause = 50 * time.Millisecond
+
+// poke makes the store take what has come.
+func (e *Engine) poke() {
+	select {
+	case e.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// lose notes that something is missing.
+func (s *seen) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap, s.queue = true, nil
+}
+
+// absorb notes events, and reports whether the store has something to do.
+func (e *Engine) absorb(events []*clientv3.Event) (news bool) {
+	s := e.seen
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(events) > 0 {
+		n := 1
+		for n < len(events) && events[n].Kv.ModRevision == events[0].Kv.ModRevision {
+			n++
+		}
+		news = e.absorbRevision(events[:n]) || news
+		s.revision = events[0].Kv.ModRevision
+		events = events[n:]
+	}
+	s.tell()
+	return news
+}
+
+// absorbRevision notes what one transaction has done. The caller holds mu.
+func (e *Engine) absorbRevision(events []*clientv3.Event) (news bool) {
+	s := e.seen
+	f := found{revision: events[0].Kv.ModRevision}
+	headed, before := false, s.value
+	for _, event := range events {
+		suffix, kv := string(event.Kv.Key[len(e.options.Prefix):]), event.Kv
+		switch {
+		case suffix == headKey && event.Type == mvccpb.DELETE:
+			s.note(event.Type, suffix, kv)
+			f.commit.Outside, f.commit.Head = true, &store.Sealed{}
+		case suffix == headKey:
+			s.note(event.Type, suffix, kv)
+			headed = true
+			head, err := decodeHead([]*mvccpb.KeyValue{kv})
+			if f.commit.Head = head; err != nil {
+				f.commit.Outside, f.commit.Head = true, &store.Sealed{}
+			}
+		case suffix == pendingKey && event.Type == mvccpb.PUT:
+			if p, err := decodePending([]*mvccpb.KeyValue{kv}); err == nil {
+				f.pending = p
+			}
+		case strings.HasPrefix(suffix, rowFolder):
+			table, name, ok := splitRow(suffix[len(rowFolder):])
+			if !ok {
+				f.commit.Outside, f.commit.Head = true, &store.Sealed{}
+			}
+			row := store.Row{Table: table, Name: name}
+			if event.Type == mvccpb.PUT {
+				row.Document = kv.Value
+			}
+			f.commit.Rows = append(f.commit.Rows, row)
+		default:
+			news = s.note(event.Type, suffix, kv) || news
+		}
+	}
+	if !headed { // parts count with a head only
+		f.pending = nil
+		f.commit.Outside = f.commit.Outside || len(f.commit.Rows) > 0
+	}
+	if f.commit.Outside || headed && (len(f.commit.Rows) > 0 || f.pending != nil || s.value != before) {
+		s.queue = append(s.queue, f)
+		news = true
+	}
+	return news
+}
+
+// note notes what has become of a key that is not a row, and reports whether another node
+// has joined. The caller holds mu.
+func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyValue) (joined bool) {
+	there := kind == mvccpb.PUT
+	folder, name, _ := strings.Cut(suffix, "/")
+	switch folder + "/" {
+	case nodeFolder:
+		keep(s.nodes, name, kv.CreateRevision, there)
+	case turnFolder:
+		keep(s.turns, name, kv.CreateRevision, there)
+	case ackFolder:
+		sequence, _ := strconv.ParseUint(string(kv.Value), 10, 64)
+		before := s.acks[name]
+		a := &acknowledgement{joined: kv.CreateRevision, sequence: sequence}
+		if sequence < s.sequence {
+			a.behind = time.Now()
+			if before != nil && !before.behind.IsZero() {
+				a.behind = before.behind
+			}
+		}
+		keep(s.acks, name, a, there)
+		return there && before == nil
+	case headKey + "/":
+		s.head, s.value, s.sequence = kv.ModRevision, string(kv.Value), 0
+		if !there {
+			s.value = ""
+		} else if head, err := decodeHead([]*mvccpb.KeyValue{kv}); err == nil && head != nil {
+			s.sequence = sequenceOf(head)
+		}
+		for _, a := range s.acks {
+			if a.sequence < s.sequence && a.behind.IsZero() {
+				a.behind = time.Now()
+			}
+		}
+	}
+	return false
+}
+
+func keep[V any](m map[string]V, name string, value V, there bool) {
+	if there {
+		m[name] = value
+	} else {
+		delete(m, name)
+	}
+}
+
+// sequenceOf is what an unverified head says of itself, 0 if it cannot be read.
+func sequenceOf(s *store.Sealed) uint64 {
+	var head struct{ Sequence uint64 }
+	if json.Unmarshal(s.Document, &head) != nil {
+		return 0
+	}
+	return head.Sequence
+}
+
+// until waits until done returns true of what has been seen; it is called with mu held.
+// etcd that is silent meanwhile ends the wait, and so does the end of ctx.
+func (e *Engine) until(ctx context.Context, done func(*seen) bool) error {
+	timer := time.NewTicker(retryPause)
+	defer timer.Stop()
+	for {
+		e.seen.mu.Lock()
+		ok, changed := done(e.seen), e.seen.changed
+		e.seen.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			if silence := e.claim.silence(); silence > max(answerTime, e.options.MaxStaleness) {
+				return &silent{fmt.Errorf("for %s", silence.Round(time.Millisecond))}
+			}
+		case <-ctx.Done():
+			return e.unanswered(ctx, context.Cause(ctx))
+		}
+	}
+}
+
+// Arrived implements [store.Shared].
+func (e *Engine) Arrived() <-chan struct{} { return e.arrived }
+
+// Rebase implements [store.Shared].
+func (e *Engine) Rebase() {
+	s := e.seen
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gap, s.base = false, max(s.base, s.loaded)
+	maps.DeleteFunc(s.own, func(revision int64, _ bool) bool { return revision <= s.base })
+}
+
+// committed notes that the revision is a commit of this process, which the store shows.
+func (s *seen) committed(revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own[revision] = true
+}
+
+// Take implements [store.Shared].
+func (e *Engine) Take(ctx context.Context) ([]store.Commit, error) {
+	var all []store.Commit
+	for {
+		f, err := e.seen.first()
+		if err != nil || f == nil {
+			return all, err
+		}
+		if f.pending != nil {
+			if f.commit.Rows, err = e.pendingRows(ctx, f); err != nil {
+				return all, err
+			}
+		}
+		all = append(all, f.commit)
+		e.seen.drop(f.revision)
+	}
+}

@@ -1,0 +1,329 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ErrGap: what others have committed is not known one by one any more. Everything has to
+// be read again.
+var ErrGap = errors.New("commits of others were missed")
+
+// Shared is an [Engine] whose database several stores have open at once. They commit in
+// turn: Begin waits for the turn, and the end of the [Writer] gives it up. What Begin
+// has waited for, Take returns.
+//
+// A store serves after it has joined with Acknowledge, and every change that it shows is
+// acknowledged. So each can wait, with Await, until no store that serves shows anything
+// older. Follow, Take and the methods behind it may be called while others are.
+type Shared interface {
+	Engine
+	Fenced
+	// Take returns what others have committed, or changed outside of a commit, since the
+	// last Take or Rebase, oldest first. Errors are [ErrGap] and those of asking.
+	Take(ctx context.Context) ([]Commit, error)
+	// Arrived receives a value when Take may have something, or an acknowledgement be due.
+	Arrived() <-chan struct{}
+	// Rebase says that the store shows what the last Load has read.
+	Rebase()
+	// Acknowledge tells others that this store shows the commit with the sequence and
+	// nothing older. The first time, it joins those that serve: [ErrChanged] says
+	// that there has been another commit since.
+	Acknowledge(ctx context.Context, sequence uint64) error
+	// Leave ends what Acknowledge began: Fresh fails from then on.
+	Leave(ctx context.Context)
+	// Await returns nil when every store that serves has acknowledged the sequence, or has
+	// ceased to serve. Errors wrap [ErrStale].
+	Await(ctx context.Context, sequence uint64) error
+	// Nodes are the processes that have the database open, by name.
+	Nodes() []Node
+}
+
+// Node is a process that has the database open.
+type Node struct {
+	Name string
+	Self bool
+	// Serves: it has joined. Leader: it is the one that has served longest.
+	Serves, Leader bool
+	// Lag is for how long it has not acknowledged what was committed.
+	Lag time.Duration
+}
+
+// Commit is what a [Shared] engine has found that others have written.
+type Commit struct {
+	Rows []Row // as the commit leaves them; one without a document is deleted
+	Head *Sealed
+	// Outside: the rows, or the head, were changed, and it was no commit.
+	Outside bool
+}
+
+// errOutside: somebody has written rows without a head over them.
+var errOutside = fmt.Errorf("%w: rows were written outside of a commit", ErrChanged)
+
+// catchUp shows what others have committed, all of it, after the last head has been
+// verified. What does not verify spoils the store: it shows nothing new until it is
+// adopted or opened again. The caller holds applying.
+func (s *Store) catchUp(ctx context.Context) error {
+	if s.shared == nil {
+		return nil
+	}
+	if s.spoiled != nil {
+		return s.spoiled
+	}
+	taken, err := s.shared.Take(ctx)
+	s.taken = append(s.taken, taken...)
+	if errors.Is(err, ErrGap) {
+		return s.reread(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("following the database: %w", err)
+	}
+	if len(s.taken) == 0 {
+		return nil
+	}
+	next, err := s.follow(s.taken)
+	if err == nil && next.sealed != nil && s.sealer != nil {
+		err = s.sealer.Verify(ctx, s.View(), next.view, next.sealed)
+	}
+	if errors.Is(err, ErrChanged) || errors.Is(err, ErrCorrupt) {
+		s.spoiled = err
+	}
+	if err != nil { // of the token, say: what was taken is tried again
+		return fmt.Errorf("following the database: %w", err)
+	}
+	for i := range s.taken {
+		if s.doubtful != nil && !s.taken[i].Outside && s.taken[i].Head.Equal(s.doubtful.head) {
+			s.doubtful.committed = true
+		}
+	}
+	s.taken = nil
+	if next.sealed != nil {
+		s.found.Store(next.sealed)
+		s.sequence = next.view.sequence
+	}
+	s.view.Store(next.view)
+	s.changes.Add(next.changes)
+	return nil
+}
+
+// followed is what commits of others lead to.
+type followed struct {
+	view    *View
+	sealed  *Sealed // of the last commit, nil if none of them has one
+	changes uint64  // that were not bookkeeping
+}
+
+// follow applies commits to what the store shows, without any trust in them but that
+// rows and heads fit each other.
+func (s *Store) follow(commits []Commit) (*followed, error) {
+	view := *s.View()
+	next := &followed{view: &view}
+	for i := range commits {
+		c := &commits[i]
+		if c.Outside {
+			if c.Head != nil || !view.has(c.Rows) {
+				return nil, errOutside
+			}
+			continue
+		}
+		changes, err := view.apply(c.Rows)
+		if err != nil {
+			return nil, err
+		}
+		view.hashes = view.hashes.with(changes)
+		if c.Head == nil {
+			if s.Found() != nil || next.sealed != nil {
+				return nil, fmt.Errorf("%w: its head is missing", ErrChanged)
+			}
+			next.changes++
+			continue
+		}
+		head, err := c.Head.Head()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if !bytes.Equal(head.Root, view.Root()) {
+			return nil, fmt.Errorf("%w: the rows of commit %d are not those of its head", ErrChanged, head.Sequence)
+		}
+		if head.Sequence <= view.sequence {
+			return nil, fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, view.sequence)
+		}
+		view.sequence, next.sealed = head.Sequence, c.Head
+		if !head.Bookkeeping {
+			next.changes++
+		}
+	}
+	return next, nil
+}
+
+// reread is catchUp that reads everything. The caller holds applying.
+func (s *Store) reread(ctx context.Context) error {
+	view, found, err := s.read(ctx)
+	if err != nil {
+		return err
+	}
+	if found == nil || s.Found() == nil {
+		if found != nil || s.Found() != nil {
+			s.spoiled = fmt.Errorf("%w: its head has come or gone", ErrChanged)
+			return s.spoiled
+		}
+		s.shared.Rebase()
+		s.view.Store(view)
+		return nil
+	}
+	head, err := found.Head()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	case !bytes.Equal(head.Root, view.Root()):
+		err = fmt.Errorf("%w: the rows are not those of the head", ErrChanged)
+	case head.Sequence < s.View().sequence || head.Sequence == s.View().sequence && !found.Equal(s.Found()):
+		err = fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, s.View().sequence)
+	case s.sealer != nil:
+		err = s.sealer.Verify(ctx, s.View(), view, found)
+	}
+	if err != nil {
+		if errors.Is(err, ErrChanged) || errors.Is(err, ErrCorrupt) {
+			s.spoiled = err
+		}
+		return fmt.Errorf("reading the database again: %w", err)
+	}
+	s.shared.Rebase()
+	s.taken = nil
+	if s.doubtful != nil && found.Equal(s.doubtful.head) {
+		s.doubtful.committed = true
+	}
+	s.found.Store(found)
+	s.view.Store(view)
+	s.sequence = head.Sequence
+	s.changes.Add(1)
+	return nil
+}
+
+// CatchUp shows what others have committed so far. Errors that wrap [ErrChanged] or
+// [ErrCorrupt] say that the database does not verify; they stay until [Store.Adopt].
+func (s *Store) CatchUp(ctx context.Context) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	return s.catchUp(ctx)
+}
+
+// Join shows what others have committed, and makes this store one of those that serve:
+// from then on their changes wait for it. A store that is alone with its database
+// has nothing to join.
+func (s *Store) Join(ctx context.Context) error {
+	if s.shared == nil {
+		return nil
+	}
+	for {
+		if err := s.CatchUp(ctx); err != nil {
+			return err
+		}
+		err := s.shared.Acknowledge(ctx, s.View().Sequence())
+		if !errors.Is(err, ErrChanged) {
+			return err
+		}
+		select { // which it has yet to hear of
+		case <-s.shared.Arrived():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(joinPause):
+		}
+	}
+}
+
+// joinPause bounds the wait for a commit that is said to be there.
+const joinPause = 100 * time.Millisecond
+
+// Arrived receives a value when [Store.Join] has something to do, nil if it never has.
+func (s *Store) Arrived() <-chan struct{} {
+	if s.shared == nil {
+		return nil
+	}
+	return s.shared.Arrived()
+}
+
+// Leave makes [Store.Fresh] fail, and others not wait for this store any more.
+func (s *Store) Leave(ctx context.Context) {
+	if s.shared != nil {
+		s.shared.Leave(ctx)
+	}
+}
+
+// Await returns nil when no store that serves shows anything older than this one does
+// at the time of the call. Errors wrap [ErrStale].
+func (s *Store) Await(ctx context.Context) error {
+	if s.shared == nil {
+		return nil
+	}
+	return s.shared.Await(ctx, s.View().Sequence())
+}
+
+// Nodes are the processes that have the database open; nil if it can only be one.
+func (s *Store) Nodes() []Node {
+	if s.shared == nil {
+		return nil
+	}
+	return s.shared.Nodes()
+}
+
+// Leads reports whether this is the process that does what only one is to do.
+func (s *Store) Leads() bool {
+	return s.shared == nil || slices.ContainsFunc(s.shared.Nodes(), func(n Node) bool { return n.Self && n.Leader })
+}
+
+// Alive reports whether the node has the database open, or had it a moment ago.
+func (s *Store) Alive(node string) bool {
+	return slices.ContainsFunc(s.Nodes(), func(n Node) bool { return n.Name == node })
+}
+
+// Sequence is that of the head that the snapshot was committed with, 0 without a head.
+func (v *View) Sequence() uint64 { return v.sequence }
+
+// has reports whether the rows are those of the snapshot.
+func (v *View) has(rows []Row) bool {
+	for i := range rows {
+		l := newLeaf(rows[i].Table, rows[i].Name, rows[i].Document)
+		digest, there := v.hashes.digest(&l)
+		if there != (rows[i].Document != nil) || there && digest != l.digest {
+			return false
+		}
+	}
+	return true
+}
+
+// apply makes the rows those of the snapshot. All of them go first: two may have changed
+// places in what is unique.
+func (v *View) apply(rows []Row) ([]Change, error) {
+	byTable := make(map[string]rowKind, len(kinds))
+	for _, k := range kinds {
+		byTable[k.describe().Name] = k
+	}
+	changes := make([]Change, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		k, ok := byTable[r.Table]
+		if !ok {
+			return nil, fmt.Errorf("%w: no version of this program has a table %q", ErrCorrupt, r.Table)
+		}
+		if err := k.drop(v, r.Name); err != nil {
+			return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, r.Table, r.Name, err)
+		}
+		changes[i] = Change{Row: *r}
+	}
+	for i := range rows {
+		r := &rows[i]
+		if r.Document == nil {
+			continue
+		}
+		if err := byTable[r.Table].add(v, r); err != nil {
+			return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, r.Table, r.Name, err)
+		}
+		changes[i].Digest = newLeaf(r.Table, r.Name, r.Document).digest
+	}
+	return changes, nil
+}
