@@ -62,6 +62,7 @@ demo:
 	./testenv/demo.sh
 
 test: deps
+	go test -run TestAllocations ./testenv/bench
 	go test -race -timeout 25m ./...
 
 check: deps

@@ -10,13 +10,29 @@ type callerKey struct{}
 // end plugin processes is cut off without the others. Calls without a caller
 // are the daemon's own.
 func WithCaller(ctx context.Context, uid uint32) context.Context {
-	return context.WithValue(ctx, callerKey{}, uid)
+	return &callerContext{ctx, uid}
+}
+
+// callerContext is a context.WithValue whose value needs no memory of its own.
+type callerContext struct {
+	context.Context
+	uid uint32
+}
+
+// Value implements [context.Context].
+func (c *callerContext) Value(key any) any {
+	if _, ok := key.(callerKey); ok {
+		return c
+	}
+	return c.Context.Value(key)
 }
 
 // CallerOf returns the uid that [WithCaller] has set; ok is false without one.
 func CallerOf(ctx context.Context) (uid uint32, ok bool) {
-	uid, ok = ctx.Value(callerKey{}).(uint32)
-	return uid, ok
+	if c, ok := ctx.Value(callerKey{}).(*callerContext); ok {
+		return c.uid, true
+	}
+	return 0, false
 }
 
 // Keyed is a request about a key.

@@ -135,6 +135,7 @@ func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
 	if err != nil {
 		return c, err
 	}
+	c.ID = c.Principal.UserID()
 	ids.mu.Lock()
 	if len(ids.known) >= maxIdentities {
 		clear(ids.known)

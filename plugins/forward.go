@@ -22,11 +22,14 @@ var _ interface {
 
 // call makes the call on the plugin of h; see [Host.do].
 func (m method[In, Out]) call(ctx context.Context, h *Host, in *In) (*Out, error) {
-	out := new(Out)
-	if err := h.do(ctx, m.row, in, out); err != nil {
+	memory := new(struct { // one piece
+		out     Out
+		attempt attempt
+	})
+	if err := h.do(ctx, &memory.attempt, m.row, in, &memory.out); err != nil {
 		return nil, err
 	}
-	return out, nil
+	return &memory.out, nil
 }
 
 // Info implements [backends.Backend].

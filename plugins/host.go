@@ -135,17 +135,17 @@ func (h *Host) Ready(ctx context.Context) error {
 // token may have gone on with while the call was sent again.
 func (h *Host) Losses() int { return int(h.lost.Load()) }
 
-// do makes a call: it sends it again when the process was lost with it, until
+// do makes a call in the memory of a: it sends it again when the process was lost with it, until
 // it is answered, ctx ends or its tries are used up. The error is a
 // [backends.Error].
-func (h *Host) do(ctx context.Context, r *row, in, out any) error {
+func (h *Host) do(ctx context.Context, a *attempt, r *row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
 	reserveFor(request, in)
 	if err := encode(request, in); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}
-	a := &attempt{host: h, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
+	*a = attempt{host: h, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
 	a.cut, a.mayCut = cutOf(r, a.flow, in)
 	if err := a.refused(); err != nil {
 		return err

@@ -27,12 +27,16 @@ import (
 // overwritten, since requests and answers carry plaintexts.
 type plainConn struct {
 	*conn
-	values  context.Context // of its calls, without an end
-	head    plain.Head
-	request http.Request // what all requests have in common
-	body    plainBody
-	answer  plainAnswer
-	end     time.Time // the read deadline
+	// ctx is that of all calls: it ends when the client hangs up, or the connection is not
+	// served here any longer.
+	ctx    context.Context
+	cancel context.CancelFunc
+	head   plain.Head
+	// first has what all requests have in common; request is the one that is served.
+	first, request http.Request
+	body           plainBody
+	answer         plainAnswer
+	end            time.Time // the read deadline
 
 	// buf has the request, n bytes or less of it; nil while none is there.
 	buf     *[]byte
@@ -49,12 +53,15 @@ const requestSize = 8 << 10
 var requests = sync.Pool{New: func() any { b := make([]byte, requestSize); return &b }}
 
 func newPlainConn(c *conn) *plainConn {
-	p := &plainConn{conn: c, values: context.WithValue(c.server.base, connKey{}, c)}
-	p.request = http.Request{
+	p := &plainConn{conn: c}
+	p.ctx, p.cancel = context.WithCancel(context.WithValue(c.server.base, connKey{}, c))
+	p.calling(p.cancel)
+	first := http.Request{
 		Method: http.MethodPost, URL: &url.URL{Path: "/"}, RequestURI: "/",
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		RemoteAddr: c.RemoteAddr().String(),
 	}
+	p.first = *first.WithContext(p.ctx)
 	p.readable, p.writable = p.tryRead, p.answer.tryWrite
 	return p
 }
@@ -73,6 +80,8 @@ func (p *plainConn) serve(h http.Handler) (other bool) {
 		if v := recover(); v != nil { // no handler's: those are answered
 			p.server.cfg.Log.Error("serving a connection panicked", "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 		}
+		p.calling(nil)
+		p.cancel()
 		if !other {
 			p.answer.forget()
 			p.forget()
@@ -149,7 +158,7 @@ func (p *plainConn) next() bool {
 // as not to be set for each.
 func (p *plainConn) expect() {
 	now, limit := time.Now(), p.server.cfg.IdleTimeout
-	if p.end.IsZero() && p.request.Header == nil {
+	if p.end.IsZero() && p.first.Header == nil {
 		limit = p.server.cfg.ReadHeaderTimeout
 	}
 	if left := p.end.Sub(now); left < limit || left > limit+limit/16 {
@@ -194,16 +203,13 @@ func (p *plainConn) call(length int, h http.Handler) bool {
 	began := time.Now()
 	whole := min(p.n, length+p.head.Length)
 	p.body = plainBody{conn: p, ahead: (*p.buf)[length:whole], left: p.head.Length, end: began.Add(p.server.cfg.ReadTimeout)}
-	p.request.Header, p.request.Host, p.request.ContentLength = p.head.Header, p.head.Host, int64(p.head.Length)
-	p.request.Body = &p.body
+	p.first.Header, p.first.Host, p.first.ContentLength = p.head.Header, p.head.Host, int64(p.head.Length)
+	p.first.Body = &p.body
 	p.answer.begin(p, began.Add(p.server.cfg.WriteTimeout))
 
-	ctx, cancel := context.WithCancel(p.values)
-	p.calling(cancel)
-	r := p.request.WithContext(ctx)
+	r := &p.request
+	*r = p.first // without what the handlers of the request before have noted
 	answered := p.handle(h, r)
-	p.calling(nil)
-	cancel()
 	p.body.skip()
 	keep := answered && !p.server.draining.Load() && p.answer.header.Get("Connection") != "close"
 	if keep && p.body.left > 0 {

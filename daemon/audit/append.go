@@ -75,21 +75,25 @@ func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint6
 		return 0, err
 	}
 	if ctx.Done() != nil {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			b.done.Wait()
+			l.free(extra)
+		}()
 		select {
-		case <-b.done:
+		case <-done:
+			return sequence, b.err
 		case <-ctx.Done():
-			select {
-			case <-b.done:
-			default:
-				go func() {
-					<-b.done
-					l.free(extra)
-				}()
-				return 0, fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
-			}
+		}
+		select {
+		case <-done:
+			return sequence, b.err
+		default:
+			return 0, fmt.Errorf("waiting for the audit log: %w", context.Cause(ctx))
 		}
 	}
-	<-b.done
+	b.done.Wait()
 	l.free(extra)
 	return sequence, b.err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -14,7 +15,7 @@ type batch struct {
 	records int
 	before  []span // of the records whose deeds follow, see [Log.AppendBefore]
 	last    link
-	done    chan struct{} // closed when err is set
+	done    sync.WaitGroup // until err is set
 	err     error
 }
 
@@ -32,11 +33,15 @@ func (b *batch) happened() []byte {
 	return append(lines, b.lines[from:]...)
 }
 
-func newBatch(buf []byte) *batch { return &batch{lines: buf[:0], done: make(chan struct{})} }
+func newBatch(buf []byte) *batch {
+	b := &batch{lines: buf[:0]}
+	b.done.Add(1)
+	return b
+}
 
 func (b *batch) finish(err error) {
 	b.err = err
-	close(b.done)
+	b.done.Done()
 }
 
 // enqueue chains the record and adds it to the next batch.

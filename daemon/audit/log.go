@@ -63,6 +63,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cmkd/daemon/internal/lockfile"
 )
 
@@ -187,10 +189,10 @@ type position struct {
 	file    *os.File
 	size    int64
 	full    bool // the next write begins a segment
-	// held is what the file is, and path where it should be: looked up at the first write,
-	// since a file that is open stays what it is.
-	held os.FileInfo
-	path string
+	// held is what the file is, and path where it should be ("" before the first write): a file
+	// that is open stays what it is. there is what was there last.
+	held, there unix.Stat_t
+	path        string
 }
 
 // Open opens the log in cfg.Dir to append to it, or begins one. It verifies
@@ -339,7 +341,7 @@ func (l *Log) flush() bool {
 	if b == nil {
 		return sound
 	}
-	<-b.done
+	b.done.Wait()
 	return b.err == nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"golang.org/x/sys/unix"
 )
 
 // outage is what made a log broken.
@@ -190,18 +192,16 @@ var errMoved = errors.New("the segment has been removed or replaced")
 
 // inPlace checks that the file is still the one with the segment's name.
 func (p *position) inPlace() error {
-	if p.held == nil {
-		held, err := p.file.Stat()
-		if err != nil {
-			return err
+	if p.path == "" {
+		if err := uninterrupted(func() error { return unix.Fstat(int(p.file.Fd()), &p.held) }); err != nil {
+			return os.NewSyscallError("fstat", err)
 		}
-		p.held, p.path = held, p.segment.path()
+		p.path = p.segment.path()
 	}
-	there, err := os.Lstat(p.path)
-	if err != nil {
+	if err := uninterrupted(func() error { return unix.Lstat(p.path, &p.there) }); err != nil {
 		return fmt.Errorf("%s: %w: %w", p.path, errMoved, err)
 	}
-	if !os.SameFile(p.held, there) {
+	if p.held.Dev != p.there.Dev || p.held.Ino != p.there.Ino {
 		return fmt.Errorf("%s: %w", p.path, errMoved)
 	}
 	return nil

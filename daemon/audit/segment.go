@@ -171,10 +171,14 @@ func syncDir(dir string) error {
 
 // datasync is fdatasync(2).
 func datasync(f *os.File) error {
+	return os.NewSyscallError("fdatasync", uninterrupted(func() error { return unix.Fdatasync(int(f.Fd())) }))
+}
+
+// uninterrupted makes a system call again for as long as signals interrupt it.
+func uninterrupted(call func() error) error {
 	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("fdatasync", err)
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
 }

@@ -90,7 +90,14 @@ func Parse(data []byte) (b *Blob, ok bool) {
 
 // AAD returns the additional authenticated data of the blob.
 func (b *Blob) AAD(account string, context map[string]string) []byte {
-	dst := make([]byte, 0, 256)
+	return b.AppendAAD(make([]byte, 0, AADSize), account, context)
+}
+
+// AADSize is more than the additional authenticated data takes with a short context, in bytes.
+const AADSize = 192
+
+// AppendAAD is AAD appended to dst.
+func (b *Blob) AppendAAD(dst []byte, account string, context map[string]string) []byte {
 	dst = b.appendHeader(dst)
 	dst = AppendString(dst, account)
 	return appendContext(dst, context)

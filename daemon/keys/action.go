@@ -39,6 +39,8 @@ type Action struct {
 	Grant Grantable
 	// Conditions are the condition keys that come from the request.
 	Conditions []Condition
+
+	permission string // kept by index
 }
 
 // Condition is a condition key whose value comes from a member of the request.
@@ -95,6 +97,14 @@ func (a *Action) Operation() string {
 	return a.Name
 }
 
+// Permission is the action as policies write it, such as "kms:Encrypt".
+func (a *Action) Permission() string {
+	if a.permission != "" {
+		return a.permission
+	}
+	return "kms:" + a.Name
+}
+
 // Inspects reports whether the operation shows the database and no more.
 func (a *Action) Inspects() bool { return a.ReadOnly && !a.Uses && !a.Believed }
 
@@ -105,6 +115,7 @@ func index() (actions, operations, lower map[string]*Action) {
 	actions, operations, lower = map[string]*Action{}, map[string]*Action{}, map[string]*Action{}
 	for i := range Actions {
 		a := &Actions[i]
+		a.permission = a.Permission()
 		actions[a.Name], lower[strings.ToLower(a.Name)] = a, a
 		if operations[a.Operation()] == nil {
 			operations[a.Operation()] = a

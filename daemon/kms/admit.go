@@ -5,6 +5,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -27,6 +28,24 @@ type demand struct {
 	otherKey string
 	// plaintextDataKey: a data key would leave in the clear.
 	plaintextDataKey bool
+
+	memory struct { // for say
+		conditions [2]condition
+		values     [2]string
+	}
+}
+
+// say adds a condition key with one value to those of a demand, which has got all that it has
+// from say and is no copy of another.
+func (d *demand) say(name, value string) {
+	i, m := len(d.conditions), &d.memory
+	if i >= len(m.conditions) {
+		d.conditions = append(d.conditions, says(name, value))
+		return
+	}
+	m.values[i] = value
+	m.conditions[i] = condition{name, m.values[i : i+1 : i+1]}
+	d.conditions = m.conditions[: i+1 : i+1]
 }
 
 // condition is a condition key of the request, such as
@@ -46,8 +65,10 @@ type key struct {
 	state   kmsapi.KeyState
 	view    *store.View
 	backend Backend
-	// duplicated is [Service.duplicated].
-	duplicated func(id []byte) bool
+	service *Service
+	// asked is what the policies are asked, and context what they learn of the call.
+	asked   policy.Request
+	context keyContext
 }
 
 // admit is the one door to a key. It resolves what the client wrote, then
@@ -76,7 +97,8 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 // admitKey is admit for a key that is known already, such as the one that a
 // ciphertext names.
 func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key, id identifier) (*key, error) {
-	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view, duplicated: s.duplicated}
+	k := c.newKey()
+	*k = key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view, service: s}
 	c.admitted(s.Journal, k.arn)
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err

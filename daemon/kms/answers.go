@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"math/big"
+	"sync"
 
 	"cmkd/backends"
 	"cmkd/daemon/ciphertext"
@@ -18,12 +19,21 @@ import (
 // secret of the right form is the right one only the token knows.
 
 // checkedRouter routes to backends whose answers are checked.
-type checkedRouter struct{ Router }
+type checkedRouter struct {
+	Router
+	checked *sync.Map // of a Backend: what checks it
+}
+
+func newCheckedRouter(r Router) checkedRouter { return checkedRouter{r, new(sync.Map)} }
 
 // Route implements [Router].
 func (r checkedRouter) Route(token string, spec backends.KeySpec) (b Backend, info backends.SpecInfo, ok bool) {
 	if b, info, ok = r.Router.Route(token, spec); b != nil {
-		b = checked{b}
+		known, found := r.checked.Load(b)
+		if !found {
+			known, _ = r.checked.LoadOrStore(b, checked{b})
+		}
+		b, _ = known.(Backend)
 	}
 	return b, info, ok
 }

@@ -20,9 +20,10 @@ func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
 	if c.op == nil || !c.op.Uses {
 		c.rely(k.Key)
 	}
-	r := s.policyRequest(c, d)
-	r.Resource = k.arn
-	r.Context = &keyContext{s: s, c: c, d: d, key: k.Key, alias: id.alias}
+	r := &k.asked
+	s.ask(r, c, d)
+	k.context = keyContext{s: s, c: c, d: d, key: k.Key, alias: id.alias}
+	r.Resource, r.Context = k.arn, &k.context
 	document, err := s.policies.parse(k.Policy)
 	if err != nil {
 		return kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key policy of %s cannot be read.", k.arn)
@@ -48,7 +49,14 @@ func (s *Service) authorise(c *Call, d *demand, k *key, id identifier) error {
 
 // policyRequest is what policies need to know of every call.
 func (s *Service) policyRequest(c *Call, d *demand) *policy.Request {
-	return &policy.Request{
+	r := new(policy.Request)
+	s.ask(r, c, d)
+	return r
+}
+
+// ask is policyRequest into memory that is there.
+func (s *Service) ask(r *policy.Request, c *Call, d *demand) {
+	*r = policy.Request{
 		Principal: c.caller.Principal, Action: d.actionName(c), ResourceAccount: s.account, Now: s.now(),
 		EncryptionContext: d.context, NewGrant: policyGrant(d.grant),
 	}
@@ -173,7 +181,7 @@ func (s *Service) writtenARN(c *Call, id string) string {
 }
 
 // actionName is the action as policies write it, such as "kms:Encrypt".
-func (d *demand) actionName(c *Call) string { return "kms:" + d.actionOf(c).Name }
+func (d *demand) actionName(c *Call) string { return d.actionOf(c).Permission() }
 
 // actionOf is the action that the call needs.
 func (d *demand) actionOf(c *Call) *keys.Action {

@@ -27,6 +27,8 @@ const (
 // Caller is who calls, as the kernel told (SO_PEERCRED).
 type Caller struct {
 	Principal policy.Principal
+	// ID is the principal's UserID if it has been worked out, as it is for who calls often.
+	ID string
 	// Policies are the identity policies of the principal and its groups.
 	Policies []*policy.Document
 	// Admin: root, or named in the configuration's admins.
@@ -61,10 +63,30 @@ type Call struct {
 	// attested is the attestation document of the recipient, nil without one.
 	attested *attestation.Document
 	recording
+	memory callMemory
+}
+
+// callMemory is what nearly every call needs, in one piece of memory with it.
+type callMemory struct {
+	peer      audit.Peer
+	resources [1]audit.Resource
+	used      [1]*store.Key
+	key       key
+	keyTaken  bool
+}
+
+// newKey is for a key that the call is about.
+func (c *Call) newKey() *key {
+	if c.memory.keyTaken {
+		return new(key)
+	}
+	c.memory.keyTaken = true
+	return &c.memory.key
 }
 
 func (s *Journal) newCall(caller *Caller, r *kmsapi.Request) *Call {
 	c := &Call{caller: *caller, region: s.region, view: s.store.View()}
+	c.used = c.memory.used[:0]
 	s.openRecord(c, r)
 	return c
 }

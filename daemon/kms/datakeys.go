@@ -34,7 +34,7 @@ type dataKeyCall struct {
 	plaintext   bool // the operation returns the data key itself
 	pair        bool // it makes a key pair
 	dryRun      bool
-	conditions  []condition
+	pairSpec    kmsapi.DataKeyPairSpec
 }
 
 // dataKeyTarget is an admitted dataKeyCall.
@@ -51,11 +51,12 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.admit(ctx, c, &demand{
-		keyID:       in.keyID,
-		grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil,
-		conditions: append(in.conditions, says("kms:EncryptionAlgorithm", symmetricDefault)),
-	})
+	d := &demand{keyID: in.keyID, grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil}
+	if in.pairSpec != "" {
+		d.say("kms:DataKeyPairSpec", string(in.pairSpec))
+	}
+	d.say("kms:EncryptionAlgorithm", symmetricDefault)
+	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +187,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeyPairSpec %s is not supported.", spec)
 	}
 	call.pair = true
-	call.conditions = []condition{says("kms:DataKeyPairSpec", spec)}
+	call.pairSpec = spec
 	t, err := s.admitDataKey(ctx, c, call)
 	if err != nil {
 		return nil, err

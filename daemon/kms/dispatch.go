@@ -3,8 +3,6 @@ package kms
 import (
 	"context"
 
-	"github.com/google/uuid"
-
 	"cmkd/backends"
 	"cmkd/daemon/keys"
 	"cmkd/socket/kmsapi"
@@ -32,17 +30,17 @@ func (s *Service) Dispatch(ctx context.Context, caller *Caller, r *kmsapi.Reques
 		return s.refuse(ctx, c, s.doubt(ctx, c, err))
 	}
 	if len(c.used) > 0 { // GetKeyLastUsage names the event
-		c.record.EventID = uuid.NewString()
+		c.record.EventID = kmsapi.NewID()
 	}
-	body := out.AppendJSON(nil)
+	answer := r.Answer(out)
 	out.Wipe()
 	if !s.recordCall(ctx, c) {
-		clear(body)
+		clear(answer.Body)
 		return noTrail()
 	}
 	s.usages.note(c)
 	s.recheckUsed(ctx, c)
-	return &kmsapi.Answer{Status: 200, Body: body}
+	return answer
 }
 
 // Refuse answers a call that does not come to its operation with e, on record.

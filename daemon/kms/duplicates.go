@@ -147,7 +147,7 @@ func (s *Keyring) duplicate(view *store.View, token string, id backends.KeyID) (
 // usable refuses a version whose object is one of two: the plugin does so too, once
 // it has looked.
 func (k *key) usable(v *store.Version) error {
-	if k.duplicated(v.CKAID) {
+	if k.service.duplicated(v.CKAID) {
 		return backends.Errorf(backends.KeyDuplicate, "more than one object has CKA_ID %x", v.CKAID)
 	}
 	return nil

@@ -23,10 +23,14 @@ func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) backends.Algorithm {
 
 func (s methods) Encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
-	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, algorithm: algorithm, grantTokens: in.GrantTokens,
-		context: in.EncryptionContext, conditions: []condition{says("kms:EncryptionAlgorithm", algorithm)},
+	memory := new(struct { // one piece
+		d   demand
+		out kmsapi.EncryptResponse
 	})
+	d := &memory.d
+	d.keyID, d.algorithm, d.grantTokens, d.context = in.KeyId, algorithm, in.GrantTokens, in.EncryptionContext
+	d.say("kms:EncryptionAlgorithm", string(algorithm))
+	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +44,10 @@ func (s methods) Encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.EncryptResponse{
+	memory.out = kmsapi.EncryptResponse{
 		CiphertextBlob: ciphertext, KeyId: k.arn, EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm),
-	}, nil
+	}
+	return &memory.out, nil
 }
 
 // checkEncryptInput holds the plaintext and context against what the
@@ -75,7 +80,13 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	if err != nil {
 		return nil, "", err
 	}
-	req := &backends.EncryptRequest{Key: k.ref(v), Algorithm: algorithm, Plaintext: plaintext}
+	memory := new(struct { // one piece
+		req backends.EncryptRequest
+		b   ciphertext.Blob
+		aad [ciphertext.AADSize]byte
+	})
+	req := &memory.req
+	*req = backends.EncryptRequest{Key: k.ref(v), Algorithm: algorithm, Plaintext: plaintext}
 	if algorithm != symmetricDefault {
 		made, err := k.backend.Encrypt(ctx, req)
 		if err != nil {
@@ -86,8 +97,9 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	if err := s.counters.take(ctx, s.store, v); err != nil {
 		return nil, "", err
 	}
-	b := &ciphertext.Blob{Kind: ciphertext.Plaintext, KeyID: k.ID, Material: v.MaterialID}
-	req.AAD = b.AAD(s.account, context)
+	b := &memory.b
+	*b = ciphertext.Blob{Kind: ciphertext.Plaintext, KeyID: k.ID, Material: v.MaterialID}
+	req.AAD = b.AppendAAD(memory.aad[:0], s.account, context)
 	made, err := k.backend.Encrypt(ctx, req)
 	if err != nil {
 		return nil, "", err

@@ -13,7 +13,7 @@ import (
 // crash loses what is newer than the last flush.
 type usages struct {
 	mu   sync.Mutex
-	last map[usageKey]*store.Usage // guarded by mu
+	last map[usageKey]store.Usage // guarded by mu
 }
 
 type usageKey struct{ region, keyID string }
@@ -26,10 +26,10 @@ func (u *usages) note(c *Call) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.last == nil {
-		u.last = map[usageKey]*store.Usage{}
+		u.last = map[usageKey]store.Usage{}
 	}
 	for _, k := range c.used {
-		u.last[usageKey{k.Region, k.ID}] = &store.Usage{
+		u.last[usageKey{k.Region, k.ID}] = store.Usage{
 			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.op.Operation()), Time: c.record.EventTime,
 			RequestID: c.record.RequestID, EventID: c.record.EventID, Principal: c.record.UserIdentity.ARN,
 		}
@@ -41,7 +41,7 @@ func (u *usages) get(region, keyID string) (*store.Usage, bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	row, ok := u.last[usageKey{region, keyID}]
-	return row, ok
+	return &row, ok
 }
 
 // FlushUsage writes what was noted since the last flush.
@@ -59,7 +59,7 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 			if now, ok := tx.Usage(row.Region, row.KeyID); ok && s.node != "" && now.Time.After(row.Time) {
 				continue // by another node
 			}
-			if err := tx.PutUsage(row); err != nil {
+			if err := tx.PutUsage(&row); err != nil {
 				return err
 			}
 		}
@@ -72,7 +72,7 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 }
 
 // take takes out what is not written yet.
-func (u *usages) take() map[usageKey]*store.Usage {
+func (u *usages) take() map[usageKey]store.Usage {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	noted := u.last
@@ -81,7 +81,7 @@ func (u *usages) take() map[usageKey]*store.Usage {
 }
 
 // giveBack is for what could not be written: newer uses count.
-func (u *usages) giveBack(noted map[usageKey]*store.Usage) {
+func (u *usages) giveBack(noted map[usageKey]store.Usage) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for key, row := range u.last {

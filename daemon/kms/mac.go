@@ -8,10 +8,9 @@ import (
 )
 
 func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
-	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, algorithm: algorithm, grantTokens: grantTokens,
-		conditions: []condition{says("kms:MacAlgorithm", algorithm)},
-	})
+	d := &demand{keyID: keyID, algorithm: algorithm, grantTokens: grantTokens}
+	d.say("kms:MacAlgorithm", string(algorithm))
+	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, backends.Key{}, err
 	}

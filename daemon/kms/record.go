@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 
 	"cmkd/daemon/audit"
 	"cmkd/daemon/keys"
@@ -57,14 +56,19 @@ func (s *Journal) openRecord(c *Call, r *kmsapi.Request) {
 		RequestID: r.RequestID,
 		UserIdentity: audit.UserIdentity{
 			Type: "IAMUser", ARN: c.caller.Principal.DisplayARN(), AccountID: s.account, UserName: c.caller.Principal.UserName,
-			AccessKeyID: c.caller.AccessKeyID, PrincipalID: c.caller.Principal.UserID(),
+			AccessKeyID: c.caller.AccessKeyID, PrincipalID: c.caller.ID,
 		},
 		RecipientAccountID: s.account,
 		AdditionalEventData: audit.AdditionalEventData{
-			Peer: &audit.Peer{UID: c.caller.UID, GID: c.caller.GID, PID: c.caller.PID},
+			Peer: &c.memory.peer,
 		},
 		ManagementEvent: true,
+		Resources:       c.memory.resources[:0],
 	}
+	if c.caller.ID == "" {
+		c.record.UserIdentity.PrincipalID = c.caller.Principal.UserID()
+	}
+	c.memory.peer = audit.Peer{UID: c.caller.UID, GID: c.caller.GID, PID: c.caller.PID}
 	switch c.caller.Principal.Type {
 	case policy.Root:
 		c.record.UserIdentity.Type = "Root"
@@ -130,7 +134,7 @@ func (s *Journal) recordAhead(ctx context.Context, c *Call, sequence uint64) err
 	if c.record.ResponseElements == nil && c.arn != "" && !c.record.ReadOnly {
 		c.respond(keyElements{KeyID: c.arn})
 	}
-	c.record.EventID = uuid.NewString()
+	c.record.EventID = kmsapi.NewID()
 	c.record.AdditionalEventData.DatabaseSequence = sequence
 	if err := s.trail.AppendBefore(context.WithoutCancel(ctx), &c.record, c.room); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelError, "a change cannot be recorded and is not made", slog.String("operation", c.record.EventName),

@@ -107,7 +107,7 @@ func New(cfg Config) *Service {
 		Journal:  journal,
 		token:    cfg.Token,
 		clusters: cfg.Clusters,
-		router:   checkedRouter{cfg.Router},
+		router:   newCheckedRouter(cfg.Router),
 		clock:    newClock(),
 		absences: newAbsences(),
 	}

@@ -19,18 +19,13 @@ type signing struct {
 
 // admitSigning admits the call and checks the message against the algorithm.
 func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key, backends.Key, error) {
-	var presets []string
+	d := &demand{keyID: in.keyID, algorithm: in.algorithm, grantTokens: in.grantTokens}
 	if in.messageType == "" {
-		in.messageType, presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
+		in.messageType, d.presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
 	}
-	k, err := s.admit(ctx, c, &demand{
-		keyID: in.keyID, algorithm: in.algorithm, grantTokens: in.grantTokens,
-		conditions: []condition{
-			says("kms:SigningAlgorithm", in.algorithm),
-			says("kms:MessageType", in.messageType),
-		},
-		presets: presets,
-	})
+	d.say("kms:SigningAlgorithm", string(in.algorithm))
+	d.say("kms:MessageType", string(in.messageType))
+	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, backends.Key{}, err
 	}

@@ -53,8 +53,8 @@ func (a *admittedSource) material() string {
 func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
 	d := &demand{
 		keyID: src.keyID, action: src.action, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
-		conditions: []condition{says("kms:EncryptionAlgorithm", src.algorithm)},
 	}
+	d.say("kms:EncryptionAlgorithm", string(src.algorithm))
 	if err := checkGrantTokens(src.grantTokens); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,8 @@ type Decision struct {
 	// TooCostly: it would have taken too long to say what the policies mean for
 	// this request, so it is refused.
 	TooCostly bool
+
+	words string // for String, where a statement decided: the same for each request
 }
 
 func (v verdict) decision(source Source, allowed bool) Decision {
@@ -47,6 +49,19 @@ func (v verdict) decision(source Source, allowed bool) Decision {
 		Policy:    v.policy.name,
 		Sid:       v.policy.statements[v.statement].sid,
 		Statement: v.statement,
+		words:     v.policy.statements[v.statement].words,
+	}
+}
+
+// wordDecisions puts into words what each statement decides.
+func (d *Document) wordDecisions() {
+	source := KeyPolicySource
+	if d.kind == IdentityPolicy {
+		source = IdentityPolicySource
+	}
+	for i := range d.statements {
+		s := &d.statements[i]
+		s.words = verdict{policy: d, statement: i}.decision(source, s.effect == Allow).String()
 	}
 }
 
@@ -80,6 +95,8 @@ func HiddenKey(r *Request) string {
 // String says for people what decided.
 func (d Decision) String() string {
 	switch {
+	case d.words != "":
+		return d.words
 	case d.Allowed && d.Source == AccountSource:
 		return "allowed: the caller is the account root"
 	case d.Allowed && d.Source == GrantSource:
@@ -97,20 +114,14 @@ func (d Decision) String() string {
 	}
 }
 
-// place names the statement that decided, counting from 1, behind what it did. Each call's record
-// has it, so it is put together in one piece.
+// place names the statement that decided, counting from 1, behind what it did.
 func (d Decision) place(did string) string {
-	text := append(make([]byte, 0, 128), did...)
-	text = append(text, "statement "...)
-	text = strconv.AppendInt(text, int64(d.Statement)+1, 10)
+	text := did + "statement " + strconv.Itoa(d.Statement+1)
 	if d.Sid != "" {
-		text = append(text, " ("...)
-		text = strconv.AppendQuote(text, d.Sid)
-		text = append(text, ')')
+		text += " (" + strconv.Quote(d.Sid) + ")"
 	}
 	if d.Source == KeyPolicySource {
-		return string(append(text, " of the key policy"...))
+		return text + " of the key policy"
 	}
-	text = append(text, " of the identity policy "...)
-	return string(append(text, d.Policy...))
+	return text + " of the identity policy " + d.Policy
 }

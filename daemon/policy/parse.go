@@ -36,6 +36,7 @@ func Parse(text []byte, kind Kind, options ...Option) (*Document, error) {
 	}
 	slices.Sort(d.principals)
 	d.principals = slices.Compact(d.principals)
+	d.wordDecisions()
 	return d, nil
 }
 

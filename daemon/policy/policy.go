@@ -115,4 +115,5 @@ type statement struct {
 	actions    actionSet
 	resources  resourceSet
 	conditions []condition
+	words      string // of a decision by it
 }

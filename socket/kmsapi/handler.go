@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-
-	"github.com/google/uuid"
 )
 
 // MaxBodySize is the largest request body in bytes. The largest member is a key policy of 131,072 characters,
@@ -26,23 +24,29 @@ type handler struct{ dispatcher Dispatcher }
 var contentType = []string{"application/x-amz-json-1.1"}
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := uuid.NewString()
+	x := exchange{values: [2]string{NewID()}}
 	header := w.Header()
 	header["Content-Type"] = contentType
-	values := []string{id, ""}
-	header["X-Amzn-Requestid"] = values[0:1:1]
+	header["X-Amzn-Requestid"] = x.values[0:1:1]
+	x.request.init(r, x.values[0])
+	defer x.request.release()
 
-	answer := h.answer(w, r, id)
-	values[1] = strconv.Itoa(len(answer.Body))
-	header["Content-Length"] = values[1:2:2]
+	answer := h.answer(w, r, &x.request)
+	x.values[1] = strconv.Itoa(len(answer.Body))
+	header["Content-Length"] = x.values[1:2:2]
 	w.WriteHeader(answer.Status)
 	// A client that has gone cannot be told; net/http closes its connection.
 	_, _ = w.Write(answer.Body)
 	clear(answer.Body) // it may hold plaintext
 }
 
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Answer {
-	call := NewRequest(r, id)
+// exchange is what each call needs, in one piece of memory.
+type exchange struct {
+	request Request
+	values  [2]string // of the answer's header
+}
+
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, call *Request) *Answer {
 	body, err := readBody(w, r)
 	if err != nil {
 		call.Refused = err
@@ -58,7 +62,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, id string) *Ans
 	return answer
 }
 
-// bodyBuffer holds a request body.
+// bodyBuffer holds the body of a request or of an answer.
 type bodyBuffer struct{ b []byte }
 
 // bodies keeps buffers between calls.

@@ -24,12 +24,16 @@ type response[Out any] interface {
 // before the method runs.
 func bind[C, In, Out any, PIn request[In], POut response[Out]](decoded func(c C, parameters []byte), m func(context.Context, C, *In) (*Out, error)) Method[C] {
 	return func(ctx context.Context, c C, body []byte) (Output, error) {
-		in := PIn(new(In))
+		memory := new(struct { // one piece
+			in         In
+			parameters [256]byte
+		})
+		in := PIn(&memory.in)
 		defer in.Wipe()
 		if err := in.Decode(body); err != nil {
 			return nil, err
 		}
-		decoded(c, in.AppendParameters(nil))
+		decoded(c, in.AppendParameters(memory.parameters[:0]))
 		out, err := m(ctx, c, (*In)(in))
 		if err != nil {
 			return nil, err

@@ -2,8 +2,11 @@ package kmsapi
 
 import (
 	"context"
+	"crypto/rand"
 	"net/http"
 	"strings"
+
+	"github.com/google/uuid"
 )
 
 // Request is one call as it came off the wire, not yet decoded.
@@ -20,16 +23,50 @@ type Request struct {
 	HTTP *http.Request
 	// Refused is not nil if the body could not be read whole: the error that the call is answered with.
 	Refused *Error
+
+	answer Answer
+	buffer *bodyBuffer // of the answer's body
 }
 
 // NewRequest frames an HTTP request, without its body, as a Request.
 func NewRequest(r *http.Request, id string) *Request {
-	call := &Request{UserAgent: r.UserAgent(), RequestID: id, Header: r.Header, HTTP: r}
-	call.AccessKeyID, call.Region = credential(r.Header)
-	if routed(r) {
-		call.Operation = operation(r.Header)
-	}
+	call := new(Request)
+	call.init(r, id)
 	return call
+}
+
+func (r *Request) init(from *http.Request, id string) {
+	r.UserAgent, r.RequestID, r.Header, r.HTTP = from.UserAgent(), id, from.Header, from
+	r.AccessKeyID, r.Region = credential(from.Header)
+	if routed(from) {
+		r.Operation = operation(from.Header)
+	}
+}
+
+// Answer is the answer of a call that has succeeded. Its body is valid until Dispatch has returned
+// it and it has been sent; then it is overwritten.
+func (r *Request) Answer(out Output) *Answer {
+	if r.buffer == nil {
+		r.buffer, _ = bodies.Get().(*bodyBuffer)
+	}
+	r.buffer.b = out.AppendJSON(r.buffer.b[:0])
+	r.answer = Answer{Status: http.StatusOK, Body: r.buffer.b}
+	return &r.answer
+}
+
+// release gives the buffer of the answer back.
+func (r *Request) release() {
+	if r.buffer != nil {
+		r.buffer.release()
+	}
+}
+
+// NewID returns a random UUID (RFC 9562, version 4), as requests and events have them.
+func NewID() string {
+	var id uuid.UUID
+	_, _ = rand.Read(id[:]) // never fails
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id.String()
 }
 
 // routed says whether r goes where calls go.

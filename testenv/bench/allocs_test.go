@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"math"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,35 @@ func BenchmarkCall(b *testing.B) {
 				c.call(b)
 			}
 		})
+	}
+}
+
+// limits are the most allocations that a call may make in the whole daemon, HTTP and the audit trail
+// included, by the name of the operation.
+var limits = map[string]float64{
+	"AES-GCM 32 B":      20,
+	"AES-GCM 4 KiB":     20,
+	"wrapped data key":  30,
+	"HMAC-SHA-256 32 B": 20,
+	"sign P-256":        26,
+	"sign Ed25519 32 B": 22,
+	"sign RSA-2048":     22,
+}
+
+// TestAllocations holds the calls against their limits. docs/performance.md says what allocates.
+func TestAllocations(t *testing.T) { // not beside other tests, whose allocations would count
+	s := inProcess(t)
+	for i := range operations {
+		op := &operations[i]
+		c := newLoneCaller(t, s, op)
+		got := math.Inf(1)
+		for range 3 { // what a daemon does beside calls counts too
+			got = min(got, testing.AllocsPerRun(200, func() { c.call(t) }))
+		}
+		t.Logf("%s: %v allocations", op.name, got)
+		if most := limits[op.name] * detector; got > most {
+			t.Errorf("%s: %v allocations, at most %v", op.name, got, most)
+		}
 	}
 }
 
