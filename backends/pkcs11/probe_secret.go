@@ -145,7 +145,7 @@ func (b *prober) allowed(data cryptoki.Object) error {
 	}
 	w, rv := b.generate(p11.CKM_AES_KEY_GEN, b.cmk(u, false, nil, nil))
 	if rv == p11.CKR_OK {
-		rv = b.tryWrap(b.keyWrap, w, data)
+		rv = b.s.WrapKey(b.s.handle, cryptoki.Mechanism{Type: b.keyWrap}, w, data, make([]byte, 128)).RV
 	}
 	if rv != p11.CKR_OK {
 		b.omitted[attributeOf{p11.CKK_AES, p11.CKA_ALLOWED_MECHANISMS}] = true

@@ -72,7 +72,7 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 	} {
 		err := t.withSession(ctx, func(s *session) error {
 			s.broken = true // as in probe
-			b := &pairProber{&prober{profile: t.profile, s: s}, p}
+			b := &pairProber{&prober{profile: t.profile, s: s, token: t}, p}
 			defer b.destroy()
 			return probe(b)
 		})
@@ -251,25 +251,4 @@ func octetString(v []byte) []byte {
 	var b cryptobyte.Builder
 	b.AddASN1(asn1.OCTET_STRING, func(b *cryptobyte.Builder) { b.AddBytes(v) })
 	return b.BytesOrPanic() // short
-}
-
-// leaks tries to get private keys, made as CMKs are made, out of the token.
-func (b *pairProber) leaks() error {
-	k := der.Kinds[backends.P256]
-	u := &purpose{
-		class: p11.CKO_PRIVATE_KEY, keyType: k.KeyType(), pair: k,
-		uses: []uint{p11.CKA_SIGN}, mechanisms: signMechanisms[der.ECKey],
-	}
-	if _, private, rv := b.generatePair(u); rv == p11.CKR_OK {
-		if err := b.keeps(private, "an elliptic curve private key", secretAttributes[p11.CKK_EC]); err != nil {
-			return err
-		}
-	} else if err := fatal("C_GenerateKeyPair", rv); err != nil {
-		return err
-	}
-	private, _, rv := b.rsaKeyOf(p11.CKA_SIGN)
-	if rv != p11.CKR_OK {
-		return fatal("C_GenerateKeyPair", rv)
-	}
-	return b.keeps(private, "an RSA private key", secretAttributes[p11.CKK_RSA])
 }

@@ -1,9 +1,7 @@
 package pkcs11
 
 import (
-	"cmp"
 	"context"
-	"crypto/aes"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +10,6 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
-	"cmkd/backends/pkcs11/internal/der"
 )
 
 // profile is what this token can do and how it wants to be asked, found by
@@ -67,8 +64,9 @@ var keyWraps = []uint{0x210B, 0x210A, ckmCloudHSMKeyWrapZeroPad}
 // prober probes on one session, with session objects only.
 type prober struct {
 	*profile
-	s    *session
-	made []cryptoki.Object
+	s     *session
+	token *Token
+	made  []cryptoki.Object
 }
 
 // probe finds the token's profile out. What it makes is destroyed.
@@ -90,15 +88,15 @@ func (t *Token) probeOnce(ctx context.Context) (*profile, error) {
 		importProfile: newImportProfile(),
 	}
 	for _, probe := range []func(*prober) error{
-		(*prober).templates, (*prober).findLabels, (*prober).negatives, (*prober).encryption, (*prober).keyWrapping,
-		(*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).cbcWrapping, (*prober).macs,
+		(*prober).templates, (*prober).findLabels, (*prober).encryption, (*prober).keyWrapping, (*prober).macs,
+		(*prober).negatives, (*prober).derivation, (*prober).reading, (*prober).recipients, (*prober).cbcWrapping,
 		(*prober).edwards, (*prober).rsaDecrypts, (*prober).rsaUnwraps, (*prober).privateUnwraps, (*prober).wrappingPairs,
 	} {
 		err := t.withSession(ctx, func(s *session) error {
 			// Calls that are to fail leave a session in no known state, so
 			// each probe has its own.
 			s.broken = true
-			b := &prober{profile: p, s: s}
+			b := &prober{profile: p, s: s, token: t}
 			defer b.destroy()
 			return probe(b)
 		})
@@ -213,95 +211,6 @@ func (b *prober) omit(mechanism uint, u purpose) {
 			b.omitted[attributeOf{u.keyType, a}] = true
 		}
 	}
-}
-
-// negatives tries to get a sensitive session key, made as a CMK is made, out
-// of the token. It is an error if any way succeeds.
-func (b *prober) negatives() error {
-	u := purpose{
-		class: p11.CKO_SECRET_KEY, keyType: p11.CKK_AES, length: 32,
-		uses: []uint{p11.CKA_ENCRYPT, p11.CKA_DECRYPT}, mechanisms: []uint{p11.CKM_AES_GCM},
-	}
-	key, rv := b.generate(p11.CKM_AES_KEY_GEN, b.cmk(u, false, nil, nil))
-	if rv != p11.CKR_OK {
-		b.fact("negative-tests", "not possible: C_GenerateKey "+rvName(rv))
-		return fatal("C_GenerateKey", rv)
-	}
-	if err := b.keeps(key, "a key", []uint{p11.CKA_VALUE}); err != nil {
-		return err
-	}
-	b.fact("negative-tests", "passed")
-	return nil
-}
-
-// secretAttributes are those of a private key that must not be read (PKCS#11 2.40 Base,
-// section 4.9), by CKA_KEY_TYPE.
-var secretAttributes = map[uint][]uint{
-	p11.CKK_EC: {p11.CKA_VALUE},
-	p11.CKK_RSA: {
-		p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
-	},
-}
-
-// keeps tries to read, copy, change and wrap a sensitive key. It is an error if any of
-// it succeeds.
-func (b *prober) keeps(key cryptoki.Object, what string, values []uint) (leak error) {
-	lost := b.toFail(func() { leak = b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
-	return cmp.Or(leak, lost)
-}
-
-func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
-	for _, a := range values {
-		var q cryptoki.Query
-		q.Ask(a, maxModulus)
-		b.s.GetAttributes(b.s.handle, key, &q)
-		if v, ok := q.Value(a); ok && len(v) > 0 {
-			return leaky("reads the value of " + what + " that is sensitive")
-		}
-	}
-	extractable := cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true)
-	readable := cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false)
-	for as, t := range map[string]cryptoki.Template{
-		"EXTRACTABLE": extractable, "not SENSITIVE": readable, "EXTRACTABLE and not SENSITIVE": extractable.Bool(p11.CKA_SENSITIVE, false),
-	} {
-		if _, rv := b.keep(b.s.CopyObject(b.s.handle, key, t)); rv == p11.CKR_OK {
-			return leaky("copies " + what + " that must not be extracted to one that is " + as)
-		}
-		if b.s.SetAttributes(b.s.handle, key, t) == p11.CKR_OK {
-			return leaky("changes " + what + " that must not be extracted to " + as)
-		}
-	}
-	wrapping, rv := b.generate(p11.CKM_AES_KEY_GEN, b.sessionKey(p11.CKK_AES, 32, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
-	if rv == p11.CKR_OK {
-		for _, m := range append([]uint{p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_ECB, p11.CKM_AES_GCM}, keyWraps...) {
-			if b.tryWrap(m, wrapping, key) == p11.CKR_OK {
-				return leaky(fmt.Sprintf("wraps %s that must not be extracted (mechanism 0x%X)", what, m))
-			}
-		}
-	}
-	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&der.KnownRSA().PublicKey)))
-	if rv == p11.CKR_OK {
-		for _, m := range []cryptoki.Mechanism{oaepHashes["RSAES_OAEP_SHA_1"].mechanism(), {Type: p11.CKM_RSA_PKCS}} {
-			var out [512]byte
-			if b.s.WrapKey(b.s.handle, m, public, key, out[:]).RV == p11.CKR_OK {
-				return leaky(fmt.Sprintf("wraps %s that must not be extracted under an RSA key (mechanism 0x%X)", what, m.Type))
-			}
-		}
-	}
-	return nil
-}
-
-func leaky(what string) error {
-	return backends.Errorf(backends.KeyUnsafe, "the token %s: no key is safe in it", what)
-}
-
-func (b *prober) tryWrap(mechanism uint, wrapping, key cryptoki.Object) uint {
-	m := cryptoki.Mechanism{Type: mechanism}
-	if mechanism == p11.CKM_AES_CBC || mechanism == p11.CKM_AES_CBC_PAD {
-		m.Parameter = make([]byte, aes.BlockSize)
-	}
-	var out [512]byte
-	return b.s.WrapKey(b.s.handle, m, wrapping, key, out[:]).RV
 }
 
 // Facts returns what probing found.

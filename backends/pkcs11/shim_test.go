@@ -77,14 +77,21 @@ func TestLeakyToken(t *testing.T) {
 			wantCode(t, function+" succeeds", err, backends.KeyUnsafe)
 			control.Clear(function)
 		}
-		for name, manner := range map[string]shim.Manner{"reads secret keys": shim.ReadsSecretKeys, "wraps under RSA": shim.WrapsUnderRSA} {
-			control.Manners(manner)
+		for name, manners := range map[string][]shim.Manner{
+			"reads secret keys": {shim.ReadsSecretKeys}, "wraps under RSA": {shim.WrapsUnderRSA},
+			"reads generic secrets": {shim.ReadsGenericSecrets}, "reads the secrets that it has": {shim.NoAES, shim.ReadsGenericSecrets},
+			"wraps by CTR": {shim.WrapsByCTR}, "wraps by GCM": {shim.WrapsByGCM}, "wraps by DES3": {shim.WrapsByDES3},
+			"wraps by OAEP with SHA-256": {shim.WrapsByOAEP256}, "wraps by RSA and AES": {shim.WrapsByRSAAES},
+			"wraps by the vendor's mechanism": {shim.WrapsByVendors}, "derives keys": {shim.DerivesKeys},
+		} {
+			control.Manners(manners...)
 			_, err := pkcs11.Open(t.Context(), config(tok))
 			wantCode(t, "a token that "+name, err, backends.KeyUnsafe)
 		}
 		for name, manner := range map[string]shim.Manner{
 			"reads private keys": shim.ReadsPrivateKeys, "wraps private keys": shim.WrapsPrivateKeys,
 			"copies private keys": shim.CopiesPrivateKeys, "changes private keys": shim.ChangesPrivateKeys,
+			"reads Edwards keys": shim.ReadsEdwardsKeys, "wraps RSA keys": shim.WrapsRSAKeys,
 		} {
 			control.Manners(manner)
 			k, err := pkcs11.Open(t.Context(), config(tok))

@@ -50,6 +50,24 @@ const (
 	ShortLabels
 	// CutLabels: CKA_LABEL is cut after 8 characters, without a word.
 	CutLabels
+	// ReadsGenericSecrets and ReadsEdwardsKeys give values of sensitive keys of one kind.
+	ReadsGenericSecrets
+	ReadsEdwardsKeys
+	// WrapsRSAKeys wraps RSA private keys that must not be extracted, and wants as much
+	// room for it as a true token.
+	WrapsRSAKeys
+	// WrapsByCTR, WrapsByGCM, WrapsByDES3, WrapsByOAEP256, WrapsByRSAAES and WrapsByVendors
+	// wrap keys that must not be extracted by one mechanism alone.
+	WrapsByCTR
+	WrapsByGCM
+	WrapsByDES3
+	WrapsByOAEP256
+	WrapsByRSAAES
+	WrapsByVendors
+	// DerivesKeys derives keys that can be read from keys without CKA_DERIVE.
+	DerivesKeys
+	// NoAES: there are no AES keys, and generic secrets are.
+	NoAES
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -34,7 +34,23 @@ enum manner {
 	/* Labels are short, of few characters, or cut. */
 	SHORT_LABELS = 131072,
 	CUT_LABELS = 262144,
+	/* One kind of key can be read or wrapped, or any by one mechanism. */
+	READS_GENERIC_SECRETS = 1 << 19,
+	READS_EDWARDS_KEYS = 1 << 20,
+	WRAPS_RSA_KEYS = 1 << 21,
+	WRAPS_BY_CTR = 1 << 22,
+	WRAPS_BY_GCM = 1 << 23,
+	WRAPS_BY_DES3 = 1 << 24,
+	WRAPS_BY_OAEP_256 = 1 << 25,
+	WRAPS_BY_RSA_AES = 1 << 26,
+	WRAPS_BY_VENDORS = 1 << 27,
+	/* Keys can be derived from any key. */
+	DERIVES_KEYS = 1 << 28,
+	/* There is no AES. */
+	NO_AES = 1 << 29,
 };
+
+#define CKK_EDWARDS 0x40UL
 
 static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
 
@@ -84,6 +100,7 @@ static int lacks(CK_MECHANISM_PTR m)
 	case CKM_SHA512_HMAC:
 		return has(NO_HMAC) || has(NO_SECRET_KEYS);
 	case CKM_AES_KEY_GEN:
+		return has(NO_SECRET_KEYS) || has(NO_AES);
 	case CKM_GENERIC_SECRET_KEY_GEN:
 		return has(NO_SECRET_KEYS);
 	default:
@@ -120,13 +137,28 @@ static int must_stay(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 	return real->C_GetAttributeValue(s, o, &a, 1) == CKR_OK && !extractable;
 }
 
+static CK_ULONG key_type(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	CK_ULONG type = CK_UNAVAILABLE_INFORMATION;
+	CK_ATTRIBUTE a = {CKA_KEY_TYPE, &type, sizeof type};
+	real->C_GetAttributeValue(s, o, &a, 1);
+	return type;
+}
+
+static int readable(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
+{
+	if (has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS))
+		return 1;
+	CK_ULONG type = key_type(s, o);
+	return (type == CKK_GENERIC_SECRET && has(READS_GENERIC_SECRETS)) || (type == CKK_EDWARDS && has(READS_EDWARDS_KEYS));
+}
+
 /* The values are not the keys': that it gives some is what is to be noticed. */
 static CK_RV ways_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
 {
 	CK_ULONG room = n == 1 ? t[0].ulValueLen : 0;
 	CK_RV rv = real->C_GetAttributeValue(s, o, t, n);
-	if (rv != CKR_ATTRIBUTE_SENSITIVE || n != 1 || !t[0].pValue || room < 16 ||
-	    !has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS))
+	if (rv != CKR_ATTRIBUTE_SENSITIVE || n != 1 || !t[0].pValue || room < 16 || !readable(s, o))
 		return rv;
 	memset(t[0].pValue, 1, 16);
 	t[0].ulValueLen = 16;
@@ -147,14 +179,74 @@ static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 	return has(CHANGES_PRIVATE_KEYS) && is_private(s, o) ? CKR_OK : real->C_SetAttributeValue(s, o, t, n);
 }
 
+#define CKM_VENDORS_WRAP 0x80001234UL
+
+/* leaks says how many bytes the token gives of a key that must stay in it, 0 if none. */
+static CK_ULONG leaks(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
+{
+	int rsa = m->mechanism == CKM_RSA_PKCS_OAEP || m->mechanism == CKM_RSA_PKCS;
+	if ((rsa && has(WRAPS_UNDER_RSA)) || (!rsa && has(WRAPS_PRIVATE_KEYS) && is_private(s, k)))
+		return 16;
+	if (!rsa && has(WRAPS_RSA_KEYS) && is_private(s, k) && key_type(s, k) == CKK_RSA)
+		return 1224;
+	switch (m->mechanism) {
+	case CKM_AES_CTR:
+		return has(WRAPS_BY_CTR) && m->ulParameterLen == sizeof(CK_ULONG) + 16 ? 32 : 0;
+	case CKM_AES_GCM:
+		return has(WRAPS_BY_GCM) && m->ulParameterLen == sizeof(CK_GCM_PARAMS) ? 48 : 0;
+	case CKM_DES3_CBC_PAD:
+		return has(WRAPS_BY_DES3) && m->ulParameterLen == 8 ? 40 : 0;
+	case CKM_RSA_PKCS_OAEP:
+		return has(WRAPS_BY_OAEP_256) && m->pParameter && ((CK_RSA_PKCS_OAEP_PARAMS *)m->pParameter)->hashAlg == CKM_SHA256 ? 256 : 0;
+	case CKM_RSA_AES_KEY_WRAP:
+		return has(WRAPS_BY_RSA_AES) && m->pParameter ? 296 : 0;
+	case CKM_VENDORS_WRAP:
+		return has(WRAPS_BY_VENDORS) ? 40 : 0;
+	default:
+		return 0;
+	}
+}
+
 static CK_RV ways_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n)
 {
-	int rsa = m && (m->mechanism == CKM_RSA_PKCS_OAEP || m->mechanism == CKM_RSA_PKCS);
-	if (((rsa && has(WRAPS_UNDER_RSA)) || (!rsa && has(WRAPS_PRIVATE_KEYS) && is_private(s, k))) && must_stay(s, k)) {
-		*n = 16;
-		return CKR_OK;
+	CK_ULONG leak = m ? leaks(s, m, k) : 0;
+	if (leak && must_stay(s, k)) {
+		CK_RV rv = o && *n < leak ? CKR_BUFFER_TOO_SMALL : CKR_OK;
+		*n = leak;
+		return rv;
 	}
 	return lacks(m) ? CKR_MECHANISM_INVALID : hsm_WrapKey(s, m, w, k, o, n);
+}
+
+static CK_RV ways_DeriveKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)
+{
+	if (!m || m->mechanism != CKM_EXTRACT_KEY_FROM_KEY || !has(DERIVES_KEYS))
+		return real->C_DeriveKey(s, m, b, t, n, k);
+	CK_MECHANISM generate = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
+	return real->C_GenerateKey(s, &generate, t, n, k);
+}
+
+/* The mechanism of the vendor's own is listed. */
+static CK_RV ways_GetMechanismList(CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n)
+{
+	CK_ULONG room = m ? *n : 0;
+	CK_RV rv = hsm_GetMechanismList(s, m, n);
+	if (rv != CKR_OK || !has(WRAPS_BY_VENDORS))
+		return rv;
+	if (m && *n == room)
+		return CKR_BUFFER_TOO_SMALL;
+	if (m)
+		m[*n] = CKM_VENDORS_WRAP;
+	++*n;
+	return CKR_OK;
+}
+
+static CK_RV ways_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO_PTR i)
+{
+	if (type != CKM_VENDORS_WRAP || !has(WRAPS_BY_VENDORS) || !i)
+		return hsm_GetMechanismInfo(s, type, i);
+	*i = (CK_MECHANISM_INFO){16, 32, CKF_WRAP | CKF_UNWRAP};
+	return CKR_OK;
 }
 
 static CK_RV ways_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)
@@ -219,6 +311,8 @@ static CK_RV edwards_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_UL
 
 static CK_RV ways_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR o)
 {
+	if (has(NO_AES) && is(t, n, CKA_KEY_TYPE, CKK_AES))
+		return CKR_ATTRIBUTE_VALUE_INVALID;
 	if (risky(t, n) || (has(REFUSES_SENSITIVE) && is_true(t, n, CKA_SENSITIVE)))
 		return CKR_TEMPLATE_INCONSISTENT;
 	CK_RV rv = labelled(t, n);

@@ -479,7 +479,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 
 #define PASS(name, ...) FORWARD(name, CKR_OK, real->C_##name, __VA_ARGS__)
 #define SLOT(name, ...) FORWARD(name, CKR_OK, slot_##name, __VA_ARGS__)
-#define MECH(name, ...) FORWARD(name, CKR_OK, hsm_##name, __VA_ARGS__)
+#define WAY(name, ...) FORWARD(name, CKR_OK, ways_##name, __VA_ARGS__)
 #define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
 #define WAYS(name, ...) FORWARD(name, present(), ways_##name, __VA_ARGS__)
 #define HSM(name, ...) FORWARD(name, present(), hsm_##name, __VA_ARGS__)
@@ -491,8 +491,8 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	SLOT(GetSlotList, (CK_BBOOL t, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (t, l, n)) \
 	SLOT(GetSlotInfo, (CK_SLOT_ID s, CK_SLOT_INFO_PTR i), (s, i)) \
 	SLOT(GetTokenInfo, (CK_SLOT_ID s, CK_TOKEN_INFO_PTR i), (s, i)) \
-	MECH(GetMechanismList, (CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n), (s, m, n)) \
-	MECH(GetMechanismInfo, (CK_SLOT_ID s, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR i), (s, m, i)) \
+	WAY(GetMechanismList, (CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n), (s, m, n)) \
+	WAY(GetMechanismInfo, (CK_SLOT_ID s, CK_MECHANISM_TYPE m, CK_MECHANISM_INFO_PTR i), (s, m, i)) \
 	SLOT(OpenSession, (CK_SLOT_ID s, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n, CK_SESSION_HANDLE_PTR h), (s, f, a, n, h)) \
 	SLOT(CloseSession, (CK_SESSION_HANDLE s), (s)) \
 	SLOT(CloseAllSessions, (CK_SLOT_ID s), (s)) \
@@ -521,7 +521,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	WAYS(WrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_OBJECT_HANDLE k, CK_BYTE_PTR o, CK_ULONG_PTR n), (s, m, w, k, o, n)) \
 	WAYS(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG l, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
 		CK_OBJECT_HANDLE_PTR k), (s, m, w, d, l, t, n, k)) \
-	CALL(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
+	WAYS(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
 	CALL(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))
 
 #define FORWARD(name, before, target, params, args) \

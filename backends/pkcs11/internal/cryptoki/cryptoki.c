@@ -174,13 +174,38 @@ cmkd_result cmkd_generate_pair(cmkd_functions *f, CK_HANDLE session,
   return r;
 }
 
+static cmkd_result wrap(cmkd_functions *f, CK_HANDLE session, CK_MECHANISM *m,
+                        CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out) {
+  cmkd_result r = {.n = out.n};
+  r.rv = f->WrapKey(session, m, wrapping, key, out.p, &r.n);
+  if (r.rv != RV_OK) r.n = 0;
+  return r;
+}
+
 cmkd_result cmkd_wrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
                       CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out) {
   CK_MECHANISM mech = mechanism(m);
-  cmkd_result r = {.n = out.n};
-  r.rv = f->WrapKey(session, &mech, wrapping, key, out.p, &r.n);
-  if (r.rv != RV_OK) r.n = 0;
-  return r;
+  return wrap(f, session, &mech, wrapping, key, out);
+}
+
+cmkd_result cmkd_wrap_gcm(cmkd_functions *f, CK_HANDLE session, cmkd_bytes iv,
+                          CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out) {
+  CK_GCM_PARAMS p = {.iv = iv.p,
+                     .iv_len = iv.n,
+                     .iv_bits = iv.n * 8,
+                     .tag_bits = TAG_BITS};
+  CK_MECHANISM m = {MECHANISM_AES_GCM, &p, sizeof p};
+  return wrap(f, session, &m, wrapping, key, out);
+}
+
+cmkd_result cmkd_wrap_rsa_aes(cmkd_functions *f, CK_HANDLE session,
+                              CK_ULONG hash, CK_ULONG mgf, CK_HANDLE wrapping,
+                              CK_HANDLE key, cmkd_bytes out) {
+  CK_RSA_PKCS_OAEP_PARAMS oaep = {
+      .hash = hash, .mgf = mgf, .source = OAEP_DATA_SPECIFIED};
+  CK_RSA_AES_KEY_WRAP_PARAMS p = {.aes_key_bits = AES_KEY_BITS, .oaep = &oaep};
+  CK_MECHANISM m = {MECHANISM_RSA_AES_KEY_WRAP, &p, sizeof p};
+  return wrap(f, session, &m, wrapping, key, out);
 }
 
 cmkd_result cmkd_unwrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
@@ -223,6 +248,26 @@ cmkd_result cmkd_derive_cbc(cmkd_functions *f, CK_HANDLE session,
   ATTRIBUTES(a, n, t);
   CK_AES_CBC_ENCRYPT_DATA_PARAMS p = {.data = data.p, .length = data.n};
   CK_MECHANISM m = {MECHANISM_AES_CBC_ENCRYPT_DATA, &p, sizeof p};
+  cmkd_result r = {0};
+  r.rv = f->DeriveKey(session, &m, base, a, n, &r.n);
+  return r;
+}
+
+cmkd_result cmkd_derive(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
+                        CK_HANDLE base, cmkd_template t) {
+  ATTRIBUTES(a, n, t);
+  CK_MECHANISM mech = mechanism(m);
+  cmkd_result r = {0};
+  r.rv = f->DeriveKey(session, &mech, base, a, n, &r.n);
+  return r;
+}
+
+cmkd_result cmkd_derive_string(cmkd_functions *f, CK_HANDLE session,
+                               CK_ULONG type, CK_HANDLE base, cmkd_bytes data,
+                               cmkd_template t) {
+  ATTRIBUTES(a, n, t);
+  CK_KEY_DERIVATION_STRING_DATA p = {.data = data.p, .length = data.n};
+  CK_MECHANISM m = {type, &p, sizeof p};
   cmkd_result r = {0};
   r.rv = f->DeriveKey(session, &m, base, a, n, &r.n);
   return r;

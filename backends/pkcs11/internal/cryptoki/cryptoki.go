@@ -24,10 +24,14 @@ package cryptoki
 #cgo noescape cmkd_generate_key
 #cgo noescape cmkd_generate_pair
 #cgo noescape cmkd_wrap
+#cgo noescape cmkd_wrap_gcm
+#cgo noescape cmkd_wrap_rsa_aes
 #cgo noescape cmkd_unwrap
 #cgo noescape cmkd_unwrap_rsa_aes
 #cgo noescape cmkd_derive_ecdh
 #cgo noescape cmkd_derive_cbc
+#cgo noescape cmkd_derive
+#cgo noescape cmkd_derive_string
 #cgo noescape cmkd_encapsulate
 #cgo noescape cmkd_decapsulate
 #cgo noescape cmkd_create
@@ -182,6 +186,16 @@ func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object, out []
 	return m.result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
 }
 
+// WrapGCM is WrapKey with CKM_AES_GCM, with no additional data.
+func (m *Module) WrapGCM(s Session, wrapping, key Object, iv, out []byte) Result {
+	return m.result(C.cmkd_wrap_gcm(m.functions, C.CK_HANDLE(s), view(iv), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+}
+
+// WrapRSAAES is WrapKey with CKM_RSA_AES_KEY_WRAP.
+func (m *Module) WrapRSAAES(s Session, hash, mgf uint, wrapping, key Object, out []byte) Result {
+	return m.result(C.cmkd_wrap_rsa_aes(m.functions, C.CK_HANDLE(s), C.CK_ULONG(hash), C.CK_ULONG(mgf), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+}
+
 // UnwrapKey makes a key of what WrapKey made.
 func (m *Module) UnwrapKey(s Session, mech Mechanism, unwrapping Object, in []byte, t Template) (Object, uint) {
 	r := C.cmkd_unwrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(unwrapping), view(in), t.c())
@@ -204,6 +218,18 @@ func (m *Module) DeriveECDH(s Session, base Object, kdf uint, peer []byte, t Tem
 // DeriveCBC is CKM_AES_CBC_ENCRYPT_DATA with an IV of zeros.
 func (m *Module) DeriveCBC(s Session, base Object, data []byte, t Template) (Object, uint) {
 	r := C.cmkd_derive_cbc(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(base), view(data), t.c())
+	return Object(r.n), m.note(uint(r.rv))
+}
+
+// Derive is C_DeriveKey.
+func (m *Module) Derive(s Session, mech Mechanism, base Object, t Template) (Object, uint) {
+	r := C.cmkd_derive(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(base), t.c())
+	return Object(r.n), m.note(uint(r.rv))
+}
+
+// DeriveString is Derive with CK_KEY_DERIVATION_STRING_DATA.
+func (m *Module) DeriveString(s Session, mech uint, base Object, data []byte, t Template) (Object, uint) {
+	r := C.cmkd_derive_string(m.functions, C.CK_HANDLE(s), C.CK_ULONG(mech), C.CK_HANDLE(base), view(data), t.c())
 	return Object(r.n), m.note(uint(r.rv))
 }
 

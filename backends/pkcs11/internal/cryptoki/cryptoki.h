@@ -60,6 +60,11 @@ typedef struct {
 } CK_RSA_AES_KEY_WRAP_PARAMS;
 
 typedef struct {
+  CK_BYTE *data;
+  CK_ULONG length;
+} CK_KEY_DERIVATION_STRING_DATA;
+
+typedef struct {
   CK_BYTE major, minor;
 } CK_VERSION;
 
@@ -188,6 +193,11 @@ cmkd_result cmkd_generate_pair(cmkd_functions *f, CK_HANDLE session,
                                cmkd_template private_key);
 cmkd_result cmkd_wrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
                       CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out);
+cmkd_result cmkd_wrap_gcm(cmkd_functions *f, CK_HANDLE session, cmkd_bytes iv,
+                          CK_HANDLE wrapping, CK_HANDLE key, cmkd_bytes out);
+cmkd_result cmkd_wrap_rsa_aes(cmkd_functions *f, CK_HANDLE session,
+                              CK_ULONG hash, CK_ULONG mgf, CK_HANDLE wrapping,
+                              CK_HANDLE key, cmkd_bytes out);
 cmkd_result cmkd_unwrap(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
                         CK_HANDLE unwrapping, cmkd_bytes in, cmkd_template t);
 cmkd_result cmkd_unwrap_rsa_aes(cmkd_functions *f, CK_HANDLE session,
@@ -199,6 +209,11 @@ cmkd_result cmkd_derive_ecdh(cmkd_functions *f, CK_HANDLE session,
                              cmkd_template t);
 cmkd_result cmkd_derive_cbc(cmkd_functions *f, CK_HANDLE session,
                             CK_HANDLE base, cmkd_bytes data, cmkd_template t);
+cmkd_result cmkd_derive(cmkd_functions *f, CK_HANDLE session, cmkd_mechanism m,
+                        CK_HANDLE base, cmkd_template t);
+cmkd_result cmkd_derive_string(cmkd_functions *f, CK_HANDLE session,
+                               CK_ULONG type, CK_HANDLE base, cmkd_bytes data,
+                               cmkd_template t);
 
 // f may be NULL: CKR_FUNCTION_NOT_SUPPORTED. n of an encapsulation is the length
 // of the ciphertext in out, and m the shared secret's handle.

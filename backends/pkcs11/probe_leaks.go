@@ -1,0 +1,315 @@
+package pkcs11
+
+import (
+	"cmp"
+	"crypto/aes"
+	"crypto/des"
+	"fmt"
+	"slices"
+	"strings"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
+)
+
+// A token may keep one kind of key and give another away, or refuse to wrap it by every
+// mechanism but one. So each kind of key that is to be served is tried, by every way out.
+
+// leakTried are the secret keys that are tried, of HMAC keys the first that there is.
+var leakTried = [][]kind{
+	{{backends.SymmetricDefault, backends.EncryptDecrypt}},
+	{{backends.AES256, backends.WrapDataKeys}},
+	{
+		{backends.HMAC256, backends.GenerateVerifyMAC}, {backends.HMAC512, backends.GenerateVerifyMAC},
+		{backends.HMAC384, backends.GenerateVerifyMAC}, {backends.HMAC224, backends.GenerateVerifyMAC},
+	},
+}
+
+// negatives tries to get sensitive session keys, made as CMKs are made, out of the token. It
+// is an error if any way succeeds.
+func (b *prober) negatives() error {
+	var not []string
+	passed := false
+	for _, kinds := range leakTried {
+		i := slices.IndexFunc(kinds, func(k kind) bool {
+			_, err := b.secretPurpose(k.spec, k.usage)
+			return err == nil
+		})
+		if i < 0 {
+			continue // it is not served
+		}
+		u, err := b.secretPurpose(kinds[i].spec, kinds[i].usage)
+		if err != nil {
+			return err
+		}
+		key, rv := b.lasting(u)
+		if rv != p11.CKR_OK {
+			not = append(not, fmt.Sprintf("for %s, C_GenerateKey %s", kinds[i].spec, rvName(rv)))
+			if err := fatal("C_GenerateKey", rv); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := b.keeps(key, secretNames[u.keyType], []uint{p11.CKA_VALUE}); err != nil {
+			return err
+		}
+		passed = true
+	}
+	switch {
+	case len(not) > 0:
+		b.fact("negative-tests", "not possible: "+strings.Join(not, "; "))
+	case passed:
+		b.fact("negative-tests", "passed")
+	default:
+		b.fact("negative-tests", "no secret key is served")
+	}
+	return nil
+}
+
+var secretNames = map[uint]string{p11.CKK_AES: "a key", p11.CKK_GENERIC_SECRET: "a generic secret"}
+
+// lasting makes a session key as a CMK is made: generated or, where that is not possible,
+// of known value.
+func (b *prober) lasting(u purpose) (cryptoki.Object, uint) {
+	key, rv := b.generate(generators[u.keyType], b.cmk(u, false, nil, nil))
+	if rv == p11.CKR_OK {
+		return key, rv
+	}
+	length := u.length
+	u.length = 0
+	if o, rv := b.keep(b.s.CreateObject(b.s.handle, b.cmk(u, false, nil, nil).Bytes(p11.CKA_VALUE, probeKey[:length]))); rv == p11.CKR_OK {
+		return o, rv
+	}
+	return 0, rv
+}
+
+// ckaSeed is CKA_SEED of PKCS#11 3.2, of which a post-quantum private key is made.
+const ckaSeed = 0x637
+
+// privateLeaks are the names of private keys, and their attributes that must not be read
+// (PKCS#11 2.40 Base, section 4.9).
+var privateLeaks = map[der.Form]struct {
+	name   string
+	values []uint
+}{
+	der.ECKey:      {"an elliptic curve private key", []uint{p11.CKA_VALUE}},
+	der.EdwardsKey: {"an Edwards curve private key", []uint{p11.CKA_VALUE}},
+	der.MLDSAKey:   {"an ML-DSA private key", []uint{p11.CKA_VALUE, ckaSeed}},
+	der.MLKEMKey:   {"an ML-KEM private key", []uint{p11.CKA_VALUE, ckaSeed}},
+	der.RSAKey: {"an RSA private key", []uint{
+		p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
+	}},
+}
+
+// leaks tries to get private keys, made as CMKs are made, out of the token: one of each form.
+func (b *pairProber) leaks() error {
+	tried := map[der.Form]bool{}
+	for _, s := range asymmetricSpecs {
+		k := der.KindOf(s.spec)
+		for _, usage := range s.usages {
+			u, err := b.purpose(b.profile, kind{s.spec, usage})
+			if err != nil || tried[k.Form] {
+				continue
+			}
+			tried[k.Form] = true
+			var private cryptoki.Object
+			var rv uint
+			if k.Form == der.RSAKey {
+				private, _, rv = b.rsaKeyOf(u.uses...)
+			} else {
+				_, private, rv = b.generatePair(u)
+			}
+			if rv != p11.CKR_OK {
+				if err := fatal("C_GenerateKeyPair", rv); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := b.keeps(private, privateLeaks[k.Form].name, privateLeaks[k.Form].values); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// keeps tries to read, copy, change, wrap and derive from a sensitive key. It is an error if
+// any of it succeeds.
+func (b *prober) keeps(key cryptoki.Object, what string, values []uint) (leak error) {
+	lost := b.toFail(func() { leak = b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
+	return cmp.Or(leak, lost)
+}
+
+// leakRoom is longer than any key, wrapped or not: what does not fit is not given.
+const leakRoom = 16 << 10
+
+func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
+	for _, a := range values {
+		if b.gaveOut(key, a) {
+			return leaky("reads the value of " + what + " that is sensitive")
+		}
+	}
+	extractable := cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true)
+	readable := cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false)
+	for _, c := range []struct {
+		as string
+		t  cryptoki.Template
+	}{
+		{"EXTRACTABLE", extractable}, {"not SENSITIVE", readable},
+		{"EXTRACTABLE and not SENSITIVE", extractable.Bool(p11.CKA_SENSITIVE, false)},
+	} {
+		if _, rv := b.keep(b.s.CopyObject(b.s.handle, key, c.t)); rv == p11.CKR_OK {
+			return leaky("copies " + what + " that must not be extracted to one that is " + c.as)
+		}
+		if b.s.SetAttributes(b.s.handle, key, c.t) == p11.CKR_OK {
+			return leaky("changes " + what + " that must not be extracted to " + c.as)
+		}
+	}
+	if err := b.tryDerivations(key, what); err != nil {
+		return err
+	}
+	if err := b.tryWraps(key, what); err != nil {
+		return err
+	}
+	return b.tryWrapsUnderRSA(key, what)
+}
+
+// gaveOut reports whether an attribute can be read.
+func (b *prober) gaveOut(key cryptoki.Object, attribute uint) bool {
+	var q cryptoki.Query
+	q.Ask(attribute, leakRoom)
+	b.s.GetAttributes(b.s.handle, key, &q)
+	v, ok := q.Value(attribute)
+	return ok && len(v) > 0
+}
+
+// tryDerivations derives keys that show the base key, which nothing is to be derived from.
+func (b *prober) tryDerivations(key cryptoki.Object, what string) error {
+	t := b.sessionKey(p11.CKK_GENERIC_SECRET, 16, false)
+	shown := func(o cryptoki.Object, rv uint) bool {
+		o, rv = b.keep(o, rv)
+		return rv == p11.CKR_OK && b.gaveOut(o, p11.CKA_VALUE)
+	}
+	by := ""
+	switch bit0 := cryptoki.AppendULong(nil, 0); {
+	case shown(b.s.Derive(b.s.handle, cryptoki.Mechanism{Type: p11.CKM_EXTRACT_KEY_FROM_KEY, Parameter: bit0}, key, t)):
+		by = "CKM_EXTRACT_KEY_FROM_KEY"
+	case shown(b.s.DeriveString(b.s.handle, p11.CKM_XOR_BASE_AND_DATA, key, make([]byte, 16), t)):
+		by = "CKM_XOR_BASE_AND_DATA"
+	case shown(b.s.DeriveString(b.s.handle, p11.CKM_CONCATENATE_BASE_AND_DATA, key, make([]byte, 16), t)):
+		by = "CKM_CONCATENATE_BASE_AND_DATA"
+	default:
+		return nil
+	}
+	return leaky("derives by " + by + " from " + what + " that must not be extracted")
+}
+
+const ckmAESKeyWrapPKCS7 = 0x210C
+
+// wrapsUnder are the mechanisms that wrap under a key of a type.
+func wrapsUnder(keyType uint) []cryptoki.Mechanism {
+	if keyType == p11.CKK_DES3 {
+		iv := make([]byte, des.BlockSize)
+		return []cryptoki.Mechanism{
+			{Type: p11.CKM_DES3_ECB}, {Type: p11.CKM_DES3_CBC, Parameter: iv}, {Type: p11.CKM_DES3_CBC_PAD, Parameter: iv},
+		}
+	}
+	all := []cryptoki.Mechanism{
+		{Type: p11.CKM_AES_KEY_WRAP}, {Type: ckmAESKeyWrapPKCS7}, {Type: p11.CKM_AES_ECB},
+		{Type: p11.CKM_AES_CTR, Parameter: append(cryptoki.AppendULong(nil, 8*aes.BlockSize), make([]byte, aes.BlockSize)...)}, // CK_AES_CTR_PARAMS
+	}
+	for _, m := range keyWraps {
+		all = append(all, cryptoki.Mechanism{Type: m})
+	}
+	for _, m := range []uint{
+		p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CTS, p11.CKM_AES_OFB, p11.CKM_AES_CFB1, p11.CKM_AES_CFB8, p11.CKM_AES_CFB64, p11.CKM_AES_CFB128,
+	} {
+		all = append(all, cryptoki.Mechanism{Type: m, Parameter: make([]byte, aes.BlockSize)})
+	}
+	return all
+}
+
+// tryWraps wraps the key under secret keys.
+func (b *prober) tryWraps(key cryptoki.Object, what string) error {
+	for keyType, generator := range map[uint]uint{p11.CKK_AES: p11.CKM_AES_KEY_GEN, p11.CKK_DES3: p11.CKM_DES3_KEY_GEN} {
+		length := uint(0)
+		if keyType == p11.CKK_AES {
+			length = 32
+		}
+		wrapping, rv := b.generate(generator, b.sessionKey(keyType, length, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
+		if rv != p11.CKR_OK && keyType == p11.CKK_AES {
+			wrapping, _, rv = b.known(p11.CKK_AES, 32, p11.CKA_WRAP, p11.CKA_UNWRAP)
+		}
+		if rv != p11.CKR_OK {
+			continue
+		}
+		all := wrapsUnder(keyType)
+		if keyType == p11.CKK_AES {
+			if b.s.WrapGCM(b.s.handle, wrapping, key, make([]byte, ivLength), make([]byte, leakRoom)).RV == p11.CKR_OK {
+				return wraps(what, p11.CKM_AES_GCM, "")
+			}
+			all = append(all, b.vendorsWraps()...)
+		}
+		for _, m := range all {
+			if b.wrapsBy(m, wrapping, key) {
+				return wraps(what, m.Type, "")
+			}
+		}
+	}
+	return nil
+}
+
+// vendorsWraps are the mechanisms of the vendor's own by which the token says it wraps.
+func (b *prober) vendorsWraps() (all []cryptoki.Mechanism) {
+	list, err := b.token.ctx.GetMechanismList(b.token.slot)
+	if err != nil {
+		return nil
+	}
+	for _, m := range list {
+		if m.Mechanism < p11.CKM_VENDOR_DEFINED {
+			continue
+		}
+		info, err := b.token.ctx.GetMechanismInfo(b.token.slot, []*p11.Mechanism{m})
+		if err == nil && info.Flags&p11.CKF_WRAP != 0 {
+			all = append(all, cryptoki.Mechanism{Type: m.Mechanism})
+		}
+	}
+	return all
+}
+
+// tryWrapsUnderRSA wraps the key under the public key of a pair that others have.
+func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
+	const under = " under an RSA key"
+	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&der.KnownRSA().PublicKey)))
+	if rv != p11.CKR_OK {
+		return nil
+	}
+	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
+	for _, h := range oaepHashes {
+		all = append(all, h.mechanism())
+		if b.s.WrapRSAAES(b.s.handle, h.ckm, h.mgf, public, key, make([]byte, leakRoom)).RV == p11.CKR_OK {
+			return wraps(what, p11.CKM_RSA_AES_KEY_WRAP, under)
+		}
+	}
+	for _, m := range all {
+		if b.wrapsBy(m, public, key) {
+			return wraps(what, m.Type, under)
+		}
+	}
+	return nil
+}
+
+func (b *prober) wrapsBy(m cryptoki.Mechanism, wrapping, key cryptoki.Object) bool {
+	return b.s.WrapKey(b.s.handle, m, wrapping, key, make([]byte, leakRoom)).RV == p11.CKR_OK
+}
+
+func wraps(what string, mechanism uint, under string) error {
+	return leaky(fmt.Sprintf("wraps %s that must not be extracted%s (mechanism 0x%X)", what, under, mechanism))
+}
+
+func leaky(what string) error {
+	return backends.Errorf(backends.KeyUnsafe, "the token %s: no key is safe in it", what)
+}
