@@ -32,6 +32,30 @@ func maybeInput(err error) bool {
 	}
 }
 
+// little is how much every token takes that passed the probe, in bytes.
+const little = 64
+
+// limited makes a call with n bytes of good input or output, which a caller chooses: there are
+// tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take. If it fails
+// so, less does the same with little: of a token that does that, the call is made again, and
+// if it fails again the token does not do what is said.
+func limited(n int, call, less func() error, said string) error {
+	err := call()
+	if code := backends.CodeOf(err); err == nil || n <= little || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
+		return err
+	}
+	if kerr := less(); kerr != nil {
+		if code := backends.CodeOf(kerr); code == backends.Timeout || code == backends.Busy {
+			return kerr
+		}
+		return err
+	}
+	if err = call(); err != nil && maybeInput(err) {
+		return &backends.Error{Code: backends.Unsupported, Message: "the token does not " + said + nameOf(rvOf(err)), RV: rvOf(err)}
+	}
+	return err
+}
+
 // beforeInputError is the error of an Init half: the token has not seen the input yet.
 type beforeInputError struct{ error }
 

@@ -89,32 +89,44 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 		return nil, err
 	}
 	answer := &backends.GenerateDataKeyAnswer{}
-	p := &payload{wrapping: in.Wrapping.ID, length: in.Length}
-	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
-		k, err := b.profile.makeDataKey(s, in.Length, in.Plaintext || r.reads())
-		if err != nil {
+	p := &payload{wrapping: in.Wrapping.ID}
+	generate := func(length int) error {
+		return b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) (err error) {
+			p.length = length
+			answer.ForRecipient, answer.Plaintext, err = b.newDataKey(s, w, p, r, in.Plaintext)
 			return err
-		}
-		defer k.destroy(s)
-		p.form = k.form
-		p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, in.Length+64)
-		if err != nil {
-			return err
-		}
-		if k.doubtful {
-			again, err := b.unwrapSecret(s, w, p, false)
-			if err != nil {
-				return otherLength("unwrap", in.Length, rvOf(err))
-			}
-			again.destroy(s)
-		}
-		answer.ForRecipient, answer.Plaintext, err = b.deliver(s, k, r, in.Plaintext)
+		})
+	}
+	err := limited(in.Length, func() error { return generate(in.Length) }, func() error {
+		err := generate(little/2 + in.Length%8)
+		clear(answer.Plaintext)
 		return err
-	})
+	}, fmt.Sprintf("make data keys of %d bytes", in.Length))
 	if err != nil {
 		return nil, err
 	}
 	return b.sealDataKey(ctx, &in.Key, p, in.AAD, answer)
+}
+
+// newDataKey makes a data key of p.length bytes, and the rest of p.
+func (b *Symmetric) newDataKey(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	k, err := b.profile.makeDataKey(s, p.length, readable || r.reads())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer k.destroy(s)
+	p.form = k.form
+	if p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, p.length+64); err != nil {
+		return nil, nil, err
+	}
+	if k.doubtful {
+		again, err := b.unwrapSecret(s, w, p, false)
+		if err != nil {
+			return nil, nil, otherLength("unwrap", p.length, rvOf(err))
+		}
+		again.destroy(s)
+	}
+	return b.deliver(s, k, r, readable)
 }
 
 // withWrapping runs do with the wrapping key and the recipient, if there is

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -28,8 +29,10 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 	}
 	defer b.pairs.unlock()
 	answer := &backends.GenerateDataKeyAnswer{}
-	p := &payload{wrapping: in.Wrapping.ID, form: kind.Form}
-	err := b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) error {
+	p := &payload{wrapping: in.Wrapping.ID}
+	generate := func(s *session, w cryptoki.Object, r *recipient) error {
+		clear(answer.Plaintext)
+		p.form = kind.Form
 		readable := in.Plaintext || r.reads()
 		public, private, err := b.makePair(s, kind, !readable || kind.Form != der.EdwardsKey)
 		if err != nil {
@@ -51,7 +54,10 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 			}
 		}
 		return b.proves(s, w, kind, p, answer.PublicKey)
-	})
+	}
+	// That the token wraps and unwraps some pairs is no sign that it does this one.
+	err := limited(maxWrapped, func() error { return b.withWrapping(ctx, &in.Wrapping, in.Recipient, generate) },
+		func() error { return b.wrappingCanary(ctx, &in.Wrapping) }, fmt.Sprintf("make data key pairs of %s", in.Spec))
 	if err != nil {
 		clear(answer.Plaintext)
 		return nil, err

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"crypto/subtle"
+	"fmt"
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
@@ -59,17 +60,21 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not compute %s", key.Spec, algorithm)
 	}
 	mac := make([]byte, hmacs[key.Spec].hash.Size())
-	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-		r := s.Sign(s.handle, h, cryptoki.Mechanism{Type: hmacs[key.Spec].mechanism}, message, mac)
-		if err := s.check("C_Sign", r.RV); err != nil {
-			return err
-		}
-		if r.N != len(mac) {
-			s.broken = true
-			return backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(mac))
-		}
-		return nil
-	})
+	sign := func(message []byte) error {
+		return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+			r := s.Sign(s.handle, h, cryptoki.Mechanism{Type: hmacs[key.Spec].mechanism}, message, mac)
+			if err := s.check("C_Sign", r.RV); err != nil {
+				return err
+			}
+			if r.N != len(mac) {
+				s.broken = true
+				return backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(mac))
+			}
+			return nil
+		})
+	}
+	err = limited(len(message), func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
+		fmt.Sprintf("compute the HMAC of %d bytes", len(message)))
 	if err != nil {
 		return nil, err
 	}

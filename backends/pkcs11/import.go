@@ -108,17 +108,20 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		return nil, err
 	}
 	answer.ThroughPlugin = !a.inToken()
-	existed, err := t.exists(ctx, &in.Key, u)
-	if err != nil {
-		return nil, err
-	}
-	if existed {
-		return answer, a.same(ctx, answer)
-	}
-	if err := a.store(ctx, answer.PublicKey); err != nil {
-		return nil, err
-	}
-	return answer, nil
+	return persist(ctx, t, func() (*backends.ImportKeyAnswer, error) {
+		existed, err := t.exists(ctx, &in.Key, u)
+		switch {
+		case err != nil:
+		case existed:
+			err = a.same(ctx, answer)
+		default:
+			err = a.store(ctx, answer.PublicKey)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return answer, nil
+	}, nil)
 }
 
 // arrive checks a request as far as that can be done without a key.

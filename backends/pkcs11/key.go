@@ -79,7 +79,7 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	if u.pair != nil {
 		return b.createPair(ctx, in, u)
 	}
-	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) })
+	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) }, nil)
 }
 
 func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {

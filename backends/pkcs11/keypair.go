@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -30,7 +31,37 @@ func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u
 		return nil, err
 	}
 	defer t.pairs.unlock()
-	return persist(ctx, t, func() (*backends.CreateKeyAnswer, error) { return t.createPairOnce(ctx, in, u) })
+	lacks := func(err error) error { return t.lacksPairs(ctx, u, err) }
+	answer, err := persist(ctx, t, func() (*backends.CreateKeyAnswer, error) { return t.createPairOnce(ctx, in, u) }, lacks)
+	if rvOf(err) == p11.CKR_DEVICE_ERROR && t.sound(ctx) {
+		if lacking := lacks(err); lacking != nil {
+			return nil, lacking
+		}
+	}
+	return answer, err
+}
+
+// lacksPairs is an error if the token, which does other things, does not make such a pair
+// that goes with its session either: the probe makes none of RSA-3072 and RSA-4096, which
+// take long. failed is how it made none that stays.
+func (t *Token) lacksPairs(ctx context.Context, u *purpose, failed error) error {
+	rv := rvOf(failed)
+	err := t.withSession(ctx, func(s *session) error {
+		public, private, rv := s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.Mechanism},
+			t.profile.generation(u.pair, t.profile.publicTemplate(u, false, nil, nil)), t.profile.cmk(*u, false, nil, nil))
+		if rv == p11.CKR_OK {
+			s.destroy(private, public)
+		}
+		return s.check("C_GenerateKeyPair", rv)
+	})
+	if rvOf(err) != rv {
+		return nil
+	}
+	what := u.pair.Name
+	if u.pair.Form == der.RSAKey {
+		what += fmt.Sprintf(" with %d bits", u.pair.Bits)
+	}
+	return &backends.Error{Code: backends.Unsupported, Message: what, RV: rv}
 }
 
 func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {

@@ -86,10 +86,16 @@ func (t *Token) refusal(err error) error {
 // may mean a token without room, or one that is lost, the token is asked for
 // something that needs no object, and do called once more: what it has made the
 // first time it finds. SoftHSM2 answers CKR_GENERAL_ERROR if it cannot write.
-func persist[A any](ctx context.Context, t *Token, do func() (A, error)) (A, error) {
+// If it fails then, lacks says whether the token has no such objects at all; nil: it has.
+func persist[A any](ctx context.Context, t *Token, do func() (A, error), lacks func(error) error) (A, error) {
 	answer, err := do()
 	for attempt := 1; maybeNoRoom(err) && t.sound(ctx); attempt++ {
 		if attempt > 1 {
+			if lacks != nil {
+				if lacking := lacks(err); lacking != nil {
+					return answer, lacking
+				}
+			}
 			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (%s): it may be full or write-protected", rvText(rvOf(err))))
 			return answer, recoded(backends.TokenFull, err)
 		}

@@ -143,6 +143,18 @@ func TestShortOfMemory(t *testing.T) {
 				t.Errorf("%s afterwards: %v", c.call, err)
 			}
 		}
+		r := newImportRig(tok, b)
+		pair := r.pair(t, backends.RSA2048)
+		in := r.request(t, backends.SymmetricDefault, backends.EncryptDecrypt, pair, "RSAES_OAEP_SHA_1", wrap(t, pair.public, "RSAES_OAEP_SHA_1", randomOf(t, 32)))
+		for _, rv := range []uint{p11.CKR_GENERAL_ERROR, p11.CKR_DEVICE_MEMORY} {
+			control.RefuseObjects(rv)
+			_, err := b.ImportKey(t.Context(), in)
+			wantCode(t, "an import that stays nowhere", err, backends.TokenFull)
+		}
+		control.RefuseObjects(p11.CKR_OK)
+		if _, err := b.ImportKey(t.Context(), in); err != nil {
+			t.Errorf("an import afterwards: %v", err)
+		}
 		if text := limitsOf(t, b); text != "" {
 			t.Errorf("limits after all is over: %q", text)
 		}

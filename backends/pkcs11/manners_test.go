@@ -94,6 +94,82 @@ func TestBadInputs(t *testing.T) {
 	})
 }
 
+// TestBigInputs: a token that takes less than AWS KMS does is not lost, whatever it answers.
+func TestBigInputs(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		onHardware(t, tok)
+		control := shimmed(t, tok)
+		control.Manners(shim.BigInputIsDeviceError)
+		k := open(t, tok)
+		a, s, h := asymmetric(t, k), pkcs11.NewSymmetric(k), pkcs11.NewHMAC(k)
+		key, w := newKey(t, s), wrappingKey(t, s)
+		mac := backends.Key{ID: randomID(), Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC}
+		if _, err := h.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: mac, Label: "cmkd:m:1"}); err != nil {
+			t.Fatal(err)
+		}
+		pair, _ := newPair(t, a, backends.Ed25519, backends.SignVerify)
+		sealed, err := s.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("x")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, c := range map[string]struct {
+			want backends.Code
+			call func(n int) error
+		}{
+			"a plaintext": {backends.Unsupported, func(n int) error {
+				_, err := s.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: make([]byte, n)})
+				return err
+			}},
+			"a context": {backends.Unsupported, func(n int) error {
+				_, err := s.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", AAD: make([]byte, n)})
+				return err
+			}},
+			"another context": {backends.InvalidCiphertext, func(n int) error {
+				in := &backends.DecryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Sealed: sealed.Sealed}
+				if n > 1 {
+					in.AAD = make([]byte, n)
+				}
+				_, err := s.Decrypt(t.Context(), in)
+				return err
+			}},
+			"a message": {backends.Unsupported, func(n int) error {
+				_, err := a.Sign(t.Context(), &backends.SignRequest{Key: pair, Algorithm: "ED25519_SHA_512", Type: backends.Raw, Message: make([]byte, n)})
+				return err
+			}},
+			"a message of a MAC": {backends.Unsupported, func(n int) error {
+				_, err := h.GenerateMAC(t.Context(), &backends.MACRequest{Key: mac, Algorithm: "HMAC_SHA_256", Message: make([]byte, n)})
+				return err
+			}},
+			"random": {backends.Unsupported, func(n int) error {
+				_, err := s.GenerateRandom(t.Context(), &backends.GenerateRandomRequest{Length: min(n, 1024)})
+				return err
+			}},
+			"a data key": {backends.Unsupported, func(n int) error {
+				_, err := s.GenerateDataKey(t.Context(), &backends.GenerateDataKeyRequest{Key: key, Wrapping: w, Length: min(n, 1024)})
+				return err
+			}},
+		} {
+			for range badInputs {
+				wantCode(t, what+" of 1 byte", c.call(1), "")
+				wantCode(t, what+" of 4 kB", c.call(4096), c.want)
+			}
+		}
+		control.Set("C_GenerateKeyPair", shim.Fail(p11.CKR_DEVICE_ERROR))
+		for range badInputs {
+			_, err := a.CreateKey(t.Context(), &backends.CreateKeyRequest{
+				Key: backends.Key{ID: randomID(), Spec: backends.RSA4096, Usage: backends.SignVerify}, Label: "cmkd:r:1",
+			})
+			wantCode(t, "a pair that the token does not make", err, backends.Unsupported)
+			_, err = s.GenerateDataKeyPair(t.Context(), &backends.GenerateDataKeyPairRequest{Key: key, Wrapping: w, Spec: backends.P256})
+			wantCode(t, "a data key pair that the token does not make", err, backends.Unsupported)
+		}
+		if text := limitsOf(t, s); text != "" {
+			t.Errorf("it is limited: %q", text)
+		}
+	})
+}
+
 type badCall struct {
 	what string
 	want backends.Code

@@ -23,8 +23,10 @@ var leakTried = [][]kind{
 	{{backends.SymmetricDefault, backends.EncryptDecrypt}},
 	{{backends.AES256, backends.WrapDataKeys}},
 	{
-		{backends.HMAC256, backends.GenerateVerifyMAC}, {backends.HMAC512, backends.GenerateVerifyMAC},
-		{backends.HMAC384, backends.GenerateVerifyMAC}, {backends.HMAC224, backends.GenerateVerifyMAC},
+		{backends.HMAC256, backends.GenerateVerifyMAC},
+		{backends.HMAC512, backends.GenerateVerifyMAC},
+		{backends.HMAC384, backends.GenerateVerifyMAC},
+		{backends.HMAC224, backends.GenerateVerifyMAC},
 	},
 }
 
@@ -193,7 +195,7 @@ func (b *prober) tryDerivations(key cryptoki.Object, what string) error {
 		o, rv = b.keep(o, rv)
 		return rv == p11.CKR_OK && b.gaveOut(o, p11.CKA_VALUE)
 	}
-	by := ""
+	var by string
 	switch bit0 := cryptoki.AppendULong(nil, 0); {
 	case shown(b.s.Derive(b.s.handle, cryptoki.Mechanism{Type: p11.CKM_EXTRACT_KEY_FROM_KEY, Parameter: bit0}, key, t)):
 		by = "CKM_EXTRACT_KEY_FROM_KEY"

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 
 	"cmkd/backends"
 )
@@ -15,9 +16,12 @@ func (b *Symmetric) GenerateRandom(ctx context.Context, in *backends.GenerateRan
 		return nil, backends.Errorf(backends.InvalidRequest, "%d random bytes: 1 to %d are possible", in.Length, maxRandom)
 	}
 	out := make([]byte, in.Length)
-	err := b.withSession(ctx, func(s *session) error {
-		return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, out))
-	})
+	fill := func(out []byte) error {
+		return b.withSession(ctx, func(s *session) error {
+			return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, out))
+		})
+	}
+	err := limited(in.Length, func() error { return fill(out) }, func() error { return fill(make([]byte, little)) }, fmt.Sprintf("give %d random bytes at a time", in.Length))
 	if err != nil {
 		return nil, err
 	}

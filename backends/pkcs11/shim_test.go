@@ -181,7 +181,7 @@ func TestTroubledToken(t *testing.T) {
 		}{
 			{"Encrypt", "C_EncryptInit", false},
 			{"Encrypt", "C_Encrypt", false},
-			{"Decrypt", "C_DecryptInit", false},
+			{"Decrypt", "C_DecryptInit", true},
 			{"Decrypt", "C_Decrypt", true},
 			{"data key", "C_GenerateKey", false},
 			{"data key", "C_WrapKey", false},

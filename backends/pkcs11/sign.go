@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"cmkd/backends"
@@ -23,10 +24,14 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 		return nil, unsupported(a.Mechanism)
 	}
 	var signature []byte
-	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-		signature, err = s.sign(a, h, u.pair, input)
-		return err
-	})
+	sign := func(input []byte) error {
+		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
+			signature, err = s.sign(a, h, u.pair, input)
+			return err
+		})
+	}
+	err = limited(len(input), func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
+		fmt.Sprintf("sign %d bytes", len(input)))
 	if err != nil {
 		return nil, err
 	}

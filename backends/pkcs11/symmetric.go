@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 
 	p11 "github.com/miekg/pkcs11"
@@ -88,10 +89,14 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 		return backends.Sealed{}, err
 	}
 	var sealed backends.Sealed
-	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-		sealed, err = b.profile.encrypt(s, h, plaintext, aad)
-		return err
-	})
+	encrypt := func(plaintext, aad []byte) error {
+		return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+			sealed, err = b.profile.encrypt(s, h, plaintext, aad)
+			return err
+		})
+	}
+	err = limited(len(plaintext)+len(aad), func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(nil, nil) },
+		fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad)))
 	return sealed, err
 }
 
@@ -145,7 +150,7 @@ func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *purpose, 
 		// Some modules want room for the tag, too.
 		out := make([]byte, len(sealed.Ciphertext))
 		r := s.DecryptGCM(s.handle, h, sealed.IV, aad, sealed.Ciphertext, out)
-		if err := s.checkInput("C_Decrypt", r); err != nil {
+		if err := s.check("C_Decrypt", r.RV); err != nil { // IV and AAD are input of the Init half
 			clear(out)
 			return err
 		}

@@ -68,6 +68,9 @@ const (
 	DerivesKeys
 	// NoAES: there are no AES keys, and generic secrets are.
 	NoAES
+	// BigInputIsDeviceError: CKR_DEVICE_ERROR to more than a kilobyte to encrypt, to sign or
+	// of additional data, to keys of more than 256 bytes, and to more random bytes than 1020.
+	BigInputIsDeviceError
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -48,6 +48,8 @@ enum manner {
 	DERIVES_KEYS = 1 << 28,
 	/* There is no AES. */
 	NO_AES = 1 << 29,
+	/* Much input is answered as a broken device would. */
+	BIG_INPUT_IS_DEVICE_ERROR = 1 << 30,
 };
 
 #define CKK_EDWARDS 0x40UL
@@ -108,8 +110,37 @@ static int lacks(CK_MECHANISM_PTR m)
 	}
 }
 
+static int big(CK_ULONG n) { return n > 1024 && has(BIG_INPUT_IS_DEVICE_ERROR); }
+
+static int big_aad(CK_MECHANISM_PTR m)
+{
+	return m && m->mechanism == CKM_AES_GCM && m->ulParameterLen == sizeof(CK_GCM_PARAMS) && big(((CK_GCM_PARAMS *)m->pParameter)->ulAADLen);
+}
+
+static CK_RV ways_EncryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
+{
+	return big_aad(m) ? CKR_DEVICE_ERROR : hsm_EncryptInit(s, m, k);
+}
+
+static CK_RV ways_Encrypt(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m)
+{
+	return big(n) ? CKR_DEVICE_ERROR : real->C_Encrypt(s, d, n, o, m);
+}
+
+static CK_RV ways_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m)
+{
+	return big(n) ? CKR_DEVICE_ERROR : real->C_Sign(s, d, n, o, m);
+}
+
+static CK_RV ways_GenerateRandom(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n)
+{
+	return big(n + 4) ? CKR_DEVICE_ERROR : real->C_GenerateRandom(s, d, n);
+}
+
 static CK_RV ways_DecryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
 {
+	if (big_aad(m))
+		return CKR_DEVICE_ERROR;
 	return lacks(m) ? CKR_MECHANISM_INVALID : real->C_DecryptInit(s, m, k);
 }
 
@@ -263,6 +294,8 @@ static CK_RV ways_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIB
 		if (v < 10 || v > 256)
 			return CKR_KEY_SIZE_RANGE;
 	}
+	if (length && length->ulValueLen == sizeof(CK_ULONG) && big(4 * *(CK_ULONG *)length->pValue))
+		return CKR_DEVICE_ERROR;
 	return hsm_GenerateKey(s, m, t, n, k);
 }
 

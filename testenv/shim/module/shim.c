@@ -482,7 +482,6 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 #define WAY(name, ...) FORWARD(name, CKR_OK, ways_##name, __VA_ARGS__)
 #define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
 #define WAYS(name, ...) FORWARD(name, present(), ways_##name, __VA_ARGS__)
-#define HSM(name, ...) FORWARD(name, present(), hsm_##name, __VA_ARGS__)
 
 #define FUNCTIONS \
 	SLOT(Initialize, (CK_VOID_PTR a), (a)) \
@@ -507,12 +506,12 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	CALL(FindObjectsInit, (CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG n), (s, t, n)) \
 	CALL(FindObjects, (CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG m, CK_ULONG_PTR n), (s, o, m, n)) \
 	CALL(FindObjectsFinal, (CK_SESSION_HANDLE s), (s)) \
-	HSM(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	CALL(Encrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	WAYS(EncryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
+	WAYS(Encrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
 	WAYS(DecryptInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
 	WAYS(Decrypt, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
 	WAYS(SignInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
-	CALL(Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
+	WAYS(Sign, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m), (s, d, n, o, m)) \
 	WAYS(VerifyInit, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k), (s, m, k)) \
 	WAYS(Verify, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG m), (s, d, n, o, m)) \
 	WAYS(GenerateKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, t, n, k)) \
@@ -522,7 +521,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 	WAYS(UnwrapKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE w, CK_BYTE_PTR d, CK_ULONG l, CK_ATTRIBUTE_PTR t, CK_ULONG n, \
 		CK_OBJECT_HANDLE_PTR k), (s, m, w, d, l, t, n, k)) \
 	WAYS(DeriveKey, (CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k), (s, m, b, t, n, k)) \
-	CALL(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))
+	WAYS(GenerateRandom, (CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n), (s, d, n))
 
 #define FORWARD(name, before, target, params, args) \
 	static struct rule *rule_##name; \
