@@ -35,15 +35,11 @@ func Check(path string) (warnings []string, err error) {
 	_, err = cfg.attestations()
 	errs = append(errs, err, cfg.Socket.checkGroup(), cfg.checkTrusted())
 	for _, t := range cfg.Tokens {
-		warning, err := checkPIN(t.PINFile)
+		warning, err := t.checkFiles()
 		if warning != "" {
 			warnings = append(warnings, "token "+t.Name+": "+warning)
 		}
-		for _, err := range []error{err, checkFile(t.Module, false)} {
-			if err != nil {
-				errs = append(errs, fmt.Errorf("token %s: %w", t.Name, err))
-			}
-		}
+		errs = append(errs, err)
 	}
 	for _, p := range cfg.Plugins {
 		if err := p.check(); err != nil {
@@ -51,6 +47,18 @@ func Check(path string) (warnings []string, err error) {
 		}
 	}
 	return warnings, errors.Join(errs...)
+}
+
+// checkFiles refuses a token whose PIN file or module cannot be read.
+func (c *TokenConfig) checkFiles() (warning string, err error) {
+	warning, err = checkPIN(c.PINFile)
+	var errs []error
+	for _, err := range []error{err, checkFile(c.Module, false)} {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("token %s: %w", c.Name, err))
+		}
+	}
+	return warning, errors.Join(errs...)
 }
 
 // checkFile refuses what is not a regular file or, if it is to be executable, not that.

@@ -60,6 +60,11 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 	if err := cfg.checkTrusted(); err != nil {
 		return nil, err
 	}
+	for _, t := range cfg.Tokens { // a module says little of a file that it lacks, and a FIFO is never read to its end
+		if _, err := t.checkFiles(); err != nil {
+			return nil, err
+		}
+	}
 	sockets, err := os.MkdirTemp("", "cmkd-") // a daemon may be using its own
 	if err != nil {
 		return nil, fmt.Errorf("a folder for sockets: %w", err)

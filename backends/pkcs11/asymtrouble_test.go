@@ -208,3 +208,23 @@ func TestCloudHSMPairs(t *testing.T) {
 		}
 	})
 }
+
+// TestFaultySignature: a signature of an RSA key that is none of the key does not leave.
+func TestFaultySignature(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		b := asymmetric(t, open(t, tok))
+		key, _ := newPair(t, b, backends.RSA2048, backends.SignVerify)
+		for _, algorithm := range []backends.Algorithm{"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"} {
+			sign := func() error {
+				_, err := b.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: algorithm, Type: backends.Raw, Message: []byte("x")})
+				return err
+			}
+			control.Set("C_Sign", shim.Fail(p11.CKR_OK)) // says that it did
+			wantCode(t, "a faulty signature of "+string(algorithm), sign(), backends.Internal)
+			control.Clear("C_Sign")
+			wantCode(t, "a signature of "+string(algorithm), sign(), "")
+		}
+	})
+}

@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -57,11 +56,11 @@ func (t *Token) lacksPairs(ctx context.Context, u *purpose, failed error) error 
 	if rvOf(err) != rv {
 		return nil
 	}
-	what := u.pair.Name
+	lacking := &backends.Error{Code: backends.Unsupported, Message: u.pair.Name, RV: rv}
 	if u.pair.Form == der.RSAKey {
-		what += fmt.Sprintf(" with %d bits", u.pair.Bits)
+		lacking.Message = pairsOf(u.pair.Bits)
 	}
-	return &backends.Error{Code: backends.Unsupported, Message: what, RV: rv}
+	return lacking
 }
 
 func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {

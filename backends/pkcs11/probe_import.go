@@ -166,6 +166,8 @@ func (b *prober) wrappingPairs() error {
 		k := kind{spec, backends.UnwrapImport}
 		if u, err := b.pairPurpose(k); err != nil {
 			b.wrappingRefused[k] = err
+		} else if !b.token.makesRSA(u.pair.Bits) {
+			b.wrappingRefused[k] = unsupported(pairsOf(u.pair.Bits))
 		} else {
 			b.wrapping[k] = u
 		}

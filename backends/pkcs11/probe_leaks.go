@@ -150,7 +150,7 @@ const leakRoom = 16 << 10
 
 func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
 	for _, a := range values {
-		if b.gaveOut(key, a) {
+		if gaveOut(b.s, key, a) {
 			return leaky("reads the value of " + what + " that is sensitive")
 		}
 	}
@@ -160,7 +160,8 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 		as string
 		t  cryptoki.Template
 	}{
-		{"EXTRACTABLE", extractable}, {"not SENSITIVE", readable},
+		{"EXTRACTABLE", extractable},
+		{"not SENSITIVE", readable},
 		{"EXTRACTABLE and not SENSITIVE", extractable.Bool(p11.CKA_SENSITIVE, false)},
 	} {
 		if _, rv := b.keep(b.s.CopyObject(b.s.handle, key, c.t)); rv == p11.CKR_OK {
@@ -180,10 +181,11 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 }
 
 // gaveOut reports whether an attribute can be read.
-func (b *prober) gaveOut(key cryptoki.Object, attribute uint) bool {
+func gaveOut(s *session, key cryptoki.Object, attribute uint) bool {
 	var q cryptoki.Query
 	q.Ask(attribute, leakRoom)
-	b.s.GetAttributes(b.s.handle, key, &q)
+	defer q.Reset()
+	s.GetAttributes(s.handle, key, &q)
 	v, ok := q.Value(attribute)
 	return ok && len(v) > 0
 }
@@ -193,7 +195,7 @@ func (b *prober) tryDerivations(key cryptoki.Object, what string) error {
 	t := b.sessionKey(p11.CKK_GENERIC_SECRET, 16, false)
 	shown := func(o cryptoki.Object, rv uint) bool {
 		o, rv = b.keep(o, rv)
-		return rv == p11.CKR_OK && b.gaveOut(o, p11.CKA_VALUE)
+		return rv == p11.CKR_OK && gaveOut(b.s, o, p11.CKA_VALUE)
 	}
 	var by string
 	switch bit0 := cryptoki.AppendULong(nil, 0); {
@@ -220,7 +222,9 @@ func wrapsUnder(keyType uint) []cryptoki.Mechanism {
 		}
 	}
 	all := []cryptoki.Mechanism{
-		{Type: p11.CKM_AES_KEY_WRAP}, {Type: ckmAESKeyWrapPKCS7}, {Type: p11.CKM_AES_ECB},
+		{Type: p11.CKM_AES_KEY_WRAP},
+		{Type: ckmAESKeyWrapPKCS7},
+		{Type: p11.CKM_AES_ECB},
 		{Type: p11.CKM_AES_CTR, Parameter: append(cryptoki.AppendULong(nil, 8*aes.BlockSize), make([]byte, aes.BlockSize)...)}, // CK_AES_CTR_PARAMS
 	}
 	for _, m := range keyWraps {

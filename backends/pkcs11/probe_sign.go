@@ -129,8 +129,24 @@ func (b *pairProber) rsa() error {
 			b.can[specAlgorithm{spec, name}] = right
 		}
 	}
+	for _, spec := range der.RSASpecs {
+		if bits := der.Kinds[spec].Bits; !b.token.makesRSA(bits) {
+			b.refused[spec] = unsupported(pairsOf(bits))
+		}
+	}
 	return nil
 }
+
+// makesRSA reports whether the token says that it makes RSA pairs of so many bits: longer
+// ones than those of 2048 take too long to be tried. One that says nothing is believed, and
+// so is one that counts in bytes.
+func (t *Token) makesRSA(bits uint) bool {
+	info, err := t.ctx.GetMechanismInfo(t.slot, []*p11.Mechanism{p11.NewMechanism(p11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)})
+	return err != nil || info.MaxKeySize < 1024 || info.MaxKeySize >= bits
+}
+
+// pairsOf names what a token lacks that makes no RSA pairs of so many bits.
+func pairsOf(bits uint) string { return fmt.Sprintf("CKM_RSA_PKCS_KEY_PAIR_GEN with %d bits", bits) }
 
 // try signs, and verifies with the public key outside of the token.
 func (b *pairProber) try(a *der.Signing, key cryptoki.Object, k *der.Kind, public any) (bool, error) {

@@ -103,6 +103,9 @@ func (p *profile) readBack(s *session, o cryptoki.Object, u purpose, imported bo
 			wrong = append(wrong, name)
 		}
 	}
+	if len(wrong) == 0 && gaveOut(s, o, secretAttribute(u)) {
+		return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
+	}
 	if len(wrong) > 0 {
 		slices.Sort(wrong)
 		return &backends.Error{
@@ -111,6 +114,14 @@ func (p *profile) readBack(s *session, o cryptoki.Object, u purpose, imported bo
 		}
 	}
 	return nil
+}
+
+// secretAttribute is an attribute of a secret or private key that must not be read.
+func secretAttribute(u purpose) uint {
+	if u.keyType == p11.CKK_RSA {
+		return p11.CKA_PRIVATE_EXPONENT
+	}
+	return p11.CKA_VALUE
 }
 
 // allows reports whether the mechanisms that a key allows are those of its

@@ -104,6 +104,7 @@ func TestLeakyToken(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		readsWhatStays(t, tok, control)
 		control.Manners()
 		control.Set("C_Decrypt", shim.Fail(p11.CKR_OK)) // whatever the tag
 		k, err := pkcs11.Open(t.Context(), config(tok))
@@ -119,6 +120,42 @@ func TestLeakyToken(t *testing.T) {
 		control.Clear("C_Decrypt")
 		open(t, tok)
 	})
+}
+
+// readsWhatStays: a key that stays and can be read does not, and one that could not be read
+// before serves no more.
+func readsWhatStays(t *testing.T, tok *testenv.Token, control *shim.Control) {
+	t.Helper()
+	control.Manners()
+	k, err := pkcs11.Open(t.Context(), config(tok))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := newKey(t, pkcs11.NewSymmetric(k))
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	control.Manners(shim.ReadsTokenObjects)
+	if k, err = pkcs11.Open(t.Context(), config(tok)); err != nil {
+		t.Fatal(err)
+	}
+	s, a := pkcs11.NewSymmetric(k), asymmetric(t, k)
+	_, err = s.Encrypt(t.Context(), &backends.EncryptRequest{Key: before, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("x")})
+	wantCode(t, "a key that can be read now", err, backends.KeyUnsafe)
+	for _, spec := range []backends.KeySpec{backends.SymmetricDefault, backends.RSA2048, backends.P256} {
+		var b backends.Backend = a
+		key := backends.Key{ID: randomID(), Spec: spec, Usage: backends.SignVerify}
+		if spec == backends.SymmetricDefault {
+			b, key.Usage = s, backends.EncryptDecrypt
+		}
+		_, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: key, Label: "cmkd:test:1"})
+		wantCode(t, "a new key that can be read", err, backends.KeyUnsafe)
+		_, err = b.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: key})
+		wantCode(t, "a key that was made in vain", err, backends.KeyMissing)
+	}
+	if err := k.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestTroubledToken lets calls fail in ways that may or may not pass.

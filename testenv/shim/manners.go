@@ -71,6 +71,8 @@ const (
 	// BigInputIsDeviceError: CKR_DEVICE_ERROR to more than a kilobyte to encrypt, to sign or
 	// of additional data, to keys of more than 256 bytes, and to more random bytes than 1020.
 	BigInputIsDeviceError
+	// ReadsTokenObjects gives values of sensitive keys that stay, which no probe makes.
+	ReadsTokenObjects
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

@@ -54,6 +54,9 @@ enum manner {
 
 #define CKK_EDWARDS 0x40UL
 
+/* Keys that stay can be read. */
+#define READS_TOKEN_OBJECTS (1U << 31)
+
 static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
 
 /* labelled refuses the label in a template, or shortens it. */
@@ -178,6 +181,10 @@ static CK_ULONG key_type(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 
 static int readable(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 {
+	CK_BBOOL stays = CK_FALSE;
+	CK_ATTRIBUTE a = {CKA_TOKEN, &stays, sizeof stays};
+	if ((atomic_load(&control->manners) & READS_TOKEN_OBJECTS) && real->C_GetAttributeValue(s, o, &a, 1) == CKR_OK && stays)
+		return 1;
 	if (has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS))
 		return 1;
 	CK_ULONG type = key_type(s, o);
