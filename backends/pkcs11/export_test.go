@@ -29,3 +29,6 @@ func AskAgain(t *Token) {
 	defer t.sessions.mu.Unlock()
 	t.sessions.again = time.Time{}
 }
+
+// Printable is what is said of what a module says.
+var Printable = printable

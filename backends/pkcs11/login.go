@@ -21,7 +21,7 @@ func (t *Token) chooseSlot(cfg Config) error {
 	if err != nil {
 		return failure("C_GetSlotList", err)
 	}
-	found := 0
+	var serials []string
 	for _, slot := range slots {
 		info, err := t.ctx.GetTokenInfo(slot)
 		if err != nil {
@@ -30,16 +30,17 @@ func (t *Token) chooseSlot(cfg Config) error {
 		if !fits(cfg, info) {
 			continue
 		}
-		found++
+		serials = append(serials, printable(info.SerialNumber))
 		t.slot, t.info = slot, info
 	}
-	switch found {
+	switch len(serials) {
 	case 0:
 		return absent(cfg, t.ctx)
 	case 1:
 		return nil
 	default:
-		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number", found, wanted(cfg))
+		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number in the configuration: %s",
+			len(serials), wanted(cfg), strings.Join(serials, ", "))
 	}
 }
 
@@ -63,7 +64,7 @@ func absent(cfg Config, ctx *p11.Ctx) *backends.Error {
 	for _, slot := range slots {
 		info, err := ctx.GetTokenInfo(slot)
 		if err == nil && info.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
-			there = append(there, fmt.Sprintf("%q (serial number %s)", info.Label, info.SerialNumber))
+			there = append(there, fmt.Sprintf("%q (serial number %s)", info.Label, printable(info.SerialNumber)))
 		}
 	}
 	switch {

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/ThalesGroup/crypto11"
 	p11 "github.com/miekg/pkcs11"
@@ -279,13 +282,23 @@ func (m mutex) lock(ctx context.Context) error {
 
 func (m mutex) unlock() { <-m }
 
+// printable is a text of a module's, which need not be UTF-8, and may be anything.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+}
+
 // tokenInfo describes the token.
 func (t *Token) tokenInfo() backends.TokenInfo {
 	return backends.TokenInfo{
-		Label:        t.info.Label,
-		Serial:       t.info.SerialNumber,
-		Manufacturer: t.info.ManufacturerID,
-		Model:        t.info.Model,
+		Label:        printable(t.info.Label),
+		Serial:       printable(t.info.SerialNumber),
+		Manufacturer: printable(t.info.ManufacturerID),
+		Model:        printable(t.info.Model),
 		Firmware:     fmt.Sprintf("%d.%d", t.info.FirmwareVersion.Major, t.info.FirmwareVersion.Minor),
 		OpenSessions: t.sessions.count() + keptSessions,
 		Keys:         t.keys,
