@@ -39,7 +39,7 @@ const little = 64
 // tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take. If it fails
 // so, less does the same with little: of a token that does that, the call is made again, and
 // if it fails again the token does not do what is said.
-func limited(n int, call, less func() error, said string) error {
+func limited(n int, call, less func() error, said func() string) error {
 	err := call()
 	if code := backends.CodeOf(err); err == nil || n <= little || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
 		return err
@@ -51,7 +51,7 @@ func limited(n int, call, less func() error, said string) error {
 		return err
 	}
 	if err = call(); err != nil && maybeInput(err) {
-		return &backends.Error{Code: backends.Unsupported, Message: "the token does not " + said + nameOf(rvOf(err)), RV: rvOf(err)}
+		return &backends.Error{Code: backends.Unsupported, Message: "the token does not " + said() + nameOf(rvOf(err)), RV: rvOf(err)}
 	}
 	return err
 }

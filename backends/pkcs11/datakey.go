@@ -101,7 +101,7 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 		err := generate(little/2 + in.Length%8)
 		clear(answer.Plaintext)
 		return err
-	}, fmt.Sprintf("make data keys of %d bytes", in.Length))
+	}, func() string { return fmt.Sprintf("make data keys of %d bytes", in.Length) })
 	if err != nil {
 		return nil, err
 	}

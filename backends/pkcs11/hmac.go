@@ -74,7 +74,7 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 		})
 	}
 	err = limited(len(message), func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
-		fmt.Sprintf("compute the HMAC of %d bytes", len(message)))
+		func() string { return fmt.Sprintf("compute the HMAC of %d bytes", len(message)) })
 	if err != nil {
 		return nil, err
 	}

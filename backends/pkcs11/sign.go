@@ -41,7 +41,7 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 		})
 	}
 	err = limited(len(input), func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
-		fmt.Sprintf("sign %d bytes", len(input)))
+		func() string { return fmt.Sprintf("sign %d bytes", len(input)) })
 	if err != nil {
 		return nil, err
 	}

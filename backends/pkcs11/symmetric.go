@@ -96,7 +96,9 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 		})
 	}
 	err = limited(len(plaintext)+len(aad), func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(nil, nil) },
-		fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad)))
+		func() string {
+			return fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad))
+		})
 	return sealed, err
 }
 
