@@ -1,13 +1,14 @@
 # Targets are described in CONTRIBUTING.md.
 SHELL := /bin/bash
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BENCHSTAT := go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 BIN := bin
 PLUGINS := symmetric asymmetric hmac
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb image demo test check bench fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
+.PHONY: all deps build man install deb image demo test check bench bench-save fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
 
 all: build
 
@@ -78,8 +79,13 @@ clean:
 
 bench: deps build
 	go build -trimpath -o .cache/bench/rawtoken ./backends/pkcs11/cmd/rawtoken
-	go run ./testenv/bench $(BENCHFLAGS)
+	go run ./testenv/bench -save .cache/bench/last.txt -doc docs/performance.md $(BENCHFLAGS)
 	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/kms
+	if [ -e .cache/bench/saved.txt ]; then $(BENCHSTAT) .cache/bench/saved.txt .cache/bench/last.txt; fi
+
+# Keeps the last run of make bench, for later ones to be compared with.
+bench-save:
+	cp .cache/bench/last.txt .cache/bench/saved.txt
 
 # What takes too long for every run: 100 kills of each kind (of plugins in the middle
 # of calls, of the daemon in the middle of its epochs), 10,000 random and hostile requests, each held

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -31,6 +32,8 @@ type options struct {
 	length  time.Duration
 	callers []int
 	threads []int
+	save    string
+	doc     string
 }
 
 func main() {
@@ -43,7 +46,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) (err error) {
-	o := options{callers: []int{1, 8, 64}, threads: []int{1, 2, 4}}
+	o := options{callers: []int{1, 2, 4, 8, 16, 32, 64}, threads: []int{1, 2, 4}}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.bin, "bin", "bin", "`folder` of the daemon's executables")
 	flags.StringVar(&o.raw, "rawtoken", ".cache/bench/rawtoken", "`path` of rawtoken")
@@ -51,9 +54,15 @@ func run(ctx context.Context, args []string) (err error) {
 	only := flags.String("run", "", "operations to measure, a regular `expression`")
 	flags.IntVar(&o.rounds, "rounds", 5, "`number` of measurements, of which the median counts")
 	flags.DurationVar(&o.length, "time", 500*time.Millisecond, "`duration` of one measurement")
+	flags.StringVar(&o.save, "save", "", "`file` for the rounds, in the format of Go's benchmarks")
+	flags.StringVar(&o.doc, "doc", "", "`file` of the documentation that gets the table, and the chart beside it")
+	floor := flags.String("floor", "", "answer on this `socket` as a bare server does; the program does that by itself")
 	one := flags.Int("callers", 0, "measure this `number` of callers only")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *floor != "" {
+		return serveFloor(*floor)
 	}
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return err
@@ -78,57 +87,82 @@ func run(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, raw.stop()) }()
 
-	fmt.Printf("%d cores, %d rounds of %v, medians\n\n", runtime.NumCPU(), o.rounds, o.length)
-	fmt.Printf("%-20s %7s %9s %9s %9s %14s %6s   %s\n", "operation", "callers", "calls/s", "p50", "p99", "token calls/s", "ratio",
-		"processor µs per call: daemon, plugins, client; token")
+	floors, err := startFloors(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, floors.stop()) }()
+
+	conditions := fmt.Sprintf("%d cores, %d rounds of %v, medians", runtime.NumCPU(), o.rounds, o.length)
+	fmt.Print(conditions, "\n\n")
+	printHead(os.Stdout)
+	var results []result
 	for i := range operations {
 		op := &operations[i]
 		if !o.only.MatchString(op.name) {
 			continue
 		}
-		if err := measure(ctx, &o, op, server, raw); err != nil {
+		measured, err := measure(ctx, &o, op, server, raw, floors)
+		if err != nil {
 			return fmt.Errorf("%s: %w", op.name, err)
 		}
+		results = append(results, measured...)
 	}
-	return nil
+	if len(results) == 0 {
+		return fmt.Errorf("no operation matches %q", *only)
+	}
+	fmt.Printf("\nfloors: %s, and the token's call; \"p50 is\" a multiple of their sum\n", floors)
+	if o.save != "" {
+		if err := save(o.save, results, floors); err != nil {
+			return err
+		}
+	}
+	if o.doc == "" {
+		return nil
+	}
+	return document(o.doc, fmt.Sprintf("%s; %s", conditions, floors), results)
 }
 
 // measure measures one operation and prints its lines.
-func measure(ctx context.Context, o *options, op *operation, server *server, raw *raw) error {
+func measure(ctx context.Context, o *options, op *operation, server *server, raw *raw, floors *floors) ([]result, error) {
 	request, err := op.prepare(ctx, server)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, callers := range o.callers { // opens what is opened once
 		if _, err := server.load(ctx, request, callers, o.length/5); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	served := make([][]sample, len(o.callers))
 	bare := make([][]rawSample, len(o.threads))
 	for range o.rounds {
+		if err := floors.measure(ctx, slices.Max(o.callers), o.length/2); err != nil {
+			return nil, err
+		}
 		for i, threads := range o.threads {
 			s, err := raw.measure(op.raw, threads, o.length/2)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			bare[i] = append(bare[i], s)
 		}
 		for i, callers := range o.callers {
 			s, err := server.load(ctx, request, callers, o.length)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			served[i] = append(served[i], s)
 		}
 	}
 	best := best(bare)
+	floor := floors.sum(o.rounds, medianOf(bare[0], func(s rawSample) float64 { return s.rate }))
+	results := make([]result, len(o.callers))
 	for i, callers := range o.callers {
-		m := newSummary(served[i], best)
-		fmt.Printf("%-20s %7d %9.0f %9s %9s %14.0f %6.2f   %.1f, %.1f, %.1f; %.1f\n", op.name, callers, m.rate,
-			text(m.p50), text(m.p99), m.token, m.ratio, m.daemon, m.plugins, m.client, m.tokenCPU)
+		results[i] = result{op.name, callers, newSummary(served[i], best), floor, served[i], best}
+		results[i].print(os.Stdout)
 	}
-	return nil
+	return results, nil
 }
 
 // text is a duration in three digits.

@@ -84,6 +84,6 @@ func medianOf[S any, N number](samples []S, value func(S) N) N {
 }
 
 func median[N number](values []N) N {
-	slices.Sort(values)
-	return values[len(values)/2]
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
 }
