@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 	"cmkd/socket/sigv4"
 )
@@ -90,7 +90,7 @@ func readSecret(name string) (string, error) {
 // signedBy is the caller that a request proves to be by its signature. ok is false
 // if it names no access key of the configuration: stock clients sign with
 // whatever they have, and then the kernel says who calls.
-func (d *Daemon) signedBy(ids *identities, peer *kms.Caller, r *kmsapi.Request) (c *kms.Caller, ok bool, err error) {
+func (d *Daemon) signedBy(ids *identities, peer *journal.Caller, r *kmsapi.Request) (c *journal.Caller, ok bool, err error) {
 	key, ok := ids.keys[r.AccessKeyID]
 	if !ok || r.AccessKeyID == "" {
 		return nil, false, nil
@@ -111,7 +111,7 @@ func (d *Daemon) signedBy(ids *identities, peer *kms.Caller, r *kmsapi.Request) 
 	if err != nil {
 		return nil, true, err
 	}
-	c = &kms.Caller{
+	c = &journal.Caller{
 		Principal: ids.principal(key.principal, r.AccessKeyID), AccessKeyID: r.AccessKeyID,
 		UID: peer.UID, GID: peer.GID, PID: peer.PID,
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/policy"
 )
 
@@ -41,15 +41,15 @@ func (d *DutyConfig) names(n *peerNames) bool {
 }
 
 // duties are the configuration's duties.
-func (cfg *Config) duties() map[kms.Duties]DutyConfig {
-	return map[kms.Duties]DutyConfig{kms.Monitoring: cfg.Monitors, kms.Auditing: cfg.Auditors, kms.Operating: cfg.Operators}
+func (cfg *Config) duties() map[journal.Duties]DutyConfig {
+	return map[journal.Duties]DutyConfig{journal.Monitoring: cfg.Monitors, journal.Auditing: cfg.Auditors, journal.Operating: cfg.Operators}
 }
 
 // dutyTables are their tables in the configuration.
-var dutyTables = map[kms.Duties]string{kms.Monitoring: "monitors", kms.Auditing: "auditors", kms.Operating: "operators"}
+var dutyTables = map[journal.Duties]string{journal.Monitoring: "monitors", journal.Auditing: "auditors", journal.Operating: "operators"}
 
 // dutiesOf are the duties of the peer.
-func (ids *identities) dutiesOf(n *peerNames) (all kms.Duties) {
+func (ids *identities) dutiesOf(n *peerNames) (all journal.Duties) {
 	for duty, who := range ids.duties {
 		if who.names(n) {
 			all |= duty

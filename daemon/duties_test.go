@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/policy"
 	"cmkd/socket"
 )
@@ -19,20 +19,20 @@ func TestDuties(t *testing.T) {
 		peer   socket.Peer
 		unit   string
 		rules  []MapConfig
-		duties kms.Duties
+		duties journal.Duties
 	}{
 		{name: "nobody", peer: socket.Peer{UID: 61300, GID: 61300}},
-		{name: "a user", peer: socket.Peer{UID: 61301, GID: 61300}, duties: kms.Auditing},
-		{name: "a group", peer: socket.Peer{UID: 61300, GID: 61300, Groups: []uint32{7, 61302}}, duties: kms.Operating},
-		{name: "a group that is the first", peer: socket.Peer{UID: 61300, GID: 61302}, duties: kms.Operating},
+		{name: "a user", peer: socket.Peer{UID: 61301, GID: 61300}, duties: journal.Auditing},
+		{name: "a group", peer: socket.Peer{UID: 61300, GID: 61300, Groups: []uint32{7, 61302}}, duties: journal.Operating},
+		{name: "a group that is the first", peer: socket.Peer{UID: 61300, GID: 61302}, duties: journal.Operating},
 		{name: "a user whose number is the group's", peer: socket.Peer{UID: 61302, GID: 61300}},
-		{name: "a unit", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "exporter.service", duties: kms.Monitoring},
-		{name: "an instance", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "node@1.service", duties: kms.Monitoring},
+		{name: "a unit", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "exporter.service", duties: journal.Monitoring},
+		{name: "an instance", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "node@1.service", duties: journal.Monitoring},
 		{name: "another unit", peer: socket.Peer{UID: 61300, GID: 61300}, unit: "exporter.scope"},
-		{name: "two", peer: socket.Peer{UID: 61301, GID: 61302}, unit: "exporter.service", duties: kms.Auditing | kms.Operating | kms.Monitoring},
+		{name: "two", peer: socket.Peer{UID: 61301, GID: 61302}, unit: "exporter.service", duties: journal.Auditing | journal.Operating | journal.Monitoring},
 		{
 			name: "mapped to a user", peer: socket.Peer{UID: 61301, GID: 61300},
-			rules: []MapConfig{{User: "61301", ARN: "arn:aws:iam::" + account + ":user/web"}}, duties: kms.Auditing,
+			rules: []MapConfig{{User: "61301", ARN: "arn:aws:iam::" + account + ":user/web"}}, duties: journal.Auditing,
 		},
 		{
 			name: "mapped to a role", peer: socket.Peer{UID: 61301, GID: 61302}, unit: "exporter.service",
@@ -53,7 +53,7 @@ func TestDuties(t *testing.T) {
 			t.Fatal(err)
 		}
 		sees := slices.ContainsFunc(c.Policies, func(d *policy.Document) bool { return d.Name() == "AuditorAccess" })
-		if c.Duties != tt.duties || c.Admin || sees != (tt.duties&kms.Auditing != 0) {
+		if c.Duties != tt.duties || c.Admin || sees != (tt.duties&journal.Auditing != 0) {
 			t.Errorf("%s: %b, administrator %v, policy %v, want %b", tt.name, c.Duties, c.Admin, sees, tt.duties)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/names"
 	"cmkd/daemon/policy"
 	"cmkd/plugins"
@@ -39,7 +39,7 @@ type identities struct {
 	// configured are the ARNs that the configuration knows.
 	configured map[string]bool
 	now        func() time.Time
-	duties     map[kms.Duties]DutyConfig
+	duties     map[journal.Duties]DutyConfig
 	builtin    builtinPolicies
 
 	mu    sync.Mutex
@@ -53,7 +53,7 @@ type identityKey struct {
 }
 
 type identity struct {
-	caller  *kms.Caller
+	caller  *journal.Caller
 	groups  []uint32
 	expires time.Time
 }
@@ -112,7 +112,7 @@ func (ids *identities) check() error {
 
 // caller returns who is at the other end of the connection. With errUnmapped and
 // errNameless it returns what there is of one, for the record.
-func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
+func (ids *identities) caller(ctx context.Context) (*journal.Caller, error) {
 	peer, ok := socket.PeerFrom(ctx)
 	if !ok {
 		return nil, errors.New("the connection has no peer")
@@ -121,7 +121,7 @@ func (ids *identities) caller(ctx context.Context) (*kms.Caller, error) {
 }
 
 // callerAt is caller for a peer that is known.
-func (ids *identities) callerAt(peer *socket.Peer) (*kms.Caller, error) {
+func (ids *identities) callerAt(peer *socket.Peer) (*journal.Caller, error) {
 	now, key := ids.now(), identityKey{peer.UID, unitOf(peer.Cgroup)}
 	if id, ok := ids.remembered(key); ok && now.Before(id.expires) && id.caller.GID == peer.GID && slices.Equal(id.groups, peer.Groups) {
 		if id.caller.PID == peer.PID {
@@ -153,7 +153,7 @@ func (ids *identities) remembered(key identityKey) (identity, bool) {
 }
 
 // known is errUnmapped if there is no principal.
-func known(c *kms.Caller) error {
+func known(c *journal.Caller) error {
 	if c.Principal.ARN == "" {
 		return errUnmapped
 	}
@@ -189,9 +189,9 @@ func (d *Daemon) barred(peer socket.Peer) bool {
 // lookup asks the user database and the configuration. Of IDs without a mapping
 // nothing is known; what has one counts, the unit too. The error is errNameless, with what
 // there is of a caller.
-func (ids *identities) lookup(peer socket.Peer, unit string) (*kms.Caller, error) {
+func (ids *identities) lookup(peer socket.Peer, unit string) (*journal.Caller, error) {
 	unmapped := int64(peer.UID) == overflowUID()
-	c := &kms.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
+	c := &journal.Caller{UID: peer.UID, GID: peer.GID, PID: peer.PID}
 	n, err := ids.namesOf(&peer, unit)
 	if err != nil {
 		return c, fmt.Errorf("%w: %w", errNameless, err)
@@ -217,7 +217,7 @@ func (ids *identities) lookup(peer socket.Peer, unit string) (*kms.Caller, error
 }
 
 // empower gives the caller what the configuration gives who it is.
-func (ids *identities) empower(c *kms.Caller, n *peerNames, root bool) {
+func (ids *identities) empower(c *journal.Caller, n *peerNames, root bool) {
 	c.Policies = ids.policiesOf(&c.Principal)
 	role := c.Principal.Type == policy.Role
 	listed := !role && ids.admins.members().names(n)
@@ -228,7 +228,7 @@ func (ids *identities) empower(c *kms.Caller, n *peerNames, root bool) {
 	if role {
 		return
 	}
-	if c.Duties = ids.dutiesOf(n); c.Duties&kms.Auditing != 0 {
+	if c.Duties = ids.dutiesOf(n); c.Duties&journal.Auditing != 0 {
 		c.Policies = append(c.Policies, ids.builtin.auditor)
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/operator"
 	"cmkd/socket"
 	"cmkd/socket/operatorapi"
@@ -41,7 +41,7 @@ func (o operated) Resume(ctx context.Context) error { return o.daemon.begin(ctx)
 type asked struct{ ids *identities }
 
 // Caller implements [operator.Identities].
-func (a asked) Caller(ctx context.Context) (*kms.Caller, error) {
+func (a asked) Caller(ctx context.Context) (*journal.Caller, error) {
 	c, err := a.ids.caller(ctx)
 	switch {
 	case errors.Is(err, errUnmapped):
@@ -53,10 +53,10 @@ func (a asked) Caller(ctx context.Context) (*kms.Caller, error) {
 }
 
 // Named implements [operator.Identities].
-func (a asked) Named(text string) (*kms.Caller, error) { return a.ids.named(text) }
+func (a asked) Named(text string) (*journal.Caller, error) { return a.ids.named(text) }
 
 // ByARN implements [operator.Identities].
-func (a asked) ByARN(arn string) (*kms.Caller, error) { return a.ids.byARN(arn) }
+func (a asked) ByARN(arn string) (*journal.Caller, error) { return a.ids.byARN(arn) }
 
 // Known implements [operator.Identities].
 func (a asked) Known() ([]string, error) {
@@ -75,6 +75,6 @@ func (a asked) Known() ([]string, error) {
 }
 
 // Nobody implements [operator.Identities].
-func (a asked) Nobody() *kms.Caller {
-	return &kms.Caller{Principal: a.ids.principal(a.ids.prefix()+"user/uid-4294967294", "")}
+func (a asked) Nobody() *journal.Caller {
+	return &journal.Caller{Principal: a.ids.principal(a.ids.prefix()+"user/uid-4294967294", "")}
 }

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
-	"cmkd/daemon/kms"
 	"cmkd/daemon/names"
 	"cmkd/daemon/policy"
 	"cmkd/socket"
@@ -193,7 +193,7 @@ var errUnknownPrincipal = errors.New("no such user, group or role")
 // user:NAME, group:NAME, role:NAME, unit:NAME, or an ARN. A group stands for a
 // member of it that is nothing else, and a unit for a service that runs in it as
 // root.
-func (ids *identities) named(text string) (*kms.Caller, error) {
+func (ids *identities) named(text string) (*journal.Caller, error) {
 	kind, name, ok := strings.Cut(text, ":")
 	if !ok {
 		kind, name = "user", text
@@ -216,7 +216,7 @@ func (ids *identities) named(text string) (*kms.Caller, error) {
 }
 
 // byUser is the user of the system, with all its groups.
-func (ids *identities) byUser(name string) (*kms.Caller, error) {
+func (ids *identities) byUser(name string) (*journal.Caller, error) {
 	var u names.User
 	var err error
 	if number := strings.TrimPrefix(name, uidPrefix); isID(number) {
@@ -248,22 +248,22 @@ func parseID(text string) uint32 {
 	return uint32(n)
 }
 
-func (ids *identities) byGroup(name string) (*kms.Caller, error) {
+func (ids *identities) byGroup(name string) (*journal.Caller, error) {
 	arns := ids.groupARNs([]groupName{{name: name}})
 	if !ids.Exists(ids.prefix()+"group/"+name) && !ids.configured[arns[0]] {
 		return nil, fmt.Errorf("group %q: %w", name, errUnknownPrincipal)
 	}
-	c := &kms.Caller{Principal: policy.Principal{Type: policy.User, ARN: arns[0], AccountID: ids.account, Groups: arns}}
+	c := &journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: arns[0], AccountID: ids.account, Groups: arns}}
 	c.Policies = ids.policiesOf(&c.Principal)
 	return c, nil
 }
 
 // byARN is the principal of an ARN: of a session its role, of a user of the
 // system that user.
-func (ids *identities) byARN(arn string) (*kms.Caller, error) {
+func (ids *identities) byARN(arn string) (*journal.Caller, error) {
 	if arn == ids.prefix()+"root" {
 		root := policy.Principal{Type: policy.Root, ARN: arn, AccountID: ids.account}
-		return &kms.Caller{Principal: root, Policies: []*policy.Document{ids.builtin.administrator}, Admin: true}, nil
+		return &journal.Caller{Principal: root, Policies: []*policy.Document{ids.builtin.administrator}, Admin: true}, nil
 	}
 	session := "explain"
 	if rest, ok := strings.CutPrefix(arn, ids.sessionPrefix()); ok {
@@ -279,7 +279,7 @@ func (ids *identities) byARN(arn string) (*kms.Caller, error) {
 	if name, ok := strings.CutPrefix(arn, ids.prefix()+"user/"); ok && ids.isUser(name) {
 		return ids.byUser(name)
 	}
-	c := &kms.Caller{Principal: ids.principal(arn, session)}
+	c := &journal.Caller{Principal: ids.principal(arn, session)}
 	for i := range ids.rules {
 		if ids.rules[i].ARN == arn {
 			c.Principal.Tags = ids.rules[i].Tags

@@ -10,9 +10,9 @@ import (
 	"os"
 
 	"cmkd/daemon/backup"
-	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/sqlite"
+	"cmkd/daemon/trust"
 	"cmkd/plugins"
 	"cmkd/socket/operatorapi"
 )
@@ -151,7 +151,7 @@ func (r *restoring) verify(ctx context.Context, log *slog.Logger) (err error) {
 		return err
 	}
 	defer router.close(context.WithoutCancel(ctx))
-	problem, err := kms.VerifyBackup(ctx, router, first.Tokens[0].Name, &r.found.Header, &r.found.Seal)
+	problem, err := trust.VerifyBackup(ctx, router, first.Tokens[0].Name, &r.found.Header, &r.found.Seal)
 	if err != nil {
 		return err
 	}

@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"cmkd/backends"
-	"cmkd/daemon/kms"
+	"cmkd/daemon/keyring"
 	"cmkd/plugins"
 	"cmkd/socket/operatorapi"
 )
 
 // router starts the plugin processes, one of each kind for each token, and
-// finds the one that serves a key. It implements [kms.Router].
+// finds the one that serves a key. It implements [keyring.Router].
 type router struct {
 	hosts    []*tokenHost
 	routes   map[route]*served         // fixed after start
@@ -226,8 +226,8 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 // ready reports whether a process of the plugin serves.
 func (h *tokenHost) ready() bool { return h.Phase() == plugins.Ready }
 
-// Route implements [kms.Router].
-func (r *router) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+// Route implements [keyring.Router].
+func (r *router) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	at := route{token, spec}
 	s, ok := r.routes[at]
 	if !ok {
@@ -248,13 +248,13 @@ func (s *served) info(spec backends.KeySpec) backends.SpecInfo {
 	return s.preset
 }
 
-// Available implements [kms.Router].
+// Available implements [keyring.Router].
 func (r *router) Available(token string, spec backends.KeySpec) bool {
 	s, ok := r.routes[route{token, spec}]
 	return ok && !s.host.Away()
 }
 
-// Serving implements [kms.Router]. A process that is being replaced counts: its
+// Serving implements [keyring.Router]. A process that is being replaced counts: its
 // calls wait for the next one.
 func (r *router) Serving(token string, spec backends.KeySpec) bool {
 	s, ok := r.routes[route{token, spec}]
@@ -265,7 +265,7 @@ func (r *router) Serving(token string, spec backends.KeySpec) bool {
 	return phase == plugins.Ready || phase == plugins.Starting && !s.host.Away()
 }
 
-// Renew implements [kms.Router].
+// Renew implements [keyring.Router].
 func (r *router) Renew(ctx context.Context, token string, spec backends.KeySpec) error {
 	s, ok := r.routes[route{token, spec}]
 	if !ok {
@@ -274,7 +274,7 @@ func (r *router) Renew(ctx context.Context, token string, spec backends.KeySpec)
 	return s.host.Renew(ctx)
 }
 
-// Losses implements [kms.Router].
+// Losses implements [keyring.Router].
 func (r *router) Losses(token string, spec backends.KeySpec) int {
 	if s, ok := r.routes[route{token, spec}]; ok {
 		return s.host.Losses()

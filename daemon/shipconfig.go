@@ -74,7 +74,7 @@ func (c *ShipConfig) check() error {
 }
 
 // checkShip looks at what decides where the trail goes, and at what runs.
-func (t *trust) checkShip(c *ShipConfig) {
+func (t *distrust) checkShip(c *ShipConfig) {
 	if c == nil {
 		return
 	}

@@ -122,7 +122,7 @@ func (c *StoreConfig) secure() bool {
 }
 
 // checkStore looks at what decides whom the daemon asks for its rows.
-func (t *trust) checkStore(c *StoreConfig) {
+func (t *distrust) checkStore(c *StoreConfig) {
 	for _, file := range []string{c.CAFile, c.CertFile} {
 		if file != "" {
 			t.check("store", file)

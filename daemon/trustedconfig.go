@@ -16,7 +16,7 @@ import (
 // configuration itself, identity policies and the secrets of access keys are looked
 // at when they are read.
 func (c *Config) checkTrusted() error {
-	var t trust
+	var t distrust
 	t.check("state_dir", c.StateDir)
 	t.check("audit_dir", c.AuditDir)
 	if c.Socket.Path != "" { // who can write the folder can put a socket of his own there
@@ -39,23 +39,23 @@ func (c *Config) checkTrusted() error {
 	return errors.Join(t...)
 }
 
-// trust are the errors of paths that are not to be trusted. What else is wrong with a
+// distrust is the errors of paths that are not to be trusted. What else is wrong with a
 // path shows when it is used.
-type trust []error
+type distrust []error
 
-func (t *trust) add(what string, err error) {
+func (t *distrust) add(what string, err error) {
 	if _, untrusted := errors.AsType[*untrustedError](err); untrusted {
 		*t = append(*t, fmt.Errorf("%s: %w", what, err))
 	}
 }
 
-func (t *trust) check(what, path string) { t.add(what, trustPath(path, false)) }
+func (t *distrust) check(what, path string) { t.add(what, trustPath(path, false)) }
 
 // checkShared is check for what may be in a folder such as /tmp, or be a device.
-func (t *trust) checkShared(what, path string) { t.add(what, trustPath(path, true)) }
+func (t *distrust) checkShared(what, path string) { t.add(what, trustPath(path, true)) }
 
 // checkToken looks at what the module reads: it runs, and has the PIN.
-func (t *trust) checkToken(c *TokenConfig) {
+func (t *distrust) checkToken(c *TokenConfig) {
 	name := "token " + c.Name + ": "
 	t.check(name+"module", c.Module)
 	if filepath.IsAbs(c.PINFile) && !isCredential(c.PINFile) {

@@ -7,8 +7,8 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// symmetricDefault is the algorithm of symmetric encryption keys.
-const symmetricDefault = "SYMMETRIC_DEFAULT"
+// SymmetricDefault is the key spec and the algorithm of symmetric encryption keys.
+const SymmetricDefault = "SYMMETRIC_DEFAULT"
 
 // Days that requests need not give.
 const (
@@ -19,7 +19,7 @@ const (
 // encryptsBy has the condition key of the algorithm, which is that of the key's kind if the
 // request does not say.
 func encryptsBy(member string, more ...Condition) []Condition {
-	return append([]Condition{{Key: "kms:EncryptionAlgorithm", Member: member, Default: symmetricDefault, Symmetric: true}}, more...)
+	return append([]Condition{{Key: "kms:EncryptionAlgorithm", Member: member, Default: SymmetricDefault, Symmetric: true}}, more...)
 }
 
 // Actions are all actions of AWS KMS: its operations, with ReEncrypt as the two

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
@@ -23,7 +24,7 @@ type renewals struct {
 	away  string                           // a token that does not answer
 }
 
-func (r *renewals) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (r *renewals) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	_, info, ok := r.Router.Route(token, spec)
 	return r, info, ok
 }

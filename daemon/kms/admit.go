@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -64,30 +66,56 @@ type key struct {
 	arn     string
 	state   kmsapi.KeyState
 	view    *store.View
-	backend Backend
+	backend keyring.Backend
 	service *Service
 	// asked is what the policies are asked, and context what they learn of the call.
 	asked   policy.Request
 	context keyContext
 }
 
+// served is a call that is served, and the key that nearly every one is about, in one piece
+// of memory.
+type served struct {
+	call  journal.Call
+	key   key
+	taken bool
+}
+
+// newServed begins a call.
+func (s *Service) newServed(caller *journal.Caller, r *kmsapi.Request) *journal.Call {
+	c := new(served)
+	c.call.Server = c
+	s.InitCall(&c.call, caller, r)
+	return &c.call
+}
+
+// newKey is for a key that the call is about.
+func newKey(c *journal.Call) *key {
+	of, ok := c.Server.(*served)
+	if !ok || of.taken {
+		return new(key)
+	}
+	of.taken = true
+	return &of.key
+}
+
 // admit is the one door to a key. It resolves what the client wrote, then
 // authorises the caller, then holds the call against the key's usage, state
 // and algorithms, in this order: the policy hangs on the key, a stranger must
 // not learn a state, and the rest is the order in which AWS checks.
-func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
+func (s *Service) admit(ctx context.Context, c *journal.Call, d *demand) (*key, error) {
 	if err := checkGrantTokens(d.grantTokens); err != nil {
 		return nil, err
 	}
 	if err := checkContext(d.context); err != nil {
 		return nil, err
 	}
-	if c.op.Aliases {
+	if c.Op.Aliases {
 		if err := s.ensureManaged(ctx, c, d); err != nil {
 			return nil, err
 		}
 	}
-	row, id, err := s.resolve(c.view, c.region, d.keyID, c.op.Aliases)
+	row, id, err := s.resolve(c.View, c.Region, d.keyID, c.Op.Aliases)
 	if err != nil {
 		return nil, s.conceal(c, d, err)
 	}
@@ -96,14 +124,14 @@ func (s *Service) admit(ctx context.Context, c *Call, d *demand) (*key, error) {
 
 // admitKey is admit for a key that is known already, such as the one that a
 // ciphertext names.
-func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key, id identifier) (*key, error) {
-	k := c.newKey()
-	*k = key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view, service: s}
-	c.admitted(s.Journal, k.arn)
+func (s *Service) admitKey(_ context.Context, c *journal.Call, d *demand, row *store.Key, id identifier) (*key, error) {
+	k := newKey(c)
+	*k = key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View, service: s}
+	c.Admitted(s.Journal, k.arn)
 	if err := s.authorise(c, d, k, id); err != nil {
 		return nil, err
 	}
-	if c.op.Origin != "" && row.Origin != c.op.Origin {
+	if c.Op.Origin != "" && row.Origin != c.Op.Origin {
 		return nil, wrongOrigin(k)
 	}
 	if d.ciphertext != nil {
@@ -115,21 +143,21 @@ func (s *Service) admitKey(_ context.Context, c *Call, d *demand, row *store.Key
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
 			"%s key usage is %s which is not valid for %s.", k.arn, row.Usage, action.Name)
 	}
-	k.state = s.keyState(c.view, row)
-	if err := checkState(c.op, k.arn, k.state); err != nil {
+	k.state = s.keyState(c.View, row)
+	if err := checkState(c.Op, k.arn, k.state); err != nil {
 		return nil, err
 	}
 	if d.algorithm != "" && !allowsAlgorithm(row, d.algorithm) {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException,
 			"Algorithm %s is incompatible with key spec %s.", d.algorithm, row.Spec)
 	}
-	b, _, ok := s.router.Route(row.Token, row.Spec)
-	if !ok && c.op.Uses {
-		return nil, invalidState(k.arn, "unavailable")
+	b, _, ok := s.Router.Route(row.Token, row.Spec)
+	if !ok && c.Op.Uses {
+		return nil, journal.InvalidState(k.arn, "unavailable")
 	}
 	k.backend = b
-	if c.op.Uses {
-		c.used = append(c.used, row)
+	if c.Op.Uses {
+		c.Used = append(c.Used, row)
 	}
 	return k, nil
 }
@@ -157,7 +185,7 @@ func errDryRun() error {
 func (k *key) current() (*store.Version, error) {
 	v, ok := k.view.CurrentVersion(k.ID)
 	if !ok {
-		return nil, invalidState(k.arn, "unavailable")
+		return nil, journal.InvalidState(k.arn, "unavailable")
 	}
 	return v, k.usable(v)
 }
@@ -165,7 +193,7 @@ func (k *key) current() (*store.Version, error) {
 // ref names a version of the key to its backend.
 func (k *key) ref(v *store.Version) backends.Key {
 	return backends.Key{
-		ID:       objectID(v.CKAID),
+		ID:       keyring.ObjectID(v.CKAID),
 		Spec:     k.Spec,
 		Usage:    k.Usage,
 		Imported: v.Imported,
@@ -179,4 +207,13 @@ func (k *key) currentRef() (backends.Key, error) {
 		return backends.Key{}, err
 	}
 	return k.ref(v), nil
+}
+
+// usable refuses a version whose object is one of two: the plugin does so too, once
+// it has looked.
+func (k *key) usable(v *store.Version) error {
+	if k.service.Duplicated(v.CKAID) {
+		return backends.Errorf(backends.KeyDuplicate, "more than one object has CKA_ID %x", v.CKAID)
+	}
+	return nil
 }

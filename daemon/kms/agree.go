@@ -4,10 +4,11 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) DeriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.DeriveSharedSecretRequest) (*kmsapi.DeriveSharedSecretResponse, error) {
+func (s methods) DeriveSharedSecret(ctx context.Context, c *journal.Call, in *kmsapi.DeriveSharedSecretRequest) (*kmsapi.DeriveSharedSecretResponse, error) {
 	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func (s methods) DeriveSharedSecret(ctx context.Context, c *Call, in *kmsapi.Der
 }
 
 // admitKEM admits a call to a key encapsulation key.
-func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
+func (s *Service) admitKEM(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	k, err := s.admit(ctx, c, &demand{
 		keyID: keyID, algorithm: algorithm, grantTokens: grantTokens,
 		conditions: []condition{says("kms:EncapsulationAlgorithm", algorithm)},
@@ -58,7 +59,7 @@ func (s *Service) admitKEM(ctx context.Context, c *Call, keyID string, algorithm
 	return k, ref, err
 }
 
-func (s methods) Encapsulate(ctx context.Context, c *Call, in *kmsapi.EncapsulateRequest) (*kmsapi.EncapsulateResponse, error) {
+func (s methods) Encapsulate(ctx context.Context, c *journal.Call, in *kmsapi.EncapsulateRequest) (*kmsapi.EncapsulateResponse, error) {
 	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
 	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
@@ -77,7 +78,7 @@ func (s methods) Encapsulate(ctx context.Context, c *Call, in *kmsapi.Encapsulat
 	}, nil
 }
 
-func (s methods) Decapsulate(ctx context.Context, c *Call, in *kmsapi.DecapsulateRequest) (*kmsapi.DecapsulateResponse, error) {
+func (s methods) Decapsulate(ctx context.Context, c *journal.Call, in *kmsapi.DecapsulateRequest) (*kmsapi.DecapsulateResponse, error) {
 	algorithm := backends.Algorithm(in.EncapsulationAlgorithm)
 	k, ref, err := s.admitKEM(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {

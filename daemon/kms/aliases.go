@@ -6,12 +6,13 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) CreateAlias(ctx context.Context, c *Call, in *kmsapi.CreateAliasRequest) (*kmsapi.CreateAliasResponse, error) {
+func (s methods) CreateAlias(ctx context.Context, c *journal.Call, in *kmsapi.CreateAliasRequest) (*kmsapi.CreateAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
@@ -19,23 +20,23 @@ func (s methods) CreateAlias(ctx context.Context, c *Call, in *kmsapi.CreateAlia
 	if err != nil {
 		return nil, err
 	}
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.checkTarget(tx, c, k); err != nil {
 			return err
 		}
-		if _, ok := tx.Alias(c.region, in.AliasName); ok {
-			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "An alias with the name %s already exists", s.aliasARN(c.region, in.AliasName))
+		if _, ok := tx.Alias(c.Region, in.AliasName); ok {
+			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "An alias with the name %s already exists", s.AliasARN(c.Region, in.AliasName))
 		}
 		if err := s.checkAliasQuota(tx, k); err != nil {
 			return err
 		}
-		now := s.now()
-		return tx.PutAlias(&store.Alias{Region: c.region, Name: in.AliasName, KeyID: k.ID, Created: now, Updated: now})
+		now := s.Now()
+		return tx.PutAlias(&store.Alias{Region: c.Region, Name: in.AliasName, KeyID: k.ID, Created: now, Updated: now})
 	})
 	return &kmsapi.CreateAliasResponse{}, err
 }
 
-func (s methods) UpdateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAliasRequest) (*kmsapi.UpdateAliasResponse, error) {
+func (s methods) UpdateAlias(ctx context.Context, c *journal.Call, in *kmsapi.UpdateAliasRequest) (*kmsapi.UpdateAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
@@ -47,66 +48,66 @@ func (s methods) UpdateAlias(ctx context.Context, c *Call, in *kmsapi.UpdateAlia
 	if err != nil {
 		return nil, err
 	}
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.checkTarget(tx, c, k); err != nil {
 			return err
 		}
-		if now, _ := tx.Alias(c.region, in.AliasName); now != was {
-			return errOutdated
+		if now, _ := tx.Alias(c.Region, in.AliasName); now != was {
+			return journal.ErrOutdated
 		}
 		if was.KeyID != k.ID {
 			if err := s.checkAliasQuota(tx, k); err != nil {
 				return err
 			}
 		}
-		old, ok := tx.Key(c.region, was.KeyID)
+		old, ok := tx.Key(c.Region, was.KeyID)
 		if ok && (keys.TypeOf(old.Spec, old.Usage) != keys.TypeOf(k.Spec, k.Usage) || old.Usage != k.Usage) {
 			return kmsapi.Errorf(kmsapi.CodeValidationException,
 				"Alias %s cannot be changed from key %s to key %s. The current key and the new key must be the same type (both symmetric or both asymmetric or both HMAC) and have the same key usage.",
-				s.aliasARN(c.region, in.AliasName), s.keyARN(old.Region, old.ID), k.arn)
+				s.AliasARN(c.Region, in.AliasName), s.KeyARN(old.Region, old.ID), k.arn)
 		}
 		alias := *was
-		alias.KeyID, alias.Updated = k.ID, s.now()
+		alias.KeyID, alias.Updated = k.ID, s.Now()
 		return tx.PutAlias(&alias)
 	})
 	return &kmsapi.UpdateAliasResponse{}, err
 }
 
-func (s methods) DeleteAlias(ctx context.Context, c *Call, in *kmsapi.DeleteAliasRequest) (*kmsapi.DeleteAliasResponse, error) {
+func (s methods) DeleteAlias(ctx context.Context, c *journal.Call, in *kmsapi.DeleteAliasRequest) (*kmsapi.DeleteAliasResponse, error) {
 	if err := checkAliasName(in.AliasName); err != nil {
 		return nil, err
 	}
 	// First the alias, which has no policy of its own: whoever may not delete it
 	// does not learn whether it is there.
-	if err := s.authoriseResource(c, &demand{}, s.aliasARN(c.region, in.AliasName)); err != nil {
+	if err := s.authoriseResource(c, &demand{}, s.AliasARN(c.Region, in.AliasName)); err != nil {
 		return nil, err
 	}
-	alias, ok := c.view.Alias(c.region, in.AliasName)
+	alias, ok := c.View.Alias(c.Region, in.AliasName)
 	if !ok {
 		return nil, s.aliasNotFound(c, in.AliasName)
 	}
-	if row, ok := c.view.Key(c.region, alias.KeyID); ok {
+	if row, ok := c.View.Key(c.Region, alias.KeyID); ok {
 		if _, err := s.admitKey(ctx, c, &demand{keyID: in.AliasName}, row, identifier{keyID: row.ID}); err != nil {
 			return nil, err
 		}
 	}
-	err := s.commit(ctx, c, func(tx *store.Tx) error {
-		if now, _ := tx.Alias(c.region, in.AliasName); now != alias {
-			return errOutdated
+	err := s.Commit(ctx, c, func(tx *store.Tx) error {
+		if now, _ := tx.Alias(c.Region, in.AliasName); now != alias {
+			return journal.ErrOutdated
 		}
-		tx.DeleteAlias(c.region, in.AliasName)
+		tx.DeleteAlias(c.Region, in.AliasName)
 		return nil
 	})
 	return &kmsapi.DeleteAliasResponse{}, err
 }
 
-func (s methods) ListAliases(ctx context.Context, c *Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
+func (s methods) ListAliases(ctx context.Context, c *journal.Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
-	l := c.list("")
+	l := listOf(c, "")
 	if in.KeyId != "" {
-		k, _, err := s.resolve(c.view, c.region, in.KeyId, false)
+		k, _, err := s.resolve(c.View, c.Region, in.KeyId, false)
 		if err != nil {
 			return nil, err
 		}
@@ -116,15 +117,15 @@ func (s methods) ListAliases(ctx context.Context, c *Call, in *kmsapi.ListAliase
 	if err != nil {
 		return nil, err
 	}
-	rows := withPending(c.view.Aliases(c.region, after), s.pendingManaged(c.view, c.region), after)
+	rows := withPending(c.View.Aliases(c.Region, after), s.pendingManaged(c.View, c.Region), after)
 	if l.of != "" {
-		rows = c.view.AliasesOf(c.region, l.of, after)
+		rows = c.View.AliasesOf(c.Region, l.of, after)
 	}
 	list, next := page(l, rows, limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
 	out := &kmsapi.ListAliasesResponse{Aliases: []kmsapi.AliasListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, a := range list {
 		out.Aliases = append(out.Aliases, kmsapi.AliasListEntry{
-			AliasName: a.Name, AliasArn: s.aliasARN(a.Region, a.Name), TargetKeyId: a.KeyID,
+			AliasName: a.Name, AliasArn: s.AliasARN(a.Region, a.Name), TargetKeyId: a.KeyID,
 			CreationDate: a.Created, LastUpdatedDate: a.Updated,
 		})
 	}
@@ -155,12 +156,12 @@ func count[T any](rows iter.Seq[T]) (n int) {
 }
 
 // checkTarget looks at the target's state again, inside of the transaction.
-func (s *Service) checkTarget(tx *store.Tx, c *Call, k *key) error {
+func (s *Service) checkTarget(tx *store.Tx, c *journal.Call, k *key) error {
 	now, ok := tx.Key(k.Region, k.ID)
 	if !ok {
 		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
 	}
-	return checkState(c.op, k.arn, s.keyState(tx, now))
+	return checkState(c.Op, k.arn, s.keyState(tx, now))
 }
 
 // checkAliasQuota refuses an alias more for the key than it may have.
@@ -174,26 +175,26 @@ func (s *Service) checkAliasQuota(tx *store.Tx, k *key) error {
 
 // admitOldTarget admits the key that an alias points to now, and returns the alias.
 // The state of the key does not matter: it may be pending deletion.
-func (s *Service) admitOldTarget(c *Call, name string) (*store.Alias, error) {
-	alias, ok := c.view.Alias(c.region, name)
+func (s *Service) admitOldTarget(c *journal.Call, name string) (*store.Alias, error) {
+	alias, ok := c.View.Alias(c.Region, name)
 	if !ok {
 		return nil, s.aliasNotFound(c, name)
 	}
-	old, ok := c.view.Key(c.region, alias.KeyID)
+	old, ok := c.View.Key(c.Region, alias.KeyID)
 	if !ok {
 		return alias, nil
 	}
-	return alias, s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.keyARN(old.Region, old.ID), view: c.view}, identifier{keyID: old.ID})
+	return alias, s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.KeyARN(old.Region, old.ID), view: c.View}, identifier{keyID: old.ID})
 }
 
 // admitTarget admits the key that an alias is to point to, after the alias
 // itself: the caller needs both.
-func (s *Service) admitTarget(ctx context.Context, c *Call, name, target string) (*key, error) {
-	if id, err := s.parseIdentifier(c.region, target); err == nil && id.alias != "" {
+func (s *Service) admitTarget(ctx context.Context, c *journal.Call, name, target string) (*key, error) {
+	if id, err := s.parseIdentifier(c.Region, target); err == nil && id.alias != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Aliases must refer to keys. Not aliases")
 	}
 	d := &demand{keyID: target}
-	if err := s.authoriseResource(c, d, s.aliasARN(c.region, name)); err != nil {
+	if err := s.authoriseResource(c, d, s.AliasARN(c.Region, name)); err != nil {
 		return nil, err
 	}
 	return s.admit(ctx, c, d)
@@ -214,6 +215,6 @@ func checkAliasName(name string) error {
 	return nil
 }
 
-func (s *Service) aliasNotFound(c *Call, name string) error {
-	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.aliasARN(c.region, name))
+func (s *Service) aliasNotFound(c *journal.Call, name string) error {
+	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.AliasARN(c.Region, name))
 }

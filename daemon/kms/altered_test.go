@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/policy"
 	"cmkd/testenv/memory"
 )
@@ -101,9 +101,9 @@ func (s *inMemory) importMaterial(code, keyID string, token, material []byte) {
 }
 
 // user has the identity policy, "" for none.
-func (s *inMemory) user(name, identity string) *kms.Caller {
+func (s *inMemory) user(name, identity string) *journal.Caller {
 	s.t.Helper()
-	caller := &kms.Caller{Principal: policy.Principal{
+	caller := &journal.Caller{Principal: policy.Principal{
 		Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/" + name, AccountID: account, UserName: name,
 	}}
 	if identity != "" {
@@ -267,7 +267,7 @@ func TestAlteredByStrangers(t *testing.T) {
 		`{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam::` + account + `:root","arn:aws:iam::` + account + `:user/stranger"]},"Action":"kms:*","Resource":"*"}]}`})
 	known, unknown := s.seal(hidden), elsewhere.seal(elsewhere.newKey(nil))
 	ownID := s.seal(own)[idBegin:idEnd]
-	for name, caller := range map[string]*kms.Caller{
+	for name, caller := range map[string]*journal.Caller{
 		"stranger":  s.user("stranger", ""),
 		"colleague": s.user("colleague", all), // may use all keys but this one
 	} {

@@ -5,12 +5,14 @@ import (
 	"errors"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/socket/kmsapi"
 )
 
 // A call decides on a snapshot: who may do what with which key, in which state it
 // is, which version the call is for. Its transaction comes later, and much later
-// if the token is asked for something in between. So [Service.commit] holds the keys
+// if the token is asked for something in between. So [Journal.Commit] holds the keys
 // that the call decided on against the rows as they are then. If they are
 // others, nothing is written, what the token made is destroyed, and the call decides
 // again: as if it had come after the change that it met. What depends on other
@@ -24,36 +26,26 @@ const maxDecisions = 100
 // decide runs the operation until what it decides on stays as it is until it has
 // happened. A call whose object in the token has gone decides again too, if its
 // key has changed: the material may be there under another CKA_ID.
-func (s *Service) decide(ctx context.Context, c *Call, serve kmsapi.Method[*Call], body []byte) (kmsapi.Output, error) {
+func (s *Service) decide(ctx context.Context, c *journal.Call, serve kmsapi.Method[*journal.Call], body []byte) (kmsapi.Output, error) {
 	creations := 0
 	for range maxDecisions {
-		if err := s.store.Fresh(); err != nil && s.Mismatch() == nil { // now that the call has its view
+		if err := s.Store.Fresh(); err != nil && s.Mismatch() == nil { // now that the call has its view
 			return nil, err
 		}
 		out, err := serve(ctx, c, body)
-		missing := backends.CodeOf(err) == backends.KeyMissing && c.outdated(s.store.View())
-		unanswered := errors.Is(err, errUnanswered)
-		if !missing && !unanswered && !errors.Is(err, errOutdated) {
+		missing := backends.CodeOf(err) == backends.KeyMissing && c.Outdated(s.Store.View())
+		unanswered := errors.Is(err, keyring.ErrUnanswered)
+		if !missing && !unanswered && !errors.Is(err, journal.ErrOutdated) {
 			return out, err
 		}
-		if c.created {
-			if creations++; creations == maxCreations && unanswered {
+		if c.Created {
+			if creations++; creations == journal.MaxCreations && unanswered {
 				return nil, backends.Errorf(backends.Lost, "%d times %v", creations, err)
-			} else if creations == maxCreations {
+			} else if creations == journal.MaxCreations {
 				break
 			}
 		}
-		s.anew(c)
+		s.Anew(c)
 	}
 	return nil, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The key was changed again and again during the call. Try again.")
-}
-
-// anew forgets what the call has decided and found out.
-func (s *Service) anew(c *Call) {
-	c.view = s.store.View()
-	c.arn, c.attested, c.created = "", nil, false
-	c.relied, c.used = c.relied[:0], c.used[:0]
-	s.calls.mu.Lock()
-	defer s.calls.mu.Unlock()
-	c.record.Resources, c.record.ResponseElements, c.record.AdditionalEventData.Details = nil, nil, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"cmkd/backends"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/testenv/memory"
 )
@@ -18,7 +19,7 @@ type restless struct {
 	meanwhile func()
 }
 
-func (r *restless) Route(name string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (r *restless) Route(name string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	_, info, ok := r.Router.Route(name, spec)
 	return r, info, ok
 }

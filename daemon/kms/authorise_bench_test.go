@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -95,13 +96,13 @@ func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(
 		b.Fatal(err)
 	}
 	s := New(Config{Account: benchAccount, Region: row.Region, Token: "main", Store: db, Logger: slog.New(slog.DiscardHandler)})
-	caller := Caller{Principal: policy.Principal{Type: policy.User, ARN: benchUser, AccountID: benchAccount, UserName: "alice"}}
-	c := &Call{caller: caller, op: keys.ActionOf("Encrypt"), region: row.Region, view: db.View()}
+	caller := journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: benchUser, AccountID: benchAccount, UserName: "alice"}}
+	c := &journal.Call{Caller: caller, Op: keys.ActionOf("Encrypt"), Region: row.Region, View: db.View()}
 	d := &demand{
 		keyID: row.ID, context: map[string]string{"Department": "IT"},
-		conditions: []condition{says("kms:EncryptionAlgorithm", symmetricDefault)},
+		conditions: []condition{says("kms:EncryptionAlgorithm", keys.SymmetricDefault)},
 	}
-	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
+	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := s.authorise(c, d, k, identifier{keyID: row.ID}); err != nil {

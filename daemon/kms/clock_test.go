@@ -6,12 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
 func (s *scene) confirmClock() error {
-	return s.service.Operate(s.t.Context(), s.callers[0], &kmsapi.Request{Operation: "ConfirmClock"}, func(c *kms.Call) error {
+	return s.service.Operate(s.t.Context(), s.callers[0], &kmsapi.Request{Operation: "ConfirmClock"}, func(c *journal.Call) error {
 		_, err := s.service.ConfirmClock(s.t.Context(), c)
 		return err
 	})

@@ -19,6 +19,7 @@ import (
 
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
@@ -126,7 +127,7 @@ func (a *asker) must(t *testing.T, operation string, in map[string]any) map[stri
 
 func (a *asker) call(t *testing.T, operation string, in map[string]any, identity ...string) *kmsapi.Answer {
 	t.Helper()
-	caller := &kms.Caller{Principal: policy.Principal{Type: policy.User, ARN: a.userARN, AccountID: account, UserName: "alice"}}
+	caller := &journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: a.userARN, AccountID: account, UserName: "alice"}}
 	for _, text := range identity {
 		d, err := policy.Parse([]byte(text), policy.IdentityPolicy)
 		if err != nil {

@@ -7,12 +7,14 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) CreateKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyRequest) (*kmsapi.CreateKeyResponse, error) {
+func (s methods) CreateKey(ctx context.Context, c *journal.Call, in *kmsapi.CreateKeyRequest) (*kmsapi.CreateKeyResponse, error) {
 	row, err := s.newKey(c, in)
 	if err != nil {
 		return nil, err
@@ -29,7 +31,7 @@ func (s methods) CreateKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyReq
 	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
-	b, err := s.routeNew(row.Token, row.Spec)
+	b, err := s.RouteNew(row.Token, row.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -37,14 +39,14 @@ func (s methods) CreateKey(ctx context.Context, c *Call, in *kmsapi.CreateKeyReq
 	switch {
 	case row.Origin == kmsapi.OriginTypeExternal:
 		row.State = kmsapi.KeyStatePendingImport
-		err = s.commit(ctx, c, func(tx *store.Tx) error {
+		err = s.Commit(ctx, c, func(tx *store.Tx) error {
 			if err := s.putNewKey(tx, row); err != nil {
 				return err
 			}
 			out.KeyMetadata = s.created(c, tx, row)
 			return nil
 		})
-	case !s.router.Available(row.Token, row.Spec):
+	case !s.Router.Available(row.Token, row.Spec):
 		err = backends.Errorf(backends.Away, "token %s has been away for a while", row.Token)
 	default:
 		err = s.generateKey(ctx, c, b, row, func(tx *store.Tx) error {
@@ -78,22 +80,22 @@ func newKeyConditions(row *store.Key, bypass *bool) []condition {
 
 // created notes what the record of CreateKey says of the key, and returns what the
 // answer does.
-func (s *Service) created(c *Call, tx *store.Tx, row *store.Key) *kmsapi.KeyMetadata {
-	c.admitted(s.Journal, s.keyARN(row.Region, row.ID))
+func (s *Service) created(c *journal.Call, tx *store.Tx, row *store.Key) *kmsapi.KeyMetadata {
+	c.Admitted(s.Journal, s.KeyARN(row.Region, row.ID))
 	m := s.metadata(tx, row)
-	c.respond(keyElements{Metadata: metadataElement(m)})
+	c.Respond(journal.KeyElements{Metadata: journal.MetadataElement(m)})
 	return m
 }
 
 // generateKey makes the first version of the key in the token. finish is the rest of
 // the transaction that stores the key's row.
-func (s *Service) generateKey(ctx context.Context, c *Call, b Backend, row *store.Key, finish func(tx *store.Tx) error) error {
-	version := newVersion(row.ID, 1, s.now())
+func (s *Service) generateKey(ctx context.Context, c *journal.Call, b keyring.Backend, row *store.Key, finish func(tx *store.Tx) error) error {
+	version := keyring.NewVersion(row.ID, 1, s.Now())
 	intent := &store.Intent{
 		CKAID: version.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: 1,
-		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.now(),
+		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.Now(),
 	}
-	_, err := s.generate(ctx, c, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+	_, err := s.Generate(ctx, c, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		row.PublicKey = made.PublicKey
 		if err := tx.PutVersion(version); err != nil {
 			return err
@@ -123,7 +125,7 @@ func (s *Service) putNewKey(tx *store.Tx, row *store.Key) error {
 
 // newKey makes the row of the key that the request asks for, or says what is
 // wrong with the request.
-func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, error) {
+func (s *Service) newKey(c *journal.Call, in *kmsapi.CreateKeyRequest) (*store.Key, error) {
 	keySpec, usage, err := specAndUsage(in)
 	if err != nil {
 		return nil, err
@@ -133,7 +135,7 @@ func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, erro
 		return nil, err
 	}
 	row := &store.Key{
-		Region:      c.region,
+		Region:      c.Region,
 		ID:          uuid.NewString(),
 		Description: in.Description,
 		Spec:        keySpec,
@@ -141,13 +143,13 @@ func (s *Service) newKey(c *Call, in *kmsapi.CreateKeyRequest) (*store.Key, erro
 		Origin:      kmsapi.OriginTypeAWSKMS,
 		Manager:     kmsapi.KeyManagerTypeCustomer,
 		State:       kmsapi.KeyStateEnabled,
-		Token:       s.token,
+		Token:       s.Token,
 		Tags:        tags,
-		Created:     s.now(),
-		Creator:     c.caller.Principal.DisplayARN(),
+		Created:     s.Now(),
+		Creator:     c.Caller.Principal.DisplayARN(),
 	}
 	if in.MultiRegion {
-		row.ID = newMultiRegionID()
+		row.ID = keyring.NewMultiRegionID()
 		row.PrimaryRegion = row.Region
 	}
 	return row, setOrigin(in, keySpec, row)
@@ -171,16 +173,16 @@ func setOrigin(in *kmsapi.CreateKeyRequest, keySpec backends.KeySpec, row *store
 
 // placeInStore puts the new key into the custom key store that it is to live in,
 // if any. The caller must be authorised: who is not learns nothing of the stores.
-func (s *Service) placeInStore(c *Call, in *kmsapi.CreateKeyRequest, row *store.Key) error {
+func (s *Service) placeInStore(c *journal.Call, in *kmsapi.CreateKeyRequest, row *store.Key) error {
 	if in.CustomKeyStoreId == "" {
 		return nil
 	}
 	row.CustomKeyStoreID = in.CustomKeyStoreId
-	cks, err := s.storeForKey(c.view, row)
+	cks, err := s.storeForKey(c.View, row)
 	if err != nil {
 		return err
 	}
-	if row.Spec != symmetricDefault || row.PrimaryRegion != "" {
+	if row.Spec != keys.SymmetricDefault || row.PrimaryRegion != "" {
 		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
 			"A custom key store holds symmetric encryption keys of one Region only.")
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -28,11 +29,11 @@ func errNoXKS() error {
 }
 
 // customStoreOperation authorises an operation on custom key stores.
-func (s *Service) customStoreOperation(c *Call) error {
+func (s *Service) customStoreOperation(c *journal.Call) error {
 	return s.authoriseAccount(c, &demand{})
 }
 
-func (s methods) CreateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
+func (s methods) CreateCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
@@ -47,24 +48,24 @@ func (s methods) CreateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.C
 	if err != nil {
 		return nil, err
 	}
-	if !s.router.Serving(token, backends.SymmetricDefault) {
+	if !s.Router.Serving(token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(in.CloudHsmClusterId)
 	}
 	var id [9]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand
 	row := &store.CustomKeyStore{
-		Region: c.region, ID: "cks-" + hex.EncodeToString(id[:])[:17], Name: in.CustomKeyStoreName, Token: token,
+		Region: c.Region, ID: "cks-" + hex.EncodeToString(id[:])[:17], Name: in.CustomKeyStoreName, Token: token,
 		ClusterID: in.CloudHsmClusterId, TrustAnchor: in.TrustAnchorCertificate,
-		ConnectionState: kmsapi.ConnectionStateTypeDisconnected, Created: s.now(),
+		ConnectionState: kmsapi.ConnectionStateTypeDisconnected, Created: s.Now(),
 	}
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
-		if _, ok := tx.CustomKeyStoreByName(c.region, row.Name); ok {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
+		if _, ok := tx.CustomKeyStoreByName(c.Region, row.Name); ok {
 			return errStoreName(row.Name)
 		}
-		if _, ok := tx.CustomKeyStoreByToken(c.region, token); ok {
+		if _, ok := tx.CustomKeyStoreByToken(c.Region, token); ok {
 			return kmsapi.Errorf(kmsapi.CodeCloudHsmClusterInUseException, "Cluster %s is used by another custom key store.", row.ClusterID)
 		}
-		c.respond(keyElements{StoreID: row.ID})
+		c.Respond(journal.KeyElements{StoreID: row.ID})
 		return tx.PutCustomKeyStore(row)
 	})
 	return &kmsapi.CreateCustomKeyStoreResponse{CustomKeyStoreId: row.ID}, err
@@ -80,20 +81,20 @@ func errStoreName(name string) error {
 
 // clusterToken finds the token that a cluster ID names.
 func (s *Service) clusterToken(cluster string) (string, error) {
-	token, ok := s.clusters[cluster]
-	if !ok || token == s.token {
+	token, ok := s.Clusters[cluster]
+	if !ok || token == s.Token {
 		return "", kmsapi.Errorf(kmsapi.CodeCloudHsmClusterNotFoundException, "Cluster %s is not a further token of the configuration.", cluster)
 	}
 	return token, nil
 }
 
 // changeStore stores a changed copy of a custom key store's row.
-func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx *store.Tx, row *store.CustomKeyStore) error) error {
+func (s *Service) changeStore(ctx context.Context, c *journal.Call, id string, f func(tx *store.Tx, row *store.CustomKeyStore) error) error {
 	if err := s.customStoreOperation(c); err != nil {
 		return err
 	}
-	return s.commit(ctx, c, func(tx *store.Tx) error {
-		now, ok := tx.CustomKeyStore(c.region, id)
+	return s.Commit(ctx, c, func(tx *store.Tx) error {
+		now, ok := tx.CustomKeyStore(c.Region, id)
 		if !ok {
 			return errStoreNotFound(id)
 		}
@@ -105,18 +106,18 @@ func (s *Service) changeStore(ctx context.Context, c *Call, id string, f func(tx
 	})
 }
 
-func (s methods) ConnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
+func (s methods) ConnectCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.ConnectCustomKeyStoreRequest) (*kmsapi.ConnectCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
-	row, ok := c.view.CustomKeyStore(c.region, in.CustomKeyStoreId)
+	row, ok := c.View.CustomKeyStore(c.Region, in.CustomKeyStoreId)
 	if !ok {
 		return nil, errStoreNotFound(in.CustomKeyStoreId)
 	}
 	if err := checkConnectable(row); err != nil {
 		return nil, err
 	}
-	if !s.router.Serving(row.Token, backends.SymmetricDefault) {
+	if !s.Router.Serving(row.Token, backends.SymmetricDefault) {
 		return nil, errClusterNotActive(row.ClusterID)
 	}
 	if row.ConnectionState == kmsapi.ConnectionStateTypeConnected {
@@ -125,7 +126,7 @@ func (s methods) ConnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.
 	state, trouble := kmsapi.ConnectionStateTypeConnected, keys.ConnectionError("")
 	if err := s.prepareToken(ctx, row.Token); err != nil {
 		state, trouble = kmsapi.ConnectionStateTypeFailed, connectionError(err)
-		s.log.LogAttrs(ctx, slog.LevelError, "custom key store is not connected", slog.String("store", row.ID), slog.Any("error", err))
+		s.Log.LogAttrs(ctx, slog.LevelError, "custom key store is not connected", slog.String("store", row.ID), slog.Any("error", err))
 	}
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
 		if err := checkConnectable(row); err != nil {
@@ -173,7 +174,7 @@ func errStoreState(row *store.CustomKeyStore, hint string) error {
 	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreInvalidStateException, "%s", strings.TrimSpace(text))
 }
 
-func (s methods) DisconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
+func (s methods) DisconnectCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
 		if row.ConnectionState == kmsapi.ConnectionStateTypeDisconnected {
 			return errStoreState(row, "")
@@ -184,7 +185,7 @@ func (s methods) DisconnectCustomKeyStore(ctx context.Context, c *Call, in *kmsa
 	return &kmsapi.DisconnectCustomKeyStoreResponse{}, err
 }
 
-func (s methods) UpdateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.UpdateCustomKeyStoreRequest) (*kmsapi.UpdateCustomKeyStoreResponse, error) {
+func (s methods) UpdateCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.UpdateCustomKeyStoreRequest) (*kmsapi.UpdateCustomKeyStoreResponse, error) {
 	if in.XksProxyUriEndpoint != "" || in.XksProxyUriPath != "" || in.XksProxyConnectivity != "" {
 		return nil, errNoXKS()
 	}
@@ -193,7 +194,7 @@ func (s methods) UpdateCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.U
 			return err
 		}
 		if in.NewCustomKeyStoreName != "" && in.NewCustomKeyStoreName != row.Name {
-			if _, ok := tx.CustomKeyStoreByName(c.region, in.NewCustomKeyStoreName); ok {
+			if _, ok := tx.CustomKeyStoreByName(c.Region, in.NewCustomKeyStoreName); ok {
 				return errStoreName(in.NewCustomKeyStoreName)
 			}
 			row.Name = in.NewCustomKeyStoreName
@@ -226,12 +227,12 @@ func checkUpdatable(row *store.CustomKeyStore, in *kmsapi.UpdateCustomKeyStoreRe
 	return errStoreState(row, "Disconnect it first.")
 }
 
-func (s methods) DeleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
+func (s methods) DeleteCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
-	err := s.commit(ctx, c, func(tx *store.Tx) error {
-		row, ok := tx.CustomKeyStore(c.region, in.CustomKeyStoreId)
+	err := s.Commit(ctx, c, func(tx *store.Tx) error {
+		row, ok := tx.CustomKeyStore(c.Region, in.CustomKeyStoreId)
 		if !ok {
 			return errStoreNotFound(in.CustomKeyStoreId)
 		}
@@ -249,20 +250,20 @@ func (s methods) DeleteCustomKeyStore(ctx context.Context, c *Call, in *kmsapi.D
 	return &kmsapi.DeleteCustomKeyStoreResponse{}, err
 }
 
-func (s methods) DescribeCustomKeyStores(_ context.Context, c *Call, in *kmsapi.DescribeCustomKeyStoresRequest) (*kmsapi.DescribeCustomKeyStoresResponse, error) {
+func (s methods) DescribeCustomKeyStores(_ context.Context, c *journal.Call, in *kmsapi.DescribeCustomKeyStoresRequest) (*kmsapi.DescribeCustomKeyStoresResponse, error) {
 	if err := s.customStoreOperation(c); err != nil {
 		return nil, err
 	}
 	if in.CustomKeyStoreId != "" && in.CustomKeyStoreName != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify CustomKeyStoreId or CustomKeyStoreName, not both.")
 	}
-	l := c.list("")
+	l := listOf(c, "")
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
 	rows := func(yield func(*store.CustomKeyStore) bool) {
-		for row := range c.view.CustomKeyStores(c.region, after) {
+		for row := range c.View.CustomKeyStores(c.Region, after) {
 			wanted := (in.CustomKeyStoreId == "" || row.ID == in.CustomKeyStoreId) && (in.CustomKeyStoreName == "" || row.Name == in.CustomKeyStoreName)
 			if wanted && !yield(row) {
 				return
@@ -286,12 +287,12 @@ func (s methods) DescribeCustomKeyStores(_ context.Context, c *Call, in *kmsapi.
 }
 
 // storeForKey finds the custom key store that a new key is to live in.
-func (s *Service) storeForKey(view reader, key *store.Key) (*store.CustomKeyStore, error) {
+func (s *Service) storeForKey(view journal.Reader, key *store.Key) (*store.CustomKeyStore, error) {
 	row, ok := view.CustomKeyStore(key.Region, key.CustomKeyStoreID)
 	if !ok {
 		return nil, errStoreNotFound(key.CustomKeyStoreID)
 	}
-	if row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.router.Available(row.Token, backends.SymmetricDefault) {
+	if row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.Router.Available(row.Token, backends.SymmetricDefault) {
 		return nil, errStoreState(row, "Connect it first.")
 	}
 	return row, nil
@@ -299,7 +300,7 @@ func (s *Service) storeForKey(view reader, key *store.Key) (*store.CustomKeyStor
 
 // connected reports whether the key's custom key store, if it has one, is
 // connected.
-func connected(view reader, row *store.Key) bool {
+func connected(view journal.Reader, row *store.Key) bool {
 	if row.CustomKeyStoreID == "" {
 		return true
 	}

@@ -6,6 +6,9 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/ciphertext"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -46,7 +49,7 @@ type dataKeyTarget struct {
 	plaintext bool
 }
 
-func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*dataKeyTarget, error) {
+func (s *Service) admitDataKey(ctx context.Context, c *journal.Call, in *dataKeyCall) (*dataKeyTarget, error) {
 	recipient, err := s.recipient(c, in.recipient)
 	if err != nil {
 		return nil, err
@@ -55,12 +58,12 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 	if in.pairSpec != "" {
 		d.say("kms:DataKeyPairSpec", string(in.pairSpec))
 	}
-	d.say("kms:EncryptionAlgorithm", symmetricDefault)
+	d.say("kms:EncryptionAlgorithm", keys.SymmetricDefault)
 	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
-	if k.Spec != symmetricDefault {
+	if k.Spec != keys.SymmetricDefault {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException, "You cannot generate a data key with an asymmetric CMK")
 	}
 	if in.pair && k.CustomKeyStoreID != "" {
@@ -73,26 +76,26 @@ func (s *Service) admitDataKey(ctx context.Context, c *Call, in *dataKeyCall) (*
 	if t.version, err = k.current(); err != nil {
 		return nil, err
 	}
-	if t.wrapping, err = s.wrappingKey(c.view, k.Token); err != nil {
+	if t.wrapping, err = s.wrappingKey(c.View, k.Token); err != nil {
 		return nil, err
 	}
 	if in.dryRun {
 		return nil, errDryRun()
 	}
-	return t, s.counters.take(ctx, s.store, t.version)
+	return t, s.Counters.Take(ctx, s.Store, t.version)
 }
 
 // wrappingKey is the current data-key wrapping key of a token.
 func (s *Service) wrappingKey(view *store.View, token string) (backends.Key, error) {
-	w, ok := view.CurrentSystemKey(token, PurposeWrapping)
+	w, ok := view.CurrentSystemKey(token, keyring.PurposeWrapping)
 	if !ok {
-		if _, info, known := s.router.Route(token, backends.AES256); known && info.Unsupported != "" {
+		if _, info, known := s.Router.Route(token, backends.AES256); known && info.Unsupported != "" {
 			return backends.Key{}, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
 				"Data keys are not supported: token %s lacks %s.", token, info.Unsupported)
 		}
 		return backends.Key{}, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "Token %s has no data-key wrapping key: run cmkd -init.", token)
 	}
-	return systemKeyRef(w), nil
+	return keyring.SystemKeyRef(w), nil
 }
 
 // blob is the blob that the data key goes into.
@@ -113,7 +116,7 @@ func dataKeyLength(spec kmsapi.DataKeySpec, bytes int32) (int, error) {
 	return int(bytes), nil
 }
 
-func (s methods) GenerateDataKey(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyRequest) (*kmsapi.GenerateDataKeyResponse, error) {
+func (s methods) GenerateDataKey(ctx context.Context, c *journal.Call, in *kmsapi.GenerateDataKeyRequest) (*kmsapi.GenerateDataKeyResponse, error) {
 	call := &dataKeyCall{
 		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
 		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
@@ -121,7 +124,7 @@ func (s methods) GenerateDataKey(ctx context.Context, c *Call, in *kmsapi.Genera
 	return s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
 }
 
-func (s methods) GenerateDataKeyWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
+func (s methods) GenerateDataKeyWithoutPlaintext(ctx context.Context, c *journal.Call, in *kmsapi.GenerateDataKeyWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
 	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
 	out, err := s.makeDataKey(ctx, c, call, in.KeySpec, in.NumberOfBytes)
 	if err != nil {
@@ -132,7 +135,7 @@ func (s methods) GenerateDataKeyWithoutPlaintext(ctx context.Context, c *Call, i
 	}, nil
 }
 
-func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, spec kmsapi.DataKeySpec, bytes int32) (*kmsapi.GenerateDataKeyResponse, error) {
+func (s *Service) makeDataKey(ctx context.Context, c *journal.Call, call *dataKeyCall, spec kmsapi.DataKeySpec, bytes int32) (*kmsapi.GenerateDataKeyResponse, error) {
 	length, err := dataKeyLength(spec, bytes)
 	if err != nil {
 		return nil, err
@@ -144,7 +147,7 @@ func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, s
 	b := t.blob(ciphertext.DataKey)
 	made, err := t.key.backend.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{
 		Key: t.key.ref(t.version), Wrapping: t.wrapping, Length: length,
-		AAD: b.AAD(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+		AAD: b.AAD(s.Account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
 		return nil, err
@@ -156,7 +159,7 @@ func (s *Service) makeDataKey(ctx context.Context, c *Call, call *dataKeyCall, s
 	}, nil
 }
 
-func (s methods) GenerateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairRequest) (*kmsapi.GenerateDataKeyPairResponse, error) {
+func (s methods) GenerateDataKeyPair(ctx context.Context, c *journal.Call, in *kmsapi.GenerateDataKeyPairRequest) (*kmsapi.GenerateDataKeyPairResponse, error) {
 	call := &dataKeyCall{
 		keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens,
 		recipient: in.Recipient, plaintext: true, dryRun: in.DryRun,
@@ -164,7 +167,7 @@ func (s methods) GenerateDataKeyPair(ctx context.Context, c *Call, in *kmsapi.Ge
 	return s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
 }
 
-func (s methods) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, c *Call, in *kmsapi.GenerateDataKeyPairWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyPairWithoutPlaintextResponse, error) {
+func (s methods) GenerateDataKeyPairWithoutPlaintext(ctx context.Context, c *journal.Call, in *kmsapi.GenerateDataKeyPairWithoutPlaintextRequest) (*kmsapi.GenerateDataKeyPairWithoutPlaintextResponse, error) {
 	call := &dataKeyCall{keyID: in.KeyId, context: in.EncryptionContext, grantTokens: in.GrantTokens, dryRun: in.DryRun}
 	out, err := s.makeDataKeyPair(ctx, c, call, in.KeyPairSpec)
 	if err != nil {
@@ -182,7 +185,7 @@ var dataKeyPairSpecs = []backends.KeySpec{
 	backends.Secp256k1, backends.Ed25519,
 }
 
-func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCall, spec kmsapi.DataKeyPairSpec) (*kmsapi.GenerateDataKeyPairResponse, error) {
+func (s *Service) makeDataKeyPair(ctx context.Context, c *journal.Call, call *dataKeyCall, spec kmsapi.DataKeyPairSpec) (*kmsapi.GenerateDataKeyPairResponse, error) {
 	if !slices.Contains(dataKeyPairSpecs, backends.KeySpec(spec)) {
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "KeyPairSpec %s is not supported.", spec)
 	}
@@ -195,7 +198,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 	b := t.blob(ciphertext.PrivateKey)
 	made, err := t.key.backend.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{
 		Key: t.key.ref(t.version), Wrapping: t.wrapping, Spec: backends.KeySpec(spec),
-		AAD: b.AAD(s.account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
+		AAD: b.AAD(s.Account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
 		return nil, err
@@ -208,7 +211,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *Call, call *dataKeyCal
 	}, nil
 }
 
-func (s methods) GenerateRandom(ctx context.Context, c *Call, in *kmsapi.GenerateRandomRequest) (*kmsapi.GenerateRandomResponse, error) {
+func (s methods) GenerateRandom(ctx context.Context, c *journal.Call, in *kmsapi.GenerateRandomRequest) (*kmsapi.GenerateRandomResponse, error) {
 	if in.NumberOfBytes == 0 {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "NumberOfBytes is required.")
 	}
@@ -224,7 +227,7 @@ func (s methods) GenerateRandom(ctx context.Context, c *Call, in *kmsapi.Generat
 		return nil, err
 	}
 	// The plugin of symmetric keys makes them, also in a token that holds no such keys.
-	b, _, ok := s.router.Route(token, backends.SymmetricDefault)
+	b, _, ok := s.Router.Route(token, backends.SymmetricDefault)
 	if !ok {
 		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "GenerateRandom is not supported: no plugin serves symmetric keys.")
 	}
@@ -236,15 +239,15 @@ func (s methods) GenerateRandom(ctx context.Context, c *Call, in *kmsapi.Generat
 }
 
 // randomToken is the token whose generator the caller asks for.
-func (s *Service) randomToken(c *Call, customKeyStore string) (string, error) {
+func (s *Service) randomToken(c *journal.Call, customKeyStore string) (string, error) {
 	if customKeyStore == "" {
-		return s.token, nil
+		return s.Token, nil
 	}
-	row, ok := c.view.CustomKeyStore(c.region, customKeyStore)
+	row, ok := c.View.CustomKeyStore(c.Region, customKeyStore)
 	switch {
 	case !ok:
 		return "", errStoreNotFound(customKeyStore)
-	case row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.router.Available(row.Token, backends.SymmetricDefault):
+	case row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.Router.Available(row.Token, backends.SymmetricDefault):
 		return "", errStoreState(row, "Connect it first.")
 	}
 	return row.Token, nil

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -18,7 +20,7 @@ const (
 	maxDeletionDays = 30
 )
 
-func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
+func (s methods) ScheduleKeyDeletion(ctx context.Context, c *journal.Call, in *kmsapi.ScheduleKeyDeletionRequest) (*kmsapi.ScheduleKeyDeletionResponse, error) {
 	days := int(in.PendingWindowInDays)
 	d := &demand{keyID: in.KeyId}
 	if days == 0 {
@@ -30,8 +32,8 @@ func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.Sc
 	}
 	out := &kmsapi.ScheduleKeyDeletionResponse{PendingWindowInDays: int32(days)}
 	d.conditions = []condition{says("kms:ScheduleKeyDeletionPendingWindowInDays", strconv.Itoa(days))}
-	imports := &cleanup{s: s.Keyring}
-	defer imports.done()
+	imports := &keyring.Cleanup{Ring: s.Keyring}
+	defer imports.Done()
 	var token store.Key
 	err := s.changeTx(ctx, c, d, func(tx *store.Tx, row *store.Key) (err error) {
 		token = *row
@@ -39,7 +41,7 @@ func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.Sc
 			return err
 		}
 		row.State = kmsapi.KeyStatePendingDeletion
-		row.Deletion = s.now().Add(time.Duration(days) * day)
+		row.Deletion = s.Now().Add(time.Duration(days) * keyring.Day)
 		if row.Region == row.PrimaryRegion && len(tx.KeyReplicas(row.ID)) > 1 {
 			row.State = kmsapi.KeyStatePendingReplicaDeletion
 			row.Deletion = time.Time{}
@@ -47,32 +49,32 @@ func (s methods) ScheduleKeyDeletion(ctx context.Context, c *Call, in *kmsapi.Sc
 		row.PendingWindowDays = days
 		out.KeyState = row.State
 		out.DeletionDate = row.Deletion
-		elements := keyElements{KeyID: s.keyARN(row.Region, row.ID), KeyState: row.State, Window: days}
+		elements := journal.KeyElements{KeyID: s.KeyARN(row.Region, row.ID), KeyState: row.State, Window: days}
 		if !row.Deletion.IsZero() {
 			elements.DeletionDate = row.Deletion.UTC().Format(time.RFC3339)
 		}
-		c.respond(elements)
+		c.Respond(elements)
 		return nil
 	})
-	out.KeyId = c.arn
-	if err == nil && len(imports.intents) > 0 {
-		if b, err := s.available(&token); err == nil { // else reconciliation destroys them
-			imports.run(ctx, b)
+	out.KeyId = c.ARN
+	if err == nil && len(imports.Intents) > 0 {
+		if b, err := s.Available(&token); err == nil { // else reconciliation destroys them
+			imports.Run(ctx, b)
 		}
 	}
 	return out, err
 }
 
-func (s methods) CancelKeyDeletion(ctx context.Context, c *Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
+func (s methods) CancelKeyDeletion(ctx context.Context, c *journal.Call, in *kmsapi.CancelKeyDeletionRequest) (*kmsapi.CancelKeyDeletionResponse, error) {
 	err := s.changeTx(ctx, c, &demand{keyID: in.KeyId}, func(tx *store.Tx, row *store.Key) error {
 		row.State = kmsapi.KeyStateDisabled
-		if row.Origin == kmsapi.OriginTypeExternal && !s.hasMaterial(tx, row.ID) {
+		if row.Origin == kmsapi.OriginTypeExternal && !s.HasMaterial(tx, row.ID) {
 			row.State = kmsapi.KeyStatePendingImport
 		}
 		row.Deletion, row.PendingWindowDays = time.Time{}, 0
 		return nil
 	})
-	return &kmsapi.CancelKeyDeletionResponse{KeyId: c.arn}, err
+	return &kmsapi.CancelKeyDeletionResponse{KeyId: c.ARN}, err
 }
 
 // DeleteDue destroys the keys whose waiting period is over: every version in
@@ -85,20 +87,20 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 	}
 	deleted := 0
 	var errs []error
-	for key := range s.store.View().AllKeys() {
+	for key := range s.Store.View().AllKeys() {
 		if !s.deletionDue(key) {
 			continue
 		}
-		e := s.keyEvent(eventDelete, key, key.Deletion)
+		e := s.KeyEvent(journal.EventDelete, key, key.Deletion)
 		gone, err := s.deleteKey(ctx, key, e)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("deleting key %s: %w", e.arns[0], err))
+			errs = append(errs, fmt.Errorf("deleting key %s: %w", e.Arns[0], err))
 		}
 		if err != nil && !gone {
-			errs = append(errs, s.failed(ctx, e, err))
+			errs = append(errs, s.Failed(ctx, e, err))
 			continue
 		}
-		s.acts.forget(e)
+		s.Forget(e)
 		deleted++
 	}
 	return deleted, errors.Join(errs...)
@@ -106,7 +108,7 @@ func (s *Service) DeleteDue(ctx context.Context) (int, error) {
 
 // deletionDue reports whether the waiting period of a key is over.
 func (s *Service) deletionDue(key *store.Key) bool {
-	return key.State == kmsapi.KeyStatePendingDeletion && !key.Deletion.IsZero() && !s.now().Before(key.Deletion)
+	return key.State == kmsapi.KeyStatePendingDeletion && !key.Deletion.IsZero() && !s.Now().Before(key.Deletion)
 }
 
 // deleteKey deletes one key. The rows go first, all at once, with intents that
@@ -114,40 +116,40 @@ func (s *Service) deletionDue(key *store.Key) bool {
 // its deletion cannot be cancelled, and if the token fails, reconciliation goes
 // on. The material of a multi-Region key is destroyed with the last of its
 // replicas.
-func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *event) (gone bool, err error) {
-	b, err := s.available(key)
+func (s *Service) deleteKey(ctx context.Context, key *store.Key, e *journal.Event) (gone bool, err error) {
+	b, err := s.Available(key)
 	if err != nil {
 		return false, err
 	}
-	objects := &cleanup{s: s.Keyring}
-	defer objects.done()
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	objects := &keyring.Cleanup{Ring: s.Keyring}
+	defer objects.Done()
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Key(key.Region, key.ID)
 		if !ok || !s.deletionDue(now) {
 			return nil // cancelled since
 		}
 		gone = true
-		if err := objects.add(tx, s.takeOut(tx, now)...); err != nil {
+		if err := objects.Add(tx, s.takeOut(tx, now)...); err != nil {
 			return err
 		}
 		tx.DeleteKey(key.Region, key.ID) // with its aliases, grants and usage
 		if err := s.startPrimaryDeletion(tx, key); err != nil {
 			return err
 		}
-		return s.announce(ctx, tx, e)
+		return s.Announce(ctx, tx, e)
 	})
 	if err != nil || !gone {
 		return false, err
 	}
 	destroyed := 0
-	for _, i := range objects.intents {
-		n, err := s.destroy(ctx, b, i, nil)
+	for _, i := range objects.Intents {
+		n, err := s.Destroy(ctx, b, i, nil)
 		if err != nil {
 			return true, err
 		}
 		destroyed += n
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.keyARN(key.Region, key.ID)), slog.Int("objects", destroyed))
+	s.Log.LogAttrs(ctx, slog.LevelInfo, "key deleted", slog.String("key", s.KeyARN(key.Region, key.ID)), slog.Int("objects", destroyed))
 	return true, nil
 }
 
@@ -157,13 +159,13 @@ func (s *Service) takeOut(tx *store.Tx, key *store.Key) []*store.Intent {
 	var intents []*store.Intent
 	if len(tx.KeyReplicas(key.ID)) <= 1 {
 		for _, v := range tx.Versions(key.ID) {
-			intents = append(intents, s.destroyIntent(key, v))
+			intents = append(intents, s.DestroyIntent(key, v))
 			tx.DeleteVersion(v.KeyID, v.Number)
-			s.counters.forget(v)
+			s.Counters.Forget(v)
 		}
 	}
 	for p := range tx.ImportParametersOf(key.Region, key.ID) {
-		intents = append(intents, s.pairIntent(key, p))
+		intents = append(intents, s.PairIntent(key, p))
 		tx.DeleteImportParameters(p.TokenHash)
 	}
 	return intents
@@ -178,6 +180,6 @@ func (s *Service) startPrimaryDeletion(tx *store.Tx, gone *store.Key) error {
 	}
 	row := *left[0]
 	row.State = kmsapi.KeyStatePendingDeletion
-	row.Deletion = s.now().Add(time.Duration(row.PendingWindowDays) * day)
+	row.Deletion = s.Now().Add(time.Duration(row.PendingWindowDays) * keyring.Day)
 	return tx.PutKey(&row)
 }

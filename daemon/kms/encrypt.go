@@ -5,23 +5,23 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/ciphertext"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-// symmetricDefault is the algorithm of symmetric keys, and the one meant when
+// keys.SymmetricDefault is the algorithm of symmetric keys, and the one meant when
 // a request names none.
-const symmetricDefault = "SYMMETRIC_DEFAULT"
 
 func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) backends.Algorithm {
 	if a == "" {
-		return symmetricDefault
+		return keys.SymmetricDefault
 	}
 	return backends.Algorithm(a)
 }
 
-func (s methods) Encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
+func (s methods) Encrypt(ctx context.Context, c *journal.Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	memory := new(struct { // one piece
 		d   demand
@@ -53,7 +53,7 @@ func (s methods) Encrypt(ctx context.Context, c *Call, in *kmsapi.EncryptRequest
 // checkEncryptInput holds the plaintext and context against what the
 // algorithm takes.
 func checkEncryptInput(k *key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) error {
-	if algorithm == symmetricDefault {
+	if algorithm == keys.SymmetricDefault {
 		return nil
 	}
 	if err := checkNoContext(context); err != nil {
@@ -87,19 +87,19 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	})
 	req := &memory.req
 	*req = backends.EncryptRequest{Key: k.ref(v), Algorithm: algorithm, Plaintext: plaintext}
-	if algorithm != symmetricDefault {
+	if algorithm != keys.SymmetricDefault {
 		made, err := k.backend.Encrypt(ctx, req)
 		if err != nil {
 			return nil, "", err
 		}
 		return made.Sealed.Ciphertext, "", nil
 	}
-	if err := s.counters.take(ctx, s.store, v); err != nil {
+	if err := s.Counters.Take(ctx, s.Store, v); err != nil {
 		return nil, "", err
 	}
 	b := &memory.b
 	*b = ciphertext.Blob{Kind: ciphertext.Plaintext, KeyID: k.ID, Material: v.MaterialID}
-	req.AAD = b.AppendAAD(memory.aad[:0], s.account, context)
+	req.AAD = b.AppendAAD(memory.aad[:0], s.Account, context)
 	made, err := k.backend.Encrypt(ctx, req)
 	if err != nil {
 		return nil, "", err
@@ -108,7 +108,7 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	return b.Marshal(), v.MaterialID, nil
 }
 
-func (s methods) Decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
+func (s methods) Decrypt(ctx context.Context, c *journal.Call, in *kmsapi.DecryptRequest) (*kmsapi.DecryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	recipient, err := s.recipient(c, in.Recipient)
 	if err != nil {
@@ -139,12 +139,12 @@ func (s methods) Decrypt(ctx context.Context, c *Call, in *kmsapi.DecryptRequest
 	}, nil
 }
 
-func (s methods) ReEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptRequest) (*kmsapi.ReEncryptResponse, error) {
+func (s methods) ReEncrypt(ctx context.Context, c *journal.Call, in *kmsapi.ReEncryptRequest) (*kmsapi.ReEncryptResponse, error) {
 	from, to := algorithmOr(in.SourceEncryptionAlgorithm), algorithmOr(in.DestinationEncryptionAlgorithm)
 	src, err := s.admitSource(ctx, c, &source{
 		ciphertext: in.CiphertextBlob, algorithm: from, keyID: in.SourceKeyId, context: in.SourceEncryptionContext,
 		action: keys.ActionNamed("ReEncryptFrom"), grantTokens: in.GrantTokens, dryRun: in.DryRun, modifiers: in.DryRunModifiers,
-		destination: in.DestinationKeyId, toRSA: to != symmetricDefault,
+		destination: in.DestinationKeyId, toRSA: to != keys.SymmetricDefault,
 	})
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func (s methods) ReEncrypt(ctx context.Context, c *Call, in *kmsapi.ReEncryptReq
 	if err != nil {
 		return nil, err
 	}
-	if to != symmetricDefault {
+	if to != keys.SymmetricDefault {
 		if err := checkNoContext(in.DestinationEncryptionContext); err != nil {
 			return nil, err
 		}
@@ -199,13 +199,13 @@ func errUnmarkedDataKey() error {
 // the plugin, and a wrapped data key is not unwrapped at all. A data key on
 // its way to an RSA key is wrapped to that key in the token.
 func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to backends.Algorithm, context map[string]string) (*moved, error) {
-	symmetric := src.algorithm == symmetricDefault && to == symmetricDefault
+	symmetric := src.algorithm == keys.SymmetricDefault && to == keys.SymmetricDefault
 	switch {
 	case symmetric && src.key.Token == dst.Token:
 		return s.moveInToken(ctx, src, dst, context)
-	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != symmetricDefault && !s.plaintextDataKeys:
+	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != keys.SymmetricDefault && !s.plaintextDataKeys:
 		return nil, s.refuseKind(ctx, src, errUnmarkedDataKey())
-	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != symmetricDefault:
+	case src.blob != nil && src.blob.Kind != ciphertext.Plaintext && to != keys.SymmetricDefault:
 		opened, err := s.open(ctx, src, &backends.Recipient{PublicKey: dst.PublicKey, Algorithm: to, ThroughPlugin: true})
 		if err != nil {
 			return nil, err
@@ -235,13 +235,13 @@ func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key
 	if err != nil {
 		return nil, err
 	}
-	if err := s.counters.take(ctx, s.store, v); err != nil {
+	if err := s.Counters.Take(ctx, s.Store, v); err != nil {
 		return nil, err
 	}
 	b := &ciphertext.Blob{Kind: src.blob.Kind, KeyID: dst.ID, Material: v.MaterialID}
 	made, err := dst.backend.ReEncrypt(ctx, &backends.ReEncryptRequest{
 		Source: src.ref, Sealed: src.blob.Sealed, SourceAAD: src.aad,
-		Destination: dst.ref(v), DestinationAAD: b.AAD(s.account, context),
+		Destination: dst.ref(v), DestinationAAD: b.AAD(s.Account, context),
 	})
 	if err != nil {
 		return nil, err
@@ -251,8 +251,8 @@ func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key
 }
 
 // sameKey reports whether what the client wrote is the key.
-func (s *Service) sameKey(c *Call, key *store.Key, written string) bool {
-	row, _, err := s.resolve(c.view, c.region, written, true)
+func (s *Service) sameKey(c *journal.Call, key *store.Key, written string) bool {
+	row, _, err := s.resolve(c.View, c.Region, written, true)
 	return err == nil && row.ID == key.ID
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -17,7 +18,7 @@ import (
 
 // Question is a call that nobody makes: what would the policies say to it?
 type Question struct {
-	Caller *Caller
+	Caller *journal.Caller
 	Action string // such as "kms:Decrypt"; see [keys.ActionFolded]
 	KeyID  string // as in a request, an alias too; "" for what is on no key
 	Region string // "" means the service's own
@@ -56,7 +57,7 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 	if err := checkContext(q.EncryptionContext); err != nil {
 		return nil, err
 	}
-	c := &Call{caller: *q.Caller, region: s.regionOr(q.Region), view: s.store.View()}
+	c := &journal.Call{Caller: *q.Caller, Region: s.regionOr(q.Region), View: s.Store.View()}
 	d := &demand{keyID: q.KeyID, action: action, context: q.EncryptionContext}
 	for _, name := range slices.Sorted(maps.Keys(q.Conditions)) {
 		d.conditions = append(d.conditions, condition{name, q.Conditions[name]})
@@ -68,28 +69,28 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 	if q.KeyID == "" {
 		r.Resource = "*"
 		r.Context = &keyContext{s: s, c: c, d: d}
-		return &Explanation{Trace: policy.Explain(r, nil, c.caller.Policies, nil), Action: "kms:" + action.Name, Resource: r.Resource}, nil
+		return &Explanation{Trace: policy.Explain(r, nil, c.Caller.Policies, nil), Action: "kms:" + action.Name, Resource: r.Resource}, nil
 	}
-	row, id, err := s.resolve(c.view, c.region, q.KeyID, true)
+	row, id, err := s.resolve(c.View, c.Region, q.KeyID, true)
 	if err != nil {
 		return nil, err
 	}
 	d.addDefaults(row)
-	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}
+	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}
 	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row, alias: id.alias}
 	document, err := s.policyIn(q, row)
 	if err != nil {
 		return nil, err
 	}
 	return &Explanation{
-		Trace:  policy.Explain(r, document, c.caller.Policies, s.allGrants(c, k)),
-		Action: "kms:" + action.Name, Resource: k.arn, KeyState: s.keyState(c.view, row),
+		Trace:  policy.Explain(r, document, c.Caller.Policies, s.allGrants(c, k)),
+		Action: "kms:" + action.Name, Resource: k.arn, KeyState: s.keyState(c.View, row),
 	}, nil
 }
 
 func (s *Service) regionOr(region string) string {
 	if region == "" {
-		return s.region
+		return s.Region
 	}
 	return region
 }
@@ -106,7 +107,7 @@ func (s *Service) policyIn(q *Question, row *store.Key) (*policy.Document, error
 // question does not mention.
 func (d *demand) addDefaults(row *store.Key) {
 	for _, cond := range d.action.Conditions {
-		if cond.Default == "" || cond.Symmetric && (row.Spec != symmetricDefault || row.Usage != backends.EncryptDecrypt) {
+		if cond.Default == "" || cond.Symmetric && (row.Spec != keys.SymmetricDefault || row.Usage != backends.EncryptDecrypt) {
 			continue
 		}
 		if slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, cond.Key) }) {
@@ -134,7 +135,7 @@ func (s *Service) CheckPolicy(text string) (unknown []string, err error) {
 
 // PrincipalsOf are the principals that the key's policy and grants name, sorted.
 func (s *Service) PrincipalsOf(region, keyID string) ([]string, error) {
-	view := s.store.View()
+	view := s.Store.View()
 	row, _, err := s.resolve(view, s.regionOr(region), keyID, true)
 	if err != nil {
 		return nil, err
@@ -157,11 +158,11 @@ func (s *Service) PrincipalsOf(region, keyID string) ([]string, error) {
 
 // ARNOf is the ARN of the key that an identifier names.
 func (s *Service) ARNOf(region, keyID string) (string, error) {
-	row, _, err := s.resolve(s.store.View(), s.regionOr(region), keyID, true)
+	row, _, err := s.resolve(s.Store.View(), s.regionOr(region), keyID, true)
 	if err != nil {
 		return "", err
 	}
-	return s.keyARN(row.Region, row.ID), nil
+	return s.KeyARN(row.Region, row.ID), nil
 }
 
 // ConsolePolicy is the key policy that AWS's console writes: for the account,
@@ -188,5 +189,5 @@ func (s *Service) ConsolePolicy(admins, users []string, spec, usage string) (str
 			use = policy.UseAsymmetricEncryption
 		}
 	}
-	return policy.KeyPolicyFor(s.account, admins, users, use), nil
+	return policy.KeyPolicyFor(s.Account, admins, users, use), nil
 }

@@ -3,26 +3,27 @@ package kms
 import (
 	"context"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) ListGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+func (s methods) ListGrants(ctx context.Context, c *journal.Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := c.view.Grant(k.Region, k.ID, in.GrantId); in.GrantId != "" && !ok {
+	if _, ok := c.View.Grant(k.Region, k.ID, in.GrantId); in.GrantId != "" && !ok {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidGrantIdException, "Grant ID %s is not valid: the key has no such grant.", in.GrantId)
 	}
-	l := c.list(k.ID)
+	l := listOf(c, k.ID)
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
 	rows := func(yield func(*store.Grant) bool) {
-		for g := range c.view.GrantsOf(k.Region, k.ID, after) {
+		for g := range c.View.GrantsOf(k.Region, k.ID, after) {
 			if in.GrantId != "" && g.ID != in.GrantId ||
 				in.GranteePrincipal != "" && (g.GranteeIsService || g.Grantee != in.GranteePrincipal) ||
 				in.GranteeServicePrincipal != "" && (!g.GranteeIsService || g.Grantee != in.GranteeServicePrincipal) {
@@ -37,7 +38,7 @@ func (s methods) ListGrants(ctx context.Context, c *Call, in *kmsapi.ListGrantsR
 	return s.describeGrants(list, next), nil
 }
 
-func (s methods) ListRetirableGrants(_ context.Context, c *Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
+func (s methods) ListRetirableGrants(_ context.Context, c *journal.Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
@@ -51,13 +52,13 @@ func (s methods) ListRetirableGrants(_ context.Context, c *Call, in *kmsapi.List
 	if !s.isPrincipal(principal) {
 		return nil, errNoPrincipal(principal)
 	}
-	l := c.list(principal)
+	l := listOf(c, principal)
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
 	rows := func(yield func(*store.Grant) bool) {
-		for g := range c.view.GrantsByRetiring(c.region, principal, after) {
+		for g := range c.View.GrantsByRetiring(c.Region, principal, after) {
 			if !g.RetiringIsService && !yield(g) {
 				return
 			}
@@ -71,8 +72,8 @@ func (s *Service) describeGrants(list []*store.Grant, next string) *kmsapi.ListG
 	out := &kmsapi.ListGrantsResponse{Grants: []kmsapi.GrantListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, g := range list {
 		e := kmsapi.GrantListEntry{
-			KeyId: s.keyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
-			IssuingAccount: keys.RootARN(s.account), Operations: named[kmsapi.GrantOperation](g.Operations),
+			KeyId: s.KeyARN(g.Region, g.KeyID), GrantId: g.ID, Name: g.Name, CreationDate: g.Created,
+			IssuingAccount: keys.RootARN(s.Account), Operations: named[kmsapi.GrantOperation](g.Operations),
 		}
 		if g.GranteeIsService {
 			e.GranteeServicePrincipal = g.Grantee

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -17,7 +18,7 @@ import (
 // maxGrants is AWS's quota of grants for a key.
 const maxGrants = 50_000
 
-func (s methods) CreateGrant(ctx context.Context, c *Call, in *kmsapi.CreateGrantRequest) (*kmsapi.CreateGrantResponse, error) {
+func (s methods) CreateGrant(ctx context.Context, c *journal.Call, in *kmsapi.CreateGrantRequest) (*kmsapi.CreateGrantResponse, error) {
 	g, err := s.newGrant(c, in)
 	if err != nil {
 		return nil, err
@@ -36,18 +37,18 @@ func (s methods) CreateGrant(ctx context.Context, c *Call, in *kmsapi.CreateGran
 				"Operation %s is not supported for a grant on a key with key spec %s and key usage %s.", op, k.Spec, k.Usage)
 		}
 	}
-	if k.Spec != symmetricDefault && (g.ContextEquals != nil || g.ContextSubset != nil) {
+	if k.Spec != keys.SymmetricDefault && (g.ContextEquals != nil || g.ContextSubset != nil) {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
 			"Encryption context constraints are supported only on grants for symmetric encryption keys.")
 	}
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.putGrant(tx, c, k, g); err != nil {
 			return err
 		}
-		c.respond(keyElements{KeyID: k.arn, GrantID: g.ID})
+		c.Respond(journal.KeyElements{KeyID: k.arn, GrantID: g.ID})
 		return nil
 	})
 	if err != nil {
@@ -58,12 +59,12 @@ func (s methods) CreateGrant(ctx context.Context, c *Call, in *kmsapi.CreateGran
 
 // putGrant stores the grant, unless one of the same name and content is there:
 // then that is the grant.
-func (s *Service) putGrant(tx *store.Tx, c *Call, k *key, g *store.Grant) error {
+func (s *Service) putGrant(tx *store.Tx, c *journal.Call, k *key, g *store.Grant) error {
 	now, ok := tx.Key(k.Region, k.ID)
 	if !ok {
 		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
 	}
-	if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
+	if err := checkState(c.Op, k.arn, s.keyState(tx, now)); err != nil {
 		return err
 	}
 	if g.Name != "" {
@@ -88,13 +89,13 @@ func sameGrant(a, b *store.Grant) bool {
 }
 
 // newGrant makes the grant that the request asks for.
-func (s *Service) newGrant(c *Call, in *kmsapi.CreateGrantRequest) (*store.Grant, error) {
+func (s *Service) newGrant(c *journal.Call, in *kmsapi.CreateGrantRequest) (*store.Grant, error) {
 	var id [32]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand
 	g := &store.Grant{
-		ID: hex.EncodeToString(id[:]), Name: in.Name, Created: s.now(),
+		ID: hex.EncodeToString(id[:]), Name: in.Name, Created: s.Now(),
 		Grantee: in.GranteePrincipal, Retiring: in.RetiringPrincipal,
-		Issuer: c.caller.Principal.DisplayARN(),
+		Issuer: c.Caller.Principal.DisplayARN(),
 	}
 	if in.GranteeServicePrincipal != "" {
 		if in.GranteePrincipal != "" {
@@ -161,9 +162,9 @@ func (s *Service) principalExists(arn string) bool {
 // isPrincipal reports whether the ARN is of a user, group, role or root of the
 // account.
 func (s *Service) isPrincipal(arn string) bool {
-	name, ok := strings.CutPrefix(arn, keys.PrincipalARN(s.account, ""))
+	name, ok := strings.CutPrefix(arn, keys.PrincipalARN(s.Account, ""))
 	if !ok {
-		name, ok = strings.CutPrefix(arn, keys.SessionARN(s.account, ""))
+		name, ok = strings.CutPrefix(arn, keys.SessionARN(s.Account, ""))
 		return ok && (strings.HasPrefix(name, "assumed-role/") || strings.HasPrefix(name, "federated-user/"))
 	}
 	kind, rest, _ := strings.Cut(name, "/")
@@ -205,12 +206,12 @@ func constraintConditions(g *store.Grant) []condition {
 	}
 }
 
-func (s methods) RevokeGrant(ctx context.Context, c *Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
+func (s methods) RevokeGrant(ctx context.Context, c *journal.Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := c.view.Grant(k.Region, k.ID, in.GrantId); !ok {
+	if _, ok := c.View.Grant(k.Region, k.ID, in.GrantId); !ok {
 		return nil, errGrantNotFound(in.GrantId)
 	}
 	if in.DryRun {
@@ -223,17 +224,17 @@ func errGrantNotFound(id string) error {
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Grant ID %s not found", id)
 }
 
-func (s *Service) removeGrant(ctx context.Context, c *Call, region, keyID, id string) error {
-	return s.commit(ctx, c, func(tx *store.Tx) error {
+func (s *Service) removeGrant(ctx context.Context, c *journal.Call, region, keyID, id string) error {
+	return s.Commit(ctx, c, func(tx *store.Tx) error {
 		if !tx.DeleteGrant(region, keyID, id) {
 			return errGrantNotFound(id)
 		}
-		c.respond(keyElements{KeyID: s.keyARN(region, keyID), GrantID: id})
+		c.Respond(journal.KeyElements{KeyID: s.KeyARN(region, keyID), GrantID: id})
 		return nil
 	})
 }
 
-func (s methods) RetireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGrantRequest) (*kmsapi.RetireGrantResponse, error) {
+func (s methods) RetireGrant(ctx context.Context, c *journal.Call, in *kmsapi.RetireGrantRequest) (*kmsapi.RetireGrantResponse, error) {
 	g, err := s.grantToRetire(c, in)
 	if err != nil {
 		return nil, err
@@ -248,7 +249,7 @@ func (s methods) RetireGrant(ctx context.Context, c *Call, in *kmsapi.RetireGran
 }
 
 // grantToRetire finds the grant by its token, or by key and grant ID.
-func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.Grant, error) {
+func (s *Service) grantToRetire(c *journal.Call, in *kmsapi.RetireGrantRequest) (*store.Grant, error) {
 	if in.GrantToken != "" {
 		if in.KeyId != "" || in.GrantId != "" {
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID, not both.")
@@ -257,7 +258,7 @@ func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.
 		if !ok {
 			return nil, errInvalidGrantToken()
 		}
-		g, ok := c.view.GrantByID(c.region, id)
+		g, ok := c.View.GrantByID(c.Region, id)
 		if !ok {
 			return nil, errGrantNotFound(id)
 		}
@@ -266,11 +267,11 @@ func (s *Service) grantToRetire(c *Call, in *kmsapi.RetireGrantRequest) (*store.
 	if in.KeyId == "" || in.GrantId == "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID.")
 	}
-	key, _, err := s.resolve(c.view, c.region, in.KeyId, false)
+	key, _, err := s.resolve(c.View, c.Region, in.KeyId, false)
 	if err != nil {
 		return nil, s.conceal(c, &demand{keyID: in.KeyId}, err)
 	}
-	g, ok := c.view.Grant(key.Region, key.ID, in.GrantId)
+	g, ok := c.View.Grant(key.Region, key.ID, in.GrantId)
 	if !ok {
 		return nil, s.conceal(c, &demand{keyID: in.KeyId}, errGrantNotFound(in.GrantId))
 	}

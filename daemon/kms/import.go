@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -17,7 +19,7 @@ import (
 const (
 	importTokenLen      = 32 // bytes
 	importTokenLifetime = 24 * time.Hour
-	maxImportLifetime   = 365 * day
+	maxImportLifetime   = 365 * keyring.Day
 	// importTime is how long ImportKeyMaterial waits for the token.
 	importTime = time.Minute
 	// maxImportParameters is how many wrapping pairs wait in the token for the
@@ -39,7 +41,7 @@ func importAlgorithms(spec backends.KeySpec) []kmsapi.AlgorithmSpec {
 	}
 }
 
-func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {
+func (s methods) GetParametersForImport(ctx context.Context, c *journal.Call, in *kmsapi.GetParametersForImportRequest) (*kmsapi.GetParametersForImportResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
 		says("kms:WrappingAlgorithm", in.WrappingAlgorithm),
 		says("kms:WrappingKeySpec", in.WrappingKeySpec),
@@ -55,22 +57,22 @@ func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi
 			"Wrapping algorithm %s with wrapping key spec %s is not supported for key spec %s.", in.WrappingAlgorithm, in.WrappingKeySpec, k.Spec)
 	}
 	if k.backend == nil {
-		return nil, invalidState(k.arn, "unavailable")
+		return nil, journal.InvalidState(k.arn, "unavailable")
 	}
 	token := make([]byte, importTokenLen)
 	_, _ = rand.Read(token) // never fails: crypto/rand
 	hash := sha256.Sum256(token)
 	params := &store.ImportParameters{
-		Region: k.Region, KeyID: k.ID, CKAID: newCKAID(), Spec: backends.KeySpec(in.WrappingKeySpec),
-		Algorithm: backends.Algorithm(in.WrappingAlgorithm), Token: k.Token, TokenHash: hash[:], ValidTo: s.now().Add(importTokenLifetime),
+		Region: k.Region, KeyID: k.ID, CKAID: keyring.NewCKAID(), Spec: backends.KeySpec(in.WrappingKeySpec),
+		Algorithm: backends.Algorithm(in.WrappingAlgorithm), Token: k.Token, TokenHash: hash[:], ValidTo: s.Now().Add(importTokenLifetime),
 	}
 	intent := &store.Intent{
-		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: importPrefix + k.ID, Version: 1, Token: k.Token,
-		Spec: params.Spec, Usage: backends.UnwrapImport, Route: k.Spec, Created: s.now(),
+		CKAID: params.CKAID, Action: "create", Region: k.Region, KeyID: keyring.ImportPrefix + k.ID, Version: 1, Token: k.Token,
+		Spec: params.Spec, Usage: backends.UnwrapImport, Route: k.Spec, Created: s.Now(),
 	}
-	replaced := &cleanup{s: s.Keyring}
-	defer replaced.done()
-	made, err := s.generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
+	replaced := &keyring.Cleanup{Ring: s.Keyring}
+	defer replaced.Done()
+	made, err := s.Generate(ctx, c, k.backend, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
 		params.MaterialWrap = made.PublicKey
 		if err := s.dropImports(tx, k.Key, maxImportParameters-1, replaced); err != nil {
 			return err
@@ -80,7 +82,7 @@ func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi
 	if err != nil {
 		return nil, err
 	}
-	replaced.run(ctx, k.backend)
+	replaced.Run(ctx, k.backend)
 	return &kmsapi.GetParametersForImportResponse{
 		// The answer is wiped, the row stays.
 		KeyId: k.arn, ImportToken: token, PublicKey: slices.Clone(made.PublicKey), ParametersValidTo: params.ValidTo,
@@ -89,12 +91,12 @@ func (s methods) GetParametersForImport(ctx context.Context, c *Call, in *kmsapi
 
 // dropImports deletes what was given out for imports to a key, but for the newest
 // keep, and leaves their wrapping pairs to w.
-func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int, w *cleanup) error {
+func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int, w *keyring.Cleanup) error {
 	all := slices.SortedFunc(tx.ImportParametersOf(key.Region, key.ID), func(a, b *store.ImportParameters) int {
 		return b.ValidTo.Compare(a.ValidTo)
 	})
 	for _, p := range all[min(keep, len(all)):] {
-		if err := w.add(tx, s.pairIntent(key, p)); err != nil {
+		if err := w.Add(tx, s.PairIntent(key, p)); err != nil {
 			return err
 		}
 		tx.DeleteImportParameters(p.TokenHash)
@@ -102,7 +104,7 @@ func (s *Service) dropImports(tx *store.Tx, key *store.Key, keep int, w *cleanup
 	return nil
 }
 
-func (s methods) ImportKeyMaterial(ctx context.Context, c *Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {
+func (s methods) ImportKeyMaterial(ctx context.Context, c *journal.Call, in *kmsapi.ImportKeyMaterialRequest) (*kmsapi.ImportKeyMaterialResponse, error) {
 	model, err := s.expiration(in)
 	if err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func (s methods) ImportKeyMaterial(ctx context.Context, c *Call, in *kmsapi.Impo
 		return nil, err
 	}
 	if k.backend == nil {
-		return nil, invalidState(k.arn, "unavailable")
+		return nil, journal.InvalidState(k.arn, "unavailable")
 	}
 	if err := checkImportMembers(k, in); err != nil {
 		return nil, err
@@ -144,7 +146,7 @@ func (s *Service) expiration(in *kmsapi.ImportKeyMaterialRequest) (kmsapi.Expira
 		}
 		return in.ExpirationModel, nil
 	}
-	now := s.now()
+	now := s.Now()
 	switch {
 	case validTo.IsZero():
 		return "", kmsapi.Errorf(kmsapi.CodeValidationException, "A validTo date must be set if the ExpirationModel is KEY_MATERIAL_EXPIRES")
@@ -163,7 +165,7 @@ func (s *Service) importParameters(k *key, token []byte) (*store.ImportParameter
 	if !ok || p.Region != k.Region || p.KeyID != k.ID {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeInvalidImportTokenException}
 	}
-	if !s.now().Before(p.ValidTo) {
+	if !s.Now().Before(p.ValidTo) {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeExpiredImportTokenException}
 	}
 	return p, nil
@@ -173,7 +175,7 @@ func (s *Service) importParameters(k *key, token []byte) (*store.ImportParameter
 // they can have more than one material.
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_ImportKeyMaterial.html
 func checkImportMembers(k *key, in *kmsapi.ImportKeyMaterialRequest) error {
-	if k.Spec == symmetricDefault {
+	if k.Spec == keys.SymmetricDefault {
 		return nil
 	}
 	for _, m := range []struct{ name, value string }{

@@ -9,6 +9,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -37,7 +39,7 @@ func (t *importTarget) among(checkValue []byte) (*store.Version, bool) {
 // importTarget finds the version that the material is for: a new one, the one
 // that the client names, or any that was associated with the key before.
 func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
-	versions := s.associated(k.view.Versions(k.ID))
+	versions := s.Associated(k.view.Versions(k.ID))
 	kind := in.ImportType
 	if kind == "" && len(versions) > 0 {
 		kind = kmsapi.ImportTypeExistingKeyMaterial
@@ -49,14 +51,14 @@ func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*im
 		return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s has no existing key material.", k.arn)
 	}
 	if in.KeyMaterialId != "" {
-		old, ok := s.material(k.view, k.ID, in.KeyMaterialId)
+		old, ok := s.Material(k.view, k.ID, in.KeyMaterialId)
 		if !ok {
 			return nil, errNoMaterial(in.KeyMaterialId)
 		}
 		return &importTarget{version: again(old)}, nil
 	}
 	// Most likely it is one that is not there, or else the current one.
-	likely := slices.IndexFunc(versions, func(v *store.Version) bool { return s.importState(v) == kmsapi.ImportStatePendingImport })
+	likely := slices.IndexFunc(versions, func(v *store.Version) bool { return s.ImportState(v) == kmsapi.ImportStatePendingImport })
 	if likely < 0 {
 		likely = slices.IndexFunc(versions, func(v *store.Version) bool { return v.State == kmsapi.KeyMaterialStateCurrent })
 	}
@@ -66,7 +68,7 @@ func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*im
 // again is the version for another object of the same material.
 func again(old *store.Version) *store.Version {
 	v := *old
-	v.CKAID = nextCKAID(old.CKAID)
+	v.CKAID = keyring.NextCKAID(old.CKAID)
 	return &v
 }
 
@@ -85,9 +87,9 @@ func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*impor
 	if len(rows) > 0 {
 		number = rows[len(rows)-1].Number + 1
 	}
-	t := &importTarget{version: newVersion(k.ID, number, s.now())}
+	t := &importTarget{version: keyring.NewVersion(k.ID, number, s.Now())}
 	t.version.Imported = true
-	if len(s.associated(rows)) > 0 {
+	if len(s.Associated(rows)) > 0 {
 		t.version.State = kmsapi.KeyMaterialStatePendingRotation
 	}
 	for _, v := range rows {
@@ -99,8 +101,8 @@ func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*impor
 }
 
 // checkPending refuses a second material that waits for rotation.
-func (s *Service) checkPending(view reader, k *key, v *store.Version) error {
-	old := s.pendingRotation(view, k.ID)
+func (s *Service) checkPending(view journal.Reader, k *key, v *store.Version) error {
+	old := s.PendingRotation(view, k.ID)
 	if old == nil || old.MaterialID == v.MaterialID || v.State != kmsapi.KeyMaterialStatePendingRotation {
 		return nil
 	}
@@ -119,14 +121,14 @@ type imported struct {
 
 // importMaterial imports the material for the target, or for the other version
 // that it turns out to be.
-func (s *Service) importMaterial(ctx context.Context, c *Call, m *imported, target *importTarget) (*store.Version, error) {
+func (s *Service) importMaterial(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (*store.Version, error) {
 	v, other, err := s.importVersion(ctx, c, m, target)
 	if err != nil || other == nil {
 		return v, err
 	}
 	// The label and a part of CKA_ID are of the version, so it has to come in again.
 	right := again(other)
-	if len(s.associated([]*store.Version{other})) == 0 { // it is new to the key once more
+	if len(s.Associated([]*store.Version{other})) == 0 { // it is new to the key once more
 		right.State = target.version.State
 	}
 	v, _, err = s.importVersion(ctx, c, m, &importTarget{version: right})
@@ -138,80 +140,80 @@ func (s *Service) importMaterial(ctx context.Context, c *Call, m *imported, targ
 // destroyed; if the material is refused, the client may try again with it. If it
 // is another version's, it tells which, and nothing has changed. As in generate, a
 // caller who leaves does not stop the token.
-func (s *Service) importVersion(ctx context.Context, c *Call, m *imported, target *importTarget) (v, other *store.Version, err error) {
+func (s *Service) importVersion(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (v, other *store.Version, err error) {
 	k, v := m.key, target.version
 	intent := &store.Intent{
 		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
-		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.now(),
+		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.Now(),
 	}
-	s.working.begin(intent.CKAID)
-	if err := s.putIntent(ctx, intent); err != nil {
-		s.working.end(intent.CKAID)
+	s.Working.Begin(intent.CKAID)
+	if err := s.PutIntent(ctx, intent); err != nil {
+		s.Working.End(intent.CKAID)
 		return nil, nil, err
 	}
-	c.creates()
-	losses := s.losses(intent)
-	made, late, err := inTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
+	c.Creates()
+	losses := s.Losses(intent)
+	made, late, err := keyring.InTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
-			Key: intentKey(intent), Label: label(k.ID, v.Number),
-			Wrapping:  backends.Key{ID: objectID(m.params.CKAID), Spec: m.params.Spec, Usage: backends.UnwrapImport},
+			Key: keyring.IntentKey(intent), Label: keyring.Label(k.ID, v.Number),
+			Wrapping:  backends.Key{ID: keyring.ObjectID(m.params.CKAID), Spec: m.params.Spec, Usage: backends.UnwrapImport},
 			Algorithm: m.params.Algorithm, Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
 		})
-	}, func() { s.abandon(ctx, k.backend, intent) })
+	}, func() { s.Abandon(ctx, k.backend, intent) })
 	if late {
 		return nil, nil, err
 	}
-	defer s.working.end(intent.CKAID)
-	if err = s.answered(intent, losses, err); err != nil {
-		s.undo(ctx, k.backend, intent)
+	defer s.Working.End(intent.CKAID)
+	if err = s.Answered(intent, losses, err); err != nil {
+		s.Undo(ctx, k.backend, intent)
 		return nil, nil, err
 	}
 	if made.ThroughPlugin {
-		c.record.AdditionalEventData.Details = jsontext.Value(`{"materialThroughPlugin":true}`)
+		c.Record.AdditionalEventData.Details = jsontext.Value(`{"materialThroughPlugin":true}`)
 	}
 	if other, ok := target.among(made.CheckValue); ok {
-		s.undo(ctx, k.backend, intent)
+		s.Undo(ctx, k.backend, intent)
 		return nil, other, nil
 	}
-	spent := &cleanup{s: s.Keyring}
-	defer spent.done()
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	spent := &keyring.Cleanup{Ring: s.Keyring}
+	defer spent.Done()
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if err := s.adopt(tx, m, v, made, spent); err != nil {
 			return err
 		}
-		c.respond(keyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
-		return s.endsIntent(tx, intent)
+		c.Respond(journal.KeyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
+		return s.EndsIntent(tx, intent)
 	})
 	if err != nil {
-		s.regained(ctx, intent, err)
-		s.undo(ctx, k.backend, intent)
+		s.Regained(ctx, intent, err)
+		s.Undo(ctx, k.backend, intent)
 		return nil, nil, err
 	}
-	spent.run(ctx, k.backend)
+	spent.Run(ctx, k.backend)
 	return v, nil, nil
 }
 
 // adopt stores the version that was just imported, and leaves what has served to
 // spent: the wrapping pair, and the object that v replaces if there is one. The key
-// is as it was when v was chosen, see [Service.commit].
-func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer, spent *cleanup) error {
+// is as it was when v was chosen, see [Journal.Commit].
+func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer, spent *keyring.Cleanup) error {
 	k := m.key
 	if !tx.DeleteImportParameters(m.params.TokenHash) {
-		return errOutdated // expired at the same time
+		return journal.ErrOutdated // expired at the same time
 	}
 	row, err := s.importedRow(tx, k, v, made.CheckValue)
 	if err != nil {
 		return err
 	}
-	if err := spent.add(tx, s.pairIntent(k.Key, m.params)); err != nil {
+	if err := spent.Add(tx, s.PairIntent(k.Key, m.params)); err != nil {
 		return err
 	}
 	if old, ok := tx.Version(k.ID, v.MaterialID); ok && old.ImportState == kmsapi.ImportStateImported {
-		if err := spent.add(tx, s.destroyIntent(k.Key, old)); err != nil {
+		if err := spent.Add(tx, s.DestroyIntent(k.Key, old)); err != nil {
 			return err
 		}
 	}
-	waited := !s.hasMaterial(tx, k.ID)
+	waited := !s.HasMaterial(tx, k.ID)
 	row.ImportState, row.ExpirationModel, row.ValidTo = kmsapi.ImportStateImported, m.model, m.in.ValidTo
 	if m.in.KeyMaterialDescription != "" {
 		row.Description = m.in.KeyMaterialDescription
@@ -235,7 +237,7 @@ func (s *Service) importedRow(tx *store.Tx, k *key, v *store.Version, checkValue
 		if mine {
 			row = *old
 			row.CKAID, row.State = v.CKAID, v.State // the state is another if it was discarded
-			row.Encryptions = max(old.Encryptions, s.counters.used(old))
+			row.Encryptions = max(old.Encryptions, s.Counters.Used(old))
 		}
 	}
 	row.CheckValue = checkValue
@@ -266,7 +268,7 @@ func (s *Service) reflectImport(tx *store.Tx, row *store.Key, waited bool) {
 	if v, ok := tx.CurrentVersion(row.ID); ok && v.ImportState == kmsapi.ImportStateImported {
 		row.ExpirationModel, row.ValidTo = v.ExpirationModel, v.ValidTo
 	}
-	complete := s.hasMaterial(tx, row.ID)
+	complete := s.HasMaterial(tx, row.ID)
 	switch {
 	case complete && (row.State == kmsapi.KeyStatePendingImport || waited && row.State == kmsapi.KeyStateDisabled):
 		row.State = kmsapi.KeyStateEnabled

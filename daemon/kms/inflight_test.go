@@ -10,6 +10,8 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store/storetest"
@@ -23,7 +25,7 @@ type gated struct {
 	entered, let chan struct{}
 }
 
-func (g *gated) Route(name string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (g *gated) Route(name string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	_, info, ok := g.Router.Route(name, spec)
 	return g, info, ok
 }
@@ -52,7 +54,7 @@ func TestEndCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller := &kms.Caller{
+	caller := &journal.Caller{
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{everything}, Admin: true,
 	}

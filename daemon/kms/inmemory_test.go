@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store/storetest"
@@ -20,7 +21,7 @@ type inMemory struct {
 	disk    *storetest.Disk // of the store
 	cfg     kms.Config
 	service *kms.Service
-	caller  *kms.Caller
+	caller  *journal.Caller
 	region  string        // of the calls; "" means us-east-1
 	later   time.Duration // how far the clock is ahead
 }
@@ -36,7 +37,7 @@ func newInMemoryWith(t *testing.T, change func(*kms.Config)) *inMemory {
 	}
 	disk := storetest.NewDisk()
 	db := storetest.Open(t, disk)
-	s := &inMemory{t: t, disk: disk, token: memory.New(), caller: &kms.Caller{
+	s := &inMemory{t: t, disk: disk, token: memory.New(), caller: &journal.Caller{
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{administrator}, Admin: true,
 	}}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/socket/kmsapi"
@@ -81,7 +82,7 @@ func TestQuestions(t *testing.T) {
 	id := s.newKey(nil)
 	const grantee = "arn:aws:iam::" + account + ":user/bob"
 	s.call("", "CreateGrant", map[string]any{"KeyId": id, "GranteePrincipal": grantee, "Operations": []string{"Decrypt"}})
-	bob := &kms.Caller{Principal: policy.Principal{Type: policy.User, ARN: grantee, AccountID: account, UserName: "bob"}}
+	bob := &journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: grantee, AccountID: account, UserName: "bob"}}
 	for _, c := range []struct {
 		name    string
 		ask     kms.Question

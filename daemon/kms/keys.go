@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) DescribeKey(ctx context.Context, c *Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
+func (s methods) DescribeKey(ctx context.Context, c *journal.Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.DescribeKeyResponse{KeyMetadata: s.metadata(c.view, k.Key)}, nil
+	return &kmsapi.DescribeKeyResponse{KeyMetadata: s.metadata(c.View, k.Key)}, nil
 }
 
 // olderSpecs are the key specs that answers have in CustomerMasterKeySpec too: those
@@ -26,12 +27,12 @@ var olderSpecs = append(kmsapi.CustomerMasterKeySpec("").Values(),
 	kmsapi.CustomerMasterKeySpec(backends.MLDSA44), kmsapi.CustomerMasterKeySpec(backends.MLDSA65), kmsapi.CustomerMasterKeySpec(backends.MLDSA87))
 
 // metadata is KeyMetadata of a key as it stands in the view.
-func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
+func (s *Service) metadata(view journal.Reader, row *store.Key) *kmsapi.KeyMetadata {
 	state := s.shownState(view, row)
 	m := &kmsapi.KeyMetadata{
-		AWSAccountId:     s.account,
+		AWSAccountId:     s.Account,
 		KeyId:            row.ID,
-		Arn:              s.keyARN(row.Region, row.ID),
+		Arn:              s.KeyARN(row.Region, row.ID),
 		CreationDate:     row.Created,
 		Enabled:          state == kmsapi.KeyStateEnabled,
 		Description:      row.Description,
@@ -46,7 +47,7 @@ func (s *Service) metadata(view reader, row *store.Key) *kmsapi.KeyMetadata {
 		KeySpec:          kmsapi.KeySpec(row.Spec),
 		MultiRegion:      row.PrimaryRegion != "",
 	}
-	if s.over(row.ValidTo) {
+	if s.Over(row.ValidTo) {
 		m.ValidTo, m.ExpirationModel = time.Time{}, ""
 	}
 	if slices.Contains(olderSpecs, kmsapi.CustomerMasterKeySpec(row.Spec)) {
@@ -94,24 +95,24 @@ func named[T, F ~string](names []F) []T {
 	return list
 }
 
-func (s methods) ListKeys(_ context.Context, c *Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
+func (s methods) ListKeys(_ context.Context, c *journal.Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
 	if err := s.authoriseAccount(c, &demand{}); err != nil {
 		return nil, err
 	}
-	l := c.list("")
+	l := listOf(c, "")
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	rows, next := page(l, c.view.Keys(c.region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
+	rows, next := page(l, c.View.Keys(c.Region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
 	out := &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, k := range rows {
-		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: k.ID, KeyArn: s.keyARN(k.Region, k.ID)})
+		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: k.ID, KeyArn: s.KeyARN(k.Region, k.ID)})
 	}
 	return out, nil
 }
 
-func (s methods) UpdateKeyDescription(ctx context.Context, c *Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
+func (s methods) UpdateKeyDescription(ctx context.Context, c *journal.Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.Description = in.Description
 		return nil
@@ -119,7 +120,7 @@ func (s methods) UpdateKeyDescription(ctx context.Context, c *Call, in *kmsapi.U
 	return &kmsapi.UpdateKeyDescriptionResponse{}, err
 }
 
-func (s methods) EnableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
+func (s methods) EnableKey(ctx context.Context, c *journal.Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateEnabled
 		return nil
@@ -127,7 +128,7 @@ func (s methods) EnableKey(ctx context.Context, c *Call, in *kmsapi.EnableKeyReq
 	return &kmsapi.EnableKeyResponse{}, err
 }
 
-func (s methods) DisableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
+func (s methods) DisableKey(ctx context.Context, c *journal.Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
 	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateDisabled
 		return nil
@@ -138,12 +139,12 @@ func (s methods) DisableKey(ctx context.Context, c *Call, in *kmsapi.DisableKeyR
 // change admits the call and stores a changed copy of the key's row. The
 // state is looked at again inside of the transaction: of two changes at once,
 // the second sees the first.
-func (s *Service) change(ctx context.Context, c *Call, d *demand, f func(row *store.Key) error) error {
+func (s *Service) change(ctx context.Context, c *journal.Call, d *demand, f func(row *store.Key) error) error {
 	return s.changeTx(ctx, c, d, func(_ *store.Tx, row *store.Key) error { return f(row) })
 }
 
 // changeTx is change for what needs to see other rows.
-func (s *Service) changeTx(ctx context.Context, c *Call, d *demand, f func(tx *store.Tx, row *store.Key) error) error {
+func (s *Service) changeTx(ctx context.Context, c *journal.Call, d *demand, f func(tx *store.Tx, row *store.Key) error) error {
 	k, err := s.admit(ctx, c, d)
 	if err != nil {
 		return err
@@ -152,13 +153,13 @@ func (s *Service) changeTx(ctx context.Context, c *Call, d *demand, f func(tx *s
 }
 
 // rewrite stores a changed copy of the row of an admitted key.
-func (s *Service) rewrite(ctx context.Context, c *Call, k *key, f func(tx *store.Tx, row *store.Key) error) error {
-	return s.commit(ctx, c, func(tx *store.Tx) error {
+func (s *Service) rewrite(ctx context.Context, c *journal.Call, k *key, f func(tx *store.Tx, row *store.Key) error) error {
+	return s.Commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Key(k.Region, k.ID)
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
 		}
-		if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
+		if err := checkState(c.Op, k.arn, s.keyState(tx, now)); err != nil {
 			return err
 		}
 		row := *now
@@ -169,7 +170,7 @@ func (s *Service) rewrite(ctx context.Context, c *Call, k *key, f func(tx *store
 	})
 }
 
-func (s methods) GetPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
+func (s methods) GetPublicKey(ctx context.Context, c *journal.Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (s methods) GetPublicKey(ctx context.Context, c *Call, in *kmsapi.GetPublic
 	if len(k.PublicKey) == 0 {
 		return nil, &kmsapi.Error{Code: kmsapi.CodeUnsupportedOperationException} // AWS gives no message
 	}
-	m := s.metadata(c.view, k.Key)
+	m := s.metadata(c.View, k.Key)
 	return &kmsapi.GetPublicKeyResponse{
 		KeyId: k.arn, PublicKey: k.PublicKey, KeySpec: m.KeySpec, CustomerMasterKeySpec: m.CustomerMasterKeySpec,
 		KeyUsage: m.KeyUsage, EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -19,8 +20,8 @@ type usages struct {
 type usageKey struct{ region, keyID string }
 
 // note remembers that the call used its keys.
-func (u *usages) note(c *Call) {
-	if len(c.used) == 0 {
+func (u *usages) note(c *journal.Call) {
+	if len(c.Used) == 0 {
 		return
 	}
 	u.mu.Lock()
@@ -28,10 +29,10 @@ func (u *usages) note(c *Call) {
 	if u.last == nil {
 		u.last = map[usageKey]store.Usage{}
 	}
-	for _, k := range c.used {
+	for _, k := range c.Used {
 		u.last[usageKey{k.Region, k.ID}] = store.Usage{
-			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.op.Operation()), Time: c.record.EventTime,
-			RequestID: c.record.RequestID, EventID: c.record.EventID, Principal: c.record.UserIdentity.ARN,
+			Region: k.Region, KeyID: k.ID, Operation: keys.Operation(c.Op.Operation()), Time: c.Record.EventTime,
+			RequestID: c.Record.RequestID, EventID: c.Record.EventID, Principal: c.Record.UserIdentity.ARN,
 		}
 	}
 }
@@ -50,13 +51,13 @@ func (s *Service) FlushUsage(ctx context.Context) error {
 	if len(noted) == 0 {
 		return nil
 	}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
 		for _, row := range noted {
 			if _, ok := tx.Key(row.Region, row.KeyID); !ok {
 				continue // deleted since
 			}
-			if now, ok := tx.Usage(row.Region, row.KeyID); ok && s.node != "" && now.Time.After(row.Time) {
+			if now, ok := tx.Usage(row.Region, row.KeyID); ok && s.Node != "" && now.Time.After(row.Time) {
 				continue // by another node
 			}
 			if err := tx.PutUsage(&row); err != nil {
@@ -90,7 +91,7 @@ func (u *usages) giveBack(noted map[usageKey]store.Usage) {
 	u.last = noted
 }
 
-func (s methods) GetKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKeyLastUsageRequest) (*kmsapi.GetKeyLastUsageResponse, error) {
+func (s methods) GetKeyLastUsage(ctx context.Context, c *journal.Call, in *kmsapi.GetKeyLastUsageRequest) (*kmsapi.GetKeyLastUsageResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func (s methods) GetKeyLastUsage(ctx context.Context, c *Call, in *kmsapi.GetKey
 		KeyId: k.arn, KeyCreationDate: k.Created, TrackingStartDate: k.Created,
 	}
 	row, ok := s.usages.get(k.Region, k.ID)
-	if written, there := c.view.Usage(k.Region, k.ID); there && (!ok || s.node != "" && written.Time.After(row.Time)) {
+	if written, there := c.View.Usage(k.Region, k.ID); there && (!ok || s.Node != "" && written.Time.After(row.Time)) {
 		row, ok = written, true
 	}
 	if ok {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
@@ -37,7 +38,7 @@ func newSlowToken(t *testing.T) (*inMemory, *slowToken) {
 	return s, slow
 }
 
-func (s *slowToken) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (s *slowToken) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	_, info, ok := s.renewals.Route(token, spec)
 	return s, info, ok
 }

@@ -21,6 +21,8 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store/storetest"
@@ -31,16 +33,16 @@ import (
 // liar is a backend that answers everything in the right form, but for what lie makes
 // of the answer.
 type liar struct {
-	kms.Backend // what is not asked
-	t           *testing.T
-	lie         func(answer any)
-	ec          *ecdsa.PrivateKey
-	objects     []backends.Object
+	keyring.Backend // what is not asked
+	t               *testing.T
+	lie             func(answer any)
+	ec              *ecdsa.PrivateKey
+	objects         []backends.Object
 }
 
 const leaked = "a data key that nobody may see.." // 32 bytes
 
-func (l *liar) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (l *liar) Route(_ string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	return l, backends.SpecInfo{Spec: spec}, true
 }
 func (l *liar) Available(string, backends.KeySpec) bool { return true }
@@ -221,7 +223,7 @@ type deceived struct {
 	t       *testing.T
 	liar    *liar
 	service *kms.Service
-	caller  *kms.Caller
+	caller  *journal.Caller
 	key     map[string]string // by spec
 	blob    map[string]string // base64
 	token   string            // of an import
@@ -244,7 +246,7 @@ func newDeceived(t *testing.T) *deceived {
 	}
 	d := &deceived{
 		t: t, liar: &liar{t: t, ec: ec}, key: map[string]string{}, blob: map[string]string{},
-		caller: &kms.Caller{
+		caller: &journal.Caller{
 			Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 			Policies:  []*policy.Document{everything}, Admin: true,
 		},

@@ -4,10 +4,11 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
+func (s *Service) admitMAC(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
 	d := &demand{keyID: keyID, algorithm: algorithm, grantTokens: grantTokens}
 	d.say("kms:MacAlgorithm", string(algorithm))
 	k, err := s.admit(ctx, c, d)
@@ -18,7 +19,7 @@ func (s *Service) admitMAC(ctx context.Context, c *Call, keyID string, algorithm
 	return k, ref, err
 }
 
-func (s methods) GenerateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
+func (s methods) GenerateMac(ctx context.Context, c *journal.Call, in *kmsapi.GenerateMacRequest) (*kmsapi.GenerateMacResponse, error) {
 	algorithm := backends.Algorithm(in.MacAlgorithm)
 	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {
@@ -36,7 +37,7 @@ func (s methods) GenerateMac(ctx context.Context, c *Call, in *kmsapi.GenerateMa
 	return &kmsapi.GenerateMacResponse{KeyId: k.arn, Mac: made.MAC, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
-func (s methods) VerifyMac(ctx context.Context, c *Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
+func (s methods) VerifyMac(ctx context.Context, c *journal.Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
 	algorithm := backends.Algorithm(in.MacAlgorithm)
 	k, ref, err := s.admitMAC(ctx, c, in.KeyId, algorithm, in.GrantTokens)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -44,11 +46,11 @@ func newManagedKeys(list []ManagedKey) managedKeys {
 // ensureManaged makes the managed key that the client means, if this is its
 // first use in the Region, and shows it to the call. Whoever may not use the key
 // does not make it either.
-func (s *Service) ensureManaged(ctx context.Context, c *Call, d *demand) error {
+func (s *Service) ensureManaged(ctx context.Context, c *journal.Call, d *demand) error {
 	if len(s.managed.byAlias) == 0 {
 		return nil
 	}
-	id, err := s.parseIdentifier(c.region, d.keyID)
+	id, err := s.parseIdentifier(c.Region, d.keyID)
 	if err != nil {
 		return nil //nolint:nilerr // resolve says what is wrong with it
 	}
@@ -56,29 +58,29 @@ func (s *Service) ensureManaged(ctx context.Context, c *Call, d *demand) error {
 	if !ok {
 		return nil
 	}
-	if _, ok := c.view.Alias(c.region, id.alias); ok {
+	if _, ok := c.View.Alias(c.Region, id.alias); ok {
 		return nil
 	}
-	row := s.managedRow(c.region, declared)
-	if err := s.authorise(c, d, &key{Key: row, arn: s.keyARN(row.Region, row.ID), view: c.view}, id); err != nil {
+	row := s.managedRow(c.Region, declared)
+	if err := s.authorise(c, d, &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}, id); err != nil {
 		return err
 	}
 	if err := s.makeManaged(ctx, row, declared.Alias); err != nil {
 		return fmt.Errorf("making the key of %s: %w", id.alias, err)
 	}
-	c.view = s.store.View()
+	c.View = s.Store.View()
 	return nil
 }
 
 // managedRow is the row of a managed key that is yet to be made.
 func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
-	now := s.now()
+	now := s.Now()
 	return &store.Key{
 		Region: region, ID: uuid.NewString(), Description: declared.Description,
-		Spec: symmetricDefault, Usage: backends.EncryptDecrypt, Origin: kmsapi.OriginTypeAWSKMS,
-		Manager: kmsapi.KeyManagerTypeAWS, State: kmsapi.KeyStateEnabled, Token: s.token,
+		Spec: keys.SymmetricDefault, Usage: backends.EncryptDecrypt, Origin: kmsapi.OriginTypeAWSKMS,
+		Manager: kmsapi.KeyManagerTypeAWS, State: kmsapi.KeyStateEnabled, Token: s.Token,
 		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
-		RotationPeriodDays: keys.RotationDays, NextRotation: now.Add(keys.RotationDays * day),
+		RotationPeriodDays: keys.RotationDays, NextRotation: now.Add(keys.RotationDays * keyring.Day),
 	}
 }
 
@@ -93,10 +95,10 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 		return ctx.Err()
 	}
 	defer func() { <-s.managed.making }()
-	if _, ok := s.store.View().Alias(row.Region, name); ok {
+	if _, ok := s.Store.View().Alias(row.Region, name); ok {
 		return nil
 	}
-	b, err := s.routeNew(s.token, symmetricDefault)
+	b, err := s.RouteNew(s.Token, keys.SymmetricDefault)
 	if err != nil {
 		return err
 	}
@@ -105,7 +107,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 			return errMade
 		}
 		alias := &store.Alias{Region: row.Region, Name: name, KeyID: row.ID, Created: row.Created, Updated: row.Created}
-		return errors.Join(tx.PutAlias(alias), s.announce(ctx, tx, s.creation(row)))
+		return errors.Join(tx.PutAlias(alias), s.Announce(ctx, tx, s.Creation(row)))
 	})
 	if errors.Is(err, errMade) {
 		return nil
@@ -113,7 +115,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	if err != nil {
 		return err
 	}
-	s.log.LogAttrs(ctx, slog.LevelInfo, "managed key created", slog.String("alias", name), slog.String("key", s.keyARN(row.Region, row.ID)))
+	s.Log.LogAttrs(ctx, slog.LevelInfo, "managed key created", slog.String("alias", name), slog.String("key", s.KeyARN(row.Region, row.ID)))
 	return nil
 }
 
@@ -122,7 +124,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 // account may have them deleted.
 func (s *Service) UpdateManaged(ctx context.Context) error {
 	var former []string
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		for region := range s.regions {
 			for alias := range tx.Aliases(region, keys.AliasPrefix+"aws/") {
 				if !strings.HasPrefix(alias.Name, keys.AliasPrefix+"aws/") {
@@ -136,8 +138,8 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 				if declared, ok := s.managed.byAlias[alias.Name]; ok {
 					row.Policy, row.Description = declared.Policy, declared.Description
 				} else {
-					row.Policy = policy.FormerManagedKeyPolicy(s.account)
-					former = append(former, s.keyARN(region, row.ID))
+					row.Policy = policy.FormerManagedKeyPolicy(s.Account)
+					former = append(former, s.KeyARN(region, row.ID))
 				}
 				if row.Policy == now.Policy && row.Description == now.Description {
 					continue
@@ -153,7 +155,7 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 		return fmt.Errorf("updating the managed keys: %w", err)
 	}
 	for _, arn := range former {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "managed key removed from the configuration: it cannot be used, administrators may delete it",
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "managed key removed from the configuration: it cannot be used, administrators may delete it",
 			slog.String("key", arn))
 	}
 	return nil

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
-func (s methods) DeleteImportedKeyMaterial(ctx context.Context, c *Call, in *kmsapi.DeleteImportedKeyMaterialRequest) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
+func (s methods) DeleteImportedKeyMaterial(ctx context.Context, c *journal.Call, in *kmsapi.DeleteImportedKeyMaterialRequest) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
 	k, err := s.admitMaterial(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -17,7 +19,7 @@ func (s methods) DeleteImportedKeyMaterial(ctx context.Context, c *Call, in *kms
 	out := &kmsapi.DeleteImportedKeyMaterialResponse{KeyId: k.arn, KeyMaterialId: in.KeyMaterialId}
 	v, ok := k.view.CurrentVersion(k.ID)
 	if in.KeyMaterialId != "" {
-		if v, ok = s.material(k.view, k.ID, in.KeyMaterialId); !ok {
+		if v, ok = s.Material(k.view, k.ID, in.KeyMaterialId); !ok {
 			return nil, errNoMaterial(in.KeyMaterialId)
 		}
 	}
@@ -25,26 +27,26 @@ func (s methods) DeleteImportedKeyMaterial(ctx context.Context, c *Call, in *kms
 		return out, nil // nothing was ever imported
 	}
 	out.KeyMaterialId = v.MaterialID
-	c.respond(keyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
+	c.Respond(journal.KeyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
 	return out, s.dropMaterial(ctx, c, k.Key, v, nil)
 }
 
 // dropMaterial takes imported material out of the token. The rows change
 // first, with the intent that explains the object that is left. expiry is on
 // record with them, if that is why: material that was imported anew since stays.
-func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *store.Version, expiry *event) error {
-	b, err := s.available(key)
+func (s *Service) dropMaterial(ctx context.Context, c *journal.Call, key *store.Key, v *store.Version, expiry *journal.Event) error {
+	b, err := s.Available(key)
 	if err != nil {
 		return err
 	}
-	object := &cleanup{s: s.Keyring}
-	defer object.done()
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	object := &keyring.Cleanup{Ring: s.Keyring}
+	defer object.Done()
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Version(v.KeyID, v.MaterialID)
-		if !ok || now.ImportState != kmsapi.ImportStateImported || expiry != nil && !s.expired(now) {
+		if !ok || now.ImportState != kmsapi.ImportStateImported || expiry != nil && !s.Expired(now) {
 			return nil
 		}
-		if err := object.add(tx, s.destroyIntent(key, now)); err != nil {
+		if err := object.Add(tx, s.DestroyIntent(key, now)); err != nil {
 			return err
 		}
 		if err := takeOutMaterial(tx, now); err != nil {
@@ -53,10 +55,10 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 		if err := s.reflectReplicas(tx, key.ID, nil, false); err != nil {
 			return err
 		}
-		return s.announce(ctx, tx, expiry)
+		return s.Announce(ctx, tx, expiry)
 	})
 	if err == nil {
-		object.run(ctx, b)
+		object.Run(ctx, b)
 	}
 	return err
 }
@@ -64,29 +66,29 @@ func (s *Service) dropMaterial(ctx context.Context, c *Call, key *store.Key, v *
 // takeOutMaterial makes the rows say that the material is gone from the token.
 func takeOutMaterial(tx *store.Tx, v *store.Version) error {
 	if v.State == kmsapi.KeyMaterialStatePendingRotation {
-		return discard(tx, v)
+		return keyring.Discard(tx, v)
 	}
 	gone := *v
-	clearImport(&gone)
+	keyring.ClearImport(&gone)
 	return tx.PutVersion(&gone)
 }
 
 // rotateImported makes the material that is pending rotation current.
-func (s *Service) rotateImported(ctx context.Context, c *Call, k *key) error {
-	return s.commit(ctx, c, func(tx *store.Tx) error {
+func (s *Service) rotateImported(ctx context.Context, c *journal.Call, k *key) error {
+	return s.Commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.Key(k.Region, k.ID)
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
 		}
-		if err := checkState(c.op, k.arn, s.keyState(tx, now)); err != nil {
+		if err := checkState(c.Op, k.arn, s.keyState(tx, now)); err != nil {
 			return err
 		}
-		v := s.pendingRotation(tx, k.ID)
+		v := s.PendingRotation(tx, k.ID)
 		if v == nil {
 			return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "No available key material pending rotation for the key: %s.", k.arn)
 		}
 		fresh := *v
-		fresh.RotationType, fresh.Rotated = kmsapi.RotationTypeOnDemand, s.now()
+		fresh.RotationType, fresh.Rotated = kmsapi.RotationTypeOnDemand, s.Now()
 		if err := s.promote(ctx, tx, k.Key, &fresh); err != nil {
 			return err
 		}
@@ -104,25 +106,25 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 	}
 	expired := 0
 	var errs []error
-	view := s.store.View()
+	view := s.Store.View()
 	for v := range view.AllVersions() {
-		if v.ImportState != kmsapi.ImportStateImported || !s.expired(v) {
+		if v.ImportState != kmsapi.ImportStateImported || !s.Expired(v) {
 			continue
 		}
 		replicas := view.KeyReplicas(v.KeyID)
 		if len(replicas) == 0 {
 			continue
 		}
-		e := s.expiry(replicas, v)
+		e := s.Expiry(replicas, v)
 		if err := s.dropMaterial(ctx, nil, replicas[0], v, e); err != nil {
-			errs = append(errs, fmt.Errorf("expiring material of key %s: %w", v.KeyID, err), s.failed(ctx, e, err))
+			errs = append(errs, fmt.Errorf("expiring material of key %s: %w", v.KeyID, err), s.Failed(ctx, e, err))
 			continue
 		}
-		s.acts.forget(e)
+		s.Forget(e)
 		expired++
 	}
 	for p := range view.AllImportParameters() {
-		if s.now().Before(p.ValidTo) {
+		if s.Now().Before(p.ValidTo) {
 			continue
 		}
 		if err := s.discardPair(ctx, p); err != nil {
@@ -134,37 +136,37 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 
 // discardPair destroys the wrapping pair of an import that nobody finished.
 func (s *Service) discardPair(ctx context.Context, p *store.ImportParameters) error {
-	key, ok := s.store.View().Key(p.Region, p.KeyID)
+	key, ok := s.Store.View().Key(p.Region, p.KeyID)
 	if !ok {
 		return nil // deleted since, with its parameters
 	}
-	e := s.keyEvent(eventExpireImport, key, p.ValidTo)
-	e.act += " " + objectID(p.CKAID).String()
+	e := s.KeyEvent(journal.EventExpireImport, key, p.ValidTo)
+	e.Act += " " + keyring.ObjectID(p.CKAID).String()
 	if err := s.destroyPair(ctx, key, p, e); err != nil {
-		return errors.Join(err, s.failed(ctx, e, err))
+		return errors.Join(err, s.Failed(ctx, e, err))
 	}
-	s.acts.forget(e)
+	s.Forget(e)
 	return nil
 }
 
-func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.ImportParameters, e *event) error {
-	b, err := s.available(key)
+func (s *Service) destroyPair(ctx context.Context, key *store.Key, p *store.ImportParameters, e *journal.Event) error {
+	b, err := s.Available(key)
 	if err != nil {
 		return err
 	}
-	pair := &cleanup{s: s.Keyring}
-	defer pair.done()
-	err = s.store.Update(ctx, func(tx *store.Tx) error {
+	pair := &keyring.Cleanup{Ring: s.Keyring}
+	defer pair.Done()
+	err = s.Store.Update(ctx, func(tx *store.Tx) error {
 		if !tx.DeleteImportParameters(p.TokenHash) {
 			return nil // used since
 		}
-		if err := pair.add(tx, s.pairIntent(key, p)); err != nil {
+		if err := pair.Add(tx, s.PairIntent(key, p)); err != nil {
 			return err
 		}
-		return s.announce(ctx, tx, e)
+		return s.Announce(ctx, tx, e)
 	})
 	if err == nil {
-		pair.run(ctx, b) // on record, it has happened: the object is left to reconciliation
+		pair.Run(ctx, b) // on record, it has happened: the object is left to reconciliation
 	}
 	return err
 }

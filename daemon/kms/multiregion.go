@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -13,7 +14,7 @@ import (
 // ciphertext of one decrypts in every Region, since it names no Region. Each
 // row has a description, policy, tags, aliases, grants and state of its own.
 
-func (s methods) ReplicateKey(ctx context.Context, c *Call, in *kmsapi.ReplicateKeyRequest) (*kmsapi.ReplicateKeyResponse, error) {
+func (s methods) ReplicateKey(ctx context.Context, c *journal.Call, in *kmsapi.ReplicateKeyRequest) (*kmsapi.ReplicateKeyResponse, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
@@ -37,11 +38,11 @@ func (s methods) ReplicateKey(ctx context.Context, c *Call, in *kmsapi.Replicate
 	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
 		return nil, err
 	}
-	row.Created, row.Creator, row.State = s.now(), c.caller.Principal.DisplayARN(), kmsapi.KeyStateEnabled
+	row.Created, row.Creator, row.State = s.Now(), c.Caller.Principal.DisplayARN(), kmsapi.KeyStateEnabled
 	row.RotationPeriodDays, row.OnDemandRotations = 0, 0
 	row.NextRotation = time.Time{} // the primary's row holds the rotation
 	var metadata *kmsapi.KeyMetadata
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if _, ok := tx.Key(row.Region, row.ID); ok {
 			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.arn, row.Region)
 		}
@@ -53,7 +54,7 @@ func (s methods) ReplicateKey(ctx context.Context, c *Call, in *kmsapi.Replicate
 		}
 		metadata = s.metadata(tx, &row)
 		metadata.KeyState, metadata.Enabled = kmsapi.KeyStateCreating, false // as AWS answers; the replica is ready by then
-		c.respond(keyElements{Replica: metadataElement(metadata), ReplicaPolicy: row.Policy})
+		c.Respond(journal.KeyElements{Replica: journal.MetadataElement(metadata), ReplicaPolicy: row.Policy})
 		return nil
 	})
 	if err != nil {
@@ -69,18 +70,18 @@ func (s methods) ReplicateKey(ctx context.Context, c *Call, in *kmsapi.Replicate
 // admitMaterial is admit for a change of imported material, which a multi-Region
 // key has in common: the caller needs the permission on the key of every Region,
 // since each has a policy.
-func (s *Service) admitMaterial(ctx context.Context, c *Call, d *demand) (*key, error) {
+func (s *Service) admitMaterial(ctx context.Context, c *journal.Call, d *demand) (*key, error) {
 	k, err := s.admit(ctx, c, d)
 	if err != nil || k.PrimaryRegion == "" {
 		return k, err
 	}
-	for _, row := range c.view.KeyReplicas(k.ID) {
+	for _, row := range c.View.KeyReplicas(k.ID) {
 		if row.Region == k.Region {
 			continue
 		}
 		other := *d
-		other.keyID = s.keyARN(row.Region, row.ID)
-		if err := s.authorise(c, &other, &key{Key: row, arn: other.keyID, view: c.view}, identifier{keyID: row.ID}); err != nil {
+		other.keyID = s.KeyARN(row.Region, row.ID)
+		if err := s.authorise(c, &other, &key{Key: row, arn: other.keyID, view: c.View}, identifier{keyID: row.ID}); err != nil {
 			return nil, err
 		}
 	}
@@ -91,7 +92,7 @@ func (s *Service) admitMaterial(ctx context.Context, c *Call, d *demand) (*key, 
 // on the primary key: kms:CreateKey in the Region of the replica, and
 // kms:TagResource there if it has tags.
 // https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-auth.html
-func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass *bool) error {
+func (s *Service) authoriseReplica(c *journal.Call, row *store.Key, bypass *bool) error {
 	d := &demand{action: keys.ActionNamed("CreateKey"), region: row.Region, conditions: newKeyConditions(row, bypass)}
 	if err := s.authoriseAccount(c, d); err != nil {
 		return err
@@ -99,7 +100,7 @@ func (s *Service) authoriseReplica(c *Call, row *store.Key, bypass *bool) error 
 	return s.authoriseTags(c, row)
 }
 
-func (s methods) UpdatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
+func (s methods) UpdatePrimaryRegion(ctx context.Context, c *journal.Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
 	conditions := []condition{says("kms:PrimaryRegion", in.PrimaryRegion)}
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: conditions})
 	if err != nil {
@@ -111,19 +112,19 @@ func (s methods) UpdatePrimaryRegion(ctx context.Context, c *Call, in *kmsapi.Up
 	if in.PrimaryRegion == k.Region {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "%s is the primary Region already.", in.PrimaryRegion)
 	}
-	if next, ok := c.view.Key(in.PrimaryRegion, k.ID); ok {
+	if next, ok := c.View.Key(in.PrimaryRegion, k.ID); ok {
 		// The caller needs the permission on both keys: each has a policy.
-		d := &demand{keyID: s.keyARN(next.Region, next.ID), conditions: conditions}
-		if err := s.authorise(c, d, &key{Key: next, arn: d.keyID, view: c.view}, identifier{keyID: next.ID}); err != nil {
+		d := &demand{keyID: s.KeyARN(next.Region, next.ID), conditions: conditions}
+		if err := s.authorise(c, d, &key{Key: next, arn: d.keyID, view: c.View}, identifier{keyID: next.ID}); err != nil {
 			return nil, err
 		}
 	}
-	err = s.commit(ctx, c, func(tx *store.Tx) error {
+	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		next, ok := tx.Key(in.PrimaryRegion, k.ID)
 		if !ok {
-			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.keyARN(in.PrimaryRegion, k.ID))
+			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.KeyARN(in.PrimaryRegion, k.ID))
 		}
-		if err := checkState(c.op, s.keyARN(next.Region, next.ID), s.keyState(tx, next)); err != nil {
+		if err := checkState(c.Op, s.KeyARN(next.Region, next.ID), s.keyState(tx, next)); err != nil {
 			return err
 		}
 		now, ok := tx.Key(k.Region, k.ID)
@@ -155,7 +156,7 @@ func moveRotation(row, old *store.Key) {
 }
 
 // describeReplicas is MultiRegionConfiguration of a key.
-func (s *Service) describeReplicas(view reader, row *store.Key) *kmsapi.MultiRegionConfiguration {
+func (s *Service) describeReplicas(view journal.Reader, row *store.Key) *kmsapi.MultiRegionConfiguration {
 	if row.PrimaryRegion == "" {
 		return nil
 	}
@@ -163,10 +164,10 @@ func (s *Service) describeReplicas(view reader, row *store.Key) *kmsapi.MultiReg
 	if row.Region == row.PrimaryRegion {
 		out.MultiRegionKeyType = kmsapi.MultiRegionKeyTypePrimary
 	}
-	out.PrimaryKey = &kmsapi.MultiRegionKey{Arn: s.keyARN(row.PrimaryRegion, row.ID), Region: row.PrimaryRegion}
+	out.PrimaryKey = &kmsapi.MultiRegionKey{Arn: s.KeyARN(row.PrimaryRegion, row.ID), Region: row.PrimaryRegion}
 	for _, r := range view.KeyReplicas(row.ID) {
 		if r.Region != row.PrimaryRegion {
-			out.ReplicaKeys = append(out.ReplicaKeys, kmsapi.MultiRegionKey{Arn: s.keyARN(r.Region, r.ID), Region: r.Region})
+			out.ReplicaKeys = append(out.ReplicaKeys, kmsapi.MultiRegionKey{Arn: s.KeyARN(r.Region, r.ID), Region: r.Region})
 		}
 	}
 	return out

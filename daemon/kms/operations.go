@@ -1,6 +1,7 @@
 package kms
 
 import (
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
@@ -9,8 +10,8 @@ import (
 type methods struct{ *Service }
 
 // bindOperations finds the method of each operation.
-func bindOperations(s *Service) map[string]kmsapi.Method[*Call] {
-	return kmsapi.Bind(methods{s}, func(c *Call, parameters []byte) {
-		s.calls.describe(c, c.op.ReadOnly, c.region, parameters)
+func bindOperations(s *Service) map[string]kmsapi.Method[*journal.Call] {
+	return kmsapi.Bind(methods{s}, func(c *journal.Call, parameters []byte) {
+		s.DescribeCall(c, c.Op.ReadOnly, c.Region, parameters)
 	})
 }

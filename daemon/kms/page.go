@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"cmkd/daemon/ciphertext"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
@@ -30,8 +31,8 @@ type list struct {
 	of        string // what the list belongs to: a key's ID or a principal, "" nothing
 }
 
-func (c *Call) list(of string) list {
-	return list{operation: c.op.Operation(), region: c.region, of: of}
+func listOf(c *journal.Call, of string) list {
+	return list{operation: c.Op.Operation(), region: c.Region, of: of}
 }
 
 // scope is the same for two lists only if they are one.

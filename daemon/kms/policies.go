@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -67,17 +68,17 @@ func (p *compiled) parse(text string) (*policy.Document, error) {
 
 // newPolicy checks the policy of a request and returns it, or the default one
 // where the request has none. row is the key that it is for.
-func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *bool, row *store.Key) (string, error) {
+func (s *Service) newPolicy(ctx context.Context, c *journal.Call, text string, bypass *bool, row *store.Key) (string, error) {
 	if text == "" {
-		return policy.DefaultKeyPolicy(s.account), nil
+		return policy.DefaultKeyPolicy(s.Account), nil
 	}
 	d, err := s.parsePolicy(text)
 	if err != nil {
 		return "", err
 	}
 	for _, name := range d.UnknownKeys() {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "a key policy has a condition key that does not exist: a Deny on it denies nothing",
-			slog.String("conditionKey", name), slog.String("key", s.keyARN(row.Region, row.ID)))
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "a key policy has a condition key that does not exist: a Deny on it denies nothing",
+			slog.String("conditionKey", name), slog.String("key", s.KeyARN(row.Region, row.ID)))
 	}
 	if bypass != nil && *bypass {
 		return text, nil
@@ -87,9 +88,9 @@ func (s *Service) newPolicy(ctx context.Context, c *Call, text string, bypass *b
 	for _, conditions := range [][]condition{nil, no} {
 		next := &demand{action: keys.ActionNamed("PutKeyPolicy"), region: row.Region, conditions: conditions}
 		r := s.policyRequest(c, next)
-		r.Resource = s.keyARN(row.Region, row.ID)
+		r.Resource = s.KeyARN(row.Region, row.ID)
 		r.Context = &keyContext{s: s, c: c, d: next, key: row}
-		if !d.LocksOut(r, c.caller.Policies) {
+		if !d.LocksOut(r, c.Caller.Policies) {
 			return text, nil
 		}
 	}
@@ -125,7 +126,7 @@ func checkPolicyName(name string) error {
 	return nil
 }
 
-func (s methods) GetKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPolicyRequest) (*kmsapi.GetKeyPolicyResponse, error) {
+func (s methods) GetKeyPolicy(ctx context.Context, c *journal.Call, in *kmsapi.GetKeyPolicyRequest) (*kmsapi.GetKeyPolicyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
@@ -136,7 +137,7 @@ func (s methods) GetKeyPolicy(ctx context.Context, c *Call, in *kmsapi.GetKeyPol
 	return &kmsapi.GetKeyPolicyResponse{Policy: k.Policy, PolicyName: policyName}, nil
 }
 
-func (s methods) PutKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
+func (s methods) PutKeyPolicy(ctx context.Context, c *journal.Call, in *kmsapi.PutKeyPolicyRequest) (*kmsapi.PutKeyPolicyResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{
 		{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(in.BypassPolicyLockoutSafetyCheck)},
 	}})
@@ -156,12 +157,12 @@ func (s methods) PutKeyPolicy(ctx context.Context, c *Call, in *kmsapi.PutKeyPol
 	})
 }
 
-func (s methods) ListKeyPolicies(ctx context.Context, c *Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
+func (s methods) ListKeyPolicies(ctx context.Context, c *journal.Call, in *kmsapi.ListKeyPoliciesRequest) (*kmsapi.ListKeyPoliciesResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.list(k.ID).decodeMarker(in.Marker); err != nil {
+	if _, err := listOf(c, k.ID).decodeMarker(in.Marker); err != nil {
 		return nil, err
 	}
 	return &kmsapi.ListKeyPoliciesResponse{PolicyNames: []string{policyName}}, nil

@@ -11,6 +11,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/attestation"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
@@ -21,7 +22,7 @@ const recipientAlgorithm = "RSAES_OAEP_SHA_256"
 // encrypted. AttestationDocument is one of AWS Nitro, whose measurements policies
 // can ask for and which is answered in CMS, or the key alone as DER
 // SubjectPublicKeyInfo: the kernel has already said who the caller is.
-func (s *Service) recipient(c *Call, in *kmsapi.RecipientInfo) (*backends.Recipient, error) {
+func (s *Service) recipient(c *journal.Call, in *kmsapi.RecipientInfo) (*backends.Recipient, error) {
 	if in == nil {
 		return nil, nil //nolint:nilnil // Recipient is optional: nil means none was sent
 	}
@@ -44,7 +45,7 @@ func (s *Service) recipient(c *Call, in *kmsapi.RecipientInfo) (*backends.Recipi
 
 // attest makes r, whose key is still a document, the recipient that the document
 // attests.
-func (s *Service) attest(c *Call, r *backends.Recipient) error {
+func (s *Service) attest(c *journal.Call, r *backends.Recipient) error {
 	if s.attestations == nil {
 		return kmsapi.Errorf(kmsapi.CodeValidationException,
 			"Recipient.AttestationDocument is an attestation document, and no root certificate is configured for them (attestation_roots).")
@@ -53,13 +54,13 @@ func (s *Service) attest(c *Call, r *backends.Recipient) error {
 		return kmsapi.Errorf(kmsapi.CodeValidationException,
 			"Recipient.KeyEncryptionAlgorithm must be %s with an attestation document.", recipientAlgorithm)
 	}
-	d, err := s.attestations.Verify(r.PublicKey, s.now())
+	d, err := s.attestations.Verify(r.PublicKey, s.Now())
 	if err != nil {
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "Recipient.AttestationDocument is refused: %v.", err)
 	}
-	c.attested = d
+	c.Attested = d
 	r.PublicKey, r.CMS = d.PublicKey, true
-	c.record.AdditionalEventData.Recipient, err = recipientRecord(d)
+	c.Record.AdditionalEventData.Recipient, err = recipientRecord(d)
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -37,7 +38,7 @@ type scene struct {
 	trail   *audit.Log
 	service *kms.Service
 	now     time.Time
-	callers []*kms.Caller
+	callers []*journal.Caller
 	// names are what requests may name: keys, aliases, grants, tokens of grants
 	// and of imports, ciphertexts, custom key stores.
 	names map[string][]string
@@ -117,8 +118,8 @@ func TestChangedMeansRecorded(t *testing.T) {
 var operatorActions = []string{"ConfirmClock", "AcceptState", "Recover", "ReloadConfiguration"}
 
 // operate is what an endpoint for operators does, which package daemon serves.
-func (s *scene) operate(ctx context.Context, caller *kms.Caller, r *kmsapi.Request) *kmsapi.Answer {
-	err := s.service.Operate(ctx, caller, r, func(c *kms.Call) (err error) {
+func (s *scene) operate(ctx context.Context, caller *journal.Caller, r *kmsapi.Request) *kmsapi.Answer {
+	err := s.service.Operate(ctx, caller, r, func(c *journal.Call) (err error) {
 		if !caller.Admin {
 			return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "only administrators may do this")
 		}
@@ -140,7 +141,7 @@ func (s *scene) operate(ctx context.Context, caller *kms.Caller, r *kmsapi.Reque
 		return &kmsapi.Answer{Status: 200}
 	case errors.As(err, &e):
 		return kmsapi.AnswerError(e)
-	case errors.Is(err, kms.ErrNoTrail):
+	case errors.Is(err, journal.ErrNoTrail):
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The audit trail cannot be written."))
 	default:
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%v", err))
@@ -148,7 +149,7 @@ func (s *scene) operate(ctx context.Context, caller *kms.Caller, r *kmsapi.Reque
 }
 
 // judge compares one answer with the state and the trail.
-func (s *scene) judge(what, operation string, caller *kms.Caller, answer *kmsapi.Answer, changed []string, records []record) {
+func (s *scene) judge(what, operation string, caller *journal.Caller, answer *kmsapi.Answer, changed []string, records []record) {
 	s.t.Helper()
 	var done []record
 	for _, r := range records {
@@ -222,7 +223,7 @@ func newScene(t *testing.T, seed uint64) *scene {
 	user := policy.Principal{Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/app", AccountID: account, UserName: "app"}
 	stranger := policy.Principal{Type: policy.User, ARN: "arn:aws:iam::" + account + ":user/stranger", AccountID: account, UserName: "stranger"}
 	all := []*policy.Document{everything}
-	s.callers = []*kms.Caller{
+	s.callers = []*journal.Caller{
 		{Principal: root, Policies: all, Admin: true},
 		{Principal: root, Policies: all, Admin: true},
 		{Principal: user, Policies: all, UID: 1000},

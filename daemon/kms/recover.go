@@ -11,9 +11,12 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
+	"cmkd/daemon/trust"
 	"cmkd/socket/kmsapi"
 )
 
@@ -28,11 +31,11 @@ const recoveredEncryptions = 1 << 31
 // know comes back disabled, with the default key policy and without its
 // aliases, tags and grants. What was adopted is on record. A nil adopt chooses
 // none.
-func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string) bool) (*Inventory, error) {
+func (s *Service) Recover(ctx context.Context, c *journal.Call, adopt func(keyID string) bool) (*keyring.Inventory, error) {
 	if s.Mismatch() != nil {
-		return nil, errUnverified()
+		return nil, journal.ErrUnverified()
 	}
-	inv, err := s.inventory(ctx, s.tokens(), true)
+	inv, err := s.Inventory(ctx, s.Tokens(), true)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +43,7 @@ func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string)
 		return nil, err
 	}
 	inv.Duplicates = s.Duplicates()
-	var chosen []*FoundKey
+	var chosen []*keyring.FoundKey
 	for _, k := range inv.Found {
 		if err := s.describe(ctx, k); err != nil {
 			return nil, fmt.Errorf("looking at key %s in token %s: %w", k.KeyID, k.Token, err)
@@ -49,7 +52,7 @@ func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string)
 			chosen = append(chosen, k)
 		}
 	}
-	for some := range slices.Chunk(chosen, maxRecorded) {
+	for some := range slices.Chunk(chosen, trust.MaxRecorded) {
 		if err := s.adoptKeys(ctx, c, some); err != nil {
 			return nil, fmt.Errorf("recovering keys: %w", err)
 		}
@@ -59,11 +62,11 @@ func (s *Service) Recover(ctx context.Context, c *Call, adopt func(keyID string)
 
 // adoptKeys adopts so many keys as one record of the trail holds: all of them
 // on record, or none.
-func (s *Service) adoptKeys(ctx context.Context, c *Call, keys []*FoundKey) error {
-	var done []*FoundKey
-	err := s.commit(ctx, c, func(tx *store.Tx) error {
+func (s *Service) adoptKeys(ctx context.Context, c *journal.Call, keys []*keyring.FoundKey) error {
+	var done []*keyring.FoundKey
+	err := s.Commit(ctx, c, func(tx *store.Tx) error {
 		for _, k := range keys {
-			if err := s.adoptKey(tx, &c.caller, k); err != nil {
+			if err := s.adoptKey(tx, &c.Caller, k); err != nil {
 				return fmt.Errorf("key %s: %w", k.KeyID, err)
 			}
 			if k.Problem == "" {
@@ -77,7 +80,7 @@ func (s *Service) adoptKeys(ctx context.Context, c *Call, keys []*FoundKey) erro
 		if err != nil {
 			return err
 		}
-		c.record.AdditionalEventData.Details = details
+		c.Record.AdditionalEventData.Details = details
 		return nil
 	})
 	if err != nil && !errors.Is(err, errNothing) {
@@ -94,20 +97,20 @@ var errNothing = errors.New("nothing to do")
 
 // describe finds out what kind of key the objects are, which only trying tells:
 // every attribute must be as cmkd makes it for the kind.
-func (s *Service) describe(ctx context.Context, k *FoundKey) error {
+func (s *Service) describe(ctx context.Context, k *keyring.FoundKey) error {
 	if k.Problem != "" {
 		return nil
 	}
-	if k.Token != s.token {
-		cks, ok := s.store.View().CustomKeyStoreByToken(s.region, k.Token)
+	if k.Token != s.Token {
+		cks, ok := s.Store.View().CustomKeyStoreByToken(s.Region, k.Token)
 		if !ok {
-			k.Problem = fmt.Sprintf("token %s has no custom key store in %s: make it first", k.Token, s.region)
+			k.Problem = fmt.Sprintf("token %s has no custom key store in %s: make it first", k.Token, s.Region)
 			return nil
 		}
-		k.store = cks.ID
+		k.StoreID = cks.ID
 	}
-	for i, id := range k.ids {
-		kind, public, err := s.identify(ctx, k.Token, objectID(id))
+	for i, id := range k.IDs {
+		kind, public, err := s.identify(ctx, k.Token, keyring.ObjectID(id))
 		if backends.CodeOf(err) == backends.KeyDuplicate {
 			k.Problem = "two objects have its CKA_ID"
 			return nil
@@ -123,15 +126,15 @@ func (s *Service) describe(ctx context.Context, k *FoundKey) error {
 			k.Problem = "its versions are of different kinds"
 			return nil
 		}
-		k.Spec, k.Usage, k.Imported, k.publicKey = kind.Spec, kind.Usage, kind.Imported, public
+		k.Spec, k.Usage, k.Imported, k.PublicKey = kind.Spec, kind.Usage, kind.Imported, public
 	}
-	view := s.store.View()
+	view := s.Store.View()
 	materials := len(view.Versions(k.KeyID)) + len(k.Versions)
 	rows := view.KeyReplicas(k.KeyID)
 	switch {
 	case len(rows) > 0 && (rows[0].Spec != k.Spec || rows[0].Usage != k.Usage || (rows[0].Origin == kmsapi.OriginTypeExternal) != k.Imported):
 		k.Problem = "it is not of the kind that the database says"
-	case materials > 1 && k.Spec != symmetricDefault:
+	case materials > 1 && k.Spec != keys.SymmetricDefault:
 		k.Problem = "a key of its kind has one version"
 	}
 	return nil
@@ -147,7 +150,7 @@ func (s *Service) identify(ctx context.Context, token string, id backends.KeyID)
 		if missing[secret] {
 			continue
 		}
-		b, info, ok := s.router.Route(token, candidate.Spec)
+		b, info, ok := s.Router.Route(token, candidate.Spec)
 		if !ok || info.Unsupported != "" {
 			continue
 		}
@@ -187,7 +190,7 @@ func kinds() []backends.Key {
 // adoptKey stores the rows of a key's materials, and the key's if it has none.
 // Calls have gone on since it was found: what has a row by now, or is being
 // destroyed, stays as it is.
-func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
+func (s *Service) adoptKey(tx *store.Tx, caller *journal.Caller, k *keyring.FoundKey) error {
 	rows := tx.KeyReplicas(k.KeyID)
 	if k.Known && len(rows) == 0 {
 		k.Problem = "it was deleted meanwhile"
@@ -195,8 +198,8 @@ func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
 	}
 	old, hasOld := tx.CurrentVersion(k.KeyID)
 	for i, number := range k.Versions {
-		_, has := tx.VersionByCKAID(k.ids[i])
-		if _, ending := tx.Intent(k.ids[i]); has || ending {
+		_, has := tx.VersionByCKAID(k.IDs[i])
+		if _, ending := tx.Intent(k.IDs[i]); has || ending {
 			continue
 		}
 		v := s.recoveredVersion(k, i)
@@ -221,22 +224,22 @@ func (s *Service) adoptKey(tx *store.Tx, caller *Caller, k *FoundKey) error {
 	case len(rows) == 0:
 		return s.putNewKey(tx, s.recoveredKey(caller, k))
 	case k.Imported:
-		return s.reflectReplicas(tx, k.KeyID, k.publicKey, false)
+		return s.reflectReplicas(tx, k.KeyID, k.PublicKey, false)
 	}
 	return nil
 }
 
 // recoveredVersion is the row of the key's i-th material.
-func (s *Service) recoveredVersion(k *FoundKey, i int) *store.Version {
-	now, number := s.now(), k.Versions[i]
+func (s *Service) recoveredVersion(k *keyring.FoundKey, i int) *store.Version {
+	now, number := s.Now(), k.Versions[i]
 	v := &store.Version{
-		KeyID: k.KeyID, Number: number, CKAID: k.ids[i], MaterialID: materialID(k.KeyID, number, k.ids[i]),
+		KeyID: k.KeyID, Number: number, CKAID: k.IDs[i], MaterialID: keyring.MaterialID(k.KeyID, number, k.IDs[i]),
 		State: kmsapi.KeyMaterialStateNonCurrent, Created: now,
 	}
 	if number > 1 {
 		v.Rotated, v.RotationType = now, kmsapi.RotationTypeOnDemand
 	}
-	if k.Spec == symmetricDefault {
+	if k.Spec == keys.SymmetricDefault {
 		v.Encryptions = recoveredEncryptions
 	}
 	if k.Imported {
@@ -247,23 +250,23 @@ func (s *Service) recoveredVersion(k *FoundKey, i int) *store.Version {
 }
 
 // recoveredKey is the row of a key of which nothing but the token knows.
-func (s *Service) recoveredKey(caller *Caller, k *FoundKey) *store.Key {
+func (s *Service) recoveredKey(caller *journal.Caller, k *keyring.FoundKey) *store.Key {
 	row := &store.Key{
-		Region: s.region, ID: k.KeyID, Description: "Recovered from token " + k.Token,
+		Region: s.Region, ID: k.KeyID, Description: "Recovered from token " + k.Token,
 		Spec: k.Spec, Usage: k.Usage, Origin: kmsapi.OriginTypeAWSKMS,
 		Manager: kmsapi.KeyManagerTypeCustomer, State: kmsapi.KeyStateDisabled,
-		Token: k.Token, CustomKeyStoreID: k.store, Created: s.now(), Creator: caller.Principal.DisplayARN(),
-		Policy: policy.DefaultKeyPolicy(s.account), PublicKey: k.publicKey,
+		Token: k.Token, CustomKeyStoreID: k.StoreID, Created: s.Now(), Creator: caller.Principal.DisplayARN(),
+		Policy: policy.DefaultKeyPolicy(s.Account), PublicKey: k.PublicKey,
 	}
 	switch {
-	case k.store != "":
+	case k.StoreID != "":
 		row.Origin = kmsapi.OriginTypeAWSCloudHSM
 	case k.Imported:
 		row.Origin = kmsapi.OriginTypeExternal
 		row.ExpirationModel = kmsapi.ExpirationModelTypeKeyMaterialDoesNotExpire
 	}
 	if strings.HasPrefix(k.KeyID, keys.MRKPrefix) {
-		row.PrimaryRegion = s.region
+		row.PrimaryRegion = s.Region
 	}
 	return row
 }

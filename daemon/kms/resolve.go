@@ -41,7 +41,7 @@ func (s *Service) parseIdentifier(region, text string) (identifier, error) {
 		} else if !strings.HasPrefix(name, keys.AliasPrefix) {
 			return identifier{}, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Invalid arn %s", text)
 		}
-		if arn.Account != s.account {
+		if arn.Account != s.Account {
 			return identifier{}, elsewhere(text, name)
 		}
 	}
@@ -78,13 +78,13 @@ func (s *Service) resolve(view *store.View, region, text string, aliases bool) (
 		}
 		alias, ok := view.Alias(region, id.alias)
 		if !ok {
-			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.aliasARN(region, id.alias))
+			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.AliasARN(region, id.alias))
 		}
 		id.keyID = alias.KeyID
 	}
 	key, ok := view.Key(region, id.keyID)
 	if !ok {
-		return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.keyARN(region, id.keyID))
+		return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.KeyARN(region, id.keyID))
 	}
 	return key, id, nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -28,7 +30,7 @@ func errNoRotation() error {
 // checkRotatable refuses automatic rotation of keys that cannot have it.
 func (s *Service) checkRotatable(k *key) error {
 	switch {
-	case k.Spec != symmetricDefault:
+	case k.Spec != keys.SymmetricDefault:
 		return errNoRotation()
 	case k.Origin != kmsapi.OriginTypeAWSKMS:
 		return wrongOrigin(k)
@@ -44,7 +46,7 @@ func checkPrimary(k *key) error {
 	return nil
 }
 
-func (s methods) EnableKeyRotation(ctx context.Context, c *Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
+func (s methods) EnableKeyRotation(ctx context.Context, c *journal.Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
 	days := int(in.RotationPeriodInDays)
 	d := &demand{keyID: in.KeyId}
 	if days == 0 {
@@ -57,17 +59,17 @@ func (s methods) EnableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Enab
 	}
 	err = s.changeRotation(ctx, c, k, func(row *store.Key) {
 		row.RotationPeriodDays = days
-		row.NextRotation = s.now().Add(time.Duration(days) * day)
+		row.NextRotation = s.Now().Add(time.Duration(days) * keyring.Day)
 	})
 	return &kmsapi.EnableKeyRotationResponse{}, err
 }
 
-func (s methods) DisableKeyRotation(ctx context.Context, c *Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
+func (s methods) DisableKeyRotation(ctx context.Context, c *journal.Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	if k.Spec != symmetricDefault {
+	if k.Spec != keys.SymmetricDefault {
 		return &kmsapi.DisableKeyRotationResponse{}, nil // AWS turns off what was never on
 	}
 	err = s.changeRotation(ctx, c, k, func(row *store.Key) {
@@ -76,7 +78,7 @@ func (s methods) DisableKeyRotation(ctx context.Context, c *Call, in *kmsapi.Dis
 	return &kmsapi.DisableKeyRotationResponse{}, err
 }
 
-func (s *Service) changeRotation(ctx context.Context, c *Call, k *key, f func(row *store.Key)) error {
+func (s *Service) changeRotation(ctx context.Context, c *journal.Call, k *key, f func(row *store.Key)) error {
 	if err := s.checkRotatable(k); err != nil {
 		return err
 	}
@@ -89,26 +91,26 @@ func (s *Service) changeRotation(ctx context.Context, c *Call, k *key, f func(ro
 	})
 }
 
-func (s methods) GetKeyRotationStatus(ctx context.Context, c *Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
+func (s methods) GetKeyRotationStatus(ctx context.Context, c *journal.Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
 	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.arn}
-	if k.Spec != symmetricDefault {
+	if k.Spec != keys.SymmetricDefault {
 		// AWS says false where the other operations refuse: Terraform asks of every key.
 		return out, nil
 	}
 	if err := s.checkRotatable(k); err != nil {
 		return nil, err
 	}
-	row := s.primary(c.view, k.Key)
+	row := s.primary(c.View, k.Key)
 	if row.RotationPeriodDays > 0 && k.state != kmsapi.KeyStatePendingDeletion {
 		out.KeyRotationEnabled = true
 		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
 		out.NextRotationDate = row.NextRotation
 	}
-	if i := s.rotating(c.view, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
+	if i := s.rotating(c.View, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
 		out.OnDemandRotationStartDate = i.Created
 	}
 	return out, nil
@@ -129,20 +131,20 @@ func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
 // still come.
 func (s *Service) rotating(view *store.View, keyID string) *store.Intent {
 	for i := range view.Intents() {
-		if i.KeyID == keyID && i.Action == "create" && !i.Imported && !s.late.expects(i.CKAID) {
+		if i.KeyID == keyID && i.Action == "create" && !i.Imported && !s.Late.Expects(i.CKAID) {
 			return i
 		}
 	}
 	return nil
 }
 
-func (s methods) RotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
+func (s methods) RotateKeyOnDemand(ctx context.Context, c *journal.Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case k.Spec != symmetricDefault:
+	case k.Spec != keys.SymmetricDefault:
 		return nil, errNoRotation()
 	case k.Origin == kmsapi.OriginTypeAWSCloudHSM:
 		return nil, wrongOrigin(k)
@@ -159,7 +161,7 @@ func (s methods) RotateKeyOnDemand(ctx context.Context, c *Call, in *kmsapi.Rota
 	}
 	// AWS documents it for an automatic rotation, too:
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_RotateKeyOnDemand.html
-	if s.rotating(s.store.View(), k.ID) != nil {
+	if s.rotating(s.Store.View(), k.ID) != nil {
 		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
 	}
 	return out, s.rotate(ctx, c, k.Key, kmsapi.RotationTypeOnDemand)
@@ -172,22 +174,22 @@ func errRotationLimit(arn string) error {
 
 // rotate makes a new key material in the token and makes it current, both or
 // neither. Old materials go on decrypting.
-func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind keys.Rotation) error {
-	b, err := s.routeNew(row.Token, row.Spec)
+func (s *Service) rotate(ctx context.Context, c *journal.Call, row *store.Key, kind keys.Rotation) error {
+	b, err := s.RouteNew(row.Token, row.Spec)
 	if err != nil {
 		return err
 	}
-	versions := s.store.View().Versions(row.ID)
+	versions := s.Store.View().Versions(row.ID)
 	if len(versions) == 0 {
 		return fmt.Errorf("key %s has no material to rotate", row.ID)
 	}
-	fresh := newVersion(row.ID, versions[len(versions)-1].Number+1, s.now())
+	fresh := keyring.NewVersion(row.ID, versions[len(versions)-1].Number+1, s.Now())
 	fresh.RotationType, fresh.Rotated = kind, fresh.Created
 	intent := &store.Intent{
 		CKAID: fresh.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: fresh.Number,
-		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Rotation: kind, Created: s.now(),
+		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Rotation: kind, Created: s.Now(),
 	}
-	_, err = s.generate(ctx, c, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
+	_, err = s.Generate(ctx, c, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
 		return s.promote(ctx, tx, row, fresh)
 	})
 	return err
@@ -198,21 +200,21 @@ func (s *Service) rotate(ctx context.Context, c *Call, row *store.Key, kind keys
 func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fresh *store.Version) error {
 	now, ok := tx.Key(was.Region, was.ID)
 	if !ok || fresh.RotationType == kmsapi.RotationTypeAutomatic && !rotationDue(now, fresh.Rotated) {
-		return errOutdated
+		return journal.ErrOutdated
 	}
 	row := *now
 	if fresh.RotationType == kmsapi.RotationTypeOnDemand {
 		if row.OnDemandRotations >= maxOnDemandRotations {
-			return errRotationLimit(s.keyARN(row.Region, row.ID))
+			return errRotationLimit(s.KeyARN(row.Region, row.ID))
 		}
 		row.OnDemandRotations++
 	} else {
-		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * day)
+		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * keyring.Day)
 	}
 	old, ok := tx.CurrentVersion(row.ID)
 	if ok {
 		if old.Number >= fresh.Number && !fresh.Imported {
-			return errOutdated
+			return journal.ErrOutdated
 		}
 		demoted := *old
 		demoted.State = kmsapi.KeyMaterialStateNonCurrent
@@ -228,7 +230,7 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 	if err := tx.PutKey(&row); err != nil {
 		return err
 	}
-	return s.announce(ctx, tx, s.rotation(&row, old, fresh))
+	return s.Announce(ctx, tx, s.Rotation(&row, old, fresh))
 }
 
 // RotateDue rotates the keys whose time has come and returns how many. A key
@@ -236,36 +238,36 @@ func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fre
 // not stop the others. A key that was rotated while the clock was ahead, and is
 // due a period after that, becomes due a period from now.
 func (s *Service) RotateDue(ctx context.Context) (int, error) {
-	now := s.now()
+	now := s.Now()
 	rotated := 0
 	var errs []error
-	for row := range s.store.View().AllKeys() {
+	for row := range s.Store.View().AllKeys() {
 		if !rotates(row) {
 			continue
 		}
-		if row.NextRotation.After(latestRotation(row, now).Add(clockJump)) {
+		if row.NextRotation.After(latestRotation(row, now).Add(keyring.ClockJump)) {
 			errs = append(errs, s.bringForward(ctx, row))
 			continue
 		}
 		if !rotationDue(row, now) {
 			continue
 		}
-		e := s.keyEvent(eventRotate, row, row.NextRotation)
+		e := s.KeyEvent(journal.EventRotate, row, row.NextRotation)
 		e.RotationType, e.KeyOrigin = kmsapi.RotationTypeAutomatic, row.Origin
-		if _, err := s.available(row); err != nil { // it is due when the token is back
-			errs = append(errs, s.failed(ctx, e, err))
+		if _, err := s.Available(row); err != nil { // it is due when the token is back
+			errs = append(errs, s.Failed(ctx, e, err))
 			continue
 		}
 		done, err := s.rotateDue(ctx, row)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.arns[0], err), s.failed(ctx, e, err))
+			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.Arns[0], err), s.Failed(ctx, e, err))
 			continue
 		}
-		s.acts.forget(e)
+		s.Forget(e)
 		if !done {
 			continue
 		}
-		s.log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.keyARN(row.Region, row.ID)))
+		s.Log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.KeyARN(row.Region, row.ID)))
 		rotated++
 	}
 	return rotated, errors.Join(errs...)
@@ -284,61 +286,61 @@ func rotationDue(row *store.Key, now time.Time) bool {
 
 // rotateDue rotates a key whose time has come, unless that has changed meanwhile.
 func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
-	for range maxCreations {
-		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, errOutdated) && !errors.Is(err, errUnanswered) {
+	for range journal.MaxCreations {
+		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, journal.ErrOutdated) && !errors.Is(err, keyring.ErrUnanswered) {
 			return err == nil, err
 		}
-		view := s.store.View()
+		view := s.Store.View()
 		now, ok := view.Key(row.Region, row.ID)
 		if !ok {
 			return false, nil
 		}
-		if row = s.primary(view, now); !rotationDue(row, s.now()) {
+		if row = s.primary(view, now); !rotationDue(row, s.Now()) {
 			return false, nil
 		}
 	}
-	return false, errOutdated
+	return false, journal.ErrOutdated
 }
 
 // latestRotation is when the key is due at the latest: a period from now.
 func latestRotation(row *store.Key, now time.Time) time.Time {
-	return now.Add(time.Duration(row.RotationPeriodDays) * day)
+	return now.Add(time.Duration(row.RotationPeriodDays) * keyring.Day)
 }
 
 // bringForward makes the key due a period from now.
 func (s *Service) bringForward(ctx context.Context, row *store.Key) error {
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		now, ok := tx.Key(row.Region, row.ID)
 		if !ok || now.RotationPeriodDays == 0 {
 			return nil
 		}
 		earlier := *now
-		if latest := latestRotation(now, s.now()); earlier.NextRotation.After(latest) {
+		if latest := latestRotation(now, s.Now()); earlier.NextRotation.After(latest) {
 			earlier.NextRotation = latest
 		}
 		return tx.PutKey(&earlier)
 	})
 	if err != nil {
-		return fmt.Errorf("bringing forward the rotation of key %s: %w", s.keyARN(row.Region, row.ID), err)
+		return fmt.Errorf("bringing forward the rotation of key %s: %w", s.KeyARN(row.Region, row.ID), err)
 	}
-	s.log.LogAttrs(ctx, slog.LevelWarn, "the clock was set back: the next rotation is brought forward", slog.String("key", s.keyARN(row.Region, row.ID)))
+	s.Log.LogAttrs(ctx, slog.LevelWarn, "the clock was set back: the next rotation is brought forward", slog.String("key", s.KeyARN(row.Region, row.ID)))
 	return nil
 }
 
-func (s methods) ListKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
+func (s methods) ListKeyRotations(ctx context.Context, c *journal.Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	if k.Spec != symmetricDefault {
+	if k.Spec != keys.SymmetricDefault {
 		return nil, errNoRotation()
 	}
-	l := c.list(k.ID)
+	l := listOf(c, k.ID)
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	versions := s.inOrder(c.view.Versions(k.ID))
+	versions := s.InOrder(c.View.Versions(k.ID))
 	if after != "" {
 		i := slices.IndexFunc(versions, func(v *store.Version) bool { return v.MaterialID == after })
 		if i < 0 {
@@ -359,7 +361,7 @@ func (s methods) ListKeyRotations(ctx context.Context, c *Call, in *kmsapi.ListK
 	for _, v := range list {
 		e := kmsapi.RotationsListEntry{
 			KeyId: k.ID, KeyMaterialId: v.MaterialID, KeyMaterialDescription: v.Description,
-			ImportState: s.importState(v), KeyMaterialState: v.State,
+			ImportState: s.ImportState(v), KeyMaterialState: v.State,
 			RotationDate: v.Rotated, RotationType: v.RotationType,
 		}
 		if e.ImportState == kmsapi.ImportStateImported {

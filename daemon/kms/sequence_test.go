@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -32,7 +33,7 @@ import (
 const account = "111122223333"
 
 // unrecorded is a trail for calls by the hundred thousand.
-type unrecorded struct{ kms.Trail }
+type unrecorded struct{ journal.Trail }
 
 func (unrecorded) Append(context.Context, *audit.Record) error                   { return nil }
 func (unrecorded) AppendIn(context.Context, *audit.Record, audit.Room) error     { return nil }
@@ -50,7 +51,7 @@ type world struct {
 	disk    *storetest.Disk // of db
 	memory  *memory.Token
 	service *kms.Service
-	caller  *kms.Caller
+	caller  *journal.Caller
 }
 
 // TestModel holds random sequences of operations against the model: time
@@ -61,7 +62,7 @@ func TestModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller := &kms.Caller{
+	caller := &journal.Caller{
 		Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 		Policies:  []*policy.Document{administrator}, Admin: true,
 	}

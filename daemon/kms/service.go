@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"cmkd/daemon/attestation"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/store"
+	"cmkd/daemon/trust"
 	"cmkd/socket/kmsapi"
 )
 
@@ -42,8 +45,8 @@ type Config struct {
 	Principals Principals
 
 	Store  *store.Store
-	Trail  Trail
-	Router Router
+	Trail  journal.Trail
+	Router keyring.Router
 	Logger *slog.Logger
 	// Now is the clock; nil means [time.Now].
 	Now func() time.Time
@@ -73,7 +76,7 @@ type Principals interface {
 
 // Service answers KMS calls. Its methods may be called concurrently.
 type Service struct {
-	*Trust
+	*trust.Trust
 	regions           map[string]bool
 	plaintextDataKeys bool
 	attestations      *attestation.Verifier
@@ -85,7 +88,7 @@ type Service struct {
 	policies          compiled
 	usages            usages
 
-	operations map[string]kmsapi.Method[*Call]
+	operations map[string]kmsapi.Method[*journal.Call]
 }
 
 // New makes a service.
@@ -93,26 +96,11 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	journal := &Journal{
-		account:  cfg.Account,
-		region:   cfg.Region,
-		node:     cfg.Node,
-		store:    cfg.Store,
-		trail:    cfg.Trail,
-		log:      cfg.Logger,
-		now:      cfg.Now,
-		refusals: cfg.Limits.refusals(),
-	}
-	ring := &Keyring{
-		Journal:  journal,
-		token:    cfg.Token,
-		clusters: cfg.Clusters,
-		router:   newCheckedRouter(cfg.Router),
-		clock:    newClock(),
-		absences: newAbsences(),
-	}
-	trust := &Trust{Keyring: ring}
-	ring.made = trust.RetryEpoch
+	journal := journal.New(journal.Config{
+		Account: cfg.Account, Region: cfg.Region, Node: cfg.Node, Store: cfg.Store, Trail: cfg.Trail, Logger: cfg.Logger, Now: cfg.Now,
+		RefusalRate: cfg.Limits.RefusalRate, RefusalBurst: cfg.Limits.RefusalBurst,
+	})
+	trust := trust.New(keyring.New(journal, cfg.Token, cfg.Clusters, cfg.Router))
 	s := &Service{
 		Trust:             trust,
 		regions:           map[string]bool{cfg.Region: true},

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/socket/kmsapi"
 )
@@ -18,7 +19,7 @@ type signing struct {
 }
 
 // admitSigning admits the call and checks the message against the algorithm.
-func (s *Service) admitSigning(ctx context.Context, c *Call, in *signing) (*key, backends.Key, error) {
+func (s *Service) admitSigning(ctx context.Context, c *journal.Call, in *signing) (*key, backends.Key, error) {
 	d := &demand{keyID: in.keyID, algorithm: in.algorithm, grantTokens: in.grantTokens}
 	if in.messageType == "" {
 		in.messageType, d.presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
@@ -54,7 +55,7 @@ func checkMessage(spec backends.KeySpec, in *signing) error {
 	return nil
 }
 
-func (s methods) Sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
+func (s methods) Sign(ctx context.Context, c *journal.Call, in *kmsapi.SignRequest) (*kmsapi.SignResponse, error) {
 	call := &signing{
 		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,
@@ -75,7 +76,7 @@ func (s methods) Sign(ctx context.Context, c *Call, in *kmsapi.SignRequest) (*km
 	return &kmsapi.SignResponse{KeyId: k.arn, Signature: made.Signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
-func (s methods) Verify(ctx context.Context, c *Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
+func (s methods) Verify(ctx context.Context, c *journal.Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
 	call := &signing{
 		keyID: in.KeyId, algorithm: backends.Algorithm(in.SigningAlgorithm), messageType: in.MessageType,
 		message: in.Message, grantTokens: in.GrantTokens,

@@ -6,6 +6,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/ciphertext"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -50,7 +51,7 @@ func (a *admittedSource) material() string {
 }
 
 // admitSource finds the key of a ciphertext and admits the call to it.
-func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admittedSource, error) {
+func (s *Service) admitSource(ctx context.Context, c *journal.Call, src *source) (*admittedSource, error) {
 	d := &demand{
 		keyID: src.keyID, action: src.action, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
 	}
@@ -72,7 +73,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException,
 			"1 validation error detected: Value null at 'ciphertextBlob' failed to satisfy constraint: Member must not be null")
 	}
-	if src.keyID == "" && (a.ignored || src.algorithm != symmetricDefault) {
+	if src.keyID == "" && (a.ignored || src.algorithm != keys.SymmetricDefault) {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "KeyId must not be null")
 	}
 	if err := s.admitSourceKey(ctx, c, d, src, a); err != nil {
@@ -81,7 +82,7 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 	if a.ignored {
 		return a, nil
 	}
-	if src.algorithm != symmetricDefault {
+	if src.algorithm != keys.SymmetricDefault {
 		if err := checkNoContext(src.context); err != nil {
 			return nil, err
 		}
@@ -101,11 +102,11 @@ func (s *Service) admitSource(ctx context.Context, c *Call, src *source) (*admit
 
 // bind finds the key material that the blob names, and what is authenticated with
 // it.
-func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
-	a.aad = a.blob.AAD(s.account, src.context)
-	if v, ok := c.view.Version(a.key.ID, a.blob.Material); ok && v.State != keys.Discarded {
-		if s.importState(v) == kmsapi.ImportStatePendingImport {
-			return invalidState(a.key.arn, "pending import")
+func (s *Service) bind(c *journal.Call, src *source, a *admittedSource) error {
+	a.aad = a.blob.AAD(s.Account, src.context)
+	if v, ok := c.View.Version(a.key.ID, a.blob.Material); ok && v.State != keys.Discarded {
+		if s.ImportState(v) == kmsapi.ImportStatePendingImport {
+			return journal.InvalidState(a.key.arn, "pending import")
 		}
 		a.ref = a.key.ref(v)
 		return a.key.usable(v)
@@ -122,7 +123,7 @@ func (s *Service) bind(c *Call, src *source, a *admittedSource) error {
 // Of an altered ciphertext it says that.
 func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) error {
 	made, altered := a.key.backend.Decrypt(ctx, &backends.DecryptRequest{
-		Key: a.ref, Algorithm: symmetricDefault, AAD: a.aad, Sealed: a.blob.Sealed,
+		Key: a.ref, Algorithm: keys.SymmetricDefault, AAD: a.aad, Sealed: a.blob.Sealed,
 	})
 	if altered != nil {
 		return altered
@@ -132,15 +133,15 @@ func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) 
 }
 
 // admitSourceKey admits the key that the client or the ciphertext names.
-func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *source, a *admittedSource) error {
+func (s *Service) admitSourceKey(ctx context.Context, c *journal.Call, d *demand, src *source, a *admittedSource) error {
 	b, parsed := ciphertext.Parse(src.ciphertext)
-	if !parsed || src.algorithm != symmetricDefault {
+	if !parsed || src.algorithm != keys.SymmetricDefault {
 		b = nil
 	}
 	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.Kind != ciphertext.Plaintext
-	if src.algorithm == symmetricDefault && !a.ignored {
+	if src.algorithm == keys.SymmetricDefault && !a.ignored {
 		a.blob = b
-		d.ciphertext = func(row *store.Key) error { return checkBlob(c.view, b, row) }
+		d.ciphertext = func(row *store.Key) error { return checkBlob(c.View, b, row) }
 	}
 	admit := func() error {
 		var err error
@@ -148,12 +149,12 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 		return err
 	}
 	err := admit()
-	if e, ok := asError[*kmsapi.Error](err); !ok || e.Code != kmsapi.CodeAccessDeniedException || !d.plaintextDataKey {
+	if e, ok := journal.AsError[*kmsapi.Error](err); !ok || e.Code != kmsapi.CodeAccessDeniedException || !d.plaintextDataKey {
 		return err
 	}
 	// The policies were asked about a data key because the ciphertext says so. If
 	// they would allow a plaintext, it must be whole before that is the reason.
-	denied, used := c.record, c.used
+	denied, used := c.Record, c.Used
 	d.plaintextDataKey = false
 	switch again := admit(); {
 	case isInvalidCiphertext(again): // its key ID was altered
@@ -161,9 +162,8 @@ func (s *Service) admitSourceKey(ctx context.Context, c *Call, d *demand, src *s
 	case again == nil && a.blob != nil && s.bind(c, src, a) == nil:
 		err = s.refuseKind(ctx, a, err)
 	}
-	s.calls.mu.Lock() // the end of the daemon may be reading the record
-	defer s.calls.mu.Unlock()
-	c.record, c.used = denied, used
+	c.Used = used
+	s.Restore(c, denied)
 	return err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"cmkd/daemon/ciphertext"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -23,7 +25,7 @@ func errInvalidCiphertext() error {
 }
 
 func isInvalidCiphertext(err error) bool {
-	e, ok := asError[*kmsapi.Error](err)
+	e, ok := journal.AsError[*kmsapi.Error](err)
 	return ok && e.Code == kmsapi.CodeInvalidCiphertextException
 }
 
@@ -33,7 +35,7 @@ func errIncorrectKey() error {
 }
 
 // admitNamed admits the call to the key that the client names, or the ciphertext.
-func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *ciphertext.Blob) (*key, error) {
+func (s *Service) admitNamed(ctx context.Context, c *journal.Call, d *demand, b *ciphertext.Blob) (*key, error) {
 	if d.keyID != "" {
 		return s.admit(ctx, c, d)
 	}
@@ -45,7 +47,7 @@ func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *ciphert
 		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
 		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
 	}
-	if row, ok := c.view.Key(c.region, b.KeyID); ok {
+	if row, ok := c.View.Key(c.Region, b.KeyID); ok {
 		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
 	}
 	return nil, s.conceal(c, d, s.errNoSource(c, d))
@@ -53,37 +55,37 @@ func (s *Service) admitNamed(ctx context.Context, c *Call, d *demand, b *ciphert
 
 // madeUnder returns the key whose material the blob names, if its key ID is that of
 // another key and the caller may do what d demands with the key returned.
-func (s *Service) madeUnder(c *Call, d *demand, b *ciphertext.Blob) (*store.Key, bool) {
-	if _, ok := c.view.Version(b.KeyID, b.Material); ok {
+func (s *Service) madeUnder(c *journal.Call, d *demand, b *ciphertext.Blob) (*store.Key, bool) {
+	if _, ok := c.View.Version(b.KeyID, b.Material); ok {
 		return nil, false // nothing contradicts it
 	}
 	r := s.policyRequest(c, d)
-	r.Resource = s.keyARN(c.region, b.KeyID)
+	r.Resource = s.KeyARN(c.Region, b.KeyID)
 	r.Context = &keyContext{s: s, c: c, d: d}
 	row, ok := keyOfMaterial(c, b.Material)
 	if !ok { // as much work as below: the time must not tell either
-		_ = policy.Decide(r, s.policies.standard, c.caller.Policies, nil)
+		_ = policy.Decide(r, s.policies.standard, c.Caller.Policies, nil)
 		return nil, false
 	}
-	k := &key{Key: row, arn: s.keyARN(row.Region, row.ID)}
+	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID)}
 	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row}
 	document, err := s.policies.parse(row.Policy)
-	return row, err == nil && policy.Decide(r, document, c.caller.Policies, s.grantsFor(c, k, d)).Allowed
+	return row, err == nil && policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d)).Allowed
 }
 
 // keyOfMaterial finds the key with the key material ID in the call's Region.
-func keyOfMaterial(c *Call, id string) (*store.Key, bool) {
-	v, ok := c.view.VersionByMaterial(id)
+func keyOfMaterial(c *journal.Call, id string) (*store.Key, bool) {
+	v, ok := c.View.VersionByMaterial(id)
 	if !ok {
 		return nil, false
 	}
-	return c.view.Key(c.region, v.KeyID)
+	return c.View.Key(c.Region, v.KeyID)
 }
 
 // errNoSource is the answer if the key of a ciphertext is not in this Region. It
 // is the same for whoever may use every key and for whoever may use none, and
 // tells neither whether there is such a key elsewhere.
-func (s *Service) errNoSource(c *Call, d *demand) error {
+func (s *Service) errNoSource(c *journal.Call, d *demand) error {
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
 }
 
@@ -98,7 +100,7 @@ func checkBlob(view *store.View, b *ciphertext.Blob, row *store.Key) error {
 			return errInvalidCiphertext() // it is of this key, its key ID was altered
 		}
 		return errIncorrectKey()
-	case row.Spec != symmetricDefault:
+	case row.Spec != keys.SymmetricDefault:
 		return errInvalidCiphertext() // such a key makes no blobs
 	}
 	return nil

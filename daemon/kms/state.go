@@ -3,6 +3,7 @@ package kms
 import (
 	"time"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
@@ -14,17 +15,17 @@ func checkState(op *keys.Action, arn string, state keys.State) error {
 	case 'D':
 		return kmsapi.Errorf(kmsapi.CodeDisabledException, "%s is disabled.", arn)
 	case 'P':
-		return invalidState(arn, "pending deletion")
+		return journal.InvalidState(arn, "pending deletion")
 	case 'I':
-		return invalidState(arn, "pending import")
+		return journal.InvalidState(arn, "pending import")
 	case 'U':
-		return invalidState(arn, "unavailable")
+		return journal.InvalidState(arn, "unavailable")
 	case 'C':
-		return invalidState(arn, "creating")
+		return journal.InvalidState(arn, "creating")
 	case 'G':
-		return invalidState(arn, "updating")
+		return journal.InvalidState(arn, "updating")
 	case 'N':
-		return invalidState(arn, "not pending deletion")
+		return journal.InvalidState(arn, "not pending deletion")
 	}
 	return nil
 }
@@ -33,13 +34,13 @@ func checkState(op *keys.Action, arn string, state keys.State) error {
 // token has been away for a while or its custom key store is disconnected, or
 // PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
-func (s *Service) keyState(view reader, key *store.Key) keys.State {
+func (s *Service) keyState(view journal.Reader, key *store.Key) keys.State {
 	state := key.State
 	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
-	if usable && key.Origin == kmsapi.OriginTypeExternal && s.lost(view, key.ID) {
+	if usable && key.Origin == kmsapi.OriginTypeExternal && s.Lost(view, key.ID) {
 		return kmsapi.KeyStatePendingImport
 	}
-	if usable && (!connected(view, key) || !s.router.Available(key.Token, key.Spec)) {
+	if usable && (!connected(view, key) || !s.Router.Available(key.Token, key.Spec)) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state
@@ -49,12 +50,12 @@ func (s *Service) keyState(view reader, key *store.Key) keys.State {
 // material is known not to be in its token, or to be there twice or unsafe. Such a key is admitted
 // all the same: a call finds out what the token has now, what the key encrypted under
 // other materials can be decrypted, and a rotation mends it.
-func (s *Service) shownState(view reader, key *store.Key) keys.State {
+func (s *Service) shownState(view journal.Reader, key *store.Key) keys.State {
 	state := s.keyState(view, key)
 	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
 		return state
 	}
-	if v, ok := view.CurrentVersion(key.ID); ok && (s.duplicated(v.CKAID) || s.absences.has(v.CKAID) || s.unsafes.has(v.CKAID)) {
+	if v, ok := view.CurrentVersion(key.ID); ok && (s.Duplicated(v.CKAID) || s.Absences.Has(v.CKAID) || s.Unsafes.Has(v.CKAID)) {
 		return kmsapi.KeyStateUnavailable
 	}
 	return state
@@ -77,7 +78,7 @@ type KeyCountLabel struct {
 // CountKeys counts the keys as they are now.
 func (s *Service) CountKeys() KeyCount {
 	c := KeyCount{Keys: map[KeyCountLabel]int{}, Expiries: map[string]time.Time{}}
-	view := s.store.View()
+	view := s.Store.View()
 	for k := range view.AllKeys() {
 		c.Keys[KeyCountLabel{k.Region, s.shownState(view, k)}]++
 	}
@@ -86,7 +87,7 @@ func (s *Service) CountKeys() KeyCount {
 			continue
 		}
 		for _, k := range view.KeyReplicas(v.KeyID) {
-			arn := s.keyARN(k.Region, k.ID)
+			arn := s.KeyARN(k.Region, k.ID)
 			if first, ok := c.Expiries[arn]; !ok || v.ValidTo.Before(first) {
 				c.Expiries[arn] = v.ValidTo
 			}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -12,7 +13,7 @@ import (
 // maxTags is AWS's quota of tags for a key.
 const maxTags = 50
 
-func (s methods) TagResource(ctx context.Context, c *Call, in *kmsapi.TagResourceRequest) (*kmsapi.TagResourceResponse, error) {
+func (s methods) TagResource(ctx context.Context, c *journal.Call, in *kmsapi.TagResourceRequest) (*kmsapi.TagResourceResponse, error) {
 	tags, err := newTags(in.Tags)
 	if err != nil {
 		return nil, err
@@ -28,7 +29,7 @@ func (s methods) TagResource(ctx context.Context, c *Call, in *kmsapi.TagResourc
 	return &kmsapi.TagResourceResponse{}, err
 }
 
-func (s methods) UntagResource(ctx context.Context, c *Call, in *kmsapi.UntagResourceRequest) (*kmsapi.UntagResourceResponse, error) {
+func (s methods) UntagResource(ctx context.Context, c *journal.Call, in *kmsapi.UntagResourceRequest) (*kmsapi.UntagResourceResponse, error) {
 	for _, key := range in.TagKeys {
 		if err := checkTagKey(key); err != nil {
 			return nil, err
@@ -42,12 +43,12 @@ func (s methods) UntagResource(ctx context.Context, c *Call, in *kmsapi.UntagRes
 	return &kmsapi.UntagResourceResponse{}, err
 }
 
-func (s methods) ListResourceTags(ctx context.Context, c *Call, in *kmsapi.ListResourceTagsRequest) (*kmsapi.ListResourceTagsResponse, error) {
+func (s methods) ListResourceTags(ctx context.Context, c *journal.Call, in *kmsapi.ListResourceTagsRequest) (*kmsapi.ListResourceTagsResponse, error) {
 	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	l := c.list(k.ID)
+	l := listOf(c, k.ID)
 	after, err := l.decodeMarker(in.Marker)
 	if err != nil {
 		return nil, err

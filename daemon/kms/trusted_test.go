@@ -9,6 +9,8 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/storetest"
@@ -20,7 +22,7 @@ import (
 // audit trail, which signs nothing here, and no wrapping key.
 type ownKeys struct{ *memory.Router }
 
-func (o ownKeys) Route(token string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (o ownKeys) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	if spec == backends.AES256 {
 		return o, backends.SpecInfo{Spec: spec, Unsupported: "CKM_AES_KEY_WRAP_PAD"}, true
 	}
@@ -83,13 +85,13 @@ func (s *inMemory) restart() {
 }
 
 // operate does what an operator asks for.
-func (s *inMemory) operate(name string, f func(c *kms.Call) error) error {
+func (s *inMemory) operate(name string, f func(c *journal.Call) error) error {
 	s.t.Helper()
 	return s.service.Operate(s.t.Context(), s.caller, &kmsapi.Request{Operation: name, RequestID: "o"}, f)
 }
 
 func (s *inMemory) accept(root string) error {
-	return s.operate("AcceptState", func(c *kms.Call) error { return s.service.AcceptState(s.t.Context(), c, root) })
+	return s.operate("AcceptState", func(c *journal.Call) error { return s.service.AcceptState(s.t.Context(), c, root) })
 }
 
 // TestTamperedRows: rows that somebody has changed are found by a check and by the
@@ -129,7 +131,7 @@ func TestTamperedRows(t *testing.T) {
 				s.call(kmsapi.CodeKMSInvalidStateException, operation, in)
 			}
 			s.call("", "DescribeKey", map[string]any{"KeyId": id})
-			if err := s.operate("Recover", func(c *kms.Call) error { _, err := s.service.Recover(t.Context(), c, nil); return err }); err == nil {
+			if err := s.operate("Recover", func(c *journal.Call) error { _, err := s.service.Recover(t.Context(), c, nil); return err }); err == nil {
 				t.Error("keys are recovered into a database that does not verify")
 			}
 			if err := s.accept("00"); !errors.Is(err, store.ErrChanged) {
@@ -185,10 +187,10 @@ func TestRecoverLost(t *testing.T) {
 		t.Fatalf("%+v", m)
 	}
 	s.call(kmsapi.CodeNotFoundException, "DescribeKey", map[string]any{"KeyId": id})
-	recovered := func(adopt func(string) bool) *kms.Inventory {
+	recovered := func(adopt func(string) bool) *keyring.Inventory {
 		t.Helper()
-		var inventory *kms.Inventory
-		if err := s.operate("Recover", func(c *kms.Call) (err error) {
+		var inventory *keyring.Inventory
+		if err := s.operate("Recover", func(c *journal.Call) (err error) {
 			inventory, err = s.service.Recover(t.Context(), c, adopt)
 			return err
 		}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/socket/kmsapi"
 )
@@ -34,9 +35,9 @@ func TestUnsafeMaterial(t *testing.T) {
 	}
 	check := func(what string, unsafe bool) {
 		t.Helper()
-		state, want := "Enabled", []kms.Material(nil)
+		state, want := "Enabled", []keyring.Material(nil)
 		if unsafe {
-			state, want = "Unavailable", []kms.Material{{KeyID: id, Version: 1, Token: "main"}}
+			state, want = "Unavailable", []keyring.Material{{KeyID: id, Version: 1, Token: "main"}}
 		}
 		if got := s.call("", "DescribeKey", map[string]any{"KeyId": id})["KeyMetadata"].(map[string]any)["KeyState"]; got != state {
 			t.Errorf("%s: the key is %v, want %s", what, got, state)

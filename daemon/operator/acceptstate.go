@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net/http"
 
-	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
+	"cmkd/daemon/trust"
 	"cmkd/socket/operatorapi"
 )
 
@@ -20,7 +20,7 @@ func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.Ac
 	if errors.Is(err, store.ErrChanged) {
 		return nil, invalid(http.StatusConflict, "the database is not the one that was looked at: look again")
 	}
-	if errors.Is(err, kms.ErrMalformed) {
+	if errors.Is(err, trust.ErrMalformed) {
 		return nil, invalid(http.StatusConflict, err.Error())
 	}
 	if err == nil {
@@ -32,7 +32,7 @@ func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.Ac
 	return &operatorapi.Acceptance{Accepted: true}, nil
 }
 
-func mismatch(m *kms.Mismatch) *operatorapi.Mismatch {
+func mismatch(m *trust.Mismatch) *operatorapi.Mismatch {
 	if m == nil {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/socket/operatorapi"
@@ -17,7 +18,7 @@ import (
 // is for everyone, since it tells nothing but what was asked.
 
 // ask is a question to the KMS API about a caller.
-func ask(in *operatorapi.PolicyQuestion, c *kms.Caller) *kms.Question {
+func ask(in *operatorapi.PolicyQuestion, c *journal.Caller) *kms.Question {
 	return &kms.Question{
 		Caller: c, Action: in.Action, KeyID: in.Key, Region: in.Region,
 		EncryptionContext: in.EncryptionContext, Conditions: in.Conditions,
@@ -99,7 +100,7 @@ func (s *Service) who(ctx context.Context, by *Caller, in *operatorapi.PolicyQue
 }
 
 // askWho adds a principal to the answer, if it belongs there.
-func (s *Service) askWho(out *operatorapi.Allowed, in *operatorapi.PolicyQuestion, c *kms.Caller) error {
+func (s *Service) askWho(out *operatorapi.Allowed, in *operatorapi.PolicyQuestion, c *journal.Caller) error {
 	e, err := s.KMS.Explain(ask(in, c))
 	if err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
@@ -48,7 +48,7 @@ func (s *Service) refuse(w http.ResponseWriter, r *http.Request, row *Row, err e
 	f, ok := errors.AsType[*failure](err)
 	switch {
 	case ok:
-	case errors.Is(err, kms.ErrNoTrail):
+	case errors.Is(err, journal.ErrNoTrail):
 		f = &failure{http.StatusInternalServerError, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%v", err), nil}
 	default:
 		f = &failure{http.StatusBadRequest, kmsapi.Errorf(kmsapi.CodeValidationException, "%s", apiText(err)), nil}

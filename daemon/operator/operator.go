@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/socket/operatorapi"
 )
@@ -44,16 +45,16 @@ type Daemon interface {
 type Identities interface {
 	// Caller is who is at the other end of the connection. With an error of
 	// [Forbidden] or [Unavailable] it returns what is known of one who may do nothing, for the record.
-	Caller(ctx context.Context) (*kms.Caller, error)
+	Caller(ctx context.Context) (*journal.Caller, error)
 	// Named is the caller that an operator means; see [operatorapi.PolicyQuestion].
-	Named(text string) (*kms.Caller, error)
+	Named(text string) (*journal.Caller, error)
 	// ByARN is the principal of an ARN.
-	ByARN(arn string) (*kms.Caller, error)
+	ByARN(arn string) (*journal.Caller, error)
 	// Known are the ARNs of root, of the users of the system, and of whom the
 	// configuration names.
 	Known() ([]string, error)
 	// Nobody is a user of whom nothing is known.
-	Nobody() *kms.Caller
+	Nobody() *journal.Caller
 }
 
 // Service answers operators.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/operatorapi"
 )
 
@@ -58,9 +58,9 @@ func TestRows(t *testing.T) {
 // TestWho: an endpoint that says nothing of who may call it is for admins.
 func TestWho(t *testing.T) {
 	t.Parallel()
-	callers := map[string]*kms.Caller{
-		"admin": {Admin: true}, "user": {}, "monitor": {Duties: kms.Monitoring}, "auditor": {Duties: kms.Auditing},
-		"operator": {Duties: kms.Operating}, "auditor and operator": {Duties: kms.Auditing | kms.Operating},
+	callers := map[string]*journal.Caller{
+		"admin": {Admin: true}, "user": {}, "monitor": {Duties: journal.Monitoring}, "auditor": {Duties: journal.Auditing},
+		"operator": {Duties: journal.Operating}, "auditor and operator": {Duties: journal.Auditing | journal.Operating},
 	}
 	for who, want := range map[Who]string{
 		Row{}.Who: "admin", Admins: "admin", Anyone: "admin auditor auditor and operator monitor operator user",
@@ -82,7 +82,7 @@ func TestWho(t *testing.T) {
 // everybody is known by any name.
 type everybody struct{ Identities }
 
-func (everybody) Named(text string) (*kms.Caller, error) { return &kms.Caller{}, nil }
+func (everybody) Named(text string) (*journal.Caller, error) { return &journal.Caller{}, nil }
 
 // TestQuestionsStopWithTheClient: what nobody waits for any more is not looked
 // up.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/kms"
 	"cmkd/socket/operatorapi"
@@ -48,7 +49,7 @@ func (s *Service) checkPolicy(ctx context.Context, by *Caller, in *operatorapi.C
 		return nil, err
 	}
 	check := &policyCheck{
-		kms: s.KMS, ids: by.ids, in: in, arn: arn, callers: map[string]*kms.Caller{}, found: map[string]*operatorapi.RefusedCall{},
+		kms: s.KMS, ids: by.ids, in: in, arn: arn, callers: map[string]*journal.Caller{}, found: map[string]*operatorapi.RefusedCall{},
 		out: operatorapi.PolicyCheck{Resource: arn, Refused: []operatorapi.RefusedCall{}, UnknownConditionKeys: unknown},
 	}
 	quoted := []byte(`"` + arn + `"`)
@@ -80,7 +81,7 @@ type policyCheck struct {
 	ids     Identities
 	in      *operatorapi.CheckRequest
 	arn     string
-	callers map[string]*kms.Caller // nil: gone
+	callers map[string]*journal.Caller // nil: gone
 	found   map[string]*operatorapi.RefusedCall
 	out     operatorapi.PolicyCheck
 }
@@ -122,7 +123,7 @@ func (p *policyCheck) replay(call *pastCall) error {
 	return nil
 }
 
-func (p *policyCheck) decide(call *pastCall, c *kms.Caller, action *keys.Action, parameters map[string]any) error {
+func (p *policyCheck) decide(call *pastCall, c *journal.Caller, action *keys.Action, parameters map[string]any) error {
 	refused := operatorapi.RefusedCall{Principal: call.UserIdentity.ARN, Action: "kms:" + action.Name, Calls: 1, Last: call.EventTime}
 	if c == nil {
 		refused.Why = "the principal does not exist any more"

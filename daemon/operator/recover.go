@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"slices"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/keyring"
 	"cmkd/socket/operatorapi"
 )
 
@@ -26,7 +26,7 @@ func (s *Service) recoverKeys(ctx context.Context, c *Caller, in *operatorapi.Re
 	return inventory(found), nil
 }
 
-func inventory(found *kms.Inventory) *operatorapi.Inventory {
+func inventory(found *keyring.Inventory) *operatorapi.Inventory {
 	out := &operatorapi.Inventory{
 		Away: found.Away, Missing: Materials(found.Missing), Unsafe: Materials(found.Unsafe), Duplicates: Duplicates(found.Duplicates),
 	}
@@ -43,7 +43,7 @@ func inventory(found *kms.Inventory) *operatorapi.Inventory {
 }
 
 // Materials are key materials as operators are told of them.
-func Materials(list []kms.Material) []operatorapi.Material {
+func Materials(list []keyring.Material) []operatorapi.Material {
 	var out []operatorapi.Material
 	for _, m := range list {
 		out = append(out, operatorapi.Material(m))
@@ -52,7 +52,7 @@ func Materials(list []kms.Material) []operatorapi.Material {
 }
 
 // Duplicates are CKA_IDs that two objects have, as operators are told of them.
-func Duplicates(list []kms.Duplicate) []operatorapi.Duplicate {
+func Duplicates(list []keyring.Duplicate) []operatorapi.Duplicate {
 	var out []operatorapi.Duplicate
 	for _, d := range list {
 		out = append(out, operatorapi.Duplicate(d))

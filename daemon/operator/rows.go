@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"strings"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 	"cmkd/socket/operatorapi"
 )
@@ -20,15 +20,15 @@ const (
 	// Admins are root and the configuration's admins, who may call every endpoint.
 	Admins Who = 0
 	// Monitors, auditors and operators are those of the configuration.
-	Monitors  = Who(kms.Monitoring)
-	Auditors  = Who(kms.Auditing)
-	Operators = Who(kms.Operating)
+	Monitors  = Who(journal.Monitoring)
+	Auditors  = Who(journal.Auditing)
+	Operators = Who(journal.Operating)
 	// Anyone is whoever reaches the socket.
 	Anyone Who = 1 << 8
 )
 
 // includes reports whether the caller may call the endpoints of w.
-func (w Who) includes(c *kms.Caller) bool {
+func (w Who) includes(c *journal.Caller) bool {
 	return c.Admin || w&Anyone != 0 || w&Who(c.Duties) != 0
 }
 
@@ -83,8 +83,8 @@ type Row struct {
 
 // Caller is who calls an endpoint.
 type Caller struct {
-	*kms.Caller
-	call *kms.Call // what is changed, is changed with it; nil in calls without a record
+	*journal.Caller
+	call *journal.Call // what is changed, is changed with it; nil in calls without a record
 	ids  Identities
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
 )
@@ -74,8 +74,8 @@ func (s *Service) operate(w http.ResponseWriter, r *http.Request, row *Row) (out
 	}
 	id := uuid.NewString()
 	w.Header().Set(requestIDHeader, id)
-	var call *kms.Call
-	err = s.KMS.Operate(r.Context(), caller, &kmsapi.Request{Operation: row.Name, UserAgent: r.UserAgent(), RequestID: id}, func(c *kms.Call) (err error) {
+	var call *journal.Call
+	err = s.KMS.Operate(r.Context(), caller, &kmsapi.Request{Operation: row.Name, UserAgent: r.UserAgent(), RequestID: id}, func(c *journal.Call) (err error) {
 		call = c
 		if stranger != nil {
 			return stranger

@@ -24,7 +24,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/backendstest"
-	"cmkd/daemon/kms"
+	"cmkd/daemon/keyring"
 )
 
 // Token is a token in memory, and the backend of the kinds of key that it knows.
@@ -351,8 +351,8 @@ type Router struct {
 	refusing
 }
 
-// Route implements [kms.Router].
-func (t *Router) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+// Route implements [keyring.Router].
+func (t *Router) Route(_ string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	info, _ := t.Info(context.Background(), nil)
 	i := slices.IndexFunc(info.Specs, func(s backends.SpecInfo) bool { return s.Spec == spec })
 	if i < 0 {
@@ -361,18 +361,18 @@ func (t *Router) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.S
 	return t, info.Specs[i], true
 }
 
-// Available implements [kms.Router].
+// Available implements [keyring.Router].
 func (t *Router) Available(string, backends.KeySpec) bool {
 	return t.enter(context.Background()) == nil
 }
 
-// Serving implements [kms.Router].
+// Serving implements [keyring.Router].
 func (t *Router) Serving(token string, spec backends.KeySpec) bool { return t.Available(token, spec) }
 
-// Renew implements [kms.Router].
+// Renew implements [keyring.Router].
 func (t *Router) Renew(ctx context.Context, _ string, _ backends.KeySpec) error { return t.enter(ctx) }
 
-// Losses implements [kms.Router].
+// Losses implements [keyring.Router].
 func (t *Router) Losses(string, backends.KeySpec) int { return 0 }
 
 // refusing answers Unsupported.
@@ -416,4 +416,4 @@ func (refusing) Decapsulate(context.Context, *backends.DecapsulateRequest) (*bac
 	return nil, errRefused()
 }
 
-var _ kms.Backend = (*Router)(nil)
+var _ keyring.Backend = (*Router)(nil)

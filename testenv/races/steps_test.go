@@ -9,7 +9,8 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/testenv/memory"
 )
 
@@ -45,7 +46,7 @@ var errKilled = errors.New("killed")
 type router struct{ w *world }
 
 // tokenSpecs are those of the token in memory, and those of the daemon's own keys.
-func (r *router) Route(_ string, spec backends.KeySpec) (kms.Backend, backends.SpecInfo, bool) {
+func (r *router) Route(_ string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	r.w.steps.pass("route")
 	return &backend{Router: memory.Router{Token: r.w.token}, w: r.w}, backends.SpecInfo{Spec: spec}, true
 }
@@ -101,7 +102,7 @@ func (b *backend) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 
 // trail keeps the records of a run.
 type trail struct {
-	kms.Trail
+	journal.Trail
 	w *world
 }
 
@@ -145,11 +146,11 @@ func (t *trail) After(uint64, func([]byte) error) error { return nil }
 func (t *trail) Err() error                             { return nil }
 func (t *trail) Head() (uint64, [32]byte)               { return 0, [32]byte{} }
 
-// Serving implements [kms.Router].
+// Serving implements [keyring.Router].
 func (r *router) Serving(token string, spec backends.KeySpec) bool { return r.Available(token, spec) }
 
-// Renew implements [kms.Router].
+// Renew implements [keyring.Router].
 func (r *router) Renew(context.Context, string, backends.KeySpec) error { return nil }
 
-// Losses implements [kms.Router].
+// Losses implements [keyring.Router].
 func (r *router) Losses(string, backends.KeySpec) int { return 0 }

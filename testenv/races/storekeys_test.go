@@ -3,7 +3,7 @@ package races
 import (
 	"context"
 
-	"cmkd/daemon/kms"
+	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
@@ -30,7 +30,7 @@ func sceneStoreKeys() *scene {
 			api("", "UpdateKeyDescription", map[string]any{"KeyId": key, "Description": "x"}),
 			api("", "CreateKey", map[string]any{"CustomKeyStoreId": on, "Origin": "AWS_CLOUDHSM"}),
 			&op{name: "ConfirmClock", run: func(w *world) (map[string]any, string) {
-				err := w.service.Operate(context.Background(), w.caller, &kmsapi.Request{Operation: "ConfirmClock", RequestID: "r"}, func(c *kms.Call) error {
+				err := w.service.Operate(context.Background(), w.caller, &kmsapi.Request{Operation: "ConfirmClock", RequestID: "r"}, func(c *journal.Call) error {
 					_, err := w.service.ConfirmClock(context.Background(), c)
 					return err
 				})

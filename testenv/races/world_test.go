@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -44,8 +46,8 @@ type world struct {
 	db      *store.Store
 	token   *memory.Token
 	service *kms.Service
-	caller  *kms.Caller // an administrator
-	user    *kms.Caller // with no policies of its own but for aliases
+	caller  *journal.Caller // an administrator
+	user    *journal.Caller // with no policies of its own but for aliases
 	steps   steps
 
 	noting  sync.Mutex
@@ -67,7 +69,7 @@ func newWorld(t *testing.T, sc *scene) *world {
 	}
 	w := &world{
 		t: t, scene: sc, disk: storetest.NewDisk(), token: memory.New(),
-		caller: &kms.Caller{
+		caller: &journal.Caller{
 			Principal: policy.Principal{Type: policy.Root, ARN: "arn:aws:iam::" + account + ":root", AccountID: account},
 			Policies:  []*policy.Document{everything}, Admin: true,
 		},
@@ -76,7 +78,7 @@ func newWorld(t *testing.T, sc *scene) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.user = &kms.Caller{
+	w.user = &journal.Caller{
 		Principal: policy.Principal{Type: policy.User, ARN: user + "a", AccountID: account, UserName: "a"},
 		Policies:  []*policy.Document{aliases}, UID: 1000,
 	}
@@ -131,7 +133,7 @@ func (w *world) call(operation, region string, in map[string]any) (out map[strin
 	return w.callAs(w.caller, operation, region, in)
 }
 
-func (w *world) callAs(caller *kms.Caller, operation, region string, in map[string]any) (out map[string]any, code string) {
+func (w *world) callAs(caller *journal.Caller, operation, region string, in map[string]any) (out map[string]any, code string) {
 	body, err := json.Marshal(in)
 	if err != nil {
 		w.t.Fatal(err)
@@ -281,9 +283,9 @@ func replace[T any](is, want map[string]*T, remove, put func(*T)) {
 func (w *world) systemKeys(tokens ...string) {
 	for _, token := range tokens {
 		for purpose, key := range map[string]backends.Key{
-			kms.PurposeWrapping: {Spec: backends.AES256, Usage: backends.WrapDataKeys},
-			kms.PurposeState:    {Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC},
-			kms.PurposeAudit:    {Spec: backends.P256, Usage: backends.SignVerify},
+			keyring.PurposeWrapping: {Spec: backends.AES256, Usage: backends.WrapDataKeys},
+			keyring.PurposeState:    {Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC},
+			keyring.PurposeAudit:    {Spec: backends.P256, Usage: backends.SignVerify},
 		} {
 			_, _ = rand.Read(key.ID[:])
 			w.token.Put(key, "cmkd:system-"+purpose+":1", material(token+purpose))

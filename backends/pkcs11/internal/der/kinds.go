@@ -27,7 +27,7 @@ const (
 	ECKey
 	EdwardsKey
 	// Ed25519Secret: the PKCS #8 form of an Ed25519 private key as a secret
-	// Key. It is used where the token does not wrap such private keys, as
+	// key. It is used where the token does not wrap such private keys, as
 	// SoftHSM2 does not, and only when the caller gets the plaintext anyway.
 	Ed25519Secret
 )
@@ -129,7 +129,7 @@ func (k *Kind) Size() int {
 }
 
 // algorithm is the contents of the AlgorithmIdentifier of a key that is a
-// Point: id-ecPublicKey and the curve, or only the curve (RFC 5480, RFC 8410).
+// point: id-ecPublicKey and the curve, or only the curve (RFC 5480, RFC 8410).
 func (k *Kind) algorithm() []byte {
 	var b cryptobyte.Builder
 	if k.Form == ECKey {

@@ -133,7 +133,7 @@ func (k *PrivateKey) EdwardsPublic() ([]byte, error) {
 }
 
 // Ed25519PKCS8 is the PKCS #8 form of an Ed25519 private key without its 32
-// Bytes (RFC 8410, section 7 and appendix A).
+// bytes (RFC 8410, section 7 and appendix A).
 var Ed25519PKCS8 = []byte{
 	0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 }

@@ -147,7 +147,7 @@ func TestRecoverPoint(t *testing.T) {
 }
 
 // TestWeierstrass holds the arithmetic against known multiples of the base
-// Point: the order gives the point at infinity, and n-1 the negative.
+// point: the order gives the point at infinity, and n-1 the negative.
 func TestWeierstrass(t *testing.T) {
 	t.Parallel()
 	for spec, c := range Curves {

@@ -1,0 +1,38 @@
+package trust
+
+import (
+	"maps"
+
+	"cmkd/daemon/store"
+)
+
+// Daemons that take turns with one database have a trail each. The head names the end of
+// every one: who commits writes the end of its own and copies those of the others. So no
+// trail can be cut off unnoticed while another daemon serves.
+
+// foundHead reads a head as the database has it, from the point of view of this node: what it
+// says of the audit trail is of the node's own, and nothing if it knows none of it.
+func (s *Trust) foundHead(found *store.Sealed) (*store.Head, error) {
+	head, err := found.Head()
+	if err != nil || s.Node == "" || head.Node == "" {
+		return head, err
+	}
+	end := head.Trails[s.Node]
+	head.AuditSequence, head.AuditHash, head.AuditLast = end.Sequence, end.Hash, end.Last
+	return head, nil
+}
+
+// nameTrails completes the head of a node that takes turns with others. The fields of
+// its own trail are filled in.
+func (s *Trust) nameTrails(head *store.Head) {
+	if s.Node == "" {
+		return
+	}
+	head.Node, head.Trails = s.Node, map[string]store.TrailEnd{}
+	if found := s.Store.Found(); found != nil {
+		if before, err := found.Head(); err == nil { // else it is about to be accepted without
+			maps.Copy(head.Trails, before.Trails)
+		}
+	}
+	head.Trails[s.Node] = store.TrailEnd{Sequence: head.AuditSequence, Hash: head.AuditHash, Last: head.AuditLast}
+}
