@@ -259,9 +259,40 @@ bridged() {
 }
 check bridge-call bridged "$(cat /etc/cmkd-bridge/alice.secret)"
 check bridge-stranger bridged "$(head -c 30 /dev/urandom | base64)"
-check bridge-log journalctl -q --no-hostname -o cat -u cmkd-bridge@alice.service --grep "$(cat /etc/cmkd-bridge/alice.secret)"
+check bridge-log journalctl -q --no-hostname -o cat -u cmkd-bridge@alice.service --grep "\\Q$(cat /etc/cmkd-bridge/alice.secret)\\E"
+echo 'OPTIONS=--tls --ca-file /run/cmkd-bridge-alice/ca.pem' >>/etc/cmkd-bridge/alice.conf
+check bridge-tls-start systemctl restart cmkd-bridge@alice.service
+bridged_tls() {
+	as mallory env CMKD_UNITS=bridged AWS_ENDPOINT_URL_KMS=https://127.0.0.1:4599 AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=app \
+		AWS_SECRET_ACCESS_KEY="$(cat /etc/cmkd-bridge/alice.secret)" SSL_CERT_FILE="$1" /opt/units/units.test -test.run '^TestUnits$'
+}
+check bridge-tls-call bridged_tls /run/cmkd-bridge-alice/ca.pem
+check bridge-tls-stranger bridged_tls /etc/ssl/certs/ca-certificates.crt
 check bridge-stop systemctl stop cmkd-bridge@alice.service
 check bridge-stopped property Result cmkd-bridge@alice.service
+
+# The trail is shipped to a program within the unit's walls, and through a socket.
+ship() {
+	sed -i '/^\[audit\.ship\]/,$d' /etc/cmkd/config.toml
+	printf '[audit.ship]\n%s\n' "$1" >>/etc/cmkd/config.toml
+	cmkctl reload
+}
+# taken: waits until all records have been taken.
+taken() {
+	tries=0
+	until cmkctl status -o json | jq -e '.auditShipping | (.error // "") == "" and .lagRecords == 0 and .position > 0' >/dev/null || [ $tries -ge 600 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	cmkctl status -o json | jq -r '.auditShipping | .to, .error // empty'
+}
+cp /etc/cmkd/config.toml /root/config.toml
+check ship-program ship 'program = ["/bin/sh", "-c", "exec cat >>/var/lib/cmkd/received.jsonl"]'
+check ship-program-taken taken
+check ship-program-same sh -c 'cat /var/lib/cmkd/audit/audit-*.jsonl | head -c "$(stat -c %s /var/lib/cmkd/received.jsonl)" | cmp - /var/lib/cmkd/received.jsonl'
+check ship-typo ship 'program = ["/bin/none"]'
+check ship-check as cmkd /usr/libexec/cmkd/cmkd --check --config /etc/cmkd/config.toml
+check ship-nothing sh -c 'cp /root/config.toml /etc/cmkd/config.toml && cmkctl reload && cmkctl status -o json | jq .auditShipping'
 
 # The PIN as a credential, which the daemon's user could not read where it is.
 install -m 0400 /etc/cmkd/pin /root/cmkd-pin && rm /etc/cmkd/pin

@@ -71,8 +71,18 @@ var checks = []struct {
 	{"bridge-call", 0, `PASS`},
 	{"bridge-stranger", 1, `(?s).*The request signature we calculated does not match.*`},
 	{"bridge-log", 1, ``}, // the secret is not in it
+	{"bridge-tls-start", 0, ``},
+	{"bridge-tls-call", 0, `PASS`},
+	{"bridge-tls-stranger", 1, `(?s).*certificate signed by unknown authority.*`},
 	{"bridge-stop", 0, ``},
 	{"bridge-stopped", 0, `success`},
+
+	{"ship-program", 0, ``},
+	{"ship-program-taken", 0, `program:/bin/sh#[0-9a-f]{8}`},
+	{"ship-program-same", 0, ``},
+	{"ship-typo", 1, `(?s).*/bin/none.*`},
+	{"ship-check", 1, `(?s).*audit\.ship: .*/bin/none.*`},
+	{"ship-nothing", 0, `null`},
 
 	{"pin-file", 0, `(?s)pin_file = "pin"\n.*`},
 	{"credential-start", 0, ``},

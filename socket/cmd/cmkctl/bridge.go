@@ -20,6 +20,7 @@ type bridgeFlags struct {
 	accessKey  string
 	secretFile string
 	secretKey  string
+	tls        tlsFlags
 }
 
 func newBridge(socket func() string) *cobra.Command {
@@ -40,12 +41,19 @@ With --access-key it accepts that access key instead of a new one. Its secret, o
 32 characters or more, is in --secret-file or in ` + secretVariable + `; it is not
 printed.
 
+With --tls the port speaks TLS, for clients that take nothing else: bridge creates a
+certificate for 127.0.0.1 and localhost, and an authority that can issue no other. The
+variables AWS_CA_BUNDLE (with what the client trusts otherwise) and NODE_EXTRA_CA_CERTS
+name files with it, and --ca-file puts it where other clients find it. --tls-cert and
+--tls-key give a certificate of your own.
+
 AWS CLI before 2.13 (1.29), as in Debian 12, and boto3 before 1.28 do not know
 AWS_ENDPOINT_URL_KMS. Tell them the endpoint with --endpoint-url or endpoint_url,
 or they will send your call to AWS.`,
 		Example: `  cmkctl bridge -- sh -c 'aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" kms list-keys'
   cmkctl bridge -- bash
-  cmkctl bridge --port 4599 --access-key app --secret-file secret`,
+  cmkctl bridge --port 4599 --access-key app --secret-file secret
+  cmkctl bridge --tls --ca-file ca.pem -- mongosh --file app.js`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args, socket()) },
 	}
@@ -56,6 +64,7 @@ or they will send your call to AWS.`,
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default a new one)")
 	flags.StringVar(&f.secretFile, "secret-file", "", "`file` with its secret, or name of a systemd credential (default $"+secretVariable+")")
 	flags.StringVar(&f.secretKey, "secret-key", "", "")
+	f.tls.register(cmd)
 	_ = flags.MarkHidden("secret-key") // fails only for a flag that is not there
 	return cmd
 }
@@ -71,12 +80,24 @@ func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) erro
 	if err != nil {
 		return err
 	}
-	b, err := startBridge(cmd.Context(), socket, f.port, cred)
+	secured, err := f.tls.load()
+	if err != nil {
+		return err
+	}
+	b, err := startBridge(cmd.Context(), socket, f.port, secured, cred)
 	if err != nil {
 		return err
 	}
 	defer b.stop()
 	vars := awsVariables(b.endpoint, f.region, cred)
+	if secured != nil && secured.ca != nil {
+		trust, remove, err := secured.trust(f.tls.caFile)
+		if err != nil {
+			return fmt.Errorf("writing the certificate of the bridge's authority: %w", err)
+		}
+		defer remove()
+		vars = append(vars, trust...)
+	}
 	if len(args) > 0 {
 		return runChild(cmd, args, bridged(restored(os.Environ()), vars))
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -64,9 +65,18 @@ func (l *connections) Accept() (net.Conn, error) {
 	c.place = l.strangers.PushBack(c)
 	l.mu.Unlock()
 	if oldest != nil {
-		_ = oldest.Close() // it is closed in any case
+		oldest.drop()
 	}
 	return c, nil
+}
+
+// drop closes a stranger's connection without a word: to say goodbye in TLS could take as
+// long as it wants.
+func (c *connection) drop() {
+	if secured, ok := c.Conn.(*tls.Conn); ok {
+		_ = secured.NetConn().Close() // it is closed in any case
+	}
+	_ = c.Close()
 }
 
 // Close implements [net.Conn].

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,15 +31,24 @@ type bridge struct {
 }
 
 // startBridge serves HTTP on a loopback port, 0 for any, for clients that sign
-// with one of the credentials, and forwards to the socket.
-func startBridge(ctx context.Context, socket string, port uint16, credentials ...credential) (*bridge, error) {
+// with one of the credentials, and forwards to the socket. secured is nil for no TLS.
+func startBridge(ctx context.Context, socket string, port uint16, secured *bridgeTLS, credentials ...credential) (*bridge, error) {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", net.JoinHostPort(loopback, strconv.Itoa(int(port))))
 	if err != nil {
 		return nil, fmt.Errorf("listening for the bridge: %w", err)
 	}
-	h := newBridgeHandler(socket, ln.Addr(), credentials)
+	endpoint := "http://" + ln.Addr().String()
+	h := newBridgeHandler(socket, credentials)
+	if secured == nil {
+		h.hosts = hostsAt(ln.Addr(), "80", loopback, "localhost")
+	} else {
+		h.hosts = hostsAt(ln.Addr(), "443", append([]string{loopback, "localhost"}, secured.names...)...)
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		endpoint = "https://" + net.JoinHostPort(secured.host, port)
+		ln = tls.NewListener(ln, secured.config())
+	}
 	b := &bridge{
-		endpoint: "http://" + ln.Addr().String(),
+		endpoint: endpoint,
 		upstream: h.upstream,
 		server: &http.Server{
 			Handler:           h,
@@ -92,13 +102,12 @@ type bridgeHandler struct {
 	upstream *upstream
 }
 
-func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *bridgeHandler {
+func newBridgeHandler(socket string, credentials []credential) *bridgeHandler {
 	secrets := map[string]string{}
 	for _, c := range credentials {
 		secrets[c.id] = c.secret
 	}
 	h := &bridgeHandler{
-		hosts: loopbackHosts(addr),
 		verifier: sigv4.Verifier{
 			Service: "kms",
 			Secret:  func(id string) (string, bool) { s, ok := secrets[id]; return s, ok },
@@ -112,14 +121,17 @@ func newBridgeHandler(socket string, addr net.Addr, credentials []credential) *b
 	return h
 }
 
-// loopbackHosts are the names of a loopback address in a Host header. Pages of
+// hostsAt are what the names of a loopback address are in a Host header. Pages of
 // the web reach it by names of their own, which point to it
 // (DNS rebinding), and have no business here.
-func loopbackHosts(addr net.Addr) []string {
-	host, port, _ := net.SplitHostPort(addr.String())
-	hosts := []string{net.JoinHostPort(host, port), net.JoinHostPort("localhost", port)}
-	if port == "80" {
-		hosts = append(hosts, strings.TrimSuffix(net.JoinHostPort(host, ""), ":"), "localhost")
+func hostsAt(addr net.Addr, defaultPort string, names ...string) []string {
+	_, port, _ := net.SplitHostPort(addr.String())
+	var hosts []string
+	for _, name := range names {
+		hosts = append(hosts, net.JoinHostPort(name, port))
+		if port == defaultPort {
+			hosts = append(hosts, strings.TrimSuffix(net.JoinHostPort(name, ""), ":"))
+		}
 	}
 	return hosts
 }

@@ -47,7 +47,7 @@ func bridgedService(t *testing.T, cred credential) (*bridge, func() error) {
 			t.Error(err)
 		}
 	})
-	b, err := startBridge(t.Context(), path, 0, cred)
+	b, err := startBridge(t.Context(), path, 0, nil, cred)
 	if err != nil {
 		t.Fatal(err)
 	}

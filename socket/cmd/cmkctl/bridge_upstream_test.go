@@ -65,7 +65,7 @@ func answering(t *testing.T, cred credential, answer string) *bridge {
 			conn.Close()
 		}
 	}()
-	b, err := startBridge(t.Context(), filepath.Join(dir, "s"), 0, cred)
+	b, err := startBridge(t.Context(), filepath.Join(dir, "s"), 0, nil, cred)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,9 +96,16 @@ func bridgeCredential(id, file string) (credential, error) {
 	return credential{id: id, secret: secret}, nil
 }
 
-// readSecret reads a file that nobody else may read, or a credential that systemd
-// passes, whose mode is systemd's business (https://systemd.io/CREDENTIALS/).
+// readSecret reads the secret of an access key.
 func readSecret(name string) (string, error) {
+	raw, err := readCredential(name, maxSecret+2, true)
+	return strings.TrimRight(string(raw), "\r\n"), err
+}
+
+// readCredential reads up to limit bytes of a file, which nobody else may read if it is
+// secret, or of a credential that systemd passes, whose mode is systemd's business
+// (https://systemd.io/CREDENTIALS/).
+func readCredential(name string, limit int64, secret bool) ([]byte, error) {
 	path, dir := name, os.Getenv("CREDENTIALS_DIRECTORY")
 	passed := dir != "" && filepath.Base(name) == name
 	if passed {
@@ -106,19 +113,15 @@ func readSecret(name string) (string, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
 	info, err := f.Stat()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if mode := info.Mode(); !passed && mode.IsRegular() && mode.Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others: its mode is %#o, want 0600 or 0400", path, mode.Perm())
+	if mode := info.Mode(); secret && !passed && mode.IsRegular() && mode.Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others: its mode is %#o, want 0600 or 0400", path, mode.Perm())
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+2))
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimRight(string(raw), "\r\n"), nil
+	return io.ReadAll(io.LimitReader(f, limit))
 }

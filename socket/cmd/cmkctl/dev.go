@@ -131,7 +131,7 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	for _, p := range others {
 		credentials = append(credentials, p.credential)
 	}
-	b, err := startBridge(ctx, cfg.Socket.Path, f.port, credentials...)
+	b, err := startBridge(ctx, cfg.Socket.Path, f.port, nil, credentials...)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,8 @@ func export(ctx context.Context, s *service, address string, out io.Writer) erro
 // exporter answers GET /metrics with what the daemon answers: 502 if it does not, so that
 // Prometheus has no sample rather than an old one.
 func exporter(s *service, addr net.Addr) http.Handler {
-	hosts := loopbackHosts(addr)
+	host, _, _ := net.SplitHostPort(addr.String())
+	hosts := hostsAt(addr, "80", host, "localhost")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		if !slices.Contains(hosts, r.Host) { // a page of the web, by a name of its own
