@@ -13,13 +13,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"cmkd/daemon/policy"
 )
 
 // Check reads what a start reads, but for the token and the database: the
-// configuration, users, access keys, identity policies, roots, PIN files, modules
-// and plugins. The error joins all that is wrong; warnings are of what a start
+// configuration, users, access keys, identity policies, roots, PIN files, modules,
+// plugins, and what the audit trail is shipped with. The error joins all that is wrong; warnings are of what a start
 // takes.
 func Check(path string) (warnings []string, err error) {
 	cfg, err := LoadConfig(path)
@@ -38,6 +39,19 @@ func Check(path string) (warnings []string, err error) {
 		warning, err := t.checkFiles()
 		if warning != "" {
 			warnings = append(warnings, "token "+t.Name+": "+warning)
+		}
+		errs = append(errs, err)
+	}
+	shipWarnings, err := cfg.Audit.Ship.look(time.Now())
+	warnings, errs = append(warnings, shipWarnings...), append(errs, err)
+	if cfg.Store.secure() {
+		_, err = cfg.Store.tls()
+		warning, err2 := checkCertificate(cfg.Store.CertFile, time.Now())
+		if err2 != nil && err == nil {
+			err = fmt.Errorf("store: %w", err2)
+		}
+		if warning != "" {
+			warnings = append(warnings, "store: "+warning)
 		}
 		errs = append(errs, err)
 	}

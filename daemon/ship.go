@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -22,6 +23,7 @@ type shipping struct {
 type shipper struct {
 	*ship.Shipper       // nil: none
 	err           error // why there is none that should be
+	identity      [sha256.Size]byte
 }
 
 // stop ends what there is.
@@ -43,9 +45,13 @@ func (d *Daemon) ship(cfg *Config) error {
 		return nil
 	}
 	var receiver ship.Receiver
+	var next shipper
 	if cfg.Audit.Ship != nil {
 		var err error
-		if receiver, err = cfg.Audit.Ship.receiver(); err != nil {
+		if receiver, err = cfg.Audit.Ship.receiver(); err == nil {
+			next.identity, err = cfg.Audit.Ship.identity()
+		}
+		if err != nil {
 			err = fmt.Errorf("audit.ship: %w", err)
 			if now := d.shipping.now.Load(); now == nil || now.Shipper == nil {
 				d.shipping.now.Store(&shipper{err: err})
@@ -53,8 +59,10 @@ func (d *Daemon) ship(cfg *Config) error {
 			return err
 		}
 	}
+	if now := d.shipping.now.Load(); now != nil && now.Shipper != nil && receiver != nil && now.identity == next.identity && now.Status().Error == "" {
+		return nil // nothing has changed, and nothing is the matter
+	}
 	d.shipping.stop() // its status counts until there is another
-	var next shipper
 	if receiver != nil {
 		next.Shipper, next.err = ship.Start(ship.Config{
 			Dir: d.cfg.AuditDir, Position: filepath.Join(d.cfg.StateDir, positionName), Source: d.audit, Receiver: receiver, Logger: d.log,

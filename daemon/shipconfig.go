@@ -108,7 +108,7 @@ func (c *ShipConfig) receiver() (ship.Receiver, error) {
 	address := strings.TrimPrefix(c.Syslog, "tls:")
 	config, err := clientTLS(c.CAFile, c.CertFile, c.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("audit.ship: %w", err)
+		return nil, err
 	}
 	config.ServerName = c.ServerName
 	if config.ServerName == "" {

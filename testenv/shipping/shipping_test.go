@@ -109,3 +109,67 @@ func ours(pid int, program string) bool {
 	text, err := exec.Command("cat", "/proc/"+strconv.Itoa(pid)+"/cmdline").Output()
 	return err == nil && bytes.Contains(text, []byte(program))
 }
+
+// TestReload: a reload that changes nothing leaves the program alone, and one after its
+// file or its arguments have changed starts it anew.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	dir := rig.Dir(t)
+	starts, receiver := filepath.Join(dir, "starts"), filepath.Join(dir, "receiver")
+	script := func(comment string) {
+		t.Helper()
+		text := "#!/bin/sh\n# " + comment + "\necho $$ >>" + starts + "\nexec cat >/dev/null\n"
+		if err := os.WriteFile(receiver+".new", []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(receiver+".new", receiver); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script("first")
+	r := rig.New(t, rig.Config{Tables: "[audit.ship]\nprogram = [\"" + receiver + "\"]\n"})
+	started := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			text, err := os.ReadFile(starts)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			n := bytes.Count(text, []byte("\n"))
+			if n == want {
+				return
+			}
+			if n > want || time.Now().After(deadline) {
+				t.Fatalf("the program was started %d times, want %d", n, want)
+			}
+		}
+	}
+	reload := func() {
+		t.Helper()
+		if err := r.Daemon.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// A program is started for the next record.
+		if _, err := r.Client("").ListKeys(t.Context(), &kms.ListKeysInput{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	started(1)
+	for range 3 {
+		reload()
+	}
+	script("second")
+	reload()
+	started(2) // and not five times
+	config, err := os.ReadFile(r.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.Path, []byte(strings.Replace(string(config), receiver+`"]`, receiver+`", "argument"]`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	started(3)
+	reload()
+	started(3)
+}
