@@ -51,7 +51,11 @@ var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // append is Append, also for the log's own records. It returns the sequence.
 func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint64, error) {
-	r.AdditionalEventData.Node = l.cfg.Node
+	if r.AdditionalEventData.Node != l.cfg.Node {
+		named := *r // the caller's, and perhaps another's at the same time
+		named.AdditionalEventData.Node = l.cfg.Node
+		r = &named
+	}
 	body := bodies.Get().(*[]byte)
 	defer bodies.Put(body)
 	encoded, err := appendRecord((*body)[:0], r, MaxRecord)
@@ -69,10 +73,16 @@ func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint6
 		}
 		extra = 0
 	}
-	b, sequence, err := l.enqueue(encoded, as)
+	b, sequence, write, err := l.enqueue(encoded, as)
 	if err != nil {
 		l.free(extra)
 		return 0, err
+	}
+	switch {
+	case write && ctx.Done() == nil:
+		l.commits(b)
+	case write:
+		go l.commits(nil)
 	}
 	if ctx.Done() != nil {
 		done := make(chan struct{})

@@ -44,14 +44,15 @@ func (b *batch) finish(err error) {
 	b.done.Done()
 }
 
-// enqueue chains the record and adds it to the next batch.
-func (l *Log) enqueue(body []byte, as entry) (*batch, uint64, error) {
+// enqueue chains the record and adds it to the next batch. If nobody writes, the caller is to
+// write, by [Log.commits].
+func (l *Log) enqueue(body []byte, as entry) (b *batch, sequence uint64, write bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.refusal(as.own); err != nil {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
-	b := l.pending
+	b = l.pending
 	from := len(b.lines)
 	b.lines, l.tip = l.tip.seal(b.lines, body)
 	if as.before {
@@ -59,25 +60,41 @@ func (l *Log) enqueue(body []byte, as entry) (*batch, uint64, error) {
 	}
 	b.last = l.tip
 	b.records++
-	if b.records == 1 {
-		l.signal(l.wake)
+	if write = !l.busy; write {
+		l.busy = true
+		l.committing.Add(1)
 	}
-	return b, l.tip.sequence, nil
+	return b, l.tip.sequence, write, nil
 }
 
-// commits writes batch after batch.
-func (l *Log) commits() {
-	defer l.committed.Done()
-	for range l.wake {
+// commits writes batch after batch, until there are no records. A caller whose own batch has been
+// written does not write for others any longer: a goroutine goes on.
+func (l *Log) commits(own *batch) {
+	for {
 		l.gather()
-		b, ended := l.take()
-		if b != nil {
-			l.commit(b)
+		b := l.take()
+		if b == nil {
+			l.committing.Done()
+			return
 		}
-		if ended {
+		l.commit(b)
+		if b == own {
+			if l.idle() {
+				l.committing.Done()
+			} else {
+				go l.commits(nil)
+			}
 			return
 		}
 	}
+}
+
+// idle ends the writing if there are no records.
+func (l *Log) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy = l.pending.records > 0
+	return !l.busy
 }
 
 // gatherRounds is how often in a row gather looks without finding a new
@@ -101,17 +118,18 @@ func (l *Log) gather() {
 	}
 }
 
-// take returns the pending batch, nil if it is empty, and begins another, in
-// which the buffer of the batch before serves again.
-func (l *Log) take() (b *batch, ended bool) {
+// take returns the pending batch and begins another, in which the buffer of the batch before serves
+// again. If it is empty the writing ends.
+func (l *Log) take() *batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.pending.records == 0 {
-		return nil, l.ended
+		l.busy = false
+		return nil
 	}
 	l.writing, l.pending = l.pending, newBatch(l.spare)
 	l.spare = nil
-	return l.writing, l.ended
+	return l.writing
 }
 
 // commit writes b and tells its callers.

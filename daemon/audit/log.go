@@ -144,26 +144,26 @@ var (
 // Log is a log open for appending. Its methods may be called concurrently.
 type Log struct {
 	cfg    Config
-	wake   chan struct{} // the committer has something to do
 	due    chan struct{} // a checkpoint is due
 	broken chan struct{} // the log has broken
 
 	taken atomic.Int64 // of cfg.Backlog
 	space space
 
-	stop      context.CancelFunc // ends checkpoints
-	owned     sync.WaitGroup     // checkpoints
-	committed sync.WaitGroup     // the committer
-	endOnce   sync.Once
-	endErr    error
-	closeOnce sync.Once
-	closeErr  error
+	stop       context.CancelFunc // ends checkpoints
+	owned      sync.WaitGroup     // checkpoints
+	committing sync.WaitGroup     // whoever is busy
+	endOnce    sync.Once
+	endErr     error
+	closeOnce  sync.Once
+	closeErr   error
 
 	mu       sync.Mutex // guards what follows
 	tip      link       // the last record in pending, or else durable
 	durable  link       // the last record on disk
 	pending  *batch     // the records that the next write takes
 	writing  *batch     // the records of the write under way, nil if none is
+	busy     bool       // somebody writes, or is about to
 	spare    []byte     // the buffer of the write before
 	outage   *outage    // why nothing can be appended, nil if it can
 	closing  bool       // only the log's own records are taken
@@ -226,12 +226,10 @@ func open(cfg Config) (*Log, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Log{
 		cfg: cfg, lock: lock, stop: stop, at: end.position,
-		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), broken: make(chan struct{}, 1),
+		due: make(chan struct{}, 1), broken: make(chan struct{}, 1),
 		tip: end.head, durable: end.head, pending: newBatch(nil), signed: end.signed, signedBy: end.signedBy,
 		begin: end.begin, opened: end.head, problem: end.problem,
 	}
-	l.committed.Add(1)
-	go l.commits()
 	if cfg.Signer != nil {
 		l.owned.Add(1)
 		go l.checkpoints(ctx)
@@ -296,8 +294,7 @@ func (l *Log) End() (final bool, err error) {
 		l.mu.Lock()
 		l.ended = true
 		l.mu.Unlock()
-		l.signal(l.wake)
-		l.committed.Wait()
+		l.committing.Wait()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.outage != nil && len(l.outage.lines) > 0 {
