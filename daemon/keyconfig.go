@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"cmkd/daemon/kms"
-	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/socket/kmsapi"
 )
 
@@ -44,7 +44,7 @@ func (c *Config) checkManagedKeys() error {
 func (c *Config) managed() []kms.ManagedKey {
 	keys := make([]kms.ManagedKey, len(c.ManagedKeys))
 	for i, m := range c.ManagedKeys {
-		keys[i] = kms.ManagedKey{Alias: m.Alias, Description: m.Description, Policy: policy.ManagedKeyPolicy(c.Account, m.Users)}
+		keys[i] = kms.ManagedKey{Alias: m.Alias, Description: m.Description, Policy: templates.ManagedKeyPolicy(c.Account, m.Users)}
 	}
 	return keys
 }

@@ -12,6 +12,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -174,20 +175,20 @@ func (s *Service) ConsolePolicy(admins, users []string, spec, usage string) (str
 	if err != nil {
 		return "", err
 	}
-	use := policy.UseSymmetricEncryption
+	use := templates.UseSymmetricEncryption
 	switch keyUsage {
 	case backends.SignVerify:
-		use = policy.UseSigning
+		use = templates.UseSigning
 	case backends.GenerateVerifyMAC:
-		use = policy.UseMAC
+		use = templates.UseMAC
 	case backends.KeyAgreement:
-		use = policy.UseKeyAgreement
+		use = templates.UseKeyAgreement
 	case backends.EncapsulateDecapsulate:
-		use = policy.UseEncapsulation
+		use = templates.UseEncapsulation
 	default:
 		if keySpec != backends.SymmetricDefault {
-			use = policy.UseAsymmetricEncryption
+			use = templates.UseAsymmetricEncryption
 		}
 	}
-	return policy.KeyPolicyFor(s.Account, admins, users, use), nil
+	return templates.KeyPolicyFor(s.Account, admins, users, use), nil
 }

@@ -9,6 +9,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/socket/kmsapi"
 )
 
@@ -51,7 +52,7 @@ func TestJobs(t *testing.T) {
 // configuration gives it.
 func TestManagedKeys(t *testing.T) {
 	t.Parallel()
-	document := policy.DefaultKeyPolicy(account)
+	document := templates.DefaultKeyPolicy(account)
 	s := newInMemoryWith(t, func(cfg *kms.Config) {
 		cfg.Managed = []kms.ManagedKey{{Alias: "alias/aws/backup", Description: "for backups", Policy: document}}
 	})

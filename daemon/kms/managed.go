@@ -13,7 +13,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
-	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -138,7 +138,7 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 				if declared, ok := s.managed.byAlias[alias.Name]; ok {
 					row.Policy, row.Description = declared.Policy, declared.Description
 				} else {
-					row.Policy = policy.FormerManagedKeyPolicy(s.Account)
+					row.Policy = templates.FormerManagedKeyPolicy(s.Account)
 					former = append(former, s.KeyARN(region, row.ID))
 				}
 				if row.Policy == now.Policy && row.Description == now.Description {

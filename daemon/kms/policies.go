@@ -9,6 +9,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -34,7 +35,7 @@ const (
 )
 
 func newCompiled(account string) compiled {
-	standard, err := policy.Parse([]byte(policy.DefaultKeyPolicy(account)), policy.KeyPolicy)
+	standard, err := policy.Parse([]byte(templates.DefaultKeyPolicy(account)), policy.KeyPolicy)
 	if err != nil {
 		panic("the default key policy does not parse: " + err.Error()) // a constant
 	}
@@ -70,7 +71,7 @@ func (p *compiled) parse(text string) (*policy.Document, error) {
 // where the request has none. row is the key that it is for.
 func (s *Service) newPolicy(ctx context.Context, c *journal.Call, text string, bypass *bool, row *store.Key) (string, error) {
 	if text == "" {
-		return policy.DefaultKeyPolicy(s.Account), nil
+		return templates.DefaultKeyPolicy(s.Account), nil
 	}
 	d, err := s.parsePolicy(text)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
-	"cmkd/daemon/policy"
+	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
 	"cmkd/daemon/trust"
 	"cmkd/socket/kmsapi"
@@ -256,7 +256,7 @@ func (s *Service) recoveredKey(caller *journal.Caller, k *keyring.FoundKey) *sto
 		Spec: k.Spec, Usage: k.Usage, Origin: kmsapi.OriginTypeAWSKMS,
 		Manager: kmsapi.KeyManagerTypeCustomer, State: kmsapi.KeyStateDisabled,
 		Token: k.Token, CustomKeyStoreID: k.StoreID, Created: s.Now(), Creator: caller.Principal.DisplayARN(),
-		Policy: policy.DefaultKeyPolicy(s.Account), PublicKey: k.PublicKey,
+		Policy: templates.DefaultKeyPolicy(s.Account), PublicKey: k.PublicKey,
 	}
 	switch {
 	case k.StoreID != "":

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"cmkd/daemon/policy/templates"
 )
 
 // benchPolicy is a key policy of n statements, each for another role, with a
@@ -41,8 +43,8 @@ func BenchmarkEvaluate(b *testing.B) {
 			}
 		})
 	}
-	run("default+identity", mustParse(b, DefaultKeyPolicy(account), KeyPolicy), []*Document{identity}, nil)
-	run("console", mustParse(b, KeyPolicyFor(account, []string{"arn:aws:iam::111122223333:user/bob"}, []string{"arn:aws:iam::111122223333:user/alice"}, UseSymmetricEncryption), KeyPolicy), nil, nil)
+	run("default+identity", mustParse(b, templates.DefaultKeyPolicy(account), KeyPolicy), []*Document{identity}, nil)
+	run("console", mustParse(b, templates.KeyPolicyFor(account, []string{"arn:aws:iam::111122223333:user/bob"}, []string{"arn:aws:iam::111122223333:user/alice"}, templates.UseSymmetricEncryption), KeyPolicy), nil, nil)
 	run("conditions", conditions, nil, nil)
 	for _, n := range []int{1, 10, 100} {
 		run(fmt.Sprintf("statements=%d", n), mustParse(b, benchPolicy(n), KeyPolicy), nil, nil)
@@ -53,7 +55,7 @@ func BenchmarkEvaluate(b *testing.B) {
 			grants[i] = &Grant{ID: fmt.Sprint(i), Grantee: request.Principal.ARN, Operations: operations(b, "Encrypt"), ContextSubset: NewConstraint(map[string]string{"Department": fmt.Sprint(i)})}
 		}
 		grants[n-1].ContextSubset = NewConstraint(request.EncryptionContext)
-		run(fmt.Sprintf("grants=%d", n), mustParse(b, DefaultKeyPolicy(account), KeyPolicy), nil, grants)
+		run(fmt.Sprintf("grants=%d", n), mustParse(b, templates.DefaultKeyPolicy(account), KeyPolicy), nil, grants)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"cmkd/daemon/policy/templates"
 )
 
 // arns are the names of the tables.
@@ -60,7 +62,7 @@ func documentOf(tb testing.TB, short string, kind Kind) string {
 	case "-":
 		return ""
 	case "CONSOLE":
-		return KeyPolicyFor(account, []string{arns["bob"]}, []string{arns["alice"]}, UseSymmetricEncryption)
+		return templates.KeyPolicyFor(account, []string{arns["bob"]}, []string{arns["alice"]}, templates.UseSymmetricEncryption)
 	}
 	var statements []object
 	for _, text := range strings.Split(short, " ; ") {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"cmkd/daemon/policy/templates"
 )
 
 // likeReference matches a pattern of text, * and ? by the table of all pairs of
@@ -298,7 +300,7 @@ func TestCostOfGrants(t *testing.T) {
 	r := Request{Principal: alice(), Action: "kms:Encrypt", Resource: keyARN, ResourceAccount: account, Now: noon, EncryptionContext: map[string]string{"a": "b"}}
 	grants := slices.Repeat([]*Grant{{ID: "other", Grantee: r.Principal.ARN, Operations: operations(t, "Decrypt")}}, 50_000)
 	grants = append(grants, &Grant{ID: "this", Grantee: r.Principal.ARN, Operations: operations(t, "Encrypt")})
-	if d := Evaluate(&r, mustParse(t, DefaultKeyPolicy(account), KeyPolicy), nil, grants); d.GrantID != "this" {
+	if d := Evaluate(&r, mustParse(t, templates.DefaultKeyPolicy(account), KeyPolicy), nil, grants); d.GrantID != "this" {
 		t.Errorf("%+v", d)
 	}
 }

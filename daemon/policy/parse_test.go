@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"cmkd/daemon/policy/templates"
 )
 
 func kindOf(tb testing.TB, name string) Kind {
@@ -57,7 +59,7 @@ func TestSyntaxErrorPlace(t *testing.T) {
 
 func TestSizeLimit(t *testing.T) {
 	t.Parallel()
-	policy := DefaultKeyPolicy(account)
+	policy := templates.DefaultKeyPolicy(account)
 	fits := policy + strings.Repeat(" ", MaxSize-len(policy))
 	if _, err := Parse([]byte(fits), KeyPolicy); err != nil {
 		t.Errorf("%d bytes: %v", len(fits), err)
@@ -99,7 +101,7 @@ func FuzzParse(f *testing.F) {
 		for _, name := range []string{"alice", "root", "sess", "ec2"} {
 			q := question(t, caller(t, name), "kms:Encrypt", keyARN, "ec:Department=IT | x:k=v | tag:team=red | x:n=1")
 			if isIdentity {
-				agree(t, q, DefaultKeyPolicy(account), []string{text}, nil)
+				agree(t, q, templates.DefaultKeyPolicy(account), []string{text}, nil)
 			} else {
 				agree(t, q, text, []string{`{"Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`}, nil)
 			}

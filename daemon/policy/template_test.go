@@ -4,6 +4,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"cmkd/daemon/policy/templates"
 )
 
 // TestTemplates holds the policies that are made against golden files, whose
@@ -12,14 +14,14 @@ func TestTemplates(t *testing.T) {
 	t.Parallel()
 	admins := []string{arns["bob"], arns["app"]}
 	for name, got := range map[string]string{
-		"default":   DefaultKeyPolicy(account),
-		"console":   KeyPolicyFor(account, admins, []string{arns["ops"]}, UseSymmetricEncryption),
-		"signing":   KeyPolicyFor(account, nil, []string{arns["alice"]}, UseSigning),
-		"rsa":       KeyPolicyFor(account, admins[:1], []string{arns["alice"]}, UseAsymmetricEncryption),
-		"mac":       KeyPolicyFor(account, nil, []string{arns["alice"]}, UseMAC),
-		"agreement": KeyPolicyFor(account, nil, []string{arns["alice"]}, UseKeyAgreement),
-		"managed":   ManagedKeyPolicy(account, []string{"*"}),
-		"kem":       KeyPolicyFor(account, nil, []string{arns["alice"]}, UseEncapsulation),
+		"default":   templates.DefaultKeyPolicy(account),
+		"console":   templates.KeyPolicyFor(account, admins, []string{arns["ops"]}, templates.UseSymmetricEncryption),
+		"signing":   templates.KeyPolicyFor(account, nil, []string{arns["alice"]}, templates.UseSigning),
+		"rsa":       templates.KeyPolicyFor(account, admins[:1], []string{arns["alice"]}, templates.UseAsymmetricEncryption),
+		"mac":       templates.KeyPolicyFor(account, nil, []string{arns["alice"]}, templates.UseMAC),
+		"agreement": templates.KeyPolicyFor(account, nil, []string{arns["alice"]}, templates.UseKeyAgreement),
+		"managed":   templates.ManagedKeyPolicy(account, []string{"*"}),
+		"kem":       templates.KeyPolicyFor(account, nil, []string{arns["alice"]}, templates.UseEncapsulation),
 	} {
 		mustParse(t, got, KeyPolicy)
 		want, err := os.ReadFile("testdata/template-" + name + ".json")
@@ -36,7 +38,7 @@ func TestTemplateQuotes(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{`a"b`, `a\b`, "Ünal", "日本", "\U0001F511"} {
 		arn := "arn:aws:iam::111122223333:user/" + name
-		d := mustParse(t, KeyPolicyFor(account, nil, []string{arn}, UseMAC), KeyPolicy)
+		d := mustParse(t, templates.KeyPolicyFor(account, nil, []string{arn}, templates.UseMAC), KeyPolicy)
 		if !slices.Contains(d.Principals(), arn) {
 			t.Errorf("%q became %q", arn, d.Principals())
 		}
@@ -54,7 +56,7 @@ func TestPrincipals(t *testing.T) {
 
 func TestDocumentProperties(t *testing.T) {
 	t.Parallel()
-	d := mustParse(t, DefaultKeyPolicy(account), KeyPolicy, WithName("n"))
+	d := mustParse(t, templates.DefaultKeyPolicy(account), KeyPolicy, WithName("n"))
 	if d.Kind() != KeyPolicy || d.Name() != "n" || d.ID() != "key-default-1" || d.Version() != "2012-10-17" || d.Len() != 1 {
 		t.Errorf("document %+v", d)
 	}

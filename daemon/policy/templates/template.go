@@ -1,4 +1,5 @@
-package policy
+// Package templates writes the key policies that AWS KMS and its console write, byte for byte.
+package templates
 
 import (
 	"fmt"
