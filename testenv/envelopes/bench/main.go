@@ -138,11 +138,11 @@ func (b *bench) prepare(ctx context.Context) error {
 }
 
 func (b *bench) round(ctx context.Context, n int) error {
-	one, err := b.cipher(ctx, 1)
+	one, busy, err := b.cipher(ctx, 1)
 	if err != nil {
 		return err
 	}
-	all, err := b.cipher(ctx, runtime.NumCPU())
+	all, _, err := b.cipher(ctx, runtime.NumCPU())
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (b *bench) round(ctx context.Context, n int) error {
 		rate := func(r result) float64 { return float64(int64(b.mib)<<20) / r.wall.Seconds() }
 		fastest := slices.MinFunc(b.best[s.name], func(a, b result) int { return int(a.wall - b.wall) })
 		fmt.Printf("  %-12s %5.2f GB/s, %.2f of openssl (all cores %.2f), %.2f s of processor per GiB (a second of it does %.2f of openssl's), %d MiB; fastest so far %.2f GB/s\n", s.name,
-			rate(r)/1e9, rate(r)/one, rate(r)/all, r.processor.Seconds()*1024/float64(b.mib), float64(int64(b.mib)<<20)/r.processor.Seconds()/one, r.rss>>10, rate(fastest)/1e9)
+			rate(r)/1e9, rate(r)/one, rate(r)/all, r.processor.Seconds()*1024/float64(b.mib), float64(int64(b.mib)<<20)/r.processor.Seconds()/busy, r.rss>>10, rate(fastest)/1e9)
 	}
 	after, err := b.hash()
 	if err == nil && after != before {
@@ -187,22 +187,29 @@ func (b *bench) round(ctx context.Context, n int) error {
 	return err
 }
 
-// cipher is openssl's rate in bytes per second on some cores.
-func (b *bench) cipher(ctx context.Context, cores int) (float64, error) {
-	args := []string{"speed", "-elapsed", "-evp", "aes-256-gcm", "-seconds", "2", "-bytes", "65536"}
+// cipher is openssl's rate on some cores, in bytes for each second that passes and for
+// each of processor time.
+func (b *bench) cipher(ctx context.Context, cores int) (rate, busy float64, err error) {
+	const seconds = 2
+	args := []string{"speed", "-elapsed", "-evp", "aes-256-gcm", "-seconds", strconv.Itoa(seconds), "-bytes", "65536"}
 	if cores > 1 {
 		args = append(args, "-multi", strconv.Itoa(cores))
 	}
-	out, err := exec.CommandContext(ctx, "openssl", args...).Output()
+	cmd := exec.CommandContext(ctx, "openssl", args...)
+	out, err := cmd.Output()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	m := regexp.MustCompile(`(?m)^AES-256-GCM\s+([0-9.]+)k`).FindSubmatch(out)
 	if m == nil {
-		return 0, fmt.Errorf("openssl speed said %q", out)
+		return 0, 0, fmt.Errorf("openssl speed said %q", out)
 	}
-	rate, err := strconv.ParseFloat(string(m[1]), 64)
-	return rate * 1000, err
+	if rate, err = strconv.ParseFloat(string(m[1]), 64); err != nil {
+		return 0, 0, err
+	}
+	rate *= 1000
+	used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return rate, rate * seconds / used.Seconds(), nil
 }
 
 // command runs a command in the RAM disk.
