@@ -108,10 +108,11 @@ fuzz: deps
 crash: deps
 	CMKD_CRASH_KILLS=1000 CMKD_CRASH_CUTS=100 go test -count=1 -v -parallel 3 -timeout 2h -run '^(TestKills|TestPowerCuts)$$' ./testenv/crash
 
-# The API on a database in etcd, and an etcd that stops, is killed or was changed.
+# The API on a database in etcd, an etcd that stops, is killed or was changed, and three daemons on
+# three servers under 300 kills and stops. CMKD_CLUSTER_SEED repeats a run.
 cluster: deps
 	CMKD_TEST_STORE=etcd go test -count=1 -timeout 30m ./testenv/api ./testenv/keys ./testenv/policy
-	go test -count=1 -v -timeout 30m ./daemon/store/etcd ./testenv/cluster
+	CMKD_CLUSTER_KILLS=300 go test -count=1 -v -timeout 60m ./daemon/store/etcd ./testenv/cluster
 
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps

@@ -66,7 +66,7 @@ func verifyStore(ctx context.Context, config string, log *slog.Logger) (err erro
 }
 
 func copyStore(ctx context.Context, source, target *Config, log *slog.Logger) (err error) {
-	from, err := openEngine(ctx, source, log)
+	from, err := openEngine(ctx, source, log, true)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func copyStore(ctx context.Context, source, target *Config, log *slog.Logger) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	into, err := openEngine(ctx, target, log)
+	into, err := openEngine(ctx, target, log, true)
 	if err != nil {
 		return err
 	}

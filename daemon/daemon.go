@@ -216,6 +216,14 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	d.recordRestore(ctx, restored)
+	jobs, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait() // if it does not come to serve
+	defer stop()
+	if d.store.Nodes() != nil { // others wait for this one from now on, and destroy nothing that it uses
+		running.Go(func() { d.kms.Follow(jobs, d.cfg.Store.MaxStaleness) })
+		d.awaitFresh(ctx)
+	}
 	if d.kms.Mismatch() == nil {
 		if err := d.begin(ctx); err != nil {
 			return err
@@ -239,12 +247,6 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		d.log.LogAttrs(ctx, slog.LevelError, "the audit trail is not shipped", slog.Any("error", err))
 	}
 	defer d.endShipping()
-	jobs, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	if d.store.Nodes() != nil {
-		running.Go(func() { d.kms.Follow(jobs, d.cfg.Store.MaxStaleness) })
-		d.awaitFresh(ctx)
-	}
 	running.Go(func() { d.mendTrail(jobs) })
 	running.Go(func() { d.mendDatabase(jobs) })
 	running.Go(func() { d.jobLoop(jobs) })
@@ -278,8 +280,10 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
 		return err
 	}
-	if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
-		d.log.LogAttrs(ctx, slog.LevelError, "reconciliation incomplete, will retry", slog.Any("error", err))
+	if d.store.Nodes() == nil { // else commits, which wait for other daemons, would hold up the start: the jobs do it
+		if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
+			d.log.LogAttrs(ctx, slog.LevelError, "reconciliation incomplete, will retry", slog.Any("error", err))
+		}
 	}
 	if err := d.kms.UpdateManaged(ctx); errors.Is(err, store.ErrUnwritable) { // keys that exist are used as they are
 		d.log.LogAttrs(ctx, slog.LevelError, "managed keys will not match the configuration until the next start", slog.Any("error", err))

@@ -111,6 +111,10 @@ var (
 	materialMissing = describe("key_materials_missing", "Key materials of the database that are not in their token; see cmkctl recover.")
 	materialUnsafe  = describe("key_materials_unsafe", "Key materials that are not used because their objects have other attributes than cmkd gave them.")
 	databaseTrusted = describe("database_verified", "1 while the database verifies; else see cmkctl accept-state.")
+	nodeServes      = describe("node_serves", "1 if the daemon answers calls, as far as this one knows; of a database in etcd.", "node")
+	nodeLeads       = describe("node_leads", "1 of the daemon that does what one does for all.", "node")
+	nodeLag         = describe("node_lag_seconds", "For how long the daemon has not confirmed the last change, which waits for it.", "node")
+	etcdUp          = describe("etcd_up", "1 if the server answers and has a leader.", "endpoint")
 	duplicateIDs    = describe("duplicate_keys", "CKA_IDs of keys that are not used because two objects in the token have them.", "token")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
 	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
@@ -172,6 +176,14 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(databaseTrusted, truth(s.StateMismatch == ""))
 	gauge(deletionsHeld, truth(s.DeletionsHeld))
 	gauge(reloadSucceeded, truth(s.ReloadError == ""))
+	for _, n := range s.Nodes {
+		gauge(nodeServes, truth(n.Serves), n.Name)
+		gauge(nodeLeads, truth(n.Leader), n.Name)
+		gauge(nodeLag, float64(n.LagMilliseconds)/1000, n.Name)
+	}
+	for _, server := range s.Servers {
+		gauge(etcdUp, truth(server.Error == ""), server.Endpoint)
+	}
 	for _, t := range s.Tokens {
 		gauge(tokenUp, truth(t.State == "ok"), t.Name)
 		twice := 0

@@ -125,7 +125,7 @@ func (r *restoring) read(file string) error {
 
 // open opens the database, and notes why it cannot be read. The engine is nil then.
 func (r *restoring) open(ctx context.Context) (store.Engine, error) {
-	engine, err := openEngine(ctx, r.cfg, r.log)
+	engine, err := openEngine(ctx, r.cfg, r.log, true)
 	switch damaged := errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNewerSchema); {
 	case damaged && r.cfg.Store.Engine != engineEtcd:
 		r.plan.Damage = err.Error()

@@ -39,6 +39,23 @@ func (h *tokenHost) pluginStatus(ctx context.Context) operatorapi.PluginHealth {
 	return out
 }
 
+// nodes are the daemons that have the database, and the servers that keep it.
+func (d *Daemon) nodes(ctx context.Context) (nodes []operatorapi.NodeHealth, servers []operatorapi.ServerHealth) {
+	for _, n := range d.store.Nodes() {
+		nodes = append(nodes, operatorapi.NodeHealth{Name: n.Name, Self: n.Self, Serves: n.Serves, Leader: n.Leader, LagMilliseconds: n.Lag.Milliseconds()})
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	for _, server := range d.store.Servers(ctx) {
+		health := operatorapi.ServerHealth{Endpoint: server.Name, Leader: server.Leader}
+		if server.Err != nil {
+			health.Error = server.Err.Error()
+		}
+		servers = append(servers, health)
+	}
+	return nodes, servers
+}
+
 // health says how the daemon is.
 func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	asking, cancel := context.WithTimeout(ctx, statusTimeout)
@@ -66,6 +83,7 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	if err := cmp.Or(d.store.Fresh(), d.store.Err()); err != nil {
 		s.DatabaseError = err.Error()
 	}
+	s.Nodes, s.Servers = d.nodes(ctx)
 	s.EpochError, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.MissingMaterials()
 	s.Duplicates, s.UnsafeMaterials = operator.Duplicates(d.kms.Duplicates()), operator.Materials(d.kms.UnsafeMaterials())
 	s.Warnings = d.warnings()

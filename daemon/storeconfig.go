@@ -154,7 +154,7 @@ func (d *Daemon) openStore(ctx context.Context) (*store.Store, error) {
 	}
 	var said complaint
 	for {
-		engine, err := patiently(ctx, patience, store.ErrLocked, func() (store.Engine, error) { return openEngine(ctx, d.cfg, d.log) })
+		engine, err := patiently(ctx, patience, store.ErrLocked, func() (store.Engine, error) { return openEngine(ctx, d.cfg, d.log, d.impatient) })
 		if err == nil {
 			return store.Open(ctx, engine)
 		}
@@ -172,8 +172,8 @@ func (d *Daemon) openStore(ctx context.Context) (*store.Store, error) {
 	}
 }
 
-// openEngine opens the database for one process.
-func openEngine(ctx context.Context, cfg *Config, log *slog.Logger) (store.Engine, error) {
+// openEngine opens the database. alone keeps all other daemons out.
+func openEngine(ctx context.Context, cfg *Config, log *slog.Logger, alone bool) (store.Engine, error) {
 	c := &cfg.Store
 	if c.Engine != engineEtcd {
 		return sqlite.NewEngine(ctx, databasePath(cfg), sqlite.Options{Restored: func() {
@@ -187,6 +187,6 @@ func openEngine(ctx context.Context, cfg *Config, log *slog.Logger) (store.Engin
 	return etcd.NewEngine(ctx, etcd.Options{
 		Client: clientv3.Config{Endpoints: c.Endpoints, TLS: config},
 		Prefix: c.Prefix, Node: c.Node, Lock: filepath.Join(cfg.StateDir, "node.lock"), MaxStaleness: c.MaxStaleness,
-		Alone: true,
+		Alone: alone,
 	})
 }

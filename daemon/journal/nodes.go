@@ -1,13 +1,12 @@
 package journal
 
-import (
-	"context"
-)
+import "context"
 
 // Several daemons, the nodes, may have one database: docs/decisions/0023-etcd.md. Each follows
 // what the others commit, and no answer leaves a node that was decided on something that
 // another one does not know yet. What is to be done once, the leader does.
 
+// Acknowledged returns when all nodes know what the answer to a call was decided on: another
 // one must not answer afterwards as if it had not happened.
 func (s *Journal) Acknowledged(ctx context.Context) error {
 	if s.Node == "" {

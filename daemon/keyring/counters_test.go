@@ -79,3 +79,53 @@ func TestCredit(t *testing.T) {
 	}
 	cs.work.Wait()
 }
+
+// TestBlocksOfSeveral: the blocks of several nodes add up on record, and what each has not used
+// it gives back.
+func TestBlocksOfSeveral(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewSharedDisk()
+	first := storetest.Open(t, disk)
+	v := &store.Version{KeyID: "k", Number: 1, CKAID: NewCKAID(), MaterialID: "m", State: "CURRENT", Encryptions: 100}
+	if err := first.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.PutKey(&store.Key{Region: "r", ID: "k"}), tx.PutVersion(v))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dbs := []*store.Store{first, storetest.Open(t, disk)}
+	nodes := []*counters{{}, {}}
+	want := v.Encryptions
+	onRecord := func(db *store.Store) uint64 {
+		t.Helper()
+		if err := db.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now, ok := db.View().VersionByCKAID(v.CKAID)
+		if !ok {
+			t.Fatal("the version has gone")
+		}
+		return now.Encryptions
+	}
+	for range 3 {
+		for i, n := range []int{7, 11} {
+			for range n {
+				if err := nodes[i].Take(t.Context(), dbs[i], v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			nodes[i].work.Wait()
+			want += uint64(n)
+		}
+	}
+	if now := onRecord(first); now < v.Encryptions+2*minBlock || now > want+2*minBlock {
+		t.Errorf("with a block each on record are %d", now)
+	}
+	for i, cs := range nodes {
+		if err := cs.Settle(t.Context(), dbs[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := onRecord(first); now != want {
+		t.Errorf("in the end on record are %d, want %d", now, want)
+	}
+}

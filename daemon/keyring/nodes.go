@@ -23,6 +23,8 @@ func (s *Keyring) EndsIntent(tx *store.Tx, intent *store.Intent) error {
 	return nil
 }
 
+// ours reports whether this node is to undo the intent: it is its own, or it is of a node whose
+// lease has ended, and this is the leader. Then it is made this node's first, so that
 // the other one cannot complete it any more.
 func (s *Keyring) ours(ctx context.Context, intent *store.Intent) (bool, error) {
 	if s.Node == "" || intent.Node == s.Node {

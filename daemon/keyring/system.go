@@ -174,11 +174,18 @@ func (s *Keyring) CheckSystemKeys(ctx context.Context, token string) error {
 		if b == nil {
 			continue
 		}
-		k, ok := s.Store.View().CurrentSystemKey(token, row.purpose)
-		if !ok {
-			return fmt.Errorf("token %s has no %s key: run cmkd -init", token, row.purpose)
-		}
-		if _, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: SystemKeyRef(k)}); err != nil {
+		for {
+			k, ok := s.Store.View().CurrentSystemKey(token, row.purpose)
+			if !ok {
+				return fmt.Errorf("token %s has no %s key: run cmkd -init", token, row.purpose)
+			}
+			_, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: SystemKeyRef(k)})
+			if err == nil {
+				break
+			}
+			if now, _ := s.Store.View().CurrentSystemKey(token, row.purpose); now != k {
+				continue // another daemon has begun the next epoch
+			}
 			return fmt.Errorf("the %s key in token %s: %w", row.purpose, token, err)
 		}
 	}

@@ -26,6 +26,8 @@ type Shared interface {
 	// Take returns what others have committed, or changed outside of a commit, since the
 	// last Take or Rebase, oldest first. Errors are [ErrGap] and those of asking.
 	Take(ctx context.Context) ([]Commit, error)
+	// Sync returns when Take has everything that was committed before the call.
+	Sync(ctx context.Context) error
 	// Arrived receives a value when Take may have something, or an acknowledgement be due.
 	Arrived() <-chan struct{}
 	// Rebase says that the store shows what the last Load has read.
@@ -41,6 +43,15 @@ type Shared interface {
 	Await(ctx context.Context, sequence uint64) error
 	// Nodes are the processes that have the database open, by name.
 	Nodes() []Node
+	// Servers asks each server that keeps the database how it is.
+	Servers(ctx context.Context) []Server
+}
+
+// Server is one that keeps the database.
+type Server struct {
+	Name   string
+	Leader bool
+	Err    error // why it does not answer, nil if it does
 }
 
 // Node is a process that has the database open.
@@ -204,6 +215,17 @@ func (s *Store) reread(ctx context.Context) error {
 	return nil
 }
 
+// Sync is CatchUp with everything that was committed before the call.
+func (s *Store) Sync(ctx context.Context) error {
+	if s.shared == nil {
+		return nil
+	}
+	if err := s.shared.Sync(ctx); err != nil {
+		return fmt.Errorf("following the database: %w", err)
+	}
+	return s.CatchUp(ctx)
+}
+
 // CatchUp shows what others have committed so far. Errors that wrap [ErrChanged] or
 // [ErrCorrupt] say that the database does not verify; they stay until [Store.Adopt].
 func (s *Store) CatchUp(ctx context.Context) error {
@@ -269,6 +291,14 @@ func (s *Store) Nodes() []Node {
 		return nil
 	}
 	return s.shared.Nodes()
+}
+
+// Servers asks each server that keeps the database how it is; nil if there are none.
+func (s *Store) Servers(ctx context.Context) []Server {
+	if s.shared == nil {
+		return nil
+	}
+	return s.shared.Servers(ctx)
 }
 
 // Leads reports whether this is the process that does what only one is to do.

@@ -61,13 +61,13 @@ func (s *Trust) VerifyState(ctx context.Context) error {
 }
 
 func (s *Trust) verifyState(ctx context.Context) error {
-	keys, err := s.stateKeys(ctx)
-	if err != nil {
-		return fmt.Errorf("verifying the database: %w", err)
-	}
 	view, found, err := s.current(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the database: %w", err)
+	}
+	keys, err := s.stateKeys(ctx) // after that: the key of an epoch is there before its head
+	if err != nil {
+		return fmt.Errorf("verifying the database: %w", err)
 	}
 	key, hasKey := view.CurrentSystemKey(s.Token, keyring.PurposeState)
 	if found == nil && !hasKey && empty(view) {
@@ -95,6 +95,9 @@ func (s *Trust) verifyState(ctx context.Context) error {
 		return s.lock(ctx, "its head cannot be read", nil, false)
 	}
 	authentic, why, err := s.verifyHead(ctx, view, found, head, keys)
+	if err != nil && s.moved(ctx, found) {
+		return errMoved
+	}
 	if err != nil {
 		return fmt.Errorf("verifying the database: %w", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"cmkd/daemon/store"
 )
 
-// acknowledged returns when all nodes know what the answer to a call was decided on: another
 // followPause is how soon a node tries again to follow the others.
 const followPause = 200 * time.Millisecond
 
@@ -79,7 +78,7 @@ var errMoved = errors.New("another daemon has changed the database meanwhile")
 // current is the newest state of the database, whoever has committed it. Before the database is verified it is not
 // trusted.
 func (s *Trust) current(ctx context.Context) (*store.View, *store.Sealed, error) {
-	if err := s.Store.CatchUp(ctx); err != nil && !errors.Is(err, store.ErrChanged) && !errors.Is(err, store.ErrCorrupt) {
+	if err := s.Store.Sync(ctx); err != nil && !errors.Is(err, store.ErrChanged) && !errors.Is(err, store.ErrCorrupt) {
 		return nil, nil, err
 	}
 	return s.Store.Snapshot(ctx)
@@ -129,6 +128,3 @@ func (h *sealer) Verify(ctx context.Context, before, view *store.View, found *st
 	}
 	return nil
 }
-
-// ours reports whether this node is to undo the intent: it is its own, or it is of a node whose
-// lease has ended, and this is the leader. Then it is made this node's first, so that

@@ -51,8 +51,12 @@ type Health struct {
 	AuditDisk        AuditDisk `json:"auditDisk"`
 	// AuditShipping is how far the audit trail is shipped, nil if it is not.
 	AuditShipping *AuditShipping `json:"auditShipping,omitempty"`
-	Tokens        []TokenHealth  `json:"tokens"`
-	Plugins       []PluginHealth `json:"plugins"`
+	// Nodes are the daemons that have the database open, and Servers those of etcd that keep
+	// it; both are nil of a database in a file.
+	Nodes   []NodeHealth   `json:"nodes,omitempty"`
+	Servers []ServerHealth `json:"servers,omitempty"`
+	Tokens  []TokenHealth  `json:"tokens"`
+	Plugins []PluginHealth `json:"plugins"`
 }
 
 // HTTPStatus is 503 unless the daemon is well, for load balancers and probes that
@@ -72,6 +76,27 @@ type AuditDisk struct {
 	Warning string `json:"warning,omitempty"`
 	// Reserved: the calls of users who are not admins are refused.
 	Reserved bool `json:"reserved,omitempty"`
+}
+
+// NodeHealth is a daemon among those that have one database.
+type NodeHealth struct {
+	Name string `json:"name"`
+	Self bool   `json:"self,omitempty"` // the one that answers
+	// Serves: it answers calls, as far as the others know. Leader: it does what one daemon
+	// does for all.
+	Serves bool `json:"serves"`
+	Leader bool `json:"leader,omitempty"`
+	// LagMilliseconds is for how long it has not confirmed the last change. Changes wait
+	// for it.
+	LagMilliseconds int64 `json:"lagMilliseconds"`
+}
+
+// ServerHealth is a server of etcd.
+type ServerHealth struct {
+	Endpoint string `json:"endpoint"`
+	Leader   bool   `json:"leader,omitempty"`
+	// Error is why it does not answer, "" if it does.
+	Error string `json:"error,omitempty"`
 }
 
 // AuditShipping is how far the audit trail is shipped.

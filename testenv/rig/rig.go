@@ -48,7 +48,7 @@ type Config struct {
 	// user, so that nobody on the machine can use them.
 	World bool
 	// Etcd is the server that has the database, nil: SQLite. StoreExtra is TOML for the
-	// table of the store.
+	// table of the store, which may name other endpoints.
 	Etcd       *etcd.Server
 	StoreExtra string
 	// Extra is TOML that goes before the tables, and Tables after them.
@@ -190,7 +190,10 @@ func (cfg *Config) store() string {
 	if cfg.Etcd == nil {
 		return ""
 	}
-	text := fmt.Sprintf("[store]\nengine = \"etcd\"\nendpoints = [%q]\n%s\n", cfg.Etcd.Endpoint, cfg.StoreExtra)
+	text := fmt.Sprintf("[store]\nengine = \"etcd\"\n%s\n", cfg.StoreExtra)
+	if !strings.Contains(cfg.StoreExtra, "endpoints =") {
+		text += fmt.Sprintf("endpoints = [%q]\n", cfg.Etcd.Endpoint)
+	}
 	if !strings.Contains(cfg.StoreExtra, "node =") {
 		text += "node = \"one\"\n"
 	}

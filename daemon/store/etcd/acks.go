@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -175,5 +176,25 @@ func (e *Engine) Nodes() []store.Node {
 		all = append(all, n)
 	}
 	slices.SortFunc(all, func(a, b store.Node) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Servers implements [store.Shared].
+func (e *Engine) Servers(ctx context.Context) []store.Server {
+	all := make([]store.Server, len(e.client.Endpoints()))
+	var asked sync.WaitGroup // one that does not answer must not hold up the others
+	for i, endpoint := range e.client.Endpoints() {
+		asked.Go(func() {
+			all[i] = store.Server{Name: endpoint}
+			status, err := e.client.Status(ctx, endpoint)
+			if err == nil && status.Leader == 0 {
+				err = errors.New("it has no leader")
+			}
+			if all[i].Err = err; err == nil {
+				all[i].Leader = status.Leader == status.Header.MemberId
+			}
+		})
+	}
+	asked.Wait()
 	return all
 }

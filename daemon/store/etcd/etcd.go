@@ -158,6 +158,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if err := e.look(ctx); err != nil {
 		return err
 	}
+	if other := e.seen.uninitialised(); other != "" {
+		return fmt.Errorf("%w: the node %q initialises the prefix %s", store.ErrLocked, other, e.options.Prefix)
+	}
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e.stop = stop
 	e.running.Go(func() { e.watch(following) })

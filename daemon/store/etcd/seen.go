@@ -117,6 +117,19 @@ func (e *Engine) look(ctx context.Context) error {
 	return nil
 }
 
+// uninitialised names another node that has the database open, while that has no head: only one may
+// make the first.
+func (s *seen) uninitialised() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.nodes {
+		if name != s.node && s.sequence == 0 {
+			return name
+		}
+	}
+	return ""
+}
+
 // watch follows the prefix until ctx ends.
 func (e *Engine) watch(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -316,6 +329,20 @@ func (e *Engine) until(ctx context.Context, done func(*seen) bool) error {
 
 // Arrived implements [store.Shared].
 func (e *Engine) Arrived() <-chan struct{} { return e.arrived }
+
+// Sync implements [store.Shared].
+func (e *Engine) Sync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	found, err := e.client.Get(ctx, e.key(headKey))
+	if err != nil {
+		return e.unanswered(ctx, err)
+	}
+	if len(found.Kvs) == 0 {
+		return nil
+	}
+	return e.until(ctx, func(s *seen) bool { return s.head >= found.Kvs[0].ModRevision })
+}
 
 // Rebase implements [store.Shared].
 func (e *Engine) Rebase() {

@@ -92,7 +92,7 @@ func testTurns(t *testing.T, db Database) {
 	}
 	all.Wait()
 	for i, s := range stores {
-		if err := s.CatchUp(t.Context()); err != nil {
+		if err := s.Sync(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if got := value(s, "n"); got != strconv.Itoa(len(stores)*callers*each) {

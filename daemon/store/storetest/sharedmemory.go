@@ -141,6 +141,9 @@ func (m *sharedMemory) Take(context.Context) ([]store.Commit, error) {
 	return all, nil
 }
 
+// Sync implements [store.Shared].
+func (m *sharedMemory) Sync(context.Context) error { return nil }
+
 // Arrived implements [store.Shared].
 func (m *sharedMemory) Arrived() <-chan struct{} { return m.arrived }
 
@@ -200,6 +203,9 @@ func (m *sharedMemory) Await(ctx context.Context, sequence uint64) error {
 		}
 	}
 }
+
+// Servers implements [store.Shared].
+func (m *sharedMemory) Servers(context.Context) []store.Server { return nil }
 
 // Nodes implements [store.Shared].
 func (m *sharedMemory) Nodes() []store.Node {

@@ -28,9 +28,9 @@ type verification struct {
 func newAuditVerify(s *service) *cobra.Command {
 	var p printer
 	var o audit.OfflineOptions
-	var dir string
+	var dirs []string
 	cmd := &cobra.Command{
-		Use:   "verify [--dir FOLDER --public-key FILE...]",
+		Use:   "verify [--dir FOLDER... --public-key FILE...]",
 		Short: "Verify the whole audit trail: the chain and every signature",
 		Long: `Verify makes the daemon read its whole audit trail and verify the hash chain, and
 every checkpoint with the key in the token. If something is wrong, verify exits with 1,
@@ -42,13 +42,19 @@ that the daemon leaves beside its trail (audit-key-*.pem; use copies that nobody
 write the trail can change). Only a record kept elsewhere shows that the end was cut off:
 --head is the last record that an earlier run printed, --at-least its number.
 
+Daemons that have one database have a trail each, with the name of the node in every record:
+--dir may be repeated, and each trail is verified on its own.
+
 An empty trail and one without a signature do not verify.`,
 		Example: `  cmkctl audit verify --timeout 10m
   cmkctl audit verify -o json | jq -r '"\(.last):\(.hash)"'
   cmkctl audit verify --dir /srv/copy --public-key audit-key-1f2e.pem --at-least 104200`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if dir == "" {
+			if len(dirs) > 1 {
+				return verifyTrails(cmd, &p, dirs, o)
+			}
+			if len(dirs) == 0 {
 				for _, flag := range []string{"public-key", "chain-only", "head", "after", "max-unsigned-records", "max-unsigned-age"} {
 					if cmd.Flags().Changed(flag) {
 						return usagef("--%s is for the files that --dir names", flag)
@@ -58,8 +64,8 @@ An empty trail and one without a signature do not verify.`,
 			var v verification
 			began := time.Now()
 			var err error
-			if dir != "" {
-				err = v.offline(dir, o)
+			if len(dirs) > 0 {
+				err = v.offline(dirs[0], o)
 			} else if err = p.ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v.VerifiedTrail); err == nil {
 				err = v.judge(&o)
 			}
@@ -76,7 +82,7 @@ An empty trail and one without a signature do not verify.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dir, "dir", "", "verify the files in this `folder`, without a daemon")
+	flags.StringArrayVar(&dirs, "dir", nil, "verify the files in this `folder`, without a daemon; may be repeated")
 	flags.StringArrayVar(&o.KeyFiles, "public-key", nil, "PEM `file` with a public key of the trail, under the name that the daemon gave it; may be repeated")
 	flags.BoolVar(&o.ChainOnly, "chain-only", false, "verify the hash chain without any public key: no proof against anyone who can write the trail")
 	flags.StringVar(&o.Head, "head", "", "a `record` that the trail must have, SEQUENCE:HASH")
@@ -86,6 +92,45 @@ An empty trail and one without a signature do not verify.`,
 	flags.DurationVar(&o.Tail.Age, "max-unsigned-age", audit.DefaultUnsignedAge, "the unsigned records at the end may span so much `time`")
 	p.registerFormat(cmd)
 	return cmd
+}
+
+// trailOf is one of several trails.
+type trailOf struct {
+	Dir string `json:"dir"`
+	operatorapi.VerifiedTrail
+}
+
+// verifyTrails verifies the trails of several daemons. One that does not verify does not keep
+// the others from it.
+func verifyTrails(cmd *cobra.Command, p *printer, dirs []string, o audit.OfflineOptions) error {
+	if o.Head != "" || o.After != "" || o.AtLeast != 0 {
+		return usagef("--head, --after and --at-least are of one trail: verify it alone")
+	}
+	var all []trailOf
+	var errs []error
+	for _, dir := range dirs {
+		var v verification
+		if err := v.offline(dir, o); err != nil {
+			exit, ok := errors.AsType[*exitError](err)
+			if !ok || exit.status != exitFailed {
+				return err
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", dir, exit.err))
+		}
+		all = append(all, trailOf{dir, v.VerifiedTrail})
+	}
+	table := func(out io.Writer) error {
+		for i := range all {
+			fmt.Fprintf(out, "%s:\n", all[i].Dir)
+			(*verifiedTrail)(&all[i].VerifiedTrail).print(out)
+		}
+		return nil
+	}
+	err := p.printAs(cmd.OutOrStdout(), all, table)
+	if len(errs) > 0 {
+		return errors.Join(&exitError{exitFailed, errors.Join(errs...)}, err)
+	}
+	return err
 }
 
 // offline verifies files.

@@ -192,6 +192,9 @@ func (h *health) print(out io.Writer, headers bool) error {
 			return err
 		}
 	}
+	if err := h.printNodes(w, headers); err != nil {
+		return err
+	}
 	if len(h.Plugins) > 0 {
 		fmt.Fprintln(w)
 		if headers {
@@ -221,4 +224,48 @@ func lastError(text string, at time.Time) string {
 		return text
 	}
 	return at.UTC().Format(time.DateTime) + " UTC: " + text
+}
+
+// printNodes is about the daemons that have one database, and the servers that keep it.
+func (h *health) printNodes(w *tabwriter.Writer, headers bool) error {
+	if len(h.Nodes) > 0 {
+		fmt.Fprintln(w)
+		if headers {
+			fmt.Fprintln(w, "NODE\tSTATE\tROLE\tLAG")
+		}
+		for _, n := range h.Nodes {
+			state, role, name := "does not serve", "", n.Name
+			if n.Serves {
+				state, role = "serves", "follower"
+			}
+			if n.Leader {
+				role = "leader"
+			}
+			if n.Self {
+				name += " (this one)"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d ms\n", name, state, role, n.LagMilliseconds)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(h.Servers) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	if headers {
+		fmt.Fprintln(w, "ETCD\tSTATE")
+	}
+	for _, s := range h.Servers {
+		state := "follower"
+		switch {
+		case s.Error != "":
+			state = s.Error
+		case s.Leader:
+			state = "leader"
+		}
+		fmt.Fprintf(w, "%s\t%s\n", s.Endpoint, state)
+	}
+	return w.Flush()
 }

@@ -36,6 +36,8 @@ func (h *health) nextDisk() string {
 	switch {
 	case h.AuditError != "":
 		return "free space on the disk of the audit trail or repair it: all calls are refused until then"
+	case h.DatabaseError != "" && len(h.Servers) > 0:
+		return "check etcd and the network to it: the daemon keeps trying"
 	case h.DatabaseError != "":
 		return "free space on the disk of the database or repair it: nothing can be changed until then"
 	case h.AuditDisk.Reserved:
