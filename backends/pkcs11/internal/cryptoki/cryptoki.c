@@ -326,10 +326,12 @@ cmkd_result cmkd_set(cmkd_functions *f, CK_HANDLE session, CK_HANDLE object,
 cmkd_result cmkd_get(cmkd_functions *f, CK_HANDLE session, CK_HANDLE object,
                      cmkd_template t) {
   ATTRIBUTES(a, n, t);
+  CK_BYTE *lengths[MAX_ATTRIBUTES];
+  for (long i = 0; i < n; i++)
+    lengths[i] = (CK_BYTE *)a[i].value - sizeof(CK_ULONG);
   cmkd_result r = {.rv = f->GetAttributeValue(session, object, a, n)};
-  for (long i = 0; i < n; i++) {
-    CK_BYTE *length = (CK_BYTE *)a[i].value - sizeof(CK_ULONG);
-    memcpy(length, &a[i].value_len, sizeof(CK_ULONG));
-  }
+  // tpm2-pkcs11 leaves NULL as the value of what an object does not have.
+  for (long i = 0; i < n; i++)
+    memcpy(lengths[i], &a[i].value_len, sizeof(CK_ULONG));
   return r;
 }

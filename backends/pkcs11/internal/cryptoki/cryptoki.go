@@ -45,6 +45,7 @@ import "C"
 
 import (
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 
 	p11 "github.com/miekg/pkcs11"
@@ -71,6 +72,8 @@ type Module struct {
 	// Failed, if it is set, is told of each call that fails. It is set and
 	// called while one goroutine alone uses the module.
 	Failed func(rv uint)
+	// Destroyed: an object was destroyed.
+	Destroyed atomic.Bool
 }
 
 func (m *Module) note(rv uint) uint {
@@ -261,7 +264,11 @@ func (m *Module) CopyObject(s Session, o Object, t Template) (Object, uint) {
 
 // DestroyObject destroys an object.
 func (m *Module) DestroyObject(s Session, o Object) uint {
-	return m.note(uint(C.cmkd_destroy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o)).rv))
+	rv := uint(C.cmkd_destroy(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(o)).rv)
+	if rv == 0 {
+		m.Destroyed.Store(true)
+	}
+	return m.note(rv)
 }
 
 // SetAttributes changes attributes.
