@@ -48,6 +48,10 @@ const (
 	// (CKR_DEVICE_ERROR, CKR_SESSION_HANDLE_INVALID, …). The process must be
 	// replaced; the call may be repeated on the new one.
 	Lost Code = "Lost"
+	// Spent: the process has used up what the token has room for in one process,
+	// and makes or loads no further key. Those that it has go on, nothing was done,
+	// and the call may be repeated on another process.
+	Spent Code = "Spent"
 	// Timeout: the deadline passed in or before the token call. The process
 	// must be replaced; the call may be repeated on the new one.
 	Timeout Code = "Timeout"

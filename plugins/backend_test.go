@@ -241,6 +241,8 @@ func (m *memory) obey(ctx context.Context, order string) error {
 		return ctx.Err()
 	case "lost":
 		return backends.Errorf(backends.Lost, "the token is gone")
+	case "spent":
+		return backends.Errorf(backends.Spent, "there is no room for this call")
 	case "grow":
 		m.mu.Lock()
 		m.hoard = append(m.hoard, bytes.Repeat([]byte{1}, 1<<20))

@@ -18,6 +18,9 @@ const (
 	// maxBlame is how often it is sent if each time it was the cause itself: it
 	// was answered that the token is lost, or got stuck in the module.
 	maxBlame = 2
+	// maxSpent is how many processes in a row may be spent, before a call's caller gets
+	// [backends.Lost]: others may fill each of them first.
+	maxSpent = 8
 )
 
 // Host runs one plugin and keeps it running: a process that ends, hangs, or
@@ -171,6 +174,7 @@ type attempt struct {
 	cut     cutID
 	mayCut  bool
 
+	spent    int  // processes that had no room for it
 	lost     int  // processes that were lost with it
 	blame    int  // of those, how many it was the cause of
 	stuck    bool // the last one because it got stuck in the module
@@ -230,6 +234,10 @@ func (a *attempt) run(ctx context.Context) error {
 		case backends.CodeOf(err) == backends.Busy:
 			p.starve(time.Now())
 			return err
+		case backends.CodeOf(err) == backends.Spent:
+			if err := a.renewed(ctx, p, st, err); err != nil {
+				return err
+			}
 		case lostToken(err):
 			p.condemn(err)
 			a.note(p.answered.Load())
@@ -238,6 +246,22 @@ func (a *attempt) run(ctx context.Context) error {
 		}
 	}
 	return a.fail()
+}
+
+// renewed waits until another process has taken the place of one that is spent, or the
+// supervisor has failed to start one.
+func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error) error {
+	if a.spent++; a.spent > maxSpent {
+		return backends.Errorf(backends.Lost, "%d plugin processes had no room for the call to %s: %v", a.spent, a.row.name, why)
+	}
+	p.wear(spentProcess)
+	select {
+	case <-st.changed:
+	case <-p.broken:
+	case <-ctx.Done():
+		return expired(ctx)
+	}
+	return nil
 }
 
 // note counts a process that was lost with the call. It was the cause if it was

@@ -219,6 +219,9 @@ func (p *process) wear(why string) {
 	}
 }
 
+// spentProcess is the reason of a process that has answered [backends.Spent].
+const spentProcess = "has used up what the token has room for in one process"
+
 // starvedTime is how long a process may say that the token is busy, without one
 // call that it answers well, until another one is tried: one that has used up what
 // memory its library has would say so for ever.

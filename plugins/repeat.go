@@ -11,8 +11,8 @@ import (
 func (r *row) makesKey() bool { return r == createKey.row || r == importKey.row }
 
 // repeats says whether the call may find in the token what it made before: a process
-// was lost with it.
-func (a *attempt) repeats() bool { return a.lost > 0 && a.row.makesKey() }
+// was lost with it, or was spent.
+func (a *attempt) repeats() bool { return a.lost+a.spent > 0 && a.row.makesKey() }
 
 // send makes the call on a process. One that makes a key again has the process look
 // through the token first. Backends know the token from its opening, and after a

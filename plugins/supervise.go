@@ -159,6 +159,7 @@ func (s *supervisor) renew(why string) {
 	s.spec.Logger.Info("plugin "+why+": another takes its place", "pid", s.current.runner.process())
 	if err := s.reload(s.spec); err != nil {
 		s.spec.Logger.Warn("plugin stays, although it "+why, "error", err)
+		s.publish(Ready, nil) // for those who wait for another
 	}
 }
 
