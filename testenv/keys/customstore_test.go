@@ -110,7 +110,8 @@ func TestCustomKeyStore(t *testing.T) {
 	try("deleting it while connected", "CustomKeyStoreInvalidStateException", err)
 
 	for what, in := range map[string]*kms.CreateKeyInput{
-		"an asymmetric key":          {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify},
+		"an RSA key that decrypts":   {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeEncryptDecrypt},
+		"a key for MACs":             {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac},
 		"a multi-Region key":         {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, MultiRegion: aws.Bool(true)},
 		"a key of an external store": {Origin: types.OriginTypeExternalKeyStore, CustomKeyStoreId: id, XksKeyId: aws.String("k")},
 	} {
