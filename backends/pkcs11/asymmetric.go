@@ -41,9 +41,10 @@ var asymmetricSpecs = []struct {
 }
 
 // NewAsymmetric probes what t can do with key pairs and returns their backend.
-// Closing it closes t.
+// Closing it closes t. A token in which the probe has left keys loaded is opened anew,
+// and t is closed.
 func NewAsymmetric(ctx context.Context, t *Token) (*Asymmetric, error) {
-	signs, err := t.probePairs(ctx)
+	t, signs, err := t.probed(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,11 @@ func (b *Asymmetric) CreateKey(ctx context.Context, in *backends.CreateKeyReques
 	if err != nil {
 		return nil, err
 	}
-	return b.createPair(ctx, in, u)
+	out, err := b.createPair(ctx, in, u)
+	if err == nil {
+		b.note(in.Key.ID)
+	}
+	return out, err
 }
 
 // CheckKey implements [backends.Backend]. It reads the attributes now.

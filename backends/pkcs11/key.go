@@ -240,7 +240,8 @@ func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*bac
 
 // DestroyKey implements [backends.Backend] for every kind of key.
 func (t *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
-	return t.destroy(ctx, &in.Key)
+	out, err := t.destroy(ctx, &in.Key)
+	return out, t.inUse(ctx, err)
 }
 
 // prove has the token answer, if in wants that: with random bytes, which no module has

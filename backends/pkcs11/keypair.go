@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"context"
 
 	p11 "github.com/miekg/pkcs11"
@@ -31,7 +32,10 @@ func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u
 	}
 	defer t.pairs.unlock()
 	lacks := func(err error) error { return t.lacksPairs(ctx, u, err) }
-	answer, err := persist(ctx, t, func() (*backends.CreateKeyAnswer, error) { return t.createPairOnce(ctx, in, u) }, lacks)
+	answer, err := persist(ctx, t, func() (*backends.CreateKeyAnswer, error) {
+		out, err := t.createPairOnce(ctx, in, u)
+		return out, t.spent(ctx, in.Key.ID, err)
+	}, lacks)
 	if rvOf(err) == p11.CKR_DEVICE_ERROR && t.sound(ctx) {
 		if lacking := lacks(err); lacking != nil {
 			return nil, lacking
@@ -75,6 +79,9 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		}
 		return &backends.CreateKeyAnswer{PublicKey: public.DER, Existed: true}, nil
 	}
+	if err := t.mayMake(); err != nil {
+		return nil, err
+	}
 	id, label := in.Key.ID[:], t.profile.label(in.Label)
 	var encoded []byte
 	var public cryptoki.Object
@@ -90,6 +97,11 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 			return 0, pairRefused(u.pair, err)
 		}
 		var err error
+		if t.profile.lasting {
+			if err = cmp.Or(s.is(public, p11.CKO_PUBLIC_KEY, id), s.is(private, p11.CKO_PRIVATE_KEY, id)); err != nil {
+				return 0, err // and nothing is destroyed
+			}
+		}
 		if encoded, err = s.publicKey(u.pair, public); err != nil {
 			s.destroy(private, public)
 		}

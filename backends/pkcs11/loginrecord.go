@@ -46,20 +46,42 @@ func openLoginRecord(ctx context.Context, path string, how int) (*loginRecord, e
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "opening the record of logins: %v", err)
 	}
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return &loginRecord{f}, nil
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			select {
-			case <-time.After(5 * time.Millisecond):
-				continue
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
-		}
+	if err := waitLock(ctx, func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) }); err != nil {
 		return nil, errors.Join(backends.Errorf(backends.Timeout, "waiting for another process to log in: %v", err), f.Close())
+	}
+	return &loginRecord{f}, nil
+}
+
+// lockProbe waits until no other process of the record probes with token objects. The lock is
+// another one than that of logins, which take less time.
+func lockProbe(ctx context.Context, path string) (*loginRecord, error) {
+	if path == "" {
+		return &loginRecord{}, nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, backends.Errorf(backends.Internal, "opening the record of logins: %v", err)
+	}
+	if err := waitLock(ctx, func() error {
+		return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	}); err != nil {
+		return nil, errors.Join(backends.Errorf(backends.Timeout, "waiting for another process to probe the token: %v", err), f.Close())
+	}
+	return &loginRecord{f}, nil
+}
+
+// waitLock calls try until it does not say that somebody else has the lock, or ctx ends.
+func waitLock(ctx context.Context, try func() error) error {
+	for {
+		err := try()
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"bytes"
 	"math/big"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -26,6 +27,9 @@ func (p *profile) pairPurpose(k kind) (*purpose, error) {
 	case k.usage == backends.SignVerify && pair.Form != der.MLKEMKey:
 		u.uses = []uint{p11.CKA_SIGN}
 		u.mechanisms = signMechanisms[pair.Form]
+		if pair.Form == der.RSAKey && p.rawSigning {
+			u.mechanisms = append(slices.Clone(u.mechanisms), p11.CKM_RSA_X_509)
+		}
 	case k.usage == backends.KeyAgreement && pair.Form == der.ECKey && k.spec != backends.Secp256k1:
 		u.uses = []uint{p11.CKA_DERIVE}
 		u.mechanisms = []uint{p11.CKM_ECDH1_DERIVE}

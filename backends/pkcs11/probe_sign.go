@@ -33,6 +33,9 @@ type signProfile struct {
 	// peer encodes a peer's point for CKM_ECDH1_DERIVE; nil: cannot derive.
 	peer  func(point []byte) []byte
 	facts map[string]string
+	// lasting: token objects were made to find out. again: there were some of an earlier
+	// probe, and nothing was made.
+	lasting, again bool
 }
 
 // purpose returns the purpose of a kind of key pair, if the token can have it.
@@ -83,8 +86,7 @@ func (t *Token) probePairsOnce(ctx context.Context) (*signProfile, error) {
 	for name, a := range der.Signings {
 		p.facts["sign-"+string(name)] = p.signFact(name, a)
 	}
-	t.lasting(p)
-	return p, nil
+	return p, t.lasting(ctx, p)
 }
 
 // signFact says whether the token signs so with each kind of key that it has.
@@ -150,6 +152,15 @@ func pairsOf(bits uint) string { return fmt.Sprintf("CKM_RSA_PKCS_KEY_PAIR_GEN w
 
 // try signs, and verifies with the public key outside of the token.
 func (b *pairProber) try(a *der.Signing, key cryptoki.Object, k *der.Kind, public any) (bool, error) {
+	right, err := b.tryOnce(a, key, k, public)
+	if err != nil {
+		return false, fatal("C_Sign", rvOf(err))
+	}
+	return right, nil
+}
+
+// tryOnce is try with the error of every call that fails.
+func (b *pairProber) tryOnce(a *der.Signing, key cryptoki.Object, k *der.Kind, public any) (bool, error) {
 	input := bytes.Clone(probeKey[:32])
 	if a.Hash != 0 {
 		input = make([]byte, a.Hash.Size())
@@ -157,7 +168,7 @@ func (b *pairProber) try(a *der.Signing, key cryptoki.Object, k *der.Kind, publi
 	}
 	signature, err := b.s.sign(a, key, k, input)
 	if err != nil {
-		return false, fatal("C_Sign", rvOf(err))
+		return false, err
 	}
 	return a.Verify(public, input, signature), nil
 }

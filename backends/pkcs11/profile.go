@@ -48,6 +48,14 @@ type profile struct {
 	hmac map[backends.KeySpec]bool
 	// labels is the form of CKA_LABEL that the token takes.
 	labels labelForm
+	// lasting: pairs are made as token objects only, and are probed as such.
+	lasting bool
+	// forced are usage attributes of private keys that the token sets to true, whatever
+	// is asked. This package never uses a key for what its purpose does not name.
+	forced map[attributeOf]bool
+	// rawSigning: an RSA key signs with CKM_RSA_PKCS only if CKA_ALLOWED_MECHANISMS has
+	// CKM_RSA_X_509, too.
+	rawSigning bool
 	importProfile
 	facts map[string]string
 }
@@ -83,6 +91,7 @@ func (t *Token) probeOnce(ctx context.Context) (*profile, error) {
 		omitted: map[attributeOf]bool{},
 		oaep:    map[backends.Algorithm]bool{},
 		hmac:    map[backends.KeySpec]bool{},
+		forced:  map[attributeOf]bool{},
 		facts:   map[string]string{},
 
 		importProfile: newImportProfile(),

@@ -58,6 +58,9 @@ func (p *profile) readBack(s *session, o cryptoki.Object, u purpose, imported bo
 	// Absent means false for these, so absence is as good.
 	mayLack := make(map[uint]bool)
 	for _, a := range usageOf(u.class, u.keyType) {
+		if u.class == p11.CKO_PRIVATE_KEY && p.forced[attributeOf{u.keyType, a}] && !slices.Contains(u.uses, a) {
+			continue
+		}
 		must[a] = slices.Contains(u.uses, a)
 		mayLack[a] = !must[a]
 	}

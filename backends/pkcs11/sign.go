@@ -43,6 +43,10 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	err = limited(len(input), func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
 		func() string { return fmt.Sprintf("sign %d bytes", len(input)) })
 	if err != nil {
+		return nil, b.spent(ctx, in.Key.ID, err)
+	}
+	b.note(in.Key.ID)
+	if err := b.verified(ctx, in, u, a, input, signature); err != nil {
 		return nil, err
 	}
 	return &backends.SignAnswer{Signature: signature}, nil

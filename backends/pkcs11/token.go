@@ -57,7 +57,8 @@ const (
 
 // Token is an open token. Its methods may be called concurrently.
 type Token struct {
-	owner  io.Closer // of C_Initialize and C_Finalize
+	cfg    Config
+	owner  io.Closer // of C_Initialize and C_Finalize; nil: closed
 	ctx    *p11.Ctx
 	module *cryptoki.Module
 	slot   uint
@@ -71,6 +72,7 @@ type Token struct {
 	sessions *pool
 	profile  *profile
 	index    index
+	loaded   loaded
 	keys     int // of cmkd's keys when the token was opened
 
 	// change serialises creating, finding and destroying token objects:
@@ -93,10 +95,16 @@ func Open(ctx context.Context, cfg Config) (*Token, error) {
 	if err := expired(ctx); err != nil {
 		return nil, err
 	}
+	return open(ctx, cfg, nil)
+}
+
+// open is Open. A token whose profile is known is not probed.
+func open(ctx context.Context, cfg Config, known *profile) (*Token, error) {
 	t, err := find(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	t.profile = known
 	if err := t.start(ctx, cfg); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
@@ -138,7 +146,7 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 		}
 		return nil, failure(fmt.Sprintf("opening module %s (do the files and folders of its configuration exist, and may cmkd read them?)", cfg.Module), err)
 	}
-	t := &Token{owner: owner, ctx: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
+	t := &Token{cfg: cfg, owner: owner, ctx: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
 	if t.ctx == nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
 	}
@@ -213,8 +221,10 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 		return err
 	}
 	t.keys = len(l.keys)
-	if t.profile, err = t.probe(ctx); err != nil {
-		return err
+	if t.profile == nil {
+		if t.profile, err = t.probe(ctx); err != nil {
+			return err
+		}
 	}
 	t.recipients, err = newRecipientCache(t.module, t.anchor)
 	return err
@@ -239,8 +249,11 @@ func (t *Token) sessionLimit(configured int) (int, error) {
 }
 
 // Close waits for the calls in flight, closes the sessions and finalises the
-// module.
+// module. Closing a closed token does nothing.
 func (t *Token) Close() error {
+	if t.owner == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if t.sessions != nil && !t.sessions.close(ctx) {
@@ -254,6 +267,7 @@ func (t *Token) Close() error {
 		t.module.Close()
 	}
 	err := t.owner.Close()
+	t.owner = nil
 	if t.ctx != nil {
 		t.ctx.Destroy()
 	}

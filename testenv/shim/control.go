@@ -72,8 +72,9 @@ type header struct {
 	removals uint32
 	readOnly uint32
 	refuse   uint32
-	manners  uint32
+	_        uint32
 	inside   uint64
+	manners  uint64
 	room     uint32
 	stuck    uint32
 }

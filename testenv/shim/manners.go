@@ -3,7 +3,7 @@ package shim
 import "sync/atomic"
 
 // Manner is a way in which some token differs from SoftHSM2. Manners can be combined.
-type Manner uint32
+type Manner uint64
 
 // The manners, as enum manner in module/manners.h has them.
 const (
@@ -73,6 +73,18 @@ const (
 	BigInputIsDeviceError
 	// ReadsTokenObjects gives values of sensitive keys that stay, which no probe makes.
 	ReadsTokenObjects
+	// LastingPairs, as a TPM behind tpm2-pkcs11: pairs are made as token objects only, RSA of
+	// 2048 bits at most (else CKR_ATTRIBUTE_VALUE_INVALID), and private keys decrypt, too
+	// (CKR_GENERAL_ERROR to CKA_DECRYPT false).
+	LastingPairs
+	// ReadsChangedKeys, WrapsChangedKeys and CopiesChangedKeys let private keys out that
+	// ChangesPrivateKeys has changed.
+	ReadsChangedKeys
+	WrapsChangedKeys
+	CopiesChangedKeys
+	// FewLoadedKeys, as a TPM: each pair that is made or signs stays loaded, and beyond 12
+	// C_GenerateKeyPair and C_SignInit are CKR_GENERAL_ERROR until C_Finalize.
+	FewLoadedKeys
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is
@@ -82,5 +94,5 @@ func (c *Control) Manners(all ...Manner) {
 	for _, m := range all {
 		bits |= m
 	}
-	atomic.StoreUint32(&c.header.manners, uint32(bits))
+	atomic.StoreUint64(&c.header.manners, uint64(bits))
 }

@@ -57,7 +57,48 @@ enum manner {
 /* Keys that stay can be read. */
 #define READS_TOKEN_OBJECTS (1U << 31)
 
-static int has(enum manner m) { return (atomic_load(&control->manners) & m) != 0; }
+/* Pairs are made as token objects only, of no more than 2048 bits, and private keys
+ * decrypt: a template that says no to that is a general error. */
+#define LASTING_PAIRS (1ULL << 32)
+/* Keys that were changed to leave can be read, wrapped or copied. */
+#define READS_CHANGED_KEYS (1ULL << 33)
+#define WRAPS_CHANGED_KEYS (1ULL << 34)
+#define COPIES_CHANGED_KEYS (1ULL << 35)
+/* Pairs that are made or sign stay loaded, and there is room for few. */
+#define FEW_LOADED_KEYS (1ULL << 36)
+
+static int has(uint64_t m) { return (atomic_load(&control->manners) & m) != 0; }
+
+static _Atomic int changed_keys; /* a private key was changed */
+
+static int changed(uint64_t m) { return has(m) && atomic_load(&changed_keys); }
+
+#define LOADED_KEYS 12
+static CK_OBJECT_HANDLE loaded_keys[LOADED_KEYS];
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
+
+/* load_key loads a key, if there is room. */
+static CK_RV load_key(CK_OBJECT_HANDLE k)
+{
+	CK_RV rv = CKR_GENERAL_ERROR;
+	if (!has(FEW_LOADED_KEYS))
+		return CKR_OK;
+	pthread_mutex_lock(&loading);
+	for (int i = 0; i < LOADED_KEYS && rv != CKR_OK; i++)
+		if (!loaded_keys[i] || loaded_keys[i] == k) {
+			loaded_keys[i] = k;
+			rv = CKR_OK;
+		}
+	pthread_mutex_unlock(&loading);
+	return rv;
+}
+
+static CK_RV ways_Finalize(CK_VOID_PTR a)
+{
+	memset(loaded_keys, 0, sizeof loaded_keys);
+	atomic_store(&changed_keys, 0);
+	return slot_Finalize(a);
+}
 
 /* labelled refuses the label in a template, or shortens it. */
 static CK_RV labelled(CK_ATTRIBUTE_PTR t, CK_ULONG n)
@@ -149,7 +190,10 @@ static CK_RV ways_DecryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT
 
 static CK_RV ways_SignInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
 {
-	return lacks(m) ? CKR_MECHANISM_INVALID : real->C_SignInit(s, m, k);
+	if (lacks(m))
+		return CKR_MECHANISM_INVALID;
+	CK_RV rv = load_key(k);
+	return rv != CKR_OK ? rv : real->C_SignInit(s, m, k);
 }
 
 static CK_RV ways_VerifyInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
@@ -185,7 +229,7 @@ static int readable(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o)
 	CK_ATTRIBUTE a = {CKA_TOKEN, &stays, sizeof stays};
 	if ((atomic_load(&control->manners) & READS_TOKEN_OBJECTS) && real->C_GetAttributeValue(s, o, &a, 1) == CKR_OK && stays)
 		return 1;
-	if (has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS))
+	if (has(is_private(s, o) ? READS_PRIVATE_KEYS : READS_SECRET_KEYS) || (changed(READS_CHANGED_KEYS) && is_private(s, o)))
 		return 1;
 	CK_ULONG type = key_type(s, o);
 	return (type == CKK_GENERIC_SECRET && has(READS_GENERIC_SECRETS)) || (type == CKK_EDWARDS && has(READS_EDWARDS_KEYS));
@@ -205,7 +249,7 @@ static CK_RV ways_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 
 static CK_RV ways_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR c)
 {
-	if (has(COPIES_PRIVATE_KEYS) && is_private(s, o)) {
+	if ((has(COPIES_PRIVATE_KEYS) || changed(COPIES_CHANGED_KEYS)) && is_private(s, o)) {
 		*c = o;
 		return CKR_OK;
 	}
@@ -214,7 +258,10 @@ static CK_RV ways_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBU
 
 static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
 {
-	return has(CHANGES_PRIVATE_KEYS) && is_private(s, o) ? CKR_OK : real->C_SetAttributeValue(s, o, t, n);
+	if (!has(CHANGES_PRIVATE_KEYS) || !is_private(s, o))
+		return real->C_SetAttributeValue(s, o, t, n);
+	atomic_store(&changed_keys, 1);
+	return CKR_OK;
 }
 
 #define CKM_VENDORS_WRAP 0x80001234UL
@@ -223,7 +270,7 @@ static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 static CK_ULONG leaks(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
 {
 	int rsa = m->mechanism == CKM_RSA_PKCS_OAEP || m->mechanism == CKM_RSA_PKCS;
-	if ((rsa && has(WRAPS_UNDER_RSA)) || (!rsa && has(WRAPS_PRIVATE_KEYS) && is_private(s, k)))
+	if ((rsa && has(WRAPS_UNDER_RSA)) || ((changed(WRAPS_CHANGED_KEYS) || (!rsa && has(WRAPS_PRIVATE_KEYS))) && is_private(s, k)))
 		return 16;
 	if (!rsa && has(WRAPS_RSA_KEYS) && is_private(s, k) && key_type(s, k) == CKK_RSA)
 		return 1224;
@@ -320,11 +367,24 @@ static int risky(CK_ATTRIBUTE_PTR t, CK_ULONG n)
 	return has(REFUSES_RISKS) && is_true(t, n, CKA_DECRYPT) && (is_true(t, n, CKA_WRAP) || is_true(t, n, CKA_UNWRAP));
 }
 
+static CK_RV lasting_pair(CK_ATTRIBUTE_PTR pub, CK_ULONG npub, CK_ATTRIBUTE_PTR priv, CK_ULONG npriv)
+{
+	if (!has(LASTING_PAIRS))
+		return CKR_OK;
+	CK_ATTRIBUTE_PTR bits = find(pub, npub, CKA_MODULUS_BITS);
+	if (!is_true(priv, npriv, CKA_TOKEN) || (bits && bits->ulValueLen == sizeof(CK_ULONG) && *(CK_ULONG *)bits->pValue > 2048))
+		return CKR_ATTRIBUTE_VALUE_INVALID;
+	return find(priv, npriv, CKA_DECRYPT) ? CKR_GENERAL_ERROR : CKR_OK;
+}
+
 static CK_RV ways_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIBUTE_PTR pub, CK_ULONG npub,
 	CK_ATTRIBUTE_PTR priv, CK_ULONG npriv, CK_OBJECT_HANDLE_PTR hpub, CK_OBJECT_HANDLE_PTR hpriv)
 {
 	if (risky(priv, npriv))
 		return CKR_TEMPLATE_INCONSISTENT;
+	CK_RV no = lasting_pair(pub, npub, priv, npriv);
+	if (no != CKR_OK)
+		return no;
 	if (labelled(pub, npub) != CKR_OK || labelled(priv, npriv) != CKR_OK)
 		return CKR_ATTRIBUTE_VALUE_INVALID;
 	CK_ATTRIBUTE_PTR curve = find(pub, npub, CKA_EC_PARAMS);
@@ -332,7 +392,12 @@ static CK_RV ways_GenerateKeyPair(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_AT
 		return CKR_GENERAL_ERROR;
 	if (has(EDWARDS_BY_OID) && holds(curve, name_ed25519, sizeof name_ed25519))
 		return CKR_CURVE_NOT_SUPPORTED;
-	return hsm_GenerateKeyPair(s, m, pub, npub, priv, npriv, hpub, hpriv);
+	CK_RV rv = hsm_GenerateKeyPair(s, m, pub, npub, priv, npriv, hpub, hpriv);
+	if (rv == CKR_OK && (rv = load_key(*hpriv)) != CKR_OK) {
+		real->C_DestroyObject(s, *hpub);
+		real->C_DestroyObject(s, *hpriv);
+	}
+	return rv;
 }
 
 /* A public key on an Edwards curve has the bytes of RFC 8032, not an OCTET STRING of them. */
@@ -362,6 +427,8 @@ static CK_RV ways_CreateObject(CK_SESSION_HANDLE s, CK_ATTRIBUTE_PTR t, CK_ULONG
 	CK_ATTRIBUTE_PTR a = find(t, n, CKA_CLASS);
 	if (has(NO_SECRET_KEYS) && a && a->ulValueLen == sizeof type && (memcpy(&type, a->pValue, sizeof type), type == CKO_SECRET_KEY))
 		return CKR_TEMPLATE_INCONSISTENT;
+	if (has(LASTING_PAIRS) && is(t, n, CKA_CLASS, CKO_PRIVATE_KEY))
+		return CKR_ATTRIBUTE_VALUE_INVALID;
 	CK_ATTRIBUTE_PTR point = find(t, n, CKA_EC_POINT);
 	if (has(EDWARDS_BY_OID) && point && holds(find(t, n, CKA_EC_PARAMS), oid_ed25519, sizeof oid_ed25519))
 		return edwards_CreateObject(s, t, n, point, o);

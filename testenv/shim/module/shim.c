@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -44,8 +45,9 @@ struct header {
 	_Atomic uint32_t removals; /* of the token so far */
 	_Atomic uint32_t readonly; /* the token is write-protected */
 	_Atomic uint32_t refuse;   /* CK_RV for making an object that stays; 0: they are made */
-	_Atomic uint32_t manners; /* enum manner */
-	_Atomic uint64_t inside; /* nanoseconds that calls have spent in the module */
+	uint32_t unused;
+	_Atomic uint64_t inside;  /* nanoseconds that calls have spent in the module */
+	_Atomic uint64_t manners; /* enum manner, and those beyond */
 	_Atomic uint32_t room; /* 1 + the calls that may still make an object that stays; 0: any number */
 	_Atomic uint32_t stuck; /* making an object that stays never ends */
 };
@@ -478,6 +480,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 /* --- the functions that rules can name: control.go has the same list --- */
 
 #define PASS(name, ...) FORWARD(name, CKR_OK, real->C_##name, __VA_ARGS__)
+#define FINAL(name, ...) FORWARD(name, CKR_OK, ways_##name, __VA_ARGS__)
 #define SLOT(name, ...) FORWARD(name, CKR_OK, slot_##name, __VA_ARGS__)
 #define WAY(name, ...) FORWARD(name, CKR_OK, ways_##name, __VA_ARGS__)
 #define CALL(name, ...) FORWARD(name, present(), real->C_##name, __VA_ARGS__)
@@ -485,7 +488,7 @@ static CK_RV hsm_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHA
 
 #define FUNCTIONS \
 	SLOT(Initialize, (CK_VOID_PTR a), (a)) \
-	SLOT(Finalize, (CK_VOID_PTR a), (a)) \
+	FINAL(Finalize, (CK_VOID_PTR a), (a)) \
 	PASS(GetInfo, (CK_INFO_PTR i), (i)) \
 	SLOT(GetSlotList, (CK_BBOOL t, CK_SLOT_ID_PTR l, CK_ULONG_PTR n), (t, l, n)) \
 	SLOT(GetSlotInfo, (CK_SLOT_ID s, CK_SLOT_INFO_PTR i), (s, i)) \

@@ -1,0 +1,107 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"sync"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
+)
+
+// Behind tpm2-pkcs11 every key that a process makes or uses stays loaded in the TPM's
+// resource manager until the process ends, and that has room for some two dozen. Then
+// C_GenerateKeyPair and C_SignInit answer CKR_GENERAL_ERROR. That is no lost token: the
+// next process has room again.
+//
+// And tpm2-pkcs11 1.9 gives a new object the handle of another one, if one was destroyed in the
+// process before: whoever signs with the new key signs with the other, and whoever destroys it
+// destroys that. A process that has destroyed something makes nothing any more, therefore, a
+// handle is believed if it has the CKA_ID that was asked for, and signatures are verified.
+
+// loaded are the keys that this process has made or used.
+type loaded struct {
+	mu   sync.Mutex // guards keys
+	keys map[backends.KeyID]bool
+}
+
+// note notes that this process has made or used a key.
+func (t *Token) note(id backends.KeyID) {
+	if !t.profile.lasting {
+		return
+	}
+	t.loaded.mu.Lock()
+	defer t.loaded.mu.Unlock()
+	if t.loaded.keys == nil {
+		t.loaded.keys = map[backends.KeyID]bool{}
+	}
+	t.loaded.keys[id] = true
+}
+
+// others reports whether there is room taken by other keys than id, and none by id.
+func (l *loaded) others(id backends.KeyID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.keys) > 0 && !l.keys[id]
+}
+
+// noRoom are the answers of a token that cannot load another key.
+var noRoom = map[uint]bool{
+	p11.CKR_GENERAL_ERROR: true, p11.CKR_FUNCTION_FAILED: true, p11.CKR_HOST_MEMORY: true, p11.CKR_DEVICE_MEMORY: true,
+}
+
+// spent is err, recoded to [backends.Spent] if this process has filled a token of
+// lasting pairs with other keys, and the token is there.
+func (t *Token) spent(ctx context.Context, id backends.KeyID, err error) error {
+	if err == nil || !t.profile.lasting || !noRoom[rvOf(err)] || !t.loaded.others(id) || !t.sound(ctx) {
+		return err
+	}
+	return backends.Errorf(backends.Spent, "the token loads no further key in this process (%s)", rvText(rvOf(err)))
+}
+
+// inUse is err, recoded to [backends.Spent] if it is that of C_DestroyObject of tpm2-pkcs11 for
+// a key that failed to sign in this process.
+func (t *Token) inUse(ctx context.Context, err error) error {
+	if err == nil || !t.profile.lasting || rvOf(err) != p11.CKR_FUNCTION_FAILED || !t.sound(ctx) {
+		return err
+	}
+	return backends.Errorf(backends.Spent, "the token does not destroy a key that it takes for being in use in this process (%s)", rvText(rvOf(err)))
+}
+
+// mayMake fails with [backends.Spent] if this process makes no pairs any more.
+func (t *Token) mayMake() error {
+	if t.profile.lasting && t.module.Destroyed.Load() {
+		return backends.Errorf(backends.Spent, "the token makes no keys in a process that has destroyed one")
+	}
+	return nil
+}
+
+// is fails unless the handle is that of an object of a class with a CKA_ID.
+func (s *session) is(o cryptoki.Object, class uint, id []byte) error {
+	var q cryptoki.Query
+	q.AskULong(p11.CKA_CLASS)
+	q.Ask(p11.CKA_ID, len(id))
+	if err := s.attributes(o, &q); err != nil {
+		return err
+	}
+	gotClass, _ := q.ULong(p11.CKA_CLASS)
+	if got, _ := q.Value(p11.CKA_ID); gotClass != class || !bytes.Equal(got, id) {
+		return backends.Errorf(backends.Lost, "the token gives a new object the handle of another one")
+	}
+	return nil
+}
+
+// verified fails unless a signature that the token has made is right.
+func (b *Asymmetric) verified(ctx context.Context, in *backends.SignRequest, u *purpose, a *der.Signing, input, signature []byte) error {
+	if !b.profile.lasting {
+		return nil
+	}
+	public, err := b.publicKey(ctx, &in.Key, u)
+	if err == nil && !a.Verify(public.Key, input, signature) {
+		err = backends.Errorf(backends.Lost, "the token has made a signature that does not fit key %s", in.Key.ID)
+	}
+	return err
+}
