@@ -1,7 +1,9 @@
 package rig
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,12 +19,12 @@ const Cluster = "cluster-a2b3c4d5e6f"
 // FurtherToken is the table of the configuration for a further token.
 func FurtherToken(name, cluster string, tok *testenv.Token, module string, env []string) string {
 	values := map[string]string{}
-	for _, e := range append([]string{"SOFTHSM2_CONF=" + tok.ConfFile}, env...) {
+	for _, e := range slices.Concat(tok.Env, env) {
 		k, v, _ := strings.Cut(e, "=")
 		values[k] = v
 	}
 	return fmt.Sprintf("[[token]]\nname = %q\ncluster_id = %q\nmodule = %q\nlabel = %q\npin_file = %q\n%s",
-		name, cluster, module, tok.Label, tok.PINFile, Environment(values))
+		name, cluster, module, tok.Label, tok.PINFile, environment(values, cmp.Or(tok.Sandbox, sandboxOf(values))))
 }
 
 // NewKeyStore makes a custom key store and connects it.

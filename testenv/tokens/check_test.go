@@ -95,6 +95,9 @@ func checks(short bool) []check {
 // reportFile names the file in which TestToken leaves its report, as JSON.
 const reportFile = "CMKD_TOKEN_REPORT"
 
+// clock is the daemon's.
+func clock() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+
 // ahead is how far the clock of the daemon is ahead, in nanoseconds.
 var ahead atomic.Int64
 
@@ -106,9 +109,7 @@ func TestToken(t *testing.T) {
 	}
 	tok := testenv.NewToken(t)
 	before := objects(t, tok)
-	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true, Now: func() time.Time {
-		return time.Now().Add(time.Duration(ahead.Load()))
-	}})
+	r := rig.Prepare(t, rig.Config{Token: tok, PlaintextDataKeys: true, Now: clock})
 	state := filepath.Join(r.Dir, "s")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
@@ -127,6 +128,9 @@ func TestToken(t *testing.T) {
 		}
 		if left := inFolder(t, state); len(left) != 0 {
 			t.Errorf("a failed initialisation leaves %q in the folder", left)
+		}
+		if chosen(t).Further {
+			further(t, tok, found)
 		}
 	} else {
 		r.Start(t)
@@ -208,9 +212,13 @@ func printable(s string) string {
 // ask makes all checks.
 func ask(t *testing.T, r *rig.Rig, found *report) {
 	t.Helper()
-	short := os.Getenv(long) == ""
-	w := newWorld(t, r, short)
-	for _, c := range checks(short) {
+	w := newWorld(t, r, os.Getenv(long) == "")
+	askAll(t, w, checks(w.short), found)
+}
+
+func askAll(t *testing.T, w *world, all []check, found *report) {
+	t.Helper()
+	for _, c := range all {
 		err := c.run(t.Context(), w)
 		found.note(c, err)
 		if n := w.restarts(t); n != 0 {

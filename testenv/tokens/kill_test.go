@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -89,16 +92,16 @@ func killedImports(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
 // killedCreations does the same to creations of an RSA pair, which takes the token longest:
 // one that is a server goes on with it. In the end the token has both halves of each key
 // that a caller was told of, and no more.
-func killedCreations(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
+func killedCreations(t *testing.T, w *world, tok *testenv.Token) error {
 	t.Helper()
-	ctx, w := t.Context(), newWorld(t, r, true)
+	ctx, r := t.Context(), w.rig
 	before, err := settled(t, r, tok)
 	if err != nil {
 		return err
 	}
 	var made []*string
 	load := func() error {
-		out, err := w.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeSignVerify})
+		out, err := w.CreateKey(ctx, w.toCreate(backends.RSA2048, backends.SignVerify))
 		if err == nil {
 			made = append(made, out.KeyMetadata.KeyId)
 		}
@@ -126,6 +129,60 @@ func killedCreations(t *testing.T, r *rig.Rig, tok *testenv.Token) error {
 	return undone(t, r, tok, before+2*len(made))
 }
 
+// killedProbes kills the plugin of key pairs some time after it was started, while it finds
+// out what the token can do. What that leaves in the token, the next one destroys.
+func killedProbes(t *testing.T, r *rig.Rig, tok *testenv.Token, same func() error) error {
+	t.Helper()
+	before, err := settled(t, r, tok)
+	if err != nil {
+		return err
+	}
+	rounds := 5
+	if os.Getenv(long) != "" {
+		rounds = 15
+	}
+	left := 0
+	for round := range rounds {
+		if err := killPairs(); err != nil {
+			return err
+		}
+		<-time.After(time.Duration(round+1) * 3 * time.Second / time.Duration(rounds)) // the probe takes some seconds
+		if err := killPairs(); err != nil {
+			return err
+		}
+		if objects(t, tok) != before {
+			left++
+		}
+	}
+	t.Logf("%d of %d probes that were killed left objects", left, rounds)
+	if err := killed(t, r, same); err != nil {
+		return err
+	}
+	return undone(t, r, tok, before)
+}
+
+// killPairs kills the plugins of key pairs that this process has started, as the daemon.
+func killPairs() error {
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return err
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread that has ended has none
+		for _, field := range strings.Fields(string(text)) {
+			name, _ := os.ReadFile("/proc/" + field + "/comm")
+			pid, err := strconv.Atoi(field)
+			if err != nil || !strings.HasPrefix(string(name), "cmkd-asymmetric"[:15]) {
+				continue
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // interrupted kills all plugins some time after a call has begun, and repeats it until
 // the daemon serves.
 func interrupted(t *testing.T, r *rig.Rig, load func() error, after time.Duration) error {
@@ -134,18 +191,23 @@ func interrupted(t *testing.T, r *rig.Rig, load func() error, after time.Duratio
 	go func() { ended <- load() }()
 	<-time.After(after)
 	for _, p := range r.Status(t).Plugins {
+		if p.PID == 0 {
+			continue // it is being replaced
+		}
 		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 	}
 	<-ended // it may have failed, or not
+	var err error
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		err := load()
+		err = load()
 		if got := rig.Code(err); r.Status(t).State == "ok" && (err == nil || got == "InvalidImportTokenException") {
 			return nil // or the first one was done
 		}
 	}
-	return context.DeadlineExceeded
+	_, status := r.Ask(t, "GET", "/status", "")
+	return fmt.Errorf("the daemon does not serve again: %w, status %s", cmpErr(err), status)
 }
 
 // forget takes the material out of a key, if it has any, and its wrapping pair.

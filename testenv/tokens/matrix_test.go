@@ -108,7 +108,8 @@ func run(t *testing.T, name string) *report {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "report")
 	tests := []string{"TestPIN", "TestToken"}
-	if os.Getenv(long) != "" {
+	// The suite makes more keys than a process of such a token has room for.
+	if os.Getenv(long) != "" && !isFurther(name) {
 		tests = append(tests, "TestSuite")
 	}
 	for _, test := range tests {
@@ -129,6 +130,11 @@ func run(t *testing.T, name string) *report {
 	return found
 }
 
+// isFurther reports whether a rig's token cannot be the first one.
+func isFurther(name string) bool {
+	return slices.ContainsFunc(tokens.All, func(r *tokens.Rig) bool { return r.Name == name && r.Further })
+}
+
 const head = `# Tokens
 
 ` + "`make tokens`" + ` writes this page: it makes an empty token of each kind, lets a whole daemon
@@ -139,9 +145,9 @@ an internal error or a plugin process that ends fails the run. The sums leave ou
 the API, which are counted in their own column: those that only complain that the daemon has
 refused something that SoftHSM2 can do are refused.
 
-A row of dashes is a token on which the daemon refuses to start, with the reason below.
-tpm2-pkcs11 makes no session objects, which the probe asks with, so it is no further token either:
-docs/decisions/0019-poor-tokens.md says what it does and what keeps it from being served.
+A row of dashes is a token on which the daemon refuses to start, with the reason below. One that
+cannot be the first token, but a further one, is tried as that, with its keys in a custom key store:
+docs/decisions/0019-poor-tokens.md says what a TPM does and does not.
 CONTRIBUTING.md says how to run the tests on one of them.
 Debian has neither SoftHSM 2.7 (sid has 2.6.1) nor kryoptic, whose manners are tried before SoftHSM2.
 
@@ -208,7 +214,10 @@ func facts(found map[string]*report) string {
 			fmt.Fprintf(&b, " `testenv/tokens/enter.sh %s go test ./testenv/tokens`.", r.Name)
 		}
 		b.WriteString("\n")
-		if f.Refused != "" {
+		switch {
+		case f.Refused != "" && r.Further:
+			fmt.Fprintf(&b, "\nIt is a further token here. As the first one the daemon refuses it: %s\n", f.Refused)
+		case f.Refused != "":
 			fmt.Fprintf(&b, "\nThe daemon refuses it: %s.\n", f.Refused)
 		}
 		b.WriteString(whys(f))

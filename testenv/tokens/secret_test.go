@@ -62,7 +62,7 @@ func encryption() (all []check) {
 		}
 		return w.opens(ctx, out.CiphertextBlob, []byte("plaintext"))
 	}}, check{"random", "GenerateRandom", func(ctx context.Context, w *world) error {
-		out, err := w.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1024)})
+		out, err := w.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(1024), CustomKeyStoreId: w.store})
 		if err == nil && (len(out.Plaintext) != 1024 || bytes.Count(out.Plaintext, []byte{0}) > 100) {
 			return errors.New("these are no random bytes")
 		}

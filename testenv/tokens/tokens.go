@@ -28,8 +28,10 @@ type Rig struct {
 	Packages string
 	// Installed is a file that is there when they are.
 	Installed string
-	// Refused is part of why cmkd refuses the token, "" if it serves.
+	// Refused is part of why cmkd refuses the token, as the first one, "" if it serves.
 	Refused string
+	// Further: it cannot be the first token, and is tried as a further one.
+	Further bool
 	// Few and Frail are as the rigs of package backendstest have them.
 	Few, Frail bool
 	// new makes an empty token.

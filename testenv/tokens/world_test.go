@@ -29,6 +29,8 @@ type world struct {
 
 	rig  *rig.Rig
 	keys map[string]*key
+	// store is the custom key store that the keys are in, nil for the first token.
+	store *string
 	// short: RSA keys of 2048 bits only.
 	short bool
 }
@@ -59,7 +61,7 @@ func (w *world) of(ctx context.Context, spec backends.KeySpec, usage backends.Us
 }
 
 func (k *key) make(ctx context.Context, w *world, spec backends.KeySpec, usage backends.Usage) {
-	made, err := w.CreateKey(ctx, &kms.CreateKeyInput{KeySpec: types.KeySpec(spec), KeyUsage: types.KeyUsageType(usage)})
+	made, err := w.CreateKey(ctx, w.toCreate(spec, usage))
 	if err != nil {
 		k.err = err
 		return
@@ -69,6 +71,15 @@ func (k *key) make(ctx context.Context, w *world, spec backends.KeySpec, usage b
 		return
 	}
 	k.err = k.learn(ctx, w, spec)
+}
+
+// toCreate asks for a key of the token.
+func (w *world) toCreate(spec backends.KeySpec, usage backends.Usage) *kms.CreateKeyInput {
+	in := &kms.CreateKeyInput{KeySpec: types.KeySpec(spec), KeyUsage: types.KeyUsageType(usage)}
+	if w.store != nil {
+		in.Origin, in.CustomKeyStoreId = types.OriginTypeAwsCloudhsm, w.store
+	}
+	return in
 }
 
 // learn asks for the public key.
