@@ -166,6 +166,10 @@ type TokenConfig struct {
 	// store of the token: "cluster-" and 11 to 16 letters and digits 2 to 7.
 	// Optional; the first token has none, a further one serves nothing without.
 	ClusterID string `toml:"cluster_id"`
+	// SigningKeys lets the custom key store of the token hold signing keys, too,
+	// for tokens that hold nothing else, such as TPMs. At AWS, such a store holds
+	// symmetric encryption keys only. Optional, false.
+	SigningKeys bool `toml:"signing_keys"`
 	// MaxSessions bounds the sessions of each plugin, which needs 4. Optional,
 	// 16; the token may allow fewer.
 	MaxSessions int `toml:"max_sessions"`
@@ -295,6 +299,17 @@ func (c *Config) clusters() map[string]string {
 	for _, t := range c.Tokens {
 		if t.ClusterID != "" {
 			found[t.ClusterID] = t.Name
+		}
+	}
+	return found
+}
+
+// signingTokens are the further tokens that may hold signing keys.
+func (c *Config) signingTokens() []string {
+	var found []string
+	for _, t := range c.Tokens {
+		if t.SigningKeys {
+			found = append(found, t.Name)
 		}
 	}
 	return found

@@ -96,6 +96,7 @@ pin_file = "/p"
 		{"relative module", `"/m"`, `"m"`, "module must be an absolute path"},
 		{"relative PIN", `"/p"`, `"p/q"`, "pin_file must be an absolute path or the name of a systemd credential"},
 		{"few sessions", `label = "l"`, "label = \"l\"\nmax_sessions = 3", "max_sessions must be at least 4"},
+		{"signing keys without a store", `label = "l"`, "label = \"l\"\nsigning_keys = true", "token main: signing_keys is for a custom key store: set cluster_id, too"},
 		{"no workers", `label = "l"`, "label = \"l\"\nworkers = -1", "workers must be at least 1"},
 		{"region", `state_dir`, "region = \"Europe\"\nstate_dir", "region must be"},
 		{"mode", `[[token]]`, "[socket]\nmode = \"rw\"\n[[token]]", "socket: mode must be octal"},

@@ -127,6 +127,8 @@ func (c *Config) completeTokens() error {
 			return fmt.Errorf("token %s: the first token holds the keys of no custom key store and has no cluster_id", t.Name)
 		case t.ClusterID != "" && !clusterPattern.MatchString(t.ClusterID):
 			return fmt.Errorf("token %s: cluster_id must be \"cluster-\" and 11 to 16 letters and digits 2 to 7, not %q", t.Name, t.ClusterID)
+		case t.SigningKeys && t.ClusterID == "":
+			return fmt.Errorf("token %s: signing_keys is for a custom key store: set cluster_id, too", t.Name)
 		case t.ClusterID != "" && seen[t.ClusterID]:
 			return fmt.Errorf("two tokens have the cluster_id %q", t.ClusterID)
 		}

@@ -119,7 +119,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	}
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name, Node: cfg.Store.Node,
-		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(),
+		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(), SigningTokens: cfg.signingTokens(),
 		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.limits(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})

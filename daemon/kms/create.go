@@ -182,10 +182,10 @@ func (s *Service) placeInStore(c *journal.Call, in *kmsapi.CreateKeyRequest, row
 	if err != nil {
 		return err
 	}
-	// AWS CloudHSM's hold no signing keys. A further token may have no others: a TPM.
-	if row.Spec != keys.SymmetricDefault && row.Usage != backends.SignVerify || row.PrimaryRegion != "" {
+	signing := row.Usage == backends.SignVerify && slices.Contains(s.signingTokens, cks.Token)
+	if row.Spec != keys.SymmetricDefault && !signing || row.PrimaryRegion != "" {
 		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
-			"A custom key store holds symmetric encryption keys and signing keys of one Region only.")
+			"A custom key store holds symmetric encryption keys of one Region only.")
 	}
 	row.Token = cks.Token
 	return nil

@@ -38,6 +38,8 @@ type Config struct {
 	TokenOnlyImport bool
 	// Clusters are the cluster IDs by which clients know further tokens.
 	Clusters map[string]string
+	// SigningTokens are the further tokens whose custom key stores hold signing keys, too.
+	SigningTokens []string
 	// Managed are the keys that the service manages for its users.
 	Managed []ManagedKey
 	Limits  Limits
@@ -81,6 +83,7 @@ type Service struct {
 	plaintextDataKeys bool
 	attestations      *attestation.Verifier
 	tokenOnlyImport   bool
+	signingTokens     []string
 	limits            Limits
 	rates             rates
 	managed           managedKeys
@@ -107,6 +110,7 @@ func New(cfg Config) *Service {
 		plaintextDataKeys: cfg.PlaintextDataKeys,
 		attestations:      cfg.Attestations,
 		tokenOnlyImport:   cfg.TokenOnlyImport,
+		signingTokens:     cfg.SigningTokens,
 		limits:            cfg.Limits.orAWS(),
 		rates:             newRates(cfg.Limits.RequestRates),
 		managed:           newManagedKeys(cfg.Managed),

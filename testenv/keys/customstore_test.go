@@ -110,6 +110,7 @@ func TestCustomKeyStore(t *testing.T) {
 	try("deleting it while connected", "CustomKeyStoreInvalidStateException", err)
 
 	for what, in := range map[string]*kms.CreateKeyInput{
+		"a signing key":              {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecEccNistP256, KeyUsage: types.KeyUsageTypeSignVerify},
 		"an RSA key that decrypts":   {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecRsa2048, KeyUsage: types.KeyUsageTypeEncryptDecrypt},
 		"a key for MACs":             {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, KeySpec: types.KeySpecHmac256, KeyUsage: types.KeyUsageTypeGenerateVerifyMac},
 		"a multi-Region key":         {Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: id, MultiRegion: aws.Bool(true)},

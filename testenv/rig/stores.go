@@ -27,6 +27,11 @@ func FurtherToken(name, cluster string, tok *testenv.Token, module string, env [
 		name, cluster, module, tok.Label, tok.PINFile, environment(values, cmp.Or(tok.Sandbox, sandboxOf(values))))
 }
 
+// SigningToken is [FurtherToken] for a custom key store that holds signing keys, too.
+func SigningToken(name, cluster string, tok *testenv.Token) string {
+	return strings.Replace(FurtherToken(name, cluster, tok, tok.Module, nil), "[[token]]\n", "[[token]]\nsigning_keys = true\n", 1)
+}
+
 // NewKeyStore makes a custom key store and connects it.
 func NewKeyStore(t *testing.T, c *kms.Client) string {
 	t.Helper()

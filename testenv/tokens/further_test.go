@@ -24,7 +24,7 @@ import (
 func further(t *testing.T, tok *testenv.Token, found *report) {
 	t.Helper()
 	first := testenv.NewSoftHSM2(t, mkdirTemp(t), "first")
-	r := rig.Prepare(t, rig.Config{Token: first, Now: clock, Tables: rig.FurtherToken("second", rig.Cluster, tok, tok.Module, nil)})
+	r := rig.Prepare(t, rig.Config{Token: first, Now: clock, Tables: rig.SigningToken("second", rig.Cluster, tok)})
 	r.Initialise(t)
 	r.Start(t)
 	store := rig.NewKeyStore(t, r.Client(""))
