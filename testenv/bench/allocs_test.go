@@ -46,8 +46,8 @@ func TestAllocations(t *testing.T) { // not beside other tests, whose allocation
 		op := &operations[i]
 		c := newLoneCaller(t, s, op)
 		got := math.Inf(1)
-		for range 3 { // what a daemon does beside calls counts too
-			got = min(got, testing.AllocsPerRun(200, func() { c.call(t) }))
+		for range 2 { // what a daemon does beside calls counts too
+			got = min(got, testing.AllocsPerRun(100, func() { c.call(t) }))
 		}
 		t.Logf("%s: %v allocations", op.name, got)
 		if most := limits[op.name] * detector; got > most {
