@@ -68,8 +68,12 @@ func compareWithToken(t *testing.T, r *rig.Rig) {
 			t.Error(err)
 		}
 	}()
+	late := map[string]bool{}
 	for i := range s.View().Intents() {
-		t.Errorf("an intent is left: %s of key %s", i.Action, i.KeyID)
+		if i.Action != "create" { // one to create is kept for minutes after a kill: its object may come late
+			t.Errorf("an intent is left: %s of key %s", i.Action, i.KeyID)
+		}
+		late[fmt.Sprintf("%x", i.CKAID)] = true
 	}
 	known := map[string]bool{}
 	for v := range s.View().AllVersions() {
@@ -93,8 +97,11 @@ func compareWithToken(t *testing.T, r *rig.Rig) {
 			t.Errorf("an object without an ID:\n%s", o)
 			continue
 		}
+		if late[m[1]] {
+			continue
+		}
 		if _, ok := known[m[1]]; !ok {
-			t.Errorf("an object that no row names:\n%s", o)
+			t.Errorf("an object that no row or intent names:\n%s", o)
 		}
 		if !strings.HasPrefix(o, "Public") {
 			known[m[1]] = true
@@ -105,5 +112,5 @@ func compareWithToken(t *testing.T, r *rig.Rig) {
 			t.Errorf("no object in the token for %s", id)
 		}
 	}
-	t.Logf("%d objects for %d keys", len(objects), len(known))
+	t.Logf("%d objects for %d keys, %d creations that may come late", len(objects), len(known), len(late))
 }
