@@ -68,7 +68,8 @@ func (s *seen) first() (*found, error) {
 	if len(s.queue) == 0 {
 		return nil, nil //nolint:nilnil // mostly there is nothing
 	}
-	return &s.queue[0], nil
+	f := s.queue[0] // what the watch brings may move the queue meanwhile
+	return &f, nil
 }
 
 // drop drops what was taken.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 type Disk struct {
 	shared bool
 	turn   chan struct{} // has room for who writes
+	held   atomic.Bool   // by who is not an engine
 
 	mu          sync.Mutex // guards what follows
 	state       state
@@ -89,7 +91,11 @@ func (d *Disk) Open(ctx context.Context) (store.Engine, error) {
 // Hold implements [Database].
 func (d *Disk) Hold(testing.TB) (release func()) {
 	d.turn <- struct{}{}
-	return func() { <-d.turn }
+	d.held.Store(true)
+	return func() {
+		d.held.Store(false)
+		<-d.turn
+	}
 }
 
 // Fill implements [Database].
@@ -191,7 +197,8 @@ func (m *memory) Load(ctx context.Context, visit store.Visitor) (*store.Sealed, 
 // Check implements [store.Engine]: Load reads the disk itself.
 func (m *memory) Check(ctx context.Context) error { return ctx.Err() }
 
-// holdWait is how long Begin waits for who holds the disk.
+// holdWait is how long Begin waits for who holds the disk. For other engines it waits as long
+// as they take.
 const holdWait = 200 * time.Millisecond
 
 // Begin implements [store.Engine].
@@ -203,13 +210,18 @@ func (m *memory) Begin(ctx context.Context, asked time.Time) (store.Writer, erro
 	}
 	wait := time.NewTimer(time.Until(asked.Add(holdWait)))
 	defer wait.Stop()
-	select {
-	case m.disk.turn <- struct{}{}:
-		return &memoryWriter{engine: m}, nil
-	case <-wait.C:
-		return nil, m.trouble.Begin(store.ErrBusy)
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the database: %w", context.Cause(ctx))
+	for {
+		select {
+		case m.disk.turn <- struct{}{}:
+			return &memoryWriter{engine: m}, nil
+		case <-wait.C:
+			if m.disk.held.Load() {
+				return nil, m.trouble.Begin(store.ErrBusy)
+			}
+			wait.Reset(holdWait)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the database: %w", context.Cause(ctx))
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func testFollows(t *testing.T, db Database) {
 	if err := other.Fresh(); !errors.Is(err, store.ErrStale) {
 		t.Errorf("a store that has not joined: %v", err)
 	}
-	follow(t, first)
+	stopFirst := follow(t, first)
 	stop := follow(t, other)
 	if err := other.Fresh(); err != nil {
 		t.Errorf("a store that has joined: %v", err)
@@ -208,6 +208,7 @@ func testFollows(t *testing.T, db Database) {
 	if nodes := first.Nodes(); len(nodes) != 2 || !first.Leads() || other.Leads() {
 		t.Errorf("nodes %+v", nodes)
 	}
+	stopFirst()
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
