@@ -160,8 +160,9 @@ func TestTokenFailures(t *testing.T) {
 		"crash":         {"C_Encrypt", shim.Crash, true},
 		"crash after":   {"C_WrapKey", shim.CrashAfter, true},
 		"hang":          {"C_Encrypt", shim.Hang, true},
-		"device error":  {"C_DecryptInit", shim.Fail(deviceError), true},
-		"persisted":     {"C_Encrypt", shim.FailAfter(deviceError), true},
+		"device error":  {"C_WrapKey", shim.Fail(deviceError), true},
+		"persisted":     {"C_WrapKey", shim.FailAfter(deviceError), true},
+		"passing fault": {"C_DecryptInit", shim.Fail(deviceError), false}, // good input works, and so does this one then
 		"random fails":  {"C_GenerateRandom", shim.Fail(deviceError), true},
 		"slow":          {"C_Encrypt", shim.Delay(100 * time.Millisecond), false},
 		"noise":         {"C_Encrypt", shim.Noise, false},
@@ -180,10 +181,11 @@ func TestTokenFailures(t *testing.T) {
 			create(t, h)
 			calls, stop := tokenLoad(t, h, 8)
 			progress(t, calls, 20)
+			before := h.Status().Restarts
 			if c.function != "C_Initialize" {
 				m.Control.SetRule(c.function, shim.Rule{Do: c.do, Times: 1})
 			}
-			for before := h.Status().Restarts; c.replaced && h.Status().Restarts == before && !t.Failed(); {
+			for c.replaced && h.Status().Restarts == before && !t.Failed() {
 				progress(t, calls, 1)
 			}
 			progress(t, calls, 50)
