@@ -286,11 +286,11 @@ func (b *prober) vendorsWraps() (all []cryptoki.Mechanism) {
 	return all
 }
 
-// tryWrapsUnderRSA wraps the key under the public key of a pair that others have.
+// tryWrapsUnderRSA wraps the key under the public key of an RSA pair.
 func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 	const under = " under an RSA key"
-	public, rv := b.keep(b.s.CreateObject(b.s.handle, recipientTemplate(&der.KnownRSA().PublicKey)))
-	if rv != p11.CKR_OK {
+	public := b.wrappingRSA()
+	if public == 0 {
 		return nil
 	}
 	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
@@ -306,6 +306,29 @@ func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 		}
 	}
 	return nil
+}
+
+// wrappingRSA makes an RSA public key that wraps, once: of a pair that others have or, where
+// the token takes none from outside, of a pair that it generates. 0: it makes none.
+func (b *prober) wrappingRSA() cryptoki.Object {
+	if b.underRSA != 0 {
+		return b.underRSA
+	}
+	t := recipientTemplate(&der.KnownRSA().PublicKey)
+	for _, t := range []cryptoki.Template{t, t.Without(p11.CKA_ENCRYPT, p11.CKA_VERIFY)} {
+		if o, rv := b.keep(b.s.CreateObject(b.s.handle, t)); rv == p11.CKR_OK {
+			b.underRSA = o
+			return o
+		}
+	}
+	public, _, rv := b.generatePair(&purpose{
+		class: p11.CKO_PRIVATE_KEY, keyType: p11.CKK_RSA, uses: []uint{p11.CKA_UNWRAP}, pair: der.Kinds[backends.RSA2048],
+		mechanisms: []uint{p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP, p11.CKM_RSA_PKCS, p11.CKM_RSA_X_509},
+	})
+	if rv == p11.CKR_OK {
+		b.underRSA = public
+	}
+	return b.underRSA
 }
 
 func (b *prober) wrapsBy(m cryptoki.Mechanism, wrapping, key cryptoki.Object) bool {

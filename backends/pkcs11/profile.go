@@ -75,6 +75,8 @@ type prober struct {
 	s     *session
 	token *Token
 	made  []cryptoki.Object
+	// underRSA is what wrappingRSA has made; 0: nothing yet.
+	underRSA cryptoki.Object
 }
 
 // probe finds the token's profile out. What it makes is destroyed.
