@@ -70,6 +70,7 @@ const (
 	NoAES
 	// BigInputIsDeviceError: CKR_DEVICE_ERROR to more than a kilobyte to encrypt, to sign or
 	// of additional data, to keys of more than 256 bytes, and to more random bytes than 1020.
+	// An empty plaintext is CKR_DATA_LEN_RANGE.
 	BigInputIsDeviceError
 	// ReadsTokenObjects gives values of sensitive keys that stay, which no probe makes.
 	ReadsTokenObjects

@@ -48,7 +48,7 @@ enum manner {
 	DERIVES_KEYS = 1 << 28,
 	/* There is no AES. */
 	NO_AES = 1 << 29,
-	/* Much input is answered as a broken device would. */
+	/* Much input is answered as a broken device would, and nothing to encrypt is refused. */
 	BIG_INPUT_IS_DEVICE_ERROR = 1 << 30,
 };
 
@@ -168,6 +168,8 @@ static CK_RV ways_EncryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT
 
 static CK_RV ways_Encrypt(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m)
 {
+	if (n == 0 && has(BIG_INPUT_IS_DEVICE_ERROR))
+		return CKR_DATA_LEN_RANGE;
 	return big(n) ? CKR_DEVICE_ERROR : real->C_Encrypt(s, d, n, o, m);
 }
 
