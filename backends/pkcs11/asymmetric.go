@@ -122,7 +122,7 @@ func (b *Asymmetric) CreateKey(ctx context.Context, in *backends.CreateKeyReques
 	}
 	out, err := b.createPair(ctx, in, u)
 	if err == nil {
-		b.note(in.Key.ID)
+		b.note(in.Key.ID, true)
 	}
 	return out, err
 }

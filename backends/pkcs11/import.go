@@ -121,7 +121,10 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 			return nil, err
 		}
 		return answer, nil
-	}, nil)
+	}, func(failed error) error {
+		_, err := a.tryOut(ctx)
+		return verdict(failed, err)
+	})
 }
 
 // arrive checks a request as far as that can be done without a key.

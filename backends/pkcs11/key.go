@@ -79,7 +79,19 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	if u.pair != nil {
 		return b.createPair(ctx, in, u)
 	}
-	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) }, nil)
+	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) },
+		func(failed error) error { return verdict(failed, b.passingSecret(ctx, u)) })
+}
+
+// passingSecret makes a secret key of a purpose that goes with its session.
+func (b *secrets) passingSecret(ctx context.Context, u *purpose) error {
+	return b.withSession(ctx, func(s *session) error {
+		h, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: generators[u.keyType]}, b.profile.cmk(*u, false, nil, nil))
+		if rv == p11.CKR_OK {
+			s.destroy(h)
+		}
+		return s.check("C_GenerateKey", rv)
+	})
 }
 
 func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
@@ -153,6 +165,8 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 		if err := t.profile.readBack(s, h, *u, key.Imported); err != nil {
 			if backends.CodeOf(err) == backends.KeyUnsafe {
 				s.DestroyObject(s.handle, h) // err says more than a failure to do so
+			} else {
+				t.index.doubtful.Store(true) // it is there
 			}
 			return err
 		}
@@ -241,7 +255,7 @@ func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*bac
 // DestroyKey implements [backends.Backend] for every kind of key.
 func (t *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
 	out, err := t.destroy(ctx, &in.Key)
-	return out, t.inUse(ctx, err)
+	return out, t.inUse(ctx, in.Key.ID, err)
 }
 
 // prove has the token answer, if in wants that: with random bytes, which no module has

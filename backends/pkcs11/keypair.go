@@ -31,24 +31,16 @@ func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u
 		return nil, err
 	}
 	defer t.pairs.unlock()
-	lacks := func(err error) error { return t.lacksPairs(ctx, u, err) }
-	answer, err := persist(ctx, t, func() (*backends.CreateKeyAnswer, error) {
+	return persist(ctx, t, func() (*backends.CreateKeyAnswer, error) {
 		out, err := t.createPairOnce(ctx, in, u)
 		return out, t.spent(ctx, in.Key.ID, err)
-	}, lacks)
-	if rvOf(err) == p11.CKR_DEVICE_ERROR && t.sound(ctx) {
-		if lacking := lacks(err); lacking != nil {
-			return nil, lacking
-		}
-	}
-	return answer, err
+	}, func(failed error) error { return t.judgePair(ctx, u, failed) })
 }
 
-// lacksPairs is an error if the token, which does other things, does not make such a pair
-// that goes with its session either: the probe makes none of RSA-3072 and RSA-4096, which
-// take long. failed is how it made none that stays.
-func (t *Token) lacksPairs(ctx context.Context, u *purpose, failed error) error {
-	rv := rvOf(failed)
+// judgePair is verdict for a pair. A token that does other things, and fails to make a pair
+// that goes with its session in the same way, makes no such pairs: the probe makes none of
+// RSA-3072 and RSA-4096, which take long.
+func (t *Token) judgePair(ctx context.Context, u *purpose, failed error) error {
 	err := t.withSession(ctx, func(s *session) error {
 		public, private, rv := s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: u.pair.Mechanism},
 			t.profile.generation(u.pair, t.profile.publicTemplate(u, false, nil, nil)), t.profile.cmk(*u, false, nil, nil))
@@ -57,10 +49,10 @@ func (t *Token) lacksPairs(ctx context.Context, u *purpose, failed error) error 
 		}
 		return s.check("C_GenerateKeyPair", rv)
 	})
-	if rvOf(err) != rv {
-		return nil
+	if err == nil || rvOf(err) != rvOf(failed) {
+		return verdict(failed, err)
 	}
-	lacking := &backends.Error{Code: backends.Unsupported, Message: u.pair.Name, RV: rv}
+	lacking := &backends.Error{Code: backends.Unsupported, Message: u.pair.Name, RV: rvOf(failed)}
 	if u.pair.Form == der.RSAKey {
 		lacking.Message = pairsOf(u.pair.Bits)
 	}
@@ -122,7 +114,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 func (t *Token) removePublic(s *session, id backends.KeyID) error {
 	r := ref{id, p11.CKO_PUBLIC_KEY}
 	o := t.index.get(r)
-	if o == nil {
+	if o == nil && !t.index.doubtful.Load() {
 		return nil
 	}
 	handles, err := t.searchID(s, id, p11.CKO_PUBLIC_KEY)
@@ -250,6 +242,7 @@ func (t *Token) recoverPublic(ctx context.Context, key *backends.Key, u *purpose
 		return nil, backends.Errorf(backends.KeyMissing, "the token has no public key with CKA_ID %s for now", key.ID)
 	}
 	var encoded []byte
+	t.note(key.ID, false)
 	err := t.withKey(ctx, key, u, func(s *session, h cryptoki.Object) (err error) {
 		encoded, err = s.recoverPublic(u.pair, h)
 		return err

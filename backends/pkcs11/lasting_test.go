@@ -186,3 +186,41 @@ func TestSpent(t *testing.T) {
 		wantCode(t, "a pair after one was destroyed", err, backends.Spent)
 	})
 }
+
+// TestKeyInUse: tpm2-pkcs11 does not destroy a key that failed to sign before the process ends.
+// A key that another process would not destroy either costs none.
+func TestKeyInUse(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		control.Manners(shim.LastingPairs)
+		b := asymmetric(t, open(t, tok))
+		key, _ := newPair(t, b, backends.RSA2048, backends.SignVerify)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b = asymmetric(t, open(t, tok)) // as the next process
+		destroy := func() error {
+			_, err := b.DestroyKey(t.Context(), &backends.DestroyKeyRequest{Key: key})
+			return err
+		}
+		sign := func() error {
+			_, err := b.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: "RSASSA_PSS_SHA_256", Type: backends.Raw, Message: []byte("x")})
+			return err
+		}
+		control.Set("C_Sign", shim.Fail(p11.CKR_OK)) // as by another key
+		wantCode(t, "a signature that is none of the key", sign(), backends.Lost)
+		control.Clear("C_Sign")
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b = asymmetric(t, open(t, tok))
+		control.Set("C_DestroyObject", shim.Fail(p11.CKR_FUNCTION_FAILED))
+		wantCode(t, "destroying a key that was not used", destroy(), backends.Internal)
+		control.Set("C_Sign", shim.Fail(p11.CKR_FUNCTION_FAILED))
+		wantCode(t, "signing", sign(), backends.Internal)
+		wantCode(t, "destroying a key that failed to sign", destroy(), backends.Spent)
+		control.ClearAll()
+		wantCode(t, "destroying", destroy(), "")
+	})
+}

@@ -85,17 +85,22 @@ func (t *Token) refusal(err error) error {
 // persist makes an object that stays, by calling do. If that fails in a way that
 // may mean a token without room, or one that is lost, the token is asked for
 // something that needs no object, and do called once more: what it has made the
-// first time it finds. SoftHSM2 answers CKR_GENERAL_ERROR if it cannot write.
-// If it fails then, lacks says whether the token has no such objects at all; nil: it has.
-func persist[A any](ctx context.Context, t *Token, do func() (A, error), lacks func(error) error) (A, error) {
+// first time it finds. SoftHSM2 answers CKR_GENERAL_ERROR if it cannot write, and
+// others CKR_DEVICE_ERROR. Before the token counts as full, and before do is called
+// once more after an answer of lost tokens, judge makes an object of the same kind that
+// goes with its session; it returns the error if the token is not full. A token that is
+// slow has ended what it was asked for first by then.
+func persist[A any](ctx context.Context, t *Token, do func() (A, error), judge func(failed error) error) (A, error) {
 	answer, err := do()
-	for attempt := 1; maybeNoRoom(err) && t.sound(ctx); attempt++ {
-		if attempt > 1 {
-			if lacks != nil {
-				if lacking := lacks(err); lacking != nil {
-					return answer, lacking
-				}
+	judged := false
+	for attempt := 1; maybeNotKept(err) && t.sound(ctx); attempt++ {
+		if !judged && (attempt > 1 || !maybeNoRoom(err)) {
+			if lost := judge(err); lost != nil {
+				return answer, lost
 			}
+			judged = true
+		}
+		if attempt > 1 {
 			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (%s): it may be full or write-protected", rvText(rvOf(err))))
 			return answer, recoded(backends.TokenFull, err)
 		}
@@ -106,6 +111,22 @@ func persist[A any](ctx context.Context, t *Token, do func() (A, error), lacks f
 		t.limits.end(writeProtected)
 	}
 	return answer, err
+}
+
+// maybeNotKept reports whether some token answers so when it cannot keep another
+// object: as if it were lost.
+func maybeNotKept(err error) bool {
+	return maybeNoRoom(err) || backends.CodeOf(err) == backends.Lost && rvOf(err) != p11.CKR_OK && !staleHandle(err)
+}
+
+// verdict is the error of an object that was to stay: failed, if the token is lost, since it
+// does not make one of the same kind that goes with its session either (passing); nil, if it is
+// full. Answers that are a full token's are believed without that.
+func verdict(failed, passing error) error {
+	if passing != nil && !maybeNoRoom(failed) {
+		return failed
+	}
+	return nil
 }
 
 // maybeNoRoom reports whether some tokens answer so when they cannot keep another

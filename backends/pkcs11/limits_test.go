@@ -161,6 +161,53 @@ func TestShortOfMemory(t *testing.T) {
 	})
 }
 
+// TestObjectsDoNotStay: a token that makes session objects and none that stay is not lost,
+// however it answers, and everything is as before when it makes them again.
+func TestObjectsDoNotStay(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		k := open(t, tok)
+		a, s := asymmetric(t, k), pkcs11.NewSymmetric(k)
+		r := newImportRig(tok, s)
+		pair := r.pair(t, backends.RSA2048)
+		ctx, session := tok.Objects(t)
+		create := func(b backends.Backend, spec backends.KeySpec, usage backends.Usage) func() error {
+			return func() error {
+				_, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: backends.Key{ID: randomID(), Spec: spec, Usage: usage}, Label: "cmkd:test:1"})
+				return err
+			}
+		}
+		for what, call := range map[string]func() error{
+			"a key":           create(s, backends.SymmetricDefault, backends.EncryptDecrypt),
+			"a pair":          create(a, backends.P256, backends.SignVerify),
+			"a wrapping pair": create(s, backends.RSA2048, backends.UnwrapImport),
+			"an import": func() error {
+				in := r.request(t, backends.SymmetricDefault, backends.EncryptDecrypt, pair, "RSAES_OAEP_SHA_1", wrap(t, pair.public, "RSAES_OAEP_SHA_1", randomOf(t, 32)))
+				_, err := s.ImportKey(t.Context(), in)
+				return err
+			},
+		} {
+			for _, rv := range []uint{p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_REMOVED, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED} {
+				before := len(allObjects(t, ctx, session))
+				control.RefuseObjects(rv)
+				wantCode(t, what+" when the answer is "+p11.Error(rv).Error(), call(), backends.TokenFull)
+				if text := limitsOf(t, s); !strings.Contains(text, "no object is made") {
+					t.Errorf("the limits are %q", text)
+				}
+				control.RefuseObjects(p11.CKR_OK)
+				if n := len(allObjects(t, ctx, session)) - before; n != 0 {
+					t.Errorf("%s has left %d objects", what, n)
+				}
+				wantCode(t, what+" afterwards", call(), "")
+			}
+		}
+		if text := limitsOf(t, s); text != "" {
+			t.Errorf("limits after all is over: %q", text)
+		}
+	})
+}
+
 // TestWriteProtected opens a token that has read-only sessions alone: it does what
 // needs no new object.
 func TestWriteProtected(t *testing.T) {

@@ -159,7 +159,7 @@ func (t *Token) probed(ctx context.Context) (*Token, *signProfile, error) {
 			return t, signs, nil
 		}
 	}
-	return nil, nil, errors.Join(backends.Errorf(backends.Lost, "probing the token with token objects: others destroy theirs again and again"), t.Close())
+	return nil, nil, errors.Join(backends.Errorf(backends.Lost, "probing the token with token objects: another program, such as a second cmkd, probes it all the time"), t.Close())
 }
 
 // afresh closes the token, and opens it until there is nothing to sweep.

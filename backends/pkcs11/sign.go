@@ -27,6 +27,7 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	if err != nil {
 		return nil, err
 	}
+	b.note(in.Key.ID, false)
 	var signature []byte
 	sign := func(input []byte) error {
 		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
@@ -45,7 +46,7 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	if err != nil {
 		return nil, b.spent(ctx, in.Key.ID, err)
 	}
-	b.note(in.Key.ID)
+	b.note(in.Key.ID, true)
 	if err := b.verified(ctx, in, u, a, input, signature); err != nil {
 		return nil, err
 	}
@@ -55,9 +56,10 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 // witness is the public key by which signatures of an RSA key are verified before they leave:
 // one that a token has made with a fault in one of its primes gives the key away to everybody
 // who sees it (Boneh, DeMillo, Lipton, 1997). It takes a small part of the time that the
-// signature takes. known: there is one; faults of other keys tell less, and some tokens do not tell it.
+// signature takes. known is false if there is none: for other kinds of key, which faults give
+// away less easily, if the token does not tell the public key, and where verified sees to it.
 func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *purpose) (public *der.PublicKey, known bool, err error) {
-	if u.pair.Form != der.RSAKey {
+	if u.pair.Form != der.RSAKey || b.profile.lasting {
 		return nil, false, nil
 	}
 	public, err = b.publicKey(ctx, key, u)

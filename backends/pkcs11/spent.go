@@ -22,14 +22,15 @@ import (
 // destroys that. A process that has destroyed something makes nothing any more, therefore, a
 // handle is believed if it has the CKA_ID that was asked for, and signatures are verified.
 
-// loaded are the keys that this process has made or used.
+// loaded are the keys that this process has made or used: true of those that the token
+// has loaded, false of those that it was asked to use and did not.
 type loaded struct {
 	mu   sync.Mutex // guards keys
 	keys map[backends.KeyID]bool
 }
 
-// note notes that this process has made or used a key.
-func (t *Token) note(id backends.KeyID) {
+// note notes that this process makes or uses a key. done: it has.
+func (t *Token) note(id backends.KeyID, done bool) {
 	if !t.profile.lasting {
 		return
 	}
@@ -38,14 +39,30 @@ func (t *Token) note(id backends.KeyID) {
 	if t.loaded.keys == nil {
 		t.loaded.keys = map[backends.KeyID]bool{}
 	}
-	t.loaded.keys[id] = true
+	t.loaded.keys[id] = t.loaded.keys[id] || done
 }
 
 // others reports whether there is room taken by other keys than id, and none by id.
 func (l *loaded) others(id backends.KeyID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.keys) > 0 && !l.keys[id]
+	if l.keys[id] {
+		return false
+	}
+	for _, done := range l.keys {
+		if done {
+			return true
+		}
+	}
+	return false
+}
+
+// tried reports whether this process has used a key, or failed to.
+func (l *loaded) tried(id backends.KeyID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, tried := l.keys[id]
+	return tried
 }
 
 // noRoom are the answers of a token that cannot load another key.
@@ -63,9 +80,10 @@ func (t *Token) spent(ctx context.Context, id backends.KeyID, err error) error {
 }
 
 // inUse is err, recoded to [backends.Spent] if it is that of C_DestroyObject of tpm2-pkcs11 for
-// a key that failed to sign in this process.
-func (t *Token) inUse(ctx context.Context, err error) error {
-	if err == nil || !t.profile.lasting || rvOf(err) != p11.CKR_FUNCTION_FAILED || !t.sound(ctx) {
+// a key that failed to sign in this process. In one that has not used the key another process
+// would not help.
+func (t *Token) inUse(ctx context.Context, id backends.KeyID, err error) error {
+	if err == nil || !t.profile.lasting || rvOf(err) != p11.CKR_FUNCTION_FAILED || !t.loaded.tried(id) || !t.sound(ctx) {
 		return err
 	}
 	return backends.Errorf(backends.Spent, "the token does not destroy a key that it takes for being in use in this process (%s)", rvText(rvOf(err)))
