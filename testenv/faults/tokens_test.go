@@ -178,7 +178,7 @@ const (
 
 var (
 	limitedToken = said("WARN", "the token is limited")
-	epochGoesOn  = said("ERROR", "the epoch of the database goes on")
+	epochGoesOn  = said("ERROR", "the epoch of the database was not renewed")
 )
 
 var tokenRows = group{name: "tokens", set: plain, rows: []row{

@@ -272,7 +272,7 @@ func TestTokenThatMakesNothing(t *testing.T) {
 // minute, and is in the log once.
 func (s *scene) epochWaits(t *testing.T) {
 	t.Helper()
-	const line = "the epoch of the database goes on"
+	const line = "the epoch of the database was not renewed"
 	made := s.control.Calls("C_GenerateKey")
 	for range 5 {
 		if err := s.Daemon.RunJobs(t.Context()); err != nil {
