@@ -30,6 +30,10 @@ const (
 // if the daemon ends before it can be. 2^12 such ends make the limit.
 const maxCredit = 1 << 20
 
+// sharedEnd: of the last so many encryptions of a version none is made on credit, if several
+// nodes have the database: each would make its own.
+const sharedEnd = 1 << 26
+
 // countPause is the time between two attempts to put blocks on record.
 const countPause = time.Second
 
@@ -81,23 +85,29 @@ func (cs *counters) of(v *store.Version) *counter {
 	return entry.(*counter)
 }
 
+var errExhausted = kmsapi.Errorf(kmsapi.CodeLimitExceededException,
+	"The key material has made 2^32 ciphertexts, the most that AES-GCM allows. Rotate the key.")
+
 // Take counts one encryption under the version. It waits for the database only
-// when the credit is used up too.
+// when the credit is used up too, or several nodes share the last encryptions.
 func (cs *counters) Take(ctx context.Context, db *store.Store, v *store.Version) error {
 	c := cs.of(v)
 	if c.used.Load() >= MaxEncryptions || c.used.Add(1) > MaxEncryptions {
-		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
-			"The key material has made 2^32 ciphertexts, the most that AES-GCM allows. Rotate the key.")
+		return errExhausted
 	}
 	n := c.used.Load()
 	if n > c.refill.Load() {
 		cs.want(ctx, db, c)
 	}
-	if n <= c.reserved.Load()+maxCredit {
+	reserved := c.reserved.Load()
+	if n <= reserved || n <= reserved+maxCredit && (v.Encryptions <= MaxEncryptions-sharedEnd || db.Nodes() == nil) {
 		return nil
 	}
 	if err := cs.write(ctx, db, []*counter{c}); err != nil {
 		return fmt.Errorf("counting encryptions: %w", err)
+	}
+	if c.used.Load() > MaxEncryptions { // other nodes have the rest
+		return errExhausted
 	}
 	return nil
 }

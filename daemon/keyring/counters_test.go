@@ -129,3 +129,36 @@ func TestBlocksOfSeveral(t *testing.T) {
 		t.Errorf("in the end on record are %d, want %d", now, want)
 	}
 }
+
+// TestExhaustedBySeveral: several nodes make no more than 2^32 encryptions together, even if one
+// has yet to hear that another has the last of them.
+func TestExhaustedBySeveral(t *testing.T) {
+	t.Parallel()
+	const left = 20
+	disk := storetest.NewSharedDisk()
+	first := storetest.Open(t, disk)
+	v := &store.Version{KeyID: "k", Number: 1, CKAID: NewCKAID(), MaterialID: "m", State: "CURRENT", Encryptions: 1<<32 - left}
+	storetest.Update(t, first, func(tx *store.Tx) error {
+		return errors.Join(tx.PutKey(&store.Key{Region: "r", ID: "k"}), tx.PutVersion(v))
+	})
+	dbs := []*store.Store{first, storetest.Open(t, disk)}
+	nodes := []*counters{{}, {}}
+	made := 0
+	for range left + 1 {
+		for i, cs := range nodes {
+			err := cs.Take(t.Context(), dbs[i], v)
+			if e, ok := journal.AsError[*kmsapi.Error](err); err != nil && (!ok || e.Code != kmsapi.CodeLimitExceededException) {
+				t.Fatal(err)
+			}
+			if err == nil {
+				made++
+			}
+		}
+	}
+	for _, cs := range nodes {
+		cs.work.Wait()
+	}
+	if made != left {
+		t.Errorf("%d encryptions are made of %d", made, left)
+	}
+}

@@ -17,6 +17,21 @@ type doubt struct {
 	committed bool
 }
 
+// behind reports whether the commit was made before the head, or with it. Each head names the ends of
+// all audit trails, and this process has not committed anything since: one with a record has made its
+// trail longer. Of those without, nobody asks.
+func (d *doubt) behind(found *Sealed, head *Head) bool {
+	if d.head == nil || found.Equal(d.head) {
+		return d.head != nil
+	}
+	own, err := d.head.Head()
+	if err != nil || own.Node == "" {
+		return false
+	}
+	end := own.Trails[own.Node].Sequence
+	return end > 0 && head.Trails[own.Node].Sequence >= end
+}
+
 // Settle makes certain what became of a commit that failed with [ErrUnknown]:
 // after it either the rows have it, or no restart finds it any more. If that
 // cannot be made certain yet, it fails.
@@ -66,9 +81,10 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 	default:
 		return ErrChanged
 	}
-	var head *Head
-	if there != nil && !there.Equal(s.found.Load()) {
-		if head, err = there.Head(); err != nil {
+	shown := committed || there != nil && !there.Equal(s.found.Load())
+	if shown && there != nil {
+		head, err := there.Head()
+		if err != nil {
 			return err
 		}
 		if !bytes.Equal(head.Root, root) {
@@ -78,13 +94,13 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 	if err := s.tell(ctx, committed); err != nil {
 		return err
 	}
-	if head != nil {
-		s.sequence, view.sequence = head.Sequence, head.Sequence
-		s.found.Store(there)
-	}
-	if committed || head != nil {
+	if shown {
 		s.changes.Add(1)
 		s.view.Store(view)
+		if there != nil {
+			s.sequence = view.sequence
+			s.found.Store(there)
+		}
 	}
 	if s.shared != nil {
 		s.shared.Rebase()
@@ -95,7 +111,7 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 }
 
 // seek reports whether the commit is among those that have come and are not shown yet.
-// After a gap nobody can tell, until a start reads the audit trail. The caller holds applying.
+// After a gap the head tells, once everything has been read again. The caller holds applying.
 func (s *Store) seek(ctx context.Context) (found bool, err error) {
 	if s.shared == nil {
 		return false, nil

@@ -39,6 +39,11 @@ func (s *Store) readEach(ctx context.Context, each func(*Row, leaf)) (*View, *Se
 	for _, f := range fillers {
 		f.into(view)
 	}
+	if found != nil {
+		if head, err := found.Head(); err == nil { // else it does not verify
+			view.sequence = head.Sequence
+		}
+	}
 	return view, found, nil
 }
 

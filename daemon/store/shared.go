@@ -183,6 +183,7 @@ func (s *Store) reread(ctx context.Context) error {
 			return s.spoiled
 		}
 		s.shared.Rebase()
+		s.taken = nil
 		s.view.Store(view)
 		return nil
 	}
@@ -205,7 +206,7 @@ func (s *Store) reread(ctx context.Context) error {
 	}
 	s.shared.Rebase()
 	s.taken = nil
-	if s.doubtful != nil && found.Equal(s.doubtful.head) {
+	if s.doubtful != nil && s.doubtful.behind(found, head) {
 		s.doubtful.committed = true
 	}
 	s.found.Store(found)

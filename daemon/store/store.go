@@ -82,9 +82,6 @@ func Open(ctx context.Context, engine Engine) (*Store, error) {
 	if found != nil {
 		s.found.Store(found)
 		s.refusal = ErrUnverified
-		if head, err := found.Head(); err == nil { // else it does not verify
-			view.sequence = head.Sequence
-		}
 	}
 	if s.shared != nil {
 		s.shared.Rebase()

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -198,6 +199,10 @@ func cause(err error) string {
 	return err.Error()
 }
 
+// errEpoch: this node was taken for no leader meanwhile. The other one's key must keep its row, which
+// is all that explains it.
+var errEpoch = errors.New("another daemon has begun an epoch meanwhile")
+
 // advance begins a new epoch: the new key first, then a head under it, then
 // the old key is destroyed. Each step is explained by an intent. The caller
 // holds integrity.mu.
@@ -228,6 +233,9 @@ func (s *Trust) advance(ctx context.Context) (err error) {
 	for range journal.MaxCreations {
 		intent := s.epochIntent("create", seal.lineage, old.Version+1, keyring.NewCKAID())
 		err = s.beginEpoch(ctx, b, intent, func(tx *store.Tx) error {
+			if now, ok := tx.CurrentSystemKey(s.Token, keyring.PurposeState); !ok || !bytes.Equal(now.CKAID, old.CKAID) {
+				return errEpoch
+			}
 			tx.DeleteSystemKey(s.Token, keyring.PurposeState, old.Version)
 			if err := s.EndsIntent(tx, intent); err != nil {
 				return err

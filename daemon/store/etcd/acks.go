@@ -73,6 +73,7 @@ func (c *claim) acknowledge(ctx context.Context, sequence uint64, conditions ...
 	if !out.Succeeded {
 		return fmt.Errorf("%w: %w", store.ErrStale, errNotOurs)
 	}
+	c.at.Store(out.Header.Revision)
 	c.acked = sequence
 	return nil
 }
@@ -86,20 +87,27 @@ func (e *Engine) Leave(ctx context.Context) {
 	c.tidy(ctx)
 }
 
-// tidy takes away what requests have left whose answers were lost: others would wait for it.
+// tidy takes away what requests have left whose answers were lost: others would wait for it. A node
+// whose key says what it said before, or has gone unnoticed, joins anew.
 func (c *claim) tidy(ctx context.Context) {
 	e := c.engine
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	e.seen.mu.Lock()
-	turn, ack := e.seen.turns[e.options.Node], e.seen.acks[e.options.Node]
+	turn, ack, revision := e.seen.turns[e.options.Node], e.seen.acks[e.options.Node], e.seen.revision
 	e.seen.mu.Unlock()
 	if turn != 0 && !e.writing.Load() {
 		_ = (&writer{engine: e, turn: turn}).release(ctx)
 	}
 	c.ack.Lock()
 	defer c.ack.Unlock()
-	if ack != nil && c.joined.Load() != c.revision.Load() {
+	serves := c.joined.Load() == c.revision.Load()
+	if serves && revision >= c.at.Load() && (ack == nil || ack.sequence < c.acked) {
+		c.joined.Store(0)
+		e.poke()
+		return
+	}
+	if ack != nil && !serves {
 		key := e.key(ackFolder + e.options.Node)
 		_, _ = e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", ack.joined)).Then(clientv3.OpDelete(key)).Commit()
 	}

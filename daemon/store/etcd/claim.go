@@ -38,6 +38,7 @@ type claim struct {
 	joined atomic.Int64 // the revision of the claim under which the node serves; others wait for it
 	ack    sync.Mutex   // held while P ack/NODE is written; guards acked
 	acked  uint64       // what it says
+	at     atomic.Int64 // the revision in which it was written
 
 	retaking sync.Mutex // held by retake
 	stop     context.CancelFunc
@@ -236,6 +237,14 @@ func (c *claim) fresh() error {
 		return fmt.Errorf("%w: this daemon has yet to find out what others have changed", store.ErrStale)
 	default:
 		return nil
+	}
+}
+
+// lost is told of the revision in which P ack/NODE was deleted: nobody waits for the node any more. An etcd
+// whose leader hangs may end a lease that another leader has renewed.
+func (c *claim) lost(revision int64) {
+	if claimed := c.revision.Load(); revision > c.at.Load() && c.joined.CompareAndSwap(claimed, 0) {
+		c.engine.poke()
 	}
 }
 

@@ -35,7 +35,8 @@ type seen struct {
 	acks     map[string]*acknowledgement
 	queue    []found        // what others have written, to be taken
 	own      map[int64]bool // revisions of commits that are in queue, and are this process's
-	gap      bool           // something is missing in queue
+	lost     int64          // something up to that revision is missing in queue, 0 if nothing is
+	pending  bool           // a large commit is being written out
 	loaded   int64          // the revision that the last Load has read
 	base     int64          // the revision that the store has read; nothing up to it is taken
 }
@@ -46,6 +47,10 @@ type acknowledgement struct {
 	sequence uint64
 	behind   time.Time // since when there is a later head, zero while there is none
 }
+
+// maxQueue is how many revisions are kept for a store that does not take them, having found the
+// database changed, say. Behind them there is a gap.
+const maxQueue = 10_000
 
 // found are the rows that one revision has changed.
 type found struct {
@@ -58,7 +63,7 @@ type found struct {
 func (s *seen) first() (*found, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gap {
+	if s.lost > 0 {
 		return nil, store.ErrGap
 	}
 	for len(s.queue) > 0 && (s.queue[0].revision <= s.base || s.own[s.queue[0].revision]) {
@@ -92,13 +97,15 @@ func (s *seen) tell() {
 	s.changed = make(chan struct{})
 }
 
-// look reads who is there, and where the head is.
+// look reads who is there, and where the head is. What has happened up to then is not taken any
+// more: [store.ErrGap], until all of it has been read.
 func (e *Engine) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	out, err := e.client.Txn(ctx).Then(
 		clientv3.OpGet(e.key(headKey)), clientv3.OpGet(e.key(nodeFolder), clientv3.WithPrefix()),
 		clientv3.OpGet(e.key(turnFolder), clientv3.WithPrefix()), clientv3.OpGet(e.key(ackFolder), clientv3.WithPrefix()),
+		clientv3.OpGet(e.key(pendingKey)),
 	).Commit()
 	if err != nil {
 		return e.unanswered(ctx, err)
@@ -106,8 +113,8 @@ func (e *Engine) look(ctx context.Context) error {
 	s := e.seen
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.revision = out.Header.Revision
-	s.head, s.value, s.sequence = 0, "", 0
+	s.revision, s.lost, s.queue = out.Header.Revision, out.Header.Revision, nil
+	s.head, s.value, s.sequence, s.pending = 0, "", 0, false
 	s.nodes, s.turns, s.acks = map[string]int64{}, map[string]int64{}, map[string]*acknowledgement{}
 	for _, r := range out.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
@@ -143,7 +150,6 @@ func (e *Engine) watch(ctx context.Context) {
 				for e.look(ctx) != nil && ctx.Err() == nil {
 					pause(ctx)
 				}
-				e.seen.lose() // after that: what is read from now on is at least as new
 				e.poke()
 				break
 			}
@@ -175,13 +181,6 @@ func (e *Engine) poke() {
 	case e.arrived <- struct{}{}:
 	default:
 	}
-}
-
-// lose notes that something is missing.
-func (s *seen) lose() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.gap, s.queue = true, nil
 }
 
 // absorb notes events, and reports whether the store has something to do.
@@ -221,6 +220,7 @@ func (e *Engine) absorbRevision(events []*clientv3.Event) (news bool) {
 				f.commit.Outside, f.commit.Head = true, &store.Sealed{}
 			}
 		case suffix == pendingKey && event.Type == mvccpb.PUT:
+			s.note(event.Type, suffix, kv)
 			if p, err := decodePending([]*mvccpb.KeyValue{kv}); err == nil {
 				f.pending = p
 			}
@@ -235,6 +235,9 @@ func (e *Engine) absorbRevision(events []*clientv3.Event) (news bool) {
 			}
 			f.commit.Rows = append(f.commit.Rows, row)
 		default:
+			if suffix == ackFolder+s.node && event.Type == mvccpb.DELETE {
+				e.claim.lost(kv.ModRevision)
+			}
 			news = s.note(event.Type, suffix, kv) || news
 		}
 	}
@@ -243,7 +246,9 @@ func (e *Engine) absorbRevision(events []*clientv3.Event) (news bool) {
 		f.commit.Outside = f.commit.Outside || len(f.commit.Rows) > 0
 	}
 	if f.commit.Outside || headed && (len(f.commit.Rows) > 0 || f.pending != nil || s.value != before) {
-		s.queue = append(s.queue, f)
+		if s.queue = append(s.queue, f); len(s.queue) > maxQueue {
+			s.lost, s.queue = f.revision, nil
+		}
 		news = true
 	}
 	return news
@@ -271,6 +276,8 @@ func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyVa
 		}
 		keep(s.acks, name, a, there)
 		return there && before == nil
+	case pendingKey + "/":
+		s.pending = there
 	case headKey + "/":
 		s.head, s.value, s.sequence = kv.ModRevision, string(kv.Value), 0
 		if !there {
@@ -350,7 +357,10 @@ func (e *Engine) Rebase() {
 	s := e.seen
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gap, s.base = false, max(s.base, s.loaded)
+	s.base = max(s.base, s.loaded)
+	if s.base >= s.lost {
+		s.lost = 0
+	}
 	maps.DeleteFunc(s.own, func(revision int64, _ bool) bool { return revision <= s.base })
 }
 

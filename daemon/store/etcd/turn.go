@@ -148,10 +148,14 @@ func (w *writer) found(ctx context.Context, responses []*pb.ResponseOp) (pending
 	if len(found) > 0 {
 		w.revision = found[0].ModRevision
 	}
-	if err := w.engine.until(ctx, func(s *seen) bool { return s.head >= w.revision }); err != nil {
+	if pending, err = decodePending(responses[1].GetResponseRange().Kvs); err != nil {
 		return nil, err
 	}
-	return decodePending(responses[1].GetResponseRange().Kvs)
+	// The rows of a large commit come once more, as it is written out. They must have come before
+	// this commit changes them, else they would be taken for what somebody has changed back.
+	return pending, w.engine.until(ctx, func(s *seen) bool {
+		return s.head >= w.revision && (pending != nil || !s.pending)
+	})
 }
 
 // firstTurn is the creation revision of the turn that is first. The caller holds mu.
