@@ -118,10 +118,11 @@ func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 }
 
 // refused reports whether etcd has said that it has not done, and will not do, what it was
-// asked for.
+// asked for. ErrNoSpace does not say so: the transaction that crosses the quota is made, and
+// answered with it all the same.
 func refused(err error) bool {
 	for _, definite := range []error{
-		rpctypes.ErrNoSpace, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey,
+		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrDuplicateKey,
 		rpctypes.ErrPermissionDenied, rpctypes.ErrUserEmpty, rpctypes.ErrInvalidAuthToken, rpctypes.ErrTooManyRequests, rpctypes.ErrCorrupt,
 	} {
 		if errors.Is(err, definite) {
