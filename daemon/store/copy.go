@@ -63,13 +63,9 @@ func (s *Store) Copy(ctx context.Context, to Engine) error {
 // changesOf are the changes that make the rows of the engine out of nothing, and its head,
 // which they fit.
 func changesOf(ctx context.Context, e Engine) ([]Change, *Sealed, error) {
-	byTable := make(map[string]rowKind, len(kinds))
-	for _, k := range kinds {
-		byTable[k.describe().Name] = k
-	}
 	var changes []Change
 	found, err := e.Load(ctx, Visitor{Row: func(r *Row) error {
-		k, ok := byTable[r.Table]
+		k, ok := kindsByTable[r.Table]
 		if !ok {
 			return fmt.Errorf("%w: no version of this program has a table %q", ErrCorrupt, r.Table)
 		}

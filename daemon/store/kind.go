@@ -177,6 +177,14 @@ var kinds = []rowKind{
 	keyKind, versionKind, aliasKind, grantKind, usageKind, intentKind, systemKeyKind, importKind, customKeyStoreKind, settingKind,
 }
 
+var kindsByTable = func() map[string]rowKind {
+	all := make(map[string]rowKind, len(kinds))
+	for _, k := range kinds {
+		all[k.describe().Name] = k
+	}
+	return all
+}()
+
 // rowKind is a kind whose type does not matter.
 type rowKind interface {
 	describe() Table

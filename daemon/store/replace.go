@@ -63,12 +63,11 @@ func RootOf(rows iter.Seq2[*Row, error]) ([]byte, error) {
 
 // changeOf is the row as a commit puts it.
 func changeOf(r *Row) (Change, error) {
-	for _, k := range kinds {
-		if k.describe().Name == r.Table {
-			return k.change(r.Document)
-		}
+	k, ok := kindsByTable[r.Table]
+	if !ok {
+		return Change{}, fmt.Errorf("unknown table %q", r.Table)
 	}
-	return Change{}, fmt.Errorf("unknown table %q", r.Table)
+	return k.change(r.Document)
 }
 
 // Replacement puts rows in the place of all those of a database that no store has open.

@@ -330,14 +330,10 @@ func (v *View) has(rows []Row) bool {
 // apply makes the rows those of the snapshot. All of them go first: two may have changed
 // places in what is unique.
 func (v *View) apply(rows []Row) ([]Change, error) {
-	byTable := make(map[string]rowKind, len(kinds))
-	for _, k := range kinds {
-		byTable[k.describe().Name] = k
-	}
 	changes := make([]Change, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		k, ok := byTable[r.Table]
+		k, ok := kindsByTable[r.Table]
 		if !ok {
 			return nil, fmt.Errorf("%w: no version of this program has a table %q", ErrCorrupt, r.Table)
 		}
@@ -351,7 +347,7 @@ func (v *View) apply(rows []Row) ([]Change, error) {
 		if r.Document == nil {
 			continue
 		}
-		if err := byTable[r.Table].add(v, r); err != nil {
+		if err := kindsByTable[r.Table].add(v, r); err != nil {
 			return nil, fmt.Errorf("%w: %s %s: %w", ErrCorrupt, r.Table, r.Name, err)
 		}
 		changes[i].Digest = newLeaf(r.Table, r.Name, r.Document).digest

@@ -108,29 +108,12 @@ func (e *silent) Error() string {
 func (e *silent) Is(target error) bool { return target == store.ErrBusy }
 func (e *silent) Unwrap() error        { return e.cause }
 
-// Open opens the store under the prefix. Errors that an operator can act on are the
+// NewEngine takes the prefix for this node. Errors that an operator can act on are the
 // store's.
-func Open(ctx context.Context, options Options) (*store.Store, error) {
-	engine, err := NewEngine(ctx, options)
-	if err != nil {
-		return nil, err
-	}
-	s, err := store.Open(ctx, engine)
-	if err != nil {
-		return nil, openingFailed(options.Prefix, err)
-	}
-	return s, nil
-}
-
-func openingFailed(prefix string, err error) error {
-	return fmt.Errorf("opening the store %s in etcd: %w", prefix, err)
-}
-
-// NewEngine takes the prefix for this node; see [Open].
 func NewEngine(ctx context.Context, options Options) (*Engine, error) {
 	e := &Engine{options: options, trouble: store.NewTrouble(), seen: newSeen(options.Node), arrived: make(chan struct{}, 1)}
 	if err := e.open(ctx); err != nil {
-		return nil, errors.Join(openingFailed(options.Prefix, err), e.Close())
+		return nil, errors.Join(fmt.Errorf("opening the store %s in etcd: %w", options.Prefix, err), e.Close())
 	}
 	return e, nil
 }
