@@ -23,9 +23,9 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	if !b.signs.can[specAlgorithm{in.Key.Spec, in.Algorithm}] {
 		return nil, unsupported(a.Mechanism)
 	}
-	public, known, err := b.witness(ctx, &in.Key, u)
+	public, err := b.witness(ctx, &in.Key, u)
 	if err != nil {
-		return nil, err
+		return nil, b.spent(ctx, in.Key.ID, err)
 	}
 	b.note(in.Key.ID, false)
 	var signature []byte
@@ -34,11 +34,15 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 			if signature, err = s.sign(a, h, u.pair, input); err != nil {
 				return err
 			}
-			if known && !a.Verify(public.Key, input, signature) {
-				s.broken = true
-				return backends.Errorf(backends.Internal, "C_Sign made a signature that is not one of the key: it is kept back")
+			if public == nil || a.Verify(public.Key, input, signature) {
+				return nil
 			}
-			return nil
+			s.broken = true
+			code := backends.Internal
+			if b.profile.lasting {
+				code = backends.Lost // the handle is another key's: the next process has the right one
+			}
+			return backends.Errorf(code, "C_Sign made a signature that is not one of key %s: it is kept back", in.Key.ID)
 		})
 	}
 	err = limited(len(input), func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
@@ -47,26 +51,23 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 		return nil, b.spent(ctx, in.Key.ID, err)
 	}
 	b.note(in.Key.ID, true)
-	if err := b.verified(ctx, in, u, a, input, signature); err != nil {
-		return nil, err
-	}
 	return &backends.SignAnswer{Signature: signature}, nil
 }
 
-// witness is the public key by which signatures of an RSA key are verified before they leave:
-// one that a token has made with a fault in one of its primes gives the key away to everybody
-// who sees it (Boneh, DeMillo, Lipton, 1997). It takes a small part of the time that the
-// signature takes. known is false if there is none: for other kinds of key, which faults give
-// away less easily, if the token does not tell the public key, and where verified sees to it.
-func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *purpose) (public *der.PublicKey, known bool, err error) {
-	if u.pair.Form != der.RSAKey || b.profile.lasting {
-		return nil, false, nil
+// witness is the public key by which signatures are verified before they leave, nil if they
+// are not. Those of an RSA key are: one that a token has made with a fault in one of its primes
+// gives the key away to everybody who sees it (Boneh, DeMillo, Lipton, 1997), and verifying
+// takes a small part of the time that the signature takes. Faults give away less of other kinds
+// of key; those are verified where a handle may be that of another key (see loaded).
+func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *purpose) (*der.PublicKey, error) {
+	if u.pair.Form != der.RSAKey && !b.profile.lasting {
+		return nil, nil //nolint:nilnil // most signatures leave as they are
 	}
-	public, err = b.publicKey(ctx, key, u)
-	if backends.CodeOf(err) == backends.KeyMissing {
-		return nil, false, nil
+	public, err := b.publicKey(ctx, key, u)
+	if backends.CodeOf(err) == backends.KeyMissing && !b.profile.lasting {
+		return nil, nil //nolint:nilnil // the token does not tell it
 	}
-	return public, err == nil, err
+	return public, err
 }
 
 // signing returns what a key is in the token and how it signs.

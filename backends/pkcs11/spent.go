@@ -9,7 +9,6 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
-	"cmkd/backends/pkcs11/internal/der"
 )
 
 // Behind tpm2-pkcs11 every key that a process makes or uses stays loaded in the TPM's
@@ -110,16 +109,4 @@ func (s *session) is(o cryptoki.Object, class uint, id []byte) error {
 		return backends.Errorf(backends.Lost, "the token gives a new object the handle of another one")
 	}
 	return nil
-}
-
-// verified fails unless a signature that the token has made is right.
-func (b *Asymmetric) verified(ctx context.Context, in *backends.SignRequest, u *purpose, a *der.Signing, input, signature []byte) error {
-	if !b.profile.lasting {
-		return nil
-	}
-	public, err := b.publicKey(ctx, &in.Key, u)
-	if err == nil && !a.Verify(public.Key, input, signature) {
-		err = backends.Errorf(backends.Lost, "the token has made a signature that does not fit key %s", in.Key.ID)
-	}
-	return err
 }
