@@ -47,13 +47,7 @@ type Trail interface {
 // Journal keeps the record of all that happens: of calls, and of what the service does on
 // its own.
 type Journal struct {
-	Account string
-	Region  string // of calls that name none
-	Node    string // names the daemon among those that take turns, "" if there is one only
-	Store   *store.Store
-	Trail   Trail
-	Log     *slog.Logger
-	Now     func() time.Time
+	Config
 
 	acts     acts
 	calls    inFlight
@@ -68,7 +62,7 @@ type Config struct {
 	Node    string // names the daemon among those that take turns, "" if there is one only
 	Store   *store.Store
 	Trail   Trail
-	Logger  *slog.Logger
+	Log     *slog.Logger
 	Now     func() time.Time
 	// RefusalRate and RefusalBurst bound the records of a user's calls that were refused,
 	// without a permission to show: so many a second, and after a rest. 0 is 10 and 1,000.
@@ -78,8 +72,5 @@ type Config struct {
 
 // New makes a journal.
 func New(cfg Config) *Journal {
-	return &Journal{
-		Account: cfg.Account, Region: cfg.Region, Node: cfg.Node, Store: cfg.Store, Trail: cfg.Trail, Log: cfg.Logger, Now: cfg.Now,
-		refusals: newRefusals(cfg.RefusalRate, cfg.RefusalBurst),
-	}
+	return &Journal{Config: cfg, refusals: newRefusals(cfg.RefusalRate, cfg.RefusalBurst)}
 }

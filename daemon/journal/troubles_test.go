@@ -16,7 +16,7 @@ import (
 func TestTroublesDoNotFillTheLog(t *testing.T) {
 	t.Parallel()
 	var text bytes.Buffer
-	s := &Journal{Log: slog.New(slog.NewTextHandler(&text, nil))}
+	s := &Journal{Config: Config{Log: slog.New(slog.NewTextHandler(&text, nil))}}
 	missing := backends.Errorf(backends.KeyMissing, "no object")
 	for _, key := range []string{"a", "b"} {
 		for range 1000 {

@@ -100,7 +100,7 @@ func New(cfg Config) *Service {
 		cfg.Now = time.Now
 	}
 	journal := journal.New(journal.Config{
-		Account: cfg.Account, Region: cfg.Region, Node: cfg.Node, Store: cfg.Store, Trail: cfg.Trail, Logger: cfg.Logger, Now: cfg.Now,
+		Account: cfg.Account, Region: cfg.Region, Node: cfg.Node, Store: cfg.Store, Trail: cfg.Trail, Log: cfg.Logger, Now: cfg.Now,
 		RefusalRate: cfg.Limits.RefusalRate, RefusalBurst: cfg.Limits.RefusalBurst,
 	})
 	trust := trust.New(keyring.New(journal, cfg.Token, cfg.Clusters, cfg.Router))
