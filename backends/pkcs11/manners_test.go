@@ -91,9 +91,7 @@ func TestMissingCurve(t *testing.T) {
 		if err != nil || info.Facts["sign-ECDSA_SHA_256"] != "yes" {
 			t.Errorf("without the curve the token signs with ECDSA: %q, %v", info.Facts["sign-ECDSA_SHA_256"], err)
 		}
-		_, err = a.CreateKey(t.Context(), &backends.CreateKeyRequest{
-			Key: backends.Key{ID: randomID(), Spec: backends.Secp256k1, Usage: backends.SignVerify}, Label: "cmkd:x:1",
-		})
+		_, err = a.CreateKey(t.Context(), newPairRequest(backends.Secp256k1))
 		wantCode(t, "a key on a curve that is missing", err, backends.Unsupported)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,12 +139,7 @@ func furtherChecks(short bool) []check {
 // ofFirst reports whether a check is one of the first token alone: of imports, and of
 // recipients' keys.
 func ofFirst(c check) bool {
-	for _, begin := range []string{"an imported ", "a recipient's key "} {
-		if len(c.name) >= len(begin) && c.name[:len(begin)] == begin {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(c.name, "an imported ") || strings.HasPrefix(c.name, "a recipient's key ")
 }
 
 // liveFurther is live with a key that signs.
@@ -158,19 +154,7 @@ func liveFurther(t *testing.T, w *world, tok *testenv.Token, found *report) {
 	found.note(check{capability: "restart", name: "a plugin that is killed"}, killed(t, r, same))
 	found.note(check{capability: "restart", name: "plugins that are killed while they probe"}, killedProbes(t, r, tok, same))
 	found.note(check{capability: "restart", name: "plugins that are killed while they make keys"}, killedCreations(t, w, tok))
-	if err := r.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	r.Start(t)
-	found.note(check{capability: "restart", name: "the daemon"}, same())
-	if err := r.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(filepath.Join(r.Dir, "s")); err != nil {
-		t.Fatal(err)
-	}
-	r.Initialise(t)
-	r.Start(t)
+	lives(t, r, found, same)
 	rig.NewKeyStore(t, r.Client(""))
 	found.note(check{capability: "recover", name: "recover --adopt"}, recovered(t, r, k.id, same))
 }

@@ -39,6 +39,13 @@ func live(t *testing.T, r *rig.Rig, tok *testenv.Token, found *report) {
 	found.note(check{capability: "restart", name: "a plugin that is killed"}, killed(t, r, same))
 	found.note(check{capability: "restart", name: "plugins that are killed during imports"}, killedImports(t, r, tok))
 	found.note(check{capability: "restart", name: "plugins that are killed while they make keys"}, killedCreations(t, w, tok))
+	lives(t, r, found, same)
+	found.note(check{capability: "recover", name: "recover --adopt"}, recovered(t, r, k.id, same))
+}
+
+// lives starts the daemon again, and then without its database.
+func lives(t *testing.T, r *rig.Rig, found *report, same func() error) {
+	t.Helper()
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +59,6 @@ func live(t *testing.T, r *rig.Rig, tok *testenv.Token, found *report) {
 	}
 	r.Initialise(t)
 	r.Start(t)
-	found.note(check{capability: "recover", name: "recover --adopt"}, recovered(t, r, k.id, same))
 }
 
 // mac is the MAC of a message.
