@@ -98,7 +98,7 @@ func peerOf(t testing.TB, curve ecdh.Curve, ours *ecdh.PublicKey, zero bool) (pu
 			at = 1
 		}
 		if !zero || secret[0] == 0 && secret[at] == 0 {
-			return publicDER(t, k.PublicKey()), secret
+			return PublicDER(t, k.PublicKey()), secret
 		}
 	}
 }
@@ -122,13 +122,13 @@ func badPeers(t testing.TB, spec backends.KeySpec, good []byte) map[string][]byt
 			if err != nil {
 				t.Fatal(err)
 			}
-			bad["a key of "+string(other)] = publicDER(t, k.PublicKey())
+			bad["a key of "+string(other)] = PublicDER(t, k.PublicKey())
 		}
 	}
 	x, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad["an X25519 key"] = publicDER(t, x.PublicKey())
+	bad["an X25519 key"] = PublicDER(t, x.PublicKey())
 	return bad
 }

@@ -104,10 +104,11 @@ func newRecipient(t testing.TB, algorithm backends.Algorithm) *backends.Recipien
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &backends.Recipient{PublicKey: publicDER(t, &key.PublicKey), Algorithm: algorithm}
+	return &backends.Recipient{PublicKey: PublicDER(t, &key.PublicKey), Algorithm: algorithm}
 }
 
-func publicDER(t testing.TB, key any) []byte {
+// PublicDER is the SubjectPublicKeyInfo (RFC 5280) of a public key that the standard library knows.
+func PublicDER(t testing.TB, key any) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -176,13 +177,13 @@ func refusedRecipients(t testing.TB, do func(*backends.Recipient) ([]byte, error
 		t.Fatal(err)
 	}
 	exponent := func(e int) []byte {
-		return publicDER(t, &rsa.PublicKey{N: key.(*rsa.PublicKey).N, E: e})
+		return PublicDER(t, &rsa.PublicKey{N: key.(*rsa.PublicKey).N, E: e})
 	}
 	for name, r := range map[string]*backends.Recipient{
 		"no key":            {Algorithm: good.Algorithm},
 		"not DER":           {Algorithm: good.Algorithm, PublicKey: []byte("-----BEGIN PUBLIC KEY-----")},
 		"trailing data":     {Algorithm: good.Algorithm, PublicKey: append(bytes.Clone(good.PublicKey), 0)},
-		"an EC key":         {Algorithm: good.Algorithm, PublicKey: publicDER(t, &ec.PublicKey)},
+		"an EC key":         {Algorithm: good.Algorithm, PublicKey: PublicDER(t, &ec.PublicKey)},
 		"exponent 3":        {Algorithm: good.Algorithm, PublicKey: exponent(3)},
 		"exponent 1":        {Algorithm: good.Algorithm, PublicKey: exponent(1)},
 		"an even exponent":  {Algorithm: good.Algorithm, PublicKey: exponent(65538)},

@@ -6,13 +6,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"slices"
 	"testing"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"cmkd/backends"
+	"cmkd/backends/backendstest"
 	"cmkd/backends/pkcs11/internal/der"
 )
 
@@ -23,7 +23,7 @@ func TestParsePeer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := spki(t, k.PublicKey())
+	good := backendstest.PublicDER(t, k.PublicKey())
 	if point, err := parsePeer(backends.P256, good); err != nil || !bytes.Equal(point, k.PublicKey().Bytes()) {
 		t.Errorf("the point is %x, %v", point, err)
 	}
@@ -39,7 +39,7 @@ func TestParsePeer(t *testing.T) {
 	}
 	for name, encoded := range map[string][]byte{
 		"off the curve": off, "a coordinate of p": outside, "hybrid": hybrid, "all zeros": append(bytes.Clone(good[:point]), make([]byte, 65)...),
-		"another curve": spki(t, p384.PublicKey()), "secp256k1": secp256k1SPKI(t), "RSA": spki(t, &rsa.PublicKey{N: der.KnownRSA().N, E: 65537}),
+		"another curve": backendstest.PublicDER(t, p384.PublicKey()), "secp256k1": secp256k1SPKI(t), "RSA": backendstest.PublicDER(t, &rsa.PublicKey{N: der.KnownRSA().N, E: 65537}),
 		"nothing": nil, "only the point": k.PublicKey().Bytes(),
 	} {
 		_, err := parsePeer(backends.P256, encoded)
@@ -47,16 +47,6 @@ func TestParsePeer(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-}
-
-// spki is the SubjectPublicKeyInfo of a key that the standard library knows.
-func spki(t testing.TB, key any) []byte {
-	t.Helper()
-	encoded, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return encoded
 }
 
 // secp256k1SPKI is the SubjectPublicKeyInfo of a fresh key.

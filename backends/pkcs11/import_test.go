@@ -23,6 +23,7 @@ import (
 	"testing"
 
 	"cmkd/backends"
+	"cmkd/backends/backendstest"
 	"cmkd/backends/pkcs11"
 	"cmkd/testenv"
 )
@@ -212,11 +213,7 @@ func TestImportAsymmetric(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				der, err := x509.MarshalPKIXPublicKey(peer.PublicKey())
-				if err != nil {
-					t.Fatal(err)
-				}
-				answer, err := b.DeriveSharedSecret(t.Context(), &backends.DeriveSharedSecretRequest{Key: key, PublicKey: der})
+				answer, err := b.DeriveSharedSecret(t.Context(), &backends.DeriveSharedSecretRequest{Key: key, PublicKey: backendstest.PublicDER(t, peer.PublicKey())})
 				if err != nil || !bytes.Equal(answer.SharedSecret, want) {
 					t.Errorf("Go agrees on another secret: %v", err)
 				}

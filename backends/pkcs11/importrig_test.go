@@ -19,6 +19,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
 	"cmkd/backends"
+	"cmkd/backends/backendstest"
 	"cmkd/testenv"
 )
 
@@ -115,10 +116,7 @@ func encryptOAEP(t testing.TB, public *rsa.PublicKey, algorithm backends.Algorit
 func opensslWrap(t testing.TB, public *rsa.PublicKey, algorithm backends.Algorithm, material []byte) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	der, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := backendstest.PublicDER(t, public)
 	file := func(name string, content []byte) string {
 		name = filepath.Join(dir, name)
 		if err := os.WriteFile(name, content, 0o600); err != nil {

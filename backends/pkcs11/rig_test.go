@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"slices"
 	"testing"
 
@@ -158,9 +157,5 @@ func benchRecipient(t testing.TB) *backends.Recipient {
 	if err != nil {
 		t.Fatal(err)
 	}
-	encoded, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &backends.Recipient{PublicKey: encoded, Algorithm: "RSAES_OAEP_SHA_1"}
+	return &backends.Recipient{PublicKey: backendstest.PublicDER(t, &key.PublicKey), Algorithm: "RSAES_OAEP_SHA_1"}
 }

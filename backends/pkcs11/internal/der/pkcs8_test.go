@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"cmkd/backends"
+	"cmkd/backends/backendstest"
 )
 
 func pkcs8DER(t testing.TB, key any) []byte {
@@ -84,7 +85,7 @@ func sameKey(t *testing.T, got *PrivateKey, want any) {
 		same = err == nil && bytes.Equal(got.Value, raw)
 	case ed25519.PrivateKey:
 		der, err := got.EdwardsPublic()
-		same = err == nil && bytes.Equal(got.Value, want.Seed()) && bytes.Equal(der, publicDER(t, want.Public()))
+		same = err == nil && bytes.Equal(got.Value, want.Seed()) && bytes.Equal(der, backendstest.PublicDER(t, want.Public()))
 	}
 	if !same {
 		t.Errorf("another private key than %T", want)

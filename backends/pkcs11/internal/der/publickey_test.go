@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"encoding/pem"
 	"math/big"
 	"slices"
@@ -16,16 +15,8 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"cmkd/backends"
+	"cmkd/backends/backendstest"
 )
-
-func publicDER(t testing.TB, key any) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
-}
 
 // secp256k1DER is the SubjectPublicKeyInfo of a fresh key.
 func secp256k1DER(t testing.TB) []byte {
@@ -45,7 +36,7 @@ func secp256k1DER(t testing.TB) []byte {
 func onePublic(t testing.TB) map[backends.KeySpec][]byte {
 	t.Helper()
 	all := map[backends.KeySpec][]byte{
-		backends.RSA2048: publicDER(t, &KnownRSA().PublicKey), backends.Secp256k1: secp256k1DER(t),
+		backends.RSA2048: backendstest.PublicDER(t, &KnownRSA().PublicKey), backends.Secp256k1: secp256k1DER(t),
 	}
 	for spec, curve := range map[backends.KeySpec]elliptic.Curve{
 		backends.P256: elliptic.P256(), backends.P384: elliptic.P384(), backends.P521: elliptic.P521(),
@@ -54,13 +45,13 @@ func onePublic(t testing.TB) map[backends.KeySpec][]byte {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all[spec] = publicDER(t, &k.PublicKey)
+		all[spec] = backendstest.PublicDER(t, &k.PublicKey)
 	}
 	public, _, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all[backends.Ed25519] = publicDER(t, public)
+	all[backends.Ed25519] = backendstest.PublicDER(t, public)
 	return all
 }
 
@@ -93,7 +84,7 @@ func TestParsePublic(t *testing.T) {
 	small := KnownRSA().PublicKey
 	for _, e := range []int{1, 4, 1<<31 + 1} {
 		small.E = e
-		if _, err := ParsePublic(backends.RSA2048, publicDER(t, &small)); err == nil {
+		if _, err := ParsePublic(backends.RSA2048, backendstest.PublicDER(t, &small)); err == nil {
 			t.Errorf("the RSA exponent %d is accepted", e)
 		}
 	}
