@@ -106,20 +106,21 @@ var privateLeaks = map[der.Form]struct {
 	}},
 }
 
-// leaks tries to get private keys, made as CMKs are made, out of the token: one of each form.
+// leaks tries to get private keys, made as CMKs are made, out of the token: of each form the
+// first that the token makes. It serves no form of which that could not be tried.
 func (b *pairProber) leaks() error {
 	tried := map[der.Form]bool{}
+	untried := map[backends.KeySpec]uint{}
 	for _, s := range asymmetricSpecs {
-		k := der.KindOf(s.spec)
+		form := der.KindOf(s.spec).Form
 		for _, usage := range s.usages {
 			u, err := b.purpose(b.profile, kind{s.spec, usage})
-			if err != nil || tried[k.Form] {
+			if err != nil || tried[form] {
 				continue
 			}
-			tried[k.Form] = true
 			var private cryptoki.Object
 			var rv uint
-			if k.Form == der.RSAKey {
+			if form == der.RSAKey {
 				private, _, rv = b.rsaKeyOf(u.uses...)
 			} else {
 				_, private, rv = b.generatePair(u)
@@ -128,11 +129,18 @@ func (b *pairProber) leaks() error {
 				if err := fatal("C_GenerateKeyPair", rv); err != nil {
 					return err
 				}
+				untried[s.spec] = rv
 				continue
 			}
-			if err := b.keeps(private, privateLeaks[k.Form].name, privateLeaks[k.Form].values); err != nil {
+			if err := b.keeps(private, privateLeaks[form].name, privateLeaks[form].values); err != nil {
 				return err
 			}
+			tried[form] = true
+		}
+	}
+	for spec, rv := range untried {
+		if k := der.KindOf(spec); !tried[k.Form] {
+			b.refused[spec] = &backends.Error{Code: backends.Unsupported, Message: k.Name, RV: rv}
 		}
 	}
 	return nil

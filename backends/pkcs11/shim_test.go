@@ -163,6 +163,43 @@ func readsWhatStays(t *testing.T, tok *testenv.Token, control *shim.Control) {
 	}
 }
 
+// TestUntried opens a token that gives Edwards keys away, and once makes no pair: what could not
+// be tried is not served.
+func TestUntried(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		before := control.Calls("C_GenerateKeyPair")
+		asymmetric(t, open(t, tok))
+		pairs := control.Calls("C_GenerateKeyPair") - before
+		control.Manners(shim.ReadsEdwardsKeys)
+		unsafe := 0
+		for i := range pairs {
+			k, err := pkcs11.Open(t.Context(), config(tok))
+			if err != nil {
+				t.Fatal(err)
+			}
+			control.SetRule("C_GenerateKeyPair", shim.Rule{Do: shim.Fail(p11.CKR_ATTRIBUTE_VALUE_INVALID), Skip: i, Times: 1})
+			b, err := pkcs11.NewAsymmetric(t.Context(), k)
+			control.Clear("C_GenerateKeyPair")
+			if err != nil {
+				wantCode(t, "a token that gives Edwards keys away", err, backends.KeyUnsafe)
+				unsafe++
+			} else {
+				key := backends.Key{ID: randomID(), Spec: backends.Ed25519, Usage: backends.SignVerify}
+				_, err = b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: key, Label: "cmkd:test:1"})
+				wantCode(t, "an Edwards key, of which none was tried", err, backends.Unsupported)
+			}
+			if err := k.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if unsafe == 0 || unsafe == int(pairs) {
+			t.Errorf("%d of %d tokens are unsafe: the failing call was never the one that is tried, or always another", unsafe, pairs)
+		}
+	})
+}
+
 // TestTroubledToken lets calls fail in ways that may or may not pass.
 func TestTroubledToken(t *testing.T) {
 	t.Parallel()
