@@ -236,7 +236,10 @@ func whys(f *report) string {
 	var b strings.Builder
 	for _, c := range slices.Sorted(maps.Keys(f.Outcomes)) {
 		if o := f.Outcomes[c]; len(o.Why) > 0 {
-			fmt.Fprintf(&b, "- %s: %s\n", c, strings.Join(o.Why, " "))
+			fmt.Fprintf(&b, "- %s:\n", c)
+			for _, why := range o.Why {
+				fmt.Fprintf(&b, "  - %s\n", strings.TrimSuffix(why, "."))
+			}
 		}
 	}
 	var lacks []string
