@@ -49,6 +49,8 @@ type ProbedSpec struct {
 // make an RSA pair of 4096 bits.
 const probeTimeout = 3 * time.Minute
 
+var errProbeTimeout = fmt.Errorf("the probe has not ended within %s: the module hangs, or the token is too slow", probeTimeout)
+
 // Probe has each plugin of the configuration probe each token, without the database
 // and the audit trail: it leaves nothing in the token, and in the state folder only
 // what is known of PINs that the token refused.
@@ -81,8 +83,9 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 			return err
 		}
 		// With a PIN that is refused, the first plugin says how it was refused, and
-		// the others would say that they did not try it.
-		if err := ask(0); backends.CodeOf(err) == backends.LoginFailed {
+		// the others would say that they did not try it. A module that hangs would hang
+		// the others, too.
+		if err := ask(0); backends.CodeOf(err) == backends.LoginFailed || errors.Is(err, errProbeTimeout) {
 			found = append(found, list[0])
 			continue
 		}
@@ -104,11 +107,11 @@ func (out *Probed) ask(ctx context.Context, cfg *Config, t TokenConfig, p Plugin
 	}
 	spec.Spare = ""
 	spec.Dir, spec.StartTimeout, spec.WaitTimeout = filepath.Join(sockets, p.Name), probeTimeout, probeTimeout
-	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, fmt.Errorf("the probe has not ended within %s", probeTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errProbeTimeout)
 	defer cancel()
 	host, err := plugins.Start(ctx, spec)
 	if err != nil {
-		return err
+		return cmp.Or(context.Cause(ctx), err)
 	}
 	defer func() { err = errors.Join(err, host.Close(context.WithoutCancel(ctx))) }()
 	if err := host.Wait(ctx); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -147,4 +148,21 @@ func TestIgnoredSignalsOfCommand(t *testing.T) {
 	if ignored(t, said) != hup {
 		t.Errorf("the command does not ignore SIGHUP: %s", said)
 	}
+}
+
+// TestSaySlow: who waits for a slow token is told so once, and who does not wait is not.
+func TestSaySlow(t *testing.T) {
+	t.Parallel()
+	var quickly bytes.Buffer
+	saySlow(&quickly, time.Hour)()
+	if quickly.Len() > 0 {
+		t.Errorf("a token that is quick: %q", quickly.String())
+	}
+	said, log := io.Pipe()
+	quick := saySlow(log, time.Millisecond)
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || !strings.Contains(line, "the token or its module is slow") {
+		t.Errorf("%q, %v", line, err)
+	}
+	quick()
 }

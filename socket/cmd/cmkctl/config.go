@@ -46,7 +46,8 @@ type adminConfig struct {
 type tokenConfig struct {
 	Name    string            `toml:"name"`
 	Module  string            `toml:"module"`
-	Label   string            `toml:"label"`
+	Label   string            `toml:"label,omitempty"`
+	Serial  string            `toml:"serial,omitempty"`
 	PINFile string            `toml:"pin_file"`
 	Env     map[string]string `toml:"env,omitempty"`
 	Sandbox *sandboxConfig    `toml:"sandbox,omitempty"`

@@ -59,11 +59,32 @@ func runDaemon(ctx context.Context, daemon, config, flag string, out, said *byte
 	cmd.Stdout, cmd.Stderr = out, said
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
+	quick := saySlow(log, slow)
+	err := cmd.Run()
+	quick()
+	if err != nil {
 		_, writeErr := log.Write(said.Bytes())
 		return errors.Join(fmt.Errorf("cmkd %s: %w", flag, err), writeErr)
 	}
 	return nil
+}
+
+// slow is how long a token may take before somebody who waits for it is told.
+const slow = 15 * time.Second
+
+// saySlow writes to log that the token is slow, once, unless what it returns is called within d.
+// Nothing is written after that has returned.
+func saySlow(log io.Writer, d time.Duration) (quick func()) {
+	ended, said := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(said)
+		select {
+		case <-ended:
+		case <-time.After(d):
+			fmt.Fprintf(log, "cmkctl: no answer for %s: the token or its module is slow, or hangs; still waiting, Ctrl-C gives up\n", d)
+		}
+	}()
+	return func() { close(ended); <-said }
 }
 
 // daemon is a running cmkd of ours.

@@ -58,7 +58,7 @@ if the token cannot be used at all, for example because it reveals sensitive key
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if t.module == "" {
-				for _, name := range []string{"pin-file", "token-label", "module-env", "module-network", "module-readable", "module-writable"} {
+				for _, name := range []string{"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable"} {
 					if cmd.Flags().Changed(name) {
 						return fmt.Errorf("--%s is of a token that --module loads: give that, too", name)
 					}
@@ -80,7 +80,7 @@ if the token cannot be used at all, for example because it reveals sensitive key
 			return verdict(list)
 		},
 	}
-	t.tokenFlags(cmd.Flags())
+	t.tokenFlags(cmd)
 	p.register(cmd)
 	return cmd
 }

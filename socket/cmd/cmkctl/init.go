@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"cmkd/socket/client"
 )
@@ -28,6 +27,7 @@ type setup struct {
 	moduleEnv     pairs
 	sandbox       sandboxConfig
 	label         string
+	serial        string
 	pinFile       string
 	softHSM       bool
 	plaintextKeys bool
@@ -48,7 +48,8 @@ func newInit(socket *string) *cobra.Command {
 		Use:   "init --dir DIR (--softhsm | --module PATH --pin-file FILE)",
 		Short: "Write a configuration and create the daemon's own keys in a token",
 		Long: `Init writes DIR/config.toml, which must not exist, and lets cmkd create its own
-keys in the token, including the key that wraps data keys. The label selects the token.
+keys in the token, including the key that wraps data keys. The label, or the serial
+number, selects the token.
 With --softhsm, init first creates a new SoftHSM2 token in DIR/tokens with random PINs in
 DIR/pin and DIR/so-pin.
 
@@ -67,6 +68,9 @@ written, except for the state, which records the keys in the token.`,
 			if s.softHSM && s.pinFile != "" {
 				return errors.New("--softhsm makes its own --pin-file")
 			}
+			if s.softHSM && s.serial != "" {
+				return errors.New("--softhsm makes a token, whose serial number SoftHSM2 chooses: name it with --token-label")
+			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			l, err := makeLayout(dir)
@@ -83,7 +87,7 @@ written, except for the state, which records the keys in the token.`,
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
 	flags.BoolVar(&s.softHSM, "softhsm", false, "create a new SoftHSM2 token in the folder")
-	s.tokenFlags(flags)
+	s.tokenFlags(cmd)
 	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
 	flags.StringSliceVar(&s.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
 	flags.StringVar(&s.stateDir, "state-dir", "", "`folder` for the database and the audit trail (default DIR/state)")
@@ -95,7 +99,8 @@ written, except for the state, which records the keys in the token.`,
 }
 
 // tokenFlags are the flags that say which token to use, and how.
-func (s *setup) tokenFlags(flags *pflag.FlagSet) {
+func (s *setup) tokenFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
 	s.moduleEnv = pairs{}
 	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
@@ -103,6 +108,8 @@ func (s *setup) tokenFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read besides its own folder; repeatable")
 	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
 	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
+	flags.StringVar(&s.serial, "token-serial", "", "serial `number` of the token, instead of its label")
+	cmd.MarkFlagsMutuallyExclusive("token-label", "token-serial")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
 }
 
@@ -204,7 +211,10 @@ func (s *setup) config(l layout) (*daemonConfig, error) {
 		PlaintextDataKeys: s.plaintextKeys,
 		Socket:            socketConfig{Path: l.socket(), Mode: s.mode, Group: s.group},
 		Admins:            adminConfig{Users: []string{}, Groups: []string{}},
-		Tokens:            []tokenConfig{{Name: "main", Module: s.module, Label: s.label, PINFile: s.pinFile, Env: s.moduleEnv}},
+		Tokens:            []tokenConfig{{Name: "main", Module: s.module, Label: s.label, Serial: s.serial, PINFile: s.pinFile, Env: s.moduleEnv}},
+	}
+	if s.serial != "" {
+		cfg.Tokens[0].Label = ""
 	}
 	if len(s.regions) > 0 {
 		cfg.Region = s.regions[0]
