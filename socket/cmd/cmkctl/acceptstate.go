@@ -8,13 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
 // mismatch is why the daemon does not trust its database.
 type mismatch operatorapi.Mismatch
 
-func newAcceptState(s *service) *cobra.Command {
+func newAcceptState(s *cli.Service) *cobra.Command {
 	var root string
 	cmd := &cobra.Command{
 		Use:   "accept-state [--root ROOT]",
@@ -32,10 +33,10 @@ records that. Only the state that was shown is accepted. If the audit trail does
 verify, a new one begins, which says so, and the old one moves to a folder beside it.`,
 		Example: `  cmkctl accept-state
   cmkctl accept-state --root "$ROOT"`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var answer operatorapi.Acceptance
-			if err := ask(cmd.Context(), s, operatorapi.AcceptState.Path, &operatorapi.AcceptRequest{Root: root}, &answer); err != nil {
+			if err := cli.Ask(cmd.Context(), s, operatorapi.AcceptState.Path, &operatorapi.AcceptRequest{Root: root}, &answer); err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
@@ -50,7 +51,7 @@ verify, a new one begins, which says so, and the old one moves to a folder besid
 			if err := (*mismatch)(answer.Mismatch).print(out); err != nil {
 				return fmt.Errorf("printing what differs: %w", err)
 			}
-			return &exitError{status: 1}
+			return &cli.ExitError{Status: 1}
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", "", "accept the rows with this `hash`")

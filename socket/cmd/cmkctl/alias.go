@@ -7,19 +7,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newAlias(s *service) *cobra.Command {
+func newAlias(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "alias",
 		Short: "Manage aliases of keys",
-		Args:  noArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.AddCommand(newAliasCreate(s), newAliasUpdate(s), newAliasDelete(s), newAliasList(s))
 	return cmd
 }
 
-func newAliasCreate(s *service) *cobra.Command {
+func newAliasCreate(s *cli.Service) *cobra.Command {
 	return change{
 		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2), exact: true,
 		long:    `Create adds an alias for a key, which is named by ID or ARN. NAME may begin with alias/ or not.`,
@@ -35,7 +37,7 @@ func newAliasCreate(s *service) *cobra.Command {
 // changedAlias is the answer for operations that answer with nothing.
 type changedAlias struct{ AliasName, TargetKeyId string }
 
-func newAliasUpdate(s *service) *cobra.Command {
+func newAliasUpdate(s *cli.Service) *cobra.Command {
 	return change{
 		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
 		long: `Update moves an alias to another key of the same kind, named by ID or ARN.
@@ -49,7 +51,7 @@ Existing ciphertexts name the old key, and can still be decrypted.`,
 	}.command(s, nil)
 }
 
-func newAliasDelete(s *service) *cobra.Command {
+func newAliasDelete(s *cli.Service) *cobra.Command {
 	return change{
 		use: "delete ALIAS", short: "Delete an alias; its key stays", exact: true, example: "  cmkctl alias delete app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -60,34 +62,34 @@ func newAliasDelete(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newAliasList(s *service) *cobra.Command {
-	var p printer
+func newAliasList(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var key, region string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the aliases, of one key or of all",
 		Example: `  cmkctl alias list
   cmkctl alias list --key alias/app --no-headers`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := s.kms(region)
+			c := s.KMS(region)
 			id, err := resolveKey(cmd.Context(), c, key)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			list, err := listAliases(cmd.Context(), c, id)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"ALIAS", "KEY ID", "CREATED", "UPDATED"}}
+			t := cli.Table{Headers: []string{"ALIAS", "KEY ID", "CREATED", "UPDATED"}}
 			for _, a := range list {
-				t.add(aws.ToString(a.AliasName), aws.ToString(a.TargetKeyId), moment(a.CreationDate), moment(a.LastUpdatedDate))
+				t.Add(aws.ToString(a.AliasName), aws.ToString(a.TargetKeyId), cli.Moment(a.CreationDate), cli.Moment(a.LastUpdatedDate))
 			}
-			return p.print(cmd.OutOrStdout(), list, t)
+			return p.Print(cmd.OutOrStdout(), list, t)
 		},
 	}
-	p.register(cmd)
+	p.Register(cmd)
 	cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN (default all keys)")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	return cmd
 }

@@ -8,10 +8,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
-func newAudit(s *service) *cobra.Command {
+func newAudit(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Search, verify and prune the audit trail",
@@ -20,10 +21,10 @@ func newAudit(s *service) *cobra.Command {
 	return cmd
 }
 
-func newAuditPrune(s *service) *cobra.Command {
+func newAuditPrune(s *cli.Service) *cobra.Command {
 	var in operatorapi.PruneRequest
 	var before string
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "prune --before DATE | --keep N",
 		Short: "Remove the oldest segments of the audit trail",
@@ -36,22 +37,22 @@ later one. The segment being written stays.
 With --archive the segments move to the folder "archive" beside the trail.`,
 		Example: `  cmkctl audit prune --before 2026-01-01 --archive
   cmkctl audit prune --keep 12`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
-				return usagef("give one of --before DATE and --keep N, where N is at least 1")
+				return cli.Usagef("give one of --before DATE and --keep N, where N is at least 1")
 			}
 			if before != "" {
 				var err error
-				if in.Before, err = parseTime("--before", before); err != nil {
+				if in.Before, err = cli.ParseTime("--before", before); err != nil {
 					return err
 				}
 			}
 			var answer operatorapi.PruneAnswer
-			if err := p.ask(cmd.Context(), s, operatorapi.PruneTrail.Path, &in, &answer); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.PruneTrail.Path, &in, &answer); err != nil {
 				return err
 			}
-			return p.printAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
+			return p.PrintAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
 				(*pruning)(answer.Pruned).print(out)
 				return nil
 			})
@@ -60,7 +61,7 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 	cmd.Flags().StringVar(&before, "before", "", "remove segments with records from before this `date` only")
 	cmd.Flags().IntVar(&in.Keep, "keep", 0, "keep the newest `n` segments")
 	cmd.Flags().BoolVar(&in.Archive, "archive", false, "move the segments to the folder archive of the trail")
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
@@ -73,6 +74,6 @@ func (p *pruning) print(out io.Writer) {
 	if p.Archive != "" {
 		what = "moved to " + p.Archive
 	}
-	fmt.Fprintf(out, "%s: %s until %s, %s\n", what, number(p.Records, "record"), p.Until.Format(time.RFC3339), strings.Join(p.Segments, " "))
+	fmt.Fprintf(out, "%s: %s until %s, %s\n", what, cli.Number(p.Records, "record"), p.Until.Format(time.RFC3339), strings.Join(p.Segments, " "))
 	fmt.Fprintf(out, "the audit trail begins with record %d\n", p.First)
 }

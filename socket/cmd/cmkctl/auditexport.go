@@ -6,11 +6,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newAuditExport(s *service) *cobra.Command {
+func newAuditExport(s *cli.Service) *cobra.Command {
 	var f queryFlags
-	var p printer
+	var p cli.Printer
 	var account, own string
 	cmd := &cobra.Command{
 		Use:   "export FOLDER",
@@ -27,7 +28,7 @@ day that is not over, the file has the records so far.`,
   cmkctl audit export --key alias/app /srv/app -o json | jq -r '.files[]'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			from := f.source(s)
 			q, err := f.query(ctx, from)
@@ -41,22 +42,22 @@ day that is not over, the file has the records so far.`,
 			if done.Files, done.Records, err = trail.Export(ctx, from, args[0], q, account, own); err != nil {
 				return trailError(from.name, err)
 			}
-			if p.output.value != asTable {
+			if p.Output.Value != cli.AsTable {
 				if done.Files == nil {
 					done.Files = []string{}
 				}
-				return p.printAs(cmd.OutOrStdout(), &done, nil)
+				return p.PrintAs(cmd.OutOrStdout(), &done, nil)
 			}
 			for _, file := range done.Files {
-				fmt.Fprintln(cmd.OutOrStdout(), quote(file))
+				fmt.Fprintln(cmd.OutOrStdout(), cli.Quote(file))
 			}
-			fmt.Fprintln(cmd.ErrOrStderr(), number(done.Records, "record"), "in", number(len(done.Files), "file"))
+			fmt.Fprintln(cmd.ErrOrStderr(), cli.Number(done.Records, "record"), "in", cli.Number(len(done.Files), "file"))
 			return nil
 		},
 	}
 	f.register(cmd)
-	cmd.Flags().StringVar(&account, "account", defaultAccount, "account of records that have none: the trail's own")
-	cmd.Flags().StringVar(&own, "own-region", firstRegion, "Region of records that have none")
-	p.registerFormat(cmd)
+	cmd.Flags().StringVar(&account, "account", cli.DefaultAccount, "account of records that have none: the trail's own")
+	cmd.Flags().StringVar(&own, "own-region", cli.FirstRegion, "Region of records that have none")
+	p.RegisterFormat(cmd)
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 
 	"cmkd/daemon/audit"
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // auditFolderVariable names the trail's folder, auditFolder is where the packaged
@@ -61,7 +62,7 @@ func (f *trailFlags) times(q *trail.Query) (err error) {
 		return err
 	}
 	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		return usagef("--since %s is not before --until %s", f.since, f.until)
+		return cli.Usagef("--since %s is not before --until %s", f.since, f.until)
 	}
 	return nil
 }
@@ -79,25 +80,25 @@ func parseMoment(flag, text string, now time.Time) (time.Time, error) {
 	if err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
-	at, err := parseTime(flag, text)
+	at, err := cli.ParseTime(flag, text)
 	if err != nil {
-		return at, usagef("%s %q is neither a date like 2006-01-02 or 2006-01-02T15:04:05Z nor a time ago like 90m or 7d", flag, text)
+		return at, cli.Usagef("%s %q is neither a date like 2006-01-02 or 2006-01-02T15:04:05Z nor a time ago like 90m or 7d", flag, text)
 	}
 	return at, nil
 }
 
 // trailError words an error of reading the trail.
 func trailError(dir string, err error) error {
-	if _, worded := errors.AsType[*exitError](err); worded { // by who asked the daemon
+	if _, worded := errors.AsType[*cli.ExitError](err); worded { // by who asked the daemon
 		return err
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return &exitError{exitNotFound, fmt.Errorf("no audit trail in %s: %w; --dir or %s names another folder", dir, err, auditFolderVariable)}
+		return cli.Exit(cli.ExitNotFound, fmt.Errorf("no audit trail in %s: %w; --dir or %s names another folder", dir, err, auditFolderVariable))
 	case errors.Is(err, fs.ErrPermission):
-		return &exitError{exitRefused, fmt.Errorf("the audit trail in %s: %w; it is for the daemon's user and root; auditors read it with --daemon", dir, err)}
+		return cli.Exit(cli.ExitRefused, fmt.Errorf("the audit trail in %s: %w; it is for the daemon's user and root; auditors read it with --daemon", dir, err))
 	case audit.IsProblem(err):
-		return inputf("the audit trail in %s: %w", dir, err)
+		return cli.Inputf("the audit trail in %s: %w", dir, err)
 	}
 	return err
 }
@@ -147,14 +148,14 @@ func (f *queryFlags) query(ctx context.Context, from trailSource) (trail.Query, 
 		return q, trailError(from.name, err)
 	}
 	if len(q.Keys) == 0 {
-		return q, &exitError{exitNotFound, fmt.Errorf("%s does not say which key %s is: name the key by its ID", from.describe(), quote(id))}
+		return q, cli.Exit(cli.ExitNotFound, fmt.Errorf("%s does not say which key %s is: name the key by its ID", from.describe(), cli.Quote(id)))
 	}
 	return q, nil
 }
 
-func newAuditSearch(s *service) *cobra.Command {
+func newAuditSearch(s *cli.Service) *cobra.Command {
 	var f queryFlags
-	var p printer
+	var p cli.Printer
 	var o trail.Options
 	var limit int
 	cmd := &cobra.Command{
@@ -169,12 +170,12 @@ Tables show the sequence number of each record; "cmkctl audit show" prints a who
 		Example: `  cmkctl audit search --key alias/app --since 7d --outcome refused
   cmkctl audit search --principal user/deploy --operation Decrypt --operation Sign --reverse --limit 20
   cmkctl audit search --dir /srv/archive --text 203.0.113.7 -o json | jq -r '.[].eventID'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
-				return usagef("--limit %d: want 0 or more", limit)
+				return cli.Usagef("--limit %d: want 0 or more", limit)
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			from := f.source(s)
 			var err error
@@ -206,20 +207,20 @@ Tables show the sequence number of each record; "cmkctl audit show" prints a who
 	f.register(cmd)
 	cmd.Flags().BoolVar(&o.Reverse, "reverse", false, "newest first")
 	cmd.Flags().IntVar(&limit, "limit", 0, "print the first `n` records only, 0 for all")
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
 // recordList prints records as they come: the whole list may not fit in memory.
 type recordList struct {
-	p      *printer
+	p      *cli.Printer
 	out    io.Writer
 	n      int
 	stream bool // no list: a line each, and documents in YAML
 	buf    []byte
 }
 
-func newRecordList(p *printer, out io.Writer) *recordList { return &recordList{p: p, out: out} }
+func newRecordList(p *cli.Printer, out io.Writer) *recordList { return &recordList{p: p, out: out} }
 
 // flushSize is how much is printed at a time.
 const flushSize = 64 << 10
@@ -229,8 +230,8 @@ const recordColumns = "%-9s %-24s %-24s %-22s %-44s %s\n"
 func (l *recordList) add(e *trail.Event) error {
 	first := l.n == 0
 	l.n++
-	switch l.p.output.value {
-	case asJSON:
+	switch l.p.Output.Value {
+	case cli.AsJSON:
 		switch {
 		case l.stream:
 			l.buf = append(append(l.buf, e.Line...), '\n')
@@ -239,7 +240,7 @@ func (l *recordList) add(e *trail.Event) error {
 		default:
 			l.buf = append(append(l.buf, ",\n"...), e.Line...)
 		}
-	case asYAML:
+	case cli.AsYAML:
 		if err := l.addYAML(e.Line); err != nil {
 			return err
 		}
@@ -265,7 +266,7 @@ func (l *recordList) addYAML(line []byte) error {
 	if l.stream {
 		text.WriteString("---\n")
 	}
-	if err := printYAML(&text, list); err != nil {
+	if err := cli.PrintYAML(&text, list); err != nil {
 		return err
 	}
 	l.buf = append(l.buf, text.String()...)
@@ -273,7 +274,7 @@ func (l *recordList) addYAML(line []byte) error {
 }
 
 func (l *recordList) header() {
-	if !l.p.noHeaders {
+	if !l.p.NoHeaders {
 		l.buf = fmt.Appendf(l.buf, recordColumns, "SEQUENCE", "TIME", "OPERATION", "OUTCOME", "KEY", "PRINCIPAL")
 	}
 }
@@ -285,7 +286,7 @@ func (l *recordList) row(e *trail.Event) {
 	}
 	cells := []any{fmt.Sprint(e.Sequence), e.EventTime.UTC().Format(audit.TimeFormat), e.EventName, outcome, strings.Join(e.Keys(), ","), e.Identity.Principal()}
 	for i, cell := range cells {
-		if cells[i] = quote(cell.(string)); cell == "" {
+		if cells[i] = cli.Quote(cell.(string)); cell == "" {
 			cells[i] = "-"
 		}
 	}
@@ -294,8 +295,8 @@ func (l *recordList) row(e *trail.Event) {
 
 // end prints the end of the list.
 func (l *recordList) end() error {
-	switch l.p.output.value {
-	case asJSON:
+	switch l.p.Output.Value {
+	case cli.AsJSON:
 		if l.n == 0 {
 			l.buf = append(l.buf, '[')
 		}
@@ -303,7 +304,7 @@ func (l *recordList) end() error {
 		if l.n == 0 {
 			l.buf = []byte("[]\n")
 		}
-	case asYAML:
+	case cli.AsYAML:
 		if l.n == 0 {
 			l.buf = []byte("[]\n")
 		}

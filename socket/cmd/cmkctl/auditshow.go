@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newAuditShow(s *service) *cobra.Command {
+func newAuditShow(s *cli.Service) *cobra.Command {
 	var f trailFlags
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one record of the audit trail",
@@ -23,7 +24,7 @@ or has the daemon read them, and does not verify them. It exits with 4 if there 
   cmkctl audit show 6ba7b810-9dad-41d1-80b4-00c04fd430c8 -o json | jq .userIdentity`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			from := f.source(s)
 			q := trail.Query{ID: args[0]}
@@ -31,12 +32,12 @@ or has the daemon read them, and does not verify them. It exits with 4 if there 
 				q = trail.Query{Sequence: n}
 			}
 			if args[0] == "" {
-				return usagef("want the ID of a record")
+				return cli.Usagef("want the ID of a record")
 			}
 			found := 0
 			err := from.Search(ctx, trail.Options{Query: q}, func(e *trail.Event) error {
 				found++
-				if err := p.printRecord(cmd, e, found); err != nil {
+				if err := printRecord(&p, cmd, e, found); err != nil {
 					return err
 				}
 				if q.Sequence != 0 {
@@ -48,24 +49,24 @@ or has the daemon read them, and does not verify them. It exits with 4 if there 
 				return trailError(from.name, err)
 			}
 			if found == 0 {
-				return &exitError{exitNotFound, fmt.Errorf("no record %s in %s", quote(args[0]), from.name)}
+				return cli.Exit(cli.ExitNotFound, fmt.Errorf("no record %s in %s", cli.Quote(args[0]), from.name))
 			}
 			return nil
 		},
 	}
 	f.registerSource(cmd)
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
 // printRecord prints all of a record: for people as YAML, which is JSON without its
 // quotes.
-func (p *printer) printRecord(cmd *cobra.Command, e *trail.Event, n int) error {
+func printRecord(p *cli.Printer, cmd *cobra.Command, e *trail.Event, n int) error {
 	out := cmd.OutOrStdout()
-	if p.output.value == asJSON {
+	if p.Output.Value == cli.AsJSON {
 		text := jsontext.Value(e.Line)
 		if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
-			return inputf("record %d is not JSON: %w", e.Sequence, err)
+			return cli.Inputf("record %d is not JSON: %w", e.Sequence, err)
 		}
 		_, err := fmt.Fprintf(out, "%s\n", text)
 		return err
@@ -73,8 +74,8 @@ func (p *printer) printRecord(cmd *cobra.Command, e *trail.Event, n int) error {
 	if n > 1 {
 		fmt.Fprintln(out, "---")
 	}
-	if err := printYAML(out, e.Line); err != nil {
-		return inputf("record %d is not JSON: %w", e.Sequence, err)
+	if err := cli.PrintYAML(out, e.Line); err != nil {
+		return cli.Inputf("record %d is not JSON: %w", e.Sequence, err)
 	}
 	return nil
 }

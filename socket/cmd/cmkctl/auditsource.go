@@ -16,6 +16,7 @@ import (
 
 	"cmkd/daemon/audit"
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -42,7 +43,7 @@ func (f *trailFlags) registerSource(cmd *cobra.Command) {
 }
 
 // source is what the flags say.
-func (f *trailFlags) source(s *service) trailSource {
+func (f *trailFlags) source(s *cli.Service) trailSource {
 	dir := f.folder()
 	files := trailSource{trail.Dir(dir), dir}
 	daemon := trailSource{&daemonTrail{s}, "the daemon's audit trail"}
@@ -55,7 +56,7 @@ func (f *trailFlags) source(s *service) trailSource {
 	// Who may not read the folder may be an auditor; and where there is none, the daemon
 	// may have another.
 	if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(s.path()); err == nil {
+		if _, err := os.Stat(s.Path()); err == nil {
 			return daemon
 		}
 	}
@@ -64,7 +65,7 @@ func (f *trailFlags) source(s *service) trailSource {
 
 // daemonTrail is the trail of a daemon that reads it for others. It implements
 // [trail.Source].
-type daemonTrail struct{ service *service }
+type daemonTrail struct{ service *cli.Service }
 
 // Search implements [trail.Source].
 func (d *daemonTrail) Search(ctx context.Context, o trail.Options, f func(*trail.Event) error) error {
@@ -86,7 +87,7 @@ func (d *daemonTrail) Follow(ctx context.Context, q trail.Query, after uint64, f
 	in := trailQuery(&q)
 	in.Follow, in.After = true, after
 	for reached := false; ; {
-		var stopped *exitError
+		var stopped *cli.ExitError
 		err := d.read(ctx, in, func(e *trail.Event) error {
 			in.After = max(in.After, e.Sequence)
 			return f(e)
@@ -96,7 +97,7 @@ func (d *daemonTrail) Follow(ctx context.Context, q trail.Query, after uint64, f
 			return nil
 		case err == nil, errors.Is(err, errCutOff):
 			reached = true
-		case ctx.Err() != nil || !reached || !errors.As(err, &stopped) || stopped.status != exitUnavailable:
+		case ctx.Err() != nil || !reached || !errors.As(err, &stopped) || stopped.Status != cli.ExitUnavailable:
 			return err
 		}
 		select {
@@ -108,15 +109,15 @@ func (d *daemonTrail) Follow(ctx context.Context, q trail.Query, after uint64, f
 }
 
 // errCutOff: the daemon has not sent all that it should have.
-var errCutOff = &exitError{exitUnavailable, errors.New("the daemon has not sent all records: see its log")}
+var errCutOff = cli.Exit(cli.ExitUnavailable, errors.New("the daemon has not sent all records: see its log"))
 
-// read hands what the daemon sends to f.
+// Read hands what the daemon sends to f.
 func (d *daemonTrail) read(ctx context.Context, in *operatorapi.TrailQuery, f func(*trail.Event) error) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	answer, err := d.service.stream(ctx, operatorapi.ReadTrail.Method, operatorapi.ReadTrail.Path, bytes.NewReader(body))
+	answer, err := d.service.Stream(ctx, operatorapi.ReadTrail.Method, operatorapi.ReadTrail.Path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -130,11 +131,11 @@ func (d *daemonTrail) read(ctx context.Context, in *operatorapi.TrailQuery, f fu
 			return context.Cause(ctx)
 		case errors.Is(err, io.EOF) && len(line) == 0:
 			if text := answer.Trailer.Get(operatorapi.TrailErrorTrailer); text != "" {
-				return &exitError{exitFailed, fmt.Errorf("the daemon has not sent all records: %s", quote(text))}
+				return cli.Exit(cli.ExitFailed, fmt.Errorf("the daemon has not sent all records: %s", cli.Quote(text)))
 			}
 			return nil
 		case errors.Is(err, bufio.ErrBufferFull):
-			return inputf("the daemon sends what is not a line of an audit trail")
+			return cli.Inputf("the daemon sends what is not a line of an audit trail")
 		default:
 			return errCutOff
 		}

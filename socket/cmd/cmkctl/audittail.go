@@ -7,11 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newAuditTail(s *service) *cobra.Command {
+func newAuditTail(s *cli.Service) *cobra.Command {
 	var f queryFlags
-	var p printer
+	var p cli.Printer
 	var follow bool
 	var lines int
 	cmd := &cobra.Command{
@@ -25,12 +26,12 @@ trail, or has the daemon read them, and does not verify them.
 With -o json each record is a line, with -o yaml a document.`,
 		Example: `  cmkctl audit tail -f --outcome refused
   cmkctl audit tail -n 100 -o json | jq -r '"\(.eventTime) \(.eventName)"'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if lines < 0 {
-				return usagef("--lines %d: want 0 or more", lines)
+				return cli.Usagef("--lines %d: want 0 or more", lines)
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			from := f.source(s)
 			q, err := f.query(ctx, from)
@@ -61,6 +62,6 @@ With -o json each record is a line, with -o yaml a document.`,
 	f.register(cmd)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "follow the trail: print new records as they are written")
 	cmd.Flags().IntVarP(&lines, "lines", "n", 10, "start with the newest `n` records")
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }

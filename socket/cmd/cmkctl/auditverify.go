@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/daemon/audit"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -25,8 +26,8 @@ type verification struct {
 	RecordsPerSecond float64 `json:"recordsPerSecond"`
 }
 
-func newAuditVerify(s *service) *cobra.Command {
-	var p printer
+func newAuditVerify(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var o audit.OfflineOptions
 	var dirs []string
 	cmd := &cobra.Command{
@@ -49,7 +50,7 @@ An empty trail and one without a signature do not verify.`,
 		Example: `  cmkctl audit verify --timeout 10m
   cmkctl audit verify -o json | jq -r '"\(.last):\(.hash)"'
   cmkctl audit verify --dir /srv/copy --public-key audit-key-1f2e.pem --at-least 104200`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(dirs) > 1 {
 				return verifyTrails(cmd, &p, dirs, o)
@@ -57,7 +58,7 @@ An empty trail and one without a signature do not verify.`,
 			if len(dirs) == 0 {
 				for _, flag := range []string{"public-key", "chain-only", "head", "after", "max-unsigned-records", "max-unsigned-age"} {
 					if cmd.Flags().Changed(flag) {
-						return usagef("--%s is for the files that --dir names", flag)
+						return cli.Usagef("--%s is for the files that --dir names", flag)
 					}
 				}
 			}
@@ -66,10 +67,10 @@ An empty trail and one without a signature do not verify.`,
 			var err error
 			if len(dirs) > 0 {
 				err = v.offline(dirs[0], o)
-			} else if err = p.ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v.VerifiedTrail); err == nil {
+			} else if err = p.Ask(cmd.Context(), s, operatorapi.VerifyTrail.Path, operatorapi.None{}, &v.VerifiedTrail); err == nil {
 				err = v.judge(&o)
 			}
-			if exit, ok := errors.AsType[*exitError](err); ok && exit.status != exitFailed || v.Records == 0 && err != nil {
+			if exit, ok := errors.AsType[*cli.ExitError](err); ok && exit.Status != cli.ExitFailed || v.Records == 0 && err != nil {
 				return err
 			}
 			v.Seconds = time.Since(began).Seconds()
@@ -78,7 +79,7 @@ An empty trail and one without a signature do not verify.`,
 				v.print(out)
 				return nil
 			}
-			return errors.Join(err, p.printAs(cmd.OutOrStdout(), &v, table))
+			return errors.Join(err, p.PrintAs(cmd.OutOrStdout(), &v, table))
 		},
 	}
 	flags := cmd.Flags()
@@ -90,7 +91,7 @@ An empty trail and one without a signature do not verify.`,
 	flags.StringVar(&o.After, "after", "", "the `record` that the trail's first one follows, SEQUENCE:HASH")
 	flags.Uint64Var(&o.Tail.Records, "max-unsigned-records", audit.DefaultUnsignedRecords, "at most `n` records at the end may be unsigned")
 	flags.DurationVar(&o.Tail.Age, "max-unsigned-age", audit.DefaultUnsignedAge, "the unsigned records at the end may span so much `time`")
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
@@ -102,20 +103,20 @@ type trailOf struct {
 
 // verifyTrails verifies the trails of several daemons. One that does not verify does not keep
 // the others from it.
-func verifyTrails(cmd *cobra.Command, p *printer, dirs []string, o audit.OfflineOptions) error {
+func verifyTrails(cmd *cobra.Command, p *cli.Printer, dirs []string, o audit.OfflineOptions) error {
 	if o.Head != "" || o.After != "" || o.AtLeast != 0 {
-		return usagef("--head, --after and --at-least are of one trail: verify it alone")
+		return cli.Usagef("--head, --after and --at-least are of one trail: verify it alone")
 	}
 	var all []trailOf
 	var errs []error
 	for _, dir := range dirs {
 		var v verification
 		if err := v.offline(dir, o); err != nil {
-			exit, ok := errors.AsType[*exitError](err)
-			if !ok || exit.status != exitFailed {
+			exit, ok := errors.AsType[*cli.ExitError](err)
+			if !ok || exit.Status != cli.ExitFailed {
 				return err
 			}
-			errs = append(errs, fmt.Errorf("%s: %w", dir, exit.err))
+			errs = append(errs, fmt.Errorf("%s: %w", dir, exit.Err))
 		}
 		all = append(all, trailOf{dir, v.VerifiedTrail})
 	}
@@ -126,9 +127,9 @@ func verifyTrails(cmd *cobra.Command, p *printer, dirs []string, o audit.Offline
 		}
 		return nil
 	}
-	err := p.printAs(cmd.OutOrStdout(), all, table)
+	err := p.PrintAs(cmd.OutOrStdout(), all, table)
 	if len(errs) > 0 {
-		return errors.Join(&exitError{exitFailed, errors.Join(errs...)}, err)
+		return errors.Join(cli.Exit(cli.ExitFailed, errors.Join(errs...)), err)
 	}
 	return err
 }
@@ -142,14 +143,14 @@ func (v *verification) offline(dir string, o audit.OfflineOptions) error {
 		SignedThrough: r.SignedThrough, Unsigned: r.Unsigned, Outages: r.Outages, Repairs: r.Repairs,
 	}
 	if usage, ok := errors.AsType[*audit.UsageError](err); ok {
-		return &exitError{exitUsage, fmt.Errorf("nothing was verified: %w", usage)}
+		return cli.Exit(cli.ExitUsage, fmt.Errorf("nothing was verified: %w", usage))
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return trailError(dir, err)
 	}
 	if err != nil {
 		v.Problem = err.Error()
-		return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %w", err)}
+		return cli.Exit(cli.ExitFailed, fmt.Errorf("the audit trail does not verify: %w", err))
 	}
 	return nil
 }
@@ -159,7 +160,7 @@ func (v *verification) judge(o *audit.OfflineOptions) error {
 	var problem string
 	switch {
 	case v.Problem != "":
-		return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem)}
+		return cli.Exit(cli.ExitFailed, fmt.Errorf("the audit trail does not verify: %s; see cmkctl accept-state", v.Problem))
 	case v.Records == 0:
 		problem = "it is empty"
 	case v.SignedThrough == 0:
@@ -169,7 +170,7 @@ func (v *verification) judge(o *audit.OfflineOptions) error {
 	default:
 		return nil
 	}
-	return &exitError{exitFailed, fmt.Errorf("the audit trail does not verify: %s", problem)}
+	return cli.Exit(cli.ExitFailed, fmt.Errorf("the audit trail does not verify: %s", problem))
 }
 
 func (v *verification) print(out io.Writer) {
@@ -184,7 +185,7 @@ func (v *verifiedTrail) print(out io.Writer) {
 	if v.Records == 0 {
 		return
 	}
-	fmt.Fprintf(out, "%s, %d to %d, in %s\n", number(v.Records, "record"), v.First, v.Last, number(v.Segments, "segment"))
+	fmt.Fprintf(out, "%s, %d to %d, in %s\n", cli.Number(v.Records, "record"), v.First, v.Last, cli.Number(v.Segments, "segment"))
 	if v.Problem == "" {
 		fmt.Fprintf(out, "%s to %s\n", v.FirstTime.Format(time.RFC3339), v.LastTime.Format(time.RFC3339))
 	}
@@ -193,9 +194,9 @@ func (v *verifiedTrail) print(out io.Writer) {
 		fmt.Fprintln(out, "no signature was verified")
 		return
 	}
-	fmt.Fprintf(out, "signed through record %d, %s, key %s, %s\n", v.SignedThrough, number(v.Checkpoints, "checkpoint"), v.KeyID, number(v.KeyChanges, "key change"))
+	fmt.Fprintf(out, "signed through record %d, %s, key %s, %s\n", v.SignedThrough, cli.Number(v.Checkpoints, "checkpoint"), v.KeyID, cli.Number(v.KeyChanges, "key change"))
 	if v.Problem == "" {
-		fmt.Fprintf(out, "unsigned at the end: %s\n", number(v.Unsigned, "record"))
+		fmt.Fprintf(out, "unsigned at the end: %s\n", cli.Number(v.Unsigned, "record"))
 	}
 	if v.Outages+v.Repairs > 0 {
 		fmt.Fprintf(out, "for a time not writable: %d (AuditLogResumed), torn ends moved aside: %d (AuditLogRepaired)\n", v.Outages, v.Repairs)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/daemon/backup"
-	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -30,9 +29,9 @@ type madeBackup struct {
 	Backup  backup.Header `json:"backup"`
 }
 
-func newBackup(s *service) *cobra.Command {
+func newBackup(s *cli.Service) *cobra.Command {
 	var keep int
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Back up the daemon's database while it runs",
@@ -49,12 +48,12 @@ new file in it is named by the time, and --keep N removes the older ones but N.`
   cmkctl backup - | ssh vault 'cat > cmkd.cmkd-backup'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			info, err := os.Stat(args[0])
 			folder := err == nil && info.IsDir()
 			if cmd.Flags().Changed("keep") && (!folder || keep < 1) {
-				return usagef("--keep is of the backups in a folder that is there, and at least 1")
+				return cli.Usagef("--keep is of the backups in a folder that is there, and at least 1")
 			}
 			path := args[0]
 			if folder {
@@ -73,31 +72,31 @@ new file in it is named by the time, and --keep N removes the older ones but N.`
 			if path == "-" {
 				out = cmd.ErrOrStderr()
 			}
-			return p.printAs(out, made, made.print)
+			return p.PrintAs(out, made, made.print)
 		},
 	}
 	cmd.AddCommand(newBackupVerify(s))
 	cmd.Flags().IntVar(&keep, "keep", 0, "keep the newest `n` backups of a folder")
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
-// write has the daemon make the backup, and takes it only if it is whole.
-func (m *madeBackup) write(ctx context.Context, cmd *cobra.Command, s *service) error {
-	o, err := openOutputOr(cmd, m.File)
+// Write has the daemon make the backup, and takes it only if it is whole.
+func (m *madeBackup) write(ctx context.Context, cmd *cobra.Command, s *cli.Service) error {
+	o, err := cli.OpenOutputOr(cmd, m.File)
 	if err != nil {
-		return withStatus(exitInput, err)
+		return cli.WithStatus(cli.ExitInput, err)
 	}
-	defer o.close()
-	answer, err := s.stream(ctx, operatorapi.Backup.Method, operatorapi.Backup.Path, http.NoBody)
+	defer o.Close()
+	answer, err := s.Stream(ctx, operatorapi.Backup.Method, operatorapi.Backup.Path, http.NoBody)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	return o.write(ctx, func(to io.Writer) error {
+	return o.Write(ctx, func(to io.Writer) error {
 		found, err := backup.Read(io.TeeReader(answer.Body, to), func(*backup.Row) error { return nil })
 		if errors.Is(err, backup.ErrDamaged) {
-			return &exitError{exitUnavailable, fmt.Errorf("the daemon has not sent all of the backup, see its log: %w", err)}
+			return cli.Exit(cli.ExitUnavailable, fmt.Errorf("the daemon has not sent all of the backup, see its log: %w", err))
 		}
 		if err != nil {
 			return err
@@ -108,10 +107,10 @@ func (m *madeBackup) write(ctx context.Context, cmd *cobra.Command, s *service) 
 }
 
 func (m *madeBackup) print(out io.Writer) error {
-	fmt.Fprintf(out, "%s: %s, commit %d of %s, sha256 %s\n", quote(m.File), number(m.Backup.Rows, "row"),
+	fmt.Fprintf(out, "%s: %s, commit %d of %s, sha256 %s\n", cli.Quote(m.File), cli.Number(m.Backup.Rows, "row"),
 		m.Backup.Sequence, m.Backup.Committed.Format(time.RFC3339), m.SHA256)
 	for _, file := range m.Removed {
-		fmt.Fprintf(out, "removed %s\n", quote(file))
+		fmt.Fprintf(out, "removed %s\n", cli.Quote(file))
 	}
 	return nil
 }
@@ -150,8 +149,8 @@ type verifiedBackup struct {
 	Problem string        `json:"problem,omitempty"`
 }
 
-func newBackupVerify(s *service) *cobra.Command {
-	var p printer
+func newBackupVerify(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
 		Short: "Verify a backup: is it whole, and made with the daemon's token?",
@@ -168,33 +167,33 @@ verifies in the same way before it shows what it would change.`,
 			}
 			var answer operatorapi.VerifiedBackup
 			in := &operatorapi.BackupSeal{Key: v.Backup.Key, Token: v.Backup.Token, Serial: v.Backup.Serial, SHA256: v.SHA256, MAC: fmt.Sprintf("%x", seal.MAC)}
-			if err := p.ask(cmd.Context(), s, operatorapi.VerifyBackup.Path, in, &answer); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.VerifyBackup.Path, in, &answer); err != nil {
 				return err
 			}
 			v.Problem = answer.Problem
-			if err := p.printAs(cmd.OutOrStdout(), v, v.print); err != nil {
+			if err := p.PrintAs(cmd.OutOrStdout(), v, v.print); err != nil {
 				return err
 			}
 			if v.Problem != "" {
-				return &exitError{status: exitFailed}
+				return &cli.ExitError{Status: cli.ExitFailed}
 			}
 			return nil
 		},
 	}
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
 // readBackup reads a backup to its end.
 func readBackup(cmd *cobra.Command, path string) (*verifiedBackup, *backup.Seal, error) {
-	in, err := openInput(cmd, []string{path})
+	in, err := cli.OpenInput(cmd, []string{path})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer in.close()
-	found, err := backup.Read(in.src, func(*backup.Row) error { return nil })
+	defer in.Close()
+	found, err := backup.Read(in.Src, func(*backup.Row) error { return nil })
 	if err != nil {
-		return nil, nil, inputf("%s: %w", path, err)
+		return nil, nil, cli.Inputf("%s: %w", path, err)
 	}
 	return &verifiedBackup{File: path, SHA256: fmt.Sprintf("%x", found.Seal.Sum), Size: found.Size, Backup: found.Header}, &found.Seal, nil
 }
@@ -202,41 +201,13 @@ func readBackup(cmd *cobra.Command, path string) (*verifiedBackup, *backup.Seal,
 func (v *verifiedBackup) print(out io.Writer) error {
 	h := &v.Backup
 	if v.Problem != "" {
-		fmt.Fprintf(out, "%s does not verify: %s\n", quote(v.File), quote(v.Problem))
+		fmt.Fprintf(out, "%s does not verify: %s\n", cli.Quote(v.File), cli.Quote(v.Problem))
 		return nil
 	}
-	fmt.Fprintf(out, "%s verifies\n", quote(v.File))
-	fmt.Fprintf(out, "account %s, token %s (serial number %s), made %s by cmkd %s\n", h.Account, quote(h.Token), quote(h.Serial), h.Created.Format(time.RFC3339), quote(h.Version))
-	fmt.Fprintf(out, "%s, commit %d of %s, audit trail up to record %d\n", number(h.Rows, "row"), h.Sequence, h.Committed.Format(time.RFC3339), h.AuditSequence)
+	fmt.Fprintf(out, "%s verifies\n", cli.Quote(v.File))
+	fmt.Fprintf(out, "account %s, token %s (serial number %s), made %s by cmkd %s\n", h.Account, cli.Quote(h.Token), cli.Quote(h.Serial), h.Created.Format(time.RFC3339), cli.Quote(h.Version))
+	fmt.Fprintf(out, "%s, commit %d of %s, audit trail up to record %d\n", cli.Number(h.Rows, "row"), h.Sequence, h.Committed.Format(time.RFC3339), h.AuditSequence)
 	return nil
-}
-
-// stream makes a request and returns the answer, whose body is not JSON. The time
-// limit is for its beginning.
-func (s *service) stream(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Close = true                                                                                                       // the connection serves once
-	c := client.HTTPClient(s.path()).WithTransportOptions(func(t *http.Transport) { t.ResponseHeaderTimeout = s.timeout }) // 0: none
-	resp, err := c.Do(req)
-	if timeout, ok := errors.AsType[net.Error](err); err != nil && ok && timeout.Timeout() {
-		err = context.DeadlineExceeded
-	}
-	if err != nil {
-		return nil, s.explain(err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	return nil, refused(resp.StatusCode, strings.TrimSpace(string(text)))
 }
 
 // differenceKinds are what a restore does to rows, as people are told.

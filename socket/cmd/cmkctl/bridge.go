@@ -11,6 +11,8 @@ import (
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // bridgeFlags are the flags of bridge.
@@ -59,8 +61,8 @@ or they will send your call to AWS.`,
 	}
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
-	flags.Var((*portFlag)(&f.port), "port", "loopback `port` to listen on, 0 for any")
-	flags.StringVar(&f.region, "region", cmp.Or(environmentRegion(), firstRegion), "Region for the client")
+	flags.Var((*cli.PortFlag)(&f.port), "port", "loopback `port` to listen on, 0 for any")
+	flags.StringVar(&f.region, "region", cmp.Or(cli.EnvironmentRegion(), cli.FirstRegion), "Region for the client")
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default a new one)")
 	flags.StringVar(&f.secretFile, "secret-file", "", "`file` with its secret, or name of a systemd credential (default $"+secretVariable+")")
 	flags.StringVar(&f.secretKey, "secret-key", "", "")
@@ -101,7 +103,7 @@ func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) erro
 	if len(args) > 0 {
 		return runChild(cmd, args, bridged(restored(os.Environ()), vars))
 	}
-	ctx, stop := untilSignal(cmd.Context())
+	ctx, stop := cli.UntilSignal(cmd.Context())
 	defer stop()
 	return f.stay(ctx, cmd.OutOrStdout(), b, vars)
 }

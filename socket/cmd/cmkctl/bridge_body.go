@@ -141,7 +141,7 @@ func signatureRefusal(err error) error {
 	return err
 }
 
-// write answers with the refusal.
+// Write answers with the refusal.
 func (r *refusal) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Header().Set("X-Amzn-Requestid", uuid.NewString())

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/internal/forget"
 	"cmkd/socket/sigv4"
 )
@@ -218,7 +219,7 @@ func (h *bridgeHandler) forward(w http.ResponseWriter, r *http.Request, body []b
 		// The SDKs repeat a call after this status.
 		return &refusal{
 			status: http.StatusServiceUnavailable, code: "ServiceUnavailableException",
-			message: fmt.Sprintf("cmkd does not answer on %s: %s", h.socket, rootCause(err)),
+			message: fmt.Sprintf("cmkd does not answer on %s: %s", h.socket, cli.RootCause(err)),
 		}
 	}
 }
@@ -251,16 +252,4 @@ func (h *bridgeHandler) checkHeader(r *http.Request) error {
 		}
 	}
 	return nil
-}
-
-// rootCause is the innermost text of a network error: the address in it is the
-// endpoint's, which is no address.
-func rootCause(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
 }

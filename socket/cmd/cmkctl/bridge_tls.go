@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // bridgeTLS is what a bridge that serves TLS has: nil for one that does not.
@@ -53,7 +55,7 @@ func (f *tlsFlags) load() (*bridgeTLS, error) {
 	case f.make:
 		return newTLS(time.Now())
 	case f.caFile != "":
-		return nil, usagef("--ca-file is for --tls")
+		return nil, cli.Usagef("--ca-file is for --tls")
 	}
 	return nil, nil //nolint:nilnil // no TLS
 }
@@ -65,20 +67,20 @@ const maxTLSFile = 64 << 10
 func givenTLS(certFile, keyFile string) (*bridgeTLS, error) {
 	cert, err := readCredential(certFile, maxTLSFile, false)
 	if err != nil {
-		return nil, withStatus(exitInput, fmt.Errorf("reading the certificate: %w", err))
+		return nil, cli.WithStatus(cli.ExitInput, fmt.Errorf("reading the certificate: %w", err))
 	}
 	key, err := readCredential(keyFile, maxTLSFile, true)
 	defer func() { clear(key) }()
 	if err != nil {
-		return nil, withStatus(exitInput, fmt.Errorf("reading the key of the certificate: %w", err))
+		return nil, cli.WithStatus(cli.ExitInput, fmt.Errorf("reading the key of the certificate: %w", err))
 	}
 	b := &bridgeTLS{host: loopback}
 	if b.certificate, err = tls.X509KeyPair(cert, key); err != nil {
-		return nil, inputf("%s and %s: %w", certFile, keyFile, err)
+		return nil, cli.Inputf("%s and %s: %w", certFile, keyFile, err)
 	}
 	leaf := b.certificate.Leaf
 	if now := time.Now(); now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) {
-		return nil, inputf("the certificate in %s is valid from %s to %s only", certFile, leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
+		return nil, cli.Inputf("the certificate in %s is valid from %s to %s only", certFile, leaf.NotBefore.Format(time.RFC3339), leaf.NotAfter.Format(time.RFC3339))
 	}
 	b.names = leaf.DNSNames
 	switch {
@@ -88,7 +90,7 @@ func givenTLS(certFile, keyFile string) (*bridgeTLS, error) {
 	case len(b.names) > 0:
 		b.host = b.names[0]
 	default:
-		return nil, inputf("the certificate in %s is not for %s, localhost or any other DNS name", certFile, loopback)
+		return nil, cli.Inputf("the certificate in %s is not for %s, localhost or any other DNS name", certFile, loopback)
 	}
 	return b, nil
 }
@@ -180,7 +182,7 @@ func (b *bridgeTLS) trust(caFile string) (vars []variable, remove func(), err er
 		err = os.Chmod(caFile, 0o644) //nolint:gosec // a certificate is public
 	}
 	if err != nil {
-		return nil, nil, withStatus(exitInput, err)
+		return nil, nil, cli.WithStatus(cli.ExitInput, err)
 	}
 	bundle := filepath.Join(dir, "bundle.pem")
 	if err = os.WriteFile(bundle, bytes.Join([][]byte{b.ca, trusted()}, nil), 0o600); err != nil {

@@ -179,7 +179,7 @@ func (u *upstream) drop(c *daemonConn) {
 	}
 }
 
-// close closes the connections that wait, and those in use when they have ended.
+// Close closes the connections that wait, and those in use when they have ended.
 func (u *upstream) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -16,11 +16,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 var operationPattern = regexp.MustCompile(`^[A-Za-z]+$`)
 
-func newCall(s *service) *cobra.Command {
+func newCall(s *cli.Service) *cobra.Command {
 	var region string
 	cmd := &cobra.Command{
 		Use:   "call OPERATION [JSON | -]",
@@ -33,7 +35,7 @@ and prints the code and message on standard error.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !operationPattern.MatchString(args[0]) {
-				return usagef("%q is not the name of an operation", args[0])
+				return cli.Usagef("%q is not the name of an operation", args[0])
 			}
 			body := "{}"
 			if len(args) > 1 {
@@ -47,7 +49,7 @@ and prints the code and message on standard error.`,
 				body = string(in)
 			}
 			if err := checkJSON(body); err != nil {
-				return inputf("the request is not JSON: %w", err)
+				return cli.Inputf("the request is not JSON: %w", err)
 			}
 			answer, err := call(cmd.Context(), s, region, args[0], body)
 			if err != nil && err.Error() == "UnknownOperationException" {
@@ -60,7 +62,7 @@ and prints the code and message on standard error.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), strings.Replace(regionUsage, "key", "call", 1))
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), strings.Replace(cli.RegionUsage, "key", "call", 1))
 	return cmd
 }
 
@@ -78,7 +80,7 @@ func checkJSON(text string) error {
 }
 
 // call makes one call and returns the body of the answer.
-func call(ctx context.Context, s *service, region, operation, body string) ([]byte, error) {
+func call(ctx context.Context, s *cli.Service, region, operation, body string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost/", strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func call(ctx context.Context, s *service, region, operation, body string) ([]by
 			return nil, fmt.Errorf("signing: %w", err)
 		}
 	}
-	status, answer, err := s.do(req, 16<<20)
+	status, answer, err := s.Do(req, 16<<20)
 	if err != nil {
 		return nil, err
 	}
@@ -111,22 +113,7 @@ func callError(status int, body []byte) error {
 		Message string `json:"message"` // also matches AccessDenied's "Message"
 	}
 	if err := json.Unmarshal(body, &e); err != nil || e.Type == "" {
-		return refused(status, fmt.Sprintf("answer with HTTP status %d %s", status, http.StatusText(status)))
+		return cli.Refused(status, fmt.Sprintf("answer with HTTP status %d %s", status, http.StatusText(status)))
 	}
-	return wordError(e.Type, e.Message)
-}
-
-// wordError words an error of the service, some of which have no message.
-func wordError(code, message string) error {
-	status, known := statusOfCode[code]
-	if !known {
-		status = exitFailed
-	}
-	if message == "" {
-		return &exitError{status, errors.New(quote(code))}
-	}
-	if strings.HasPrefix(message, "Credential should be scoped to a valid region") {
-		message += " The daemon does not serve that Region, which is from --region, AWS_REGION or AWS_DEFAULT_REGION."
-	}
-	return &exitError{status, fmt.Errorf("%s: %s", quote(code), quote(message))}
+	return cli.WordError(e.Type, e.Message)
 }

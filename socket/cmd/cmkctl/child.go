@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // runChild runs a command in the foreground, forwards signals to it, and
@@ -24,14 +26,14 @@ func runChild(cmd *cobra.Command, args, env []string) error {
 
 	child := exec.CommandContext(context.WithoutCancel(cmd.Context()), args[0], args[1:]...)
 	child.Env = env
-	child.Stdin, child.Stdout, child.Stderr = cmd.InOrStdin(), raw(cmd.OutOrStdout()), raw(cmd.ErrOrStderr())
+	child.Stdin, child.Stdout, child.Stderr = cmd.InOrStdin(), cli.Raw(cmd.OutOrStdout()), cli.Raw(cmd.ErrOrStderr())
 	if err := child.Start(); err != nil {
 		// As a shell does: 127 for a command that is not there.
 		status := 126
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			status = 127
 		}
-		return &exitError{status: status, err: err}
+		return &cli.ExitError{Status: status, Err: err}
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
@@ -81,7 +83,7 @@ func childStatus(name string, err error) error {
 		return fmt.Errorf("running %s: %w", name, err)
 	}
 	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return &exitError{status: 128 + int(ws.Signal())}
+		return &cli.ExitError{Status: 128 + int(ws.Signal())}
 	}
-	return &exitError{status: exit.ExitCode()}
+	return &cli.ExitError{Status: exit.ExitCode()}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/kmsapi"
 )
 
@@ -21,7 +22,7 @@ const completeFor = time.Second
 
 // candidate finds what a word on the command line can become: a word, perhaps with a
 // tab and an explanation behind it. Errors are nobody's business here.
-type candidate func(ctx context.Context, s *service, cmd *cobra.Command) []string
+type candidate func(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string
 
 // completed is what completes arguments, by the names that they have in the usage of
 // a command, and the values of flags, by the flags' names.
@@ -44,7 +45,7 @@ var completed = map[string]candidate{
 
 // completions makes the shell complete what the daemon, or the system, knows the
 // names of. Where a word is no file, no files are offered.
-func completions(cmd *cobra.Command, s *service) {
+func completions(cmd *cobra.Command, s *cli.Service) {
 	for _, sub := range cmd.Commands() {
 		completions(sub, s)
 	}
@@ -59,12 +60,12 @@ func completions(cmd *cobra.Command, s *service) {
 }
 
 // completeFlag is nil for flags whose values may be files.
-func completeFlag(f *pflag.Flag, s *service) cobra.CompletionFunc {
-	if c, ok := f.Value.(*choice); ok {
-		return cobra.FixedCompletions(c.of, cobra.ShellCompDirectiveNoFileComp)
+func completeFlag(f *pflag.Flag, s *cli.Service) cobra.CompletionFunc {
+	if c, ok := f.Value.(*cli.Choice); ok {
+		return cobra.FixedCompletions(c.Of, cobra.ShellCompDirectiveNoFileComp)
 	}
 	if find, ok := completed["--"+f.Name]; ok {
-		return s.complete(find)
+		return complete(s, find)
 	}
 	switch name, _ := pflag.UnquoteUsage(f); name {
 	case "file", "path", "folder":
@@ -74,7 +75,7 @@ func completeFlag(f *pflag.Flag, s *service) cobra.CompletionFunc {
 }
 
 // completeArgs completes the arguments of a command by the words of its usage.
-func completeArgs(cmd *cobra.Command, s *service) cobra.CompletionFunc {
+func completeArgs(cmd *cobra.Command, s *cli.Service) cobra.CompletionFunc {
 	words := argumentsOf(cmd.Use)
 	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(words) == 0 {
@@ -87,7 +88,7 @@ func completeArgs(cmd *cobra.Command, s *service) cobra.CompletionFunc {
 		case len(args) >= len(words) && !more:
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		case ok:
-			return s.complete(find)(cmd, args, prefix)
+			return complete(s, find)(cmd, args, prefix)
 		case word == "FILE" || word == "FOLDER" || word == "COMMAND" || word == "ARGUMENT":
 			return nil, cobra.ShellCompDirectiveDefault
 		}
@@ -117,12 +118,12 @@ func argumentsOf(use string) []string {
 }
 
 // complete asks for candidates, for a short time.
-func (s *service) complete(find candidate) cobra.CompletionFunc {
+func complete(s *cli.Service, find candidate) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeFor)
 		defer cancel()
 		short := *s
-		short.timeout = completeFor
+		short.Timeout = completeFor
 		var found []cobra.Completion
 		for _, c := range find(ctx, &short, cmd) {
 			if strings.HasPrefix(c, prefix) {
@@ -137,9 +138,9 @@ func (s *service) complete(find candidate) cobra.CompletionFunc {
 func escapeLine(line string) string {
 	word, explanation, ok := strings.Cut(line, "\t")
 	if !ok {
-		return quote(word)
+		return cli.Quote(word)
 	}
-	return quote(word) + "\t" + quote(explanation)
+	return cli.Quote(word) + "\t" + cli.Quote(explanation)
 }
 
 // regionOf is the Region that the command line names so far.
@@ -147,11 +148,11 @@ func regionOf(cmd *cobra.Command) string {
 	if f := cmd.Flags().Lookup("region"); f != nil {
 		return f.Value.String()
 	}
-	return environmentRegion()
+	return cli.EnvironmentRegion()
 }
 
-func aliasCandidates(ctx context.Context, s *service, cmd *cobra.Command) []string {
-	aliases, err := listAliases(ctx, s.kms(regionOf(cmd)), "")
+func aliasCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
+	aliases, err := listAliases(ctx, s.KMS(regionOf(cmd)), "")
 	if err != nil {
 		return nil
 	}
@@ -163,8 +164,8 @@ func aliasCandidates(ctx context.Context, s *service, cmd *cobra.Command) []stri
 }
 
 // keyCandidates are aliases, and the IDs of all keys.
-func keyCandidates(ctx context.Context, s *service, cmd *cobra.Command) []string {
-	c := s.kms(regionOf(cmd))
+func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
+	c := s.KMS(regionOf(cmd))
 	aliases, _ := listAliases(ctx, c, "")
 	names := map[string]string{}
 	var found []string
@@ -184,8 +185,8 @@ func keyCandidates(ctx context.Context, s *service, cmd *cobra.Command) []string
 	return found
 }
 
-func storeCandidates(ctx context.Context, s *service, cmd *cobra.Command) []string {
-	p := kms.NewDescribeCustomKeyStoresPaginator(s.kms(regionOf(cmd)), &kms.DescribeCustomKeyStoresInput{})
+func storeCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
+	p := kms.NewDescribeCustomKeyStoresPaginator(s.KMS(regionOf(cmd)), &kms.DescribeCustomKeyStoresInput{})
 	stores, _ := apiPages(ctx, p.HasMorePages, p.NextPage,
 		func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
 			return page.CustomKeyStores
@@ -198,12 +199,12 @@ func storeCandidates(ctx context.Context, s *service, cmd *cobra.Command) []stri
 }
 
 // grantCandidates are the grants of the key of --key.
-func grantCandidates(ctx context.Context, s *service, cmd *cobra.Command) []string {
+func grantCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
 	key, err := cmd.Flags().GetString("key")
 	if err != nil || key == "" {
 		return nil
 	}
-	c := s.kms(regionOf(cmd))
+	c := s.KMS(regionOf(cmd))
 	id, err := resolveKey(ctx, c, key)
 	if err != nil {
 		return nil
@@ -217,7 +218,7 @@ func grantCandidates(ctx context.Context, s *service, cmd *cobra.Command) []stri
 	return found
 }
 
-func operationCandidates(context.Context, *service, *cobra.Command) []string {
+func operationCandidates(context.Context, *cli.Service, *cobra.Command) []string {
 	var found []string
 	for _, o := range kmsapi.Operations {
 		found = append(found, o.Name)
@@ -225,7 +226,7 @@ func operationCandidates(context.Context, *service, *cobra.Command) []string {
 	return found
 }
 
-func actionCandidates(context.Context, *service, *cobra.Command) []string {
+func actionCandidates(context.Context, *cli.Service, *cobra.Command) []string {
 	var found []string
 	for _, o := range kmsapi.Operations {
 		found = append(found, "kms:"+o.Name)
@@ -235,7 +236,7 @@ func actionCandidates(context.Context, *service, *cobra.Command) []string {
 
 // principalCandidates are the users and groups that the system lists: getent(1) asks
 // all its sources.
-func principalCandidates(ctx context.Context, _ *service, _ *cobra.Command) []string {
+func principalCandidates(ctx context.Context, _ *cli.Service, _ *cobra.Command) []string {
 	var found []string
 	for _, database := range []struct{ name, prefix string }{{"passwd", ""}, {"group", "group:"}} {
 		list := exec.CommandContext(ctx, "getent", database.name)

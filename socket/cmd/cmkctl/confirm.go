@@ -9,10 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
-func newConfirmClock(s *service) *cobra.Command {
+func newConfirmClock(s *cli.Service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "confirm-clock",
 		Short: "Confirm that the daemon's clock is right, so that deletions resume",
@@ -22,19 +23,19 @@ would end every waiting period at once. The same applies after "cmkctl accept-st
 database with scheduled deletions or expiries: first repeat the cancellations made since
 the copy was taken. "cmkctl status" shows whether deletions are held.`,
 		Example: "  date && cmkctl confirm-clock",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			req, err := http.NewRequestWithContext(cmd.Context(), operatorapi.ConfirmClock.Method, "http://localhost"+operatorapi.ConfirmClock.Path, nil)
 			if err != nil {
 				return err
 			}
-			status, body, err := s.do(req, 1<<16)
+			status, body, err := s.Do(req, 1<<16)
 			if err != nil {
 				return err
 			}
 			var answer operatorapi.ConfirmedClock
 			if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
-				return refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
+				return cli.Refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
 			return nil

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -105,7 +106,7 @@ func startDaemon(path, config string, log io.Writer) (*daemon, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd := exec.CommandContext(context.Background(), path, "--config", config)
-		cmd.Stdout, cmd.Stderr = raw(log), raw(log)
+		cmd.Stdout, cmd.Stderr = cli.Raw(log), cli.Raw(log)
 		// A group of its own: Ctrl-C is for cmkctl, which stops the bridge first.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 		err := cmd.Start()
@@ -140,7 +141,7 @@ func (d *daemon) ready(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
-			if h, err := readHealth(ctx, &service{socket: socket, timeout: pollTimeout}); err == nil && (h.State == operatorapi.OK || h.StateMismatch != "") {
+			if h, err := readHealth(ctx, &cli.Service{Socket: socket, Timeout: pollTimeout}); err == nil && (h.State == operatorapi.OK || h.StateMismatch != "") {
 				return nil
 			}
 		}

@@ -7,18 +7,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // dataKeys is what datakey is told.
 type dataKeys struct {
 	useFlags
-	context    pairs
+	context    cli.Pairs
 	spec, pair string
 	bytes      int32
 	plaintext  string // path, "" for none
 	public     string // path of the public key of a pair, "" for none
-	encrypted  blobOut
-	opened     blobOut // the plaintext
+	encrypted  cli.BlobOut
+	opened     cli.BlobOut // the plaintext
 }
 
 // dataKey is what the service made.
@@ -27,9 +29,9 @@ type dataKey struct {
 	answer                       any
 }
 
-func newDatakey(s *service) *cobra.Command {
-	f := &dataKeys{context: pairs{}}
-	f.opened.label = "PRIVATE KEY" // PKCS #8 (RFC 5208), as pairs come
+func newDatakey(s *cli.Service) *cobra.Command {
+	f := &dataKeys{context: cli.Pairs{}}
+	f.opened.Label = "PRIVATE KEY" // PKCS #8 (RFC 5208), as pairs come
 	cmd := &cobra.Command{
 		Use:   "datakey --key KEY",
 		Short: "Generate a data key, encrypted under a key",
@@ -43,7 +45,7 @@ works even if plaintext_data_keys is off. "cmkctl seal" does all of this for fil
 		Example: `  cmkctl datakey -k alias/app --out key.enc
   cmkctl datakey -k alias/app --out key.enc --plaintext - | program --key-stdin
   cmkctl datakey -k alias/app --pair ECC_NIST_P256 --out pair.enc --public pair.pem`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.check(); err != nil {
 				return err
@@ -60,29 +62,29 @@ works even if plaintext_data_keys is off. "cmkctl seal" does all of this for fil
 	fl.StringVar(&f.plaintext, "plaintext", "", "`file` for the data key in the clear, - for standard output; with -o, - includes it in the answer")
 	fl.StringVar(&f.public, "public", "", "`file` for the public key of a pair, in PEM")
 	cmd.MarkFlagsMutuallyExclusive("spec", "bytes", "pair")
-	f.encrypted.register(cmd, "encrypted data key")
-	f.opened.registerForm(cmd, "plaintext-format", "data key in the clear")
+	f.encrypted.Register(cmd, "encrypted data key")
+	f.opened.RegisterForm(cmd, "plaintext-format", "data key in the clear")
 	return cmd
 }
 
 // check refuses combinations that cannot be.
 func (f *dataKeys) check() error {
-	whole := f.encrypted.answer.value != ""
+	whole := f.encrypted.Answer.Value != ""
 	outputs := 0
-	for _, path := range []string{f.encrypted.path, f.plaintext, f.public} {
+	for _, path := range []string{f.encrypted.Path, f.plaintext, f.public} {
 		if path == "-" {
 			outputs++
 		}
 	}
 	switch {
 	case whole && (f.plaintext != "" && f.plaintext != "-" || f.public != ""):
-		return usagef("--output prints the whole answer: only --plaintext - goes with it")
+		return cli.Usagef("--output prints the whole answer: only --plaintext - goes with it")
 	case !whole && outputs > 1:
-		return usagef("only one of --out, --plaintext and --public can be standard output")
+		return cli.Usagef("only one of --out, --plaintext and --public can be standard output")
 	case f.public != "" && f.pair == "":
-		return usagef("--public is of a key pair: give --pair, too")
-	case f.opened.form.value == formPEM && f.pair == "":
-		return usagef("--plaintext-format pem is for key pairs")
+		return cli.Usagef("--public is of a key pair: give --pair, too")
+	case f.opened.Form.Value == cli.FormPEM && f.pair == "":
+		return cli.Usagef("--plaintext-format pem is for key pairs")
 	}
 	if f.pair == "" && f.bytes == 0 && f.spec == "" {
 		f.spec = string(types.DataKeySpecAes256)
@@ -90,43 +92,43 @@ func (f *dataKeys) check() error {
 	return nil
 }
 
-func (f *dataKeys) run(cmd *cobra.Command, s *service) error {
-	if f.encrypted.answer.value != "" {
-		return f.encrypted.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+func (f *dataKeys) run(cmd *cobra.Command, s *cli.Service) error {
+	if f.encrypted.Answer.Value != "" {
+		return f.encrypted.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
 			made, err := f.make(ctx, s)
 			return made.plaintext, made.answer, err
 		})
 	}
-	public := &blobOut{path: f.public, form: choice{value: formPEM}, flag: "format", label: "PUBLIC KEY"}
-	f.opened.path = f.plaintext
-	var outs []*output
-	for _, b := range []*blobOut{&f.encrypted, &f.opened, public} {
-		if b.path == "" {
+	public := &cli.BlobOut{Path: f.public, Form: cli.Choice{Value: cli.FormPEM}, Flag: "format", Label: "PUBLIC KEY"}
+	f.opened.Path = f.plaintext
+	var outs []*cli.Output
+	for _, b := range []*cli.BlobOut{&f.encrypted, &f.opened, public} {
+		if b.Path == "" {
 			outs = append(outs, nil)
 			continue
 		}
-		out, err := b.open(cmd)
+		out, err := b.Open(cmd)
 		if err != nil {
 			return err
 		}
-		defer out.close()
+		defer out.Close()
 		outs = append(outs, out)
 	}
 	made, err := f.make(cmd.Context(), s)
 	if err != nil {
-		return s.explain(err)
+		return s.Explain(err)
 	}
 	defer clear(made.plaintext)
 	// The plaintext goes last: it is of no use without the encrypted data key.
 	for _, part := range []struct {
-		b    *blobOut
-		out  *output
+		b    *cli.BlobOut
+		out  *cli.Output
 		data []byte
 	}{{&f.encrypted, outs[0], made.encrypted}, {public, outs[2], made.public}, {&f.opened, outs[1], made.plaintext}} {
 		if part.out == nil {
 			continue
 		}
-		if err := part.b.write(cmd.Context(), part.out, part.data); err != nil {
+		if err := part.b.Write(cmd.Context(), part.out, part.data); err != nil {
 			return err
 		}
 	}
@@ -134,11 +136,11 @@ func (f *dataKeys) run(cmd *cobra.Command, s *service) error {
 }
 
 // make asks for the data key, in the clear only if that is wanted.
-func (f *dataKeys) make(ctx context.Context, s *service) (dataKey, error) {
+func (f *dataKeys) make(ctx context.Context, s *cli.Service) (dataKey, error) {
 	if f.plaintext == "" {
-		return f.makeWithoutPlaintext(ctx, s.kms(f.region))
+		return f.makeWithoutPlaintext(ctx, s.KMS(f.region))
 	}
-	c, err := s.private(f.region)
+	c, err := s.Private(f.region)
 	if err != nil {
 		return dataKey{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // devFlags are the flags of dev.
@@ -59,9 +60,9 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
   cmkctl dev --principal role/app --principal user/alice --identity-policies policies
   aws --endpoint-url "$AWS_ENDPOINT_URL_KMS" --profile app kms list-keys
   cmkctl dev --port 4599 --access-key test --secret-key test --plaintext-data-keys`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			f.socket = *socket
 			f.changed = cmd.Flags().Changed
@@ -69,10 +70,10 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.Var((*portFlag)(&f.port), "port", "loopback `port` of the bridge, 0 for any")
+	flags.Var((*cli.PortFlag)(&f.port), "port", "loopback `port` of the bridge, 0 for any")
 	flags.StringVar(&f.dir, "dir", "", "`folder` to keep the state in (default a temporary one)")
-	flags.StringVar(&f.account, "account", defaultAccount, "account `number` in ARNs, 12 digits")
-	flags.StringSliceVar(&f.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
+	flags.StringVar(&f.account, "account", cli.DefaultAccount, "account `number` in ARNs, 12 digits")
+	flags.StringSliceVar(&f.regions, "region", []string{cli.FirstRegion}, "`Region` to serve, the first by default; repeatable")
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default random)")
 	flags.StringVar(&f.secretKey, "secret-key", "", "its `secret` (default random)")
 	flags.BoolVar(&f.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
@@ -162,10 +163,10 @@ func (f *devFlags) writeVariables(out io.Writer, vars []variable) (undo func() e
 	if f.envFile == "" {
 		return func() error { return nil }, nil
 	}
-	if err := writeFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
+	if err := cli.WriteFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
 		return nil, fmt.Errorf("writing the variables: %w", err)
 	}
-	return func() error { return removeFile(f.envFile) }, nil
+	return func() error { return cli.RemoveFile(f.envFile) }, nil
 }
 
 // welcome says what is there.
@@ -175,7 +176,7 @@ func (f *devFlags) welcome(ctx context.Context, w io.Writer, cfg *daemonConfig, 
 	if !cfg.PlaintextDataKeys {
 		fmt.Fprintln(w, "Data keys leave it only wrapped: GenerateDataKey needs --plaintext-data-keys.")
 	}
-	if h, err := readHealth(ctx, &service{socket: cfg.Socket.Path, timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
+	if h, err := readHealth(ctx, &cli.Service{Socket: cfg.Socket.Path, Timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
 		fmt.Fprintf(w, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
 	}
 }
@@ -230,7 +231,7 @@ func (f *devFlags) prepare(ctx context.Context, l layout, errOut io.Writer) (*da
 	}
 	if cfg == nil {
 		s := &setup{
-			account: f.account, regions: f.regions, socket: f.socket, mode: "0600", label: defaultLabel,
+			account: f.account, regions: f.regions, socket: f.socket, mode: "0600", label: cli.DefaultLabel,
 			module: f.module, softHSM: true, plaintextKeys: f.plaintextKeys,
 		}
 		if err := s.run(ctx, l, errOut); err != nil {
@@ -255,7 +256,7 @@ func (f *devFlags) prepare(ctx context.Context, l layout, errOut io.Writer) (*da
 		if err := cfg.check(); err != nil {
 			return nil, err
 		}
-		if err := writeFile(l.config(), cfg.write); err != nil {
+		if err := cli.WriteFile(l.config(), cfg.write); err != nil {
 			return nil, fmt.Errorf("writing the configuration: %w", err)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // profile is a principal to call as, with an access key that the daemon knows
@@ -90,7 +92,7 @@ func (f *devFlags) identities(l layout, cfg *daemonConfig) ([]profile, error) {
 		cfg.IdentityPolicies = dir
 	}
 	if changed {
-		if err := writeFile(l.config(), cfg.write); err != nil {
+		if err := cli.WriteFile(l.config(), cfg.write); err != nil {
 			return nil, fmt.Errorf("writing the configuration: %w", err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // findings are what one plugin found in one token, as `cmkd -probe` says it.
@@ -37,10 +39,10 @@ type foundSpec struct {
 	Unsupported string   `json:"unsupported,omitempty"`
 }
 
-func newDoctor(s *service) *cobra.Command {
+func newDoctor(s *cli.Service) *cobra.Command {
 	var (
 		t setup
-		p printer
+		p cli.Printer
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor [--module PATH --pin-file FILE]",
@@ -55,7 +57,7 @@ if the token cannot be used at all, for example because it reveals sensitive key
 		Example: `  cmkctl doctor
   cmkctl doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label cmkd --pin-file pin
   cmkctl doctor -o json --module /opt/hsm/libhsm.so --module-network --pin-file pin`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if t.module == "" {
 				for _, name := range []string{"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable"} {
@@ -68,7 +70,7 @@ if the token cannot be used at all, for example because it reveals sensitive key
 			if t.pinFile == "" {
 				return errors.New("--module wants the --pin-file of the token, too")
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			list, err := t.probe(ctx, cmd.ErrOrStderr())
 			if err != nil {
@@ -81,17 +83,17 @@ if the token cannot be used at all, for example because it reveals sensitive key
 		},
 	}
 	t.tokenFlags(cmd)
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
 // doctorDaemon says what the daemon's plugins found.
-func doctorDaemon(cmd *cobra.Command, s *service, p *printer) error {
+func doctorDaemon(cmd *cobra.Command, s *cli.Service, p *cli.Printer) error {
 	h, err := readHealth(cmd.Context(), s)
 	if err != nil {
 		return err
 	}
-	if p.output.value != asTable {
+	if p.Output.Value != cli.AsTable {
 		return printFindings(cmd.OutOrStdout(), h.findings(), p)
 	}
 	if err := h.diagnose(cmd.OutOrStdout()); err != nil {
@@ -141,16 +143,16 @@ func (h *health) diagnose(out io.Writer) error {
 }
 
 // printFindings prints what the probe of one token found.
-func printFindings(out io.Writer, list []findings, p *printer) error {
-	if p.output.value != asTable {
+func printFindings(out io.Writer, list []findings, p *cli.Printer) error {
+	if p.Output.Value != cli.AsTable {
 		text, err := json.Marshal(list)
 		if err != nil {
 			return err
 		}
-		return printValue(out, json.RawMessage(text), p.output.value)
+		return cli.PrintValue(out, json.RawMessage(text), p.Output.Value)
 	}
 	header := func(w io.Writer, text string) {
-		if !p.noHeaders {
+		if !p.NoHeaders {
 			fmt.Fprint(w, text)
 		}
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // TestRoles: doctor says what a token can be, and what to do where it cannot.
@@ -34,7 +36,7 @@ func TestRoles(t *testing.T) {
 		},
 	} {
 		var out strings.Builder
-		if err := printFindings(&out, []findings{{Found: &foundToken{Label: "l"}, Specs: c.specs}}, &printer{output: choice{value: asTable}}); err != nil {
+		if err := printFindings(&out, []findings{{Found: &foundToken{Label: "l"}, Specs: c.specs}}, &cli.Printer{Output: cli.Choice{Value: cli.AsTable}}); err != nil {
 			t.Fatal(err)
 		}
 		said := strings.Join(strings.Fields(out.String()), " ")

@@ -8,6 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // The longest that the API takes, in bytes.
@@ -22,12 +24,12 @@ type useFlags struct {
 	tokens      []string
 }
 
-// register adds the flags; keyUsage is the help of --key, "" for commands that find
+// Register adds the flags; keyUsage is the help of --key, "" for commands that find
 // the key without.
 func (f *useFlags) register(cmd *cobra.Command, keyUsage string) {
 	cmd.Flags().StringVarP(&f.key, "key", "k", "", keyUsage)
 	cmd.Flags().StringArrayVar(&f.tokens, "grant-token", nil, "grant `token` for a new grant; repeatable")
-	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 }
 
 // keyFlagUsage is the help of --key where it is required.
@@ -38,22 +40,14 @@ func (f *useFlags) registerRequired(cmd *cobra.Command) {
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 }
 
-// orNil is what the SDK takes for a member that is not given.
-func orNil(text string) *string {
-	if text == "" {
-		return nil
-	}
-	return aws.String(text)
-}
-
-func newEncrypt(s *service) *cobra.Command {
+func newEncrypt(s *cli.Service) *cobra.Command {
 	var (
 		f         useFlags
-		in        blobIn
-		out       blobOut
+		in        cli.BlobIn
+		out       cli.BlobOut
 		algorithm string
 	)
-	encryptionContext := pairs{}
+	encryptionContext := cli.Pairs{}
 	cmd := &cobra.Command{
 		Use:   "encrypt --key KEY [FILE]",
 		Short: "Encrypt up to 4096 bytes under a key",
@@ -67,13 +61,13 @@ RSA keys take fewer bytes, and need an --algorithm; their ciphertexts do not nam
   cmkctl encrypt -k alias/rsa --algorithm RSAES_OAEP_SHA_256 --out note.enc note`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				plaintext, err := in.read(cmd, args, maxPlaintext, "plaintext")
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				plaintext, err := in.Read(cmd, args, maxPlaintext, "plaintext")
 				if err != nil {
 					return nil, nil, err
 				}
 				defer clear(plaintext)
-				answer, err := s.kms(f.region).Encrypt(ctx, &kms.EncryptInput{
+				answer, err := s.KMS(f.region).Encrypt(ctx, &kms.EncryptInput{
 					KeyId: aws.String(f.key), Plaintext: plaintext, EncryptionContext: encryptionContext,
 					EncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm), GrantTokens: f.tokens,
 				})
@@ -87,21 +81,21 @@ RSA keys take fewer bytes, and need an --algorithm; their ciphertexts do not nam
 	f.registerRequired(cmd)
 	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context, `name=value`; repeatable")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
-	in.register(cmd, "in-format", "plaintext")
-	out.register(cmd, "ciphertext")
+	in.Register(cmd, "in-format", "plaintext")
+	out.Register(cmd, "ciphertext")
 	return cmd
 }
 
 const algorithmUsage = "encryption `algorithm` (default SYMMETRIC_DEFAULT)"
 
-func newDecrypt(s *service) *cobra.Command {
+func newDecrypt(s *cli.Service) *cobra.Command {
 	var (
 		f         useFlags
-		in        blobIn
-		out       blobOut
+		in        cli.BlobIn
+		out       cli.BlobOut
 		algorithm string
 	)
-	encryptionContext := pairs{}
+	encryptionContext := cli.Pairs{}
 	cmd := &cobra.Command{
 		Use:   "decrypt [FILE]",
 		Short: "Decrypt a ciphertext of encrypt, or an encrypted data key",
@@ -117,17 +111,17 @@ For RSA keys, --key and --algorithm are required.`,
   echo "$CIPHERTEXT" | cmkctl decrypt --in-format base64 | program --password-stdin`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				ciphertext, err := in.read(cmd, args, maxCiphertext, "ciphertext")
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				ciphertext, err := in.Read(cmd, args, maxCiphertext, "ciphertext")
 				if err != nil {
 					return nil, nil, err
 				}
-				c, err := s.private(f.region)
+				c, err := s.Private(f.region)
 				if err != nil {
 					return nil, nil, err
 				}
 				answer, err := c.Decrypt(ctx, &kms.DecryptInput{
-					KeyId: orNil(f.key), CiphertextBlob: ciphertext, EncryptionContext: encryptionContext,
+					KeyId: cli.OrNil(f.key), CiphertextBlob: ciphertext, EncryptionContext: encryptionContext,
 					EncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm), GrantTokens: f.tokens,
 				})
 				if err != nil {
@@ -140,8 +134,8 @@ For RSA keys, --key and --algorithm are required.`,
 	f.register(cmd, "key `ID`, ARN or alias that must decrypt it (default the one in the ciphertext)")
 	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that was used to encrypt, `name=value`; repeatable")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
-	in.register(cmd, "in-format", "ciphertext")
-	out.register(cmd, "plaintext")
+	in.Register(cmd, "in-format", "ciphertext")
+	out.Register(cmd, "plaintext")
 	return cmd
 }
 
@@ -149,19 +143,19 @@ For RSA keys, --key and --algorithm are required.`,
 // might learn from it.
 func wordCiphertext(err error) error {
 	if _, invalid := errors.AsType[*types.InvalidCiphertextException](err); invalid {
-		return inputf("InvalidCiphertextException: it was encrypted with another encryption context (--context) or another key, or it was altered, or it is in another form (--in-format)")
+		return cli.Inputf("InvalidCiphertextException: it was encrypted with another encryption context (--context) or another key, or it was altered, or it is in another form (--in-format)")
 	}
 	return err
 }
 
-func newReencrypt(s *service) *cobra.Command {
+func newReencrypt(s *cli.Service) *cobra.Command {
 	var (
 		f                      useFlags
-		in                     blobIn
-		out                    blobOut
+		in                     cli.BlobIn
+		out                    cli.BlobOut
 		source, algorithm, old string
 	)
-	from, to := pairs{}, pairs{}
+	from, to := cli.Pairs{}, cli.Pairs{}
 	cmd := &cobra.Command{
 		Use:   "reencrypt --key KEY [FILE]",
 		Short: "Move a ciphertext to another key or another encryption context",
@@ -171,13 +165,13 @@ the token: the plaintext does not leave it. --context is that of the old ciphert
 		Example: `  cmkctl reencrypt -k alias/app-2027 -c stage=prod --to-context stage=prod --out new.enc old.enc`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				ciphertext, err := in.read(cmd, args, maxCiphertext, "ciphertext")
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				ciphertext, err := in.Read(cmd, args, maxCiphertext, "ciphertext")
 				if err != nil {
 					return nil, nil, err
 				}
-				answer, err := s.kms(f.region).ReEncrypt(ctx, &kms.ReEncryptInput{
-					CiphertextBlob: ciphertext, DestinationKeyId: aws.String(f.key), SourceKeyId: orNil(source),
+				answer, err := s.KMS(f.region).ReEncrypt(ctx, &kms.ReEncryptInput{
+					CiphertextBlob: ciphertext, DestinationKeyId: aws.String(f.key), SourceKeyId: cli.OrNil(source),
 					SourceEncryptionContext: from, DestinationEncryptionContext: to, GrantTokens: f.tokens,
 					SourceEncryptionAlgorithm:      types.EncryptionAlgorithmSpec(old),
 					DestinationEncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm),
@@ -196,7 +190,7 @@ the token: the plaintext does not leave it. --context is that of the old ciphert
 	fl.StringVar(&source, "from-key", "", "key `ID`, ARN or alias of the old ciphertext (default the one that it names)")
 	fl.StringVar(&algorithm, "algorithm", "", "encryption `algorithm` of the new ciphertext (default SYMMETRIC_DEFAULT)")
 	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the old ciphertext (default SYMMETRIC_DEFAULT)")
-	in.register(cmd, "in-format", "ciphertext")
-	out.register(cmd, "new ciphertext")
+	in.Register(cmd, "in-format", "ciphertext")
+	out.Register(cmd, "new ciphertext")
 	return cmd
 }

@@ -13,11 +13,12 @@ import (
 
 	"cmkd/socket/client"
 	"cmkd/socket/client/envelope"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // transformFlags are common to seal and open.
 type transformFlags struct {
-	context pairs
+	context cli.Pairs
 	output  string
 	region  string
 }
@@ -32,12 +33,12 @@ const (
 type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error
 
 func (f *transformFlags) register(cmd *cobra.Command, contextUsage string) {
-	f.context = pairs{}
+	f.context = cli.Pairs{}
 	cmd.Flags().VarP(f.context, "context", "c", contextUsage)
 	cmd.Flags().StringVar(&f.output, "out", "-", "`file` to write, - for standard output")
 }
 
-func newSeal(s *service) *cobra.Command {
+func newSeal(s *cli.Service) *cobra.Command {
 	var f transformFlags
 	var keys []string
 	var sign bool
@@ -72,7 +73,7 @@ check ("set -o pipefail") and keep the previous file until it has.`,
 	f.register(cmd, "encryption context, `name=value`; repeatable")
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key created for it, so that those who can open it cannot alter it")
-	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }
@@ -93,7 +94,7 @@ func seal(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.R
 	return w.Close()
 }
 
-func newOpen(s *service) *cobra.Command {
+func newOpen(s *cli.Service) *cobra.Command {
 	var f transformFlags
 	var key string
 	var o envelope.Options
@@ -156,34 +157,34 @@ func wordOpening(err error) error {
 }
 
 // transform runs work from the input that args name to the output.
-func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *service, what string, work transformation) error {
-	ctx, stop := untilSignal(cmd.Context())
+func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Service, what string, work transformation) error {
+	ctx, stop := cli.UntilSignal(cmd.Context())
 	defer stop()
 	// A second signal ends even what does not look at ctx.
 	context.AfterFunc(ctx, stop)
-	c, err := client.NewEnvelopeClient(s.path(), client.WithRegion(f.region), client.WithTimeout(s.timeout))
+	c, err := client.NewEnvelopeClient(s.Path(), client.WithRegion(f.region), client.WithTimeout(s.Timeout))
 	if err != nil {
 		return err
 	}
-	in, err := openInput(cmd, args)
+	in, err := cli.OpenInput(cmd, args)
 	if err != nil {
 		return err
 	}
-	defer in.close()
-	out, err := openOutputOr(cmd, f.output)
+	defer in.Close()
+	out, err := cli.OpenOutputOr(cmd, f.output)
 	if err != nil {
-		return withStatus(exitInput, err)
+		return cli.WithStatus(cli.ExitInput, err)
 	}
-	defer out.close()
-	src := in.until(ctx, what == sealing)
+	defer out.Close()
+	src := in.Until(ctx, what == sealing)
 	if bar := progress(in, what); bar != nil {
 		defer bar.Close() //nolint:errcheck // it is decoration
 		src = io.TeeReader(src, bar)
 	}
-	return out.write(ctx, func(dst io.Writer) error {
+	return out.Write(ctx, func(dst io.Writer) error {
 		if file, ok := dst.(*os.File); ok && what == sealing && term.IsTerminal(int(file.Fd())) {
 			return errors.New("refusing to write binary data to a terminal; use --out")
 		}
-		return s.explain(work(ctx, c, dst, src))
+		return s.Explain(work(ctx, c, dst, src))
 	})
 }

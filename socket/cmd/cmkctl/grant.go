@@ -9,19 +9,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newGrant(s *service) *cobra.Command {
+func newGrant(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "grant",
 		Short: "Let others use a key, for a limited time and purpose",
-		Args:  noArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.AddCommand(newGrantCreate(s), newGrantList(s), newGrantRevoke(s), newGrantRetire(s))
 	return cmd
 }
 
-func newGrantCreate(s *service) *cobra.Command {
+func newGrantCreate(s *cli.Service) *cobra.Command {
 	var (
 		in         kms.CreateGrantInput
 		key        string
@@ -30,9 +32,9 @@ func newGrantCreate(s *service) *cobra.Command {
 		name       string
 		operations []string
 	)
-	equals, subset := pairs{}, pairs{}
+	equals, subset := cli.Pairs{}, cli.Pairs{}
 	return change{
-		use: "create --key KEY --grantee PRINCIPAL --operation OPERATION", short: "Grant operations on a key", args: noArgs,
+		use: "create --key KEY --grantee PRINCIPAL --operation OPERATION", short: "Grant operations on a key", args: cli.NoArgs,
 		long: `Create lets a principal (an ARN) perform some operations on a key, and prints the
 ID of the grant. With --context-equals or --context-subset, calls must have that
 encryption context. The grant ends when it is revoked, or retired by the
@@ -45,7 +47,7 @@ grantee or --retiring.`,
 				return nil, "", err
 			}
 			in.KeyId, in.GranteePrincipal = aws.String(id), aws.String(grantee)
-			in.RetiringPrincipal, in.Name = orNil(retiring), orNil(name)
+			in.RetiringPrincipal, in.Name = cli.OrNil(retiring), cli.OrNil(name)
 			for _, operation := range operations {
 				in.Operations = append(in.Operations, types.GrantOperation(operation))
 			}
@@ -58,7 +60,7 @@ grantee or --retiring.`,
 					in.Constraints.EncryptionContextSubset = subset
 				}
 			}
-			answer, err := c.CreateGrant(ctx, &in, once)
+			answer, err := c.CreateGrant(ctx, &in, cli.Once)
 			if err != nil {
 				return nil, "", err
 			}
@@ -80,33 +82,33 @@ grantee or --retiring.`,
 	})
 }
 
-func newGrantList(s *service) *cobra.Command {
-	var p printer
+func newGrantList(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var key, retiring, region string
 	cmd := &cobra.Command{
 		Use:   "list --key KEY | --retiring PRINCIPAL",
 		Short: "List the grants on a key, or those that a principal may retire",
 		Example: `  cmkctl grant list -k alias/app
   cmkctl grant list --retiring arn:aws:iam::000000000000:user/app -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := listGrants(cmd.Context(), s.kms(region), key, retiring)
+			list, err := listGrants(cmd.Context(), s.KMS(region), key, retiring)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"GRANT ID", "KEY", "GRANTEE", "OPERATIONS", "CONSTRAINTS", "RETIRING", "NAME", "CREATED"}}
+			t := cli.Table{Headers: []string{"GRANT ID", "KEY", "GRANTEE", "OPERATIONS", "CONSTRAINTS", "RETIRING", "NAME", "CREATED"}}
 			for _, g := range list {
-				t.add(aws.ToString(g.GrantId), keyIDOf(aws.ToString(g.KeyId)), aws.ToString(g.GranteePrincipal)+aws.ToString(g.GranteeServicePrincipal),
-					strings.Join(texts(g.Operations), ","), constraintsText(g.Constraints), aws.ToString(g.RetiringPrincipal),
-					aws.ToString(g.Name), moment(g.CreationDate))
+				t.Add(aws.ToString(g.GrantId), keyIDOf(aws.ToString(g.KeyId)), aws.ToString(g.GranteePrincipal)+aws.ToString(g.GranteeServicePrincipal),
+					strings.Join(cli.Texts(g.Operations), ","), constraintsText(g.Constraints), aws.ToString(g.RetiringPrincipal),
+					aws.ToString(g.Name), cli.Moment(g.CreationDate))
 			}
-			return p.print(cmd.OutOrStdout(), list, t)
+			return p.Print(cmd.OutOrStdout(), list, t)
 		},
 	}
-	p.register(cmd)
+	p.Register(cmd)
 	cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN")
 	cmd.Flags().StringVar(&retiring, "retiring", "", "`ARN` of a principal")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	cmd.MarkFlagsMutuallyExclusive("key", "retiring")
 	cmd.MarkFlagsOneRequired("key", "retiring")
 	return cmd
@@ -138,9 +140,9 @@ func constraintsText(c *types.GrantConstraints) string {
 	case c == nil:
 		return ""
 	case len(c.EncryptionContextEquals) > 0:
-		return "context is " + pairs(c.EncryptionContextEquals).String()
+		return "context is " + cli.Pairs(c.EncryptionContextEquals).String()
 	case len(c.EncryptionContextSubset) > 0:
-		return "context has " + pairs(c.EncryptionContextSubset).String()
+		return "context has " + cli.Pairs(c.EncryptionContextSubset).String()
 	default:
 		return aws.ToString(c.SourceArn)
 	}
@@ -149,7 +151,7 @@ func constraintsText(c *types.GrantConstraints) string {
 // changedGrant is the answer for operations that answer with nothing.
 type changedGrant struct{ GrantId, KeyId string }
 
-func newGrantRevoke(s *service) *cobra.Command {
+func newGrantRevoke(s *cli.Service) *cobra.Command {
 	var key string
 	return change{
 		use: "revoke --key KEY GRANT-ID", short: "End a grant, as an administrator of the key",
@@ -168,7 +170,7 @@ func newGrantRevoke(s *service) *cobra.Command {
 	})
 }
 
-func newGrantRetire(s *service) *cobra.Command {
+func newGrantRetire(s *cli.Service) *cobra.Command {
 	var key string
 	return change{
 		use: "retire --key KEY GRANT-ID", short: "End a grant, as its grantee or retiring principal",

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // setup is what init and dev need to know to set a daemon up.
@@ -24,7 +25,7 @@ type setup struct {
 	group         string
 	stateDir      string
 	module        string
-	moduleEnv     pairs
+	moduleEnv     cli.Pairs
 	sandbox       sandboxConfig
 	label         string
 	serial        string
@@ -32,11 +33,6 @@ type setup struct {
 	softHSM       bool
 	plaintextKeys bool
 }
-
-const (
-	defaultAccount = "000000000000"
-	defaultLabel   = "cmkd"
-)
 
 // newInit makes the command; socket is the value of the common --socket flag.
 func newInit(socket *string) *cobra.Command {
@@ -60,7 +56,7 @@ written, except for the state, which records the keys in the token.`,
       --module-network --module-writable /opt/cloudhsm/run \
       --token-label hsm1 --pin-file /etc/cmkd/pin --account 123456789012
   cmkctl init --dir ~/cmkd --softhsm`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !s.softHSM && (s.module == "" || s.pinFile == "") {
 				return errors.New("give --module and --pin-file of a token, or --softhsm for a new one")
@@ -71,7 +67,7 @@ written, except for the state, which records the keys in the token.`,
 			if s.softHSM && s.serial != "" {
 				return errors.New("--softhsm makes a token, whose serial number SoftHSM2 chooses: name it with --token-label")
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			l, err := makeLayout(dir)
 			if err != nil {
@@ -88,8 +84,8 @@ written, except for the state, which records the keys in the token.`,
 	flags.StringVar(&dir, "dir", "", "`folder` for the configuration and, unless told otherwise, the state")
 	flags.BoolVar(&s.softHSM, "softhsm", false, "create a new SoftHSM2 token in the folder")
 	s.tokenFlags(cmd)
-	flags.StringVar(&s.account, "account", defaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
-	flags.StringSliceVar(&s.regions, "region", []string{firstRegion}, "`Region` to serve, the first by default; repeatable")
+	flags.StringVar(&s.account, "account", cli.DefaultAccount, "account `number` in ARNs, 12 digits; it cannot change later")
+	flags.StringSliceVar(&s.regions, "region", []string{cli.FirstRegion}, "`Region` to serve, the first by default; repeatable")
 	flags.StringVar(&s.stateDir, "state-dir", "", "`folder` for the database and the audit trail (default DIR/state)")
 	flags.StringVar(&s.mode, "socket-mode", "0660", "file `mode` of the socket")
 	flags.StringVar(&s.group, "socket-group", "", "`group` of the socket (default the daemon's)")
@@ -102,12 +98,12 @@ written, except for the state, which records the keys in the token.`,
 func (s *setup) tokenFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
-	s.moduleEnv = pairs{}
+	s.moduleEnv = cli.Pairs{}
 	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
 	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: for a network HSM, or the vendor's own daemon")
 	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read besides its own folder; repeatable")
 	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
-	flags.StringVar(&s.label, "token-label", defaultLabel, "`label` of the token")
+	flags.StringVar(&s.label, "token-label", cli.DefaultLabel, "`label` of the token")
 	flags.StringVar(&s.serial, "token-serial", "", "serial `number` of the token, instead of its label")
 	cmd.MarkFlagsMutuallyExclusive("token-label", "token-serial")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")

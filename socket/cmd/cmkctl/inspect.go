@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/client/envelope"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // inspected is what inspect prints.
@@ -34,7 +35,7 @@ type inspectedKey struct {
 
 func newInspect() *cobra.Command {
 	var inJSON bool
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "inspect [FILE]",
 		Short: "Show the keys and the encryption context of a sealed file",
@@ -45,24 +46,24 @@ does that.`,
   cmkctl inspect -o json dir.tar.sealed | jq -r '.encryptedDataKeys[].key'`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in, err := openInput(cmd, args)
+			in, err := cli.OpenInput(cmd, args)
 			if err != nil {
 				return err
 			}
-			defer in.close()
-			h, err := envelope.ReadHeader(in.src)
+			defer in.Close()
+			h, err := envelope.ReadHeader(in.Src)
 			if err != nil {
 				return wordOpening(err)
 			}
 			out := describe(h)
 			if inJSON {
-				p.output.value = asJSON
+				p.Output.Value = cli.AsJSON
 			}
-			return p.printAs(cmd.OutOrStdout(), out, out.print)
+			return p.PrintAs(cmd.OutOrStdout(), out, out.print)
 		},
 	}
 	cmd.Flags().BoolVar(&inJSON, "json", false, "the same as -o json")
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
 }
@@ -87,7 +88,7 @@ func (i inspected) print(dst io.Writer) error {
 	fmt.Fprintf(w, "format\tAWS Encryption SDK, version %d\n", i.Version)
 	fmt.Fprintf(w, "algorithm suite\t%s (key commitment: %s, signature: %s)\n", i.Suite, yesNo(i.KeyCommitment), yesNo(i.Signed))
 	for _, k := range i.Keys {
-		fmt.Fprintf(w, "key\t%s\t%s\n", quote(k.Provider), quote(k.Key))
+		fmt.Fprintf(w, "key\t%s\t%s\n", cli.Quote(k.Provider), cli.Quote(k.Key))
 	}
 	for _, name := range slices.Sorted(maps.Keys(i.Context)) {
 		fmt.Fprintf(w, "context\t%q\t%q\n", name, i.Context[name])

@@ -14,17 +14,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
 // aliasPattern is that of CreateAlias, without the names of managed keys.
 var aliasPattern = regexp.MustCompile(`^alias/[a-zA-Z0-9:/_-]{1,250}$`)
 
-func newKey(s *service) *cobra.Command {
+func newKey(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Create and manage keys",
-		Args:  noArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.AddCommand(
 		newKeyCancelDelete(s),
@@ -51,12 +52,12 @@ type keyCreation struct {
 	admins, users                           []string
 	origin, store                           string
 	multiRegion                             bool
-	tags                                    pairs
+	tags                                    cli.Pairs
 }
 
-func newKeyCreate(s *service) *cobra.Command {
-	k := &keyCreation{tags: pairs{}}
-	var p printer
+func newKeyCreate(s *cli.Service) *cobra.Command {
+	k := &keyCreation{tags: cli.Pairs{}}
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Create a key with administrators and users, and print its ARN",
@@ -66,13 +67,13 @@ use it. Without either, only the account has access.
 
 ` + principalsHelp,
 		Example: "  cmkctl key create --alias app --description 'of the app' --admin ops --user group:app",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			made, err := k.create(cmd.Context(), s)
 			if made == nil {
 				return err
 			}
-			return errors.Join(err, p.print(cmd.OutOrStdout(), made.KeyMetadata, table{rows: [][]string{{aws.ToString(made.KeyMetadata.Arn)}}}))
+			return errors.Join(err, p.Print(cmd.OutOrStdout(), made.KeyMetadata, cli.Table{Rows: [][]string{{aws.ToString(made.KeyMetadata.Arn)}}}))
 		},
 	}
 	f := cmd.Flags()
@@ -86,29 +87,29 @@ use it. Without either, only the account has access.
 	f.StringVar(&k.store, "store", "", "`ID` of the custom key store that holds the key")
 	f.BoolVar(&k.multiRegion, "multi-region", false, "create a multi-Region key, which can be replicated")
 	f.Var(k.tags, "tag", "tag, `name=value`; repeatable")
-	f.StringVar(&k.region, "region", environmentRegion(), regionUsage)
-	p.register(cmd)
+	f.StringVar(&k.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
+	p.Register(cmd)
 	return cmd
 }
 
 // create makes the key, then its alias. If the alias fails the key is deleted
 // again; if that fails too, it is returned with the error.
-func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateKeyOutput, err error) {
+func (k *keyCreation) create(ctx context.Context, s *cli.Service) (made *kms.CreateKeyOutput, err error) {
 	if name := k.aliasName(); k.alias != "" && !aliasPattern.MatchString(name) || strings.HasPrefix(name, "alias/aws/") {
-		return nil, inputf("no key was created: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
+		return nil, cli.Inputf("no key was created: %q cannot be an alias: want up to 250 letters, digits and the characters :/_- and no aws/ at the beginning", k.alias)
 	}
 	question := operatorapi.KeyPolicyRequest{Admins: k.admins, Users: k.users, KeySpec: k.spec, KeyUsage: k.usage}
 	var policy operatorapi.KeyPolicy
-	if err := askExactly(ctx, s, operatorapi.MakeKeyPolicy.Path, &question, &policy); err != nil {
+	if err := cli.AskExactly(ctx, s, operatorapi.MakeKeyPolicy.Path, &question, &policy); err != nil {
 		return nil, fmt.Errorf("writing the key policy: %w", err)
 	}
-	c := s.kms(k.region)
+	c := s.KMS(k.region)
 	if err := k.checkAlias(ctx, c); err != nil {
-		return nil, s.explain(err)
+		return nil, s.Explain(err)
 	}
 	in := &kms.CreateKeyInput{
-		Description: orNil(k.description), KeySpec: types.KeySpec(k.spec), KeyUsage: types.KeyUsageType(k.usage),
-		Policy: aws.String(policy.Policy), Origin: types.OriginType(k.origin), CustomKeyStoreId: orNil(k.store),
+		Description: cli.OrNil(k.description), KeySpec: types.KeySpec(k.spec), KeyUsage: types.KeyUsageType(k.usage),
+		Policy: aws.String(policy.Policy), Origin: types.OriginType(k.origin), CustomKeyStoreId: cli.OrNil(k.store),
 	}
 	if k.multiRegion {
 		in.MultiRegion = aws.Bool(true)
@@ -116,8 +117,8 @@ func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateK
 	for _, name := range slices.Sorted(maps.Keys(k.tags)) {
 		in.Tags = append(in.Tags, types.Tag{TagKey: aws.String(name), TagValue: aws.String(k.tags[name])})
 	}
-	if made, err = c.CreateKey(ctx, in, once); err != nil {
-		return nil, fmt.Errorf("CreateKey: %w", s.explain(err))
+	if made, err = c.CreateKey(ctx, in, cli.Once); err != nil {
+		return nil, fmt.Errorf("CreateKey: %w", s.Explain(err))
 	}
 	if k.alias == "" {
 		return made, nil
@@ -130,9 +131,6 @@ func (k *keyCreation) create(ctx context.Context, s *service) (made *kms.CreateK
 
 func (k *keyCreation) aliasName() string { return aliasName(k.alias) }
 
-// once is an option of calls that a second try after a lost answer would do twice.
-func once(o *kms.Options) { o.RetryMaxAttempts = 1 }
-
 // aliasName is the name with the prefix that all aliases have.
 func aliasName(name string) string { return "alias/" + strings.TrimPrefix(name, "alias/") }
 
@@ -143,7 +141,7 @@ func (k *keyCreation) checkAlias(ctx context.Context, c *kms.Client) error {
 		return nil
 	}
 	taken := func(by string) error {
-		return &exitError{exitState, fmt.Errorf("no key was created: %s is already the alias of %s", k.aliasName(), by)}
+		return cli.Exit(cli.ExitState, fmt.Errorf("no key was created: %s is already the alias of %s", k.aliasName(), by))
 	}
 	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(k.aliasName())})
 	switch {
@@ -171,10 +169,10 @@ const takeBackDays = 7
 
 // takeBack schedules the deletion of the key that could not have its alias:
 // nothing has been encrypted under it. If that fails too, it is returned.
-func (k *keyCreation) takeBack(ctx context.Context, s *service, c *kms.Client, made *kms.CreateKeyOutput, why error) (*kms.CreateKeyOutput, error) {
+func (k *keyCreation) takeBack(ctx context.Context, s *cli.Service, c *kms.Client, made *kms.CreateKeyOutput, why error) (*kms.CreateKeyOutput, error) {
 	in := &kms.ScheduleKeyDeletionInput{KeyId: made.KeyMetadata.KeyId, PendingWindowInDays: aws.Int32(takeBackDays)}
 	if _, err := c.ScheduleKeyDeletion(ctx, in); err != nil {
-		return made, fmt.Errorf("the key was created, but its alias was not: %w; nor can the key's deletion be scheduled: %w", s.explain(why), s.explain(err))
+		return made, fmt.Errorf("the key was created, but its alias was not: %w; nor can the key's deletion be scheduled: %w", s.Explain(why), s.Explain(err))
 	}
-	return nil, fmt.Errorf("the alias was not created: %w; the new key %s will be deleted in %d days", s.explain(why), aws.ToString(made.KeyMetadata.Arn), takeBackDays)
+	return nil, fmt.Errorf("the alias was not created: %w; the new key %s will be deleted in %d days", s.Explain(why), aws.ToString(made.KeyMetadata.Arn), takeBackDays)
 }

@@ -1,17 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // change is a command that changes one thing, the first of its arguments.
@@ -26,8 +25,8 @@ type change struct {
 }
 
 // command makes the command of a change. flags, which may be nil, adds its own.
-func (ch change) command(s *service, flags func(*cobra.Command)) *cobra.Command {
-	var p printer
+func (ch change) command(s *cli.Service, flags func(*cobra.Command)) *cobra.Command {
+	var p cli.Printer
 	var region string
 	if ch.args == nil {
 		ch.args = cobra.ExactArgs(1)
@@ -35,22 +34,22 @@ func (ch change) command(s *service, flags func(*cobra.Command)) *cobra.Command 
 	cmd := &cobra.Command{
 		Use: ch.use, Short: ch.short, Long: ch.long, Example: ch.example, Args: ch.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c := s.kms(region)
+			c := s.KMS(region)
 			if !ch.exact && len(args) > 0 {
 				var err error
 				if args[0], err = resolveKey(cmd.Context(), c, args[0]); err != nil {
-					return s.explain(err)
+					return s.Explain(err)
 				}
 			}
 			answer, done, err := ch.work(cmd.Context(), c, args)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			return p.print(cmd.OutOrStdout(), answer, table{rows: [][]string{{done}}})
+			return p.Print(cmd.OutOrStdout(), answer, cli.Table{Rows: [][]string{{done}}})
 		},
 	}
-	p.register(cmd)
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	p.Register(cmd)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	if flags != nil {
 		flags(cmd)
 	}
@@ -73,38 +72,7 @@ func resolveKey(ctx context.Context, c *kms.Client, key string) (string, error) 
 // changed is the answer for operations that answer with nothing.
 type changed struct{ KeyId string }
 
-// confirmation is the flag --yes.
-type confirmation struct {
-	cmd *cobra.Command
-	yes bool
-}
-
-func (c *confirmation) register(cmd *cobra.Command) {
-	c.cmd = cmd
-	cmd.Flags().BoolVar(&c.yes, "yes", false, "do not ask for confirmation")
-}
-
-// ask has somebody at the terminal say yes to what cannot be undone. Where nobody is,
-// --yes must be given.
-func (c *confirmation) ask(what string) error {
-	if c.yes {
-		return nil
-	}
-	in, ok := c.cmd.InOrStdin().(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usagef("%s: this cannot be undone, and standard input is not a terminal: use --yes to confirm", what)
-	}
-	c.cmd.PrintErrf("%s? This cannot be undone. [y/N] ", what)
-	line, _ := bufio.NewReader(in).ReadString('\n') // what is not yes is no
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return nil
-	default:
-		return &exitError{exitFailed, fmt.Errorf("nothing was done")}
-	}
-}
-
-func newKeyEnable(s *service) *cobra.Command {
+func newKeyEnable(s *cli.Service) *cobra.Command {
 	return change{
 		use: "enable KEY", short: "Enable a disabled key", example: "  cmkctl key enable alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -114,7 +82,7 @@ func newKeyEnable(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newKeyDisable(s *service) *cobra.Command {
+func newKeyDisable(s *cli.Service) *cobra.Command {
 	return change{
 		use: "disable KEY", short: "Disable a key: nobody can use it until it is enabled", example: "  cmkctl key disable alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -124,7 +92,7 @@ func newKeyDisable(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newKeyDescribe(s *service) *cobra.Command {
+func newKeyDescribe(s *cli.Service) *cobra.Command {
 	return change{
 		use: "describe KEY TEXT", short: "Set the description of a key", args: cobra.ExactArgs(2),
 		long:    `Describe sets the description that "cmkctl key show" prints. Do not put secrets into it.`,
@@ -136,8 +104,8 @@ func newKeyDescribe(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newKeyDelete(s *service) *cobra.Command {
-	var yes confirmation
+func newKeyDelete(s *cli.Service) *cobra.Command {
+	var yes cli.Confirmation
 	var days int32
 	return change{
 		use: "delete KEY", short: "Schedule the deletion of a key", exact: true,
@@ -146,22 +114,22 @@ used, and "cmkctl key cancel-delete" can still cancel that. Then everything encr
 under it is lost. The key is named by ID or ARN: an alias may have moved.`,
 		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
-			if err := yes.ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
+			if err := yes.Ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
 				return nil, "", err
 			}
 			answer, err := c.ScheduleKeyDeletion(ctx, &kms.ScheduleKeyDeletionInput{KeyId: aws.String(args[0]), PendingWindowInDays: aws.Int32(days)})
 			if err != nil {
 				return nil, "", err
 			}
-			return answer, fmt.Sprintf("%s is deleted on %s", args[0], moment(answer.DeletionDate)), nil
+			return answer, fmt.Sprintf("%s is deleted on %s", args[0], cli.Moment(answer.DeletionDate)), nil
 		},
 	}.command(s, func(cmd *cobra.Command) {
-		yes.register(cmd)
+		yes.Register(cmd)
 		cmd.Flags().Int32Var(&days, "days", 30, "waiting period in `days`, 7 to 30")
 	})
 }
 
-func newKeyCancelDelete(s *service) *cobra.Command {
+func newKeyCancelDelete(s *cli.Service) *cobra.Command {
 	return change{
 		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled", exact: true,
 		long:    `Cancel-delete cancels the deletion of a key, named by ID or ARN. The key is then disabled: use "cmkctl key enable".`,
@@ -173,9 +141,9 @@ func newKeyCancelDelete(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newKeyTag(s *service) *cobra.Command {
+func newKeyTag(s *cli.Service) *cobra.Command {
 	var remove []string
-	var p printer
+	var p cli.Printer
 	var region string
 	cmd := &cobra.Command{
 		Use:   "tag KEY [NAME=VALUE...]",
@@ -189,35 +157,35 @@ func newKeyTag(s *service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c := s.kms(region)
+			c := s.KMS(region)
 			key, err := resolveKey(cmd.Context(), c, args[0])
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			if len(tags) > 0 {
 				if _, err := c.TagResource(cmd.Context(), &kms.TagResourceInput{KeyId: aws.String(key), Tags: tags}); err != nil {
-					return s.explain(err)
+					return s.Explain(err)
 				}
 			}
 			if len(remove) > 0 {
 				if _, err := c.UntagResource(cmd.Context(), &kms.UntagResourceInput{KeyId: aws.String(key), TagKeys: remove}); err != nil {
-					return s.explain(err)
+					return s.Explain(err)
 				}
 			}
 			list, err := listTags(cmd.Context(), c, key)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"NAME", "VALUE"}}
+			t := cli.Table{Headers: []string{"NAME", "VALUE"}}
 			for _, tag := range list {
-				t.add(aws.ToString(tag.TagKey), aws.ToString(tag.TagValue))
+				t.Add(aws.ToString(tag.TagKey), aws.ToString(tag.TagValue))
 			}
-			return p.print(cmd.OutOrStdout(), list, t)
+			return p.Print(cmd.OutOrStdout(), list, t)
 		},
 	}
-	p.register(cmd)
+	p.Register(cmd)
 	cmd.Flags().StringArrayVar(&remove, "remove", nil, "`name` of a tag to remove; repeatable")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	return cmd
 }
 
@@ -227,7 +195,7 @@ func parseTags(texts []string) ([]types.Tag, error) {
 	for _, text := range texts {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
-			return nil, usagef("tag %q: want NAME=VALUE", text)
+			return nil, cli.Usagef("tag %q: want NAME=VALUE", text)
 		}
 		tags = append(tags, types.Tag{TagKey: aws.String(name), TagValue: aws.String(value)})
 	}

@@ -12,13 +12,14 @@ import (
 	"hash"
 	"io"
 	"os"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 	kwp "github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // wrapping says how key material travels to the token.
@@ -36,12 +37,12 @@ func (w *wrapping) parameters(ctx context.Context, c *kms.Client, key string) (*
 	})
 }
 
-func newKeyExportParameters(s *service) *cobra.Command {
+func newKeyExportParameters(s *cli.Service) *cobra.Command {
 	var (
 		w             wrapping
 		region, token string
 	)
-	out := blobOut{label: "PUBLIC KEY", form: choice{formPEM, []string{formRaw, formBase64, formHex}}}
+	out := cli.BlobOut{Label: "PUBLIC KEY", Form: cli.Choice{Value: cli.FormPEM, Of: []string{cli.FormRaw, cli.FormBase64, cli.FormHex}}}
 	cmd := &cobra.Command{
 		Use:   "export-parameters KEY --token FILE",
 		Short: "Write the wrapping key and the import token, to prepare an import elsewhere",
@@ -54,15 +55,15 @@ import token that belongs to it. They are valid for 24 hours, and for one import
   cmkctl key import "$KEY" --wrapped --token token material.wrapped`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if out.answer.value == "" && token == "" {
-				return usagef("give --token FILE, or the whole answer with -o json")
+			if out.Answer.Value == "" && token == "" {
+				return cli.Usagef("give --token FILE, or the whole answer with -o json")
 			}
 			if w.algorithm == "" {
 				w.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
 			}
 			written := false
-			err := out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				c := s.kms(region)
+			err := out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				c := s.KMS(region)
 				key, err := resolveKey(ctx, c, args[0])
 				if err != nil {
 					return nil, nil, err
@@ -72,7 +73,7 @@ import token that belongs to it. They are valid for 24 hours, and for one import
 					return nil, nil, err
 				}
 				if token != "" {
-					err = writeFile(token, func(dst io.Writer) error {
+					err = cli.WriteFile(token, func(dst io.Writer) error {
 						_, err := dst.Write(p.ImportToken)
 						return err
 					})
@@ -88,8 +89,8 @@ import token that belongs to it. They are valid for 24 hours, and for one import
 	}
 	w.register(cmd)
 	cmd.Flags().StringVar(&token, "token", "", "`file` for the import token")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
-	out.register(cmd, "wrapping key")
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
+	out.Register(cmd, "wrapping key")
 	return cmd
 }
 
@@ -100,7 +101,7 @@ const maxMaterial = 6144
 // keyImport is what key import is told.
 type keyImport struct {
 	wrapping
-	in          blobIn
+	in          cli.BlobIn
 	wrapped     bool
 	token       string // path
 	expires     string
@@ -109,7 +110,7 @@ type keyImport struct {
 	materialID  string
 }
 
-func newKeyImport(s *service) *cobra.Command {
+func newKeyImport(s *cli.Service) *cobra.Command {
 	var f keyImport
 	cmd := change{
 		use: "import KEY [FILE]", short: "Import key material into a key of origin EXTERNAL", args: cobra.RangeArgs(1, 2),
@@ -130,7 +131,7 @@ export-parameters" wrote.`,
 	c = cmd.command(s, func(cmd *cobra.Command) {
 		f.register(cmd)
 		fl := cmd.Flags()
-		f.in.register(cmd, "in-format", "material")
+		f.in.Register(cmd, "in-format", "material")
 		fl.BoolVar(&f.wrapped, "wrapped", false, "FILE is already wrapped; requires --token")
 		fl.StringVar(&f.token, "token", "", "`file` with the import token, for --wrapped")
 		fl.StringVar(&f.expires, "expires", "", "`time` at which the material is deleted, like 2027-06-30 or RFC 3339, at most 365 days from now (default never)")
@@ -143,33 +144,33 @@ export-parameters" wrote.`,
 
 func (f *keyImport) run(ctx context.Context, cmd *cobra.Command, c *kms.Client, args []string) (*kms.ImportKeyMaterialOutput, error) {
 	if f.wrapped != (f.token != "") {
-		return nil, usagef("--wrapped and --token go together")
+		return nil, cli.Usagef("--wrapped and --token go together")
 	}
 	if f.token == "-" && (len(args) < 2 || args[1] == "-") {
-		return nil, usagef("the material and the token cannot both come from standard input")
+		return nil, cli.Usagef("the material and the token cannot both come from standard input")
 	}
 	in := &kms.ImportKeyMaterialInput{
 		KeyId: aws.String(args[0]), ExpirationModel: types.ExpirationModelTypeKeyMaterialDoesNotExpire,
-		KeyMaterialDescription: orNil(f.description), KeyMaterialId: orNil(f.materialID),
+		KeyMaterialDescription: cli.OrNil(f.description), KeyMaterialId: cli.OrNil(f.materialID),
 	}
 	if f.fresh {
 		in.ImportType = types.ImportTypeNewKeyMaterial
 	}
 	if f.expires != "" {
-		at, err := parseTime("--expires", f.expires)
+		at, err := cli.ParseTime("--expires", f.expires)
 		if err != nil {
 			return nil, err
 		}
 		in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, aws.Time(at)
 	}
-	material, err := f.in.read(cmd, args[1:], maxMaterial, "key material")
+	material, err := f.in.Read(cmd, args[1:], maxMaterial, "key material")
 	if err != nil {
 		return nil, err
 	}
 	defer clear(material)
 	if f.wrapped {
 		in.EncryptedKeyMaterial = material
-		if in.ImportToken, err = readAtMost(cmd, []string{f.token}, maxMaterial); err != nil {
+		if in.ImportToken, err = cli.ReadAtMost(cmd, []string{f.token}, maxMaterial); err != nil {
 			return nil, fmt.Errorf("reading the import token: %w", err)
 		}
 		return c.ImportKeyMaterial(ctx, in)
@@ -192,16 +193,6 @@ func (f *keyImport) run(ctx context.Context, cmd *cobra.Command, c *kms.Client, 
 	return c.ImportKeyMaterial(ctx, in)
 }
 
-// parseTime reads a day, which begins at midnight UTC, or a time.
-func parseTime(flag, text string) (time.Time, error) {
-	for _, layout := range []string{time.DateOnly, time.RFC3339} {
-		if at, err := time.Parse(layout, text); err == nil {
-			return at, nil
-		}
-	}
-	return time.Time{}, usagef("%s %q is not a date like 2006-01-02 or 2006-01-02T15:04:05Z", flag, text)
-}
-
 // wrapMaterial encrypts key material to the wrapping key (DER SubjectPublicKeyInfo),
 // as AWS documents for ImportKeyMaterial: RSAES-OAEP (RFC 8017), or
 // CKM_RSA_AES_KEY_WRAP of PKCS#11, which is OAEP of an AES-256 key and RFC 5649 under it.
@@ -221,12 +212,12 @@ func wrapMaterial(algorithm types.AlgorithmSpec, wrappingKey, material []byte) (
 	case types.AlgorithmSpecRsaesOaepSha256, types.AlgorithmSpecRsaAesKeyWrapSha256:
 		h = sha256.New()
 	default:
-		return nil, inputf("cmkctl does not wrap with %s: wrap the material yourself, and give --wrapped", algorithm)
+		return nil, cli.Inputf("cmkctl does not wrap with %s: wrap the material yourself, and give --wrapped", algorithm)
 	}
 	if algorithm == types.AlgorithmSpecRsaesOaepSha1 || algorithm == types.AlgorithmSpecRsaesOaepSha256 {
 		wrapped, err := rsa.EncryptOAEP(h, rand.Reader, public, material, nil)
 		if err != nil {
-			return nil, inputf("wrapping the material: %w", err)
+			return nil, cli.Inputf("wrapping the material: %w", err)
 		}
 		return wrapped, nil
 	}
@@ -246,13 +237,13 @@ func wrapMaterial(algorithm types.AlgorithmSpec, wrappingKey, material []byte) (
 	}
 	tail, err := wrapper.Wrap(material)
 	if err != nil {
-		return nil, inputf("wrapping the material: %w", err)
+		return nil, cli.Inputf("wrapping the material: %w", err)
 	}
 	return bytes.Join([][]byte{head, tail}, nil), nil
 }
 
-func newKeyDeleteMaterial(s *service) *cobra.Command {
-	var yes confirmation
+func newKeyDeleteMaterial(s *cli.Service) *cobra.Command {
+	var yes cli.Confirmation
 	var id string
 	return change{
 		use: "delete-material KEY", short: "Delete imported key material", exact: true,
@@ -260,14 +251,14 @@ func newKeyDeleteMaterial(s *service) *cobra.Command {
 who has kept the material can import it again. KEY is an ID or ARN.`,
 		example: "  cmkctl key delete-material 1234abcd-12ab-34cd-56ef-1234567890ab --yes",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
-			if err := yes.ask(fmt.Sprintf("Delete the material of %s, of which the token has the only copy unless you kept one", args[0])); err != nil {
+			if err := yes.Ask(fmt.Sprintf("Delete the material of %s, of which the token has the only copy unless you kept one", args[0])); err != nil {
 				return nil, "", err
 			}
-			answer, err := c.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: aws.String(args[0]), KeyMaterialId: orNil(id)})
+			answer, err := c.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: aws.String(args[0]), KeyMaterialId: cli.OrNil(id)})
 			return answer, "the material of " + args[0] + " is deleted", err
 		},
 	}.command(s, func(cmd *cobra.Command) {
-		yes.register(cmd)
+		yes.Register(cmd)
 		cmd.Flags().StringVar(&id, "material-id", "", "`ID` of the material (default the current one)")
 	})
 }

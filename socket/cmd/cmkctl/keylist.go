@@ -13,6 +13,8 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // shownKey is a key as list and show print it.
@@ -40,7 +42,7 @@ func apiPages[T, Page any](ctx context.Context, more func() bool, next func(cont
 
 // listAliases lists the aliases of a key, "" for those of all keys.
 func listAliases(ctx context.Context, c *kms.Client, key string) ([]types.AliasListEntry, error) {
-	p := kms.NewListAliasesPaginator(c, &kms.ListAliasesInput{KeyId: orNil(key)})
+	p := kms.NewListAliasesPaginator(c, &kms.ListAliasesInput{KeyId: cli.OrNil(key)})
 	return apiPages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListAliasesOutput) []types.AliasListEntry { return page.Aliases })
 }
 
@@ -70,8 +72,8 @@ func withheld(err error) error {
 	return err
 }
 
-func newKeyList(s *service) *cobra.Command {
-	var p printer
+func newKeyList(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var region string
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -80,21 +82,21 @@ func newKeyList(s *service) *cobra.Command {
 only the ID and the aliases.`,
 		Example: `  cmkctl key list
   cmkctl key list -o json | jq -r '.[] | select(.KeyState == "Disabled") | .KeyId'`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := listKeys(cmd.Context(), s.kms(region))
+			list, err := listKeys(cmd.Context(), s.KMS(region))
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"KEY ID", "ALIASES", "SPEC", "USAGE", "STATE", "DESCRIPTION"}}
+			t := cli.Table{Headers: []string{"KEY ID", "ALIASES", "SPEC", "USAGE", "STATE", "DESCRIPTION"}}
 			for _, k := range list {
-				t.add(aws.ToString(k.KeyId), strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), aws.ToString(k.Description))
+				t.Add(aws.ToString(k.KeyId), strings.Join(k.Aliases, " "), string(k.KeySpec), string(k.KeyUsage), string(k.KeyState), aws.ToString(k.Description))
 			}
-			return p.print(cmd.OutOrStdout(), list, t)
+			return p.Print(cmd.OutOrStdout(), list, t)
 		},
 	}
-	p.register(cmd)
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), "Region of the keys (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)")
+	p.Register(cmd)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), "Region of the keys (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)")
 	return cmd
 }
 
@@ -137,8 +139,8 @@ func listKeys(ctx context.Context, c *kms.Client) ([]shownKey, error) {
 	return slices.DeleteFunc(list, func(k shownKey) bool { return k.KeyMetadata == nil }), nil
 }
 
-func newKeyShow(s *service) *cobra.Command {
-	var p printer
+func newKeyShow(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var region string
 	cmd := &cobra.Command{
 		Use:   "show KEY",
@@ -149,15 +151,15 @@ left out.`,
   cmkctl key show alias/app -o json | jq -r .Arn`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			k, err := showKey(cmd.Context(), s.kms(region), args[0])
+			k, err := showKey(cmd.Context(), s.KMS(region), args[0])
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			return p.print(cmd.OutOrStdout(), k, k.table())
+			return p.Print(cmd.OutOrStdout(), k, k.table())
 		},
 	}
-	p.register(cmd)
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	p.Register(cmd)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	return cmd
 }
 
@@ -191,12 +193,12 @@ func showKey(ctx context.Context, c *kms.Client, key string) (*shownKey, error) 
 	return k, nil
 }
 
-// table has what is set, a property a row.
-func (k *shownKey) table() table {
-	var t table
+// Table has what is set, a property a row.
+func (k *shownKey) table() cli.Table {
+	var t cli.Table
 	add := func(name, value string) {
 		if value != "" {
-			t.add(name, value)
+			t.Add(name, value)
 		}
 	}
 	add("key ID", aws.ToString(k.KeyId))
@@ -208,9 +210,9 @@ func (k *shownKey) table() table {
 	add("state", string(k.KeyState))
 	add("origin", string(k.Origin))
 	add("manager", string(k.KeyManager))
-	add("created", moment(k.CreationDate))
-	add("deleted from", moment(k.DeletionDate))
-	add("material expires", moment(k.ValidTo))
+	add("created", cli.Moment(k.CreationDate))
+	add("deleted from", cli.Moment(k.DeletionDate))
+	add("material expires", cli.Moment(k.ValidTo))
 	add("key store", aws.ToString(k.CustomKeyStoreId))
 	add("algorithms", strings.Join(algorithmsOf(k.KeyMetadata), " "))
 	if r := k.MultiRegionConfiguration; r != nil {
@@ -227,17 +229,17 @@ func (k *shownKey) table() table {
 		add("rotation", rotationText(r))
 	}
 	if u := k.LastUsage; u != nil {
-		add("last used", strings.TrimSpace(fmt.Sprintf("%s %s", moment(u.Timestamp), u.Operation)))
+		add("last used", strings.TrimSpace(fmt.Sprintf("%s %s", cli.Moment(u.Timestamp), u.Operation)))
 	}
 	return t
 }
 
 // algorithmsOf are those of the key's usage.
 func algorithmsOf(m *types.KeyMetadata) []string {
-	list := append(texts(m.EncryptionAlgorithms), texts(m.SigningAlgorithms)...)
-	list = append(list, texts(m.MacAlgorithms)...)
-	list = append(list, texts(m.KeyAgreementAlgorithms)...)
-	return append(list, texts(m.EncapsulationAlgorithms)...)
+	list := append(cli.Texts(m.EncryptionAlgorithms), cli.Texts(m.SigningAlgorithms)...)
+	list = append(list, cli.Texts(m.MacAlgorithms)...)
+	list = append(list, cli.Texts(m.KeyAgreementAlgorithms)...)
+	return append(list, cli.Texts(m.EncapsulationAlgorithms)...)
 }
 
 // rotationText says when a key rotates.
@@ -245,5 +247,5 @@ func rotationText(r *kms.GetKeyRotationStatusOutput) string {
 	if !r.KeyRotationEnabled {
 		return "not automatic"
 	}
-	return fmt.Sprintf("every %d days, next %s", aws.ToInt32(r.RotationPeriodInDays), moment(r.NextRotationDate))
+	return fmt.Sprintf("every %d days, next %s", aws.ToInt32(r.RotationPeriodInDays), cli.Moment(r.NextRotationDate))
 }

@@ -8,16 +8,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newKeyRotate(s *service) *cobra.Command {
+func newKeyRotate(s *cli.Service) *cobra.Command {
 	return change{
 		use: "rotate KEY", short: "Rotate a key now",
 		long: `Rotate creates new material, which encrypts from now on; what earlier material
 encrypted can still be decrypted. A key can be rotated 25 times this way.`,
 		example: "  cmkctl key rotate alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
-			answer, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: aws.String(args[0])}, once)
+			answer, err := c.RotateKeyOnDemand(ctx, &kms.RotateKeyOnDemandInput{KeyId: aws.String(args[0])}, cli.Once)
 			return answer, args[0] + " is rotated", err
 		},
 	}.command(s, nil)
@@ -30,9 +32,9 @@ type rotations struct {
 	Rotations []types.RotationsListEntry
 }
 
-func newKeyRotation(s *service) *cobra.Command {
+func newKeyRotation(s *cli.Service) *cobra.Command {
 	var (
-		p               printer
+		p               cli.Printer
 		region          string
 		enable, disable bool
 		days            int32
@@ -47,12 +49,12 @@ func newKeyRotation(s *service) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("days") && !enable {
-				return usagef("--days is for --enable")
+				return cli.Usagef("--days is for --enable")
 			}
-			c := s.kms(region)
+			c := s.KMS(region)
 			id, err := resolveKey(cmd.Context(), c, args[0])
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			key := aws.String(id)
 			switch {
@@ -66,27 +68,27 @@ func newKeyRotation(s *service) *cobra.Command {
 				_, err = c.DisableKeyRotation(cmd.Context(), &kms.DisableKeyRotationInput{KeyId: key})
 			}
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			r, err := readRotations(cmd.Context(), c, key)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"MATERIAL", "STATE", "ROTATED", "BY", "EXPIRES"}}
+			t := cli.Table{Headers: []string{"MATERIAL", "STATE", "ROTATED", "BY", "EXPIRES"}}
 			for _, e := range r.Rotations {
-				t.add(aws.ToString(e.KeyMaterialId), string(e.KeyMaterialState), moment(e.RotationDate), string(e.RotationType), moment(e.ValidTo))
+				t.Add(aws.ToString(e.KeyMaterialId), string(e.KeyMaterialState), cli.Moment(e.RotationDate), string(e.RotationType), cli.Moment(e.ValidTo))
 			}
-			if p.output.value == asTable && !p.noHeaders {
+			if p.Output.Value == cli.AsTable && !p.NoHeaders {
 				fmt.Fprintf(cmd.OutOrStdout(), "rotation: %s\n\n", rotationText(r.GetKeyRotationStatusOutput))
 			}
-			return p.print(cmd.OutOrStdout(), r, t)
+			return p.Print(cmd.OutOrStdout(), r, t)
 		},
 	}
-	p.register(cmd)
+	p.Register(cmd)
 	cmd.Flags().BoolVar(&enable, "enable", false, "rotate the key automatically")
 	cmd.Flags().BoolVar(&disable, "disable", false, "stop rotating the key")
 	cmd.Flags().Int32Var(&days, "days", 365, "period in `days`, 90 to 2560")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	cmd.MarkFlagsMutuallyExclusive("enable", "disable")
 	return cmd
 }

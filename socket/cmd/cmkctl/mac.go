@@ -9,19 +9,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // authenticating is what mac and verify-mac have in common.
 type authenticating struct {
 	useFlags
 	algorithm string
-	in        blobIn
+	in        cli.BlobIn
 }
 
 func (f *authenticating) register(cmd *cobra.Command) {
 	f.registerRequired(cmd)
 	cmd.Flags().StringVar(&f.algorithm, "algorithm", "", "MAC `algorithm` (default that of the key, found with DescribeKey)")
-	f.in.register(cmd, "in-format", "message")
+	f.in.Register(cmd, "in-format", "message")
 }
 
 // prepare completes the algorithm and reads the message, which the caller wipes.
@@ -31,13 +33,13 @@ func (f *authenticating) prepare(ctx context.Context, cmd *cobra.Command, args [
 			return nil, err
 		}
 	}
-	return f.in.read(cmd, args, maxMessage, "message")
+	return f.in.Read(cmd, args, maxMessage, "message")
 }
 
-func newMac(s *service) *cobra.Command {
+func newMac(s *cli.Service) *cobra.Command {
 	var (
 		f   authenticating
-		out blobOut
+		out cli.BlobOut
 	)
 	cmd := &cobra.Command{
 		Use:   "mac --key KEY [FILE]",
@@ -48,8 +50,8 @@ messages, authenticate the digest.`,
   sha256sum <large | cmkctl mac -k alias/tokens --out large.mac`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				c := s.kms(f.region)
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				c := s.KMS(f.region)
 				message, err := f.prepare(ctx, cmd, args, c)
 				if err != nil {
 					return nil, nil, err
@@ -66,16 +68,16 @@ messages, authenticate the digest.`,
 		},
 	}
 	f.register(cmd)
-	out.register(cmd, "MAC")
+	out.Register(cmd, "MAC")
 	return cmd
 }
 
-func newVerifyMac(s *service) *cobra.Command {
+func newVerifyMac(s *cli.Service) *cobra.Command {
 	var (
 		f      authenticating
-		given  blobIn
+		given  cli.BlobIn
 		path   string
-		answer printer
+		answer cli.Printer
 	)
 	cmd := &cobra.Command{
 		Use:     "verify-mac --key KEY --mac FILE [FILE]",
@@ -84,34 +86,34 @@ func newVerifyMac(s *service) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if path == "-" && (len(args) == 0 || args[0] == "-") {
-				return usagef("the message and the MAC cannot both be standard input")
+				return cli.Usagef("the message and the MAC cannot both be standard input")
 			}
-			mac, err := given.readFile(cmd, path, maxSignature, "MAC")
+			mac, err := given.ReadFile(cmd, path, maxSignature, "MAC")
 			if err != nil {
 				return err
 			}
-			c := s.kms(f.region)
+			c := s.KMS(f.region)
 			message, err := f.prepare(cmd.Context(), cmd, args, c)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			defer clear(message)
 			valid, err := c.VerifyMac(cmd.Context(), &kms.VerifyMacInput{
 				KeyId: aws.String(f.key), Message: message, Mac: mac, MacAlgorithm: types.MacAlgorithmSpec(f.algorithm), GrantTokens: f.tokens,
 			})
 			if _, not := errors.AsType[*types.KMSInvalidMacException](err); not {
-				return &exitError{exitFailed, fmt.Errorf("the MAC does not verify with %s and %s", f.key, f.algorithm)}
+				return cli.Exit(cli.ExitFailed, fmt.Errorf("the MAC does not verify with %s and %s", f.key, f.algorithm))
 			}
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			return answer.print(cmd.OutOrStdout(), valid, table{rows: [][]string{{"valid", f.algorithm, aws.ToString(valid.KeyId)}}})
+			return answer.Print(cmd.OutOrStdout(), valid, cli.Table{Rows: [][]string{{"valid", f.algorithm, aws.ToString(valid.KeyId)}}})
 		},
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&path, "mac", "", "`file` with the MAC, - for standard input")
 	_ = cmd.MarkFlagRequired("mac") // fails only for a flag that is not there
-	given.register(cmd, "mac-format", "MAC")
-	answer.register(cmd)
+	given.Register(cmd, "mac-format", "MAC")
+	answer.Register(cmd)
 	return cmd
 }

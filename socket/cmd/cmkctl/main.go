@@ -3,18 +3,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/version"
 )
 
@@ -27,27 +25,27 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	out, errs := &terminalWriter{to: os.Stdout}, &terminalWriter{to: os.Stderr}
+	out, errs := &cli.TerminalWriter{To: os.Stdout}, &cli.TerminalWriter{To: os.Stderr}
 	root.SetOut(out)
 	root.SetErr(errs)
 	// What a command returns has a status: see withStatuses. Cobra's own errors are
 	// of the command line.
-	err := withStatus(exitUsage, root.ExecuteContext(ctx))
+	err := cli.WithStatus(cli.ExitUsage, root.ExecuteContext(ctx))
 	defer errs.Close() //nolint:errcheck // there is nowhere to say it
 	_ = out.Close()    // what failed before is err
 	if err == nil {
 		return 0
 	}
-	exit, _ := errors.AsType[*exitError](err)
-	if exit.err != nil {
-		fmt.Fprintln(errs, "cmkctl:", errorText(err))
+	exit, _ := errors.AsType[*cli.ExitError](err)
+	if exit.Err != nil {
+		fmt.Fprintln(errs, "cmkctl:", cli.ErrorText(err))
 	}
-	return exit.status
+	return exit.Status
 }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		PersistentPreRunE: func(*cobra.Command, []string) error { return withStatus(exitFailed, checkUmask()) },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return cli.WithStatus(cli.ExitFailed, checkUmask()) },
 
 		Use:     "cmkctl",
 		Version: version.Release(),
@@ -61,18 +59,18 @@ names. Other AWS variables are ignored.
 FILE may be - for standard input or output. Output has no colours, with or without
 NO_COLOR.
 
-` + exitHelp,
+` + cli.ExitHelp,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	s := &service{}
-	root.PersistentFlags().StringVar(&s.socket, "socket", "",
+	s := &cli.Service{}
+	root.PersistentFlags().StringVar(&s.Socket, "socket", "",
 		fmt.Sprintf("`path` of the daemon's socket (default $%s or %s)", client.PathVariable, client.DefaultPath))
-	root.PersistentFlags().DurationVar(&s.timeout, "timeout", defaultTimeout, "how much `time` to wait for the answer to a call, 0 for no limit")
-	root.SetFlagErrorFunc(flagError)
-	root.SetHelpCommand(newHelp())
+	root.PersistentFlags().DurationVar(&s.Timeout, "timeout", cli.DefaultTimeout, "how much `time` to wait for the answer to a call, 0 for no limit")
+	root.SetFlagErrorFunc(cli.FlagError)
+	root.SetHelpCommand(cli.NewHelp())
 	root.AddCommand(
-		newBridge(s.path),
+		newBridge(s.Path),
 		newCall(s),
 		newAcceptState(s),
 		newAlias(s),
@@ -87,11 +85,11 @@ NO_COLOR.
 		newDatakey(s),
 		newDecrypt(s),
 		newDerive(s),
-		newDev(&s.socket),
+		newDev(&s.Socket),
 		newDoctor(s),
 		newEncrypt(s),
 		newGrant(s),
-		newInit(&s.socket),
+		newInit(&s.Socket),
 		newInspect(),
 		newKey(s),
 		newMac(s),
@@ -111,17 +109,9 @@ NO_COLOR.
 	)
 	root.InitDefaultCompletionCmd()
 	completions(root, s)
-	strict(root)
-	withStatuses(root)
+	cli.Strict(root)
+	cli.WithStatuses(root)
 	return root
-}
-
-// untilSignal returns a context that ends when somebody wants cmkctl to. More
-// signals change nothing: what has been made must be undone, and timeout(1)
-// sends two. Writing where nobody reads becomes an error instead of the end.
-func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 // checkUmask refuses a umask that leaves the user without rights to their own
@@ -134,16 +124,3 @@ func checkUmask() error {
 	}
 	return nil
 }
-
-// environmentRegion is the Region of the environment, as the SDKs see it, empty
-// if there is none: the daemon then takes its own.
-func environmentRegion() string {
-	return cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))
-}
-
-// firstRegion is the Region of new configurations, and of stock clients, which
-// must have one.
-const firstRegion = "us-east-1"
-
-// regionUsage says which Region commands that name one call.
-const regionUsage = "Region of the key (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)"

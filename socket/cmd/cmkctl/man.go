@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/version"
 )
 
@@ -52,7 +53,7 @@ func manDate() (time.Time, error) {
 	}
 	seconds, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
-		return time.Time{}, inputf("SOURCE_DATE_EPOCH %q: want the seconds since 1970", text)
+		return time.Time{}, cli.Inputf("SOURCE_DATE_EPOCH %q: want the seconds since 1970", text)
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }

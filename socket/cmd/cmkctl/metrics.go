@@ -13,10 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
-func newMetrics(s *service) *cobra.Command {
+func newMetrics(s *cli.Service) *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "metrics",
@@ -31,10 +32,10 @@ which name keys and tokens.`,
 		Example: `  cmkctl metrics > /var/lib/prometheus/node-exporter/cmkd.prom.new &&
       mv /var/lib/prometheus/node-exporter/cmkd.prom.new /var/lib/prometheus/node-exporter/cmkd.prom
   cmkctl metrics --listen 127.0.0.1:9816`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if listen != "" {
-				ctx, stop := untilSignal(cmd.Context())
+				ctx, stop := cli.UntilSignal(cmd.Context())
 				defer stop()
 				return export(ctx, s, listen, cmd.ErrOrStderr())
 			}
@@ -53,13 +54,13 @@ which name keys and tokens.`,
 }
 
 // export serves the metrics on a loopback address until ctx ends.
-func export(ctx context.Context, s *service, address string, out io.Writer) error {
+func export(ctx context.Context, s *cli.Service, address string, out io.Writer) error {
 	addr, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
-		return usagef("--listen %s is not an address: give one such as 127.0.0.1:9816", address)
+		return cli.Usagef("--listen %s is not an address: give one such as 127.0.0.1:9816", address)
 	}
 	if !addr.IP.IsLoopback() {
-		return usagef("--listen %s is not a loopback address, and the metrics name keys: listen on 127.0.0.1 or ::1, and put a proxy that knows its clients in front", address)
+		return cli.Usagef("--listen %s is not a loopback address, and the metrics name keys: listen on 127.0.0.1 or ::1, and put a proxy that knows its clients in front", address)
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr.String())
 	if err != nil {
@@ -81,7 +82,7 @@ func export(ctx context.Context, s *service, address string, out io.Writer) erro
 
 // exporter answers GET /metrics with what the daemon answers: 502 if it does not, so that
 // Prometheus has no sample rather than an old one.
-func exporter(s *service, addr net.Addr) http.Handler {
+func exporter(s *cli.Service, addr net.Addr) http.Handler {
 	host, _, _ := net.SplitHostPort(addr.String())
 	hosts := hostsAt(addr, "80", host, "localhost")
 	mux := http.NewServeMux()

@@ -10,17 +10,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
 const principalsHelp = `A principal is the name of a user, or user:NAME, group:NAME, role:NAME,
 unit:NAME, or an ARN.`
 
-func newPolicy(s *service) *cobra.Command {
+func newPolicy(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Show and set key policies, and explain who may do what, and why",
-		Args:  noArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.AddCommand(newPolicyGet(s), newPolicySet(s), newPolicyEdit(s), newPolicyExplain(s), newPolicyWho(s), newPolicyCheck(s))
 	return cmd
@@ -37,7 +38,7 @@ func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
 	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; omit it for operations without a key")
-	f.StringVar(&q.Region, "region", environmentRegion(), regionUsage)
+	f.StringVar(&q.Region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	f.StringArrayVar(&q.context, "context", nil, "`KEY=VALUE` of the encryption context; may be repeated")
 	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
 	_ = cmd.MarkFlagRequired("action") // the flag exists
@@ -74,9 +75,9 @@ func (q *policyQuestion) complete() error {
 // policyExplanation is the daemon's answer to explain.
 type policyExplanation operatorapi.Explanation
 
-func newPolicyExplain(s *service) *cobra.Command {
+func newPolicyExplain(s *cli.Service) *cobra.Command {
 	q := &policyQuestion{}
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "explain --as PRINCIPAL --action ACTION [--key KEY]",
 		Short: "Show whether a principal may do something, and which statement decides",
@@ -86,20 +87,20 @@ refused. Only root, admins and auditors may ask.
 
 ` + principalsHelp,
 		Example: "  cmkctl policy explain --as deploy --action kms:Decrypt --key alias/app --context stage=prod",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := q.complete(); err != nil {
 				return err
 			}
 			var e policyExplanation
-			if err := p.ask(cmd.Context(), s, operatorapi.ExplainPolicy.Path, &q.PolicyQuestion, &e); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.ExplainPolicy.Path, &q.PolicyQuestion, &e); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &e, func(out io.Writer) error { return e.print(out, !p.noHeaders) }); err != nil {
+			if err := p.PrintAs(cmd.OutOrStdout(), &e, func(out io.Writer) error { return e.print(out, !p.NoHeaders) }); err != nil {
 				return err
 			}
 			if !e.Allowed {
-				return &exitError{status: 1}
+				return &cli.ExitError{Status: 1}
 			}
 			return nil
 		},
@@ -107,7 +108,7 @@ refused. Only root, admins and auditors may ask.
 	cmd.Flags().StringVar(&q.As, "as", "", "`principal` that would make the call")
 	_ = cmd.MarkFlagRequired("as") // the flag exists
 	q.flags(cmd)
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
@@ -150,9 +151,9 @@ func (e *policyExplanation) print(out io.Writer, headers bool) error {
 // policyWho is the daemon's answer to who.
 type policyWho operatorapi.Allowed
 
-func newPolicyWho(s *service) *cobra.Command {
+func newPolicyWho(s *cli.Service) *cobra.Command {
 	q := &policyQuestion{}
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "who --action ACTION [--key KEY]",
 		Short: "List who may do something",
@@ -161,20 +162,20 @@ the principals that the configuration, the key's policy and its grants name. Und
 "depends" are those whom only a condition keeps out of the call as described; give its
 encryption context and condition keys to be certain.`,
 		Example: "  cmkctl policy who --key alias/app --action kms:Decrypt",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := q.complete(); err != nil {
 				return err
 			}
 			var who policyWho
-			if err := p.ask(cmd.Context(), s, operatorapi.WhoMay.Path, &q.PolicyQuestion, &who); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.WhoMay.Path, &q.PolicyQuestion, &who); err != nil {
 				return err
 			}
-			return p.printAs(cmd.OutOrStdout(), &who, who.print)
+			return p.PrintAs(cmd.OutOrStdout(), &who, who.print)
 		},
 	}
 	q.flags(cmd)
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }
 
@@ -201,10 +202,10 @@ type policyCheck operatorapi.PolicyCheck
 // monthBack is how far back check looks by default.
 const monthBack = 30 * 24 * time.Hour
 
-func newPolicyCheck(s *service) *cobra.Command {
+func newPolicyCheck(s *cli.Service) *cobra.Command {
 	var key, file, region string
 	var since time.Duration
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "check --key KEY --policy FILE",
 		Short: "List the past calls that a new key policy would refuse",
@@ -212,7 +213,7 @@ func newPolicyCheck(s *service) *cobra.Command {
 with identity policies and grants as they are now, and lists those that would be refused.
 It exits with 1 if there are any.`,
 		Example: "  cmkctl policy check --key alias/app --policy new.json --since 2160h",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -220,17 +221,17 @@ It exits with 1 if there are any.`,
 			}
 			in := operatorapi.CheckRequest{Key: key, Region: region, Policy: string(text), Since: time.Now().Add(-since)}
 			var c policyCheck
-			if err := p.ask(cmd.Context(), s, operatorapi.CheckPolicy.Path, &in, &c); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.CheckPolicy.Path, &in, &c); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &c, func(out io.Writer) error { return c.print(out, !p.noHeaders) }); err != nil {
+			if err := p.PrintAs(cmd.OutOrStdout(), &c, func(out io.Writer) error { return c.print(out, !p.NoHeaders) }); err != nil {
 				return err
 			}
 			for _, name := range c.UnknownConditionKeys {
 				cmd.PrintErrf("warning: no request ever has the condition key %s: a Deny on it denies nothing\n", name)
 			}
 			if len(c.Refused) > 0 {
-				return &exitError{status: 1}
+				return &cli.ExitError{Status: 1}
 			}
 			return nil
 		},
@@ -238,9 +239,9 @@ It exits with 1 if there are any.`,
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "`key` ID, alias or ARN")
 	f.StringVar(&file, "policy", "", "`file` of the new key policy")
-	f.StringVar(&region, "region", environmentRegion(), regionUsage)
+	f.StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")
-	p.register(cmd)
+	p.Register(cmd)
 	_ = cmd.MarkFlagRequired("key") // the flags exist
 	_ = cmd.MarkFlagRequired("policy")
 	return cmd

@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // maxPolicy is the longest key policy that the API takes, in bytes.
@@ -23,7 +25,7 @@ type policyFlags struct{ key, region string }
 func (f *policyFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.key, "key", "k", "", "`key` ID, alias or ARN")
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
-	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 }
 
 // readPolicy gets a key policy, with every member on a line of its own.
@@ -44,21 +46,21 @@ func readPolicy(ctx context.Context, c *kms.Client, key string) ([]byte, error) 
 	return text.Bytes(), nil
 }
 
-func newPolicyGet(s *service) *cobra.Command {
+func newPolicyGet(s *cli.Service) *cobra.Command {
 	var f policyFlags
-	format := choice{asJSON, []string{asJSON, asYAML}}
+	format := cli.Choice{Value: cli.AsJSON, Of: []string{cli.AsJSON, cli.AsYAML}}
 	cmd := &cobra.Command{
 		Use:     "get --key KEY",
 		Short:   "Print the policy of a key",
 		Example: "  cmkctl policy get -k alias/app >policy.json",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := readPolicy(cmd.Context(), s.kms(f.region), f.key)
+			text, err := readPolicy(cmd.Context(), s.KMS(f.region), f.key)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			if format.value == asYAML {
-				return printYAML(cmd.OutOrStdout(), text)
+			if format.Value == cli.AsYAML {
+				return cli.PrintYAML(cmd.OutOrStdout(), text)
 			}
 			_, err = cmd.OutOrStdout().Write(text)
 			return err
@@ -83,7 +85,7 @@ func (f *putting) register(cmd *cobra.Command) {
 // put puts a policy after a look at its syntax, which the daemon does not explain.
 func (f *putting) put(ctx context.Context, c *kms.Client, text []byte) error {
 	if err := checkJSON(string(text)); err != nil {
-		return inputf("the policy is not JSON: %w", err)
+		return cli.Inputf("the policy is not JSON: %w", err)
 	}
 	id, err := resolveKey(ctx, c, f.key)
 	if err != nil {
@@ -93,9 +95,9 @@ func (f *putting) put(ctx context.Context, c *kms.Client, text []byte) error {
 	return err
 }
 
-func newPolicySet(s *service) *cobra.Command {
+func newPolicySet(s *cli.Service) *cobra.Command {
 	var f putting
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "set --key KEY [FILE]",
 		Short: "Replace the policy of a key",
@@ -105,25 +107,25 @@ shows beforehand which past calls the new policy would refuse.`,
   cmkctl policy set -k alias/app policy.json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			in := blobIn{choice{value: formRaw}}
-			text, err := in.read(cmd, args, maxPolicy, "policy")
+			in := cli.BlobIn{Form: cli.Choice{Value: cli.FormRaw}}
+			text, err := in.Read(cmd, args, maxPolicy, "policy")
 			if err != nil {
 				return err
 			}
-			if err := f.put(cmd.Context(), s.kms(f.region), text); err != nil {
-				return s.explain(err)
+			if err := f.put(cmd.Context(), s.KMS(f.region), text); err != nil {
+				return s.Explain(err)
 			}
-			return p.print(cmd.OutOrStdout(), changed{f.key}, table{rows: [][]string{{"the policy of " + f.key + " is replaced"}}})
+			return p.Print(cmd.OutOrStdout(), changed{f.key}, cli.Table{Rows: [][]string{{"the policy of " + f.key + " is replaced"}}})
 		},
 	}
 	f.register(cmd)
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
-func newPolicyEdit(s *service) *cobra.Command {
+func newPolicyEdit(s *cli.Service) *cobra.Command {
 	var f putting
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "edit --key KEY",
 		Short: "Edit the policy of a key in an editor",
@@ -131,23 +133,23 @@ func newPolicyEdit(s *service) *cobra.Command {
 exits. A policy that is refused stays in a file, whose name is printed. If somebody else
 has changed the policy meanwhile, it is not overwritten.`,
 		Example: "  EDITOR=nano cmkctl policy edit -k alias/app",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			done, err := f.edit(cmd, s)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			return p.print(cmd.OutOrStdout(), changed{f.key}, table{rows: [][]string{{done}}})
+			return p.Print(cmd.OutOrStdout(), changed{f.key}, cli.Table{Rows: [][]string{{done}}})
 		},
 	}
 	f.register(cmd)
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
 // edit has somebody edit the policy, and puts what they have made of it.
-func (f *putting) edit(cmd *cobra.Command, s *service) (done string, err error) {
-	c := s.kms(f.region)
+func (f *putting) edit(cmd *cobra.Command, s *cli.Service) (done string, err error) {
+	c := s.KMS(f.region)
 	before, err := readPolicy(cmd.Context(), c, f.key)
 	if err != nil {
 		return "", err
@@ -175,13 +177,13 @@ func (f *putting) edit(cmd *cobra.Command, s *service) (done string, err error) 
 	}
 	now, err := readPolicy(cmd.Context(), c, f.key)
 	if err == nil && !bytes.Equal(before, now) {
-		err = &exitError{exitState, errors.New("somebody else has changed the policy meanwhile")}
+		err = cli.Exit(cli.ExitState, errors.New("somebody else has changed the policy meanwhile"))
 	}
 	if err == nil {
 		err = f.put(cmd.Context(), c, after)
 	}
 	if err != nil {
-		err = s.explain(err)
+		err = s.Explain(err)
 		return "", fmt.Errorf("%w; what you wrote is in %s", err, path)
 	}
 	return "the policy of " + f.key + " is replaced", os.Remove(path)
@@ -192,7 +194,7 @@ func (f *putting) edit(cmd *cobra.Command, s *service) (done string, err error) 
 func runEditor(cmd *cobra.Command, path string) error {
 	const script = `${VISUAL:-${EDITOR:-vi}} "$1"`
 	editor := exec.CommandContext(cmd.Context(), "sh", "-c", script, "sh", path) //nolint:gosec // the user's own editor
-	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), raw(cmd.OutOrStdout()), raw(cmd.ErrOrStderr())
+	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), cli.Raw(cmd.OutOrStdout()), cli.Raw(cmd.ErrOrStderr())
 	if err := editor.Run(); err != nil {
 		return fmt.Errorf("the editor: %w", err)
 	}

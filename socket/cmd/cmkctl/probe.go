@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // probe has cmkd probe the token, by way of a configuration that goes with it. What
@@ -23,7 +25,7 @@ func (s *setup) probe(ctx context.Context, log io.Writer) (_ []findings, err err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s.account, s.regions, s.mode = defaultAccount, []string{firstRegion}, "0600"
+	s.account, s.regions, s.mode = cli.DefaultAccount, []string{cli.FirstRegion}, "0600"
 	cfg, err := s.config(layout{dir})
 	if err != nil {
 		return nil, err

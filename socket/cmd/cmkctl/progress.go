@@ -7,6 +7,8 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // worthABar is the size in bytes from which on a file takes long enough.
@@ -14,9 +16,9 @@ const worthABar = 64 << 20
 
 // progress returns a bar on standard error, nil if nobody would see it, or if it
 // would be drawn over what they type.
-func progress(in *input, what string) *progressbar.ProgressBar {
-	size := in.size
-	if (size >= 0 && size < worthABar) || in.typed || !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
+func progress(in *cli.Input, what string) *progressbar.ProgressBar {
+	size := in.Size
+	if (size >= 0 && size < worthABar) || in.Typed || !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
 	bar := progressbar.DefaultBytes(size, what)

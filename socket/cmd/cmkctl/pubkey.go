@@ -10,11 +10,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newPubkey(s *service) *cobra.Command {
+func newPubkey(s *cli.Service) *cobra.Command {
 	var f useFlags
-	out := blobOut{label: "PUBLIC KEY"}
+	out := cli.BlobOut{Label: "PUBLIC KEY"}
 	cmd := &cobra.Command{
 		Use:   "pubkey --key KEY",
 		Short: "Write the public key of an asymmetric key",
@@ -22,10 +24,10 @@ func newPubkey(s *service) *cobra.Command {
 DER with --format raw.`,
 		Example: `  cmkctl pubkey -k alias/release --out release.pem
   cmkctl pubkey -k alias/release --format raw | sha256sum`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				answer, err := s.kms(f.region).GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: aws.String(f.key), GrantTokens: f.tokens})
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				answer, err := s.KMS(f.region).GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: aws.String(f.key), GrantTokens: f.tokens})
 				if err != nil {
 					return nil, nil, err
 				}
@@ -34,8 +36,8 @@ DER with --format raw.`,
 		},
 	}
 	f.registerRequired(cmd)
-	out.form = choice{formPEM, []string{formRaw, formBase64, formHex}}
-	out.register(cmd, "public key")
+	out.Form = cli.Choice{Value: cli.FormPEM, Of: []string{cli.FormRaw, cli.FormBase64, cli.FormHex}}
+	out.Register(cmd, "public key")
 	return cmd
 }
 
@@ -45,7 +47,7 @@ const maxPublicKey = 8192
 // readPublicKey reads a SubjectPublicKeyInfo in PEM or DER.
 func readPublicKey(cmd *cobra.Command, path string) ([]byte, error) {
 	const most = 2 * maxPublicKey // of PEM
-	text, err := readAtMost(cmd, []string{path}, most)
+	text, err := cli.ReadAtMost(cmd, []string{path}, most)
 	if err != nil {
 		return nil, fmt.Errorf("reading the public key: %w", err)
 	}
@@ -54,15 +56,15 @@ func readPublicKey(cmd *cobra.Command, path string) ([]byte, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, inputf("%s is not a public key in PEM (BEGIN PUBLIC KEY)", path)
+		return nil, cli.Inputf("%s is not a public key in PEM (BEGIN PUBLIC KEY)", path)
 	}
 	return block.Bytes, nil
 }
 
-func newDerive(s *service) *cobra.Command {
+func newDerive(s *cli.Service) *cobra.Command {
 	var (
 		f    useFlags
-		out  blobOut
+		out  cli.BlobOut
 		peer string
 	)
 	cmd := &cobra.Command{
@@ -73,14 +75,14 @@ the public key in --peer, in PEM or DER: the x coordinate (SP 800-56A, 5.7.1.2).
 keys from it with a KDF; do not use it as one.`,
 		Example: `  openssl ecparam -name prime256v1 -genkey -noout -out mine.pem
   openssl pkey -in mine.pem -pubout | cmkctl derive -k alias/agree --peer - --out secret`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
 				public, err := readPublicKey(cmd, peer)
 				if err != nil {
 					return nil, nil, err
 				}
-				c, err := s.private(f.region)
+				c, err := s.Private(f.region)
 				if err != nil {
 					return nil, nil, err
 				}
@@ -97,6 +99,6 @@ keys from it with a KDF; do not use it as one.`,
 	f.registerRequired(cmd)
 	cmd.Flags().StringVar(&peer, "peer", "", "`file` with the other party's public key, - for standard input")
 	_ = cmd.MarkFlagRequired("peer") // fails only for a flag that is not there
-	out.register(cmd, "shared secret")
+	out.Register(cmd, "shared secret")
 	return cmd
 }

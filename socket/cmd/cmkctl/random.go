@@ -8,14 +8,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // maxRandom is the most random bytes that one call returns.
 const maxRandom = 1024
 
-func newRandom(s *service) *cobra.Command {
+func newRandom(s *cli.Service) *cobra.Command {
 	var (
-		out           blobOut
+		out           cli.BlobOut
 		store, region string
 	)
 	cmd := &cobra.Command{
@@ -29,14 +31,14 @@ a time; the audit trail records each call.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil || n < 1 {
-				return usagef("%q: want a number of bytes of at least 1", args[0])
+				return cli.Usagef("%q: want a number of bytes of at least 1", args[0])
 			}
-			c := s.kms(region)
+			c := s.KMS(region)
 			ask := func(ctx context.Context, n int64) (*kms.GenerateRandomOutput, error) {
-				return c.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(int32(n)), CustomKeyStoreId: orNil(store)})
+				return c.GenerateRandom(ctx, &kms.GenerateRandomInput{NumberOfBytes: aws.Int32(int32(n)), CustomKeyStoreId: cli.OrNil(store)})
 			}
 			if n <= maxRandom {
-				return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
 					answer, err := ask(ctx, n)
 					if err != nil {
 						return nil, nil, err
@@ -44,10 +46,10 @@ a time; the audit trail records each call.`,
 					return answer.Plaintext, answer, nil
 				})
 			}
-			if out.form.value != formRaw || out.answer.value != "" {
-				return usagef("more than %d bytes are written raw only", maxRandom)
+			if out.Form.Value != cli.FormRaw || out.Answer.Value != "" {
+				return cli.Usagef("more than %d bytes are written raw only", maxRandom)
 			}
-			return out.stream(cmd, s, func(ctx context.Context, w io.Writer) error {
+			return out.Stream(cmd, s, func(ctx context.Context, w io.Writer) error {
 				for ; n > 0; n -= maxRandom {
 					answer, err := ask(ctx, min(n, maxRandom))
 					if err != nil {
@@ -64,7 +66,7 @@ a time; the audit trail records each call.`,
 		},
 	}
 	cmd.Flags().StringVar(&store, "store", "", "`ID` of a custom key store whose token generates them")
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), regionUsage)
-	out.register(cmd, "random bytes")
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
+	out.Register(cmd, "random bytes")
 	return cmd
 }

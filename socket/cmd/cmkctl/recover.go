@@ -10,15 +10,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
 // inventory is what the tokens and the database do not agree on.
 type inventory operatorapi.Inventory
 
-func newRecover(s *service) *cobra.Command {
+func newRecover(s *cli.Service) *cobra.Command {
 	var adopt bool
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "recover [--adopt [KEY-ID...]]",
 		Short: "Compare the tokens with the database, and restore keys that it lacks",
@@ -44,10 +45,10 @@ Recover exits with 1 while something is to be recovered, missing, duplicated or 
 		},
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			var found inventory
-			if err := p.ask(cmd.Context(), s, operatorapi.Recover.Path, &operatorapi.RecoverRequest{Adopt: adopt, Keys: keys}, &found); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.Recover.Path, &operatorapi.RecoverRequest{Adopt: adopt, Keys: keys}, &found); err != nil {
 				return err
 			}
-			if err := p.printAs(cmd.OutOrStdout(), &found, func(out io.Writer) error { return found.print(out, !p.noHeaders) }); err != nil {
+			if err := p.PrintAs(cmd.OutOrStdout(), &found, func(out io.Writer) error { return found.print(out, !p.NoHeaders) }); err != nil {
 				return fmt.Errorf("printing what was found: %w", err)
 			}
 			for _, id := range keys {
@@ -56,13 +57,13 @@ Recover exits with 1 while something is to be recovered, missing, duplicated or 
 				}
 			}
 			if !found.complete() {
-				return &exitError{status: 1}
+				return &cli.ExitError{Status: 1}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "add what was found to the database")
-	p.register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -13,7 +14,7 @@ import (
 // other.
 const reloadTimeout = 10 * time.Minute
 
-func newReload(s *service) *cobra.Command {
+func newReload(s *cli.Service) *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload",
 		Short: "Make the daemon reload its configuration; exit with 1 if that fails",
@@ -22,13 +23,13 @@ replaces its plugin processes, as on SIGHUP. If anything is wrong, the old setti
 in force, the reason is shown, and the status is degraded until a reload
 succeeds. "systemctl reload cmkd" calls this command.`,
 		Example: "  cmkctl reload",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("timeout") {
-				s.timeout = reloadTimeout
+				s.Timeout = reloadTimeout
 			}
 			var answer operatorapi.Reloaded
-			if err := ask(cmd.Context(), s, operatorapi.Reload.Path, operatorapi.None{}, &answer); err != nil {
+			if err := cli.Ask(cmd.Context(), s, operatorapi.Reload.Path, operatorapi.None{}, &answer); err != nil {
 				return fmt.Errorf("reload failed: %w", err)
 			}
 			for _, w := range answer.Warnings {

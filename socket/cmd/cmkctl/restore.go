@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
@@ -23,8 +24,8 @@ type restorePlan operatorapi.RestorePlan
 func newRestore() *cobra.Command {
 	var config string
 	var all bool
-	var p printer
-	var yes confirmation
+	var p cli.Printer
+	var yes cli.Confirmation
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Put a backup in the place of the daemon's database",
@@ -46,10 +47,10 @@ With -o json or yaml and without --yes it prints what it would change, and chang
   sudo cmkctl accept-state`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			if args[0] == "-" {
-				return usagef("a backup is read twice: restore takes a file, not -")
+				return cli.Usagef("a backup is read twice: restore takes a file, not -")
 			}
 			if _, _, err := readBackup(cmd, args[0]); err != nil {
 				return err
@@ -58,29 +59,29 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 			if err != nil {
 				return err
 			}
-			if p.output.value == asTable {
-				if err := plan.print(cmd.OutOrStdout(), all, !p.noHeaders); err != nil {
+			if p.Output.Value == cli.AsTable {
+				if err := plan.print(cmd.OutOrStdout(), all, !p.NoHeaders); err != nil {
 					return err
 				}
 			}
 			switch {
-			case plan.Same, p.output.value != asTable && !yes.yes:
-				return p.printAs(cmd.OutOrStdout(), plan, func(io.Writer) error { return nil })
+			case plan.Same, p.Output.Value != cli.AsTable && !yes.Yes:
+				return p.PrintAs(cmd.OutOrStdout(), plan, func(io.Writer) error { return nil })
 			}
-			if err := yes.ask("Replace the database"); err != nil {
+			if err := yes.Ask("Replace the database"); err != nil {
 				return err
 			}
 			done, err := planRestore(ctx, config, args[0], plan.Plan)
 			if err != nil {
 				return err
 			}
-			return p.printAs(cmd.OutOrStdout(), done, done.printDone)
+			return p.PrintAs(cmd.OutOrStdout(), done, done.printDone)
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", filepath.Join(systemDir, "config.toml"), "configuration `file` of the daemon")
 	cmd.Flags().BoolVar(&all, "all", false, "list every row that differs")
-	yes.register(cmd)
-	p.register(cmd)
+	yes.Register(cmd)
+	p.Register(cmd)
 	return cmd
 }
 
@@ -112,7 +113,7 @@ func restoreError(said *bytes.Buffer, err error) error {
 			err = errors.New(text)
 		}
 	}
-	return withStatus(exitFailed, err)
+	return cli.WithStatus(cli.ExitFailed, err)
 }
 
 // shownRows is how many rows that differ are listed unless all are.
@@ -137,11 +138,11 @@ func (r *restorePlan) print(out io.Writer, all, headers bool) error {
 		return err
 	}
 	for _, text := range r.Warnings {
-		fmt.Fprintf(out, "warning: %s\n", quote(text))
+		fmt.Fprintf(out, "warning: %s\n", cli.Quote(text))
 	}
 	switch {
 	case r.Damage != "":
-		fmt.Fprintf(out, "the database cannot be read, and will be kept under another name: %s\n", quote(r.Damage))
+		fmt.Fprintf(out, "the database cannot be read, and will be kept under another name: %s\n", cli.Quote(r.Damage))
 		return nil
 	case r.Same:
 		fmt.Fprintln(out, "the database is as the backup has it: there is nothing to restore")
@@ -153,7 +154,7 @@ func (r *restorePlan) print(out io.Writer, all, headers bool) error {
 	}
 	fmt.Fprintf(out, "rows of the database that the restore changes: %s\n", countDifferences(r.Differences))
 	for _, d := range shown {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", quote(d.Kind), quote(d.Table), quote(d.Row))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", cli.Quote(d.Kind), cli.Quote(d.Table), cli.Quote(d.Row))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -166,7 +167,7 @@ func (r *restorePlan) print(out io.Writer, all, headers bool) error {
 
 func (r *restorePlan) printDone(out io.Writer) error {
 	for _, text := range r.Warnings {
-		fmt.Fprintf(out, "note: %s\n", quote(text))
+		fmt.Fprintf(out, "note: %s\n", cli.Quote(text))
 	}
 	fmt.Fprintln(out, "restored. Start cmkd, and see cmkctl accept-state and cmkctl recover")
 	return nil

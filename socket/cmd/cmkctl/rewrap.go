@@ -11,12 +11,13 @@ import (
 
 	"cmkd/socket/client"
 	"cmkd/socket/client/envelope"
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newRewrap(s *service) *cobra.Command {
+func newRewrap(s *cli.Service) *cobra.Command {
 	var keys []string
 	var o envelope.Options
-	f := transformFlags{context: pairs{}}
+	f := transformFlags{context: cli.Pairs{}}
 	cmd := &cobra.Command{
 		Use:   "rewrap --key KEY FILE",
 		Short: "Move a sealed file to other keys",
@@ -48,7 +49,7 @@ SDK; for such a file, --context must give the encryption context.`,
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
 	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
-	cmd.Flags().StringVar(&f.region, "region", environmentRegion(), regionUsage)
+	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }

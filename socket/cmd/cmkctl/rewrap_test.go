@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"cmkd/socket/cmd/cmkctl/internal/clitest"
 )
 
 // ok runs cmkctl and returns its output.
@@ -35,14 +37,14 @@ func TestRewrap(t *testing.T) {
 	t.Parallel()
 	r := newSealRig(t)
 	made, err := r.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{})
-	must(t, err)
+	clitest.Must(t, err)
 	other := *made.KeyMetadata.KeyId
 	dir := t.TempDir()
 	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
-	must(t, os.WriteFile(plain, []byte(today), 0o600))
+	clitest.Must(t, os.WriteFile(plain, []byte(clitest.Today), 0o600))
 
 	r.ok(t, "seal", "-k", r.key, "-k", other, "--sign", "-c", "host=db1", "--out", sealed, plain)
-	must(t, os.Chmod(sealed, 0o640))
+	clitest.Must(t, os.Chmod(sealed, 0o640))
 	first := r.inspect(t, sealed)
 	if !first.Signed || !first.KeyCommitment || len(first.Keys) != 2 || !strings.HasSuffix(first.Keys[1].Key, other) || first.Context["host"] != "db1" {
 		t.Errorf("sealed: %+v", first)
@@ -62,10 +64,10 @@ func TestRewrap(t *testing.T) {
 	if info, err := os.Stat(sealed); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if got := r.ok(t, "open", "-k", other, "-c", "host=db1", sealed); got != today {
+	if got := r.ok(t, "open", "-k", other, "-c", "host=db1", sealed); got != clitest.Today {
 		t.Errorf("opened: %q", got)
 	}
-	names(t, dir, "plain", "sealed")
+	clitest.Names(t, dir, "plain", "sealed")
 }
 
 // TestRewrapRefuses: nothing of a file changes that cannot be moved.
@@ -74,12 +76,12 @@ func TestRewrapRefuses(t *testing.T) {
 	r := newSealRig(t)
 	dir := t.TempDir()
 	plain, sealed := filepath.Join(dir, "plain"), filepath.Join(dir, "sealed")
-	must(t, os.WriteFile(plain, []byte(today), 0o600))
+	clitest.Must(t, os.WriteFile(plain, []byte(clitest.Today), 0o600))
 	r.ok(t, "seal", "-k", r.key, "-c", "host=db1", "--out", sealed, plain)
 	before, err := os.ReadFile(sealed)
-	must(t, err)
+	clitest.Must(t, err)
 	cut := filepath.Join(dir, "cut")
-	must(t, os.WriteFile(cut, before[:len(before)-1], 0o600))
+	clitest.Must(t, os.WriteFile(cut, before[:len(before)-1], 0o600))
 	for name, c := range map[string]struct {
 		args []string
 		path string
@@ -91,12 +93,12 @@ func TestRewrapRefuses(t *testing.T) {
 		"not sealed":      {[]string{"-k", r.key}, plain, "not a valid envelope"},
 	} {
 		was, err := os.ReadFile(c.path)
-		must(t, err)
+		clitest.Must(t, err)
 		out, err := r.command(t, append(append([]string{"rewrap"}, c.args...), c.path)...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) {
 			t.Errorf("%s: %s, %v", name, out, err)
 		}
-		holds(t, c.path, string(was))
+		clitest.Holds(t, c.path, string(was))
 	}
 	for name, args := range map[string][]string{
 		"standard input": {"rewrap", "-k", r.key, "-"},
@@ -106,7 +108,7 @@ func TestRewrapRefuses(t *testing.T) {
 			t.Errorf("%s: %s", name, out)
 		}
 	}
-	names(t, dir, "cut", "plain", "sealed")
+	clitest.Names(t, dir, "cut", "plain", "sealed")
 }
 
 // TestInspectQuotes: what a file says of itself begins no lines of inspect's.

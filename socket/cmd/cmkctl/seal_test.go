@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/creack/pty"
 
+	"cmkd/socket/cmd/cmkctl/internal/clitest"
 	"cmkd/testenv/rig"
 )
 
@@ -47,7 +48,7 @@ func oldFile(t *testing.T) (dir, path string) {
 	t.Helper()
 	dir = t.TempDir()
 	path = filepath.Join(dir, "b")
-	mustWrite(t, path)
+	clitest.MustWrite(t, path)
 	return dir, path
 }
 
@@ -103,20 +104,20 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, path := oldFile(t)
 			in, out, err := os.Pipe()
-			must(t, err)
+			clitest.Must(t, err)
 			producer := exec.CommandContext(t.Context(), "sh", "-c", "head -c 300000 /dev/zero; exec sleep 600")
 			producer.Stdout, producer.SysProcAttr = out, &syscall.SysProcAttr{Setpgid: true}
-			must(t, producer.Start(), out.Close())
+			clitest.Must(t, producer.Start(), out.Close())
 			seal := r.command(t, "seal", "-k", r.key, "--out", path)
 			seal.Stdin, seal.SysProcAttr = in, &syscall.SysProcAttr{Setpgid: true, Pgid: producer.Process.Pid}
-			must(t, seal.Start(), in.Close())
+			clitest.Must(t, seal.Start(), in.Close())
 			begun(t, dir, 200000)
-			must(t, kill(pipe{producer, seal}))
+			clitest.Must(t, kill(pipe{producer, seal}))
 			failed(t, seal, name)
 			_ = producer.Process.Kill()
 			_ = producer.Wait()
-			holds(t, path, yesterday)
-			names(t, dir, "b")
+			clitest.Holds(t, path, clitest.Yesterday)
+			clitest.Names(t, dir, "b")
 		})
 	}
 }
@@ -127,22 +128,22 @@ func TestCtrlCEndsSealAtATerminal(t *testing.T) {
 	r := newSealRig(t)
 	dir, path := oldFile(t)
 	tty, child, err := pty.Open()
-	must(t, err)
+	clitest.Must(t, err)
 	defer tty.Close()
 	seal := r.command(t, "seal", "-k", r.key, "--out", path)
 	seal.Stdin, seal.Stderr = child, child
 	seal.Env = append(seal.Env, "TERM=xterm")
 	seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	must(t, seal.Start(), child.Close())
+	clitest.Must(t, seal.Start(), child.Close())
 	begun(t, dir, 1)
 	_, err = io.WriteString(tty, "\x03")
-	must(t, err)
+	clitest.Must(t, err)
 	failed(t, seal, "Ctrl-C")
 	if said, _ := io.ReadAll(tty); strings.Contains(string(said), "sealing") {
 		t.Errorf("a bar is drawn over what is typed: %q", said)
 	}
-	holds(t, path, yesterday)
-	names(t, dir, "b")
+	clitest.Holds(t, path, clitest.Yesterday)
+	clitest.Names(t, dir, "b")
 }
 
 // TestSealIsNotForTerminals has a sealed file go to a terminal, by every name.
@@ -151,12 +152,12 @@ func TestSealIsNotForTerminals(t *testing.T) {
 	r := newSealRig(t)
 	for _, output := range []string{"-", "/dev/stdout", "/dev/tty"} {
 		tty, child, err := pty.Open()
-		must(t, err)
+		clitest.Must(t, err)
 		seal := r.command(t, "seal", "-k", r.key, "--out", output)
 		var said bytes.Buffer
 		seal.Stdin, seal.Stdout, seal.Stderr = strings.NewReader("x"), child, &said
 		seal.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 1}
-		must(t, seal.Start(), child.Close())
+		clitest.Must(t, seal.Start(), child.Close())
 		failed(t, seal, output)
 		if !strings.Contains(said.String(), "refusing to write binary data to a terminal; use --out") {
 			t.Errorf("%s: %s", output, said.String())
@@ -172,16 +173,16 @@ func TestSealedFileNamesItsRegion(t *testing.T) {
 	r := newSealRig(t)
 	dir, path := oldFile(t)
 	plain := filepath.Join(dir, "plain")
-	must(t, os.WriteFile(plain, []byte(today), 0o600))
+	clitest.Must(t, os.WriteFile(plain, []byte(clitest.Today), 0o600))
 	for _, step := range []struct {
 		region, want string
 		args         []string
 	}{
 		{"", "", []string{"seal", "-k", r.key, "-c", "host=db1,disk=2", "--out", path, plain}},
-		{"eu-west-1", today, []string{"open", "-c", "host=db1", path}},
-		{"us-east-1", today, []string{"open", "-c", "host=db1", "-c", "disk=2", path}},
+		{"eu-west-1", clitest.Today, []string{"open", "-c", "host=db1", path}},
+		{"us-east-1", clitest.Today, []string{"open", "-c", "host=db1", "-c", "disk=2", path}},
 		// It is a key of one Region.
-		{"", today, []string{"open", "--region", "ap-south-1", path}},
+		{"", clitest.Today, []string{"open", "--region", "ap-south-1", path}},
 	} {
 		cmd := r.command(t, step.args...)
 		cmd.Env = append(os.Environ(), "AWS_REGION="+step.region)
@@ -213,16 +214,16 @@ func TestOpenOfAForgedSignature(t *testing.T) {
 	sealed := filepath.Join(dir, "sealed")
 	seal := r.command(t, "seal", "--sign", "-k", r.key, "--out", sealed)
 	seal.Stdin = bytes.NewReader(make([]byte, 8<<20))
-	must(t, seal.Run())
+	clitest.Must(t, seal.Run())
 	content, err := os.ReadFile(sealed)
-	must(t, err)
+	clitest.Must(t, err)
 	content[len(content)-1] ^= 1
-	must(t, os.WriteFile(sealed, content, 0o600))
+	clitest.Must(t, os.WriteFile(sealed, content, 0o600))
 	if out, err := r.command(t, "open", "--out", path, sealed).CombinedOutput(); err == nil || !strings.Contains(string(out), "signature") {
 		t.Errorf("into a file: %q, %v", out, err)
 	}
-	holds(t, path, yesterday)
-	names(t, dir, "b", "sealed")
+	clitest.Holds(t, path, clitest.Yesterday)
+	clitest.Names(t, dir, "b", "sealed")
 	var piped, said bytes.Buffer
 	open := r.command(t, "open", sealed)
 	open.Stdout, open.Stderr = &piped, &said
@@ -252,8 +253,8 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 	dir := t.TempDir()
 	big := filepath.Join(dir, "big")
 	f, err := os.Create(big)
-	must(t, err)
-	must(t, f.Truncate(worthABar), f.Close())
+	clitest.Must(t, err)
+	clitest.Must(t, f.Truncate(worthABar), f.Close())
 	isASCII := func(b []byte) bool { return bytes.IndexFunc(b, func(r rune) bool { return r > '~' }) < 0 }
 	for _, tt := range []struct {
 		environ     []string
@@ -265,8 +266,8 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 		{[]string{"TERM=dumb", "LC_ALL=C.UTF-8"}, false, true},
 	} {
 		tty, child, err := pty.Open()
-		must(t, err)
-		must(t, pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 80}))
+		clitest.Must(t, err)
+		clitest.Must(t, pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 80}))
 		said := make(chan []byte, 1)
 		go func() {
 			all, _ := io.ReadAll(tty) // EIO when the other end is closed
@@ -274,7 +275,7 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 		}()
 		seal := r.command(t, "seal", "-k", r.key, big)
 		seal.Env, seal.Stderr, seal.Stdout = append(seal.Env, tt.environ...), child, slowly{}
-		must(t, seal.Run(), child.Close())
+		clitest.Must(t, seal.Run(), child.Close())
 		got := <-said
 		if (len(got) > 0) != tt.bar || isASCII(got) != tt.narrow {
 			t.Errorf("%v: %q", tt.environ, got)

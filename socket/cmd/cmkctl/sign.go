@@ -3,19 +3,20 @@ package main
 import (
 	"context"
 	"crypto"
+	_ "crypto/sha256" // for the digests of messages
+	_ "crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
-	_ "crypto/sha256" // for the digests of messages
-	_ "crypto/sha512"
-
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // maxMessage is the longest message in bytes that is signed or authenticated as a
@@ -27,14 +28,14 @@ type signing struct {
 	useFlags
 	algorithm string
 	digest    bool // the input is one
-	in        blobIn
+	in        cli.BlobIn
 }
 
 func (f *signing) register(cmd *cobra.Command) {
 	f.registerRequired(cmd)
 	cmd.Flags().StringVar(&f.algorithm, "algorithm", "", "signing `algorithm` (default that of the key; RSASSA_PSS_SHA_256 or ED25519_SHA_512 if it has several)")
 	cmd.Flags().BoolVar(&f.digest, "digest", false, "FILE is the digest of the message")
-	f.in.register(cmd, "in-format", "digest")
+	f.in.Register(cmd, "in-format", "digest")
 }
 
 const signingHelp = `cmkctl hashes a FILE of more than 4096 bytes itself and sends the
@@ -50,41 +51,41 @@ func (f *signing) prepare(ctx context.Context, cmd *cobra.Command, args []string
 		}
 	}
 	if f.digest {
-		message, err = f.in.read(cmd, args, crypto.SHA512.Size(), "digest")
+		message, err = f.in.Read(cmd, args, crypto.SHA512.Size(), "digest")
 		return message, types.MessageTypeDigest, err
 	}
 	if cmd.Flags().Changed("in-format") {
-		return nil, "", usagef("--in-format is for a digest: give --digest, too")
+		return nil, "", cli.Usagef("--in-format is for a digest: give --digest, too")
 	}
 	return f.read(cmd, args)
 }
 
-// read reads the message, or if it is long its digest, in constant memory.
+// Read reads the message, or if it is long its digest, in constant memory.
 func (f *signing) read(cmd *cobra.Command, args []string) (message []byte, kind types.MessageType, err error) {
-	in, err := openInput(cmd, args)
+	in, err := cli.OpenInput(cmd, args)
 	if err != nil {
 		return nil, "", fmt.Errorf("reading the message: %w", err)
 	}
-	defer in.close()
+	defer in.Close()
 	begin := make([]byte, maxMessage+1)
-	n, err := io.ReadFull(in.src, begin)
+	n, err := io.ReadFull(in.Src, begin)
 	short := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	hash, hashes := digestOf(f.algorithm)
 	switch {
 	case err != nil && !short:
-		return nil, "", inputf("reading the message: %w", err)
+		return nil, "", cli.Inputf("reading the message: %w", err)
 	case short && f.algorithm != string(types.SigningAlgorithmSpecEd25519PhSha512):
 		if n == 0 {
-			return nil, "", inputf("the message is empty, which the API does not sign: give its digest with --digest")
+			return nil, "", cli.Inputf("the message is empty, which the API does not sign: give its digest with --digest")
 		}
 		return begin[:n], types.MessageTypeRaw, nil
 	case !hashes:
-		return nil, "", inputf("the message is longer than %d bytes: %s signs the message itself, no digest", maxMessage, f.algorithm)
+		return nil, "", cli.Inputf("the message is longer than %d bytes: %s signs the message itself, no digest", maxMessage, f.algorithm)
 	}
 	h := hash.New()
 	h.Write(begin[:n])
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{in.src}, make([]byte, 1<<20)); err != nil {
-		return nil, "", inputf("reading the message: %w", err)
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{in.Src}, make([]byte, 1<<20)); err != nil {
+		return nil, "", cli.Inputf("reading the message: %w", err)
 	}
 	return h.Sum(nil), types.MessageTypeDigest, nil
 }
@@ -102,18 +103,9 @@ func digestOf(algorithm string) (hash crypto.Hash, ok bool) {
 	return 0, false
 }
 
-func signingAlgorithms(m *types.KeyMetadata) []string { return texts(m.SigningAlgorithms) }
+func signingAlgorithms(m *types.KeyMetadata) []string { return cli.Texts(m.SigningAlgorithms) }
 
-func macAlgorithms(m *types.KeyMetadata) []string { return texts(m.MacAlgorithms) }
-
-// texts are values of an enum as they are on the wire.
-func texts[T ~string](values []T) []string {
-	list := make([]string, len(values))
-	for i, v := range values {
-		list[i] = string(v)
-	}
-	return list
-}
+func macAlgorithms(m *types.KeyMetadata) []string { return cli.Texts(m.MacAlgorithms) }
 
 // defaultAlgorithm asks which algorithms the key has: it is the only one, or the first
 // of the preferred ones that it has.
@@ -129,15 +121,15 @@ func defaultAlgorithm(ctx context.Context, c *kms.Client, key string, of func(*t
 		}
 	}
 	if len(list) != 1 {
-		return "", inputf("%s is a %s key for %s: it has no algorithm for this", key, answer.KeyMetadata.KeySpec, answer.KeyMetadata.KeyUsage)
+		return "", cli.Inputf("%s is a %s key for %s: it has no algorithm for this", key, answer.KeyMetadata.KeySpec, answer.KeyMetadata.KeyUsage)
 	}
 	return list[0], nil
 }
 
-func newSign(s *service) *cobra.Command {
+func newSign(s *cli.Service) *cobra.Command {
 	var (
 		f   signing
-		out blobOut
+		out cli.BlobOut
 	)
 	cmd := &cobra.Command{
 		Use:   "sign --key KEY [FILE]",
@@ -152,8 +144,8 @@ RSA as in RFC 8017.
   tar c dir | cmkctl sign -k alias/rsa --algorithm RSASSA_PKCS1_V1_5_SHA_512 --format base64`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return out.produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				c := s.kms(f.region)
+			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
+				c := s.KMS(f.region)
 				message, kind, err := f.prepare(ctx, cmd, args, c)
 				if err != nil {
 					return nil, nil, err
@@ -171,19 +163,19 @@ RSA as in RFC 8017.
 		},
 	}
 	f.register(cmd)
-	out.register(cmd, "signature")
+	out.Register(cmd, "signature")
 	return cmd
 }
 
 // maxSignature is the longest that the API takes, in bytes.
 const maxSignature = 6144
 
-func newVerify(s *service) *cobra.Command {
+func newVerify(s *cli.Service) *cobra.Command {
 	var (
 		f      signing
-		given  blobIn
+		given  cli.BlobIn
 		path   string
-		answer printer
+		answer cli.Printer
 	)
 	cmd := &cobra.Command{
 		Use:   "verify --key KEY --signature FILE [FILE]",
@@ -196,16 +188,16 @@ exits with 1 if the signature was not made with this key over this message.
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if path == "-" && (len(args) == 0 || args[0] == "-") {
-				return usagef("the message and the signature cannot both be standard input")
+				return cli.Usagef("the message and the signature cannot both be standard input")
 			}
-			signature, err := given.readFile(cmd, path, maxSignature, "signature")
+			signature, err := given.ReadFile(cmd, path, maxSignature, "signature")
 			if err != nil {
 				return err
 			}
-			c := s.kms(f.region)
+			c := s.KMS(f.region)
 			message, kind, err := f.prepare(cmd.Context(), cmd, args, c)
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
 			defer clear(message)
 			valid, err := c.Verify(cmd.Context(), &kms.VerifyInput{
@@ -213,18 +205,18 @@ exits with 1 if the signature was not made with this key over this message.
 				SigningAlgorithm: types.SigningAlgorithmSpec(f.algorithm),
 			})
 			if _, not := errors.AsType[*types.KMSInvalidSignatureException](err); not {
-				return &exitError{exitFailed, fmt.Errorf("the signature does not verify with %s and %s", f.key, f.algorithm)}
+				return cli.Exit(cli.ExitFailed, fmt.Errorf("the signature does not verify with %s and %s", f.key, f.algorithm))
 			}
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			return answer.print(cmd.OutOrStdout(), valid, table{rows: [][]string{{"valid", f.algorithm, aws.ToString(valid.KeyId)}}})
+			return answer.Print(cmd.OutOrStdout(), valid, cli.Table{Rows: [][]string{{"valid", f.algorithm, aws.ToString(valid.KeyId)}}})
 		},
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&path, "signature", "", "`file` with the signature, - for standard input")
 	_ = cmd.MarkFlagRequired("signature") // fails only for a flag that is not there
-	given.register(cmd, "signature-format", "signature")
-	answer.register(cmd)
+	given.Register(cmd, "signature-format", "signature")
+	answer.Register(cmd)
 	return cmd
 }

@@ -13,16 +13,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/socket/operatorapi"
 )
 
 // health is what the daemon says of itself.
 type health operatorapi.Health
 
-func newStatus(s *service) *cobra.Command {
+func newStatus(s *cli.Service) *cobra.Command {
 	var inJSON, watch bool
 	var interval time.Duration
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the daemon's status; exit with 1 if it is degraded",
@@ -35,10 +36,10 @@ with -o yaml a document.`,
 		Example: `  cmkctl status
   cmkctl status -w
   cmkctl status -o json | jq -r .state`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval <= 0 {
-				return usagef("--interval %s: want a time above 0", interval)
+				return cli.Usagef("--interval %s: want a time above 0", interval)
 			}
 			if watch {
 				return watchStatus(cmd, s, &p, interval)
@@ -54,13 +55,13 @@ with -o yaml a document.`,
 			if inJSON {
 				_, err = cmd.OutOrStdout().Write(body)
 			} else {
-				err = p.printAs(cmd.OutOrStdout(), json.RawMessage(body), func(out io.Writer) error { return h.print(out, !p.noHeaders) })
+				err = p.PrintAs(cmd.OutOrStdout(), json.RawMessage(body), func(out io.Writer) error { return h.print(out, !p.NoHeaders) })
 			}
 			if err != nil {
 				return fmt.Errorf("printing the status: %w", err)
 			}
 			if h.State != operatorapi.OK {
-				return &exitError{status: 1}
+				return &cli.ExitError{Status: 1}
 			}
 			return nil
 		},
@@ -68,7 +69,7 @@ with -o yaml a document.`,
 	cmd.Flags().BoolVar(&inJSON, "json", false, "print the daemon's JSON unchanged")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "watch: print a line at each change")
 	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "how often -w looks")
-	p.register(cmd)
+	p.Register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("json", "watch")
 	cmd.MarkFlagsMutuallyExclusive("json", "output")
 	return cmd
@@ -76,23 +77,23 @@ with -o yaml a document.`,
 
 // fetchStatus gets /status. A daemon that is not well answers with status 503
 // and the same JSON.
-func fetchStatus(ctx context.Context, s *service) ([]byte, error) {
+func fetchStatus(ctx context.Context, s *cli.Service) ([]byte, error) {
 	return fetch(ctx, s, operatorapi.Status.Path, http.StatusOK, http.StatusServiceUnavailable)
 }
 
 // fetch gets a page from the daemon. An answer with none of the statuses is a
 // refusal.
-func fetch(ctx context.Context, s *service, path string, statuses ...int) ([]byte, error) {
+func fetch(ctx context.Context, s *cli.Service, path string, statuses ...int) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	status, body, err := s.do(req, 64<<20)
+	status, body, err := s.Do(req, 64<<20)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.Contains(statuses, status) {
-		return nil, refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
+		return nil, cli.Refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
 	}
 	return body, nil
 }
@@ -105,12 +106,12 @@ func parseHealth(body []byte) (*health, error) {
 	for _, text := range []*string{&h.ReloadError, &h.EpochError, &h.DatabaseError, &h.AuditError} {
 		*text = strings.ReplaceAll(*text, "\n", "; ") // the errors of several things, one a line
 	}
-	printable(&h)
+	cli.Printable(&h)
 	return &h, nil
 }
 
 // readHealth asks the daemon how it is.
-func readHealth(ctx context.Context, s *service) (*health, error) {
+func readHealth(ctx context.Context, s *cli.Service) (*health, error) {
 	body, err := fetchStatus(ctx, s)
 	if err != nil {
 		return nil, err
@@ -164,9 +165,9 @@ func (h *health) print(out io.Writer, headers bool) error {
 		fmt.Fprintln(w, "deletions\theld: the clock jumped ahead or the database was accepted, see cmkctl confirm-clock")
 	}
 	if ship := h.AuditShipping; ship != nil {
-		text := fmt.Sprintf("%s: %s behind, %d s", ship.To, number(ship.LagRecords, "record"), ship.LagSeconds)
+		text := fmt.Sprintf("%s: %s behind, %d s", ship.To, cli.Number(ship.LagRecords, "record"), ship.LagSeconds)
 		if ship.LostRecords > 0 {
-			text += fmt.Sprintf(", %s pruned before they were shipped", number(ship.LostRecords, "record"))
+			text += fmt.Sprintf(", %s pruned before they were shipped", cli.Number(ship.LostRecords, "record"))
 		}
 		if ship.Error != "" {
 			text += ": " + ship.Error

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // seen is what status -w prints of a status.
@@ -24,13 +26,13 @@ const unreachable = "unreachable"
 
 // watchStatus prints a line each time that the state changes, or what there is to do,
 // until somebody has seen enough.
-func watchStatus(cmd *cobra.Command, s *service, p *printer, interval time.Duration) error {
-	ctx, stop := untilSignal(cmd.Context())
+func watchStatus(cmd *cobra.Command, s *cli.Service, p *cli.Printer, interval time.Duration) error {
+	ctx, stop := cli.UntilSignal(cmd.Context())
 	defer stop()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	out := cmd.OutOrStdout()
-	if p.output.value == asTable && !p.noHeaders {
+	if p.Output.Value == cli.AsTable && !p.NoHeaders {
 		fmt.Fprintf(out, watchColumns, "TIME", "STATE", "NEXT")
 	}
 	for last := (seen{}); ; {
@@ -42,7 +44,7 @@ func watchStatus(cmd *cobra.Command, s *service, p *printer, interval time.Durat
 			return err
 		}
 		if now.State != last.State || now.Next != last.Next {
-			if err := now.print(out, p.output.value); err != nil {
+			if err := now.print(out, p.Output.Value); err != nil {
 				return err
 			}
 			last = *now
@@ -57,10 +59,10 @@ func watchStatus(cmd *cobra.Command, s *service, p *printer, interval time.Durat
 
 // lookOnce is how the daemon is now. Only a refusal is an error: one that does not answer
 // may be on its way.
-func lookOnce(ctx context.Context, s *service) (*seen, error) {
+func lookOnce(ctx context.Context, s *cli.Service) (*seen, error) {
 	now := &seen{Time: time.Now().UTC().Truncate(time.Second)}
 	h, err := readHealth(ctx, s)
-	if exit, ok := errors.AsType[*exitError](err); ok && exit.status == exitUnavailable {
+	if exit, ok := errors.AsType[*cli.ExitError](err); ok && exit.Status == cli.ExitUnavailable {
 		now.State, now.Next = unreachable, err.Error()
 		return now, nil
 	}
@@ -74,7 +76,7 @@ func lookOnce(ctx context.Context, s *service) (*seen, error) {
 const watchColumns = "%-20s  %-11s  %s\n"
 
 func (s *seen) print(out io.Writer, format string) error {
-	if format == asTable {
+	if format == cli.AsTable {
 		_, err := fmt.Fprintf(out, watchColumns, s.Time.Format(time.RFC3339), s.State, strings.ReplaceAll(s.Next, "\n", "; "))
 		return err
 	}
@@ -82,10 +84,10 @@ func (s *seen) print(out io.Writer, format string) error {
 	if err != nil {
 		return err
 	}
-	if format == asJSON {
+	if format == cli.AsJSON {
 		_, err = fmt.Fprintf(out, "%s\n", text)
 		return err
 	}
 	fmt.Fprintln(out, "---")
-	return printYAML(out, text)
+	return cli.PrintYAML(out, text)
 }

@@ -7,13 +7,15 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-func newStore(s *service) *cobra.Command {
+func newStore(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "store",
 		Short: "Use additional tokens as custom key stores; copy the database",
-		Args:  noArgs,
+		Args:  cli.NoArgs,
 	}
 	cmd.AddCommand(newStoreCreate(s), newStoreList(s), newStoreRename(s), newStoreConnect(s), newStoreDisconnect(s), newStoreDelete(s), newStoreCopy())
 	return cmd
@@ -29,7 +31,7 @@ const (
 // changedStore is the answer for operations that answer with nothing.
 type changedStore struct{ CustomKeyStoreId string }
 
-func newStoreCreate(s *service) *cobra.Command {
+func newStoreCreate(s *cli.Service) *cobra.Command {
 	var cluster string
 	return change{
 		use: "create NAME --cluster ID", short: "Create a custom key store for an additional token",
@@ -43,7 +45,7 @@ configuration, and prints its ID. Then run "cmkctl store connect" and "cmkctl ke
 			answer, err := c.CreateCustomKeyStore(ctx, &kms.CreateCustomKeyStoreInput{
 				CustomKeyStoreName: aws.String(args[0]), CloudHsmClusterId: aws.String(cluster),
 				KeyStorePassword: aws.String(unusedPassword), TrustAnchorCertificate: aws.String(unusedCertificate),
-			}, once)
+			}, cli.Once)
 			if err != nil {
 				return nil, "", err
 			}
@@ -55,37 +57,37 @@ configuration, and prints its ID. Then run "cmkctl store connect" and "cmkctl ke
 	})
 }
 
-func newStoreList(s *service) *cobra.Command {
-	var p printer
+func newStoreList(s *cli.Service) *cobra.Command {
+	var p cli.Printer
 	var region string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the custom key stores and their states",
 		Example: "  cmkctl store list -o json",
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			pages := kms.NewDescribeCustomKeyStoresPaginator(s.kms(region), &kms.DescribeCustomKeyStoresInput{})
+			pages := kms.NewDescribeCustomKeyStoresPaginator(s.KMS(region), &kms.DescribeCustomKeyStoresInput{})
 			list, err := apiPages(cmd.Context(), pages.HasMorePages, pages.NextPage,
 				func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
 					return page.CustomKeyStores
 				})
 			if err != nil {
-				return s.explain(err)
+				return s.Explain(err)
 			}
-			t := table{headers: []string{"STORE ID", "NAME", "CLUSTER", "STATE", "ERROR", "CREATED"}}
+			t := cli.Table{Headers: []string{"STORE ID", "NAME", "CLUSTER", "STATE", "ERROR", "CREATED"}}
 			for _, e := range list {
-				t.add(aws.ToString(e.CustomKeyStoreId), aws.ToString(e.CustomKeyStoreName), aws.ToString(e.CloudHsmClusterId),
-					string(e.ConnectionState), string(e.ConnectionErrorCode), moment(e.CreationDate))
+				t.Add(aws.ToString(e.CustomKeyStoreId), aws.ToString(e.CustomKeyStoreName), aws.ToString(e.CloudHsmClusterId),
+					string(e.ConnectionState), string(e.ConnectionErrorCode), cli.Moment(e.CreationDate))
 			}
-			return p.print(cmd.OutOrStdout(), list, t)
+			return p.Print(cmd.OutOrStdout(), list, t)
 		},
 	}
-	p.register(cmd)
-	cmd.Flags().StringVar(&region, "region", environmentRegion(), "Region of the stores (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)")
+	p.Register(cmd)
+	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), "Region of the stores (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own)")
 	return cmd
 }
 
-func newStoreRename(s *service) *cobra.Command {
+func newStoreRename(s *cli.Service) *cobra.Command {
 	return change{
 		use: "rename STORE-ID NAME", short: "Rename a custom key store", args: cobra.ExactArgs(2),
 		example: "  cmkctl store rename \"$STORE\" archive",
@@ -96,7 +98,7 @@ func newStoreRename(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newStoreConnect(s *service) *cobra.Command {
+func newStoreConnect(s *cli.Service) *cobra.Command {
 	return change{
 		use: "connect STORE-ID", short: "Connect a custom key store", example: "  cmkctl store connect \"$STORE\"",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -106,7 +108,7 @@ func newStoreConnect(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newStoreDisconnect(s *service) *cobra.Command {
+func newStoreDisconnect(s *cli.Service) *cobra.Command {
 	return change{
 		use: "disconnect STORE-ID", short: "Disconnect a custom key store: its keys are unavailable", example: "  cmkctl store disconnect \"$STORE\"",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
@@ -116,7 +118,7 @@ func newStoreDisconnect(s *service) *cobra.Command {
 	}.command(s, nil)
 }
 
-func newStoreDelete(s *service) *cobra.Command {
+func newStoreDelete(s *cli.Service) *cobra.Command {
 	return change{
 		use: "delete STORE-ID", short: "Delete a custom key store that has no keys",
 		long: `Delete removes a custom key store that is disconnected and has no keys. Its token

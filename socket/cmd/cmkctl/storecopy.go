@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 func newStoreCopy() *cobra.Command {
@@ -19,7 +21,7 @@ start the daemon with the second configuration: from then on the original counts
 older database.`,
 		Example: `  sudo systemctl stop cmkd.service cmkd.socket
   sudo -u cmkd cmkctl store copy --from /etc/cmkd/config.toml --to /etc/cmkd/etcd.toml`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			daemon, err := findDaemon()
 			if err != nil {

@@ -6,11 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"cmkd/version"
 )
 
 func newVersion() *cobra.Command {
-	var p printer
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of cmkctl",
@@ -18,16 +19,16 @@ func newVersion() *cobra.Command {
 daemon, and "cmkd -version" that of the installed one.`,
 		Example: `  cmkctl version
   cmkctl version -o json | jq -r .version`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := struct {
 				Version  string `json:"version"`
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
 			}{version.Release(), runtime.Version(), fmt.Sprintf("%s/%s", runtime.GOOS, runtime.GOARCH)}
-			return p.print(cmd.OutOrStdout(), v, table{rows: [][]string{{version.Line("cmkctl")}}})
+			return p.Print(cmd.OutOrStdout(), v, cli.Table{Rows: [][]string{{version.Line("cmkctl")}}})
 		},
 	}
-	p.registerFormat(cmd)
+	p.RegisterFormat(cmd)
 	return cmd
 }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -11,25 +11,25 @@ import (
 	"golang.org/x/term"
 )
 
-// input is what seal and open read.
-type input struct {
-	src     io.Reader
-	size    int64 // in bytes, -1 if it is not known
+// Input is what seal and open read.
+type Input struct {
+	Src     io.Reader
+	Size    int64 // in bytes, -1 if it is not known
 	regular bool  // a file, which has all of its content from the start
-	typed   bool  // by somebody at a terminal
-	close   func()
+	Typed   bool  // by somebody at a terminal
+	Close   func()
 }
 
-// openInput opens the file that args name, or takes standard input.
-func openInput(cmd *cobra.Command, args []string) (*input, error) {
-	in := &input{src: cmd.InOrStdin(), size: -1, close: func() {}}
-	file, ok := in.src.(*os.File)
+// OpenInput opens the file that args name, or takes standard input.
+func OpenInput(cmd *cobra.Command, args []string) (*Input, error) {
+	in := &Input{Src: cmd.InOrStdin(), Size: -1, Close: func() {}}
+	file, ok := in.Src.(*os.File)
 	if len(args) > 0 && args[0] != "-" {
 		var err error
 		if file, err = os.Open(args[0]); err != nil {
-			return nil, withStatus(exitInput, err)
+			return nil, WithStatus(ExitInput, err)
 		}
-		in.src, in.close = file, func() { _ = file.Close() }
+		in.Src, in.Close = file, func() { _ = file.Close() }
 	} else if !ok {
 		return in, nil
 	}
@@ -38,12 +38,12 @@ func openInput(cmd *cobra.Command, args []string) (*input, error) {
 		err = fmt.Errorf("%s is a directory", file.Name())
 	}
 	if err != nil {
-		in.close()
-		return nil, withStatus(exitInput, err)
+		in.Close()
+		return nil, WithStatus(ExitInput, err)
 	}
-	in.typed = term.IsTerminal(int(file.Fd()))
+	in.Typed = term.IsTerminal(int(file.Fd()))
 	if in.regular = info.Mode().IsRegular(); in.regular && len(args) > 0 {
-		in.size = info.Size()
+		in.Size = info.Size()
 	}
 	return in, nil
 }
@@ -54,16 +54,16 @@ func openInput(cmd *cobra.Command, args []string) (*input, error) {
 // the other.
 const settleTime = 200 * time.Millisecond
 
-// until returns a reader of the input that fails as soon as ctx ends, even while
+// Until returns a reader of the input that fails as soon as ctx ends, even while
 // nothing comes. With doubt the end of what is not a regular file counts only
 // once no signal has followed it.
-func (in *input) until(ctx context.Context, doubt bool) io.Reader {
+func (in *Input) Until(ctx context.Context, doubt bool) io.Reader {
 	if in.regular {
-		return untilDone{ctx, in.src}
+		return untilDone{ctx, in.Src}
 	}
 	r, w := io.Pipe()
 	go func() {
-		_, err := io.CopyBuffer(w, struct{ io.Reader }{in.src}, make([]byte, 256<<10))
+		_, err := io.CopyBuffer(w, struct{ io.Reader }{in.Src}, make([]byte, 256<<10))
 		if err == nil && doubt {
 			select {
 			case <-ctx.Done():

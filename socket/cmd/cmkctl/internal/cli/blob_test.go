@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 // A part of the text would decode, too.
 func TestBlobWithSpaces(t *testing.T) {
 	t.Parallel()
-	const limit = maxPlaintext
+	const limit = 4096
 	path := filepath.Join(t.TempDir(), "hex")
 	data := bytes.Repeat([]byte{0xa5}, limit)
 	for _, tt := range []struct {
@@ -28,8 +28,8 @@ func TestBlobWithSpaces(t *testing.T) {
 		if err := os.WriteFile(path, text.Bytes(), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		in := blobIn{choice{value: formHex}}
-		got, err := in.read(&cobra.Command{}, []string{path}, limit, "plaintext")
+		in := BlobIn{Form: Choice{Value: FormHex}}
+		got, err := in.Read(&cobra.Command{}, []string{path}, limit, "plaintext")
 		if tt.whole && !bytes.Equal(got, data) || !tt.whole && err == nil {
 			t.Errorf("%q between bytes: %d of %d bytes, %v", tt.between, len(got), limit, err)
 		}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -28,8 +28,8 @@ func TestTheEndOfAPipeIsDoubted(t *testing.T) {
 		{true, true, nil},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		in := &input{src: endsFirst{cancel}, regular: tt.regular}
-		if _, err := io.ReadAll(in.until(ctx, tt.doubt)); !errors.Is(err, tt.want) {
+		in := &Input{Src: endsFirst{cancel}, regular: tt.regular}
+		if _, err := io.ReadAll(in.Until(ctx, tt.doubt)); !errors.Is(err, tt.want) {
 			t.Errorf("%+v: %v", tt, err)
 		}
 		cancel()
@@ -42,7 +42,7 @@ func TestAReadThatWaitsEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	silent, w := io.Pipe()
 	defer w.Close()
-	r := (&input{src: silent}).until(ctx, true)
+	r := (&Input{Src: silent}).Until(ctx, true)
 	cancel()
 	if _, err := io.ReadAll(r); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)

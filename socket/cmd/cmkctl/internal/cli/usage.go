@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -10,11 +10,11 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// strict makes a command that only groups others refuse what it does not know:
+// Strict makes a command that only groups others refuse what it does not know:
 // cobra would print its help, and succeed.
-func strict(cmd *cobra.Command) {
+func Strict(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
-		strict(sub)
+		Strict(sub)
 	}
 	if !cmd.HasParent() || !cmd.HasSubCommands() || cmd.Runnable() {
 		return
@@ -27,53 +27,53 @@ func strict(cmd *cobra.Command) {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		known := fmt.Sprintf("want one of: %s", strings.Join(names, ", "))
 		if len(args) == 0 {
-			return usagef("%s: %s", cmd.CommandPath(), known)
+			return Usagef("%s: %s", cmd.CommandPath(), known)
 		}
-		return usagef("unknown command %q for %q: %s", args[0], cmd.CommandPath(), known)
+		return Usagef("unknown command %q for %q: %s", args[0], cmd.CommandPath(), known)
 	}
 }
 
-// withStatuses gives what commands return a status, so that what has none is cobra's.
-func withStatuses(cmd *cobra.Command) {
+// WithStatuses gives what commands return a status, so that what has none is cobra's.
+func WithStatuses(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
-		withStatuses(sub)
+		WithStatuses(sub)
 	}
 	if work := cmd.RunE; work != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			return withStatus(exitFailed, work(cmd, args))
+			return WithStatus(ExitFailed, work(cmd, args))
 		}
 	}
 }
 
-// noArgs is cobra's NoArgs, which takes an argument for the name of a command.
-func noArgs(cmd *cobra.Command, args []string) error {
+// NoArgs is cobra's NoArgs, which takes an argument for the name of a command.
+func NoArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q: %s takes none", args[0], cmd.CommandPath())
 	}
 	return nil
 }
 
-// newHelp is cobra's help command, except that an unknown command is an error.
-func newHelp() *cobra.Command {
+// NewHelp is cobra's help command, except that an unknown command is an error.
+func NewHelp() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND...]",
 		Short: "Show the help of a command",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil {
-				return withStatus(exitUsage, err)
+				return WithStatus(ExitUsage, err)
 			}
 			if len(rest) > 0 {
-				return usagef("unknown command %q for %q", rest[0], found.CommandPath())
+				return Usagef("unknown command %q for %q", rest[0], found.CommandPath())
 			}
 			return found.Help()
 		},
 	}
 }
 
-// flagError says of a flag's value what is wanted, where the parser names the Go
+// FlagError says of a flag's value what is wanted, where the parser names the Go
 // function that failed.
-func flagError(_ *cobra.Command, err error) error {
+func FlagError(_ *cobra.Command, err error) error {
 	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
 	if !ok {
 		return err
@@ -95,29 +95,29 @@ func flagError(_ *cobra.Command, err error) error {
 	return fmt.Errorf("--%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), want)
 }
 
-// number is a count of what the noun names.
-func number[N int | uint64](n N, noun string) string {
+// Number is a count of what the noun names.
+func Number[N int | uint64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// portFlag is a flag of a TCP port. It implements [pflag.Value].
-type portFlag uint16
+// PortFlag is a flag of a TCP port. It implements [pflag.Value].
+type PortFlag uint16
 
 // Set implements [pflag.Value].
-func (p *portFlag) Set(text string) error {
+func (p *PortFlag) Set(text string) error {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
 		return errors.New("want a port of 0 to 65535")
 	}
-	*p = portFlag(n)
+	*p = PortFlag(n)
 	return nil
 }
 
 // String implements [pflag.Value].
-func (p *portFlag) String() string { return strconv.Itoa(int(*p)) }
+func (p *PortFlag) String() string { return strconv.Itoa(int(*p)) }
 
 // Type implements [pflag.Value].
-func (p *portFlag) Type() string { return "port" }
+func (p *PortFlag) Type() string { return "port" }

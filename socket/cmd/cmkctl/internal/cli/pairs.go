@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"encoding/csv"
@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// pairs is a repeatable flag of NAME=VALUE. A NAME that is given twice is an
+// Pairs is a repeatable flag of NAME=VALUE. A NAME that is given twice is an
 // error: which value was meant is not known. One flag may hold several pairs, as
 // a line of CSV. It implements [pflag.Value].
-type pairs map[string]string
+type Pairs map[string]string
 
 // Set implements [pflag.Value].
-func (p pairs) Set(text string) error {
+func (p Pairs) Set(text string) error {
 	fields := []string{text}
 	if strings.Count(text, "=") > 1 {
 		var err error
@@ -36,7 +36,7 @@ func (p pairs) Set(text string) error {
 }
 
 // String implements [pflag.Value].
-func (p pairs) String() string {
+func (p Pairs) String() string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		list = append(list, name+"="+p[name])
@@ -45,4 +45,4 @@ func (p pairs) String() string {
 }
 
 // Type implements [pflag.Value].
-func (p pairs) Type() string { return "name=value" }
+func (p Pairs) Type() string { return "name=value" }

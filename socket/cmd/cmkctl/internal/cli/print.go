@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -18,26 +18,26 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// choice is a flag with one of a few values. It implements [pflag.Value].
-type choice struct {
-	value string
-	of    []string
+// Choice is a flag with one of a few values. It implements [pflag.Value].
+type Choice struct {
+	Value string
+	Of    []string
 }
 
 // Set implements [pflag.Value].
-func (c *choice) Set(text string) error {
-	if !slices.Contains(c.of, text) {
-		return fmt.Errorf("want %s", alternatives(c.of))
+func (c *Choice) Set(text string) error {
+	if !slices.Contains(c.Of, text) {
+		return fmt.Errorf("want %s", alternatives(c.Of))
 	}
-	c.value = text
+	c.Value = text
 	return nil
 }
 
 // String implements [pflag.Value].
-func (c *choice) String() string { return c.value }
+func (c *Choice) String() string { return c.Value }
 
 // Type implements [pflag.Value].
-func (c *choice) Type() string { return "format" }
+func (c *Choice) Type() string { return "format" }
 
 // alternatives lists words as in "a, b or c".
 func alternatives(words []string) string {
@@ -48,50 +48,50 @@ func alternatives(words []string) string {
 	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
-// printer prints answers: tables for people, JSON and YAML for programs, with the
+// Printer prints answers: tables for people, JSON and YAML for programs, with the
 // names that the members have in the API.
-type printer struct {
-	output    choice
-	noHeaders bool
+type Printer struct {
+	Output    Choice
+	NoHeaders bool
 }
 
 const (
-	asTable = "table"
-	asJSON  = "json"
-	asYAML  = "yaml"
+	AsTable = "table"
+	AsJSON  = "json"
+	AsYAML  = "yaml"
 )
 
-// register adds the flags of commands that print a list or the properties of one thing.
-func (p *printer) register(cmd *cobra.Command) {
-	p.registerFormat(cmd)
-	cmd.Flags().BoolVar(&p.noHeaders, "no-headers", false, "print a table without its headers")
+// Register adds the flags of commands that print a list or the properties of one thing.
+func (p *Printer) Register(cmd *cobra.Command) {
+	p.RegisterFormat(cmd)
+	cmd.Flags().BoolVar(&p.NoHeaders, "no-headers", false, "print a table without its headers")
 }
 
-// registerFormat adds the flag of commands that print more than one table.
-func (p *printer) registerFormat(cmd *cobra.Command) {
-	p.output = choice{asTable, []string{asTable, asJSON, asYAML}}
-	cmd.Flags().VarP(&p.output, "output", "o", "`format`: table, json or yaml")
+// RegisterFormat adds the flag of commands that print more than one table.
+func (p *Printer) RegisterFormat(cmd *cobra.Command) {
+	p.Output = Choice{AsTable, []string{AsTable, AsJSON, AsYAML}}
+	cmd.Flags().VarP(&p.Output, "output", "o", "`format`: table, json or yaml")
 }
 
-// ask is ask with the answer as it is to be printed: JSON has escapes of its own.
-func (p *printer) ask(ctx context.Context, s *service, path string, in, out any) error {
-	if p.output.value == asTable {
-		return ask(ctx, s, path, in, out)
+// Ask is ask with the answer as it is to be printed: JSON has escapes of its own.
+func (p *Printer) Ask(ctx context.Context, s *Service, path string, in, out any) error {
+	if p.Output.Value == AsTable {
+		return Ask(ctx, s, path, in, out)
 	}
-	return askExactly(ctx, s, path, in, out)
+	return AskExactly(ctx, s, path, in, out)
 }
 
-// printAs prints an answer of the daemon's own with the names of its JSON, for people
+// PrintAs prints an answer of the daemon's own with the names of its JSON, for people
 // as table does.
-func (p *printer) printAs(out io.Writer, v any, table func(io.Writer) error) error {
-	if p.output.value == asTable {
+func (p *Printer) PrintAs(out io.Writer, v any, table func(io.Writer) error) error {
+	if p.Output.Value == AsTable {
 		return table(out)
 	}
 	text, err := json.Marshal(whole(reflect.ValueOf(v)))
 	if err != nil {
 		return fmt.Errorf("printing the answer: %w", err)
 	}
-	return printValue(out, json.RawMessage(text), p.output.value)
+	return PrintValue(out, json.RawMessage(text), p.Output.Value)
 }
 
 // whole is an answer of the daemon's with every member, those too that the daemon leaves
@@ -132,27 +132,27 @@ func whole(v reflect.Value) any {
 	}
 }
 
-// table is rows under headers. Without headers each row is a name and a value.
-type table struct {
-	headers []string
-	rows    [][]string
+// Table is rows under headers. Without headers each row is a name and a value.
+type Table struct {
+	Headers []string
+	Rows    [][]string
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
-// print prints v, for people as the table.
-func (p *printer) print(out io.Writer, v any, t table) error {
-	if p.output.value != asTable {
-		return printValue(out, v, p.output.value)
+// Print prints v, for people as the table.
+func (p *Printer) Print(out io.Writer, v any, t Table) error {
+	if p.Output.Value != AsTable {
+		return PrintValue(out, v, p.Output.Value)
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	if len(t.headers) > 0 && !p.noHeaders {
-		fmt.Fprintln(w, strings.Join(t.headers, "\t"))
+	if len(t.Headers) > 0 && !p.NoHeaders {
+		fmt.Fprintln(w, strings.Join(t.Headers, "\t"))
 	}
-	for _, row := range t.rows {
+	for _, row := range t.Rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			if cells[i] = quote(cell); cell == "" {
+			if cells[i] = Quote(cell); cell == "" {
 				cells[i] = "-" // a column is never empty, for programs like awk
 			}
 		}
@@ -161,8 +161,8 @@ func (p *printer) print(out io.Writer, v any, t table) error {
 	return w.Flush()
 }
 
-// printValue prints v as JSON or YAML.
-func printValue(out io.Writer, v any, format string) error {
+// PrintValue prints v as JSON or YAML.
+func PrintValue(out io.Writer, v any, format string) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
@@ -171,16 +171,16 @@ func printValue(out io.Writer, v any, format string) error {
 		return fmt.Errorf("printing the answer: %w", err)
 	}
 	defer func() { clear(text.Bytes()) }()
-	if format == asYAML {
-		return printYAML(out, text.Bytes())
+	if format == AsYAML {
+		return PrintYAML(out, text.Bytes())
 	}
 	_, err := out.Write(text.Bytes())
 	return err
 }
 
-// printYAML prints JSON, which is YAML in another style (YAML 1.2, section 1.2), but
+// PrintYAML prints JSON, which is YAML in another style (YAML 1.2, section 1.2), but
 // for characters that YAML has as escapes only.
-func printYAML(out io.Writer, text []byte) error {
+func PrintYAML(out io.Writer, text []byte) error {
 	escaped := escapeText(bytes.TrimSpace(text))
 	defer clear(escaped)
 	var doc yaml.Node
@@ -315,8 +315,8 @@ func plainStruct(v reflect.Value) object {
 	return o
 }
 
-// moment is a time in a table.
-func moment(t *time.Time) string {
+// Moment is a time in a table.
+func Moment(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"fmt"
@@ -16,16 +16,16 @@ import (
 // tables have no line feeds or tabs either (see printable). What is not text, such as
 // a file that is opened or the output of another program, does not go that way.
 
-// terminalWriter writes text, with what a terminal would obey written as an escape
+// TerminalWriter writes text, with what a terminal would obey written as an escape
 // that is the same in JSON: \u001b. Line feeds and tabs are the text's own. Bytes that
 // are no UTF-8 are written as \x9b.
-type terminalWriter struct {
-	to   io.Writer
+type TerminalWriter struct {
+	To   io.Writer
 	rest []byte // the beginning of a character whose end has not been written yet
 }
 
 // Write implements [io.Writer].
-func (w *terminalWriter) Write(text []byte) (int, error) {
+func (w *TerminalWriter) Write(text []byte) (int, error) {
 	in := append(w.rest, text...)
 	out := make([]byte, 0, len(in))
 	for len(in) > 0 {
@@ -33,7 +33,7 @@ func (w *terminalWriter) Write(text []byte) (int, error) {
 		switch {
 		case r == utf8.RuneError && size == 1 && !utf8.FullRune(in):
 			w.rest = append([]byte(nil), in...)
-			_, err := w.to.Write(out)
+			_, err := w.To.Write(out)
 			return len(text), err
 		case r == utf8.RuneError && size == 1:
 			out = fmt.Appendf(out, `\x%02x`, in[0])
@@ -45,7 +45,7 @@ func (w *terminalWriter) Write(text []byte) (int, error) {
 		in = in[size:]
 	}
 	w.rest = nil
-	if _, err := w.to.Write(out); err != nil {
+	if _, err := w.To.Write(out); err != nil {
 		return 0, err
 	}
 	return len(text), nil
@@ -53,11 +53,11 @@ func (w *terminalWriter) Write(text []byte) (int, error) {
 
 // Close writes the beginning of a character that has no end. It does not close what
 // is written to.
-func (w *terminalWriter) Close() error {
+func (w *TerminalWriter) Close() error {
 	rest := w.rest
 	w.rest = nil
 	for _, b := range rest {
-		if _, err := fmt.Fprintf(w.to, `\x%02x`, b); err != nil {
+		if _, err := fmt.Fprintf(w.To, `\x%02x`, b); err != nil {
 			return err
 		}
 	}
@@ -81,8 +81,8 @@ func obeyed(r rune) bool {
 
 func appendEscape(out []byte, r rune) []byte { return fmt.Appendf(out, `\u%04x`, r) }
 
-// quote writes all that is obeyed as an escape, line feeds and tabs too.
-func quote(text string) string {
+// Quote writes all that is obeyed as an escape, line feeds and tabs too.
+func Quote(text string) string {
 	if !strings.ContainsFunc(text, obeyed) {
 		return text
 	}
@@ -97,9 +97,9 @@ func quote(text string) string {
 	return string(out)
 }
 
-// printable quotes every text in what v points to: an answer of the daemon's that is
+// Printable quotes every text in what v points to: an answer of the daemon's that is
 // to be printed.
-func printable(v any) { quoteAll(reflect.ValueOf(v)) }
+func Printable(v any) { quoteAll(reflect.ValueOf(v)) }
 
 func quoteAll(v reflect.Value) {
 	switch v.Kind() {
@@ -109,7 +109,7 @@ func quoteAll(v reflect.Value) {
 		}
 	case reflect.String:
 		if v.CanSet() {
-			v.SetString(quote(v.String()))
+			v.SetString(Quote(v.String()))
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
@@ -143,20 +143,20 @@ func quoteMap(v reflect.Value) {
 // rawFile is the file under the output of a command, for what is not text. ok is
 // false if there is none.
 func rawFile(w io.Writer) (f *os.File, ok bool) {
-	if t, wrapped := w.(*terminalWriter); wrapped {
-		w = t.to
+	if t, wrapped := w.(*TerminalWriter); wrapped {
+		w = t.To
 	}
 	f, ok = w.(*os.File)
 	return f, ok
 }
 
-// raw is the same for other programs, which write what they write.
-func raw(w io.Writer) io.Writer {
+// Raw is the same for other programs, which write what they write.
+func Raw(w io.Writer) io.Writer {
 	if f, ok := rawFile(w); ok {
 		return f
 	}
 	return w
 }
 
-// errorText is the text of an error as it is printed: what begins a line is cmkctl's.
-func errorText(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n  ") }
+// ErrorText is the text of an error as it is printed: what begins a line is cmkctl's.
+func ErrorText(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n  ") }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// output is a file to write that may be there already. Nothing of a regular
+// Output is a file to write that may be there already. Nothing of a regular
 // file changes before all of the new content is on the disk: it is then replaced
 // in one step, with its owner, mode and extended attributes (ACLs among them)
 // kept. Everything else that a path may name, such as a device, a FIFO or a
 // descriptor of this process, is written to directly and never replaced.
-type output struct {
+type Output struct {
 	path string // as it was given, for messages
 	// direct is what is written to directly; nil for a regular file.
 	direct func() (*os.File, error)
@@ -36,8 +36,8 @@ type output struct {
 var descriptorPath = regexp.MustCompile(`^/proc/([0-9]+)(?:/task/[0-9]+)?/fd/([0-9]+)$`)
 
 // openOutput looks at what path names. The caller calls close.
-func openOutput(path string) (*output, error) {
-	o := &output{path: path}
+func openOutput(path string) (*Output, error) {
+	o := &Output{path: path}
 	target, err := followLinks(path)
 	if err != nil {
 		return nil, err
@@ -117,15 +117,15 @@ func openDescriptor(pid, number, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-func (o *output) close() {
+func (o *Output) Close() {
 	if o.old != nil {
 		_ = o.old.Close() // what was written is synced
 	}
 }
 
-// write has content written to the output. If it fails, or ctx ends before all is
+// Write has content written to the output. If it fails, or ctx ends before all is
 // there, a regular file is as it was.
-func (o *output) write(ctx context.Context, content func(io.Writer) error) error {
+func (o *Output) Write(ctx context.Context, content func(io.Writer) error) error {
 	if o.direct != nil {
 		return o.writeDirectly(ctx, content)
 	}
@@ -146,7 +146,7 @@ func (o *output) write(ctx context.Context, content func(io.Writer) error) error
 
 // writeDirectly does not wait for a device or a reader that does not take what
 // is written once ctx has ended: there is nothing to undo.
-func (o *output) writeDirectly(ctx context.Context, content func(io.Writer) error) error {
+func (o *Output) writeDirectly(ctx context.Context, content func(io.Writer) error) error {
 	done := make(chan error, 1)
 	go func() {
 		f, err := o.direct() // a FIFO waits for its reader
@@ -167,7 +167,7 @@ func (o *output) writeDirectly(ctx context.Context, content func(io.Writer) erro
 // pending makes the file that takes the content meanwhile, with mode 0600: beside
 // the target, or where the user may not make files there, in the folder for
 // temporary ones.
-func (o *output) pending() (*os.File, error) {
+func (o *Output) pending() (*os.File, error) {
 	name := filepath.Base(o.target)
 	f, err := os.CreateTemp(filepath.Dir(o.target), "."+name[:min(len(name), 200)]+".*")
 	if o.old != nil && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
@@ -177,7 +177,7 @@ func (o *output) pending() (*os.File, error) {
 }
 
 // commit makes the complete content that of the target.
-func (o *output) commit(pending *os.File) error {
+func (o *Output) commit(pending *os.File) error {
 	if err := o.lookAgain(); err != nil {
 		return errors.Join(err, os.Remove(pending.Name()))
 	}
@@ -199,14 +199,14 @@ func (o *output) commit(pending *os.File) error {
 }
 
 // lookAgain takes note of a target that came, went or was replaced meanwhile.
-func (o *output) lookAgain() error {
+func (o *Output) lookAgain() error {
 	there, err := os.Stat(o.target)
 	if err == nil && o.old != nil {
 		if was, err := o.old.Stat(); err == nil && os.SameFile(was, there) {
 			return nil
 		}
 	}
-	o.close()
+	o.Close()
 	o.old = nil
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -295,7 +295,7 @@ func attributes(f *os.File) (map[string][]byte, error) {
 
 // overwrite copies the complete content over that of the old file, once there is
 // room for it. It is not undone by a signal.
-func (o *output) overwrite(content *os.File) error {
+func (o *Output) overwrite(content *os.File) error {
 	info, err := content.Stat()
 	if err != nil {
 		return err
@@ -315,19 +315,19 @@ func (o *output) overwrite(content *os.File) error {
 	return errors.Join(o.old.Truncate(info.Size()), o.old.Sync())
 }
 
-// writeFile writes a file whose content is at hand, as [output] does.
-func writeFile(path string, content func(io.Writer) error) error {
+// WriteFile writes a file whose content is at hand, as [output] does.
+func WriteFile(path string, content func(io.Writer) error) error {
 	o, err := openOutput(path)
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	return o.write(context.Background(), content)
+	defer o.Close()
+	return o.Write(context.Background(), content)
 }
 
-// removeFile removes a regular file that [writeFile] has written, through
+// RemoveFile removes a regular file that [writeFile] has written, through
 // symbolic links, and nothing else: no device, no FIFO.
-func removeFile(path string) error {
+func RemoveFile(path string) error {
 	target, err := followLinks(path)
 	if err != nil {
 		return err

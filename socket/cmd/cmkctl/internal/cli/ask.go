@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// ask puts a question of cmkctl's own to the daemon, beside the KMS API: JSON
+// Ask puts a question of cmkctl's own to the daemon, beside the KMS API: JSON
 // in, JSON out, to be printed. An answer that is not JSON is the daemon's refusal.
-func ask(ctx context.Context, s *service, path string, in, out any) error {
-	if err := askExactly(ctx, s, path, in, out); err != nil {
+func Ask(ctx context.Context, s *Service, path string, in, out any) error {
+	if err := AskExactly(ctx, s, path, in, out); err != nil {
 		return err
 	}
-	printable(out)
+	Printable(out)
 	return nil
 }
 
-// askExactly is ask for an answer that is not printed.
-func askExactly(ctx context.Context, s *service, path string, in, out any) error {
+// AskExactly is ask for an answer that is not printed.
+func AskExactly(ctx context.Context, s *Service, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -30,12 +30,12 @@ func askExactly(ctx context.Context, s *service, path string, in, out any) error
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	status, answer, err := s.do(req, 64<<20)
+	status, answer, err := s.Do(req, 64<<20)
 	if err != nil {
 		return err
 	}
 	if status != http.StatusOK {
-		return refused(status, strings.TrimSpace(string(answer)))
+		return Refused(status, strings.TrimSpace(string(answer)))
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
 		return fmt.Errorf("reading the answer: %w", err)
