@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/spf13/cobra"
 
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
@@ -42,13 +42,13 @@ and prints the code and message on standard error.`,
 				body = args[1]
 			}
 			if body == "-" {
-				in, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxBody+1))
+				in, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), bridge.MaxBody+1))
 				if err != nil {
 					return fmt.Errorf("reading the request: %w", err)
 				}
 				body = string(in)
 			}
-			if err := checkJSON(body); err != nil {
+			if err := cli.CheckJSON(body); err != nil {
 				return cli.Inputf("the request is not JSON: %w", err)
 			}
 			answer, err := call(cmd.Context(), s, region, args[0], body)
@@ -64,19 +64,6 @@ and prints the code and message on standard error.`,
 	}
 	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), strings.Replace(cli.RegionUsage, "key", "call", 1))
 	return cmd
-}
-
-// checkJSON reports where text is not a JSON object.
-func checkJSON(text string) error {
-	var object map[string]json.RawMessage
-	err := json.Unmarshal([]byte(text), &object)
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return fmt.Errorf("%w, after %d bytes of %d", err, syntax.Offset, len(text))
-	}
-	if err != nil || object == nil {
-		return errors.New("want an object, {...}")
-	}
-	return nil
 }
 
 // call makes one call and returns the body of the answer.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/keys"
 	"cmkd/socket/kmsapi"
 )
 
@@ -152,7 +153,7 @@ func regionOf(cmd *cobra.Command) string {
 }
 
 func aliasCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
-	aliases, err := listAliases(ctx, s.KMS(regionOf(cmd)), "")
+	aliases, err := keys.ListAliases(ctx, s.KMS(regionOf(cmd)), "")
 	if err != nil {
 		return nil
 	}
@@ -166,7 +167,7 @@ func aliasCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []
 // keyCandidates are aliases, and the IDs of all keys.
 func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
 	c := s.KMS(regionOf(cmd))
-	aliases, _ := listAliases(ctx, c, "")
+	aliases, _ := keys.ListAliases(ctx, c, "")
 	names := map[string]string{}
 	var found []string
 	for _, a := range aliases {
@@ -174,7 +175,7 @@ func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []st
 		names[aws.ToString(a.TargetKeyId)] = aws.ToString(a.AliasName)
 	}
 	p := kms.NewListKeysPaginator(c, &kms.ListKeysInput{})
-	keys, _ := apiPages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
+	keys, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
 	for _, k := range keys {
 		id := aws.ToString(k.KeyId)
 		if names[id] != "" {
@@ -187,7 +188,7 @@ func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []st
 
 func storeCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
 	p := kms.NewDescribeCustomKeyStoresPaginator(s.KMS(regionOf(cmd)), &kms.DescribeCustomKeyStoresInput{})
-	stores, _ := apiPages(ctx, p.HasMorePages, p.NextPage,
+	stores, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage,
 		func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
 			return page.CustomKeyStores
 		})
@@ -205,12 +206,12 @@ func grantCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []
 		return nil
 	}
 	c := s.KMS(regionOf(cmd))
-	id, err := resolveKey(ctx, c, key)
+	id, err := keys.ResolveKey(ctx, c, key)
 	if err != nil {
 		return nil
 	}
 	p := kms.NewListGrantsPaginator(c, &kms.ListGrantsInput{KeyId: aws.String(id)})
-	grants, _ := apiPages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
+	grants, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
 	var found []string
 	for _, g := range grants {
 		found = append(found, aws.ToString(g.GrantId)+"\t"+aws.ToString(g.GranteePrincipal))

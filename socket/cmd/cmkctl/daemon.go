@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/operate"
 	"cmkd/socket/operatorapi"
 )
 
@@ -141,7 +142,7 @@ func (d *daemon) ready(ctx context.Context, socket string) error {
 	defer tick.Stop()
 	for {
 		if pid, err := listener(ctx, socket); err == nil && pid == d.process.Pid {
-			if h, err := readHealth(ctx, &cli.Service{Socket: socket, Timeout: pollTimeout}); err == nil && (h.State == operatorapi.OK || h.StateMismatch != "") {
+			if h, err := operate.ReadHealth(ctx, &cli.Service{Socket: socket, Timeout: pollTimeout}); err == nil && (h.State == operatorapi.OK || h.StateMismatch != "") {
 				return nil
 			}
 		}
@@ -185,7 +186,7 @@ func (d *daemon) cause() error {
 	return d.err
 }
 
-// stop ends the daemon, which may drain.
+// Stop ends the daemon, which may drain.
 func (d *daemon) stop() error {
 	_ = d.process.Signal(syscall.SIGTERM) // it may have ended just now
 	timeout := time.NewTimer(30 * time.Second)

@@ -11,7 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/operate"
 )
 
 // devFlags are the flags of dev.
@@ -87,7 +89,7 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
 
 // run makes everything, says so on out, and undoes it when ctx ends.
 func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
-	cred, err := devCredential(f.accessKey, f.secretKey)
+	cred, err := bridge.DevCredential(f.accessKey, f.secretKey)
 	if err != nil {
 		return err
 	}
@@ -128,21 +130,21 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 		}
 		return err
 	}
-	credentials := []credential{cred}
+	credentials := []bridge.Credential{cred}
 	for _, p := range others {
-		credentials = append(credentials, p.credential)
+		credentials = append(credentials, p.Credential)
 	}
-	b, err := startBridge(ctx, cfg.Socket.Path, f.port, nil, credentials...)
+	b, err := bridge.Start(ctx, cfg.Socket.Path, f.port, nil, credentials...)
 	if err != nil {
 		return err
 	}
-	defer b.stop()
-	vars := append([]variable{{client.PathVariable, cfg.Socket.Path}}, awsVariables(b.endpoint, cfg.Region, cred)...)
+	defer b.Stop()
+	vars := append([]bridge.Variable{{Name: client.PathVariable, Value: cfg.Socket.Path}}, bridge.AWSVariables(b.Endpoint, cfg.Region, cred)...)
 	if len(others) > 0 {
 		if err := writeProfiles(l.profiles(), others); err != nil {
 			return fmt.Errorf("writing the profiles: %w", err)
 		}
-		vars = append(vars, variable{"AWS_SHARED_CREDENTIALS_FILE", l.profiles()})
+		vars = append(vars, bridge.Variable{Name: "AWS_SHARED_CREDENTIALS_FILE", Value: l.profiles()})
 	}
 	f.welcome(ctx, errOut, cfg, b)
 	explainProfiles(errOut, others)
@@ -156,33 +158,33 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 
 // writeVariables prints the variables, and writes them to the file of --env-file,
 // which undo removes.
-func (f *devFlags) writeVariables(out io.Writer, vars []variable) (undo func() error, err error) {
-	if err := writeExports(out, vars); err != nil {
+func (f *devFlags) writeVariables(out io.Writer, vars []bridge.Variable) (undo func() error, err error) {
+	if err := bridge.WriteExports(out, vars); err != nil {
 		return nil, fmt.Errorf("printing the variables: %w", err)
 	}
 	if f.envFile == "" {
 		return func() error { return nil }, nil
 	}
-	if err := cli.WriteFile(f.envFile, func(w io.Writer) error { return writeExports(w, vars) }); err != nil {
+	if err := cli.WriteFile(f.envFile, func(w io.Writer) error { return bridge.WriteExports(w, vars) }); err != nil {
 		return nil, fmt.Errorf("writing the variables: %w", err)
 	}
 	return func() error { return cli.RemoveFile(f.envFile) }, nil
 }
 
 // welcome says what is there.
-func (f *devFlags) welcome(ctx context.Context, w io.Writer, cfg *daemonConfig, b *bridge) {
+func (f *devFlags) welcome(ctx context.Context, w io.Writer, cfg *daemonConfig, b *bridge.Server) {
 	fmt.Fprintf(w, "cmkd is ready on %s and %s, Region %s, account %s. Ctrl-C ends it%s.\n",
-		cfg.Socket.Path, b.endpoint, cfg.Region, cfg.Account, f.fate())
+		cfg.Socket.Path, b.Endpoint, cfg.Region, cfg.Account, f.fate())
 	if !cfg.PlaintextDataKeys {
 		fmt.Fprintln(w, "Data keys leave it only wrapped: GenerateDataKey needs --plaintext-data-keys.")
 	}
-	if h, err := readHealth(ctx, &cli.Service{Socket: cfg.Socket.Path, Timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
+	if h, err := operate.ReadHealth(ctx, &cli.Service{Socket: cfg.Socket.Path, Timeout: pollTimeout}); err == nil && h.StateMismatch != "" {
 		fmt.Fprintf(w, "Its database does not verify: %s. See cmkctl accept-state.\n", h.StateMismatch)
 	}
 }
 
-// wait returns nil when ctx ends, and an error when something breaks before.
-func (f *devFlags) wait(ctx context.Context, d *daemon, b *bridge) error {
+// Wait returns nil when ctx ends, and an error when something breaks before.
+func (f *devFlags) wait(ctx context.Context, d *daemon, b *bridge.Server) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -192,7 +194,7 @@ func (f *devFlags) wait(ctx context.Context, d *daemon, b *bridge) error {
 		case <-ctx.Done():
 		}
 	}()
-	if err := b.wait(ctx); err != nil {
+	if err := b.Wait(ctx); err != nil {
 		return err
 	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
@@ -18,7 +19,7 @@ import (
 type profile struct {
 	name string // the last part of the ARN, and its profile for AWS clients
 	arn  string
-	credential
+	bridge.Credential
 }
 
 var (
@@ -51,12 +52,12 @@ func (f *devFlags) profiles(l layout, cfg *daemonConfig) (all []profile, changed
 		if slices.ContainsFunc(cfg.AccessKeys, func(k accessKeyConfig) bool { return k.Principal == p.arn }) {
 			continue
 		}
-		p.credential = newCredential()
-		file := l.secret(p.id)
-		if err := os.WriteFile(file, []byte(p.secret+"\n"), 0o400); err != nil {
+		p.Credential = bridge.NewCredential()
+		file := l.secret(p.ID)
+		if err := os.WriteFile(file, []byte(p.Secret+"\n"), 0o400); err != nil {
 			return nil, false, fmt.Errorf("writing the secret of an access key: %w", err)
 		}
-		cfg.AccessKeys = append(cfg.AccessKeys, accessKeyConfig{ID: p.id, SecretFile: file, Principal: p.arn})
+		cfg.AccessKeys = append(cfg.AccessKeys, accessKeyConfig{ID: p.ID, SecretFile: file, Principal: p.arn})
 		changed = true
 	}
 	for _, k := range cfg.AccessKeys {
@@ -67,8 +68,8 @@ func (f *devFlags) profiles(l layout, cfg *daemonConfig) (all []profile, changed
 		if slices.ContainsFunc(all, func(other profile) bool { return other.name == p.name }) {
 			return nil, false, fmt.Errorf("two principals are called %s: AWS clients could not tell their profiles apart", p.name)
 		}
-		p.id = k.ID
-		if p.secret, err = readSecret(k.SecretFile); err != nil {
+		p.ID = k.ID
+		if p.Secret, err = bridge.ReadSecret(k.SecretFile); err != nil {
 			return nil, false, fmt.Errorf("reading the secret of %s: %w", k.Principal, err)
 		}
 		all = append(all, *p)
@@ -109,7 +110,7 @@ func writeProfiles(path string, all []profile) error {
 	}
 	var b strings.Builder
 	for _, p := range all {
-		fmt.Fprintf(&b, "# %s\n[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n\n", p.arn, p.name, p.id, p.secret)
+		fmt.Fprintf(&b, "# %s\n[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\n\n", p.arn, p.name, p.ID, p.Secret)
 	}
 	return os.WriteFile(path, []byte(b.String()), 0o600)
 }
@@ -117,9 +118,9 @@ func writeProfiles(path string, all []profile) error {
 // explainProfiles says how to call as others than the account's root.
 func explainProfiles(w io.Writer, all []profile) {
 	for _, p := range all {
-		fmt.Fprintf(w, "As %s: aws --profile %s …\n", p.arn, shellQuote(p.name))
+		fmt.Fprintf(w, "As %s: aws --profile %s …\n", p.arn, bridge.ShellQuote(p.name))
 	}
 	if len(all) > 0 {
-		fmt.Fprintf(w, "Other programs: env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY AWS_PROFILE=%s PROGRAM\n", shellQuote(all[0].name))
+		fmt.Fprintf(w, "Other programs: env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY AWS_PROFILE=%s PROGRAM\n", bridge.ShellQuote(all[0].name))
 	}
 }

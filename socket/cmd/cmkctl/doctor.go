@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/operate"
 )
 
 // findings are what one plugin found in one token, as `cmkd -probe` says it.
@@ -89,22 +90,22 @@ if the token cannot be used at all, for example because it reveals sensitive key
 
 // doctorDaemon says what the daemon's plugins found.
 func doctorDaemon(cmd *cobra.Command, s *cli.Service, p *cli.Printer) error {
-	h, err := readHealth(cmd.Context(), s)
+	h, err := operate.ReadHealth(cmd.Context(), s)
 	if err != nil {
 		return err
 	}
 	if p.Output.Value != cli.AsTable {
-		return printFindings(cmd.OutOrStdout(), h.findings(), p)
+		return printFindings(cmd.OutOrStdout(), daemonFindings(h), p)
 	}
-	if err := h.diagnose(cmd.OutOrStdout()); err != nil {
+	if err := diagnose(h, cmd.OutOrStdout()); err != nil {
 		return fmt.Errorf("printing what was found: %w", err)
 	}
 	return nil
 }
 
-// findings are those of every plugin. The status has only the specs that a token
+// daemonFindings are those of every plugin. The status has only the specs that a token
 // cannot hold.
-func (h *health) findings() []findings {
+func daemonFindings(h *operate.Health) []findings {
 	list := []findings{}
 	for _, p := range h.Plugins {
 		f := findings{Token: p.Token, Plugin: p.Name, Facts: p.Facts}
@@ -125,7 +126,7 @@ func (h *health) findings() []findings {
 }
 
 // diagnose prints the facts of every plugin.
-func (h *health) diagnose(out io.Writer) error {
+func diagnose(h *operate.Health, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, p := range h.Plugins {
 		fmt.Fprintf(w, "token %s, plugin %s\n", p.Token, p.Name)

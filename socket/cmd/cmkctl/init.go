@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
@@ -116,12 +117,12 @@ func (s *setup) sayHow(out io.Writer, l layout) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("cmkd is set up. Start it with: %s -config %s\n", shellQuote(daemon), shellQuote(l.config()))
+	text := fmt.Sprintf("cmkd is set up. Start it with: %s -config %s\n", bridge.ShellQuote(daemon), bridge.ShellQuote(l.config()))
 	if l.dir == systemDir {
 		text += "Or as a service, with the units of make install: sudo systemctl enable --now cmkd.socket cmkd.service\n"
 	}
 	if socket != client.DefaultPath {
-		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, shellQuote(socket))
+		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, bridge.ShellQuote(socket))
 	}
 	_, err = io.WriteString(out, text)
 	return err

@@ -12,12 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/socket/client"
+	"cmkd/socket/cmd/cmkctl/internal/audit"
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/crypt"
+	"cmkd/socket/cmd/cmkctl/internal/keys"
+	"cmkd/socket/cmd/cmkctl/internal/operate"
 	"cmkd/version"
 )
 
 func main() {
-	harden()
+	bridge.Harden()
 	os.Exit(run(context.Background(), os.Args[1:]))
 }
 
@@ -70,40 +75,40 @@ NO_COLOR.
 	root.SetFlagErrorFunc(cli.FlagError)
 	root.SetHelpCommand(cli.NewHelp())
 	root.AddCommand(
-		newBridge(s.Path),
+		bridge.NewCommand(s.Path),
 		newCall(s),
-		newAcceptState(s),
-		newAlias(s),
-		newAudit(s),
-		newBackup(s),
-		newRecover(s),
-		newReload(s),
+		operate.NewAcceptState(s),
+		keys.NewAlias(s),
+		audit.NewCommand(s),
+		operate.NewBackup(s),
+		operate.NewRecover(s),
+		operate.NewReload(s),
 		newRestore(),
 		newRewrap(s),
-		newMetrics(s),
-		newConfirmClock(s),
-		newDatakey(s),
-		newDecrypt(s),
-		newDerive(s),
+		operate.NewMetrics(s),
+		operate.NewConfirmClock(s),
+		crypt.NewDataKey(s),
+		crypt.NewDecrypt(s),
+		crypt.NewDerive(s),
 		newDev(&s.Socket),
 		newDoctor(s),
-		newEncrypt(s),
-		newGrant(s),
+		crypt.NewEncrypt(s),
+		keys.NewGrant(s),
 		newInit(&s.Socket),
 		newInspect(),
-		newKey(s),
-		newMac(s),
+		keys.NewKey(s),
+		crypt.NewMAC(s),
 		newOpen(s),
-		newPolicy(s),
-		newPubkey(s),
-		newRandom(s),
-		newReencrypt(s),
+		keys.NewPolicy(s),
+		crypt.NewPubkey(s),
+		crypt.NewRandom(s),
+		crypt.NewReencrypt(s),
 		newSeal(s),
-		newSign(s),
-		newStatus(s),
-		newStore(s),
-		newVerify(s),
-		newVerifyMac(s),
+		crypt.NewSign(s),
+		operate.NewStatus(s),
+		keys.NewStore(s, newStoreCopy()),
+		crypt.NewVerify(s),
+		crypt.NewVerifyMAC(s),
 		newVersion(),
 		newMan(),
 	)

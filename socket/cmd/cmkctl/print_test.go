@@ -18,12 +18,6 @@ func TestWholeAnswers(t *testing.T) {
 		answer any
 		want   string
 	}{
-		{&policyCheck{}, `{"resource":"","calls":0,"refused":null,"others":0,"unknownConditionKeys":null}`},
-		{&policyWho{Allowed: []operatorapi.AllowedPrincipal{{Principal: "<a>"}}}, `{"action":"","resource":"","everyone":false,"allowed":[{"principal":"\u003ca\u003e","why":""}],"depends":null}`},
-		{
-			&inventory{Found: []*operatorapi.FoundKey{{KeyID: "k", Versions: []int{1}}}},
-			`{"away":null,"missing":null,"unsafe":null,"found":[{"keyId":"k","token":"","versions":[1],"spec":"","usage":"","imported":false,"known":false,"problem":"","recovered":false}],"duplicates":null,"leftovers":null}`,
-		},
 		{&operatorapi.PruneAnswer{}, `{"pruned":null}`},
 		{
 			&operatorapi.PruneAnswer{Pruned: &operatorapi.Pruning{Segments: []string{"a"}, Until: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)}},

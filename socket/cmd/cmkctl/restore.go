@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
+	"cmkd/socket/cmd/cmkctl/internal/operate"
 	"cmkd/socket/operatorapi"
 )
 
@@ -52,7 +53,7 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 			if args[0] == "-" {
 				return cli.Usagef("a backup is read twice: restore takes a file, not -")
 			}
-			if _, _, err := readBackup(cmd, args[0]); err != nil {
+			if _, _, err := operate.ReadBackup(cmd, args[0]); err != nil {
 				return err
 			}
 			plan, err := planRestore(ctx, config, args[0], "")
@@ -152,7 +153,7 @@ func (r *restorePlan) print(out io.Writer, all, headers bool) error {
 	if !all {
 		shown = shown[:min(len(shown), shownRows)]
 	}
-	fmt.Fprintf(out, "rows of the database that the restore changes: %s\n", countDifferences(r.Differences))
+	fmt.Fprintf(out, "rows of the database that the restore changes: %s\n", operate.CountDifferences(r.Differences))
 	for _, d := range shown {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", cli.Quote(d.Kind), cli.Quote(d.Table), cli.Quote(d.Row))
 	}

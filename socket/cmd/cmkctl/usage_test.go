@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestFlagErrors: values of flags are refused in the words of the command line.
@@ -22,19 +20,6 @@ func TestFlagErrors(t *testing.T) {
 		root.SetArgs(strings.Fields(args))
 		if err := root.ExecuteContext(t.Context()); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", args, err, want)
-		}
-	}
-}
-
-// TestVerifiedTrail: one is no plural.
-func TestVerifiedTrail(t *testing.T) {
-	t.Parallel()
-	var out bytes.Buffer
-	at := time.Unix(0, 0).UTC()
-	(&verifiedTrail{Records: 2, Segments: 1, First: 1, Last: 2, Hash: "00", FirstTime: at, LastTime: at, Checkpoints: 1, KeyID: "k", SignedThrough: 2, Unsigned: 1}).print(&out)
-	for _, want := range []string{"2 records, 1 to 2, in 1 segment\n", ", 1 checkpoint, key k, 0 key changes\n", "unsigned at the end: 1 record\n"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q lacks %q", out.String(), want)
 		}
 	}
 }

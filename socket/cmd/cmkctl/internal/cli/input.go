@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -90,4 +92,17 @@ func (u untilDone) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return u.src.Read(p)
+}
+
+// CheckJSON reports where text is not a JSON object.
+func CheckJSON(text string) error {
+	var object map[string]json.RawMessage
+	err := json.Unmarshal([]byte(text), &object)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("%w, after %d bytes of %d", err, syntax.Offset, len(text))
+	}
+	if err != nil || object == nil {
+		return errors.New("want an object, {...}")
+	}
+	return nil
 }

@@ -1,0 +1,3 @@
+// Package crypt is the commands of cmkctl that use keys: encryption, data keys, signatures, MACs,
+// random bytes.
+package crypt

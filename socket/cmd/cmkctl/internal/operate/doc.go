@@ -1,0 +1,3 @@
+// Package operate is the commands of cmkctl for who runs a daemon: status, metrics, backup, recovery,
+// reload and what only a person may decide.
+package operate
