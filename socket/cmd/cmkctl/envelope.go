@@ -21,12 +21,14 @@ type transformFlags struct {
 	context cli.Pairs
 	output  string
 	region  string
+	inPlace bool // the output replaces the input
 }
 
-// sealing and opening are what the progress bar says.
+// What the progress bar says.
 const (
-	sealing = "sealing"
-	opening = "opening"
+	sealing    = "sealing"
+	opening    = "opening"
+	rewrapping = "rewrapping"
 )
 
 // transformation is what seal and open do from src to dst.
@@ -54,7 +56,9 @@ The encryption context of --context is stored in the header in the clear, and bo
 file: policies and the audit trail see it.
 
 A file named by --out keeps its content until the new content is complete, and its
-owner and mode. Seal cannot see that the command before a pipe has failed: let the shell
+owner and mode. One with hard links or another owner, or in a folder that you may not write
+to, is then written in place: if cmkctl is killed meanwhile, the only whole copy is in
+.NAME.* beside it or in $TMPDIR/cmkctl-*. Seal cannot see that the command before a pipe has failed: let the shell
 check ("set -o pipefail") and keep the previous file until it has.`,
 		Example: `  tar c dir | cmkctl seal --key alias/backup -c host=db1 --out dir.tar.sealed
   cmkctl open dir.tar.sealed | tar x
@@ -106,7 +110,9 @@ program in the message format of the AWS Encryption SDK. With --context, the fil
 must have those pairs.
 
 A FILE that was altered or truncated gives an error and exit status 1. With --out
-nothing is written then. Standard output may already have received part of the content, or
+nothing is written then. A file that --out cannot replace (hard links, another owner, a
+folder that you may not write to) is written in place once all of the plaintext is in
+.NAME.* beside it or in $TMPDIR/cmkctl-*, which remains if cmkctl is killed. Standard output may already have received part of the content, or
 all of it: that is authentic to the extent that its writer had the data key. A signature
 (seal --sign) is at the end of FILE, so it does not yet cover what goes into a pipe. Use
 --out, or discard the pipe's output unless open exits with 0.
@@ -176,14 +182,19 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Ser
 		return cli.WithStatus(cli.ExitInput, err)
 	}
 	defer out.Close()
+	if f.inPlace || what == rewrapping && out.Is(in) {
+		if err := out.Replaces(in); err != nil {
+			return err
+		}
+	}
 	src := in.Until(ctx, what == sealing)
 	if bar := progress(in, what); bar != nil {
 		defer bar.Close() //nolint:errcheck // it is decoration
 		src = io.TeeReader(src, bar)
 	}
 	return out.Write(ctx, func(dst io.Writer) error {
-		if file, ok := dst.(*os.File); ok && what == sealing && term.IsTerminal(int(file.Fd())) {
-			return errors.New("refusing to write binary data to a terminal; use --out")
+		if file, ok := dst.(*os.File); ok && what != opening && term.IsTerminal(int(file.Fd())) {
+			return cli.Usagef("refusing to write binary data to a terminal; use --out")
 		}
 		return s.Explain(work(ctx, c, dst, src))
 	})

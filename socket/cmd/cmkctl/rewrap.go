@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,31 +20,35 @@ func newRewrap(s *cli.Service) *cobra.Command {
 		Use:   "rewrap --key KEY FILE",
 		Short: "Move a sealed file to other keys",
 		Long: `Rewrap seals the content of FILE again, under each KEY instead of the keys that
-it names, and with the same encryption context. The plaintext does not leave the program,
-and FILE is replaced only once the new file is complete and on disk, which needs space for
-both.
+it names, and with the same encryption context. The plaintext does not leave the program.
+FILE is replaced in one step once the new file is complete and on disk, which needs space
+for both. If FILE was changed, replaced or removed meanwhile, it is left so (exit status 7).
+A FILE that cannot be replaced in one step, because it has hard links, another owner, is a
+mount point or is in a folder that you may not write to, is refused: use --out.
 
 The content is encrypted again, under a new data key: anyone who has opened the file
 before and kept the data key cannot read the new one.
 
 Files in cmkctl's earlier format are converted to the message format of the AWS Encryption
 SDK; for such a file, --context must give the encryption context.`,
-		Example: `  cmkctl rewrap --key alias/backup-2027 dir.tar.sealed`,
-		Args:    cobra.ExactArgs(1),
+		Example: `  cmkctl rewrap --key alias/backup-2027 dir.tar.sealed
+  cmkctl rewrap --key alias/backup-2027 --out moved.sealed dir.tar.sealed`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == "-" {
-				return errors.New("rewrap replaces a file: name one, or use open and seal in a pipe")
-			}
-			f.output, o.Context = args[0], f.context
-			return f.transform(cmd, args, s, "rewrapping", func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
-				if file, ok := dst.(*os.File); !ok || sameFile(file, args[0]) {
-					return errors.New("only a regular file can be rewrapped in place")
+			if f.inPlace = f.output == ""; f.inPlace {
+				if args[0] == "-" {
+					return cli.Usagef("rewrap replaces a file: name one, or use --out")
 				}
+				f.output = args[0]
+			}
+			o.Context = f.context
+			return f.transform(cmd, args, s, rewrapping, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
 				return rewrap(ctx, c, dst, src, keys, o)
 			})
 		},
 	}
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
+	cmd.Flags().StringVar(&f.output, "out", "", "`file` to write instead of replacing FILE, - for standard output")
 	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
@@ -75,11 +77,4 @@ func rewrap(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io
 		next.Context = o.Context
 	}
 	return wordOpening(seal(ctx, c, dst, r, keys, next))
-}
-
-// sameFile reports whether f is the file at path itself, and not its replacement.
-func sameFile(f *os.File, path string) bool {
-	a, errA := f.Stat()
-	b, errB := os.Stat(path)
-	return errA != nil || errB != nil || os.SameFile(a, b)
 }

@@ -109,6 +109,21 @@ func TestRewrapRefuses(t *testing.T) {
 		}
 	}
 	clitest.Names(t, dir, "cut", "plain", "sealed")
+
+	// Only another file can take what has two names.
+	link, moved := filepath.Join(dir, "link"), filepath.Join(dir, "moved")
+	clitest.Must(t, os.Link(sealed, link))
+	for _, args := range [][]string{{"rewrap", "-k", r.key, link}, {"rewrap", "-k", r.key, "--out", sealed, link}} {
+		if out, err := r.command(t, args...).CombinedOutput(); err == nil || !strings.Contains(string(out), "use --out to write another file") {
+			t.Errorf("%q: %s, %v", args, out, err)
+		}
+	}
+	clitest.Holds(t, sealed, string(before))
+	r.ok(t, "rewrap", "-k", r.key, "--out", moved, link)
+	if got := r.ok(t, "open", moved); got != clitest.Today {
+		t.Errorf("opened: %q", got)
+	}
+	clitest.Names(t, dir, "cut", "link", "moved", "plain", "sealed")
 }
 
 // TestInspectQuotes: what a file says of itself begins no lines of inspect's.

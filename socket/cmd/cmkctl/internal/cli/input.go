@@ -16,9 +16,10 @@ import (
 // Input is what seal and open read.
 type Input struct {
 	Src     io.Reader
-	Size    int64 // in bytes, -1 if it is not known
-	regular bool  // a file, which has all of its content from the start
-	Typed   bool  // by somebody at a terminal
+	Size    int64       // in bytes, -1 if it is not known
+	regular bool        // a file, which has all of its content from the start
+	info    os.FileInfo // when it was opened, nil if it is no file
+	Typed   bool        // by somebody at a terminal
 	Close   func()
 }
 
@@ -44,6 +45,7 @@ func OpenInput(cmd *cobra.Command, args []string) (*Input, error) {
 		return nil, WithStatus(ExitInput, err)
 	}
 	in.Typed = term.IsTerminal(int(file.Fd()))
+	in.info = info
 	if in.regular = info.Mode().IsRegular(); in.regular && len(args) > 0 {
 		in.Size = info.Size()
 	}
