@@ -41,6 +41,13 @@ func NewEnvelopeClient(path string, opts ...Option) (*EnvelopeClient, error) {
 	return c, nil
 }
 
+// InNamedRegion returns a client that opens envelopes in the Region that they name,
+// even if [WithRegion] chose another one: that is for envelopes which name none, and
+// for all other calls.
+func (c *EnvelopeClient) InNamedRegion() *EnvelopeClient {
+	return &EnvelopeClient{Client: c.Client}
+}
+
 // Keyring returns a keyring that seals under the KMS keys with the IDs, ARNs or
 // aliases, and opens with any of the keys that a message names.
 func (c *EnvelopeClient) Keyring(keys ...string) *envelope.KMS {

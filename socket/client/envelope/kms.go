@@ -62,13 +62,38 @@ func (k *KMS) Generate(ctx context.Context, n int, encryptionContext map[string]
 // ErrNoKey means that none of a message's data keys is for the keyring.
 var ErrNoKey = errors.New("no key to open it with")
 
-// Decrypt implements [Keyring]. If several keys are tried and all of them fail, the
-// error has the reasons of each.
+// KeyError is why one of a message's encrypted data keys was not decrypted.
+type KeyError struct {
+	Key string // as the message names it
+	Err error
+}
+
+// Error implements error.
+func (e *KeyError) Error() string { return fmt.Sprintf("key %s: %v", e.Key, e.Err) }
+
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// KeyErrors is why none of them was, in the message's order.
+type KeyErrors []*KeyError
+
+// Error implements error.
+func (e KeyErrors) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+func (e KeyErrors) Unwrap() []error {
+	list := make([]error, len(e))
+	for i, one := range e {
+		list[i] = one
+	}
+	return list
+}
+
+// Decrypt implements [Keyring]. If all keys fail that are tried, the error is
+// [KeyErrors]; once ctx has ended it is the cause of that.
 func (k *KMS) Decrypt(ctx context.Context, keys []EncryptedDataKey, n int, encryptionContext map[string]string) ([]byte, error) {
-	var failed []error
+	var failed KeyErrors
 	for _, e := range keys {
 		if err := context.Cause(ctx); err != nil {
-			return nil, errors.Join(append(failed, err)...)
+			return nil, err
 		}
 		if e.Provider != ProviderKMS {
 			continue
@@ -81,12 +106,12 @@ func (k *KMS) Decrypt(ctx context.Context, keys []EncryptedDataKey, n int, encry
 		if err == nil {
 			return key, nil
 		}
-		failed = append(failed, fmt.Errorf("key %s: %w", e.Info, err))
+		failed = append(failed, &KeyError{string(e.Info), err})
 	}
 	if len(failed) == 0 {
 		return nil, ErrNoKey
 	}
-	return nil, errors.Join(failed...)
+	return nil, failed
 }
 
 // decrypt asks for the data key under the KMS key with the ARN, and no other.
@@ -109,7 +134,7 @@ func (k *KMS) decrypt(ctx context.Context, arn string, blob []byte, encryptionCo
 	}
 	if got := aws.ToString(out.KeyId); got != arn {
 		clear(out.Plaintext)
-		return nil, fmt.Errorf("decrypted with %s", got)
+		return nil, fmt.Errorf("%w: decrypted with %s", ErrInvalid, got)
 	}
 	return out.Plaintext, nil
 }

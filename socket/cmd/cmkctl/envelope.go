@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
+	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -65,6 +63,11 @@ check ("set -o pipefail") and keep the previous file until it has.`,
   cmkctl seal -k alias/backup -k alias/escrow --out notes.sealed notes`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			for name := range f.context {
+				if strings.HasPrefix(name, envelope.ReservedPrefix) {
+					return cli.Usagef("--context %s: names that begin with %s are the format's", cli.Quote(name), envelope.ReservedPrefix)
+				}
+			}
 			o := envelope.Options{Context: f.context}
 			if sign {
 				o.Suite = envelope.Signed
@@ -109,13 +112,15 @@ func newOpen(s *cli.Service) *cobra.Command {
 program in the message format of the AWS Encryption SDK. With --context, the file's encryption context
 must have those pairs.
 
-A FILE that was altered or truncated gives an error and exit status 1. With --out
+A FILE that was altered or truncated gives an error and exit status 6. With --out
 nothing is written then. A file that --out cannot replace (hard links, another owner, a
 folder that you may not write to) is written in place once all of the plaintext is in
 .NAME.* beside it or in $TMPDIR/cmkctl-*, which remains if cmkctl is killed. Standard output may already have received part of the content, or
 all of it: that is authentic to the extent that its writer had the data key. A signature
 (seal --sign) is at the end of FILE, so it does not yet cover what goes into a pipe. Use
 --out, or discard the pipe's output unless open exits with 0.
+
+A terminal is shown printable text only: for any other content use --out or a pipe.
 
 Files in cmkctl's earlier format do not contain their encryption context: --context must
 give all of it.`,
@@ -127,11 +132,11 @@ give all of it.`,
 			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
 				r, err := c.OpenReader(ctx, src, key, o)
 				if err != nil {
-					return wordOpening(err)
+					return wordOpening(s, err)
 				}
 				defer r.Close()
 				_, err = io.Copy(dst, r)
-				return wordOpening(err)
+				return wordOpening(s, err)
 			})
 		},
 	}
@@ -140,26 +145,6 @@ give all of it.`,
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "open files of algorithm suites without key commitment: whoever sealed them can have made them open differently under another key")
 	cmd.Flags().StringVar(&f.region, "region", "", "Region whose multi-Region keys to use (default the one that FILE names)")
 	return cmd
-}
-
-// wordOpening says what an error of opening means for who opens: the service
-// does not tell (AWS KMS neither), for who tries might learn from it.
-func wordOpening(err error) error {
-	var invalid *types.InvalidCiphertextException
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &invalid):
-		return errors.New("InvalidCiphertextException: it was sealed with another encryption context (--context), or the file was altered")
-	case errors.Is(err, envelope.ErrContext):
-		return fmt.Errorf("%w (--context)", err)
-	case errors.Is(err, envelope.ErrUncommitted):
-		return fmt.Errorf("%w: if you trust whoever sealed it, use --allow-uncommitted", err)
-	case errors.Is(err, client.ErrEnvelope):
-		return fmt.Errorf("%w: not a file sealed by cmkctl seal, or it was altered or truncated", err)
-	default:
-		return err
-	}
 }
 
 // transform runs work from the input that args name to the output.
@@ -193,8 +178,15 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Ser
 		src = io.TeeReader(src, bar)
 	}
 	return out.Write(ctx, func(dst io.Writer) error {
-		if file, ok := dst.(*os.File); ok && what != opening && term.IsTerminal(int(file.Fd())) {
-			return cli.Usagef("refusing to write binary data to a terminal; use --out")
+		if file, ok := dst.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+			if what != opening {
+				return cli.Usagef("refusing to write binary data to a terminal; use --out")
+			}
+			text := &cli.TextWriter{To: file}
+			if err := work(ctx, c, text, src); err != nil {
+				return s.Explain(err)
+			}
+			return text.Close()
 		}
 		return s.Explain(work(ctx, c, dst, src))
 	})

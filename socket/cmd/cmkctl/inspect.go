@@ -33,7 +33,7 @@ type inspectedKey struct {
 	Bytes    int    `json:"bytes"`
 }
 
-func newInspect() *cobra.Command {
+func newInspect(s *cli.Service) *cobra.Command {
 	var inJSON bool
 	var p cli.Printer
 	cmd := &cobra.Command{
@@ -53,7 +53,7 @@ does that.`,
 			defer in.Close()
 			h, err := envelope.ReadHeader(in.Src)
 			if err != nil {
-				return wordOpening(err)
+				return wordOpening(s, err)
 			}
 			out := describe(h)
 			if inJSON {

@@ -95,7 +95,7 @@ NO_COLOR.
 		crypt.NewEncrypt(s),
 		keys.NewGrant(s),
 		newInit(&s.Socket),
-		newInspect(),
+		newInspect(s),
 		keys.NewKey(s),
 		crypt.NewMAC(s),
 		newOpen(s),

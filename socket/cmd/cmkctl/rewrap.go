@@ -43,7 +43,7 @@ SDK; for such a file, --context must give the encryption context.`,
 			}
 			o.Context = f.context
 			return f.transform(cmd, args, s, rewrapping, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
-				return rewrap(ctx, c, dst, src, keys, o)
+				return rewrap(ctx, s, c, dst, src, keys, o)
 			})
 		},
 	}
@@ -51,16 +51,16 @@ SDK; for such a file, --context must give the encryption context.`,
 	cmd.Flags().StringVar(&f.output, "out", "", "`file` to write instead of replacing FILE, - for standard output")
 	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
-	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
+	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), "Region to seal in (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own); FILE is opened in the one that it names")
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }
 
 // rewrap seals what the envelope in src holds.
-func rewrap(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
-	r, err := c.OpenReader(ctx, src, "", o)
+func rewrap(ctx context.Context, s *cli.Service, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
+	r, err := c.InNamedRegion().OpenReader(ctx, src, "", o)
 	if err != nil {
-		return wordOpening(err)
+		return wordOpening(s, err)
 	}
 	defer r.Close()
 	next := envelope.Options{Context: map[string]string{}}
@@ -76,5 +76,5 @@ func rewrap(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io
 	} else { // it does not hold its own
 		next.Context = o.Context
 	}
-	return wordOpening(seal(ctx, c, dst, r, keys, next))
+	return wordOpening(s, seal(ctx, c, dst, r, keys, next))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"cmkd/socket/cmd/cmkctl/internal/clitest"
@@ -124,6 +125,30 @@ func TestRewrapRefuses(t *testing.T) {
 		t.Errorf("opened: %q", got)
 	}
 	clitest.Names(t, dir, "cut", "link", "moved", "plain", "sealed")
+}
+
+// TestRewrapInAnotherRegion moves a file to a key of the Region in the environment: the
+// Region of the key that the file names is the file's affair, also if the key is a
+// multi-Region key without a replica there.
+func TestRewrapInAnotherRegion(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	multi, err := r.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{MultiRegion: aws.Bool(true)})
+	clitest.Must(t, err)
+	there, err := r.Client("eu-west-1").CreateKey(t.Context(), &kms.CreateKeyInput{})
+	clitest.Must(t, err)
+	sealed := filepath.Join(t.TempDir(), "sealed")
+	seal := r.command(t, "seal", "-k", *multi.KeyMetadata.KeyId, "--out", sealed)
+	seal.Stdin = strings.NewReader(clitest.Today)
+	clitest.Must(t, seal.Run())
+	rewrap := r.command(t, "rewrap", "-k", *there.KeyMetadata.KeyId, sealed)
+	rewrap.Env = append(rewrap.Env, "AWS_REGION=eu-west-1")
+	if out, err := rewrap.CombinedOutput(); err != nil {
+		t.Fatalf("%s, %v", out, err)
+	}
+	if got := r.inspect(t, sealed).Keys; len(got) != 1 || got[0].Key != *there.KeyMetadata.Arn {
+		t.Errorf("keys %+v", got)
+	}
 }
 
 // TestInspectQuotes: what a file says of itself begins no lines of inspect's.

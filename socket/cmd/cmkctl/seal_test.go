@@ -286,3 +286,30 @@ func TestProgressIsInTheTerminalsOwnCharacters(t *testing.T) {
 		_ = tty.Close()
 	}
 }
+
+// TestOpenAtATerminal shows text, and no bytes that a terminal would obey.
+func TestOpenAtATerminal(t *testing.T) {
+	t.Parallel()
+	r := newSealRig(t)
+	for content, want := range map[string]string{
+		clitest.Today:                  clitest.Today,
+		clitest.Today + "\x1b]0;x\x07": "",
+	} {
+		sealed := filepath.Join(t.TempDir(), "sealed")
+		seal := r.command(t, "seal", "-k", r.key, "--out", sealed)
+		seal.Stdin = strings.NewReader(content)
+		clitest.Must(t, seal.Run())
+		tty, child, err := pty.Open()
+		clitest.Must(t, err)
+		open := r.command(t, "open", sealed)
+		var said bytes.Buffer
+		open.Stdout, open.Stderr = child, &said
+		err = open.Run()
+		clitest.Must(t, child.Close())
+		shown, _ := io.ReadAll(tty) // EIO when the other end is closed
+		if string(shown) != want || (err == nil) != (want != "") || want == "" && !strings.Contains(said.String(), "use --out or a pipe") {
+			t.Errorf("%q: %q, %q, %v", content, shown, said.String(), err)
+		}
+		clitest.Must(t, tty.Close())
+	}
+}

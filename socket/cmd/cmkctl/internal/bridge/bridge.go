@@ -3,7 +3,6 @@ package bridge
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +72,7 @@ or they will send your call to AWS.`,
 
 func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) error {
 	if f.secretKey != "" {
-		return errors.New("--secret-key would show the secret to every user, in the process list: put it in a file for --secret-file, or in " + secretVariable)
+		return cli.Usagef("--secret-key would show the secret to every user, in the process list: put it in a file for --secret-file, or in %s", secretVariable)
 	}
 	if err := withoutSignals(); err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "cmkctl: signals leave registers in memory:", err)

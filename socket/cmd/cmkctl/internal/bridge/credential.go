@@ -4,13 +4,14 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // Credential is an access key that a bridge takes.
@@ -42,14 +43,14 @@ func DevCredential(id, secret string) (Credential, error) {
 	case id == "" && secret == "":
 		return NewCredential(), nil
 	case id == "" || secret == "":
-		return Credential{}, errors.New("--access-key and --secret-key belong together")
+		return Credential{}, cli.Usagef("--access-key and --secret-key belong together")
 	}
 	return Credential{ID: id, Secret: secret}, checkAccessKeyID(id)
 }
 
 func checkAccessKeyID(id string) error {
 	if !accessKeyPattern.MatchString(id) {
-		return fmt.Errorf("access key ID %q: want up to 128 letters, digits and underscores", id)
+		return cli.Usagef("access key ID %q: want up to 128 letters, digits and underscores", id)
 	}
 	return nil
 }
@@ -71,7 +72,7 @@ const (
 func bridgeCredential(id, file string) (Credential, error) {
 	if id == "" {
 		if file != "" {
-			return Credential{}, errors.New("--access-key and --secret-file belong together")
+			return Credential{}, cli.Usagef("--access-key and --secret-file belong together")
 		}
 		return NewCredential(), nil
 	}
@@ -82,16 +83,16 @@ func bridgeCredential(id, file string) (Credential, error) {
 	if file != "" {
 		var err error
 		if secret, err = ReadSecret(file); err != nil {
-			return Credential{}, fmt.Errorf("reading the secret of access key %s: %w", id, err)
+			return Credential{}, cli.Inputf("reading the secret of access key %s: %w", id, err)
 		}
 		from = file
 	}
 	if secret == "" {
-		return Credential{}, fmt.Errorf("the secret of access key %s is missing: give --secret-file, or set %s", id, secretVariable)
+		return Credential{}, cli.Usagef("the secret of access key %s is missing: give --secret-file, or set %s", id, secretVariable)
 	}
 	notPrintable := func(r rune) bool { return r <= ' ' || r > '~' }
 	if len(secret) < minSecret || len(secret) > maxSecret || strings.ContainsFunc(secret, notPrintable) {
-		return Credential{}, fmt.Errorf("the secret in %s must have %d to %d printable characters without spaces: make one with `head -c 30 /dev/urandom | base64`", from, minSecret, maxSecret)
+		return Credential{}, cli.Inputf("the secret in %s must have %d to %d printable characters without spaces: make one with `head -c 30 /dev/urandom | base64`", from, minSecret, maxSecret)
 	}
 	return Credential{ID: id, Secret: secret}, nil
 }

@@ -73,6 +73,9 @@ func (s *Service) Do(req *http.Request, limit int64) (status int, body []byte, e
 // Explain words an error of a call: what the service said, or why it says
 // nothing.
 func (s *Service) Explain(err error) error {
+	if _, worded := errors.AsType[*ExitError](err); worded {
+		return err
+	}
 	var apiErr smithy.APIError
 	if errors.As(err, &apiErr) {
 		return WordError(apiErr.ErrorCode(), apiErr.ErrorMessage())

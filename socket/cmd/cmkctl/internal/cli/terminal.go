@@ -64,6 +64,44 @@ func (w *TerminalWriter) Close() error {
 	return nil
 }
 
+// TextWriter writes printable text as it is, and refuses everything else: for content
+// that somebody else has made and that is not cmkctl's to escape.
+type TextWriter struct {
+	To   io.Writer
+	rest []byte // the beginning of a character whose end has not been written yet
+}
+
+// Write implements [io.Writer]. Of bytes that are not all text it writes none.
+func (w *TextWriter) Write(text []byte) (int, error) {
+	in := append(w.rest, text...)
+	end := 0
+	for end < len(in) {
+		r, size := utf8.DecodeRune(in[end:])
+		if r == utf8.RuneError && size == 1 && !utf8.FullRune(in[end:]) {
+			break
+		}
+		if r == utf8.RuneError && size == 1 || r != '\n' && r != '\t' && obeyed(r) {
+			return 0, errNotText
+		}
+		end += size
+	}
+	w.rest = append([]byte(nil), in[end:]...)
+	if _, err := w.To.Write(in[:end]); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// Close reports a character that has no end.
+func (w *TextWriter) Close() error {
+	if len(w.rest) > 0 {
+		return errNotText
+	}
+	return nil
+}
+
+var errNotText = Inputf("refusing to write what is not printable text to a terminal: use --out or a pipe")
+
 // obeyed reports whether a terminal, or what lays out text, does something at a
 // character instead of showing it: C0, DEL and C1 (ECMA-48), the separators of lines
 // and paragraphs, and the marks that turn the direction of writing (Unicode Standard

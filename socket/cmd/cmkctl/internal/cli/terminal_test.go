@@ -103,3 +103,36 @@ func TestPrintable(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// TestTextWriter writes text in two pieces that cut a character, and what is none.
+func TestTextWriter(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{
+		"a\tword\nü€😀":         true,
+		"":                     true,
+		"a\x1b[2J":             false,
+		"a\rb":                 false,
+		"a\xffb":               false,
+		"\u202e":               false,
+		"\x00":                 false,
+		"cut \xe2\x82":         false,
+		clitest.HostileText:    false,
+		"\u009b31m and more":   false,
+		"text\nthen\x07\nmore": false,
+	} {
+		for cut := range len(text) + 1 {
+			var out bytes.Buffer
+			w := &TextWriter{To: &out}
+			_, err := w.Write([]byte(text[:cut]))
+			if err == nil {
+				_, err = w.Write([]byte(text[cut:]))
+			}
+			if err == nil {
+				err = w.Close()
+			}
+			if (err == nil) != ok || ok && out.String() != text || !ok && len(text) > 0 && out.Len() == len(text) {
+				t.Errorf("%q cut at %d: %q, %v", text, cut, out.String(), err)
+			}
+		}
+	}
+}
