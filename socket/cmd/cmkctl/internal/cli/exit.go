@@ -19,7 +19,7 @@ const (
 	ExitNotFound    = 4 // key, alias, grant or key store
 	ExitUnavailable = 5 // the daemon or the token does not answer, or not in time
 	ExitInput       = 6 // a file or a value that cannot be used
-	ExitState       = 7 // what is there does not allow it: key state, name taken, quota
+	ExitState       = 7 // what is there does not allow it: key state, name taken, quota, file changed meanwhile
 )
 
 const ExitHelp = `Exit status:
@@ -30,7 +30,7 @@ const ExitHelp = `Exit status:
   4  not found: key, alias, grant or key store
   5  unavailable: the daemon or the token does not answer in time
   6  bad input: a file or a value that cannot be used
-  7  conflict with the current state: the key's state, a name that is taken, a quota`
+  7  conflict with the current state: the key's state, a name that is taken, a quota, a file that changed meanwhile`
 
 // ExitError ends cmkctl with a status of its own, in silence if err is nil.
 type ExitError struct {
