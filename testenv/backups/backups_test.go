@@ -365,6 +365,18 @@ func TestFolder(t *testing.T) {
 	if err != nil || len(names) != 3 || exists(filepath.Join(dir, "cmkd-20200101T000000Z.cmkd-backup")) {
 		t.Errorf("there are %v, %v", names, err)
 	}
+	// What was named when the clock was ahead does not cost the new one.
+	rig.WriteFile(t, dir, "cmkd-20990101T000000Z.cmkd-backup", []byte("x"))
+	made := cmkctl(t, r, true, "backup", dir, "--keep", "1")
+	contains(t, made, "cmkd-20990101T000000Z", "time to come")
+	file, _, _ := strings.Cut(made, ":")
+	if strings.HasPrefix(made, "warning") {
+		_, made, _ = strings.Cut(made, "\n")
+		file, _, _ = strings.Cut(made, ":")
+	}
+	if !exists(strings.Trim(file, `"`)) {
+		t.Errorf("%s is gone", file)
+	}
 }
 
 // TestKilled kills restores at random moments: there is the database of before or that of

@@ -181,7 +181,7 @@ func operators(t *testing.T, _ *kms.Client) {
 		{"recover", `.`},
 		{"reload", ``},
 		{"audit verify", `signed through record`},
-		{"audit prune --keep 1", ``},
+		{"audit prune --keep 1 --yes", ``},
 		{"policy who --action kms:CreateKey", `root`},
 		{"audit verify", `signed through record`},
 	} {

@@ -25,6 +25,7 @@ func newAuditPrune(s *cli.Service) *cobra.Command {
 	var in operatorapi.PruneRequest
 	var before string
 	var p cli.Printer
+	var confirm cli.Confirmation
 	cmd := &cobra.Command{
 		Use:   "prune --before DATE | --keep N",
 		Short: "Remove the oldest segments of the audit trail",
@@ -34,9 +35,10 @@ N. They are verified first. The trail records who did it, and a checkpoint signs
 the new beginning, before anything is removed; verification accepts that beginning and no
 later one. The segment being written stays.
 
-With --archive the segments move to the folder "archive" beside the trail.`,
+With --archive the segments move to the folder "archive" beside the trail. Without, they
+are gone: somebody has to say yes, or --yes has to be given.`,
 		Example: `  cmkctl audit prune --before 2026-01-01 --archive
-  cmkctl audit prune --keep 12`,
+  cmkctl audit prune --keep 12 --yes`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (before == "") == (in.Keep == 0) || in.Keep < 0 {
@@ -45,6 +47,11 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 			if before != "" {
 				var err error
 				if in.Before, err = cli.ParseTime("--before", before); err != nil {
+					return err
+				}
+			}
+			if !in.Archive {
+				if err := confirm.Ask("Remove segments of the audit trail"); err != nil {
 					return err
 				}
 			}
@@ -61,6 +68,7 @@ With --archive the segments move to the folder "archive" beside the trail.`,
 	cmd.Flags().StringVar(&before, "before", "", "remove segments with records from before this `date` only")
 	cmd.Flags().IntVar(&in.Keep, "keep", 0, "keep the newest `n` segments")
 	cmd.Flags().BoolVar(&in.Archive, "archive", false, "move the segments to the folder archive of the trail")
+	confirm.Register(cmd)
 	p.RegisterFormat(cmd)
 	return cmd
 }

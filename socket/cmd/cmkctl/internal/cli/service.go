@@ -121,7 +121,7 @@ func WordError(code, message string) error {
 }
 
 // Stream makes a request and returns the answer, whose body is not JSON. The time
-// limit is for its beginning.
+// limit is for its beginning: see [Service.Bound].
 func (s *Service) Stream(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, body)
 	if err != nil {
@@ -146,6 +146,31 @@ func (s *Service) Stream(ctx context.Context, method, path string, body io.Reade
 		return nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	return nil, Refused(resp.StatusCode, strings.TrimSpace(string(text)))
+}
+
+// Bound has the time limit hold for each part of the answer, too. A read that takes longer fails
+// with [context.DeadlineExceeded].
+func (s *Service) Bound(answer *http.Response) {
+	if s.Timeout > 0 {
+		answer.Body = &bounded{ReadCloser: answer.Body, limit: s.Timeout}
+	}
+}
+
+// bounded closes the body under a read that takes too long, which ends it.
+type bounded struct {
+	io.ReadCloser
+
+	limit time.Duration
+}
+
+// Read implements [io.Reader].
+func (b *bounded) Read(p []byte) (int, error) {
+	late := time.AfterFunc(b.limit, func() { _ = b.Close() })
+	n, err := b.ReadCloser.Read(p)
+	if !late.Stop() && err != nil {
+		err = context.DeadlineExceeded
+	}
+	return n, err
 }
 
 // RootCause is the innermost text of a network error: the address in it is the

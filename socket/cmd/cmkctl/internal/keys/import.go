@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -61,30 +60,25 @@ import token that belongs to it. They are valid for 24 hours, and for one import
 			if w.algorithm == "" {
 				w.algorithm = string(types.AlgorithmSpecRsaesOaepSha256)
 			}
-			written := false
+			var made *kms.GetParametersForImportOutput
 			err := out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
 				c := s.KMS(region)
 				key, err := ResolveKey(ctx, c, args[0])
 				if err != nil {
 					return nil, nil, err
 				}
-				p, err := w.parameters(ctx, c, key)
-				if err != nil {
+				if made, err = w.parameters(ctx, c, key); err != nil {
 					return nil, nil, err
 				}
-				if token != "" {
-					err = cli.WriteFile(token, func(dst io.Writer) error {
-						_, err := dst.Write(p.ImportToken)
-						return err
-					})
-					written = err == nil
-				}
-				return p.PublicKey, p, err
+				return made.PublicKey, made, nil
 			})
-			if err != nil && written {
-				_ = os.Remove(token) // of no use without the wrapping key; err says more
+			if err != nil || token == "" {
+				return err
 			}
-			return err
+			return cli.WriteFile(token, func(dst io.Writer) error { // of no use without the wrapping key
+				_, err := dst.Write(made.ImportToken)
+				return err
+			})
 		},
 	}
 	w.register(cmd)

@@ -123,10 +123,18 @@ func (k *keyCreation) create(ctx context.Context, s *cli.Service) (made *kms.Cre
 	if k.alias == "" {
 		return made, nil
 	}
-	if _, err := c.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String(k.aliasName()), TargetKeyId: made.KeyMetadata.KeyId}); err != nil {
-		return k.takeBack(ctx, s, c, made, err)
+	_, err = c.CreateAlias(ctx, &kms.CreateAliasInput{AliasName: aws.String(k.aliasName()), TargetKeyId: made.KeyMetadata.KeyId})
+	if err == nil || k.named(ctx, c, made) {
+		return made, nil
 	}
-	return made, nil
+	return k.takeBack(ctx, s, c, made, err)
+}
+
+// named reports whether the alias is that of the new key: the answer that said so was lost, and the
+// second try found it taken.
+func (k *keyCreation) named(ctx context.Context, c *kms.Client, made *kms.CreateKeyOutput) bool {
+	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(k.aliasName())})
+	return err == nil && aws.ToString(answer.KeyMetadata.Arn) == aws.ToString(made.KeyMetadata.Arn)
 }
 
 func (k *keyCreation) aliasName() string { return aliasName(k.alias) }

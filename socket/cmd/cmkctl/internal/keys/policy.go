@@ -3,7 +3,6 @@ package keys
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -31,7 +30,8 @@ func NewPolicy(s *cli.Service) *cobra.Command {
 type policyQuestion struct {
 	operatorapi.PolicyQuestion
 
-	context, conditions []string // KEY=VALUE
+	context    cli.Pairs
+	conditions []string // KEY=VALUE
 }
 
 func (q *policyQuestion) flags(cmd *cobra.Command) {
@@ -39,30 +39,21 @@ func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
 	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; omit it for operations without a key")
 	f.StringVar(&q.Region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
-	f.StringArrayVar(&q.context, "context", nil, "`KEY=VALUE` of the encryption context; may be repeated")
+	q.context = cli.Pairs{}
+	f.Var(q.context, "context", "`KEY=VALUE` of the encryption context; may be repeated")
 	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
 	_ = cmd.MarkFlagRequired("action") // the flag exists
 }
 
 // complete reads the pairs.
 func (q *policyQuestion) complete() error {
-	for _, pair := range q.context {
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return fmt.Errorf("--context %q: want KEY=VALUE", pair)
-		}
-		if q.EncryptionContext == nil {
-			q.EncryptionContext = map[string]string{}
-		}
-		if _, again := q.EncryptionContext[key]; again {
-			return fmt.Errorf("--context %s is given twice", key)
-		}
-		q.EncryptionContext[key] = value
+	if len(q.context) > 0 {
+		q.EncryptionContext = q.context
 	}
 	for _, pair := range q.conditions {
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return fmt.Errorf("--condition %q: want KEY=VALUE", pair)
+			return cli.Usagef("--condition %q: want KEY=VALUE", pair)
 		}
 		if q.Conditions == nil {
 			q.Conditions = map[string][]string{}
@@ -215,9 +206,10 @@ It exits with 1 if there are any.`,
 		Example: "  cmkctl policy check --key alias/app --policy new.json --since 2160h",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := os.ReadFile(file)
+			from := cli.BlobIn{Form: cli.Choice{Value: cli.FormRaw}}
+			text, err := from.Read(cmd, []string{file}, maxPolicy, "policy")
 			if err != nil {
-				return fmt.Errorf("reading the policy: %w", err)
+				return err
 			}
 			in := operatorapi.CheckRequest{Key: key, Region: region, Policy: string(text), Since: time.Now().Add(-since)}
 			var c policyCheck
@@ -238,7 +230,7 @@ It exits with 1 if there are any.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&key, "key", "", "`key` ID, alias or ARN")
-	f.StringVar(&file, "policy", "", "`file` of the new key policy")
+	f.StringVar(&file, "policy", "", "`file` of the new key policy, - for standard input")
 	f.StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")
 	p.Register(cmd)

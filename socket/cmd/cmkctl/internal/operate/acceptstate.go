@@ -17,6 +17,7 @@ type mismatch operatorapi.Mismatch
 
 func NewAcceptState(s *cli.Service) *cobra.Command {
 	var root string
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "accept-state [--root ROOT]",
 		Short: "Show what is wrong with the daemon's database or audit trail, or accept it as it is",
@@ -36,24 +37,30 @@ verify, a new one begins, which says so, and the old one moves to a folder besid
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var answer operatorapi.Acceptance
-			if err := cli.Ask(cmd.Context(), s, operatorapi.AcceptState.Path, &operatorapi.AcceptRequest{Root: root}, &answer); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.AcceptState.Path, &operatorapi.AcceptRequest{Root: root}, &answer); err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			switch {
-			case answer.Accepted:
-				fmt.Fprintln(out, "the database is accepted: the daemon serves calls again")
+			err := p.PrintAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
+				switch {
+				case answer.Accepted:
+					fmt.Fprintln(out, "the database is accepted: the daemon serves calls again")
+				case answer.Mismatch == nil:
+					fmt.Fprintln(out, "the database verifies: there is nothing to accept")
+				default:
+					return (*mismatch)(answer.Mismatch).print(out)
+				}
 				return nil
-			case answer.Mismatch == nil:
-				fmt.Fprintln(out, "the database verifies: there is nothing to accept")
-				return nil
-			}
-			if err := (*mismatch)(answer.Mismatch).print(out); err != nil {
+			})
+			if err != nil {
 				return fmt.Errorf("printing what differs: %w", err)
 			}
-			return &cli.ExitError{Status: 1}
+			if !answer.Accepted && answer.Mismatch != nil {
+				return &cli.ExitError{Status: 1}
+			}
+			return nil
 		},
 	}
+	p.RegisterFormat(cmd)
 	cmd.Flags().StringVar(&root, "root", "", "accept the rows with this `hash`")
 	return cmd
 }

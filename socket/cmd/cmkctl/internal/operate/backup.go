@@ -42,7 +42,8 @@ is refused. Key material is in the token only: without the token, and its own ba
 one is worth nothing. Nor has it the configuration and the audit trail.
 
 Its content is not secret, but tells names: FILE has mode 0600. If FILE is a folder, a
-new file in it is named by the time, and --keep N removes the older ones but N.`,
+new file in it is named by the time, and --keep N removes all but the newest N, this one
+among them. Files that are named by a time to come stay, with a warning.`,
 		Example: `  cmkctl backup /var/backups/cmkd/today.cmkd-backup
   cmkctl backup /var/backups/cmkd --keep 30
   cmkctl backup - | ssh vault 'cat > cmkd.cmkd-backup'`,
@@ -64,8 +65,12 @@ new file in it is named by the time, and --keep N removes the older ones but N.`
 				return err
 			}
 			if folder && keep > 0 {
-				if made.Removed, err = removeOld(args[0], keep); err != nil {
+				var later []string
+				if made.Removed, later, err = removeOld(args[0], filepath.Base(path), keep); err != nil {
 					return err
+				}
+				for _, name := range later {
+					cmd.PrintErrf("warning: %s is named by a time to come, when the clock was wrong: it stays and does not count\n", cli.Quote(name))
 				}
 			}
 			out := cmd.OutOrStdout()
@@ -92,9 +97,13 @@ func (m *madeBackup) write(ctx context.Context, cmd *cobra.Command, s *cli.Servi
 	if err != nil {
 		return err
 	}
+	s.Bound(answer)
 	defer answer.Body.Close()
 	return o.Write(ctx, func(to io.Writer) error {
 		found, err := backup.Read(io.TeeReader(answer.Body, to), func(*backup.Row) error { return nil })
+		if errors.Is(err, context.DeadlineExceeded) {
+			return s.Explain(err)
+		}
 		if errors.Is(err, backup.ErrDamaged) {
 			return cli.Exit(cli.ExitUnavailable, fmt.Errorf("the daemon has not sent all of the backup, see its log: %w", err))
 		}
@@ -118,26 +127,31 @@ func (m *madeBackup) print(out io.Writer) error {
 // timedBackup is the name of a backup that was named by the time.
 var timedBackup = regexp.MustCompile(`^cmkd-[0-9]{8}T[0-9]{6}Z` + regexp.QuoteMeta(backup.Suffix) + `$`)
 
-// removeOld removes all but the newest backups of a folder, by their names.
-func removeOld(folder string, keep int) (removed []string, err error) {
+// removeOld removes all but the newest backups of a folder, by their names. The one just made is
+// the newest: later ones were named when the clock was wrong, and are returned.
+func removeOld(folder, newest string, keep int) (removed, later []string, err error) {
 	entries, err := os.ReadDir(folder) // sorted
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var names []string
 	for _, e := range entries {
-		if timedBackup.MatchString(e.Name()) && e.Type().IsRegular() {
-			names = append(names, e.Name())
+		switch name := e.Name(); {
+		case !timedBackup.MatchString(name) || !e.Type().IsRegular():
+		case name > newest:
+			later = append(later, name)
+		default:
+			names = append(names, name)
 		}
 	}
 	for _, name := range names[:max(0, len(names)-keep)] {
 		path := filepath.Join(folder, name)
 		if err := os.Remove(path); err != nil {
-			return removed, fmt.Errorf("removing an old backup: %w", err)
+			return removed, later, fmt.Errorf("removing an old backup: %w", err)
 		}
 		removed = append(removed, path)
 	}
-	return removed, nil
+	return removed, later, nil
 }
 
 // verifiedBackup is what backup verify says of a backup.

@@ -1,10 +1,8 @@
 package operate
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"strings"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +12,8 @@ import (
 )
 
 func NewConfirmClock(s *cli.Service) *cobra.Command {
-	return &cobra.Command{
+	var p cli.Printer
+	cmd := &cobra.Command{
 		Use:   "confirm-clock",
 		Short: "Confirm that the daemon's clock is right, so that deletions resume",
 		Long: `When the clock is more than a day ahead of the last time that the daemon saw, it
@@ -25,20 +24,16 @@ the copy was taken. "cmkctl status" shows whether deletions are held.`,
 		Example: "  date && cmkctl confirm-clock",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			req, err := http.NewRequestWithContext(cmd.Context(), operatorapi.ConfirmClock.Method, "http://localhost"+operatorapi.ConfirmClock.Path, nil)
-			if err != nil {
-				return err
-			}
-			status, body, err := s.Do(req, 1<<16)
-			if err != nil {
-				return err
-			}
 			var answer operatorapi.ConfirmedClock
-			if status != http.StatusOK || json.Unmarshal(body, &answer) != nil {
-				return cli.Refused(status, fmt.Sprintf("the daemon refuses: %s (HTTP status %d)", strings.TrimSpace(string(body)), status))
+			if err := p.Ask(cmd.Context(), s, operatorapi.ConfirmClock.Path, operatorapi.None{}, &answer); err != nil {
+				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
-			return nil
+			return p.PrintAs(cmd.OutOrStdout(), &answer, func(out io.Writer) error {
+				fmt.Fprintf(out, "it is %s: deletions go on\n", answer.Now.Format(time.RFC3339))
+				return nil
+			})
 		},
 	}
+	p.RegisterFormat(cmd)
+	return cmd
 }

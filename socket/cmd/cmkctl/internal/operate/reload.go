@@ -2,6 +2,7 @@ package operate
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,8 @@ import (
 const reloadTimeout = 10 * time.Minute
 
 func NewReload(s *cli.Service) *cobra.Command {
-	return &cobra.Command{
+	var p cli.Printer
+	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Make the daemon reload its configuration; exit with 1 if that fails",
 		Long: `The daemon reads admins, principals, access keys and identity policies again and
@@ -29,13 +31,17 @@ succeeds. "systemctl reload cmkd" calls this command.`,
 				s.Timeout = reloadTimeout
 			}
 			var answer operatorapi.Reloaded
-			if err := cli.Ask(cmd.Context(), s, operatorapi.Reload.Path, operatorapi.None{}, &answer); err != nil {
+			if err := p.Ask(cmd.Context(), s, operatorapi.Reload.Path, operatorapi.None{}, &answer); err != nil {
 				return fmt.Errorf("reload failed: %w", err)
 			}
-			for _, w := range answer.Warnings {
-				cmd.PrintErrln("warning:", w)
-			}
-			return nil
+			return p.PrintAs(cmd.OutOrStdout(), &answer, func(io.Writer) error {
+				for _, w := range answer.Warnings {
+					cmd.PrintErrln("warning:", w)
+				}
+				return nil
+			})
 		},
 	}
+	p.RegisterFormat(cmd)
+	return cmd
 }
