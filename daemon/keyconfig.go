@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"cmkd/daemon/kms"
+	"cmkd/daemon/lifecycle"
 	"cmkd/daemon/policy/templates"
 	"cmkd/socket/kmsapi"
 )
@@ -41,10 +42,10 @@ func (c *Config) checkManagedKeys() error {
 }
 
 // managed are the managed keys as package kms knows them.
-func (c *Config) managed() []kms.ManagedKey {
-	keys := make([]kms.ManagedKey, len(c.ManagedKeys))
+func (c *Config) managed() []lifecycle.ManagedKey {
+	keys := make([]lifecycle.ManagedKey, len(c.ManagedKeys))
 	for i, m := range c.ManagedKeys {
-		keys[i] = kms.ManagedKey{Alias: m.Alias, Description: m.Description, Policy: templates.ManagedKeyPolicy(c.Account, m.Users)}
+		keys[i] = lifecycle.ManagedKey{Alias: m.Alias, Description: m.Description, Policy: templates.ManagedKeyPolicy(c.Account, m.Users)}
 	}
 	return keys
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
@@ -16,18 +17,18 @@ func (s methods) DeriveSharedSecret(ctx context.Context, c *journal.Call, in *km
 	if recipient != nil {
 		recipient.ThroughPlugin = true // callers without a recipient get the secret in the clear
 	}
-	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, algorithm: backends.Algorithm(in.KeyAgreementAlgorithm), grantTokens: in.GrantTokens,
-		conditions: []condition{says("kms:KeyAgreementAlgorithm", in.KeyAgreementAlgorithm)},
+	k, err := s.Admit(ctx, c, &access.Demand{
+		KeyID: in.KeyId, Algorithm: backends.Algorithm(in.KeyAgreementAlgorithm), GrantTokens: in.GrantTokens,
+		Conditions: []access.Condition{access.Says("kms:KeyAgreementAlgorithm", in.KeyAgreementAlgorithm)},
 	})
 	if err != nil {
 		return nil, err
 	}
-	ref, err := k.currentRef()
+	ref, err := k.CurrentRef()
 	if err != nil {
 		return nil, err
 	}
-	made, err := k.backend.DeriveSharedSecret(ctx, &backends.DeriveSharedSecretRequest{
+	made, err := k.Backend.DeriveSharedSecret(ctx, &backends.DeriveSharedSecretRequest{
 		Key: ref, PublicKey: in.PublicKey, Recipient: recipient,
 	})
 	if backends.CodeOf(err) == backends.InvalidRequest {
@@ -41,21 +42,21 @@ func (s methods) DeriveSharedSecret(ctx context.Context, c *journal.Call, in *km
 		return nil, errDryRun()
 	}
 	return &kmsapi.DeriveSharedSecretResponse{
-		KeyId: k.arn, SharedSecret: made.SharedSecret, CiphertextForRecipient: made.ForRecipient,
+		KeyId: k.ARN, SharedSecret: made.SharedSecret, CiphertextForRecipient: made.ForRecipient,
 		KeyAgreementAlgorithm: in.KeyAgreementAlgorithm, KeyOrigin: k.Origin,
 	}, nil
 }
 
 // admitKEM admits a call to a key encapsulation key.
-func (s *Service) admitKEM(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
-	k, err := s.admit(ctx, c, &demand{
-		keyID: keyID, algorithm: algorithm, grantTokens: grantTokens,
-		conditions: []condition{says("kms:EncapsulationAlgorithm", algorithm)},
+func (s *Service) admitKEM(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*access.Key, backends.Key, error) {
+	k, err := s.Admit(ctx, c, &access.Demand{
+		KeyID: keyID, Algorithm: algorithm, GrantTokens: grantTokens,
+		Conditions: []access.Condition{access.Says("kms:EncapsulationAlgorithm", algorithm)},
 	})
 	if err != nil {
 		return nil, backends.Key{}, err
 	}
-	ref, err := k.currentRef()
+	ref, err := k.CurrentRef()
 	return k, ref, err
 }
 
@@ -68,12 +69,12 @@ func (s methods) Encapsulate(ctx context.Context, c *journal.Call, in *kmsapi.En
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	made, err := k.backend.Encapsulate(ctx, &backends.EncapsulateRequest{Key: ref, Algorithm: algorithm})
+	made, err := k.Backend.Encapsulate(ctx, &backends.EncapsulateRequest{Key: ref, Algorithm: algorithm})
 	if err != nil {
 		return nil, err
 	}
 	return &kmsapi.EncapsulateResponse{
-		KeyId: k.arn, EncapsulationAlgorithm: in.EncapsulationAlgorithm,
+		KeyId: k.ARN, EncapsulationAlgorithm: in.EncapsulationAlgorithm,
 		SharedSecret: made.SharedSecret, SharedSecretCiphertextBlob: made.Ciphertext,
 	}, nil
 }
@@ -87,11 +88,11 @@ func (s methods) Decapsulate(ctx context.Context, c *journal.Call, in *kmsapi.De
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	made, err := k.backend.Decapsulate(ctx, &backends.DecapsulateRequest{
+	made, err := k.Backend.Decapsulate(ctx, &backends.DecapsulateRequest{
 		Key: ref, Algorithm: algorithm, Ciphertext: in.SharedSecretCiphertextBlob,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.DecapsulateResponse{KeyId: k.arn, EncapsulationAlgorithm: in.EncapsulationAlgorithm, SharedSecret: made.SharedSecret}, nil
+	return &kmsapi.DecapsulateResponse{KeyId: k.ARN, EncapsulationAlgorithm: in.EncapsulationAlgorithm, SharedSecret: made.SharedSecret}, nil
 }

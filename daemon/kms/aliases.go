@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -21,7 +23,7 @@ func (s methods) CreateAlias(ctx context.Context, c *journal.Call, in *kmsapi.Cr
 		return nil, err
 	}
 	err = s.Commit(ctx, c, func(tx *store.Tx) error {
-		if err := s.checkTarget(tx, c, k); err != nil {
+		if _, err := s.Readmit(tx, c, k); err != nil {
 			return err
 		}
 		if _, ok := tx.Alias(c.Region, in.AliasName); ok {
@@ -49,7 +51,7 @@ func (s methods) UpdateAlias(ctx context.Context, c *journal.Call, in *kmsapi.Up
 		return nil, err
 	}
 	err = s.Commit(ctx, c, func(tx *store.Tx) error {
-		if err := s.checkTarget(tx, c, k); err != nil {
+		if _, err := s.Readmit(tx, c, k); err != nil {
 			return err
 		}
 		if now, _ := tx.Alias(c.Region, in.AliasName); now != was {
@@ -64,7 +66,7 @@ func (s methods) UpdateAlias(ctx context.Context, c *journal.Call, in *kmsapi.Up
 		if ok && (keys.TypeOf(old.Spec, old.Usage) != keys.TypeOf(k.Spec, k.Usage) || old.Usage != k.Usage) {
 			return kmsapi.Errorf(kmsapi.CodeValidationException,
 				"Alias %s cannot be changed from key %s to key %s. The current key and the new key must be the same type (both symmetric or both asymmetric or both HMAC) and have the same key usage.",
-				s.AliasARN(c.Region, in.AliasName), s.KeyARN(old.Region, old.ID), k.arn)
+				s.AliasARN(c.Region, in.AliasName), s.KeyARN(old.Region, old.ID), k.ARN)
 		}
 		alias := *was
 		alias.KeyID, alias.Updated = k.ID, s.Now()
@@ -79,7 +81,7 @@ func (s methods) DeleteAlias(ctx context.Context, c *journal.Call, in *kmsapi.De
 	}
 	// First the alias, which has no policy of its own: whoever may not delete it
 	// does not learn whether it is there.
-	if err := s.authoriseResource(c, &demand{}, s.AliasARN(c.Region, in.AliasName)); err != nil {
+	if err := s.AuthoriseResource(c, &access.Demand{}, s.AliasARN(c.Region, in.AliasName)); err != nil {
 		return nil, err
 	}
 	alias, ok := c.View.Alias(c.Region, in.AliasName)
@@ -87,7 +89,7 @@ func (s methods) DeleteAlias(ctx context.Context, c *journal.Call, in *kmsapi.De
 		return nil, s.aliasNotFound(c, in.AliasName)
 	}
 	if row, ok := c.View.Key(c.Region, alias.KeyID); ok {
-		if _, err := s.admitKey(ctx, c, &demand{keyID: in.AliasName}, row, identifier{keyID: row.ID}); err != nil {
+		if _, err := s.AdmitKey(ctx, c, &access.Demand{KeyID: in.AliasName}, row, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -102,26 +104,26 @@ func (s methods) DeleteAlias(ctx context.Context, c *journal.Call, in *kmsapi.De
 }
 
 func (s methods) ListAliases(ctx context.Context, c *journal.Call, in *kmsapi.ListAliasesRequest) (*kmsapi.ListAliasesResponse, error) {
-	if err := s.authoriseAccount(c, &demand{}); err != nil {
+	if err := s.AuthoriseAccount(c, &access.Demand{}); err != nil {
 		return nil, err
 	}
-	l := listOf(c, "")
+	l := paging.ListOf(c, "")
 	if in.KeyId != "" {
-		k, _, err := s.resolve(c.View, c.Region, in.KeyId, false)
+		k, _, err := s.Resolve(c.View, c.Region, in.KeyId, false)
 		if err != nil {
 			return nil, err
 		}
-		l.of = k.ID
+		l.Of = k.ID
 	}
-	after, err := l.decodeMarker(in.Marker)
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	rows := withPending(c.View.Aliases(c.Region, after), s.pendingManaged(c.View, c.Region), after)
-	if l.of != "" {
-		rows = c.View.AliasesOf(c.Region, l.of, after)
+	rows := withPending(c.View.Aliases(c.Region, after), s.PendingManaged(c.View, c.Region), after)
+	if l.Of != "" {
+		rows = c.View.AliasesOf(c.Region, l.Of, after)
 	}
-	list, next := page(l, rows, limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
+	list, next := paging.Page(l, rows, paging.Limit(in.Limit, 50), func(a *store.Alias) string { return a.Name })
 	out := &kmsapi.ListAliasesResponse{Aliases: []kmsapi.AliasListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, a := range list {
 		out.Aliases = append(out.Aliases, kmsapi.AliasListEntry{
@@ -155,17 +157,8 @@ func count[T any](rows iter.Seq[T]) (n int) {
 	return n
 }
 
-// checkTarget looks at the target's state again, inside of the transaction.
-func (s *Service) checkTarget(tx *store.Tx, c *journal.Call, k *key) error {
-	now, ok := tx.Key(k.Region, k.ID)
-	if !ok {
-		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
-	}
-	return checkState(c.Op, k.arn, s.keyState(tx, now))
-}
-
 // checkAliasQuota refuses an alias more for the key than it may have.
-func (s *Service) checkAliasQuota(tx *store.Tx, k *key) error {
+func (s *Service) checkAliasQuota(tx *store.Tx, k *access.Key) error {
 	if n := count(tx.AliasesOf(k.Region, k.ID, "")); n >= s.limits.AliasesPerKey {
 		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
 			"Aliases per key quota for this account in this region is %d, current usage is %d.", s.limits.AliasesPerKey, n)
@@ -184,20 +177,20 @@ func (s *Service) admitOldTarget(c *journal.Call, name string) (*store.Alias, er
 	if !ok {
 		return alias, nil
 	}
-	return alias, s.authorise(c, &demand{keyID: name}, &key{Key: old, arn: s.KeyARN(old.Region, old.ID), view: c.View}, identifier{keyID: old.ID})
+	return alias, s.AuthoriseRow(c, &access.Demand{KeyID: name}, old, "")
 }
 
 // admitTarget admits the key that an alias is to point to, after the alias
 // itself: the caller needs both.
-func (s *Service) admitTarget(ctx context.Context, c *journal.Call, name, target string) (*key, error) {
-	if id, err := s.parseIdentifier(c.Region, target); err == nil && id.alias != "" {
+func (s *Service) admitTarget(ctx context.Context, c *journal.Call, name, target string) (*access.Key, error) {
+	if s.IsAlias(c.Region, target) {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Aliases must refer to keys. Not aliases")
 	}
-	d := &demand{keyID: target}
-	if err := s.authoriseResource(c, d, s.AliasARN(c.Region, name)); err != nil {
+	d := &access.Demand{KeyID: target}
+	if err := s.AuthoriseResource(c, d, s.AliasARN(c.Region, name)); err != nil {
 		return nil, err
 	}
-	return s.admit(ctx, c, d)
+	return s.Admit(ctx, c, d)
 }
 
 // checkAliasName refuses names without the prefix and the names that are kept

@@ -3,6 +3,7 @@ package kms
 import (
 	"unicode/utf8"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -30,7 +31,7 @@ func constrain(g *store.Grant, in *kmsapi.GrantConstraints) error {
 	default:
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "More than one constraint supplied")
 	}
-	pairs := constraintContext(g)
+	pairs := access.ConstraintContext(g)
 	if len(pairs) > maxConstraintPairs {
 		return kmsapi.Errorf(kmsapi.CodeValidationException, "A grant constraint can have at most %d encryption context pairs.", maxConstraintPairs)
 	}
@@ -40,34 +41,4 @@ func constrain(g *store.Grant, in *kmsapi.GrantConstraints) error {
 		}
 	}
 	return nil
-}
-
-// maxContext is how many characters the names and values of an encryption
-// context have in all. AWS documents no limit; what its users report is 8,192.
-// What is longer would be evaluated by policies, authenticated and recorded with
-// every call.
-const maxContext = 8192
-
-// checkContext refuses an encryption context that is too long. The message is
-// ours: AWS's is not known.
-func checkContext(context map[string]string) error {
-	n := 0
-	for name, value := range context {
-		n += utf8.RuneCountInString(name) + utf8.RuneCountInString(value)
-	}
-	if n > maxContext {
-		return kmsapi.Errorf(kmsapi.CodeValidationException,
-			"The encryption context has %d characters, the most that its names and values may have together is %d.", n, maxContext)
-	}
-	return nil
-}
-
-// constraintContext is the encryption context of the grant's constraint, which
-// is what kms:EncryptionContext:KEY and kms:EncryptionContextKeys are of
-// CreateGrant.
-func constraintContext(g *store.Grant) map[string]string {
-	if g.ContextEquals != nil {
-		return g.ContextEquals
-	}
-	return g.ContextSubset
 }

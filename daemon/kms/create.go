@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
@@ -19,16 +20,16 @@ func (s methods) CreateKey(ctx context.Context, c *journal.Call, in *kmsapi.Crea
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authoriseAccount(c, &demand{conditions: newKeyConditions(row, in.BypassPolicyLockoutSafetyCheck)}); err != nil {
+	if err := s.AuthoriseAccount(c, &access.Demand{Conditions: newKeyConditions(row, in.BypassPolicyLockoutSafetyCheck)}); err != nil {
 		return nil, err
 	}
-	if err := s.authoriseTags(c, row); err != nil {
+	if err := s.AuthoriseTags(c, row); err != nil {
 		return nil, err
 	}
 	if err := s.placeInStore(c, in, row); err != nil {
 		return nil, err
 	}
-	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
+	if row.Policy, err = s.NewPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, row); err != nil {
 		return nil, err
 	}
 	b, err := s.RouteNew(row.Token, row.Spec)
@@ -40,7 +41,7 @@ func (s methods) CreateKey(ctx context.Context, c *journal.Call, in *kmsapi.Crea
 	case row.Origin == kmsapi.OriginTypeExternal:
 		row.State = kmsapi.KeyStatePendingImport
 		err = s.Commit(ctx, c, func(tx *store.Tx) error {
-			if err := s.putNewKey(tx, row); err != nil {
+			if err := s.PutNewKey(tx, row); err != nil {
 				return err
 			}
 			out.KeyMetadata = s.created(c, tx, row)
@@ -49,7 +50,7 @@ func (s methods) CreateKey(ctx context.Context, c *journal.Call, in *kmsapi.Crea
 	case !s.Router.Available(row.Token, row.Spec):
 		err = backends.Errorf(backends.Away, "token %s has been away for a while", row.Token)
 	default:
-		err = s.generateKey(ctx, c, b, row, func(tx *store.Tx) error {
+		err = s.GenerateKey(ctx, c, b, row, func(tx *store.Tx) error {
 			out.KeyMetadata = s.created(c, tx, row)
 			return nil
 		})
@@ -63,17 +64,17 @@ func (s methods) CreateKey(ctx context.Context, c *journal.Call, in *kmsapi.Crea
 // newKeyConditions are the condition keys of kms:CreateKey: what the key will be,
 // its tags included.
 // https://docs.aws.amazon.com/service-authorization/latest/reference/list_awskeymanagementservice.html
-func newKeyConditions(row *store.Key, bypass *bool) []condition {
-	list := append(tagConditions(row.Tags),
-		says("kms:KeySpec", row.Spec),
-		says("kms:KeyUsage", row.Usage),
-		says("kms:KeyOrigin", row.Origin),
-		says("kms:MultiRegion", boolean(row.PrimaryRegion != "")),
-		condition{"kms:MultiRegionKeyType", nonEmpty(multiRegionType(row))},
-		condition{"kms:BypassPolicyLockoutSafetyCheck", toldBoolean(bypass)},
+func newKeyConditions(row *store.Key, bypass *bool) []access.Condition {
+	list := append(access.TagConditions(row.Tags),
+		access.Says("kms:KeySpec", row.Spec),
+		access.Says("kms:KeyUsage", row.Usage),
+		access.Says("kms:KeyOrigin", row.Origin),
+		access.Says("kms:MultiRegion", access.Boolean(row.PrimaryRegion != "")),
+		access.SaysIf("kms:MultiRegionKeyType", access.MultiRegionType(row)),
+		access.SaysBool("kms:BypassPolicyLockoutSafetyCheck", bypass),
 	)
 	for _, t := range row.Tags {
-		list = append(list, condition{resourceTagPrefix + t.Key, []string{t.Value}})
+		list = append(list, access.Says(access.ResourceTagPrefix+t.Key, t.Value))
 	}
 	return list
 }
@@ -85,42 +86,6 @@ func (s *Service) created(c *journal.Call, tx *store.Tx, row *store.Key) *kmsapi
 	m := s.metadata(tx, row)
 	c.Respond(journal.KeyElements{Metadata: journal.MetadataElement(m)})
 	return m
-}
-
-// generateKey makes the first version of the key in the token. finish is the rest of
-// the transaction that stores the key's row.
-func (s *Service) generateKey(ctx context.Context, c *journal.Call, b keyring.Backend, row *store.Key, finish func(tx *store.Tx) error) error {
-	version := keyring.NewVersion(row.ID, 1, s.Now())
-	intent := &store.Intent{
-		CKAID: version.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: 1,
-		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Created: s.Now(),
-	}
-	_, err := s.Generate(ctx, c, b, intent, func(tx *store.Tx, made *backends.CreateKeyAnswer) error {
-		row.PublicKey = made.PublicKey
-		if err := tx.PutVersion(version); err != nil {
-			return err
-		}
-		if err := s.putNewKey(tx, row); err != nil {
-			return err
-		}
-		return finish(tx)
-	})
-	return err
-}
-
-// putNewKey stores the row of a new key, within the quota, and if its custom key
-// store is still there.
-func (s *Service) putNewKey(tx *store.Tx, row *store.Key) error {
-	if row.CustomKeyStoreID != "" {
-		if _, err := s.storeForKey(tx, row); err != nil {
-			return err
-		}
-	}
-	if n := tx.KeyCount(row.Region); n >= s.limits.Keys {
-		return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
-			"Key quota for this account in this region is %d but the current usage is %d.", s.limits.Keys, n)
-	}
-	return tx.PutKey(row)
 }
 
 // newKey makes the row of the key that the request asks for, or says what is
@@ -178,7 +143,7 @@ func (s *Service) placeInStore(c *journal.Call, in *kmsapi.CreateKeyRequest, row
 		return nil
 	}
 	row.CustomKeyStoreID = in.CustomKeyStoreId
-	cks, err := s.storeForKey(c.View, row)
+	cks, err := s.StoreForKey(c.View, row)
 	if err != nil {
 		return err
 	}

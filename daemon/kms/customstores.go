@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
-	"strings"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/lifecycle"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -19,10 +21,6 @@ import (
 // is never looked at.
 // https://docs.aws.amazon.com/kms/latest/developerguide/keystore-cloudhsm.html
 
-func errStoreNotFound(id string) error {
-	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreNotFoundException, "Custom key store %s is not found.", id)
-}
-
 func errNoXKS() error {
 	return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException,
 		"External key stores (XKS) are not supported: keys of this service live in PKCS#11 tokens.")
@@ -30,7 +28,7 @@ func errNoXKS() error {
 
 // customStoreOperation authorises an operation on custom key stores.
 func (s *Service) customStoreOperation(c *journal.Call) error {
-	return s.authoriseAccount(c, &demand{})
+	return s.AuthoriseAccount(c, &access.Demand{})
 }
 
 func (s methods) CreateCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.CreateCustomKeyStoreRequest) (*kmsapi.CreateCustomKeyStoreResponse, error) {
@@ -96,7 +94,7 @@ func (s *Service) changeStore(ctx context.Context, c *journal.Call, id string, f
 	return s.Commit(ctx, c, func(tx *store.Tx) error {
 		now, ok := tx.CustomKeyStore(c.Region, id)
 		if !ok {
-			return errStoreNotFound(id)
+			return lifecycle.ErrStoreNotFound(id)
 		}
 		row := *now
 		if err := f(tx, &row); err != nil {
@@ -112,7 +110,7 @@ func (s methods) ConnectCustomKeyStore(ctx context.Context, c *journal.Call, in 
 	}
 	row, ok := c.View.CustomKeyStore(c.Region, in.CustomKeyStoreId)
 	if !ok {
-		return nil, errStoreNotFound(in.CustomKeyStoreId)
+		return nil, lifecycle.ErrStoreNotFound(in.CustomKeyStoreId)
 	}
 	if err := checkConnectable(row); err != nil {
 		return nil, err
@@ -143,7 +141,7 @@ func (s methods) ConnectCustomKeyStore(ctx context.Context, c *journal.Call, in 
 // https://docs.aws.amazon.com/kms/latest/APIReference/API_ConnectCustomKeyStore.html
 func checkConnectable(row *store.CustomKeyStore) error {
 	if row.ConnectionState == kmsapi.ConnectionStateTypeFailed {
-		return errStoreState(row, "Disconnect it first.")
+		return lifecycle.ErrStoreState(row, "Disconnect it first.")
 	}
 	return nil
 }
@@ -169,15 +167,10 @@ func connectionError(err error) kmsapi.ConnectionErrorCodeType {
 	}
 }
 
-func errStoreState(row *store.CustomKeyStore, hint string) error {
-	text := "Custom key store " + row.ID + " is " + string(row.ConnectionState) + ". " + hint
-	return kmsapi.Errorf(kmsapi.CodeCustomKeyStoreInvalidStateException, "%s", strings.TrimSpace(text))
-}
-
 func (s methods) DisconnectCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.DisconnectCustomKeyStoreRequest) (*kmsapi.DisconnectCustomKeyStoreResponse, error) {
 	err := s.changeStore(ctx, c, in.CustomKeyStoreId, func(_ *store.Tx, row *store.CustomKeyStore) error {
 		if row.ConnectionState == kmsapi.ConnectionStateTypeDisconnected {
-			return errStoreState(row, "")
+			return lifecycle.ErrStoreState(row, "")
 		}
 		row.ConnectionState, row.ConnectionError = kmsapi.ConnectionStateTypeDisconnected, ""
 		return nil
@@ -224,7 +217,7 @@ func checkUpdatable(row *store.CustomKeyStore, in *kmsapi.UpdateCustomKeyStoreRe
 		nameOnly && row.ConnectionState == kmsapi.ConnectionStateTypeConnected {
 		return nil
 	}
-	return errStoreState(row, "Disconnect it first.")
+	return lifecycle.ErrStoreState(row, "Disconnect it first.")
 }
 
 func (s methods) DeleteCustomKeyStore(ctx context.Context, c *journal.Call, in *kmsapi.DeleteCustomKeyStoreRequest) (*kmsapi.DeleteCustomKeyStoreResponse, error) {
@@ -234,7 +227,7 @@ func (s methods) DeleteCustomKeyStore(ctx context.Context, c *journal.Call, in *
 	err := s.Commit(ctx, c, func(tx *store.Tx) error {
 		row, ok := tx.CustomKeyStore(c.Region, in.CustomKeyStoreId)
 		if !ok {
-			return errStoreNotFound(in.CustomKeyStoreId)
+			return lifecycle.ErrStoreNotFound(in.CustomKeyStoreId)
 		}
 		for k := range tx.AllKeys() {
 			if k.CustomKeyStoreID == row.ID {
@@ -242,7 +235,7 @@ func (s methods) DeleteCustomKeyStore(ctx context.Context, c *journal.Call, in *
 			}
 		}
 		if row.ConnectionState != kmsapi.ConnectionStateTypeDisconnected {
-			return errStoreState(row, "Disconnect it first.")
+			return lifecycle.ErrStoreState(row, "Disconnect it first.")
 		}
 		tx.DeleteCustomKeyStore(row.Region, row.ID)
 		return nil
@@ -257,8 +250,8 @@ func (s methods) DescribeCustomKeyStores(_ context.Context, c *journal.Call, in 
 	if in.CustomKeyStoreId != "" && in.CustomKeyStoreName != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify CustomKeyStoreId or CustomKeyStoreName, not both.")
 	}
-	l := listOf(c, "")
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, "")
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -270,9 +263,9 @@ func (s methods) DescribeCustomKeyStores(_ context.Context, c *journal.Call, in 
 			}
 		}
 	}
-	list, next := page(l, rows, limit(in.Limit, 100), func(r *store.CustomKeyStore) string { return r.ID })
+	list, next := paging.Page(l, rows, paging.Limit(in.Limit, 100), func(r *store.CustomKeyStore) string { return r.ID })
 	if len(list) == 0 && in.CustomKeyStoreId+in.CustomKeyStoreName != "" {
-		return nil, errStoreNotFound(in.CustomKeyStoreId + in.CustomKeyStoreName)
+		return nil, lifecycle.ErrStoreNotFound(in.CustomKeyStoreId + in.CustomKeyStoreName)
 	}
 	out := &kmsapi.DescribeCustomKeyStoresResponse{CustomKeyStores: []kmsapi.CustomKeyStoresListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, r := range list {
@@ -284,26 +277,4 @@ func (s methods) DescribeCustomKeyStores(_ context.Context, c *journal.Call, in 
 		})
 	}
 	return out, nil
-}
-
-// storeForKey finds the custom key store that a new key is to live in.
-func (s *Service) storeForKey(view journal.Reader, key *store.Key) (*store.CustomKeyStore, error) {
-	row, ok := view.CustomKeyStore(key.Region, key.CustomKeyStoreID)
-	if !ok {
-		return nil, errStoreNotFound(key.CustomKeyStoreID)
-	}
-	if row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.Router.Available(row.Token, backends.SymmetricDefault) {
-		return nil, errStoreState(row, "Connect it first.")
-	}
-	return row, nil
-}
-
-// connected reports whether the key's custom key store, if it has one, is
-// connected.
-func connected(view journal.Reader, row *store.Key) bool {
-	if row.CustomKeyStoreID == "" {
-		return true
-	}
-	cks, ok := view.CustomKeyStore(row.Region, row.CustomKeyStoreID)
-	return ok && cks.ConnectionState == kmsapi.ConnectionStateTypeConnected
 }

@@ -5,10 +5,12 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/lifecycle"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -42,7 +44,7 @@ type dataKeyCall struct {
 
 // dataKeyTarget is an admitted dataKeyCall.
 type dataKeyTarget struct {
-	key       *key
+	key       *access.Key
 	version   *store.Version
 	wrapping  backends.Key
 	recipient *backends.Recipient
@@ -54,12 +56,12 @@ func (s *Service) admitDataKey(ctx context.Context, c *journal.Call, in *dataKey
 	if err != nil {
 		return nil, err
 	}
-	d := &demand{keyID: in.keyID, grantTokens: in.grantTokens, context: in.context, plaintextDataKey: in.plaintext && recipient == nil}
+	d := &access.Demand{KeyID: in.keyID, GrantTokens: in.grantTokens, Context: in.context, PlaintextDataKey: in.plaintext && recipient == nil}
 	if in.pairSpec != "" {
-		d.say("kms:DataKeyPairSpec", string(in.pairSpec))
+		d.Say("kms:DataKeyPairSpec", string(in.pairSpec))
 	}
-	d.say("kms:EncryptionAlgorithm", keys.SymmetricDefault)
-	k, err := s.admit(ctx, c, d)
+	d.Say("kms:EncryptionAlgorithm", keys.SymmetricDefault)
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +69,13 @@ func (s *Service) admitDataKey(ctx context.Context, c *journal.Call, in *dataKey
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidKeyUsageException, "You cannot generate a data key with an asymmetric CMK")
 	}
 	if in.pair && k.CustomKeyStoreID != "" {
-		return nil, wrongOrigin(k) // AWS makes no pairs under keys of custom key stores
+		return nil, access.WrongOrigin(k) // AWS makes no pairs under keys of custom key stores
 	}
 	t := &dataKeyTarget{key: k, recipient: recipient, plaintext: in.plaintext && recipient == nil}
 	if t.plaintext && !s.plaintextDataKeys {
 		return nil, errPlaintextDataKey()
 	}
-	if t.version, err = k.current(); err != nil {
+	if t.version, err = k.Current(); err != nil {
 		return nil, err
 	}
 	if t.wrapping, err = s.wrappingKey(c.View, k.Token); err != nil {
@@ -145,8 +147,8 @@ func (s *Service) makeDataKey(ctx context.Context, c *journal.Call, call *dataKe
 		return nil, err
 	}
 	b := t.blob(ciphertext.DataKey)
-	made, err := t.key.backend.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{
-		Key: t.key.ref(t.version), Wrapping: t.wrapping, Length: length,
+	made, err := t.key.Backend.GenerateDataKey(ctx, &backends.GenerateDataKeyRequest{
+		Key: t.key.Ref(t.version), Wrapping: t.wrapping, Length: length,
 		AAD: b.AAD(s.Account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
@@ -155,7 +157,7 @@ func (s *Service) makeDataKey(ctx context.Context, c *journal.Call, call *dataKe
 	b.Sealed = made.Sealed
 	return &kmsapi.GenerateDataKeyResponse{
 		CiphertextBlob: b.Marshal(), Plaintext: made.Plaintext, CiphertextForRecipient: made.ForRecipient,
-		KeyId: t.key.arn, KeyMaterialId: t.version.MaterialID,
+		KeyId: t.key.ARN, KeyMaterialId: t.version.MaterialID,
 	}, nil
 }
 
@@ -196,8 +198,8 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *journal.Call, call *da
 		return nil, err
 	}
 	b := t.blob(ciphertext.PrivateKey)
-	made, err := t.key.backend.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{
-		Key: t.key.ref(t.version), Wrapping: t.wrapping, Spec: backends.KeySpec(spec),
+	made, err := t.key.Backend.GenerateDataKeyPair(ctx, &backends.GenerateDataKeyPairRequest{
+		Key: t.key.Ref(t.version), Wrapping: t.wrapping, Spec: backends.KeySpec(spec),
 		AAD: b.AAD(s.Account, call.context), Recipient: t.recipient, Plaintext: t.plaintext,
 	})
 	if err != nil {
@@ -207,7 +209,7 @@ func (s *Service) makeDataKeyPair(ctx context.Context, c *journal.Call, call *da
 	return &kmsapi.GenerateDataKeyPairResponse{
 		PrivateKeyCiphertextBlob: b.Marshal(), PrivateKeyPlaintext: made.Plaintext,
 		CiphertextForRecipient: made.ForRecipient, PublicKey: made.PublicKey,
-		KeyId: t.key.arn, KeyPairSpec: spec, KeyMaterialId: t.version.MaterialID,
+		KeyId: t.key.ARN, KeyPairSpec: spec, KeyMaterialId: t.version.MaterialID,
 	}, nil
 }
 
@@ -219,7 +221,7 @@ func (s methods) GenerateRandom(ctx context.Context, c *journal.Call, in *kmsapi
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authoriseAccount(c, &demand{}); err != nil {
+	if err := s.AuthoriseAccount(c, &access.Demand{}); err != nil {
 		return nil, err
 	}
 	token, err := s.randomToken(c, in.CustomKeyStoreId)
@@ -246,9 +248,9 @@ func (s *Service) randomToken(c *journal.Call, customKeyStore string) (string, e
 	row, ok := c.View.CustomKeyStore(c.Region, customKeyStore)
 	switch {
 	case !ok:
-		return "", errStoreNotFound(customKeyStore)
+		return "", lifecycle.ErrStoreNotFound(customKeyStore)
 	case row.ConnectionState != kmsapi.ConnectionStateTypeConnected || !s.Router.Available(row.Token, backends.SymmetricDefault):
-		return "", errStoreState(row, "Connect it first.")
+		return "", lifecycle.ErrStoreState(row, "Connect it first.")
 	}
 	return row.Token, nil
 }

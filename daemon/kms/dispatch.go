@@ -2,6 +2,7 @@ package kms
 
 import (
 	"context"
+	"slices"
 
 	"cmkd/backends"
 	"cmkd/daemon/journal"
@@ -14,7 +15,7 @@ import (
 // returns nil.
 func (s *Service) Dispatch(ctx context.Context, caller *journal.Caller, r *kmsapi.Request) *kmsapi.Answer {
 	ctx = backends.WithCaller(ctx, caller.UID)
-	c := s.newServed(caller, r)
+	c := s.Begin(caller, r)
 	c.Renewals = s.Absences.Ended.Load()
 	if err := s.Open(c); err != nil {
 		return journal.NoTrail()
@@ -39,7 +40,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *journal.Caller, r *kmsap
 		clear(answer.Body)
 		return journal.NoTrail()
 	}
-	s.usages.note(c)
+	s.NoteUse(c)
 	s.RecheckUsed(ctx, c)
 	return answer
 }
@@ -69,7 +70,7 @@ func (s *Service) serve(ctx context.Context, c *journal.Call, r *kmsapi.Request)
 		return nil, err
 	}
 	if r.Region != "" {
-		if !s.regions[r.Region] {
+		if !slices.Contains(s.Regions, r.Region) {
 			return nil, kmsapi.Errorf(kmsapi.CodeInvalidSignatureException,
 				"Credential should be scoped to a valid region, not '%s'.", r.Region)
 		}
@@ -89,4 +90,9 @@ func (s *Service) refuse(ctx context.Context, c *journal.Call, err error) *kmsap
 	a := kmsapi.AnswerError(e)
 	a.Excess = c.Excess()
 	return a
+}
+
+// errDryRun is the answer to a call that would have succeeded.
+func errDryRun() error {
+	return kmsapi.Errorf(kmsapi.CodeDryRunOperationException, "The request would have succeeded, but the DryRun option is set.")
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"cmkd/backends"
-	"cmkd/daemon/kms"
+	"cmkd/daemon/access"
 	"cmkd/socket/kmsapi"
 	"cmkd/testenv/memory"
 )
@@ -26,7 +26,7 @@ func TestDuplicateFound(t *testing.T) {
 		if len(found) != duplicates || duplicates > 0 && (found[0].KeyID != id || found[0].Version != 1 || found[0].Token != "main") {
 			t.Errorf("%s: the duplicates are %+v", what, found)
 		}
-		if n := s.service.CountKeys().Keys; n[kms.KeyCountLabel{Region: "us-east-1", State: state}] != 1 {
+		if n := s.service.CountKeys().Keys; n[access.KeyCountLabel{Region: "us-east-1", State: state}] != 1 {
 			t.Errorf("%s: the keys are %v, want one %s", what, n, state)
 		}
 	}

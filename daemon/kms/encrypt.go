@@ -4,10 +4,10 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
-	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -24,13 +24,13 @@ func algorithmOr(a kmsapi.EncryptionAlgorithmSpec) backends.Algorithm {
 func (s methods) Encrypt(ctx context.Context, c *journal.Call, in *kmsapi.EncryptRequest) (*kmsapi.EncryptResponse, error) {
 	algorithm := algorithmOr(in.EncryptionAlgorithm)
 	memory := new(struct { // one piece
-		d   demand
+		d   access.Demand
 		out kmsapi.EncryptResponse
 	})
 	d := &memory.d
-	d.keyID, d.algorithm, d.grantTokens, d.context = in.KeyId, algorithm, in.GrantTokens, in.EncryptionContext
-	d.say("kms:EncryptionAlgorithm", string(algorithm))
-	k, err := s.admit(ctx, c, d)
+	d.KeyID, d.Algorithm, d.GrantTokens, d.Context = in.KeyId, algorithm, in.GrantTokens, in.EncryptionContext
+	d.Say("kms:EncryptionAlgorithm", string(algorithm))
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
@@ -45,14 +45,14 @@ func (s methods) Encrypt(ctx context.Context, c *journal.Call, in *kmsapi.Encryp
 		return nil, err
 	}
 	memory.out = kmsapi.EncryptResponse{
-		CiphertextBlob: ciphertext, KeyId: k.arn, EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm),
+		CiphertextBlob: ciphertext, KeyId: k.ARN, EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm),
 	}
 	return &memory.out, nil
 }
 
 // checkEncryptInput holds the plaintext and context against what the
 // algorithm takes.
-func checkEncryptInput(k *key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) error {
+func checkEncryptInput(k *access.Key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) error {
 	if algorithm == keys.SymmetricDefault {
 		return nil
 	}
@@ -75,8 +75,8 @@ func checkNoContext(context map[string]string) error {
 
 // seal encrypts under the current version of the key and returns the blob, or
 // the bare RSA ciphertext, and the key material ID.
-func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) ([]byte, string, error) {
-	v, err := k.current()
+func (s *Service) seal(ctx context.Context, k *access.Key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) ([]byte, string, error) {
+	v, err := k.Current()
 	if err != nil {
 		return nil, "", err
 	}
@@ -86,9 +86,9 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 		aad [ciphertext.AADSize]byte
 	})
 	req := &memory.req
-	*req = backends.EncryptRequest{Key: k.ref(v), Algorithm: algorithm, Plaintext: plaintext}
+	*req = backends.EncryptRequest{Key: k.Ref(v), Algorithm: algorithm, Plaintext: plaintext}
 	if algorithm != keys.SymmetricDefault {
-		made, err := k.backend.Encrypt(ctx, req)
+		made, err := k.Backend.Encrypt(ctx, req)
 		if err != nil {
 			return nil, "", err
 		}
@@ -100,7 +100,7 @@ func (s *Service) seal(ctx context.Context, k *key, algorithm backends.Algorithm
 	b := &memory.b
 	*b = ciphertext.Blob{Kind: ciphertext.Plaintext, KeyID: k.ID, Material: v.MaterialID}
 	req.AAD = b.AppendAAD(memory.aad[:0], s.Account, context)
-	made, err := k.backend.Encrypt(ctx, req)
+	made, err := k.Backend.Encrypt(ctx, req)
 	if err != nil {
 		return nil, "", err
 	}
@@ -134,7 +134,7 @@ func (s methods) Decrypt(ctx context.Context, c *journal.Call, in *kmsapi.Decryp
 		return nil, errDryRun()
 	}
 	return &kmsapi.DecryptResponse{
-		KeyId: src.key.arn, Plaintext: opened.Plaintext, CiphertextForRecipient: opened.ForRecipient,
+		KeyId: src.key.ARN, Plaintext: opened.Plaintext, CiphertextForRecipient: opened.ForRecipient,
 		EncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(algorithm), KeyMaterialId: src.material(),
 	}, nil
 }
@@ -149,10 +149,10 @@ func (s methods) ReEncrypt(ctx context.Context, c *journal.Call, in *kmsapi.ReEn
 	if err != nil {
 		return nil, err
 	}
-	dst, err := s.admit(ctx, c, &demand{
-		keyID: in.DestinationKeyId, action: keys.ActionNamed("ReEncryptTo"), algorithm: to,
-		grantTokens: in.GrantTokens, context: in.DestinationEncryptionContext,
-		otherKey: src.key.arn, conditions: []condition{says("kms:EncryptionAlgorithm", to)},
+	dst, err := s.Admit(ctx, c, &access.Demand{
+		KeyID: in.DestinationKeyId, Action: keys.ActionNamed("ReEncryptTo"), Algorithm: to,
+		GrantTokens: in.GrantTokens, Context: in.DestinationEncryptionContext,
+		OtherKey: src.key.ARN, Conditions: []access.Condition{access.Says("kms:EncryptionAlgorithm", to)},
 	})
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func (s methods) ReEncrypt(ctx context.Context, c *journal.Call, in *kmsapi.ReEn
 		return nil, errDryRun()
 	}
 	return &kmsapi.ReEncryptResponse{
-		CiphertextBlob: made.ciphertext, SourceKeyId: src.key.arn, KeyId: dst.arn,
+		CiphertextBlob: made.ciphertext, SourceKeyId: src.key.ARN, KeyId: dst.ARN,
 		SourceEncryptionAlgorithm:      kmsapi.EncryptionAlgorithmSpec(from),
 		DestinationEncryptionAlgorithm: kmsapi.EncryptionAlgorithmSpec(to),
 		SourceKeyMaterialId:            src.material(), DestinationKeyMaterialId: made.material,
@@ -198,7 +198,7 @@ func errUnmarkedDataKey() error {
 // move re-encrypts. Between symmetric keys of one token the plaintext stays in
 // the plugin, and a wrapped data key is not unwrapped at all. A data key on
 // its way to an RSA key is wrapped to that key in the token.
-func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to backends.Algorithm, context map[string]string) (*moved, error) {
+func (s *Service) move(ctx context.Context, src *admittedSource, dst *access.Key, to backends.Algorithm, context map[string]string) (*moved, error) {
 	symmetric := src.algorithm == keys.SymmetricDefault && to == keys.SymmetricDefault
 	switch {
 	case symmetric && src.key.Token == dst.Token:
@@ -230,8 +230,8 @@ func (s *Service) move(ctx context.Context, src *admittedSource, dst *key, to ba
 	return &moved{ciphertext: ciphertext, material: material}, err
 }
 
-func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key, context map[string]string) (*moved, error) {
-	v, err := dst.current()
+func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *access.Key, context map[string]string) (*moved, error) {
+	v, err := dst.Current()
 	if err != nil {
 		return nil, err
 	}
@@ -239,34 +239,13 @@ func (s *Service) moveInToken(ctx context.Context, src *admittedSource, dst *key
 		return nil, err
 	}
 	b := &ciphertext.Blob{Kind: src.blob.Kind, KeyID: dst.ID, Material: v.MaterialID}
-	made, err := dst.backend.ReEncrypt(ctx, &backends.ReEncryptRequest{
+	made, err := dst.Backend.ReEncrypt(ctx, &backends.ReEncryptRequest{
 		Source: src.ref, Sealed: src.blob.Sealed, SourceAAD: src.aad,
-		Destination: dst.ref(v), DestinationAAD: b.AAD(s.Account, context),
+		Destination: dst.Ref(v), DestinationAAD: b.AAD(s.Account, context),
 	})
 	if err != nil {
 		return nil, err
 	}
 	b.Sealed = made.Sealed
 	return &moved{ciphertext: b.Marshal(), material: v.MaterialID}, nil
-}
-
-// sameKey reports whether what the client wrote is the key.
-func (s *Service) sameKey(c *journal.Call, key *store.Key, written string) bool {
-	row, _, err := s.resolve(c.View, c.Region, written, true)
-	return err == nil && row.ID == key.ID
-}
-
-// toldBoolean is the value of a Boolean member, none if the request has not got it.
-func toldBoolean(b *bool) []string {
-	if b == nil {
-		return nil
-	}
-	return []string{boolean(*b)}
-}
-
-func boolean(b bool) string {
-	if b {
-		return "true"
-	}
-	return "false"
 }

@@ -3,22 +3,24 @@ package kms
 import (
 	"context"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
 func (s methods) ListGrants(ctx context.Context, c *journal.Call, in *kmsapi.ListGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, Conditions: []access.Condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
 	if _, ok := c.View.Grant(k.Region, k.ID, in.GrantId); in.GrantId != "" && !ok {
 		return nil, kmsapi.Errorf(kmsapi.CodeInvalidGrantIdException, "Grant ID %s is not valid: the key has no such grant.", in.GrantId)
 	}
-	l := listOf(c, k.ID)
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, k.ID)
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -34,12 +36,12 @@ func (s methods) ListGrants(ctx context.Context, c *journal.Call, in *kmsapi.Lis
 			}
 		}
 	}
-	list, next := page(l, rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	list, next := paging.Page(l, rows, paging.Limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
 	return s.describeGrants(list, next), nil
 }
 
 func (s methods) ListRetirableGrants(_ context.Context, c *journal.Call, in *kmsapi.ListRetirableGrantsRequest) (*kmsapi.ListGrantsResponse, error) {
-	if err := s.authoriseAccount(c, &demand{}); err != nil {
+	if err := s.AuthoriseAccount(c, &access.Demand{}); err != nil {
 		return nil, err
 	}
 	// RetiringServicePrincipal is for callers that are AWS services.
@@ -52,8 +54,8 @@ func (s methods) ListRetirableGrants(_ context.Context, c *journal.Call, in *kms
 	if !s.isPrincipal(principal) {
 		return nil, errNoPrincipal(principal)
 	}
-	l := listOf(c, principal)
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, principal)
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +66,7 @@ func (s methods) ListRetirableGrants(_ context.Context, c *journal.Call, in *kms
 			}
 		}
 	}
-	list, next := page(l, rows, limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
+	list, next := paging.Page(l, rows, paging.Limit(in.Limit, 50), func(g *store.Grant) string { return g.ID })
 	return s.describeGrants(list, next), nil
 }
 

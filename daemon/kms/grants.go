@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
@@ -23,9 +24,9 @@ func (s methods) CreateGrant(ctx context.Context, c *journal.Call, in *kmsapi.Cr
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.admit(ctx, c, &demand{
-		keyID: in.KeyId, grantTokens: in.GrantTokens, grant: g,
-		context: constraintContext(g), conditions: grantConditions(g),
+	k, err := s.Admit(ctx, c, &access.Demand{
+		KeyID: in.KeyId, GrantTokens: in.GrantTokens, Grant: g,
+		Context: access.ConstraintContext(g), Conditions: grantConditions(g),
 	})
 	if err != nil {
 		return nil, err
@@ -48,23 +49,19 @@ func (s methods) CreateGrant(ctx context.Context, c *journal.Call, in *kmsapi.Cr
 		if err := s.putGrant(tx, c, k, g); err != nil {
 			return err
 		}
-		c.Respond(journal.KeyElements{KeyID: k.arn, GrantID: g.ID})
+		c.Respond(journal.KeyElements{KeyID: k.ARN, GrantID: g.ID})
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.CreateGrantResponse{GrantId: g.ID, GrantToken: newGrantToken(g.ID)}, nil
+	return &kmsapi.CreateGrantResponse{GrantId: g.ID, GrantToken: access.NewGrantToken(g.ID)}, nil
 }
 
 // putGrant stores the grant, unless one of the same name and content is there:
 // then that is the grant.
-func (s *Service) putGrant(tx *store.Tx, c *journal.Call, k *key, g *store.Grant) error {
-	now, ok := tx.Key(k.Region, k.ID)
-	if !ok {
-		return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
-	}
-	if err := checkState(c.Op, k.arn, s.keyState(tx, now)); err != nil {
+func (s *Service) putGrant(tx *store.Tx, c *journal.Call, k *access.Key, g *store.Grant) error {
+	if _, err := s.Readmit(tx, c, k); err != nil {
 		return err
 	}
 	if g.Name != "" {
@@ -76,7 +73,7 @@ func (s *Service) putGrant(tx *store.Tx, c *journal.Call, k *key, g *store.Grant
 		}
 	}
 	if tx.GrantCount(k.Region, k.ID) >= s.limits.GrantsPerKey {
-		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The key %s has %d grants, the most that a key may have.", k.arn, s.limits.GrantsPerKey)
+		return kmsapi.Errorf(kmsapi.CodeLimitExceededException, "The key %s has %d grants, the most that a key may have.", k.ARN, s.limits.GrantsPerKey)
 	}
 	return tx.PutGrant(g)
 }
@@ -156,7 +153,7 @@ func errNoPrincipal(id string) error {
 // principalExists reports whether the ARN can be a grantee or a retiring
 // principal.
 func (s *Service) principalExists(arn string) bool {
-	return s.isPrincipal(arn) && (s.principals == nil || s.principals.Exists(arn))
+	return s.isPrincipal(arn) && s.PrincipalExists(arn)
 }
 
 // isPrincipal reports whether the ARN is of a user, group, role or root of the
@@ -173,9 +170,9 @@ func (s *Service) isPrincipal(arn string) bool {
 
 // notForService is the condition of the operations on grants that an AWS service
 // could call for the caller: here none does.
-var notForService = says("kms:GrantIsForAWSResource", "false")
+var notForService = access.Says("kms:GrantIsForAWSResource", "false")
 
-func grantConditions(g *store.Grant) []condition {
+func grantConditions(g *store.Grant) []access.Condition {
 	grantee, retiring := "kms:GranteePrincipal", "kms:RetiringPrincipal"
 	if g.GranteeIsService {
 		grantee = "kms:GranteeServicePrincipal"
@@ -183,36 +180,23 @@ func grantConditions(g *store.Grant) []condition {
 	if g.RetiringIsService {
 		retiring = "kms:RetiringServicePrincipal"
 	}
-	list := []condition{
+	list := []access.Condition{
 		notForService,
-		{"kms:GrantOperations", g.Operations},
-		{grantee, []string{g.Grantee}},
-		{retiring, nonEmpty(g.Retiring)},
-		{"kms:GrantConstraintSourceArn", nonEmpty(g.SourceArn)},
+		access.SaysAll("kms:GrantOperations", g.Operations),
+		access.Says(grantee, g.Grantee),
+		access.SaysIf(retiring, g.Retiring),
+		access.SaysIf("kms:GrantConstraintSourceArn", g.SourceArn),
 	}
-	return append(list, constraintConditions(g)...)
-}
-
-// constraintConditions is what CreateGrant and RetireGrant say of the grant's
-// constraint.
-func constraintConditions(g *store.Grant) []condition {
-	switch {
-	case g.ContextEquals != nil:
-		return []condition{says("kms:GrantConstraintType", "EncryptionContextEquals")}
-	case g.ContextSubset != nil:
-		return []condition{says("kms:GrantConstraintType", "EncryptionContextSubset")}
-	default:
-		return nil
-	}
+	return append(list, access.ConstraintConditions(g)...)
 }
 
 func (s methods) RevokeGrant(ctx context.Context, c *journal.Call, in *kmsapi.RevokeGrantRequest) (*kmsapi.RevokeGrantResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: []condition{notForService}})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, Conditions: []access.Condition{notForService}})
 	if err != nil {
 		return nil, err
 	}
 	if _, ok := c.View.Grant(k.Region, k.ID, in.GrantId); !ok {
-		return nil, errGrantNotFound(in.GrantId)
+		return nil, access.ErrGrantNotFound(in.GrantId)
 	}
 	if in.DryRun {
 		return nil, errDryRun()
@@ -220,14 +204,10 @@ func (s methods) RevokeGrant(ctx context.Context, c *journal.Call, in *kmsapi.Re
 	return &kmsapi.RevokeGrantResponse{}, s.removeGrant(ctx, c, k.Region, k.ID, in.GrantId)
 }
 
-func errGrantNotFound(id string) error {
-	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Grant ID %s not found", id)
-}
-
 func (s *Service) removeGrant(ctx context.Context, c *journal.Call, region, keyID, id string) error {
 	return s.Commit(ctx, c, func(tx *store.Tx) error {
 		if !tx.DeleteGrant(region, keyID, id) {
-			return errGrantNotFound(id)
+			return access.ErrGrantNotFound(id)
 		}
 		c.Respond(journal.KeyElements{KeyID: s.KeyARN(region, keyID), GrantID: id})
 		return nil
@@ -239,7 +219,7 @@ func (s methods) RetireGrant(ctx context.Context, c *journal.Call, in *kmsapi.Re
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authoriseRetire(c, g, in.KeyId); err != nil {
+	if err := s.AuthoriseRetire(c, g, in.KeyId); err != nil {
 		return nil, err
 	}
 	if in.DryRun {
@@ -254,26 +234,26 @@ func (s *Service) grantToRetire(c *journal.Call, in *kmsapi.RetireGrantRequest) 
 		if in.KeyId != "" || in.GrantId != "" {
 			return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID, not both.")
 		}
-		id, ok := parseGrantToken(in.GrantToken)
+		id, ok := access.ParseGrantToken(in.GrantToken)
 		if !ok {
-			return nil, errInvalidGrantToken()
+			return nil, access.ErrInvalidGrantToken()
 		}
 		g, ok := c.View.GrantByID(c.Region, id)
 		if !ok {
-			return nil, errGrantNotFound(id)
+			return nil, access.ErrGrantNotFound(id)
 		}
 		return g, nil
 	}
 	if in.KeyId == "" || in.GrantId == "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "Specify a grant token, or a key and a grant ID.")
 	}
-	key, _, err := s.resolve(c.View, c.Region, in.KeyId, false)
+	key, _, err := s.Resolve(c.View, c.Region, in.KeyId, false)
 	if err != nil {
-		return nil, s.conceal(c, &demand{keyID: in.KeyId}, err)
+		return nil, s.Conceal(c, &access.Demand{KeyID: in.KeyId}, err)
 	}
 	g, ok := c.View.Grant(key.Region, key.ID, in.GrantId)
 	if !ok {
-		return nil, s.conceal(c, &demand{keyID: in.KeyId}, errGrantNotFound(in.GrantId))
+		return nil, s.Conceal(c, &access.Demand{KeyID: in.KeyId}, access.ErrGrantNotFound(in.GrantId))
 	}
 	return g, nil
 }

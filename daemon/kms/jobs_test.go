@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
+	"cmkd/daemon/lifecycle"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/policy/templates"
 	"cmkd/socket/kmsapi"
@@ -54,7 +56,7 @@ func TestManagedKeys(t *testing.T) {
 	t.Parallel()
 	document := templates.DefaultKeyPolicy(account)
 	s := newInMemoryWith(t, func(cfg *kms.Config) {
-		cfg.Managed = []kms.ManagedKey{{Alias: "alias/aws/backup", Description: "for backups", Policy: document}}
+		cfg.Managed = []lifecycle.ManagedKey{{Alias: "alias/aws/backup", Description: "for backups", Policy: document}}
 	})
 	blob := s.call("", "Encrypt", map[string]any{"KeyId": "alias/aws/backup", "Plaintext": "eA=="})["CiphertextBlob"]
 	made, _ := s.call("", "DescribeKey", map[string]any{"KeyId": "alias/aws/backup"})["KeyMetadata"].(map[string]any)
@@ -86,18 +88,18 @@ func TestQuestions(t *testing.T) {
 	bob := &journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: grantee, AccountID: account, UserName: "bob"}}
 	for _, c := range []struct {
 		name    string
-		ask     kms.Question
+		ask     access.Question
 		allowed bool
 		unknown string // part of the error
 	}{
-		{"grant", kms.Question{Caller: bob, Action: "kms:Decrypt", KeyID: id}, true, ""},
-		{"not granted", kms.Question{Caller: bob, Action: "kms:Encrypt", KeyID: id}, false, ""},
-		{"on no key", kms.Question{Caller: bob, Action: "kms:ListKeys"}, false, ""},
-		{"administrator", kms.Question{Caller: s.caller, Action: "kms:ScheduleKeyDeletion", KeyID: id}, true, ""},
-		{"another policy", kms.Question{Caller: bob, Action: "kms:Sign", KeyID: id, Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + grantee + `"},"Action":"kms:Sign","Resource":"*","Condition":{"StringEquals":{"kms:MessageType":"RAW"}}}]}`}, true, ""},
-		{"unknown action", kms.Question{Caller: bob, Action: "kms:Nope"}, false, "unknown action"},
-		{"two actions", kms.Question{Caller: bob, Action: "kms:ReEncrypt"}, false, "kms:ReEncryptFrom"},
-		{"no key", kms.Question{Caller: bob, Action: "kms:Decrypt", KeyID: "alias/none"}, false, "NotFound"},
+		{"grant", access.Question{Caller: bob, Action: "kms:Decrypt", KeyID: id}, true, ""},
+		{"not granted", access.Question{Caller: bob, Action: "kms:Encrypt", KeyID: id}, false, ""},
+		{"on no key", access.Question{Caller: bob, Action: "kms:ListKeys"}, false, ""},
+		{"administrator", access.Question{Caller: s.caller, Action: "kms:ScheduleKeyDeletion", KeyID: id}, true, ""},
+		{"another policy", access.Question{Caller: bob, Action: "kms:Sign", KeyID: id, Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"` + grantee + `"},"Action":"kms:Sign","Resource":"*","Condition":{"StringEquals":{"kms:MessageType":"RAW"}}}]}`}, true, ""},
+		{"unknown action", access.Question{Caller: bob, Action: "kms:Nope"}, false, "unknown action"},
+		{"two actions", access.Question{Caller: bob, Action: "kms:ReEncrypt"}, false, "kms:ReEncryptFrom"},
+		{"no key", access.Question{Caller: bob, Action: "kms:Decrypt", KeyID: "alias/none"}, false, "NotFound"},
 	} {
 		answer, err := s.service.Explain(&c.ask)
 		switch {

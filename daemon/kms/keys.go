@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
 func (s methods) DescribeKey(ctx context.Context, c *journal.Call, in *kmsapi.DescribeKeyRequest) (*kmsapi.DescribeKeyResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, GrantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +30,7 @@ var olderSpecs = append(kmsapi.CustomerMasterKeySpec("").Values(),
 
 // metadata is KeyMetadata of a key as it stands in the view.
 func (s *Service) metadata(view journal.Reader, row *store.Key) *kmsapi.KeyMetadata {
-	state := s.shownState(view, row)
+	state := s.ShownState(view, row)
 	m := &kmsapi.KeyMetadata{
 		AWSAccountId:     s.Account,
 		KeyId:            row.ID,
@@ -96,15 +98,15 @@ func named[T, F ~string](names []F) []T {
 }
 
 func (s methods) ListKeys(_ context.Context, c *journal.Call, in *kmsapi.ListKeysRequest) (*kmsapi.ListKeysResponse, error) {
-	if err := s.authoriseAccount(c, &demand{}); err != nil {
+	if err := s.AuthoriseAccount(c, &access.Demand{}); err != nil {
 		return nil, err
 	}
-	l := listOf(c, "")
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, "")
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
-	rows, next := page(l, c.View.Keys(c.Region, after), limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
+	rows, next := paging.Page(l, c.View.Keys(c.Region, after), paging.Limit(in.Limit, 100), func(k *store.Key) string { return k.ID })
 	out := &kmsapi.ListKeysResponse{Keys: []kmsapi.KeyListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, k := range rows {
 		out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyId: k.ID, KeyArn: s.KeyARN(k.Region, k.ID)})
@@ -113,7 +115,7 @@ func (s methods) ListKeys(_ context.Context, c *journal.Call, in *kmsapi.ListKey
 }
 
 func (s methods) UpdateKeyDescription(ctx context.Context, c *journal.Call, in *kmsapi.UpdateKeyDescriptionRequest) (*kmsapi.UpdateKeyDescriptionResponse, error) {
-	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+	err := s.change(ctx, c, &access.Demand{KeyID: in.KeyId}, func(row *store.Key) error {
 		row.Description = in.Description
 		return nil
 	})
@@ -121,7 +123,7 @@ func (s methods) UpdateKeyDescription(ctx context.Context, c *journal.Call, in *
 }
 
 func (s methods) EnableKey(ctx context.Context, c *journal.Call, in *kmsapi.EnableKeyRequest) (*kmsapi.EnableKeyResponse, error) {
-	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+	err := s.change(ctx, c, &access.Demand{KeyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateEnabled
 		return nil
 	})
@@ -129,7 +131,7 @@ func (s methods) EnableKey(ctx context.Context, c *journal.Call, in *kmsapi.Enab
 }
 
 func (s methods) DisableKey(ctx context.Context, c *journal.Call, in *kmsapi.DisableKeyRequest) (*kmsapi.DisableKeyResponse, error) {
-	err := s.change(ctx, c, &demand{keyID: in.KeyId}, func(row *store.Key) error {
+	err := s.change(ctx, c, &access.Demand{KeyID: in.KeyId}, func(row *store.Key) error {
 		row.State = kmsapi.KeyStateDisabled
 		return nil
 	})
@@ -139,13 +141,13 @@ func (s methods) DisableKey(ctx context.Context, c *journal.Call, in *kmsapi.Dis
 // change admits the call and stores a changed copy of the key's row. The
 // state is looked at again inside of the transaction: of two changes at once,
 // the second sees the first.
-func (s *Service) change(ctx context.Context, c *journal.Call, d *demand, f func(row *store.Key) error) error {
+func (s *Service) change(ctx context.Context, c *journal.Call, d *access.Demand, f func(row *store.Key) error) error {
 	return s.changeTx(ctx, c, d, func(_ *store.Tx, row *store.Key) error { return f(row) })
 }
 
 // changeTx is change for what needs to see other rows.
-func (s *Service) changeTx(ctx context.Context, c *journal.Call, d *demand, f func(tx *store.Tx, row *store.Key) error) error {
-	k, err := s.admit(ctx, c, d)
+func (s *Service) changeTx(ctx context.Context, c *journal.Call, d *access.Demand, f func(tx *store.Tx, row *store.Key) error) error {
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return err
 	}
@@ -153,13 +155,10 @@ func (s *Service) changeTx(ctx context.Context, c *journal.Call, d *demand, f fu
 }
 
 // rewrite stores a changed copy of the row of an admitted key.
-func (s *Service) rewrite(ctx context.Context, c *journal.Call, k *key, f func(tx *store.Tx, row *store.Key) error) error {
+func (s *Service) rewrite(ctx context.Context, c *journal.Call, k *access.Key, f func(tx *store.Tx, row *store.Key) error) error {
 	return s.Commit(ctx, c, func(tx *store.Tx) error {
-		now, ok := tx.Key(k.Region, k.ID)
-		if !ok {
-			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", k.arn)
-		}
-		if err := checkState(c.Op, k.arn, s.keyState(tx, now)); err != nil {
+		now, err := s.Readmit(tx, c, k)
+		if err != nil {
 			return err
 		}
 		row := *now
@@ -171,7 +170,7 @@ func (s *Service) rewrite(ctx context.Context, c *journal.Call, k *key, f func(t
 }
 
 func (s methods) GetPublicKey(ctx context.Context, c *journal.Call, in *kmsapi.GetPublicKeyRequest) (*kmsapi.GetPublicKeyResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, grantTokens: in.GrantTokens})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, GrantTokens: in.GrantTokens})
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +179,7 @@ func (s methods) GetPublicKey(ctx context.Context, c *journal.Call, in *kmsapi.G
 	}
 	m := s.metadata(c.View, k.Key)
 	return &kmsapi.GetPublicKeyResponse{
-		KeyId: k.arn, PublicKey: k.PublicKey, KeySpec: m.KeySpec, CustomerMasterKeySpec: m.CustomerMasterKeySpec,
+		KeyId: k.ARN, PublicKey: k.PublicKey, KeySpec: m.KeySpec, CustomerMasterKeySpec: m.CustomerMasterKeySpec,
 		KeyUsage: m.KeyUsage, EncryptionAlgorithms: m.EncryptionAlgorithms, SigningAlgorithms: m.SigningAlgorithms,
 		KeyAgreementAlgorithms: m.KeyAgreementAlgorithms, EncapsulationAlgorithms: m.EncapsulationAlgorithms,
 	}, nil

@@ -4,18 +4,19 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/socket/kmsapi"
 )
 
-func (s *Service) admitMAC(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*key, backends.Key, error) {
-	d := &demand{keyID: keyID, algorithm: algorithm, grantTokens: grantTokens}
-	d.say("kms:MacAlgorithm", string(algorithm))
-	k, err := s.admit(ctx, c, d)
+func (s *Service) admitMAC(ctx context.Context, c *journal.Call, keyID string, algorithm backends.Algorithm, grantTokens []string) (*access.Key, backends.Key, error) {
+	d := &access.Demand{KeyID: keyID, Algorithm: algorithm, GrantTokens: grantTokens}
+	d.Say("kms:MacAlgorithm", string(algorithm))
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return nil, backends.Key{}, err
 	}
-	ref, err := k.currentRef()
+	ref, err := k.CurrentRef()
 	return k, ref, err
 }
 
@@ -28,13 +29,13 @@ func (s methods) GenerateMac(ctx context.Context, c *journal.Call, in *kmsapi.Ge
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	made, err := k.backend.GenerateMAC(ctx, &backends.MACRequest{
+	made, err := k.Backend.GenerateMAC(ctx, &backends.MACRequest{
 		Key: ref, Algorithm: algorithm, Message: in.Message,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.GenerateMacResponse{KeyId: k.arn, Mac: made.MAC, MacAlgorithm: in.MacAlgorithm}, nil
+	return &kmsapi.GenerateMacResponse{KeyId: k.ARN, Mac: made.MAC, MacAlgorithm: in.MacAlgorithm}, nil
 }
 
 func (s methods) VerifyMac(ctx context.Context, c *journal.Call, in *kmsapi.VerifyMacRequest) (*kmsapi.VerifyMacResponse, error) {
@@ -43,7 +44,7 @@ func (s methods) VerifyMac(ctx context.Context, c *journal.Call, in *kmsapi.Veri
 	if err != nil {
 		return nil, err
 	}
-	made, err := k.backend.VerifyMAC(ctx, &backends.VerifyMACRequest{
+	made, err := k.Backend.VerifyMAC(ctx, &backends.VerifyMACRequest{
 		Key: ref, Algorithm: algorithm, Message: in.Message, MAC: in.Mac,
 	})
 	if err != nil {
@@ -55,5 +56,5 @@ func (s methods) VerifyMac(ctx context.Context, c *journal.Call, in *kmsapi.Veri
 	if in.DryRun { // a call with another MAC would not have succeeded
 		return nil, errDryRun()
 	}
-	return &kmsapi.VerifyMacResponse{KeyId: k.arn, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
+	return &kmsapi.VerifyMacResponse{KeyId: k.ARN, MacValid: true, MacAlgorithm: in.MacAlgorithm}, nil
 }

@@ -2,8 +2,10 @@ package kms
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
@@ -19,15 +21,15 @@ func (s methods) ReplicateKey(ctx context.Context, c *journal.Call, in *kmsapi.R
 	if err != nil {
 		return nil, err
 	}
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: append(tagConditions(tags),
-		says("kms:ReplicaRegion", in.ReplicaRegion))})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, Conditions: append(access.TagConditions(tags),
+		access.Says("kms:ReplicaRegion", in.ReplicaRegion))})
 	if err != nil {
 		return nil, err
 	}
 	if k.PrimaryRegion != k.Region {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.arn)
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.ARN)
 	}
-	if !s.regions[in.ReplicaRegion] {
+	if !slices.Contains(s.Regions, in.ReplicaRegion) {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "ReplicaRegion %s is not a Region of this service.", in.ReplicaRegion)
 	}
 	row := *k.Key
@@ -35,7 +37,7 @@ func (s methods) ReplicateKey(ctx context.Context, c *journal.Call, in *kmsapi.R
 	if err := s.authoriseReplica(c, &row, in.BypassPolicyLockoutSafetyCheck); err != nil {
 		return nil, err
 	}
-	if row.Policy, err = s.newPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
+	if row.Policy, err = s.NewPolicy(ctx, c, in.Policy, in.BypassPolicyLockoutSafetyCheck, &row); err != nil {
 		return nil, err
 	}
 	row.Created, row.Creator, row.State = s.Now(), c.Caller.Principal.DisplayARN(), kmsapi.KeyStateEnabled
@@ -44,12 +46,12 @@ func (s methods) ReplicateKey(ctx context.Context, c *journal.Call, in *kmsapi.R
 	var metadata *kmsapi.KeyMetadata
 	err = s.Commit(ctx, c, func(tx *store.Tx) error {
 		if _, ok := tx.Key(row.Region, row.ID); ok {
-			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.arn, row.Region)
+			return kmsapi.Errorf(kmsapi.CodeAlreadyExistsException, "Key %s already exists in Region %s.", k.ARN, row.Region)
 		}
 		if row.Origin == kmsapi.OriginTypeExternal {
-			s.reflectImport(tx, &row, false)
+			s.ReflectImport(tx, &row, false)
 		}
-		if err := s.putNewKey(tx, &row); err != nil {
+		if err := s.PutNewKey(tx, &row); err != nil {
 			return err
 		}
 		metadata = s.metadata(tx, &row)
@@ -70,8 +72,8 @@ func (s methods) ReplicateKey(ctx context.Context, c *journal.Call, in *kmsapi.R
 // admitMaterial is admit for a change of imported material, which a multi-Region
 // key has in common: the caller needs the permission on the key of every Region,
 // since each has a policy.
-func (s *Service) admitMaterial(ctx context.Context, c *journal.Call, d *demand) (*key, error) {
-	k, err := s.admit(ctx, c, d)
+func (s *Service) admitMaterial(ctx context.Context, c *journal.Call, d *access.Demand) (*access.Key, error) {
+	k, err := s.Admit(ctx, c, d)
 	if err != nil || k.PrimaryRegion == "" {
 		return k, err
 	}
@@ -80,8 +82,8 @@ func (s *Service) admitMaterial(ctx context.Context, c *journal.Call, d *demand)
 			continue
 		}
 		other := *d
-		other.keyID = s.KeyARN(row.Region, row.ID)
-		if err := s.authorise(c, &other, &key{Key: row, arn: other.keyID, view: c.View}, identifier{keyID: row.ID}); err != nil {
+		other.KeyID = s.KeyARN(row.Region, row.ID)
+		if err := s.AuthoriseRow(c, &other, row, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -93,29 +95,29 @@ func (s *Service) admitMaterial(ctx context.Context, c *journal.Call, d *demand)
 // kms:TagResource there if it has tags.
 // https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-auth.html
 func (s *Service) authoriseReplica(c *journal.Call, row *store.Key, bypass *bool) error {
-	d := &demand{action: keys.ActionNamed("CreateKey"), region: row.Region, conditions: newKeyConditions(row, bypass)}
-	if err := s.authoriseAccount(c, d); err != nil {
+	d := &access.Demand{Action: keys.ActionNamed("CreateKey"), Region: row.Region, Conditions: newKeyConditions(row, bypass)}
+	if err := s.AuthoriseAccount(c, d); err != nil {
 		return err
 	}
-	return s.authoriseTags(c, row)
+	return s.AuthoriseTags(c, row)
 }
 
 func (s methods) UpdatePrimaryRegion(ctx context.Context, c *journal.Call, in *kmsapi.UpdatePrimaryRegionRequest) (*kmsapi.UpdatePrimaryRegionResponse, error) {
-	conditions := []condition{says("kms:PrimaryRegion", in.PrimaryRegion)}
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId, conditions: conditions})
+	conditions := []access.Condition{access.Says("kms:PrimaryRegion", in.PrimaryRegion)}
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId, Conditions: conditions})
 	if err != nil {
 		return nil, err
 	}
 	if k.PrimaryRegion != k.Region {
-		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.arn)
+		return nil, kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.ARN)
 	}
 	if in.PrimaryRegion == k.Region {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "%s is the primary Region already.", in.PrimaryRegion)
 	}
 	if next, ok := c.View.Key(in.PrimaryRegion, k.ID); ok {
 		// The caller needs the permission on both keys: each has a policy.
-		d := &demand{keyID: s.KeyARN(next.Region, next.ID), conditions: conditions}
-		if err := s.authorise(c, d, &key{Key: next, arn: d.keyID, view: c.View}, identifier{keyID: next.ID}); err != nil {
+		d := &access.Demand{KeyID: s.KeyARN(next.Region, next.ID), Conditions: conditions}
+		if err := s.AuthoriseRow(c, d, next, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -124,12 +126,12 @@ func (s methods) UpdatePrimaryRegion(ctx context.Context, c *journal.Call, in *k
 		if !ok {
 			return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.KeyARN(in.PrimaryRegion, k.ID))
 		}
-		if err := checkState(c.Op, s.KeyARN(next.Region, next.ID), s.keyState(tx, next)); err != nil {
+		if err := access.CheckState(c.Op, s.KeyARN(next.Region, next.ID), s.KeyState(tx, next)); err != nil {
 			return err
 		}
 		now, ok := tx.Key(k.Region, k.ID)
 		if !ok || now.PrimaryRegion != now.Region {
-			return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.arn)
+			return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.ARN)
 		}
 		for _, replica := range tx.KeyReplicas(k.ID) {
 			row := *replica

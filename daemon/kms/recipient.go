@@ -2,10 +2,8 @@ package kms
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -64,18 +62,16 @@ func (s *Service) attest(c *journal.Call, r *backends.Recipient) error {
 	return err
 }
 
-// registers are the PCRs of a platform in policies and in the audit trail.
+// registers are the PCRs of a platform in the audit trail.
 type registers struct {
-	condition string // after kms:RecipientAttestation:, before the index
-	field     string // after attestationDocument, before the index
-	recorded  []uint
+	field    string // after attestationDocument, before the index
+	recorded []uint
 }
 
-// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-attestation.html
 // https://docs.aws.amazon.com/kms/latest/developerguide/ct-attestation.html
 var registersOf = map[attestation.Platform]registers{
-	attestation.NitroEnclave: {"pcr", "EnclavePCR", []uint{1, 2, 3, 4, 8}},
-	attestation.NitroTPM:     {"nitrotpmpcr", "NitroTPMPCR", []uint{4, 7, 8, 9, 16, 23}},
+	attestation.NitroEnclave: {"EnclavePCR", []uint{1, 2, 3, 4, 8}},
+	attestation.NitroTPM:     {"NitroTPMPCR", []uint{4, 7, 8, 9, 16, 23}},
 }
 
 // recipientRecord is what the audit trail says of an attested recipient, in
@@ -98,28 +94,4 @@ func recipientRecord(d *attestation.Document) (jsontext.Value, error) {
 		add(r.field+strconv.FormatUint(uint64(index), 10), index)
 	}
 	return append(out, '}'), nil
-}
-
-// attestationPrefix is of the condition keys about an attested recipient.
-const attestationPrefix = "kms:recipientattestation:"
-
-// appendAttestation answers them: name is what follows the prefix, in lower case.
-// Values are in lower-case hexadecimal, as AWS has them.
-func appendAttestation(dst []string, d *attestation.Document, name string) []string {
-	if d == nil {
-		return dst
-	}
-	if d.Platform == attestation.NitroEnclave && name == "imagesha384" {
-		name = "pcr0"
-	}
-	number, ok := strings.CutPrefix(name, registersOf[d.Platform].condition)
-	index, err := strconv.ParseUint(number, 10, 8)
-	if !ok || err != nil || number != strconv.FormatUint(index, 10) {
-		return dst
-	}
-	value, ok := d.PCRs[uint(index)]
-	if !ok {
-		return dst
-	}
-	return append(dst, hex.EncodeToString(value))
 }

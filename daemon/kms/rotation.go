@@ -2,23 +2,17 @@ package kms
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"time"
 
-	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
-)
-
-const (
-	maxOnDemandRotations = 25
 )
 
 // errNoRotation refuses rotation of keys that are not symmetric. AWS sends no
@@ -28,32 +22,32 @@ func errNoRotation() error {
 }
 
 // checkRotatable refuses automatic rotation of keys that cannot have it.
-func (s *Service) checkRotatable(k *key) error {
+func (s *Service) checkRotatable(k *access.Key) error {
 	switch {
 	case k.Spec != keys.SymmetricDefault:
 		return errNoRotation()
 	case k.Origin != kmsapi.OriginTypeAWSKMS:
-		return wrongOrigin(k)
+		return access.WrongOrigin(k)
 	}
 	return nil
 }
 
 // checkPrimary refuses what only the primary of a multi-Region key does.
-func checkPrimary(k *key) error {
+func checkPrimary(k *access.Key) error {
 	if k.PrimaryRegion != "" && k.PrimaryRegion != k.Region {
-		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.arn)
+		return kmsapi.Errorf(kmsapi.CodeUnsupportedOperationException, "%s is not a multi-region primary key.", k.ARN)
 	}
 	return nil
 }
 
 func (s methods) EnableKeyRotation(ctx context.Context, c *journal.Call, in *kmsapi.EnableKeyRotationRequest) (*kmsapi.EnableKeyRotationResponse, error) {
 	days := int(in.RotationPeriodInDays)
-	d := &demand{keyID: in.KeyId}
+	d := &access.Demand{KeyID: in.KeyId}
 	if days == 0 {
-		days, d.presets = keys.RotationDays, []string{"kms:RotationPeriodInDays"}
+		days, d.Presets = keys.RotationDays, []string{"kms:RotationPeriodInDays"}
 	}
-	d.conditions = []condition{says("kms:RotationPeriodInDays", strconv.Itoa(days))}
-	k, err := s.admit(ctx, c, d)
+	d.Conditions = []access.Condition{access.Says("kms:RotationPeriodInDays", strconv.Itoa(days))}
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +59,7 @@ func (s methods) EnableKeyRotation(ctx context.Context, c *journal.Call, in *kms
 }
 
 func (s methods) DisableKeyRotation(ctx context.Context, c *journal.Call, in *kmsapi.DisableKeyRotationRequest) (*kmsapi.DisableKeyRotationResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +72,7 @@ func (s methods) DisableKeyRotation(ctx context.Context, c *journal.Call, in *km
 	return &kmsapi.DisableKeyRotationResponse{}, err
 }
 
-func (s *Service) changeRotation(ctx context.Context, c *journal.Call, k *key, f func(row *store.Key)) error {
+func (s *Service) changeRotation(ctx context.Context, c *journal.Call, k *access.Key, f func(row *store.Key)) error {
 	if err := s.checkRotatable(k); err != nil {
 		return err
 	}
@@ -92,11 +86,11 @@ func (s *Service) changeRotation(ctx context.Context, c *journal.Call, k *key, f
 }
 
 func (s methods) GetKeyRotationStatus(ctx context.Context, c *journal.Call, in *kmsapi.GetKeyRotationStatusRequest) (*kmsapi.GetKeyRotationStatusResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.arn}
+	out := &kmsapi.GetKeyRotationStatusResponse{KeyId: k.ARN}
 	if k.Spec != keys.SymmetricDefault {
 		// AWS says false where the other operations refuse: Terraform asks of every key.
 		return out, nil
@@ -104,42 +98,20 @@ func (s methods) GetKeyRotationStatus(ctx context.Context, c *journal.Call, in *
 	if err := s.checkRotatable(k); err != nil {
 		return nil, err
 	}
-	row := s.primary(c.View, k.Key)
-	if row.RotationPeriodDays > 0 && k.state != kmsapi.KeyStatePendingDeletion {
+	row := s.Primary(c.View, k.Key)
+	if row.RotationPeriodDays > 0 && k.StateNow != kmsapi.KeyStatePendingDeletion {
 		out.KeyRotationEnabled = true
 		out.RotationPeriodInDays = int32(row.RotationPeriodDays)
 		out.NextRotationDate = row.NextRotation
 	}
-	if i := s.rotating(c.View, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
+	if i := s.Rotating(c.View, k.ID); i != nil && i.Rotation == kmsapi.RotationTypeOnDemand {
 		out.OnDemandRotationStartDate = i.Created
 	}
 	return out, nil
 }
 
-// primary is the row that holds the rotation of a multi-Region key.
-func (s *Service) primary(view *store.View, row *store.Key) *store.Key {
-	if row.PrimaryRegion != "" && row.PrimaryRegion != row.Region {
-		if p, ok := view.Key(row.PrimaryRegion, row.ID); ok {
-			return p
-		}
-	}
-	return row
-}
-
-// rotating returns the intent of the rotation of the key that is under way,
-// automatic or on demand, or nil. One that has failed is over, even if its material may
-// still come.
-func (s *Service) rotating(view *store.View, keyID string) *store.Intent {
-	for i := range view.Intents() {
-		if i.KeyID == keyID && i.Action == "create" && !i.Imported && !s.Late.Expects(i.CKAID) {
-			return i
-		}
-	}
-	return nil
-}
-
 func (s methods) RotateKeyOnDemand(ctx context.Context, c *journal.Call, in *kmsapi.RotateKeyOnDemandRequest) (*kmsapi.RotateKeyOnDemandResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
@@ -147,196 +119,28 @@ func (s methods) RotateKeyOnDemand(ctx context.Context, c *journal.Call, in *kms
 	case k.Spec != keys.SymmetricDefault:
 		return nil, errNoRotation()
 	case k.Origin == kmsapi.OriginTypeAWSCloudHSM:
-		return nil, wrongOrigin(k)
+		return nil, access.WrongOrigin(k)
 	}
 	if err := checkPrimary(k); err != nil {
 		return nil, err
 	}
-	out := &kmsapi.RotateKeyOnDemandResponse{KeyId: k.arn}
+	out := &kmsapi.RotateKeyOnDemandResponse{KeyId: k.ARN}
 	if k.Origin == kmsapi.OriginTypeExternal {
-		return out, s.rotateImported(ctx, c, k)
+		return out, s.RotateImported(ctx, c, k)
 	}
-	if k.OnDemandRotations >= maxOnDemandRotations {
-		return nil, errRotationLimit(k.arn)
-	}
-	// AWS documents it for an automatic rotation, too:
-	// https://docs.aws.amazon.com/kms/latest/APIReference/API_RotateKeyOnDemand.html
-	if s.rotating(s.Store.View(), k.ID) != nil {
-		return nil, kmsapi.Errorf(kmsapi.CodeConflictException, "%s is being rotated.", k.arn)
-	}
-	return out, s.rotate(ctx, c, k.Key, kmsapi.RotationTypeOnDemand)
-}
-
-func errRotationLimit(arn string) error {
-	return kmsapi.Errorf(kmsapi.CodeLimitExceededException,
-		"The on-demand rotations limit has been reached for the given keyId. No more on-demand rotations can be performed for this key: %s", arn)
-}
-
-// rotate makes a new key material in the token and makes it current, both or
-// neither. Old materials go on decrypting.
-func (s *Service) rotate(ctx context.Context, c *journal.Call, row *store.Key, kind keys.Rotation) error {
-	b, err := s.RouteNew(row.Token, row.Spec)
-	if err != nil {
-		return err
-	}
-	versions := s.Store.View().Versions(row.ID)
-	if len(versions) == 0 {
-		return fmt.Errorf("key %s has no material to rotate", row.ID)
-	}
-	fresh := keyring.NewVersion(row.ID, versions[len(versions)-1].Number+1, s.Now())
-	fresh.RotationType, fresh.Rotated = kind, fresh.Created
-	intent := &store.Intent{
-		CKAID: fresh.CKAID, Action: "create", Region: row.Region, KeyID: row.ID, Version: fresh.Number,
-		Token: row.Token, Spec: row.Spec, Usage: row.Usage, Rotation: kind, Created: s.Now(),
-	}
-	_, err = s.Generate(ctx, c, b, intent, func(tx *store.Tx, _ *backends.CreateKeyAnswer) error {
-		return s.promote(ctx, tx, row, fresh)
-	})
-	return err
-}
-
-// promote makes the version current, the key's row tell of the rotation, and the
-// trail too.
-func (s *Service) promote(ctx context.Context, tx *store.Tx, was *store.Key, fresh *store.Version) error {
-	now, ok := tx.Key(was.Region, was.ID)
-	if !ok || fresh.RotationType == kmsapi.RotationTypeAutomatic && !rotationDue(now, fresh.Rotated) {
-		return journal.ErrOutdated
-	}
-	row := *now
-	if fresh.RotationType == kmsapi.RotationTypeOnDemand {
-		if row.OnDemandRotations >= maxOnDemandRotations {
-			return errRotationLimit(s.KeyARN(row.Region, row.ID))
-		}
-		row.OnDemandRotations++
-	} else {
-		row.NextRotation = fresh.Rotated.Add(time.Duration(row.RotationPeriodDays) * keyring.Day)
-	}
-	old, ok := tx.CurrentVersion(row.ID)
-	if ok {
-		if old.Number >= fresh.Number && !fresh.Imported {
-			return journal.ErrOutdated
-		}
-		demoted := *old
-		demoted.State = kmsapi.KeyMaterialStateNonCurrent
-		if err := tx.PutVersion(&demoted); err != nil {
-			return err
-		}
-	}
-	current := *fresh
-	current.State = kmsapi.KeyMaterialStateCurrent
-	if err := tx.PutVersion(&current); err != nil {
-		return err
-	}
-	if err := tx.PutKey(&row); err != nil {
-		return err
-	}
-	return s.Announce(ctx, tx, s.Rotation(&row, old, fresh))
-}
-
-// RotateDue rotates the keys whose time has come and returns how many. A key
-// that was not rotated for several periods is rotated once. One that fails does
-// not stop the others. A key that was rotated while the clock was ahead, and is
-// due a period after that, becomes due a period from now.
-func (s *Service) RotateDue(ctx context.Context) (int, error) {
-	now := s.Now()
-	rotated := 0
-	var errs []error
-	for row := range s.Store.View().AllKeys() {
-		if !rotates(row) {
-			continue
-		}
-		if row.NextRotation.After(latestRotation(row, now).Add(keyring.ClockJump)) {
-			errs = append(errs, s.bringForward(ctx, row))
-			continue
-		}
-		if !rotationDue(row, now) {
-			continue
-		}
-		e := s.KeyEvent(journal.EventRotate, row, row.NextRotation)
-		e.RotationType, e.KeyOrigin = kmsapi.RotationTypeAutomatic, row.Origin
-		if _, err := s.Available(row); err != nil { // it is due when the token is back
-			errs = append(errs, s.Failed(ctx, e, err))
-			continue
-		}
-		done, err := s.rotateDue(ctx, row)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("rotating key %s: %w", e.Arns[0], err), s.Failed(ctx, e, err))
-			continue
-		}
-		s.Forget(e)
-		if !done {
-			continue
-		}
-		s.Log.LogAttrs(ctx, slog.LevelInfo, "key rotated", slog.String("key", s.KeyARN(row.Region, row.ID)))
-		rotated++
-	}
-	return rotated, errors.Join(errs...)
-}
-
-// rotates reports whether the service rotates the key of its own accord, at some time.
-func rotates(row *store.Key) bool {
-	return row.State == kmsapi.KeyStateEnabled && row.RotationPeriodDays > 0 &&
-		(row.PrimaryRegion == "" || row.PrimaryRegion == row.Region)
-}
-
-// rotationDue reports whether that time has come.
-func rotationDue(row *store.Key, now time.Time) bool {
-	return rotates(row) && !now.Before(row.NextRotation)
-}
-
-// rotateDue rotates a key whose time has come, unless that has changed meanwhile.
-func (s *Service) rotateDue(ctx context.Context, row *store.Key) (done bool, err error) {
-	for range journal.MaxCreations {
-		if err := s.rotate(ctx, nil, row, kmsapi.RotationTypeAutomatic); !errors.Is(err, journal.ErrOutdated) && !errors.Is(err, keyring.ErrUnanswered) {
-			return err == nil, err
-		}
-		view := s.Store.View()
-		now, ok := view.Key(row.Region, row.ID)
-		if !ok {
-			return false, nil
-		}
-		if row = s.primary(view, now); !rotationDue(row, s.Now()) {
-			return false, nil
-		}
-	}
-	return false, journal.ErrOutdated
-}
-
-// latestRotation is when the key is due at the latest: a period from now.
-func latestRotation(row *store.Key, now time.Time) time.Time {
-	return now.Add(time.Duration(row.RotationPeriodDays) * keyring.Day)
-}
-
-// bringForward makes the key due a period from now.
-func (s *Service) bringForward(ctx context.Context, row *store.Key) error {
-	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		now, ok := tx.Key(row.Region, row.ID)
-		if !ok || now.RotationPeriodDays == 0 {
-			return nil
-		}
-		earlier := *now
-		if latest := latestRotation(now, s.Now()); earlier.NextRotation.After(latest) {
-			earlier.NextRotation = latest
-		}
-		return tx.PutKey(&earlier)
-	})
-	if err != nil {
-		return fmt.Errorf("bringing forward the rotation of key %s: %w", s.KeyARN(row.Region, row.ID), err)
-	}
-	s.Log.LogAttrs(ctx, slog.LevelWarn, "the clock was set back: the next rotation is brought forward", slog.String("key", s.KeyARN(row.Region, row.ID)))
-	return nil
+	return out, s.RotateOnDemand(ctx, c, k)
 }
 
 func (s methods) ListKeyRotations(ctx context.Context, c *journal.Call, in *kmsapi.ListKeyRotationsRequest) (*kmsapi.ListKeyRotationsResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
 	if k.Spec != keys.SymmetricDefault {
 		return nil, errNoRotation()
 	}
-	l := listOf(c, k.ID)
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, k.ID)
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +148,7 @@ func (s methods) ListKeyRotations(ctx context.Context, c *journal.Call, in *kmsa
 	if after != "" {
 		i := slices.IndexFunc(versions, func(v *store.Version) bool { return v.MaterialID == after })
 		if i < 0 {
-			return nil, errInvalidMarker()
+			return nil, paging.ErrInvalidMarker()
 		}
 		versions = versions[i+1:]
 	}
@@ -356,7 +160,7 @@ func (s methods) ListKeyRotations(ctx context.Context, c *journal.Call, in *kmsa
 			}
 		}
 	}
-	list, next := page(l, rows, limit(in.Limit, 100), func(v *store.Version) string { return v.MaterialID })
+	list, next := paging.Page(l, rows, paging.Limit(in.Limit, 100), func(v *store.Version) string { return v.MaterialID })
 	out := &kmsapi.ListKeyRotationsResponse{Rotations: []kmsapi.RotationsListEntry{}, NextMarker: next, Truncated: next != ""}
 	for _, v := range list {
 		e := kmsapi.RotationsListEntry{

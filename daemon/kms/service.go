@@ -5,11 +5,14 @@ package kms
 import (
 	"cmp"
 	"log/slog"
+	"slices"
 	"time"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
+	"cmkd/daemon/lifecycle"
 	"cmkd/daemon/store"
 	"cmkd/daemon/trust"
 	"cmkd/socket/kmsapi"
@@ -41,10 +44,10 @@ type Config struct {
 	// SigningTokens are the further tokens whose custom key stores hold signing keys, too.
 	SigningTokens []string
 	// Managed are the keys that the service manages for its users.
-	Managed []ManagedKey
+	Managed []lifecycle.ManagedKey
 	Limits  Limits
 	// Principals tells which principals exist; nil means all do.
-	Principals Principals
+	Principals access.Principals
 
 	Store  *store.Store
 	Trail  journal.Trail
@@ -70,26 +73,14 @@ type Limits struct {
 	RefusalBurst int
 }
 
-// Principals knows who exists.
-type Principals interface {
-	// Exists reports whether the ARN is of an existing principal.
-	Exists(arn string) bool
-}
-
 // Service answers KMS calls. Its methods may be called concurrently.
 type Service struct {
-	*trust.Trust
-	regions           map[string]bool
+	*lifecycle.Lifecycle
 	plaintextDataKeys bool
 	attestations      *attestation.Verifier
-	tokenOnlyImport   bool
 	signingTokens     []string
 	limits            Limits
 	rates             rates
-	managed           managedKeys
-	principals        Principals
-	policies          compiled
-	usages            usages
 
 	operations map[string]kmsapi.Method[*journal.Call]
 }
@@ -103,22 +94,18 @@ func New(cfg Config) *Service {
 		Account: cfg.Account, Region: cfg.Region, Node: cfg.Node, Store: cfg.Store, Trail: cfg.Trail, Log: cfg.Logger, Now: cfg.Now,
 		RefusalRate: cfg.Limits.RefusalRate, RefusalBurst: cfg.Limits.RefusalBurst,
 	})
+	limits := cfg.Limits.orAWS()
 	trust := trust.New(keyring.New(journal, cfg.Token, cfg.Clusters, cfg.Router))
 	s := &Service{
-		Trust:             trust,
-		regions:           map[string]bool{cfg.Region: true},
+		Lifecycle: lifecycle.New(access.New(trust, cfg.Principals), lifecycle.Config{
+			Regions: slices.Compact(slices.Sorted(slices.Values(append([]string{cfg.Region}, cfg.Regions...)))), MaxKeys: limits.Keys,
+			TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.Managed,
+		}),
 		plaintextDataKeys: cfg.PlaintextDataKeys,
 		attestations:      cfg.Attestations,
-		tokenOnlyImport:   cfg.TokenOnlyImport,
 		signingTokens:     cfg.SigningTokens,
-		limits:            cfg.Limits.orAWS(),
+		limits:            limits,
 		rates:             newRates(cfg.Limits.RequestRates),
-		managed:           newManagedKeys(cfg.Managed),
-		principals:        cfg.Principals,
-		policies:          newCompiled(cfg.Account),
-	}
-	for _, r := range cfg.Regions {
-		s.regions[r] = true
 	}
 	s.operations = bindOperations(s)
 	return s

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/socket/kmsapi"
@@ -19,21 +20,21 @@ type signing struct {
 }
 
 // admitSigning admits the call and checks the message against the algorithm.
-func (s *Service) admitSigning(ctx context.Context, c *journal.Call, in *signing) (*key, backends.Key, error) {
-	d := &demand{keyID: in.keyID, algorithm: in.algorithm, grantTokens: in.grantTokens}
+func (s *Service) admitSigning(ctx context.Context, c *journal.Call, in *signing) (*access.Key, backends.Key, error) {
+	d := &access.Demand{KeyID: in.keyID, Algorithm: in.algorithm, GrantTokens: in.grantTokens}
 	if in.messageType == "" {
-		in.messageType, d.presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
+		in.messageType, d.Presets = kmsapi.MessageTypeRaw, []string{"kms:MessageType"}
 	}
-	d.say("kms:SigningAlgorithm", string(in.algorithm))
-	d.say("kms:MessageType", string(in.messageType))
-	k, err := s.admit(ctx, c, d)
+	d.Say("kms:SigningAlgorithm", string(in.algorithm))
+	d.Say("kms:MessageType", string(in.messageType))
+	k, err := s.Admit(ctx, c, d)
 	if err != nil {
 		return nil, backends.Key{}, err
 	}
 	if err := checkMessage(k.Spec, in); err != nil {
 		return nil, backends.Key{}, err
 	}
-	ref, err := k.currentRef()
+	ref, err := k.CurrentRef()
 	return k, ref, err
 }
 
@@ -67,13 +68,13 @@ func (s methods) Sign(ctx context.Context, c *journal.Call, in *kmsapi.SignReque
 	if in.DryRun {
 		return nil, errDryRun()
 	}
-	made, err := k.backend.Sign(ctx, &backends.SignRequest{
+	made, err := k.Backend.Sign(ctx, &backends.SignRequest{
 		Key: ref, Algorithm: call.algorithm, Type: backends.MessageType(call.messageType), Message: in.Message,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &kmsapi.SignResponse{KeyId: k.arn, Signature: made.Signature, SigningAlgorithm: in.SigningAlgorithm}, nil
+	return &kmsapi.SignResponse{KeyId: k.ARN, Signature: made.Signature, SigningAlgorithm: in.SigningAlgorithm}, nil
 }
 
 func (s methods) Verify(ctx context.Context, c *journal.Call, in *kmsapi.VerifyRequest) (*kmsapi.VerifyResponse, error) {
@@ -85,7 +86,7 @@ func (s methods) Verify(ctx context.Context, c *journal.Call, in *kmsapi.VerifyR
 	if err != nil {
 		return nil, err
 	}
-	made, err := k.backend.Verify(ctx, &backends.VerifyRequest{
+	made, err := k.Backend.Verify(ctx, &backends.VerifyRequest{
 		Key: ref, Algorithm: call.algorithm, Type: backends.MessageType(call.messageType),
 		Message: in.Message, Signature: in.Signature,
 	})
@@ -98,5 +99,5 @@ func (s methods) Verify(ctx context.Context, c *journal.Call, in *kmsapi.VerifyR
 	if in.DryRun { // a call with another signature would not have succeeded
 		return nil, errDryRun()
 	}
-	return &kmsapi.VerifyResponse{KeyId: k.arn, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
+	return &kmsapi.VerifyResponse{KeyId: k.ARN, SignatureValid: true, SigningAlgorithm: in.SigningAlgorithm}, nil
 }

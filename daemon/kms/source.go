@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/ciphertext"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
@@ -32,7 +33,7 @@ type source struct {
 
 // admittedSource is a source whose key the caller may use.
 type admittedSource struct {
-	key       *key
+	key       *access.Key
 	algorithm backends.Algorithm
 	blob      *ciphertext.Blob // nil for RSA
 	ref       backends.Key
@@ -52,14 +53,14 @@ func (a *admittedSource) material() string {
 
 // admitSource finds the key of a ciphertext and admits the call to it.
 func (s *Service) admitSource(ctx context.Context, c *journal.Call, src *source) (*admittedSource, error) {
-	d := &demand{
-		keyID: src.keyID, action: src.action, algorithm: src.algorithm, grantTokens: src.grantTokens, context: src.context, otherKey: src.destination,
+	d := &access.Demand{
+		KeyID: src.keyID, Action: src.action, Algorithm: src.algorithm, GrantTokens: src.grantTokens, Context: src.context, OtherKey: src.destination,
 	}
-	d.say("kms:EncryptionAlgorithm", string(src.algorithm))
-	if err := checkGrantTokens(src.grantTokens); err != nil {
+	d.Say("kms:EncryptionAlgorithm", string(src.algorithm))
+	if err := access.CheckGrantTokens(src.grantTokens); err != nil {
 		return nil, err
 	}
-	if err := checkContext(src.context); err != nil {
+	if err := access.CheckContext(src.context); err != nil {
 		return nil, err
 	}
 	a := &admittedSource{
@@ -87,7 +88,7 @@ func (s *Service) admitSource(ctx context.Context, c *journal.Call, src *source)
 			return nil, err
 		}
 		a.rsa = src.ciphertext
-		ref, err := a.key.currentRef()
+		ref, err := a.key.CurrentRef()
 		a.ref = ref
 		return a, err
 	}
@@ -106,14 +107,14 @@ func (s *Service) bind(c *journal.Call, src *source, a *admittedSource) error {
 	a.aad = a.blob.AAD(s.Account, src.context)
 	if v, ok := c.View.Version(a.key.ID, a.blob.Material); ok && v.State != keys.Discarded {
 		if s.ImportState(v) == kmsapi.ImportStatePendingImport {
-			return journal.InvalidState(a.key.arn, "pending import")
+			return journal.InvalidState(a.key.ARN, "pending import")
 		}
-		a.ref = a.key.ref(v)
-		return a.key.usable(v)
+		a.ref = a.key.Ref(v)
+		return a.key.Usable(v)
 	}
 	// A material ID that is not of this key: the header was altered. The
 	// token refuses it like every other alteration, in the same time.
-	ref, err := a.key.currentRef()
+	ref, err := a.key.CurrentRef()
 	a.ref = ref
 	return err
 }
@@ -122,7 +123,7 @@ func (s *Service) bind(c *journal.Call, src *source, a *admittedSource) error {
 // token has said that nothing in it was altered: until then the kind is anybody's.
 // Of an altered ciphertext it says that.
 func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) error {
-	made, altered := a.key.backend.Decrypt(ctx, &backends.DecryptRequest{
+	made, altered := a.key.Backend.Decrypt(ctx, &backends.DecryptRequest{
 		Key: a.ref, Algorithm: keys.SymmetricDefault, AAD: a.aad, Sealed: a.blob.Sealed,
 	})
 	if altered != nil {
@@ -133,31 +134,31 @@ func (s *Service) refuseKind(ctx context.Context, a *admittedSource, err error) 
 }
 
 // admitSourceKey admits the key that the client or the ciphertext names.
-func (s *Service) admitSourceKey(ctx context.Context, c *journal.Call, d *demand, src *source, a *admittedSource) error {
+func (s *Service) admitSourceKey(ctx context.Context, c *journal.Call, d *access.Demand, src *source, a *admittedSource) error {
 	b, parsed := ciphertext.Parse(src.ciphertext)
 	if !parsed || src.algorithm != keys.SymmetricDefault {
 		b = nil
 	}
-	d.plaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.Kind != ciphertext.Plaintext
+	d.PlaintextDataKey = (src.wantsPlaintext || src.toRSA) && b != nil && b.Kind != ciphertext.Plaintext
 	if src.algorithm == keys.SymmetricDefault && !a.ignored {
 		a.blob = b
-		d.ciphertext = func(row *store.Key) error { return checkBlob(c.View, b, row) }
+		d.Ciphertext = func(row *store.Key) error { return access.CheckBlob(c.View, b, row) }
 	}
 	admit := func() error {
 		var err error
-		a.key, err = s.admitNamed(ctx, c, d, b)
+		a.key, err = s.AdmitNamed(ctx, c, d, b)
 		return err
 	}
 	err := admit()
-	if e, ok := journal.AsError[*kmsapi.Error](err); !ok || e.Code != kmsapi.CodeAccessDeniedException || !d.plaintextDataKey {
+	if e, ok := journal.AsError[*kmsapi.Error](err); !ok || e.Code != kmsapi.CodeAccessDeniedException || !d.PlaintextDataKey {
 		return err
 	}
 	// The policies were asked about a data key because the ciphertext says so. If
 	// they would allow a plaintext, it must be whole before that is the reason.
 	denied, used := c.Record, c.Used
-	d.plaintextDataKey = false
+	d.PlaintextDataKey = false
 	switch again := admit(); {
-	case isInvalidCiphertext(again): // its key ID was altered
+	case access.IsInvalidCiphertext(again): // its key ID was altered
 		err = again
 	case again == nil && a.blob != nil && s.bind(c, src, a) == nil:
 		err = s.refuseKind(ctx, a, err)
@@ -170,7 +171,7 @@ func (s *Service) admitSourceKey(ctx context.Context, c *journal.Call, d *demand
 // open decrypts the source, to the recipient if there is one.
 func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Recipient) (*backends.DecryptAnswer, error) {
 	if a.blob != nil && a.blob.Kind != ciphertext.Plaintext {
-		out, err := a.key.backend.OpenDataKey(ctx, &backends.OpenDataKeyRequest{
+		out, err := a.key.Backend.OpenDataKey(ctx, &backends.OpenDataKeyRequest{
 			Key: a.ref, Sealed: a.blob.Sealed, AAD: a.aad, Pair: a.blob.Kind == ciphertext.PrivateKey,
 			Recipient: to, Plaintext: to == nil,
 		})
@@ -185,5 +186,5 @@ func (s *Service) open(ctx context.Context, a *admittedSource, to *backends.Reci
 	} else {
 		req.Sealed = backends.Sealed{Ciphertext: a.rsa}
 	}
-	return a.key.backend.Decrypt(ctx, req)
+	return a.key.Backend.Decrypt(ctx, req)
 }

@@ -5,7 +5,9 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
+	"cmkd/daemon/paging"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -18,7 +20,7 @@ func (s methods) TagResource(ctx context.Context, c *journal.Call, in *kmsapi.Ta
 	if err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, c, &demand{keyID: in.KeyId, conditions: tagConditions(tags)}, func(row *store.Key) error {
+	err = s.change(ctx, c, &access.Demand{KeyID: in.KeyId, Conditions: access.TagConditions(tags)}, func(row *store.Key) error {
 		merged := mergeTags(row.Tags, tags)
 		if len(merged) > maxTags {
 			return kmsapi.Errorf(kmsapi.CodeTagException, "Too many tags")
@@ -35,7 +37,7 @@ func (s methods) UntagResource(ctx context.Context, c *journal.Call, in *kmsapi.
 			return nil, err
 		}
 	}
-	d := &demand{keyID: in.KeyId, conditions: []condition{{"aws:TagKeys", in.TagKeys}}}
+	d := &access.Demand{KeyID: in.KeyId, Conditions: []access.Condition{access.SaysAll("aws:TagKeys", in.TagKeys)}}
 	err := s.change(ctx, c, d, func(row *store.Key) error {
 		row.Tags = slices.DeleteFunc(slices.Clone(row.Tags), func(t store.Tag) bool { return slices.Contains(in.TagKeys, t.Key) })
 		return nil
@@ -44,12 +46,12 @@ func (s methods) UntagResource(ctx context.Context, c *journal.Call, in *kmsapi.
 }
 
 func (s methods) ListResourceTags(ctx context.Context, c *journal.Call, in *kmsapi.ListResourceTagsRequest) (*kmsapi.ListResourceTagsResponse, error) {
-	k, err := s.admit(ctx, c, &demand{keyID: in.KeyId})
+	k, err := s.Admit(ctx, c, &access.Demand{KeyID: in.KeyId})
 	if err != nil {
 		return nil, err
 	}
-	l := listOf(c, k.ID)
-	after, err := l.decodeMarker(in.Marker)
+	l := paging.ListOf(c, k.ID)
+	after, err := l.DecodeMarker(in.Marker)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +59,11 @@ func (s methods) ListResourceTags(ctx context.Context, c *journal.Call, in *kmsa
 	if after != "" {
 		i := slices.IndexFunc(tags, func(t store.Tag) bool { return t.Key == after })
 		if i < 0 {
-			return nil, errInvalidMarker()
+			return nil, paging.ErrInvalidMarker()
 		}
 		tags = tags[i+1:]
 	}
-	list, next := page(l, slices.Values(tags), limit(in.Limit, maxTags), func(t store.Tag) string { return t.Key })
+	list, next := paging.Page(l, slices.Values(tags), paging.Limit(in.Limit, maxTags), func(t store.Tag) string { return t.Key })
 	out := &kmsapi.ListResourceTagsResponse{Tags: []kmsapi.Tag{}, NextMarker: next, Truncated: next != ""}
 	for _, t := range list {
 		out.Tags = append(out.Tags, kmsapi.Tag{TagKey: t.Key, TagValue: t.Value})
@@ -105,17 +107,4 @@ func mergeTags(old, add []store.Tag) []store.Tag {
 		}
 	}
 	return merged
-}
-
-func tagConditions(tags []store.Tag) []condition {
-	if len(tags) == 0 {
-		return nil
-	}
-	keys := condition{name: "aws:TagKeys"}
-	list := []condition{}
-	for _, t := range tags {
-		keys.values = append(keys.values, t.Key)
-		list = append(list, condition{"aws:RequestTag/" + t.Key, []string{t.Value}})
-	}
-	return append(list, keys)
 }

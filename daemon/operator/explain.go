@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"slices"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
-	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
 	"cmkd/socket/operatorapi"
 )
@@ -18,8 +18,8 @@ import (
 // is for everyone, since it tells nothing but what was asked.
 
 // ask is a question to the KMS API about a caller.
-func ask(in *operatorapi.PolicyQuestion, c *journal.Caller) *kms.Question {
-	return &kms.Question{
+func ask(in *operatorapi.PolicyQuestion, c *journal.Caller) *access.Question {
+	return &access.Question{
 		Caller: c, Action: in.Action, KeyID: in.Key, Region: in.Region,
 		EncryptionContext: in.EncryptionContext, Conditions: in.Conditions,
 	}

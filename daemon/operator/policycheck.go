@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cmkd/daemon/access"
 	"cmkd/daemon/audit"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
@@ -132,7 +133,7 @@ func (p *policyCheck) decide(call *pastCall, c *journal.Caller, action *keys.Act
 	}
 	caller := *c
 	caller.UID, caller.GID = call.AdditionalEventData.Peer.UID, call.AdditionalEventData.Peer.GID
-	q := &kms.Question{
+	q := &access.Question{
 		Caller: &caller, Action: action.Name, KeyID: p.arn, Region: p.in.Region, Policy: p.in.Policy,
 		EncryptionContext: encryptionContext(action, parameters), Conditions: pastConditions(action, parameters),
 		Now: call.EventTime,

@@ -18,6 +18,7 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/kms"
+	"cmkd/daemon/lifecycle"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
@@ -112,7 +113,7 @@ func (w *world) start() {
 		Trail: &trail{w: w}, Router: &router{w: w}, Logger: slog.New(slog.DiscardHandler),
 		Now:      func() time.Time { w.steps.pass("now"); return now.Add(w.later) },
 		Clusters: map[string]string{"cluster-22222222222": "second", "cluster-22222222223": "third", "cluster-22222222224": "fourth"},
-		Managed:  []kms.ManagedKey{{Alias: "alias/aws/managed", Policy: templates.DefaultKeyPolicy(account)}},
+		Managed:  []lifecycle.ManagedKey{{Alias: "alias/aws/managed", Policy: templates.DefaultKeyPolicy(account)}},
 		Limits:   w.scene.limits,
 	})
 }

@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"strings"
@@ -22,7 +22,7 @@ type identifier struct {
 
 // parseIdentifier parses what the client wrote. ARNs of other Regions,
 // accounts and services are not found.
-func (s *Service) parseIdentifier(region, text string) (identifier, error) {
+func (s *Access) parseIdentifier(region, text string) (identifier, error) {
 	name := text
 	if strings.HasPrefix(text, "arn:") {
 		arn, ok := keys.ParseARN(text)
@@ -65,26 +65,33 @@ func elsewhere(arn, name string) error {
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", arn)
 }
 
-// resolve finds the key that the client means. Aliases are followed only if
-// the operation accepts them: management operations do not.
-func (s *Service) resolve(view *store.View, region, text string, aliases bool) (*store.Key, identifier, error) {
+// Resolve finds the key that the client means. Aliases are followed only if
+// the operation accepts them: management operations do not. alias is the one that
+// the client wrote, "" if it wrote none.
+func (s *Access) Resolve(view *store.View, region, text string, aliases bool) (key *store.Key, alias string, err error) {
 	id, err := s.parseIdentifier(region, text)
 	if err != nil {
-		return nil, id, err
+		return nil, "", err
 	}
 	if id.alias != "" {
 		if !aliases {
-			return nil, id, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "Key Aliases are not supported for this operation.")
+			return nil, id.alias, kmsapi.Errorf(kmsapi.CodeInvalidArnException, "Key Aliases are not supported for this operation.")
 		}
-		alias, ok := view.Alias(region, id.alias)
+		row, ok := view.Alias(region, id.alias)
 		if !ok {
-			return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.AliasARN(region, id.alias))
+			return nil, id.alias, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Alias %s is not found.", s.AliasARN(region, id.alias))
 		}
-		id.keyID = alias.KeyID
+		id.keyID = row.KeyID
 	}
 	key, ok := view.Key(region, id.keyID)
 	if !ok {
-		return nil, id, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.KeyARN(region, id.keyID))
+		return nil, id.alias, kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key '%s' does not exist", s.KeyARN(region, id.keyID))
 	}
-	return key, id, nil
+	return key, id.alias, nil
+}
+
+// IsAlias reports whether the client wrote an alias.
+func (s *Access) IsAlias(region, text string) bool {
+	id, err := s.parseIdentifier(region, text)
+	return err == nil && id.alias != ""
 }

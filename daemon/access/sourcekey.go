@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"context"
@@ -24,7 +24,8 @@ func errInvalidCiphertext() error {
 	return &kmsapi.Error{Code: kmsapi.CodeInvalidCiphertextException}
 }
 
-func isInvalidCiphertext(err error) bool {
+// IsInvalidCiphertext reports whether err refuses a ciphertext.
+func IsInvalidCiphertext(err error) bool {
 	e, ok := journal.AsError[*kmsapi.Error](err)
 	return ok && e.Code == kmsapi.CodeInvalidCiphertextException
 }
@@ -34,28 +35,28 @@ func errIncorrectKey() error {
 		"The key ID in the request does not identify a CMK that can perform this operation.")
 }
 
-// admitNamed admits the call to the key that the client names, or the ciphertext.
-func (s *Service) admitNamed(ctx context.Context, c *journal.Call, d *demand, b *ciphertext.Blob) (*key, error) {
-	if d.keyID != "" {
-		return s.admit(ctx, c, d)
+// AdmitNamed admits the call to the key that the client names, or the ciphertext.
+func (s *Access) AdmitNamed(ctx context.Context, c *journal.Call, d *Demand, b *ciphertext.Blob) (*Key, error) {
+	if d.KeyID != "" {
+		return s.Admit(ctx, c, d)
 	}
 	if b == nil {
 		return nil, errInvalidCiphertext()
 	}
 	if row, ok := s.madeUnder(c, d, b); ok {
 		altered := *d
-		altered.ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
-		return s.admitKey(ctx, c, &altered, row, identifier{keyID: row.ID})
+		altered.Ciphertext = func(*store.Key) error { return errInvalidCiphertext() }
+		return s.AdmitKey(ctx, c, &altered, row, "")
 	}
 	if row, ok := c.View.Key(c.Region, b.KeyID); ok {
-		return s.admitKey(ctx, c, d, row, identifier{keyID: row.ID})
+		return s.AdmitKey(ctx, c, d, row, "")
 	}
-	return nil, s.conceal(c, d, s.errNoSource(c, d))
+	return nil, s.Conceal(c, d, s.errNoSource(c, d))
 }
 
 // madeUnder returns the key whose material the blob names, if its key ID is that of
 // another key and the caller may do what d demands with the key returned.
-func (s *Service) madeUnder(c *journal.Call, d *demand, b *ciphertext.Blob) (*store.Key, bool) {
+func (s *Access) madeUnder(c *journal.Call, d *Demand, b *ciphertext.Blob) (*store.Key, bool) {
 	if _, ok := c.View.Version(b.KeyID, b.Material); ok {
 		return nil, false // nothing contradicts it
 	}
@@ -67,8 +68,8 @@ func (s *Service) madeUnder(c *journal.Call, d *demand, b *ciphertext.Blob) (*st
 		_ = policy.Decide(r, s.policies.standard, c.Caller.Policies, nil)
 		return nil, false
 	}
-	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID)}
-	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row}
+	k := &Key{Key: row, ARN: s.KeyARN(row.Region, row.ID)}
+	r.Resource, r.Context = k.ARN, &keyContext{s: s, c: c, d: d, key: row}
 	document, err := s.policies.parse(row.Policy)
 	return row, err == nil && policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d)).Allowed
 }
@@ -85,13 +86,13 @@ func keyOfMaterial(c *journal.Call, id string) (*store.Key, bool) {
 // errNoSource is the answer if the key of a ciphertext is not in this Region. It
 // is the same for whoever may use every key and for whoever may use none, and
 // tells neither whether there is such a key elsewhere.
-func (s *Service) errNoSource(c *journal.Call, d *demand) error {
+func (s *Access) errNoSource(c *journal.Call, d *Demand) error {
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
 }
 
-// checkBlob holds a blob, nil if the ciphertext is none, against the key that
+// CheckBlob holds a blob, nil if the ciphertext is none, against the key that
 // is to open it.
-func checkBlob(view *store.View, b *ciphertext.Blob, row *store.Key) error {
+func CheckBlob(view *store.View, b *ciphertext.Blob, row *store.Key) error {
 	switch {
 	case b == nil:
 		return errInvalidCiphertext()

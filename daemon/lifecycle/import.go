@@ -1,4 +1,4 @@
-package kms
+package lifecycle
 
 import (
 	"bytes"
@@ -9,11 +9,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/backends"
+	"cmkd/daemon/access"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
+
+// importTime is how long an import waits for the token.
+const importTime = time.Minute
 
 // importTarget says which version imported material is for.
 type importTarget struct {
@@ -38,8 +42,8 @@ func (t *importTarget) among(checkValue []byte) (*store.Version, bool) {
 
 // importTarget finds the version that the material is for: a new one, the one
 // that the client names, or any that was associated with the key before.
-func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
-	versions := s.Associated(k.view.Versions(k.ID))
+func (s *Lifecycle) importTarget(k *access.Key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
+	versions := s.Associated(k.View.Versions(k.ID))
 	kind := in.ImportType
 	if kind == "" && len(versions) > 0 {
 		kind = kmsapi.ImportTypeExistingKeyMaterial
@@ -48,12 +52,12 @@ func (s *Service) importTarget(k *key, in *kmsapi.ImportKeyMaterialRequest) (*im
 		return s.newImport(k, in)
 	}
 	if len(versions) == 0 {
-		return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s has no existing key material.", k.arn)
+		return nil, kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException, "%s has no existing key material.", k.ARN)
 	}
 	if in.KeyMaterialId != "" {
-		old, ok := s.Material(k.view, k.ID, in.KeyMaterialId)
+		old, ok := s.Material(k.View, k.ID, in.KeyMaterialId)
 		if !ok {
-			return nil, errNoMaterial(in.KeyMaterialId)
+			return nil, ErrNoMaterial(in.KeyMaterialId)
 		}
 		return &importTarget{version: again(old)}, nil
 	}
@@ -72,17 +76,17 @@ func again(old *store.Version) *store.Version {
 	return &v
 }
 
-func errNoMaterial(id string) error {
+func ErrNoMaterial(id string) error {
 	return kmsapi.Errorf(kmsapi.CodeNotFoundException, "Key material '%s' does not exist", id)
 }
 
 // newImport is the target of material that is new to the key, if it is not one
 // that was discarded.
-func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
+func (s *Lifecycle) newImport(k *access.Key, in *kmsapi.ImportKeyMaterialRequest) (*importTarget, error) {
 	if in.KeyMaterialId != "" {
 		return nil, kmsapi.Errorf(kmsapi.CodeValidationException, "KeyMaterialId cannot be specified when importing new key material")
 	}
-	rows := k.view.Versions(k.ID)
+	rows := k.View.Versions(k.ID)
 	number := 1
 	if len(rows) > 0 {
 		number = rows[len(rows)-1].Number + 1
@@ -97,31 +101,45 @@ func (s *Service) newImport(k *key, in *kmsapi.ImportKeyMaterialRequest) (*impor
 			t.others = append(t.others, v)
 		}
 	}
-	return t, s.checkPending(k.view, k, t.version)
+	return t, s.checkPending(k.View, k, t.version)
 }
 
 // checkPending refuses a second material that waits for rotation.
-func (s *Service) checkPending(view journal.Reader, k *key, v *store.Version) error {
+func (s *Lifecycle) checkPending(view journal.Reader, k *access.Key, v *store.Version) error {
 	old := s.PendingRotation(view, k.ID)
 	if old == nil || old.MaterialID == v.MaterialID || v.State != kmsapi.KeyMaterialStatePendingRotation {
 		return nil
 	}
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
 		"New key material (id: %s) cannot be imported into KMS key %s, because another key material (id: %s) is pending rotation.",
-		v.MaterialID, k.arn, old.MaterialID)
+		v.MaterialID, k.ARN, old.MaterialID)
 }
 
 // imported is material on its way into the token.
 type imported struct {
-	key    *key
+	key    *access.Key
 	params *store.ImportParameters
 	in     *kmsapi.ImportKeyMaterialRequest
 	model  kmsapi.ExpirationModelType
 }
 
+// Import imports the material of the request into the admitted key, and returns the
+// version that it is. model is the request's, or what it means if the request has none.
+func (s *Lifecycle) Import(ctx context.Context, c *journal.Call, k *access.Key, in *kmsapi.ImportKeyMaterialRequest, model kmsapi.ExpirationModelType) (*store.Version, error) {
+	params, err := s.importParameters(k, in.ImportToken)
+	if err != nil {
+		return nil, err
+	}
+	target, err := s.importTarget(k, in)
+	if err != nil {
+		return nil, err
+	}
+	return s.importMaterial(ctx, c, &imported{key: k, params: params, in: in, model: model}, target)
+}
+
 // importMaterial imports the material for the target, or for the other version
 // that it turns out to be.
-func (s *Service) importMaterial(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (*store.Version, error) {
+func (s *Lifecycle) importMaterial(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (*store.Version, error) {
 	v, other, err := s.importVersion(ctx, c, m, target)
 	if err != nil || other == nil {
 		return v, err
@@ -140,7 +158,7 @@ func (s *Service) importMaterial(ctx context.Context, c *journal.Call, m *import
 // destroyed; if the material is refused, the client may try again with it. If it
 // is another version's, it tells which, and nothing has changed. As in generate, a
 // caller who leaves does not stop the token.
-func (s *Service) importVersion(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (v, other *store.Version, err error) {
+func (s *Lifecycle) importVersion(ctx context.Context, c *journal.Call, m *imported, target *importTarget) (v, other *store.Version, err error) {
 	k, v := m.key, target.version
 	intent := &store.Intent{
 		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
@@ -154,25 +172,25 @@ func (s *Service) importVersion(ctx context.Context, c *journal.Call, m *importe
 	c.Creates()
 	losses := s.Losses(intent)
 	made, late, err := keyring.InTime(ctx, importTime, func(ctx context.Context) (*backends.ImportKeyAnswer, error) {
-		return k.backend.ImportKey(ctx, &backends.ImportKeyRequest{
+		return k.Backend.ImportKey(ctx, &backends.ImportKeyRequest{
 			Key: keyring.IntentKey(intent), Label: keyring.Label(k.ID, v.Number),
 			Wrapping:  backends.Key{ID: keyring.ObjectID(m.params.CKAID), Spec: m.params.Spec, Usage: backends.UnwrapImport},
-			Algorithm: m.params.Algorithm, Material: m.in.EncryptedKeyMaterial, TokenOnly: s.tokenOnlyImport,
+			Algorithm: m.params.Algorithm, Material: m.in.EncryptedKeyMaterial, TokenOnly: s.TokenOnlyImport,
 		})
-	}, func() { s.Abandon(ctx, k.backend, intent) })
+	}, func() { s.Abandon(ctx, k.Backend, intent) })
 	if late {
 		return nil, nil, err
 	}
 	defer s.Working.End(intent.CKAID)
 	if err = s.Answered(intent, losses, err); err != nil {
-		s.Undo(ctx, k.backend, intent)
+		s.Undo(ctx, k.Backend, intent)
 		return nil, nil, err
 	}
 	if made.ThroughPlugin {
 		c.Record.AdditionalEventData.Details = jsontext.Value(`{"materialThroughPlugin":true}`)
 	}
 	if other, ok := target.among(made.CheckValue); ok {
-		s.Undo(ctx, k.backend, intent)
+		s.Undo(ctx, k.Backend, intent)
 		return nil, other, nil
 	}
 	spent := &keyring.Cleanup{Ring: s.Keyring}
@@ -181,22 +199,22 @@ func (s *Service) importVersion(ctx context.Context, c *journal.Call, m *importe
 		if err := s.adopt(tx, m, v, made, spent); err != nil {
 			return err
 		}
-		c.Respond(journal.KeyElements{KeyID: k.arn, KeyMaterialID: v.MaterialID})
+		c.Respond(journal.KeyElements{KeyID: k.ARN, KeyMaterialID: v.MaterialID})
 		return s.EndsIntent(tx, intent)
 	})
 	if err != nil {
 		s.Regained(ctx, intent, err)
-		s.Undo(ctx, k.backend, intent)
+		s.Undo(ctx, k.Backend, intent)
 		return nil, nil, err
 	}
-	spent.Run(ctx, k.backend)
+	spent.Run(ctx, k.Backend)
 	return v, nil, nil
 }
 
 // adopt stores the version that was just imported, and leaves what has served to
 // spent: the wrapping pair, and the object that v replaces if there is one. The key
 // is as it was when v was chosen, see [Journal.Commit].
-func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer, spent *keyring.Cleanup) error {
+func (s *Lifecycle) adopt(tx *store.Tx, m *imported, v *store.Version, made *backends.ImportKeyAnswer, spent *keyring.Cleanup) error {
 	k := m.key
 	if !tx.DeleteImportParameters(m.params.TokenHash) {
 		return journal.ErrOutdated // expired at the same time
@@ -227,7 +245,7 @@ func (s *Service) adopt(tx *store.Tx, m *imported, v *store.Version, made *backe
 // importedRow is the row of v with the new object, if the material with this check
 // value may be v's: another version's is not, nor another than v's was. Of a version
 // that is there already the rest stays, such as the count of its encryptions.
-func (s *Service) importedRow(tx *store.Tx, k *key, v *store.Version, checkValue []byte) (*store.Version, error) {
+func (s *Lifecycle) importedRow(tx *store.Tx, k *access.Key, v *store.Version, checkValue []byte) (*store.Version, error) {
 	row := *v
 	for _, old := range tx.Versions(k.ID) {
 		same, mine := bytes.Equal(old.CheckValue, checkValue), old.MaterialID == v.MaterialID
@@ -247,13 +265,13 @@ func (s *Service) importedRow(tx *store.Tx, k *key, v *store.Version, checkValue
 // reflectReplicas is reflectImport for the key in every Region: they share the
 // material. publicKey is the pair's that was imported, if it is one. waited: before
 // the import the key was pending import, if only because time had passed.
-func (s *Service) reflectReplicas(tx *store.Tx, id string, publicKey []byte, waited bool) error {
+func (s *Lifecycle) reflectReplicas(tx *store.Tx, id string, publicKey []byte, waited bool) error {
 	for _, replica := range tx.KeyReplicas(id) {
 		row := *replica
 		if len(publicKey) > 0 {
 			row.PublicKey = publicKey
 		}
-		s.reflectImport(tx, &row, waited)
+		s.ReflectImport(tx, &row, waited)
 		if err := tx.PutKey(&row); err != nil {
 			return err
 		}
@@ -261,9 +279,9 @@ func (s *Service) reflectReplicas(tx *store.Tx, id string, publicKey []byte, wai
 	return nil
 }
 
-// reflectImport sets what the key's row says of its imported material: a key
+// ReflectImport sets what the key's row says of its imported material: a key
 // that lacks any of its materials is pending import.
-func (s *Service) reflectImport(tx *store.Tx, row *store.Key, waited bool) {
+func (s *Lifecycle) ReflectImport(tx *store.Tx, row *store.Key, waited bool) {
 	row.ExpirationModel, row.ValidTo = "", time.Time{}
 	if v, ok := tx.CurrentVersion(row.ID); ok && v.ImportState == kmsapi.ImportStateImported {
 		row.ExpirationModel, row.ValidTo = v.ExpirationModel, v.ValidTo

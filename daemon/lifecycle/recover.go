@@ -1,4 +1,4 @@
-package kms
+package lifecycle
 
 import (
 	"context"
@@ -31,7 +31,7 @@ const recoveredEncryptions = 1 << 31
 // know comes back disabled, with the default key policy and without its
 // aliases, tags and grants. What was adopted is on record. A nil adopt chooses
 // none.
-func (s *Service) Recover(ctx context.Context, c *journal.Call, adopt func(keyID string) bool) (*keyring.Inventory, error) {
+func (s *Lifecycle) Recover(ctx context.Context, c *journal.Call, adopt func(keyID string) bool) (*keyring.Inventory, error) {
 	if s.Mismatch() != nil {
 		return nil, journal.ErrUnverified()
 	}
@@ -62,7 +62,7 @@ func (s *Service) Recover(ctx context.Context, c *journal.Call, adopt func(keyID
 
 // adoptKeys adopts so many keys as one record of the trail holds: all of them
 // on record, or none.
-func (s *Service) adoptKeys(ctx context.Context, c *journal.Call, keys []*keyring.FoundKey) error {
+func (s *Lifecycle) adoptKeys(ctx context.Context, c *journal.Call, keys []*keyring.FoundKey) error {
 	var done []*keyring.FoundKey
 	err := s.Commit(ctx, c, func(tx *store.Tx) error {
 		for _, k := range keys {
@@ -97,7 +97,7 @@ var errNothing = errors.New("nothing to do")
 
 // describe finds out what kind of key the objects are, which only trying tells:
 // every attribute must be as cmkd makes it for the kind.
-func (s *Service) describe(ctx context.Context, k *keyring.FoundKey) error {
+func (s *Lifecycle) describe(ctx context.Context, k *keyring.FoundKey) error {
 	if k.Problem != "" {
 		return nil
 	}
@@ -143,7 +143,7 @@ func (s *Service) describe(ctx context.Context, k *keyring.FoundKey) error {
 // identify finds the kind of the key with the CKA_ID, nil if it is none of a
 // client's. Where no object of a class is, none is looked for again: that
 // searches the whole token.
-func (s *Service) identify(ctx context.Context, token string, id backends.KeyID) (kind *backends.Key, public []byte, err error) {
+func (s *Lifecycle) identify(ctx context.Context, token string, id backends.KeyID) (kind *backends.Key, public []byte, err error) {
 	missing := map[bool]bool{} // by whether the class is CKO_SECRET_KEY
 	for _, candidate := range kinds() {
 		secret := candidate.Spec == backends.SymmetricDefault || candidate.Usage == backends.GenerateVerifyMAC
@@ -190,7 +190,7 @@ func kinds() []backends.Key {
 // adoptKey stores the rows of a key's materials, and the key's if it has none.
 // Calls have gone on since it was found: what has a row by now, or is being
 // destroyed, stays as it is.
-func (s *Service) adoptKey(tx *store.Tx, caller *journal.Caller, k *keyring.FoundKey) error {
+func (s *Lifecycle) adoptKey(tx *store.Tx, caller *journal.Caller, k *keyring.FoundKey) error {
 	rows := tx.KeyReplicas(k.KeyID)
 	if k.Known && len(rows) == 0 {
 		k.Problem = "it was deleted meanwhile"
@@ -222,7 +222,7 @@ func (s *Service) adoptKey(tx *store.Tx, caller *journal.Caller, k *keyring.Foun
 	}
 	switch {
 	case len(rows) == 0:
-		return s.putNewKey(tx, s.recoveredKey(caller, k))
+		return s.PutNewKey(tx, s.recoveredKey(caller, k))
 	case k.Imported:
 		return s.reflectReplicas(tx, k.KeyID, k.PublicKey, false)
 	}
@@ -230,7 +230,7 @@ func (s *Service) adoptKey(tx *store.Tx, caller *journal.Caller, k *keyring.Foun
 }
 
 // recoveredVersion is the row of the key's i-th material.
-func (s *Service) recoveredVersion(k *keyring.FoundKey, i int) *store.Version {
+func (s *Lifecycle) recoveredVersion(k *keyring.FoundKey, i int) *store.Version {
 	now, number := s.Now(), k.Versions[i]
 	v := &store.Version{
 		KeyID: k.KeyID, Number: number, CKAID: k.IDs[i], MaterialID: keyring.MaterialID(k.KeyID, number, k.IDs[i]),
@@ -250,7 +250,7 @@ func (s *Service) recoveredVersion(k *keyring.FoundKey, i int) *store.Version {
 }
 
 // recoveredKey is the row of a key of which nothing but the token knows.
-func (s *Service) recoveredKey(caller *journal.Caller, k *keyring.FoundKey) *store.Key {
+func (s *Lifecycle) recoveredKey(caller *journal.Caller, k *keyring.FoundKey) *store.Key {
 	row := &store.Key{
 		Region: s.Region, ID: k.KeyID, Description: "Recovered from token " + k.Token,
 		Spec: k.Spec, Usage: k.Usage, Origin: kmsapi.OriginTypeAWSKMS,

@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"time"
@@ -9,8 +9,8 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// checkState refuses what the key's state does not allow.
-func checkState(op *keys.Action, arn string, state keys.State) error {
+// CheckState refuses what the key's state does not allow.
+func CheckState(op *keys.Action, arn string, state keys.State) error {
 	switch op.Refuses.In(state) {
 	case 'D':
 		return kmsapi.Errorf(kmsapi.CodeDisabledException, "%s is disabled.", arn)
@@ -30,11 +30,11 @@ func checkState(op *keys.Action, arn string, state keys.State) error {
 	return nil
 }
 
-// keyState is the state of the key now: that of its row, Unavailable if its
+// KeyState is the state of the key now: that of its row, Unavailable if its
 // token has been away for a while or its custom key store is disconnected, or
 // PendingImport from the moment any of its imported materials expires. A key pending
 // deletion or import stays so.
-func (s *Service) keyState(view journal.Reader, key *store.Key) keys.State {
+func (s *Access) KeyState(view journal.Reader, key *store.Key) keys.State {
 	state := key.State
 	usable := state == kmsapi.KeyStateEnabled || state == kmsapi.KeyStateDisabled
 	if usable && key.Origin == kmsapi.OriginTypeExternal && s.Lost(view, key.ID) {
@@ -46,12 +46,12 @@ func (s *Service) keyState(view journal.Reader, key *store.Key) keys.State {
 	return state
 }
 
-// shownState is keyState for people to see: Unavailable too while the key's current
+// ShownState is keyState for people to see: Unavailable too while the key's current
 // material is known not to be in its token, or to be there twice or unsafe. Such a key is admitted
 // all the same: a call finds out what the token has now, what the key encrypted under
 // other materials can be decrypted, and a rotation mends it.
-func (s *Service) shownState(view journal.Reader, key *store.Key) keys.State {
-	state := s.keyState(view, key)
+func (s *Access) ShownState(view journal.Reader, key *store.Key) keys.State {
+	state := s.KeyState(view, key)
 	if state != kmsapi.KeyStateEnabled && state != kmsapi.KeyStateDisabled {
 		return state
 	}
@@ -76,11 +76,11 @@ type KeyCountLabel struct {
 }
 
 // CountKeys counts the keys as they are now.
-func (s *Service) CountKeys() KeyCount {
+func (s *Access) CountKeys() KeyCount {
 	c := KeyCount{Keys: map[KeyCountLabel]int{}, Expiries: map[string]time.Time{}}
 	view := s.Store.View()
 	for k := range view.AllKeys() {
-		c.Keys[KeyCountLabel{k.Region, s.shownState(view, k)}]++
+		c.Keys[KeyCountLabel{k.Region, s.ShownState(view, k)}]++
 	}
 	for v := range view.AllVersions() {
 		if v.ValidTo.IsZero() {
@@ -94,4 +94,14 @@ func (s *Service) CountKeys() KeyCount {
 		}
 	}
 	return c
+}
+
+// connected reports whether the key's custom key store, if it has one, is
+// connected.
+func connected(view journal.Reader, row *store.Key) bool {
+	if row.CustomKeyStoreID == "" {
+		return true
+	}
+	cks, ok := view.CustomKeyStore(row.Region, row.CustomKeyStoreID)
+	return ok && cks.ConnectionState == kmsapi.ConnectionStateTypeConnected
 }

@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"errors"
@@ -12,7 +12,6 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
-	"cmkd/daemon/policy/templates"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -50,18 +49,18 @@ func reEncryptHint(action string) string {
 }
 
 // Explain says what the policies and grants would decide, and why.
-func (s *Service) Explain(q *Question) (*Explanation, error) {
+func (s *Access) Explain(q *Question) (*Explanation, error) {
 	action := keys.ActionFolded(q.Action)
 	if action == nil {
 		return nil, fmt.Errorf("unknown action %q%s", q.Action, reEncryptHint(q.Action))
 	}
-	if err := checkContext(q.EncryptionContext); err != nil {
+	if err := CheckContext(q.EncryptionContext); err != nil {
 		return nil, err
 	}
 	c := &journal.Call{Caller: *q.Caller, Region: s.regionOr(q.Region), View: s.Store.View()}
-	d := &demand{keyID: q.KeyID, action: action, context: q.EncryptionContext}
+	d := &Demand{KeyID: q.KeyID, Action: action, Context: q.EncryptionContext}
 	for _, name := range slices.Sorted(maps.Keys(q.Conditions)) {
-		d.conditions = append(d.conditions, condition{name, q.Conditions[name]})
+		d.Conditions = append(d.Conditions, Condition{name, q.Conditions[name]})
 	}
 	r := s.policyRequest(c, d)
 	if !q.Now.IsZero() {
@@ -72,24 +71,24 @@ func (s *Service) Explain(q *Question) (*Explanation, error) {
 		r.Context = &keyContext{s: s, c: c, d: d}
 		return &Explanation{Trace: policy.Explain(r, nil, c.Caller.Policies, nil), Action: "kms:" + action.Name, Resource: r.Resource}, nil
 	}
-	row, id, err := s.resolve(c.View, c.Region, q.KeyID, true)
+	row, alias, err := s.Resolve(c.View, c.Region, q.KeyID, true)
 	if err != nil {
 		return nil, err
 	}
 	d.addDefaults(row)
-	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}
-	r.Resource, r.Context = k.arn, &keyContext{s: s, c: c, d: d, key: row, alias: id.alias}
+	k := &Key{Key: row, ARN: s.KeyARN(row.Region, row.ID), View: c.View}
+	r.Resource, r.Context = k.ARN, &keyContext{s: s, c: c, d: d, key: row, alias: alias}
 	document, err := s.policyIn(q, row)
 	if err != nil {
 		return nil, err
 	}
 	return &Explanation{
 		Trace:  policy.Explain(r, document, c.Caller.Policies, s.allGrants(c, k)),
-		Action: "kms:" + action.Name, Resource: k.arn, KeyState: s.keyState(c.View, row),
+		Action: "kms:" + action.Name, Resource: k.ARN, KeyState: s.KeyState(c.View, row),
 	}, nil
 }
 
-func (s *Service) regionOr(region string) string {
+func (s *Access) regionOr(region string) string {
 	if region == "" {
 		return s.Region
 	}
@@ -97,7 +96,7 @@ func (s *Service) regionOr(region string) string {
 }
 
 // policyIn is the key policy that the question is about.
-func (s *Service) policyIn(q *Question, row *store.Key) (*policy.Document, error) {
+func (s *Access) policyIn(q *Question, row *store.Key) (*policy.Document, error) {
 	if q.Policy == "" {
 		return s.policies.parse(row.Policy)
 	}
@@ -106,24 +105,24 @@ func (s *Service) policyIn(q *Question, row *store.Key) (*policy.Document, error
 
 // addDefaults adds the condition keys that the operation has by default and the
 // question does not mention.
-func (d *demand) addDefaults(row *store.Key) {
-	for _, cond := range d.action.Conditions {
+func (d *Demand) addDefaults(row *store.Key) {
+	for _, cond := range d.Action.Conditions {
 		if cond.Default == "" || cond.Symmetric && (row.Spec != keys.SymmetricDefault || row.Usage != backends.EncryptDecrypt) {
 			continue
 		}
-		if slices.ContainsFunc(d.conditions, func(c condition) bool { return policy.EqualFold(c.name, cond.Key) }) {
+		if slices.ContainsFunc(d.Conditions, func(c Condition) bool { return policy.EqualFold(c.name, cond.Key) }) {
 			continue
 		}
-		d.conditions = append(d.conditions, says(cond.Key, cond.Default))
+		d.Conditions = append(d.Conditions, Says(cond.Key, cond.Default))
 		if cond.Preset {
-			d.presets = append(d.presets, cond.Key)
+			d.Presets = append(d.Presets, cond.Key)
 		}
 	}
 }
 
 // CheckPolicy parses a key policy as PutKeyPolicy would for a key, and says what
 // is wrong with it. unknown are its condition keys that no request ever has.
-func (s *Service) CheckPolicy(text string) (unknown []string, err error) {
+func (s *Access) CheckPolicy(text string) (unknown []string, err error) {
 	if text == "" {
 		return nil, errors.New("the policy is empty")
 	}
@@ -135,9 +134,9 @@ func (s *Service) CheckPolicy(text string) (unknown []string, err error) {
 }
 
 // PrincipalsOf are the principals that the key's policy and grants name, sorted.
-func (s *Service) PrincipalsOf(region, keyID string) ([]string, error) {
+func (s *Access) PrincipalsOf(region, keyID string) ([]string, error) {
 	view := s.Store.View()
-	row, _, err := s.resolve(view, s.regionOr(region), keyID, true)
+	row, _, err := s.Resolve(view, s.regionOr(region), keyID, true)
 	if err != nil {
 		return nil, err
 	}
@@ -158,37 +157,10 @@ func (s *Service) PrincipalsOf(region, keyID string) ([]string, error) {
 }
 
 // ARNOf is the ARN of the key that an identifier names.
-func (s *Service) ARNOf(region, keyID string) (string, error) {
-	row, _, err := s.resolve(s.Store.View(), s.regionOr(region), keyID, true)
+func (s *Access) ARNOf(region, keyID string) (string, error) {
+	row, _, err := s.Resolve(s.Store.View(), s.regionOr(region), keyID, true)
 	if err != nil {
 		return "", err
 	}
 	return s.KeyARN(row.Region, row.ID), nil
-}
-
-// ConsolePolicy is the key policy that AWS's console writes: for the account,
-// for administrators and for users, given by their ARNs. spec and usage are as
-// in CreateKey, which has the same defaults.
-func (s *Service) ConsolePolicy(admins, users []string, spec, usage string) (string, error) {
-	in := &kmsapi.CreateKeyRequest{KeySpec: kmsapi.KeySpec(spec), KeyUsage: kmsapi.KeyUsageType(usage)}
-	keySpec, keyUsage, err := specAndUsage(in)
-	if err != nil {
-		return "", err
-	}
-	use := templates.UseSymmetricEncryption
-	switch keyUsage {
-	case backends.SignVerify:
-		use = templates.UseSigning
-	case backends.GenerateVerifyMAC:
-		use = templates.UseMAC
-	case backends.KeyAgreement:
-		use = templates.UseKeyAgreement
-	case backends.EncapsulateDecapsulate:
-		use = templates.UseEncapsulation
-	default:
-		if keySpec != backends.SymmetricDefault {
-			use = templates.UseAsymmetricEncryption
-		}
-	}
-	return templates.KeyPolicyFor(s.Account, admins, users, use), nil
 }

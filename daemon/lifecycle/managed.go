@@ -1,4 +1,4 @@
-package kms
+package lifecycle
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/backends"
-	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy/templates"
@@ -43,43 +42,21 @@ func newManagedKeys(list []ManagedKey) managedKeys {
 	return m
 }
 
-// ensureManaged makes the managed key that the client means, if this is its
-// first use in the Region, and shows it to the call. Whoever may not use the key
-// does not make it either.
-func (s *Service) ensureManaged(ctx context.Context, c *journal.Call, d *demand) error {
-	if len(s.managed.byAlias) == 0 {
-		return nil
-	}
-	id, err := s.parseIdentifier(c.Region, d.keyID)
-	if err != nil {
-		return nil //nolint:nilerr // resolve says what is wrong with it
-	}
-	declared, ok := s.managed.byAlias[id.alias]
+// managed are the keys that [Access] makes when they are first used.
+type managed struct{ *Lifecycle }
+
+// Row is the row of a managed key that is yet to be made.
+func (s managed) Row(region, alias string) *store.Key {
+	declared, ok := s.managed.byAlias[alias]
 	if !ok {
 		return nil
 	}
-	if _, ok := c.View.Alias(c.Region, id.alias); ok {
-		return nil
-	}
-	row := s.managedRow(c.Region, declared)
-	if err := s.authorise(c, d, &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}, id); err != nil {
-		return err
-	}
-	if err := s.makeManaged(ctx, row, declared.Alias); err != nil {
-		return fmt.Errorf("making the key of %s: %w", id.alias, err)
-	}
-	c.View = s.Store.View()
-	return nil
-}
-
-// managedRow is the row of a managed key that is yet to be made.
-func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 	now := s.Now()
 	return &store.Key{
 		Region: region, ID: uuid.NewString(), Description: declared.Description,
 		Spec: keys.SymmetricDefault, Usage: backends.EncryptDecrypt, Origin: kmsapi.OriginTypeAWSKMS,
 		Manager: kmsapi.KeyManagerTypeAWS, State: kmsapi.KeyStateEnabled, Token: s.Token,
-		Created: now, Creator: s.rootARN(), Policy: declared.Policy,
+		Created: now, Creator: keys.RootARN(s.Account), Policy: declared.Policy,
 		RotationPeriodDays: keys.RotationDays, NextRotation: now.Add(keys.RotationDays * keyring.Day),
 	}
 }
@@ -87,8 +64,8 @@ func (s *Service) managedRow(region string, declared *ManagedKey) *store.Key {
 // errMade: another node has made the managed key meanwhile.
 var errMade = errors.New("the managed key is there")
 
-// makeManaged makes a managed key with its alias, once.
-func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) error {
+// Make makes a managed key with its alias, once.
+func (s managed) Make(ctx context.Context, row *store.Key, name string) error {
 	select {
 	case s.managed.making <- struct{}{}:
 	case <-ctx.Done():
@@ -102,7 +79,7 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 	if err != nil {
 		return err
 	}
-	err = s.generateKey(ctx, nil, b, row, func(tx *store.Tx) error {
+	err = s.GenerateKey(ctx, nil, b, row, func(tx *store.Tx) error {
 		if _, ok := tx.Alias(row.Region, name); ok {
 			return errMade
 		}
@@ -122,10 +99,10 @@ func (s *Service) makeManaged(ctx context.Context, row *store.Key, name string) 
 // UpdateManaged gives the managed keys that exist the descriptions and policies of
 // the configuration. Those that have left it are nobody's to use any more: the
 // account may have them deleted.
-func (s *Service) UpdateManaged(ctx context.Context) error {
+func (s *Lifecycle) UpdateManaged(ctx context.Context) error {
 	var former []string
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
-		for region := range s.regions {
+		for _, region := range s.Regions {
 			for alias := range tx.Aliases(region, keys.AliasPrefix+"aws/") {
 				if !strings.HasPrefix(alias.Name, keys.AliasPrefix+"aws/") {
 					break
@@ -161,9 +138,9 @@ func (s *Service) UpdateManaged(ctx context.Context) error {
 	return nil
 }
 
-// pendingManaged are the aliases of managed keys that are not made yet in the
+// PendingManaged are the aliases of managed keys that are not made yet in the
 // Region: AWS lists them without a key.
-func (s *Service) pendingManaged(view *store.View, region string) []*store.Alias {
+func (s *Lifecycle) PendingManaged(view *store.View, region string) []*store.Alias {
 	var list []*store.Alias
 	for name := range s.managed.byAlias {
 		if _, ok := view.Alias(region, name); !ok {

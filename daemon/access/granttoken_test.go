@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"bytes"
@@ -15,12 +15,12 @@ func TestGrantTokenFormat(t *testing.T) {
 		v2 = "AszMzMzMzMzMzMzMzMzMzMwAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHy3KS+Myfgsm"
 	)
 	for _, token := range []string{v1, v2} {
-		if id, ok := parseGrantToken(token); !ok || id != formatGrant {
+		if id, ok := ParseGrantToken(token); !ok || id != formatGrant {
 			t.Errorf("the token %s names %q, %t", token, id, ok)
 		}
 	}
 	grant, _ := hex.DecodeString(formatGrant)
-	made, err := base64.StdEncoding.DecodeString(newGrantToken(formatGrant))
+	made, err := base64.StdEncoding.DecodeString(NewGrantToken(formatGrant))
 	if err != nil || len(made) != 57 || made[0] != 2 || !bytes.Equal(made[17:49], grant) {
 		t.Errorf("a new token is %x, %v", made, err)
 	}
@@ -35,7 +35,7 @@ func TestGrantTokenFormat(t *testing.T) {
 		"without its checksum":                  base64.StdEncoding.EncodeToString(made[:49]),
 		"in the other base64":                   base64.RawURLEncoding.EncodeToString(append(bytes.Repeat([]byte{0xff}, 48), made[:9]...)),
 	} {
-		if _, ok := parseGrantToken(token); ok {
+		if _, ok := ParseGrantToken(token); ok {
 			t.Errorf("a token %s is taken", name)
 		}
 	}

@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"fmt"
@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"cmkd/daemon/journal"
+	"cmkd/daemon/keyring"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/storetest"
+	"cmkd/daemon/trust"
 )
 
 const (
@@ -95,17 +97,20 @@ func benchmarkAuthorise(b *testing.B, document string, grants int, grantee func(
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := New(Config{Account: benchAccount, Region: row.Region, Token: "main", Store: db, Logger: slog.New(slog.DiscardHandler)})
+	j := journal.New(journal.Config{
+		Account: benchAccount, Region: row.Region, Store: db, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	s := New(trust.New(keyring.New(j, "main", nil, nil)), nil)
 	caller := journal.Caller{Principal: policy.Principal{Type: policy.User, ARN: benchUser, AccountID: benchAccount, UserName: "alice"}}
 	c := &journal.Call{Caller: caller, Op: keys.ActionOf("Encrypt"), Region: row.Region, View: db.View()}
-	d := &demand{
-		keyID: row.ID, context: map[string]string{"Department": "IT"},
-		conditions: []condition{says("kms:EncryptionAlgorithm", keys.SymmetricDefault)},
+	d := &Demand{
+		KeyID: row.ID, Context: map[string]string{"Department": "IT"},
+		Conditions: []Condition{Says("kms:EncryptionAlgorithm", keys.SymmetricDefault)},
 	}
-	k := &key{Key: row, arn: s.KeyARN(row.Region, row.ID), view: c.View}
+	k := &Key{Key: row, ARN: s.KeyARN(row.Region, row.ID), View: c.View}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := s.authorise(c, d, k, identifier{keyID: row.ID}); err != nil {
+		if err := s.authorise(c, d, k, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

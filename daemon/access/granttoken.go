@@ -1,4 +1,4 @@
-package kms
+package access
 
 import (
 	"bytes"
@@ -30,7 +30,8 @@ const (
 	grantChecksumLen  = 8
 )
 
-func newGrantToken(id string) string {
+// NewGrantToken makes a token for the grant.
+func NewGrantToken(id string) string {
 	token := make([]byte, 1+16, grantTokenLen+grantChecksumLen)
 	token[0] = grantTokenVersion
 	_, _ = rand.Read(token[1:]) // never fails: crypto/rand
@@ -43,9 +44,9 @@ func grantChecksum(token []byte) []byte {
 	return sum[:grantChecksumLen]
 }
 
-// parseGrantToken returns the grant ID in a token; ok is false for anything that
-// newGrantToken cannot have made, in this version or before.
-func parseGrantToken(token string) (id string, ok bool) {
+// ParseGrantToken returns the grant ID in a token; ok is false for anything that
+// NewGrantToken cannot have made, in this version or before.
+func ParseGrantToken(token string) (id string, ok bool) {
 	raw, err := base64.StdEncoding.Strict().DecodeString(token)
 	if err != nil || len(raw) < grantTokenLen || base64.StdEncoding.EncodedLen(len(raw)) != len(token) { // that skips line breaks
 		return "", false
@@ -60,15 +61,16 @@ func parseGrantToken(token string) (id string, ok bool) {
 	return hex.EncodeToString(body[17:]), ok
 }
 
-// checkGrantTokens refuses what cannot be a grant token. A token gives nothing
+// CheckGrantTokens refuses what cannot be a grant token. A token gives nothing
 // to anyone but the grantee, whose grants count without it.
-func checkGrantTokens(tokens []string) error {
-	if slices.ContainsFunc(tokens, func(t string) bool { _, ok := parseGrantToken(t); return !ok }) {
-		return errInvalidGrantToken()
+func CheckGrantTokens(tokens []string) error {
+	if slices.ContainsFunc(tokens, func(t string) bool { _, ok := ParseGrantToken(t); return !ok }) {
+		return ErrInvalidGrantToken()
 	}
 	return nil
 }
 
-func errInvalidGrantToken() error {
+// ErrInvalidGrantToken refuses what is not a grant token.
+func ErrInvalidGrantToken() error {
 	return kmsapi.Errorf(kmsapi.CodeInvalidGrantTokenException, "Grant token is invalid")
 }
