@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 
+	"cmkd/daemon/config"
 	"cmkd/daemon/store"
 )
 
@@ -15,11 +15,11 @@ import (
 // daemon runs with either. From the verification of the copy on, the database that was
 // copied counts as an older one.
 func CopyStore(ctx context.Context, from, to string, log *slog.Logger) error {
-	source, err := LoadConfig(from)
+	source, err := config.Load(from)
 	if err != nil {
 		return err
 	}
-	target, err := LoadConfig(to)
+	target, err := config.Load(to)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func CopyStore(ctx context.Context, from, to string, log *slog.Logger) error {
 		return fmt.Errorf("%s is of account %s and %s of %s", from, source.Account, to, target.Account)
 	case source.StateDir != target.StateDir || source.AuditDir != target.AuditDir:
 		return fmt.Errorf("%s and %s must have the same state_dir and audit_dir: the database names the end of the audit trail", from, to)
-	case source.Store.place() == target.Store.place():
+	case source.Store.Place() == target.Store.Place():
 		return fmt.Errorf("%s and %s have the database in the same place", from, to)
 	}
 	if err := verifyStore(ctx, from, log); err != nil {
@@ -41,14 +41,6 @@ func CopyStore(ctx context.Context, from, to string, log *slog.Logger) error {
 		return fmt.Errorf("the copy: %s: %w", to, err)
 	}
 	return nil
-}
-
-// place tells where the database is.
-func (c *StoreConfig) place() string {
-	if c.Engine == engineSQLite {
-		return engineSQLite
-	}
-	return fmt.Sprint(slices.Sorted(slices.Values(c.Endpoints)), c.Prefix)
 }
 
 // verifyStore opens a daemon as a start does, verifies its database with the token, and
@@ -65,7 +57,7 @@ func verifyStore(ctx context.Context, config string, log *slog.Logger) (err erro
 	return errors.Join(d.kms.VerifyState(ctx), d.mismatch())
 }
 
-func copyStore(ctx context.Context, source, target *Config, log *slog.Logger) (err error) {
+func copyStore(ctx context.Context, source, target *config.Config, log *slog.Logger) (err error) {
 	from, err := openEngine(ctx, source, log, true)
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/config"
+	"cmkd/daemon/identity"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 	"cmkd/plugins"
@@ -26,7 +28,7 @@ import (
 // Daemon is cmkd with its files open and its plugins running.
 type Daemon struct {
 	path       string // of the configuration
-	cfg        *Config
+	cfg        *config.Config
 	log        *slog.Logger
 	started    time.Time
 	store      *store.Store
@@ -34,7 +36,7 @@ type Daemon struct {
 	router     *router
 	kms        *kms.Service
 	signer     trailSigner
-	identities atomic.Pointer[identities]
+	identities atomic.Pointer[identity.Identities]
 	replays    *sigv4.Replays
 	calls      *callMetrics
 	now        func() time.Time // nil: time.Now
@@ -65,7 +67,7 @@ func (d *Daemon) Store() *store.Store { return d.store }
 
 // Open opens the store and the audit trail and starts the plugins.
 func Open(ctx context.Context, path string, log *slog.Logger, options ...Option) (_ *Daemon, err error) {
-	cfg, err := LoadConfig(path)
+	cfg, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +80,11 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 			_ = d.Close(context.WithoutCancel(ctx)) // err says what matters
 		}
 	}()
-	if err := cfg.checkTrusted(); err != nil {
+	if err := cfg.CheckTrusted(); err != nil {
 		return nil, err
 	}
 	d.warnOfPINs(cfg)
-	attestations, err := cfg.attestations()
+	attestations, err := cfg.Attestations()
 	if err != nil {
 		return nil, err
 	}
@@ -119,8 +121,8 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	}
 	d.kms = kms.New(kms.Config{
 		Account: cfg.Account, Region: cfg.Region, Regions: cfg.Regions, Token: cfg.Tokens[0].Name, Node: cfg.Store.Node,
-		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.clusters(), SigningTokens: cfg.signingTokens(),
-		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.managed(), Limits: cfg.limits(),
+		PlaintextDataKeys: cfg.PlaintextDataKeys, Principals: principals{d}, Clusters: cfg.Clusters(), SigningTokens: cfg.SigningTokens(),
+		Attestations: attestations, TokenOnlyImport: cfg.TokenOnlyImport, Managed: cfg.Managed(), Limits: cfg.Quotas(),
 		Store: d.store, Trail: d.audit, Router: d.router, Logger: log, Now: d.now,
 	})
 	d.signer.service.Store(d.kms)
@@ -229,7 +231,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 			return err
 		}
 	}
-	sc, err := d.cfg.Socket.socketConfig()
+	sc, err := d.cfg.Socket.Config()
 	if err != nil {
 		return err
 	}
@@ -333,8 +335,8 @@ func (d *Daemon) Dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 
 func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer {
 	ids := d.identities.Load()
-	caller, err := ids.caller(ctx)
-	unmapped, nameless := errors.Is(err, errUnmapped), errors.Is(err, errNameless)
+	caller, err := ids.Caller(ctx)
+	unmapped, nameless := errors.Is(err, identity.ErrUnmapped), errors.Is(err, identity.ErrNameless)
 	if err != nil && !unmapped && !nameless {
 		d.log.ErrorContext(ctx, "call without a caller", "error", err)
 		return kmsapi.AnswerError(kmsapi.Errorf(kmsapi.CodeKMSInternalException, "The caller is not known."))
@@ -342,14 +344,14 @@ func (d *Daemon) dispatch(ctx context.Context, r *kmsapi.Request) *kmsapi.Answer
 	if r.Refused != nil { // before the signature, which covers the body
 		return d.kms.Refuse(ctx, caller, r, r.Refused)
 	}
-	if signer, ok, err := d.signedBy(ids, caller, r); err != nil {
+	if signer, ok, err := ids.SignedBy(caller, r, d.replays, d.clock()); err != nil {
 		return d.kms.Refuse(ctx, caller, r, signatureRefusal(err))
 	} else if ok {
 		caller = signer
 	} else if unmapped {
-		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", errUnmapped))
+		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", identity.ErrUnmapped))
 	} else if nameless { // SDKs try again
-		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", errNameless))
+		return d.kms.Refuse(ctx, caller, r, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", identity.ErrNameless))
 	}
 	return d.kms.Dispatch(ctx, caller, r)
 }

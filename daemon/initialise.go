@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cmkd/daemon/config"
 )
 
 // Initialise is `cmkd -init`: [Open], [Daemon.Init] and [Daemon.Close]. One that fails
@@ -39,7 +41,7 @@ type footprint struct {
 }
 
 // look notes what is there before anything is made.
-func (f *footprint) look(cfg *Config) error {
+func (f *footprint) look(cfg *config.Config) error {
 	f.names = map[string]bool{}
 	for dir := cfg.StateDir; absent(dir); dir = filepath.Dir(dir) {
 		f.dirs = append(f.dirs, dir)
@@ -56,7 +58,7 @@ func (f *footprint) look(cfg *Config) error {
 	return nil
 }
 
-func databasePath(cfg *Config) string { return filepath.Join(cfg.StateDir, "cmkd.db") }
+func databasePath(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "cmkd.db") }
 
 func absent(path string) bool {
 	_, err := os.Lstat(path)
@@ -65,7 +67,7 @@ func absent(path string) bool {
 
 // takeBack removes what was made since. The caller holds the lock of the database, which
 // names nothing in a token.
-func (f *footprint) takeBack(cfg *Config) error {
+func (f *footprint) takeBack(cfg *config.Config) error {
 	var errs []error
 	if !f.trail {
 		errs = append(errs, os.RemoveAll(cfg.AuditDir))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"cmkd/daemon/identity"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/operator"
 	"cmkd/socket"
@@ -38,43 +39,28 @@ func (o operated) Resume(ctx context.Context) error { return o.daemon.begin(ctx)
 
 // asked are the identities that operators ask about. It implements
 // [operator.Identities].
-type asked struct{ ids *identities }
+type asked struct{ ids *identity.Identities }
 
 // Caller implements [operator.Identities].
 func (a asked) Caller(ctx context.Context) (*journal.Caller, error) {
-	c, err := a.ids.caller(ctx)
+	c, err := a.ids.Caller(ctx)
 	switch {
-	case errors.Is(err, errUnmapped):
-		err = operator.Forbidden(errUnmapped.Error())
-	case errors.Is(err, errNameless):
-		err = operator.Unavailable(errNameless.Error(), err)
+	case errors.Is(err, identity.ErrUnmapped):
+		err = operator.Forbidden(identity.ErrUnmapped.Error())
+	case errors.Is(err, identity.ErrNameless):
+		err = operator.Unavailable(identity.ErrNameless.Error(), err)
 	}
 	return c, err
 }
 
 // Named implements [operator.Identities].
-func (a asked) Named(text string) (*journal.Caller, error) { return a.ids.named(text) }
+func (a asked) Named(text string) (*journal.Caller, error) { return a.ids.Named(text) }
 
 // ByARN implements [operator.Identities].
-func (a asked) ByARN(arn string) (*journal.Caller, error) { return a.ids.byARN(arn) }
+func (a asked) ByARN(arn string) (*journal.Caller, error) { return a.ids.ByARN(arn) }
 
 // Known implements [operator.Identities].
-func (a asked) Known() ([]string, error) {
-	users, err := a.ids.names.Users()
-	if err != nil {
-		return nil, err
-	}
-	list := []string{a.ids.prefix() + "root"}
-	for _, u := range users {
-		list = append(list, a.ids.prefix()+"user/"+u)
-	}
-	for arn := range a.ids.configured {
-		list = append(list, arn)
-	}
-	return list, nil
-}
+func (a asked) Known() ([]string, error) { return a.ids.Everybody() }
 
 // Nobody implements [operator.Identities].
-func (a asked) Nobody() *journal.Caller {
-	return &journal.Caller{Principal: a.ids.principal(a.ids.prefix()+"user/uid-4294967294", "")}
-}
+func (a asked) Nobody() *journal.Caller { return a.ids.Nobody() }

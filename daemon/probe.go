@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/config"
 	"cmkd/plugins"
 )
 
@@ -55,15 +56,15 @@ var errProbeTimeout = fmt.Errorf("the probe has not ended within %s: the module 
 // and the audit trail: it leaves nothing in the token, and in the state folder only
 // what is known of PINs that the token refused.
 func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err error) {
-	cfg, err := LoadConfig(path)
+	cfg, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.checkTrusted(); err != nil {
+	if err := cfg.CheckTrusted(); err != nil {
 		return nil, err
 	}
 	for _, t := range cfg.Tokens { // a module says little of a file that it lacks, and a FIFO is never read to its end
-		if _, err := t.checkFiles(); err != nil {
+		if _, err := t.CheckFiles(); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +101,7 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 }
 
 // ask starts the plugin and takes in what it says.
-func (out *Probed) ask(ctx context.Context, cfg *Config, t TokenConfig, p PluginConfig, sockets string, log *slog.Logger) (err error) {
+func (out *Probed) ask(ctx context.Context, cfg *config.Config, t config.Token, p config.Plugin, sockets string, log *slog.Logger) (err error) {
 	spec, err := pluginSpec(cfg, t, p, log)
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+
+	"cmkd/daemon/config"
 )
 
 // Reload reads again, on SIGHUP or POST /reload, who callers are: admins,
@@ -38,14 +40,14 @@ func (d *Daemon) Reload(ctx context.Context) error {
 }
 
 func (d *Daemon) reload(ctx context.Context) error {
-	cfg, err := LoadConfig(d.path)
+	cfg, err := config.Load(d.path)
 	if err != nil {
 		return err
 	}
 	if cfg.Account != d.cfg.Account {
 		return fmt.Errorf("the account is %s and cannot become %s", d.cfg.Account, cfg.Account)
 	}
-	if err := cfg.checkTrusted(); err != nil {
+	if err := cfg.CheckTrusted(); err != nil {
 		return err
 	}
 	d.warnOfPINs(cfg)

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"cmkd/daemon/backup"
+	"cmkd/daemon/config"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/sqlite"
 	"cmkd/daemon/trust"
@@ -19,7 +20,7 @@ import (
 
 // restoring is a restore under way.
 type restoring struct {
-	cfg   *Config
+	cfg   *config.Config
 	log   *slog.Logger
 	rows  []*store.Row
 	found *backup.Found
@@ -33,11 +34,11 @@ type restoring struct {
 // interrupted leaves the old database or the new one. An older state is one after it too:
 // the daemon waits for [kms.Service.AcceptState].
 func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (_ *operatorapi.RestorePlan, err error) {
-	cfg, err := LoadConfig(path)
+	cfg, err := config.Load(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.checkTrusted(); err != nil {
+	if err := cfg.CheckTrusted(); err != nil {
 		return nil, err
 	}
 	r := &restoring{cfg: cfg, log: log, plan: &operatorapi.RestorePlan{}}
@@ -47,7 +48,7 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state folder: %w", err)
 	}
-	lost := cfg.Store.Engine != engineEtcd && absent(databasePath(cfg))
+	lost := cfg.Store.Engine != config.EngineEtcd && absent(databasePath(cfg))
 	engine, err := r.open(ctx)
 	if err != nil {
 		return nil, err
@@ -127,7 +128,7 @@ func (r *restoring) read(file string) error {
 func (r *restoring) open(ctx context.Context) (store.Engine, error) {
 	engine, err := openEngine(ctx, r.cfg, r.log, true)
 	switch damaged := errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNewerSchema); {
-	case damaged && r.cfg.Store.Engine != engineEtcd:
+	case damaged && r.cfg.Store.Engine != config.EngineEtcd:
 		r.plan.Damage = err.Error()
 		return nil, nil //nolint:nilnil // said above
 	case errors.Is(err, store.ErrLocked):

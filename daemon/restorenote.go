@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"cmkd/daemon/config"
 )
 
 // restoreNote is what a restore leaves to the next start: the audit trail is recorded by
@@ -31,7 +33,7 @@ type restoreNote struct {
 	SudoUser string `json:"sudoUser,omitzero"`
 }
 
-func restoreNotePath(cfg *Config) string { return filepath.Join(cfg.StateDir, "restored.json") }
+func restoreNotePath(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "restored.json") }
 
 // leaveNote notes what is about to be done, before it is done.
 func (r *restoring) leaveNote() error {

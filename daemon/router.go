@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/config"
 	"cmkd/daemon/keyring"
+	"cmkd/daemon/trustedfile"
 	"cmkd/plugins"
 	"cmkd/socket/operatorapi"
 )
@@ -61,7 +63,7 @@ const arrivalTimeout = 5 * time.Second
 // startRouter starts every plugin on every token. Those of the first token
 // must serve: they announce what key specs there are, and two that announce
 // one spec are an error. Further tokens may be away, and come when they can.
-func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, error) {
+func startRouter(ctx context.Context, cfg *config.Config, log *slog.Logger) (*router, error) {
 	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}, known: map[string]*plugins.Token{}}
 	for _, p := range cfg.Plugins {
 		r.promises[p.Name] = newPromise(p.Name)
@@ -78,7 +80,7 @@ func startRouter(ctx context.Context, cfg *Config, log *slog.Logger) (*router, e
 	return r, nil
 }
 
-func (r *router) start(ctx, arrive context.Context, cfg *Config, log *slog.Logger) error {
+func (r *router) start(ctx, arrive context.Context, cfg *config.Config, log *slog.Logger) error {
 	for i, t := range cfg.Tokens {
 		for _, p := range cfg.Plugins {
 			spec, err := r.pluginSpec(cfg, t, p, log)
@@ -133,7 +135,7 @@ func (r *router) announce(ctx context.Context, h *tokenHost) (err error) {
 
 // extend routes the key specs of each plugin on further tokens as on the first
 // one: it is the same executable.
-func (r *router) extend(cfg *Config) {
+func (r *router) extend(cfg *config.Config) {
 	first := cfg.Tokens[0].Name
 	for _, h := range r.hosts {
 		if h.token == first {
@@ -177,7 +179,7 @@ func (r *router) await(ctx context.Context) error {
 }
 
 // pluginsDir is where plugin processes have their sockets.
-func pluginsDir(cfg *Config) string { return filepath.Join(cfg.StateDir, "plugins") }
+func pluginsDir(cfg *config.Config) string { return filepath.Join(cfg.StateDir, "plugins") }
 
 // loginPrefix begins the names of the files with PINs that tokens refused, before the
 // token's name.
@@ -185,13 +187,13 @@ const loginPrefix = "login-"
 
 // spareDir is where they have them while the disk of the state folder is full or
 // read-only: in memory. It is for one state folder and one user.
-func spareDir(cfg *Config) string {
+func spareDir(cfg *config.Config) string {
 	sum := sha256.Sum256([]byte(cfg.StateDir))
 	return fmt.Sprintf("/dev/shm/cmkd-%d-%x", os.Geteuid(), sum[:8])
 }
 
 // pluginSpec is the plugin on a token, held to what it must serve.
-func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
+func (r *router) pluginSpec(cfg *config.Config, t config.Token, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
 	spec, err := pluginSpec(cfg, t, p, log)
 	spec.Token = r.known[t.Name]
 	spec.Accept = func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) }
@@ -199,7 +201,7 @@ func (r *router) pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slo
 }
 
 // pluginSpec is the plugin on a token, whatever it serves.
-func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (plugins.Spec, error) {
+func pluginSpec(cfg *config.Config, t config.Token, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
@@ -207,7 +209,7 @@ func pluginSpec(cfg *Config, t TokenConfig, p PluginConfig, log *slog.Logger) (p
 	if len(sum) == 0 {
 		sum = nil
 	}
-	pin, err := secretPath(t.PINFile)
+	pin, err := trustedfile.SecretPath(t.PINFile)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("pin_file: %w", err)
 	}
@@ -284,11 +286,11 @@ func (r *router) Losses(token string, spec backends.KeySpec) int {
 
 // reload swaps every plugin process for a new one, with the executables and
 // PINs as they are now. Calls in flight end on the old process.
-func (r *router) reload(ctx context.Context, cfg *Config, log *slog.Logger) error {
+func (r *router) reload(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	var errs []error
 	for _, h := range r.hosts {
-		t := slices.IndexFunc(cfg.Tokens, func(t TokenConfig) bool { return t.Name == h.token })
-		p := slices.IndexFunc(cfg.Plugins, func(p PluginConfig) bool { return p.Name == h.plugin })
+		t := slices.IndexFunc(cfg.Tokens, func(t config.Token) bool { return t.Name == h.token })
+		p := slices.IndexFunc(cfg.Plugins, func(p config.Plugin) bool { return p.Name == h.plugin })
 		if t < 0 || p < 0 {
 			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.token)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/daemon/audit/ship"
+	"cmkd/daemon/config"
 	"cmkd/socket/operatorapi"
 )
 
@@ -38,7 +39,7 @@ const positionName = "shipped.json"
 
 // ship ships as the configuration says, in place of what was before. The shipper has
 // goroutines of its own: no call waits for it.
-func (d *Daemon) ship(cfg *Config) error {
+func (d *Daemon) ship(cfg *config.Config) error {
 	d.shipping.mu.Lock()
 	defer d.shipping.mu.Unlock()
 	if d.shipping.ended {
@@ -48,8 +49,8 @@ func (d *Daemon) ship(cfg *Config) error {
 	var next shipper
 	if cfg.Audit.Ship != nil {
 		var err error
-		if receiver, err = cfg.Audit.Ship.receiver(); err == nil {
-			next.identity, err = cfg.Audit.Ship.identity()
+		if receiver, err = cfg.Audit.Ship.Receiver(); err == nil {
+			next.identity, err = cfg.Audit.Ship.Identity()
 		}
 		if err != nil {
 			err = fmt.Errorf("audit.ship: %w", err)
