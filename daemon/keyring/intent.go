@@ -205,7 +205,7 @@ func (s *Keyring) take(ctx context.Context, b Backend, intent *store.Intent) (ob
 	if err := s.Store.Settle(ctx); err != nil {
 		return 0, fmt.Errorf("before version %d of key %s is destroyed: %w", intent.Version, intent.KeyID, err)
 	}
-	if _, ok := s.Store.View().Intent(intent.CKAID); !ok {
+	if now, ok := s.Store.View().Intent(intent.CKAID); !ok || !s.holds(now) {
 		return 0, nil
 	}
 	if err := s.Acknowledged(ctx); err != nil { // another node may still use it
@@ -228,11 +228,11 @@ func (s *Keyring) take(ctx context.Context, b Backend, intent *store.Intent) (ob
 }
 
 // endIntent puts e on record, if it is not nil, and ends the intent unless it stays. One
-// that has ended meanwhile is nothing to tell of.
+// that has ended meanwhile, or is another node's by now, is nothing to tell of.
 func (s *Keyring) endIntent(ctx context.Context, intent *store.Intent, ends bool, e *journal.Event) error {
 	return s.Store.Update(ctx, func(tx *store.Tx) error {
 		tx.Bookkeeping()
-		if _, ok := tx.Intent(intent.CKAID); !ok {
+		if now, ok := tx.Intent(intent.CKAID); !ok || !s.holds(now) {
 			return nil
 		}
 		if ends {

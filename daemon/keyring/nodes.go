@@ -23,11 +23,15 @@ func (s *Keyring) EndsIntent(tx *store.Tx, intent *store.Intent) error {
 	return nil
 }
 
+// holds reports whether the intent, as it is now, is this node's to end. Another one has taken it
+// over, or taken up again what this one had taken over.
+func (s *Keyring) holds(now *store.Intent) bool { return s.Node == "" || now.Node == s.Node }
+
 // ours reports whether this node is to undo the intent: it is its own, or it is of a node whose
 // lease has ended, and this is the leader. Then it is made this node's first, so that
 // the other one cannot complete it any more.
 func (s *Keyring) ours(ctx context.Context, intent *store.Intent) (bool, error) {
-	if s.Node == "" || intent.Node == s.Node {
+	if s.holds(intent) {
 		return true, nil
 	}
 	if !s.Store.Leads() || s.Store.Alive(intent.Node) {
