@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -104,7 +103,7 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 	}
 	if s.shared != nil {
 		s.shared.Rebase()
-		s.taken = nil
+		s.ahead = nil
 	}
 	s.doubtful = nil
 	return nil
@@ -116,14 +115,10 @@ func (s *Store) seek(ctx context.Context) (found bool, err error) {
 	if s.shared == nil {
 		return false, nil
 	}
-	taken, err := s.shared.Take(ctx)
-	if err != nil {
+	if err := s.take(ctx); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	s.taken = append(s.taken, taken...)
-	return slices.ContainsFunc(s.taken, func(c Commit) bool {
-		return !c.Outside && c.Head != nil && c.Head.Equal(s.doubtful.head)
-	}), nil
+	return s.ahead != nil && s.ahead.doubted, nil
 }
 
 // verifyFound verifies a head that was found in the place of the one that is not known to be

@@ -164,7 +164,7 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		if s.shared != nil {
 			s.shared.Rebase()
 		}
-		s.taken, s.spoiled = nil, nil
+		s.ahead, s.spoiled = nil, nil
 		s.refusal = nil
 		return nil
 	})
@@ -219,7 +219,7 @@ func (s *Store) Check(ctx context.Context) error {
 		}
 		if s.shared != nil { // it is as it should be
 			s.shared.Rebase()
-			s.taken, s.spoiled = nil, nil
+			s.ahead, s.spoiled = nil, nil
 		}
 		return nil
 	})

@@ -85,33 +85,30 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if s.spoiled != nil {
 		return s.spoiled
 	}
-	taken, err := s.shared.Take(ctx)
-	s.taken = append(s.taken, taken...)
+	err := s.take(ctx)
 	if errors.Is(err, ErrGap) {
 		return s.reread(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("following the database: %w", err)
 	}
-	if len(s.taken) == 0 {
+	next := s.ahead
+	if next == nil {
 		return nil
 	}
-	next, err := s.follow(s.taken)
-	if err == nil && next.sealed != nil && s.sealer != nil {
+	if err = next.err; err == nil && next.sealed != nil && s.sealer != nil {
 		err = s.sealer.Verify(ctx, s.View(), next.view, next.sealed)
 	}
 	if errors.Is(err, ErrChanged) || errors.Is(err, ErrCorrupt) {
 		s.spoiled = err
 	}
-	if err != nil { // of the token, say: what was taken is tried again
+	if err != nil { // of the token, say: it is verified later
 		return fmt.Errorf("following the database: %w", err)
 	}
-	for i := range s.taken {
-		if s.doubtful != nil && !s.taken[i].Outside && s.taken[i].Head.Equal(s.doubtful.head) {
-			s.doubtful.committed = true
-		}
+	if s.doubtful != nil && next.doubted {
+		s.doubtful.committed = true
 	}
-	s.taken = nil
+	s.ahead = nil
 	if next.sealed != nil {
 		s.found.Store(next.sealed)
 		s.sequence = next.view.sequence
@@ -121,54 +118,72 @@ func (s *Store) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// followed is what commits of others lead to.
+// followed is what commits of others lead to, on from what the store shows. They are applied once,
+// however long the token is away that verifies the last head.
 type followed struct {
 	view    *View
 	sealed  *Sealed // of the last commit, nil if none of them has one
 	changes uint64  // that were not bookkeeping
+	doubted bool    // the commit whose outcome is not known is one of them
+	err     error   // why they lead nowhere
 }
 
-// follow applies commits to what the store shows, without any trust in them but that
-// rows and heads fit each other.
-func (s *Store) follow(commits []Commit) (*followed, error) {
-	view := *s.View()
-	next := &followed{view: &view}
-	for i := range commits {
-		c := &commits[i]
-		if c.Outside {
-			if c.Head != nil || !view.has(c.Rows) {
-				return nil, errOutside
-			}
-			continue
+// take has the engine's commits followed. The caller holds applying.
+func (s *Store) take(ctx context.Context) error {
+	taken, err := s.shared.Take(ctx)
+	if len(taken) > 0 && s.ahead == nil {
+		view := *s.View()
+		s.ahead = &followed{view: &view}
+	}
+	for i := range taken {
+		c := &taken[i]
+		if s.doubtful != nil && !c.Outside && c.Head.Equal(s.doubtful.head) {
+			s.ahead.doubted = true
 		}
-		changes, err := view.apply(c.Rows)
-		if err != nil {
-			return nil, err
-		}
-		view.hashes = view.hashes.with(changes)
-		if c.Head == nil {
-			if s.Found() != nil || next.sealed != nil {
-				return nil, fmt.Errorf("%w: its head is missing", ErrChanged)
-			}
-			next.changes++
-			continue
-		}
-		head, err := c.Head.Head()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-		}
-		if !bytes.Equal(head.Root, view.Root()) {
-			return nil, fmt.Errorf("%w: the rows of commit %d are not those of its head", ErrChanged, head.Sequence)
-		}
-		if head.Sequence <= view.sequence {
-			return nil, fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, view.sequence)
-		}
-		view.sequence, next.sealed = head.Sequence, c.Head
-		if !head.Bookkeeping {
-			next.changes++
+		if s.ahead.err == nil {
+			s.ahead.err = s.ahead.follow(c, s.Found() != nil)
 		}
 	}
-	return next, nil
+	return err
+}
+
+// follow applies a commit, without any trust in it but that rows and head fit each other. headed: the
+// database has a head.
+func (f *followed) follow(c *Commit, headed bool) error {
+	view := f.view
+	if c.Outside {
+		if c.Head != nil || !view.has(c.Rows) {
+			return errOutside
+		}
+		return nil
+	}
+	changes, err := view.apply(c.Rows)
+	if err != nil {
+		return err
+	}
+	view.hashes = view.hashes.with(changes)
+	if c.Head == nil {
+		if headed || f.sealed != nil {
+			return fmt.Errorf("%w: its head is missing", ErrChanged)
+		}
+		f.changes++
+		return nil
+	}
+	head, err := c.Head.Head()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if !bytes.Equal(head.Root, view.Root()) {
+		return fmt.Errorf("%w: the rows of commit %d are not those of its head", ErrChanged, head.Sequence)
+	}
+	if head.Sequence <= view.sequence {
+		return fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, view.sequence)
+	}
+	view.sequence, f.sealed = head.Sequence, c.Head
+	if !head.Bookkeeping {
+		f.changes++
+	}
+	return nil
 }
 
 // reread is catchUp that reads everything. The caller holds applying.
@@ -183,7 +198,7 @@ func (s *Store) reread(ctx context.Context) error {
 			return s.spoiled
 		}
 		s.shared.Rebase()
-		s.taken = nil
+		s.ahead = nil
 		s.view.Store(view)
 		return nil
 	}
@@ -205,7 +220,7 @@ func (s *Store) reread(ctx context.Context) error {
 		return fmt.Errorf("reading the database again: %w", err)
 	}
 	s.shared.Rebase()
-	s.taken = nil
+	s.ahead = nil
 	if s.doubtful != nil && s.doubtful.behind(found, head) {
 		s.doubtful.committed = true
 	}

@@ -56,8 +56,8 @@ type Store struct {
 	// applying is held while the rows that readers see, and what is known of the last
 	// commit, are replaced. Who holds writer takes it for that too.
 	applying sync.Mutex
-	taken    []Commit // what others have committed and is not shown yet; guarded by applying
-	spoiled  error    // why nothing that others commit is shown; guarded by applying
+	ahead    *followed // what others have committed and is not shown yet, nil if nothing is; guarded by applying
+	spoiled  error     // why nothing that others commit is shown; guarded by applying
 
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of engine.
