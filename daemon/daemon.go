@@ -109,7 +109,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := errors.Join(plugins.RemoveLeftovers(pluginsDir(cfg)), plugins.RemoveLeftovers(spareDir(cfg))); err != nil {
 		log.WarnContext(ctx, "folders of plugin processes cannot be removed", "error", err)
 	}
-	if err := d.bindAccount(ctx); err != nil {
+	if err := d.awaitEtcd(ctx, func() error { return d.bindAccount(ctx) }); err != nil {
 		return nil, err
 	}
 	d.audit, err = patiently(ctx, lockPatience, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
@@ -214,7 +214,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	if err := d.kms.VerifyState(ctx); err != nil {
+	if err := d.awaitEtcd(ctx, func() error { return d.kms.VerifyState(ctx) }); err != nil {
 		return err
 	}
 	d.recordRestore(ctx, restored)
@@ -222,10 +222,8 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	var running sync.WaitGroup
 	defer running.Wait() // if it does not come to serve
 	defer stop()
-	if d.store.Nodes() != nil { // others wait for this one from now on, and destroy nothing that it uses
-		running.Go(func() { d.kms.Follow(jobs, d.cfg.Store.MaxStaleness) })
-		d.awaitFresh(ctx)
-	}
+	leave := d.join(ctx)
+	defer leave()
 	if d.kms.Mismatch() == nil {
 		if err := d.begin(ctx); err != nil {
 			return err
@@ -260,6 +258,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	ctx = context.WithoutCancel(ctx)
 	d.signer.ending.Store(true)
 	err = errors.Join(err, d.endCalls(ctx))
+	leave()
 	// What hangs in the token would hang each of these.
 	for _, last := range []func(context.Context) error{d.kms.FlushRefusals, d.kms.FlushUsage} {
 		if failed := last(ctx); failed != nil {
@@ -267,14 +266,6 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 		}
 	}
 	return err
-}
-
-// awaitFresh waits a moment until the daemon knows what others have changed: what calls before that
-// would only be refused.
-func (d *Daemon) awaitFresh(ctx context.Context) {
-	for end := time.Now().Add(d.cfg.Store.MaxStaleness); d.store.Fresh() != nil && d.kms.Mismatch() == nil && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // begin does what a daemon does first, once it trusts its database.

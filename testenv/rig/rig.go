@@ -278,7 +278,7 @@ func (r *Rig) startProcess(t testing.TB) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		return <-ended
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", r.Socket)
 		if err == nil {
@@ -292,7 +292,7 @@ func (r *Rig) startProcess(t testing.TB) {
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("cmkd is not ready after 30 s\n%s", r.log.String())
+			t.Fatalf("cmkd is not ready after two minutes\n%s", r.log.String())
 		}
 	}
 }
