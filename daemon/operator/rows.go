@@ -70,6 +70,9 @@ type Row struct {
 	Recorded     Recorded
 	// Looks: it changes nothing. A request with a method ReadOnly says so itself.
 	Looks bool
+	// Rows: the answer is made of the database's rows, and does not leave a daemon that others may have
+	// changed them without.
+	Rows bool
 	// Long: it may take longer than a call may.
 	Long bool
 	// MaxBody is the longest request in bytes; 0: what is sent is not read.
@@ -105,16 +108,16 @@ func (s *Service) Rows() []Row {
 		row(operatorapi.Recipient, Row{Who: Anyone, Recorded: Never, Looks: true, compact: true}, s.recipient),
 		row(operatorapi.ConfirmClock, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.confirmClock),
 		row(operatorapi.AcceptState, Row{Who: Admins, Recorded: Always, MaxBody: maxCommand}, s.acceptState),
-		row(operatorapi.Recover, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxKeys}, s.recoverKeys),
-		file(operatorapi.Backup, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.backup),
+		row(operatorapi.Recover, Row{Who: Operators, Recorded: Always, Rows: true, Long: true, MaxBody: maxKeys}, s.recoverKeys),
+		file(operatorapi.Backup, Row{Who: Operators, Recorded: Always, Rows: true, Long: true, MaxBody: maxCommand}, s.backup),
 		row(operatorapi.VerifyBackup, Row{Who: Auditors | Operators, Recorded: Always, Looks: true, MaxBody: maxCommand}, s.verifyBackup),
 		row(operatorapi.Reload, Row{Who: Operators, Recorded: Always, Long: true, MaxBody: maxCommand}, s.reload),
 		row(operatorapi.VerifyTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxCommand}, s.verifyTrail),
 		file(operatorapi.ReadTrail, Row{Who: Auditors, Recorded: Always, Looks: true, Long: true, MaxBody: maxQuery}, s.readTrail),
 		row(operatorapi.PruneTrail, Row{Who: Admins, Recorded: Always, Long: true, MaxBody: maxCommand}, s.pruneTrail),
-		question(operatorapi.ExplainPolicy, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.explain),
-		question(operatorapi.WhoMay, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.who),
-		question(operatorapi.CheckPolicy, Row{Who: Auditors, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.checkPolicy),
+		question(operatorapi.ExplainPolicy, Row{Who: Auditors, Recorded: Always, Rows: true, Looks: true, MaxBody: maxQuestion}, s.explain),
+		question(operatorapi.WhoMay, Row{Who: Auditors, Recorded: Always, Rows: true, Looks: true, MaxBody: maxQuestion}, s.who),
+		question(operatorapi.CheckPolicy, Row{Who: Auditors, Recorded: Always, Rows: true, Looks: true, MaxBody: maxQuestion}, s.checkPolicy),
 		// It tells nothing but what was asked.
 		question(operatorapi.MakeKeyPolicy, Row{Who: Anyone, Recorded: Always, Looks: true, MaxBody: maxQuestion}, s.keyPolicy),
 	}

@@ -111,7 +111,13 @@ func (s *Service) ask(w http.ResponseWriter, r *http.Request, row *Row, c *Calle
 	if row.Long {
 		s.noDeadline(r.Context(), w)
 	}
-	return row.do(r.Context(), c, in)
+	out, err := row.do(r.Context(), c, in)
+	if err == nil && row.Rows && s.KMS.Mismatch() == nil {
+		if stale := s.KMS.Store.Fresh(); stale != nil { // now that it has its view
+			err = Unavailable(s.KMS.APIError(c.call, stale).Message, stale)
+		}
+	}
+	return out, err
 }
 
 // noDeadline lets an answer take longer than a call may.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +29,7 @@ func encrypt(ctx context.Context, c *kms.Client, key string) string {
 }
 
 // eventually calls f until it returns true.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -102,6 +103,9 @@ func TestSilent(t *testing.T) {
 		}
 		if s := r.Status(t); s.State != "degraded" {
 			t.Errorf("status %+v", s)
+		}
+		if status, text := r.Ask(t, "POST", "/policy/who", fmt.Sprintf(`{"action":"kms:Encrypt","key":%q}`, key)); status != 503 || !strings.Contains(text, "does not answer") {
+			t.Errorf("a question about policies: %d %s", status, text)
 		}
 		time.Sleep(pause)
 		server.Signal(t, syscall.SIGCONT)
