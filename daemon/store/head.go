@@ -207,15 +207,21 @@ func (s *Store) Check(ctx context.Context) error {
 		}
 		s.applying.Lock()
 		defer s.applying.Unlock()
-		if err := s.catchUp(ctx); err != nil && s.spoiled == nil {
-			return err
-		}
-		view, found, err := s.read(ctx)
-		if err != nil {
-			return err
-		}
-		if !found.Equal(s.found.Load()) || !bytes.Equal(view.Root(), s.View().Root()) {
-			return cmp.Or(s.spoiled, ErrChanged)
+		for {
+			if err := s.catchUp(ctx); err != nil && s.spoiled == nil {
+				return err
+			}
+			shown := s.Found()
+			view, found, err := s.read(ctx)
+			if err != nil {
+				return err
+			}
+			if found.Equal(shown) && bytes.Equal(view.Root(), s.View().Root()) {
+				break
+			}
+			if moved, err := s.moved(ctx, shown); err != nil || !moved {
+				return cmp.Or(err, s.spoiled, ErrChanged)
+			}
 		}
 		if s.shared != nil { // it is as it should be
 			s.shared.Rebase()
@@ -223,6 +229,21 @@ func (s *Store) Check(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// moved reports whether others have committed something since the head was shown: reading may take longer
+// than a turn lasts. The caller holds applying.
+func (s *Store) moved(ctx context.Context, shown *Sealed) (bool, error) {
+	if s.shared == nil || s.spoiled != nil {
+		return false, nil
+	}
+	if err := s.shared.Sync(ctx); err != nil {
+		return false, err
+	}
+	if err := s.catchUp(ctx); err != nil && s.spoiled == nil {
+		return false, err
+	}
+	return s.spoiled == nil && !s.Found().Equal(shown), nil
 }
 
 // Equal compares heads; nil is one too.

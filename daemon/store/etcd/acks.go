@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,9 +15,17 @@ import (
 	"cmkd/daemon/store"
 )
 
-// A node serves while P ack/NODE exists, which says how new the rows are that it acts on.
-// The key is created only while the head is the one that the node shows: whoever commits after
-// that knows of it. It goes with the lease, and by then the node has fenced itself.
+// A node serves while P ack/NODE exists, which says how new the rows are that it acts on, and of which
+// process it is. The key is created only while the head is the one that the node shows: whoever commits
+// after that knows of it. It goes once the node has fenced itself.
+
+// acknowledgement is the value of P ack/NODE.
+type acknowledgement struct {
+	joined   int64 // creation revision
+	sequence uint64
+	behind   time.Time // since when there is a later head, zero while there is none
+	gone     time.Time // since when the key of the node is not there, zero while it is
+}
 
 // Acknowledge implements [store.Shared].
 func (e *Engine) Acknowledge(ctx context.Context, sequence uint64) error {
@@ -46,9 +54,9 @@ func (c *claim) join(ctx context.Context, claimed int64, sequence uint64) error 
 	if err != nil || f != nil || at != sequence {
 		return store.ErrChanged
 	}
-	key := e.key(ackFolder + e.options.Node)
+	key := c.ackKey()
 	// What is left is taken away first: a deletion of it that is still on its way must not meet the new one.
-	if _, err := e.client.Delete(ctx, key); err != nil {
+	if _, err := e.client.Txn(ctx).If(c.owned()).Then(clientv3.OpDelete(key)).Commit(); err != nil {
 		return e.unanswered(ctx, err)
 	}
 	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
@@ -65,7 +73,7 @@ func (c *claim) join(ctx context.Context, claimed int64, sequence uint64) error 
 // acknowledge writes the key under the conditions. The caller holds ack.
 func (c *claim) acknowledge(ctx context.Context, sequence uint64, conditions ...clientv3.Cmp) error {
 	e := c.engine
-	put := clientv3.OpPut(e.key(ackFolder+e.options.Node), strconv.FormatUint(sequence, 10), clientv3.WithLease(clientv3.LeaseID(c.lease.Load())))
+	put := clientv3.OpPut(c.ackKey(), fmt.Sprintf("%d %s", sequence, c.identity))
 	out, err := e.client.Txn(ctx).If(conditions...).Then(put).Commit()
 	if err != nil {
 		return e.unanswered(ctx, err)
@@ -108,9 +116,27 @@ func (c *claim) tidy(ctx context.Context) {
 		return
 	}
 	if ack != nil && !serves {
-		key := e.key(ackFolder + e.options.Node)
-		_, _ = e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", ack.joined)).Then(clientv3.OpDelete(key)).Commit()
+		_ = e.dropAck(ctx, c.ackKey(), ack.joined, c.owned())
 	}
+	for name, created := range e.seen.fenced(fenceTime(e.options.MaxStaleness)) {
+		_ = e.dropAck(ctx, e.key(ackFolder+name), created, clientv3.Compare(clientv3.CreateRevision(e.key(nodeFolder+name)), "=", 0))
+	}
+}
+
+// fenced are the acknowledgements of nodes whose key has been gone for so long that they have stopped to act.
+func (s *seen) fenced(after time.Duration) map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all map[string]int64
+	for name, a := range s.acks {
+		if name != s.node && !a.gone.IsZero() && time.Since(a.gone) > after {
+			if all == nil {
+				all = map[string]int64{}
+			}
+			all[name] = a.joined
+		}
+	}
+	return all
 }
 
 // others reports whether another node serves.
@@ -173,7 +199,11 @@ func (e *Engine) Nodes() []store.Node {
 			leader = name
 		}
 	}
-	for name := range s.nodes {
+	names := maps.Clone(s.nodes)
+	for name, a := range s.acks { // one that may still act is there
+		names[name] = a.joined
+	}
+	for name := range names {
 		n := store.Node{Name: name, Self: name == s.node, Leader: name == leader}
 		if a := s.acks[name]; a != nil {
 			n.Serves = true
@@ -205,4 +235,16 @@ func (e *Engine) Servers(ctx context.Context) []store.Server {
 	}
 	asked.Wait()
 	return all
+}
+
+// noteGone notes whether the node that has acknowledged something has its key. The caller holds mu.
+func (s *seen) noteGone(name string) {
+	a := s.acks[name]
+	if _, there := s.nodes[name]; a == nil || there {
+		if a != nil {
+			a.gone = time.Time{}
+		}
+	} else if a.gone.IsZero() {
+		a.gone = time.Now()
+	}
 }

@@ -18,12 +18,23 @@ import (
 )
 
 // A node has the rows open while its key under P node/ exists, which goes with its lease.
-// It acts on what it has read for MaxStaleness after it last asked etcd to renew the lease
-// and was answered. The lease lasts longer, and by etcd's clock it begins later: so when
-// the key has gone, the node has stopped to act, whatever has become of it.
+// It acts on what it has read for MaxStaleness after it last asked etcd for that key, in a linearizable
+// transaction, and found it there.
+//
+// No lease is trusted further than that. A leader of etcd that hangs, and goes on after another one has
+// been elected, may end leases that were renewed with the other, or renew some that have ended
+// (etcd issues 12528 and 15247). So P ack/NODE, which others wait for, is under no lease: it is taken away once P node/NODE has been gone for
+// MaxStaleness and a margin, by whoever has seen that. By then the node has stopped to act,
+// whatever has become of it.
 
-// leaseMargin is how much longer the lease lasts: clocks do not run at the same speed.
-const leaseMargin = 2 * time.Second
+// fenceMargin is how much longer others wait for a node: clocks do not run at the same speed.
+const fenceMargin = time.Second
+
+// expiryTime is how late etcd may end a lease: it looks for those that are due twice a second.
+const expiryTime = time.Second
+
+// minLease is the shortest lease of a node, in which it asks for renewal several times.
+const minLease = 3 * time.Second
 
 // claim is the key of this node.
 type claim struct {
@@ -33,7 +44,7 @@ type claim struct {
 
 	lease    atomic.Int64 // clientv3.LeaseID
 	revision atomic.Int64 // of the key's creation
-	heard    atomic.Int64 // when the last request was made that renewed the lease; see now
+	heard    atomic.Int64 // when the last request was made that found the key; see now
 
 	joined atomic.Int64 // the revision of the claim under which the node serves; others wait for it
 	ack    sync.Mutex   // held while P ack/NODE is written; guards acked
@@ -41,6 +52,7 @@ type claim struct {
 	at     atomic.Int64 // the revision in which it was written
 
 	retaking sync.Mutex // held by retake
+	still    stillness  // of the watch; of keep
 	stop     context.CancelFunc
 	done     sync.WaitGroup
 }
@@ -85,80 +97,6 @@ func processIdentity(path string) ([]byte, error) {
 	return fmt.Appendf(nil, "%s %x:%x", bytes.TrimSpace(boot), st.Dev, st.Ino), nil
 }
 
-// take creates the key of the node under a new lease. One that a process before this one
-// has left goes.
-func (c *claim) take(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	e := c.engine
-	asked := now()
-	lease, err := e.client.Grant(ctx, c.seconds())
-	if err != nil {
-		return e.unanswered(ctx, err)
-	}
-	for {
-		out, err := e.client.Txn(ctx).If(c.mayCome()...).
-			Then(c.puts(lease.ID)...).
-			Else(clientv3.OpGet(e.key(nodeFolder), clientv3.WithPrefix()), clientv3.OpGet(e.key(aloneKey))).Commit()
-		if err != nil {
-			return e.unanswered(ctx, err)
-		}
-		if out.Succeeded {
-			c.taken(lease.ID, out.Header.Revision, asked)
-			return nil
-		}
-		before, err := c.predecessor(out)
-		if err != nil {
-			_, _ = e.client.Revoke(ctx, lease.ID) // it ends anyway
-			return err
-		}
-		if _, err := e.client.Revoke(ctx, before); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			return e.unanswered(ctx, err)
-		}
-	}
-}
-
-// mayCome are the conditions under which the node may come.
-func (c *claim) mayCome() []clientv3.Cmp {
-	e := c.engine
-	if e.options.Alone {
-		return []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(e.key(nodeFolder)), "=", 0).WithPrefix()}
-	}
-	return []clientv3.Cmp{
-		clientv3.Compare(clientv3.CreateRevision(c.key), "=", 0),
-		clientv3.Compare(clientv3.CreateRevision(e.key(aloneKey)), "=", 0),
-	}
-}
-
-// puts are the keys of the node.
-func (c *claim) puts(lease clientv3.LeaseID) []clientv3.Op {
-	e := c.engine
-	ops := []clientv3.Op{clientv3.OpPut(c.key, string(c.identity), clientv3.WithLease(lease))}
-	if e.options.Alone {
-		ops = append(ops, clientv3.OpPut(e.key(aloneKey), e.options.Node, clientv3.WithLease(lease)))
-	}
-	return ops
-}
-
-// predecessor is the lease of the process before this one, if it is all that is in the way.
-func (c *claim) predecessor(out *clientv3.TxnResponse) (lease clientv3.LeaseID, err error) {
-	e := c.engine
-	for _, kv := range out.Responses[0].GetResponseRange().Kvs {
-		name := string(kv.Key[len(e.key(nodeFolder)):])
-		switch {
-		case string(kv.Key) == c.key && bytes.Equal(kv.Value, c.identity):
-			lease = clientv3.LeaseID(kv.Lease)
-		case string(kv.Key) == c.key && !e.options.Alone:
-			return 0, fmt.Errorf("%w: another daemon is the node %q of the prefix %s, or was less than %d s ago: each needs a name of its own",
-				store.ErrLocked, name, e.options.Prefix, c.seconds())
-		case e.options.Alone || len(out.Responses[1].GetResponseRange().Kvs) > 0:
-			return 0, fmt.Errorf("%w: the node %q has the prefix %s, or had it less than %d s ago; only one daemon at a time may",
-				store.ErrLocked, name, e.options.Prefix, c.seconds())
-		}
-	}
-	return lease, nil
-}
-
 // keep renews the lease until ctx ends. A lease that has ended is replaced: the node joins
 // again when it knows what others have done meanwhile.
 func (c *claim) keep(ctx context.Context) {
@@ -171,18 +109,57 @@ func (c *claim) keep(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		asked := now()
-		asking, cancel := context.WithTimeout(ctx, answerTime)
-		_, err := e.client.KeepAliveOnce(asking, clientv3.LeaseID(c.lease.Load()))
-		cancel()
-		switch {
-		case err == nil:
-			c.heard.Store(asked)
+		lease := c.lease.Load()
+		err := c.twice(ctx, func(ctx context.Context) error {
+			_, err := e.client.KeepAliveOnce(ctx, clientv3.LeaseID(lease))
+			return err
+		})
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) && c.lease.Load() == lease {
+			c.joined.Store(0)
+		}
+		if c.look(ctx) {
 			c.tidy(ctx)
-		case errors.Is(err, rpctypes.ErrLeaseNotFound):
-			c.retake(ctx)
 		}
 	}
+}
+
+// twice asks once more if there is no answer: the client asks its servers in turn, and one may hang.
+func (c *claim) twice(ctx context.Context, ask func(context.Context) error) error {
+	for again := false; ; again = true {
+		asking, cancel := context.WithTimeout(ctx, c.engine.options.MaxStaleness/4)
+		err := ask(asking)
+		late := asking.Err() != nil
+		cancel()
+		if again || !late {
+			return err
+		}
+	}
+}
+
+// look asks whether the key of the node is there, and reports whether it is: until then nobody has taken
+// its acknowledgement away. A node that has lost it stops to serve at once, and joins again under
+// another.
+func (c *claim) look(ctx context.Context) bool {
+	e := c.engine
+	claimed := c.revision.Load()
+	var asked int64
+	var out *clientv3.TxnResponse
+	err := c.twice(ctx, func(ctx context.Context) (err error) {
+		asked = now()
+		out, err = e.client.Txn(ctx).If(c.owned()).Then(e.besidesRows()...).Commit()
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	if !out.Succeeded {
+		c.joined.CompareAndSwap(claimed, 0)
+		c.retake(ctx)
+		return false
+	}
+	c.heard.Store(asked)
+	c.watched(out)
+	return true
 }
 
 // retake is take of a node whose lease has ended, if nobody is in the way.
@@ -192,16 +169,26 @@ func (c *claim) retake(ctx context.Context) {
 	e := c.engine
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	found, err := e.client.Get(ctx, c.key)
-	if err != nil || c.found(found.Kvs) {
+	found, err := e.client.Txn(ctx).Then(clientv3.OpGet(c.key), clientv3.OpGet(c.ackKey())).Commit()
+	if err != nil || c.found(found.Responses[0].GetResponseRange().Kvs) {
 		return // it is there: somebody was faster
+	}
+	c.ack.Lock() // what this node has acknowledged goes with the key that it had
+	defer c.ack.Unlock()
+	c.joined.Store(0)
+	var acknowledged int64
+	if kvs := found.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 {
+		if !c.wrote(kvs[0]) {
+			return // another process has this node's name, or had it: it is waited for
+		}
+		acknowledged = kvs[0].CreateRevision
 	}
 	asked := now()
 	lease, err := e.client.Grant(ctx, c.seconds())
 	if err != nil {
 		return
 	}
-	out, err := e.client.Txn(ctx).If(c.mayCome()...).Then(c.puts(lease.ID)...).Commit()
+	out, err := e.client.Txn(ctx).If(c.mayReturn(acknowledged)...).Then(append(c.puts(lease.ID), clientv3.OpDelete(c.ackKey()))...).Commit()
 	if err != nil || !out.Succeeded {
 		_, _ = e.client.Revoke(ctx, lease.ID) // or it ends without
 		return
@@ -217,15 +204,23 @@ func (c *claim) taken(lease clientv3.LeaseID, revision, asked int64) {
 	c.heard.Store(asked)
 }
 
-// LeaseTime is how long the lease of a node lasts that has ended without giving it up.
+// fenceTime is how long after its key has gone others wait for a node.
+func fenceTime(maxStaleness time.Duration) time.Duration { return maxStaleness + fenceMargin }
+
+// leaseTime is how long the lease of a node lasts.
+func leaseTime(maxStaleness time.Duration) time.Duration {
+	return max((maxStaleness*3/4 + time.Second - 1).Truncate(time.Second), minLease)
+}
+
+// LeaseTime is how long a node is waited for that has ended without giving its lease up.
 func LeaseTime(maxStaleness time.Duration) time.Duration {
-	return (maxStaleness + leaseMargin + time.Second - 1).Truncate(time.Second)
+	return leaseTime(maxStaleness) + expiryTime + fenceTime(maxStaleness)
 }
 
 // seconds is how long the lease lasts.
-func (c *claim) seconds() int64 { return int64(LeaseTime(c.engine.options.MaxStaleness) / time.Second) }
+func (c *claim) seconds() int64 { return int64(leaseTime(c.engine.options.MaxStaleness) / time.Second) }
 
-// silence is for how long the lease has not been renewed.
+// silence is for how long etcd has not said that the key is there.
 func (c *claim) silence() time.Duration { return time.Duration(now() - c.heard.Load()) }
 
 // fresh returns nil while nobody else can have changed what is known here.
@@ -240,8 +235,7 @@ func (c *claim) fresh() error {
 	}
 }
 
-// lost is told of the revision in which P ack/NODE was deleted: nobody waits for the node any more. An etcd
-// whose leader hangs may end a lease that another leader has renewed.
+// lost is told of the revision in which P ack/NODE was deleted: nobody waits for the node any more.
 func (c *claim) lost(revision int64) {
 	if claimed := c.revision.Load(); revision > c.at.Load() && c.joined.CompareAndSwap(claimed, 0) {
 		c.engine.poke()
@@ -257,7 +251,10 @@ func (c *claim) owned() clientv3.Cmp {
 func (c *claim) end() {
 	c.stop()
 	c.done.Wait()
+	c.joined.Store(0)
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
+	// While the key is there, the acknowledgement is this node's: nobody need wait until it is fenced.
+	_, _ = c.engine.client.Txn(ctx).If(c.owned()).Then(clientv3.OpDelete(c.ackKey())).Commit()
 	_, _ = c.engine.client.Revoke(ctx, clientv3.LeaseID(c.lease.Load())) // or it ends by itself
 }

@@ -22,6 +22,9 @@ const (
 // errNotOurs: the lease of this node has ended.
 var errNotOurs = errors.New("the lease of this daemon in etcd has expired")
 
+// errTurnEnded: another node has ended the turn of this one.
+var errTurnEnded = errors.New("the change took so long that another daemon has gone on without it")
+
 // deadline is when a caller who asked then has waited long enough.
 func deadline(asked time.Time) time.Time {
 	// Whoever asked long ago has waited for others, not for etcd.
@@ -58,6 +61,11 @@ func (c *claim) found(kvs []*mvccpb.KeyValue) bool {
 	return len(kvs) > 0 && kvs[0].CreateRevision == c.revision.Load()
 }
 
+// holds reports whether the key of the turn is still the one of this writer.
+func (w *writer) holds(kvs []*mvccpb.KeyValue) bool {
+	return len(kvs) > 0 && kvs[0].CreateRevision == w.turn
+}
+
 // Commit implements [store.Writer].
 func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 	e := w.engine
@@ -91,7 +99,7 @@ func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 	conditions := append(w.conditions(), e.claim.owned(), e.headIs(w.revision), clientv3.Compare(clientv3.CreateRevision(e.key(pendingKey)), "=", 0))
 	asking, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	out, err := e.client.Txn(asking).If(conditions...).Then(operations...).Else(clientv3.OpGet(e.claim.key)).Commit()
+	out, err := e.client.Txn(asking).If(conditions...).Then(operations...).Else(clientv3.OpGet(e.claim.key), clientv3.OpGet(w.key())).Commit()
 	if err == nil && out.Succeeded && e.afterCommit != nil {
 		err = e.afterCommit()
 	}
@@ -102,6 +110,8 @@ func (w *writer) Commit(ctx context.Context, batch *store.Batch) error {
 		return fmt.Errorf("%w: %w", store.ErrUnknown, e.trouble.Begin(e.unanswered(asking, err)))
 	case !out.Succeeded && !e.claim.found(out.Responses[0].GetResponseRange().Kvs):
 		return e.trouble.Begin(errNotOurs)
+	case !out.Succeeded && !w.holds(out.Responses[1].GetResponseRange().Kvs):
+		return fmt.Errorf("%w: %w", store.ErrUnwritable, errTurnEnded)
 	case !out.Succeeded:
 		return store.ErrChanged
 	}

@@ -8,7 +8,7 @@
 //	P node/NAME         identity of a process that has the rows open, under its lease
 //	P alone             name of the process that has them open alone, under its lease
 //	P turn/NAME         a place in the queue of those who commit, under the lease
-//	P ack/NAME          sequence of the newest head that a process acts on, under its lease
+//	P ack/NAME          sequence of the newest head that a process acts on, and its identity
 //	P pending           JSON of pendingValue: a large commit whose rows are being written
 //	P part/ID/NUMBER    JSON array of mutation: a piece of that commit
 //
@@ -88,7 +88,8 @@ type Engine struct {
 
 	seen    *seen
 	arrived chan struct{}
-	writing atomic.Bool // between Begin and the end of the writer
+	writing atomic.Bool                        // between Begin and the end of the writer
+	rewatch atomic.Pointer[context.CancelFunc] // ends the watch, so that another one begins
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
@@ -128,7 +129,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	cfg := e.options.Client
 	cfg.Logger = zap.NewNop() // what matters is in the errors
 	cfg.DialTimeout = answerTime
-	cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = answerTime, answerTime
+	if cfg.DialKeepAliveTime == 0 {
+		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = answerTime, answerTime
+	}
 	if e.client, err = clientv3.New(cfg); err != nil {
 		return fmt.Errorf("connecting to etcd: %w", err)
 	}

@@ -32,6 +32,7 @@ type seen struct {
 	sequence uint64     // of that head
 	nodes    map[string]int64
 	turns    map[string]int64 // creation revisions, by node
+	current  turn             // the first of turns
 	acks     map[string]*acknowledgement
 	queue    []found        // what others have written, to be taken
 	own      map[int64]bool // revisions of commits that are in queue, and are this process's
@@ -39,13 +40,6 @@ type seen struct {
 	pending  bool           // a large commit is being written out
 	loaded   int64          // the revision that the last Load has read
 	base     int64          // the revision that the store has read; nothing up to it is taken
-}
-
-// acknowledgement is the value of P ack/NODE.
-type acknowledgement struct {
-	joined   int64 // creation revision
-	sequence uint64
-	behind   time.Time // since when there is a later head, zero while there is none
 }
 
 // maxQueue is how many revisions are kept for a store that does not take them, having found the
@@ -115,6 +109,7 @@ func (e *Engine) look(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.revision, s.lost, s.queue = out.Header.Revision, out.Header.Revision, nil
 	s.head, s.value, s.sequence, s.pending = 0, "", 0, false
+	s.current = turn{}
 	s.nodes, s.turns, s.acks = map[string]int64{}, map[string]int64{}, map[string]*acknowledgement{}
 	for _, r := range out.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
@@ -145,6 +140,7 @@ func (e *Engine) watch(ctx context.Context) {
 		from := e.seen.revision + 1
 		e.seen.mu.Unlock()
 		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		e.rewatch.Store(&cancel)
 		for out := range e.client.Watch(watching, e.options.Prefix, clientv3.WithPrefix(), clientv3.WithRev(from)) {
 			if out.CompactRevision > 0 {
 				for e.look(ctx) != nil && ctx.Err() == nil {
@@ -262,10 +258,15 @@ func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyVa
 	switch folder + "/" {
 	case nodeFolder:
 		keep(s.nodes, name, kv.CreateRevision, there)
+		s.noteGone(name)
 	case turnFolder:
 		keep(s.turns, name, kv.CreateRevision, there)
+		s.noteTurn()
+	case partFolder:
+		s.current.since = time.Now()
 	case ackFolder:
-		sequence, _ := strconv.ParseUint(string(kv.Value), 10, 64)
+		text, _, _ := strings.Cut(string(kv.Value), " ")
+		sequence, _ := strconv.ParseUint(text, 10, 64)
 		before := s.acks[name]
 		a := &acknowledgement{joined: kv.CreateRevision, sequence: sequence}
 		if sequence < s.sequence {
@@ -275,6 +276,7 @@ func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyVa
 			}
 		}
 		keep(s.acks, name, a, there)
+		s.noteGone(name)
 		return there && before == nil
 	case pendingKey + "/":
 		s.pending = there

@@ -31,16 +31,19 @@ type database struct {
 	shared bool
 	opened int
 	engine *Engine // opened last
+
+	staleness time.Duration
+	client    clientv3.Config // with the server's endpoint, or those of proxies in front of it
 }
 
 func newDatabase(t testing.TB, s *server.Server, shared bool) *database {
-	return &database{server: s, prefix: fmt.Sprintf("/cmkd/%d/", prefixes.Add(1)), dir: t.TempDir(), shared: shared}
+	return &database{server: s, prefix: fmt.Sprintf("/cmkd/%d/", prefixes.Add(1)), dir: t.TempDir(), shared: shared, staleness: 5 * time.Second, client: clientv3.Config{Endpoints: []string{s.Endpoint}}}
 }
 
 func (d *database) options() Options {
 	return Options{
-		Client: clientv3.Config{Endpoints: []string{d.server.Endpoint}},
-		Prefix: d.prefix, Node: "one", Lock: filepath.Join(d.dir, "lock"), MaxStaleness: 5 * time.Second, Alone: !d.shared,
+		Client: d.client,
+		Prefix: d.prefix, Node: "one", Lock: filepath.Join(d.dir, "lock"), MaxStaleness: d.staleness, Alone: !d.shared,
 	}
 }
 
@@ -99,7 +102,7 @@ func (d *database) keys(t testing.TB) map[string]string {
 	}
 	all := make(map[string]string, len(found.Kvs))
 	for _, kv := range found.Kvs {
-		if suffix := string(kv.Key[len(d.prefix):]); kv.Lease == 0 {
+		if suffix := string(kv.Key[len(d.prefix):]); kv.Lease == 0 && !strings.HasPrefix(suffix, ackFolder) {
 			all[suffix] = string(kv.Value)
 		}
 	}

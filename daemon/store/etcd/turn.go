@@ -13,7 +13,11 @@ import (
 // Who commits takes a turn first: a key under its lease, in the order of creation. A node
 // that dies loses it with the lease. So the change is decided on what was committed before,
 // and no record, no work of the token and no MAC is made for a commit that loses a
-// race. The commit compares the turn all the same.
+// race. The commit compares the turn all the same: a node that hangs in the middle of a change, and
+// still renews its lease, has its turn ended by those who wait, and commits nothing any more.
+
+// turnTime is how long a turn may last while others wait.
+func turnTime(maxStaleness time.Duration) time.Duration { return LeaseTime(maxStaleness) }
 
 // writer is a [store.Writer], which has the turn.
 type writer struct {
@@ -57,15 +61,8 @@ func (e *Engine) begin(ctx context.Context, w *writer, asked time.Time) error {
 		// Whoever has died keeps the turn until the lease ends.
 		waiting, cancel := context.WithDeadline(ctx, later(asked, time.Now()).Add(LeaseTime(e.options.MaxStaleness)+answerTime))
 		defer cancel()
-		lost := false
-		if err := e.until(waiting, func(s *seen) bool {
-			lost = s.revision >= w.turn && s.turns[s.node] != w.turn
-			return lost || s.revision >= w.turn && s.firstTurn() == w.turn
-		}); err != nil {
+		if err := w.wait(waiting); err != nil {
 			return e.failed(waiting, err)
-		}
-		if lost {
-			return e.trouble.Begin(errNotOurs)
 		}
 	}
 	for {
@@ -82,6 +79,39 @@ func (e *Engine) begin(ctx context.Context, w *writer, asked time.Time) error {
 		}
 		if pending == nil {
 			return nil
+		}
+	}
+}
+
+// wait returns when it is this turn. One before it that lasts too long is ended.
+func (w *writer) wait(ctx context.Context) error {
+	e := w.engine
+	for {
+		lost, endless := false, turn{}
+		if err := e.until(ctx, func(s *seen) bool {
+			if s.revision < w.turn {
+				return false
+			}
+			lost = s.turns[s.node] != w.turn
+			if !lost && s.current.revision != w.turn && time.Since(s.current.since) > turnTime(e.options.MaxStaleness) {
+				endless = s.current
+			}
+			return lost || s.current.revision == w.turn || endless.node != ""
+		}); err != nil {
+			return err
+		}
+		if lost {
+			return errNotOurs
+		}
+		if endless.node == "" {
+			return nil
+		}
+		key := e.key(turnFolder + endless.node)
+		if _, err := e.client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", endless.revision)).Then(clientv3.OpDelete(key)).Commit(); err != nil {
+			return err
+		}
+		if err := e.until(ctx, func(s *seen) bool { return s.turns[endless.node] != endless.revision }); err != nil {
+			return err
 		}
 	}
 }
@@ -158,14 +188,24 @@ func (w *writer) found(ctx context.Context, responses []*pb.ResponseOp) (pending
 	})
 }
 
-// firstTurn is the creation revision of the turn that is first. The caller holds mu.
-func (s *seen) firstTurn() (first int64) {
-	for _, revision := range s.turns {
-		if first == 0 || revision < first {
-			first = revision
+// turn is a place in the queue.
+type turn struct {
+	node     string
+	revision int64     // of its creation
+	since    time.Time // when it was first, or a large commit has got on
+}
+
+// noteTurn notes whose turn it is. The caller holds mu.
+func (s *seen) noteTurn() {
+	first := turn{since: time.Now()}
+	for node, revision := range s.turns {
+		if first.revision == 0 || revision < first.revision {
+			first.node, first.revision = node, revision
 		}
 	}
-	return first
+	if first.revision != s.current.revision {
+		s.current = first
+	}
 }
 
 // Rollback implements [store.Writer]. A turn that cannot be given up now, tidy gives up.

@@ -1,0 +1,50 @@
+package etcd
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"cmkd/daemon/store"
+	server "cmkd/testenv/etcd"
+)
+
+// TestEndlessTurn: a node that hangs in the middle of a change holds the others up for a while only. What
+// it commits when it goes on is too late, and it can commit again.
+func TestEndlessTurn(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t, server.Start(t), true)
+	d.staleness = time.Second
+	first, _ := d.node(t)
+	second, _ := d.node(t)
+	begun, goOn, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		late <- first.Update(t.Context(), func(tx *store.Tx) error {
+			close(begun)
+			<-goOn
+			return tx.PutSetting(&store.Setting{Name: "followed", Value: "late"})
+		})
+	}()
+	<-begun
+	for _, value := range []string{"1", "2"} {
+		for end := time.Now().Add(time.Minute); ; {
+			err := put(second, value)
+			if err == nil {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("while another node hangs: %v", err)
+			}
+		}
+	}
+	close(goOn)
+	if err := <-late; !errors.Is(err, store.ErrUnwritable) || errors.Is(err, store.ErrUnknown) {
+		t.Errorf("a commit after the end of its turn: %v", err)
+	}
+	if err := errors.Join(first.Sync(t.Context()), first.Check(t.Context())); err != nil || followed(first) != "2" {
+		t.Errorf("after it: %v, %q", err, followed(first))
+	}
+	if err := put(first, "3"); err != nil {
+		t.Errorf("the next change: %v", err)
+	}
+}
