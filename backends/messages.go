@@ -75,6 +75,9 @@ type CheckKeyAnswer struct {
 // DestroyKeyRequest names the key to destroy.
 type DestroyKeyRequest struct {
 	Key Key `cbor:"1,keyasint"`
+	// Elsewhere: another process may have destroyed it, through another member of the token.
+	// Else a key that was there and is not found is a sign of a token that is [Lost].
+	Elsewhere bool `cbor:"2,keyasint,omitempty"`
 }
 
 // DestroyKeyAnswer counts the objects destroyed: 0 if there was none.

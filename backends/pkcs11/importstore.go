@@ -42,7 +42,7 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 	})
 	if err != nil {
 		if backends.CodeOf(err) == backends.KeyUnsafe {
-			_, _ = a.destroy(ctx, &a.in.Key) // err says more than a failure to do so
+			_, _ = a.destroy(ctx, &a.in.Key, false) // err says more than a failure to do so
 		}
 		return err
 	}

@@ -178,8 +178,8 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label
 }
 
 // destroy removes every object with the key's CKA_ID, of whatever class, and
-// searches again to prove that none is left.
-func (t *Token) destroy(ctx context.Context, key *backends.Key) (*backends.DestroyKeyAnswer, error) {
+// searches again to prove that none is left. elsewhere: another process may have.
+func (t *Token) destroy(ctx context.Context, key *backends.Key, elsewhere bool) (*backends.DestroyKeyAnswer, error) {
 	if err := t.change.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key) (*backends.Destr
 		if err != nil {
 			return err
 		}
-		if known := t.index.forget(key.ID); known && len(handles) == 0 {
+		if known := t.index.forget(key.ID); known && len(handles) == 0 && !elsewhere {
 			return t.lose(key.ID)
 		}
 		for _, h := range handles {
@@ -254,7 +254,7 @@ func (t *Token) ListKeys(ctx context.Context, _ *backends.ListKeysRequest) (*bac
 
 // DestroyKey implements [backends.Backend] for every kind of key.
 func (t *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
-	out, err := t.destroy(ctx, &in.Key)
+	out, err := t.destroy(ctx, &in.Key, in.Elsewhere)
 	return out, t.inUse(ctx, in.Key.ID, err)
 }
 

@@ -101,7 +101,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 	})
 	if err != nil {
 		if backends.CodeOf(err) == backends.KeyUnsafe {
-			_, _ = t.destroy(ctx, &in.Key) // err says more than a failure to do so
+			_, _ = t.destroy(ctx, &in.Key, false) // err says more than a failure to do so
 		}
 		return nil, err
 	}
