@@ -6,7 +6,16 @@ import (
 	"cmkd/backends"
 )
 
-// Host does whatever a backend can do; the plugin says what it cannot.
+// Calls are those of every interface of package backends, made by a [Host], on the
+// members of a [Group], or on one process. What a plugin does not do answers
+// [backends.Unsupported].
+type Calls struct{ by maker }
+
+// maker makes a call in the memory of a. The error is a [backends.Error].
+type maker interface {
+	do(ctx context.Context, a *attempt, r *row, in, out any) error
+}
+
 var _ interface {
 	backends.Backend
 	backends.Cipher
@@ -18,116 +27,116 @@ var _ interface {
 	backends.Agreer
 	backends.Importer
 	backends.Encapsulator
-} = (*Host)(nil)
+} = Calls{}
 
-// call makes the call on the plugin of h; see [Host.do].
-func (m method[In, Out]) call(ctx context.Context, h *Host, in *In) (*Out, error) {
+// call makes the call.
+func (m method[In, Out]) call(ctx context.Context, by maker, in *In) (*Out, error) {
 	memory := new(struct { // one piece
 		out     Out
 		attempt attempt
 	})
-	if err := h.do(ctx, &memory.attempt, m.row, in, &memory.out); err != nil {
+	if err := by.do(ctx, &memory.attempt, m.row, in, &memory.out); err != nil {
 		return nil, err
 	}
 	return &memory.out, nil
 }
 
 // Info implements [backends.Backend].
-func (h *Host) Info(ctx context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
-	return info.call(ctx, h, in)
+func (c Calls) Info(ctx context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
+	return info.call(ctx, c.by, in)
 }
 
 // CreateKey implements [backends.Backend].
-func (h *Host) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
-	return createKey.call(ctx, h, in)
+func (c Calls) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	return createKey.call(ctx, c.by, in)
 }
 
 // CheckKey implements [backends.Backend].
-func (h *Host) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
-	return checkKey.call(ctx, h, in)
+func (c Calls) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+	return checkKey.call(ctx, c.by, in)
 }
 
 // DestroyKey implements [backends.Backend].
-func (h *Host) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
-	return destroyKey.call(ctx, h, in)
+func (c Calls) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
+	return destroyKey.call(ctx, c.by, in)
 }
 
 // ListKeys implements [backends.Backend].
-func (h *Host) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
-	return listKeys.call(ctx, h, in)
+func (c Calls) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
+	return listKeys.call(ctx, c.by, in)
 }
 
 // Encrypt implements [backends.Cipher].
-func (h *Host) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
-	return encrypt.call(ctx, h, in)
+func (c Calls) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
+	return encrypt.call(ctx, c.by, in)
 }
 
 // Decrypt implements [backends.Cipher].
-func (h *Host) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
-	return decrypt.call(ctx, h, in)
+func (c Calls) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
+	return decrypt.call(ctx, c.by, in)
 }
 
 // ReEncrypt implements [backends.ReEncrypter].
-func (h *Host) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
-	return reEncrypt.call(ctx, h, in)
+func (c Calls) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
+	return reEncrypt.call(ctx, c.by, in)
 }
 
 // GenerateDataKey implements [backends.DataKeyMaker].
-func (h *Host) GenerateDataKey(ctx context.Context, in *backends.GenerateDataKeyRequest) (*backends.GenerateDataKeyAnswer, error) {
-	return generateDataKey.call(ctx, h, in)
+func (c Calls) GenerateDataKey(ctx context.Context, in *backends.GenerateDataKeyRequest) (*backends.GenerateDataKeyAnswer, error) {
+	return generateDataKey.call(ctx, c.by, in)
 }
 
 // GenerateDataKeyPair implements [backends.DataKeyMaker].
-func (h *Host) GenerateDataKeyPair(ctx context.Context, in *backends.GenerateDataKeyPairRequest) (*backends.GenerateDataKeyAnswer, error) {
-	return generateDataKeyPair.call(ctx, h, in)
+func (c Calls) GenerateDataKeyPair(ctx context.Context, in *backends.GenerateDataKeyPairRequest) (*backends.GenerateDataKeyAnswer, error) {
+	return generateDataKeyPair.call(ctx, c.by, in)
 }
 
 // OpenDataKey implements [backends.DataKeyMaker].
-func (h *Host) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyRequest) (*backends.OpenDataKeyAnswer, error) {
-	return openDataKey.call(ctx, h, in)
+func (c Calls) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyRequest) (*backends.OpenDataKeyAnswer, error) {
+	return openDataKey.call(ctx, c.by, in)
 }
 
 // GenerateRandom implements [backends.Randomizer].
-func (h *Host) GenerateRandom(ctx context.Context, in *backends.GenerateRandomRequest) (*backends.GenerateRandomAnswer, error) {
-	return generateRandom.call(ctx, h, in)
+func (c Calls) GenerateRandom(ctx context.Context, in *backends.GenerateRandomRequest) (*backends.GenerateRandomAnswer, error) {
+	return generateRandom.call(ctx, c.by, in)
 }
 
 // Sign implements [backends.Signer].
-func (h *Host) Sign(ctx context.Context, in *backends.SignRequest) (*backends.SignAnswer, error) {
-	return sign.call(ctx, h, in)
+func (c Calls) Sign(ctx context.Context, in *backends.SignRequest) (*backends.SignAnswer, error) {
+	return sign.call(ctx, c.by, in)
 }
 
 // Verify implements [backends.Signer].
-func (h *Host) Verify(ctx context.Context, in *backends.VerifyRequest) (*backends.VerifyAnswer, error) {
-	return verify.call(ctx, h, in)
+func (c Calls) Verify(ctx context.Context, in *backends.VerifyRequest) (*backends.VerifyAnswer, error) {
+	return verify.call(ctx, c.by, in)
 }
 
 // GenerateMAC implements [backends.MACer].
-func (h *Host) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
-	return generateMAC.call(ctx, h, in)
+func (c Calls) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
+	return generateMAC.call(ctx, c.by, in)
 }
 
 // VerifyMAC implements [backends.MACer].
-func (h *Host) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
-	return verifyMAC.call(ctx, h, in)
+func (c Calls) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
+	return verifyMAC.call(ctx, c.by, in)
 }
 
 // DeriveSharedSecret implements [backends.Agreer].
-func (h *Host) DeriveSharedSecret(ctx context.Context, in *backends.DeriveSharedSecretRequest) (*backends.DeriveSharedSecretAnswer, error) {
-	return deriveSharedSecret.call(ctx, h, in)
+func (c Calls) DeriveSharedSecret(ctx context.Context, in *backends.DeriveSharedSecretRequest) (*backends.DeriveSharedSecretAnswer, error) {
+	return deriveSharedSecret.call(ctx, c.by, in)
 }
 
 // ImportKey implements [backends.Importer].
-func (h *Host) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
-	return importKey.call(ctx, h, in)
+func (c Calls) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
+	return importKey.call(ctx, c.by, in)
 }
 
 // Encapsulate implements [backends.Encapsulator].
-func (h *Host) Encapsulate(ctx context.Context, in *backends.EncapsulateRequest) (*backends.EncapsulateAnswer, error) {
-	return encapsulate.call(ctx, h, in)
+func (c Calls) Encapsulate(ctx context.Context, in *backends.EncapsulateRequest) (*backends.EncapsulateAnswer, error) {
+	return encapsulate.call(ctx, c.by, in)
 }
 
 // Decapsulate implements [backends.Encapsulator].
-func (h *Host) Decapsulate(ctx context.Context, in *backends.DecapsulateRequest) (*backends.DecapsulateAnswer, error) {
-	return decapsulate.call(ctx, h, in)
+func (c Calls) Decapsulate(ctx context.Context, in *backends.DecapsulateRequest) (*backends.DecapsulateAnswer, error) {
+	return decapsulate.call(ctx, c.by, in)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,17 +30,12 @@ const (
 // implements every interface of package backends; what the plugin does not do
 // answers [backends.Unsupported].
 type Host struct {
+	Calls
+	*traffic
+	group   *Group // nil: it is not a member of one
 	spawner *spawner
-	state   atomic.Pointer[state] // stored by the supervisor only
-	// alone is held by a call that has been lost twice: of the calls that a
-	// process took with it one may be the cause, and it must not take the
-	// others with it again.
-	alone   chan struct{}
-	breaker breaker
+	state   atomic.Pointer[state]     // stored by the supervisor only
 	proven  atomic.Pointer[time.Time] // when the token answered last that was asked to
-	lost    atomic.Int64              // see Losses
-	// creating are the creations under way, for Status.
-	creating inProgress
 
 	ctx     context.Context // of the supervisor
 	cancel  context.CancelFunc
@@ -47,6 +43,30 @@ type Host struct {
 	closing chan context.Context
 	ended   chan struct{} // closed when the supervisor has ended
 	closer  sync.Once
+}
+
+// traffic is what is known of the calls of a [Host], or of all that are in a [Group].
+type traffic struct {
+	// alone is held by a call that has been lost twice: of the calls that a
+	// process took with it one may be the cause, and it must not take the
+	// others with it again.
+	alone   chan struct{}
+	breaker breaker
+	lost    atomic.Int64 // see Losses
+	// creating are the creations under way, for Status.
+	creating inProgress
+}
+
+func newTraffic() *traffic { return &traffic{alone: make(chan struct{}, 1)} }
+
+// target is where the calls go that an attempt makes.
+type target interface {
+	// process returns the process to send the call to, and the state of its Host.
+	// While there is none, it waits.
+	process(ctx context.Context, a *attempt) (*process, *state, error)
+	// elsewhere says of an answer whether the call is to be made on another process.
+	elsewhere(a *attempt, answer error) bool
+	logger() *slog.Logger
 }
 
 // Phase is what a plugin is doing.
@@ -57,6 +77,7 @@ const (
 	Starting    Phase = "starting"     // the first process, or the next one
 	Ready       Phase = "ok"           // serving
 	Failed      Phase = "failed"       // did not start several times; it is tried on
+	Refused     Phase = "refused"      // [Spec.Compare] refuses the token; it is tried on
 	LoginFailed Phase = "login failed" // the PIN was refused; waits for Reload
 	Closed      Phase = "closed"
 )
@@ -87,6 +108,10 @@ type reload struct {
 // work; a plugin that cannot open its token is tried again until [Host.Close].
 // [Host.Wait] tells how it went. ctx bounds nothing but the call itself.
 func Start(ctx context.Context, spec Spec) (*Host, error) {
+	return start(ctx, spec, newTraffic(), nil)
+}
+
+func start(ctx context.Context, spec Spec, calls *traffic, group *Group) (*Host, error) {
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
@@ -94,12 +119,14 @@ func Start(ctx context.Context, spec Spec) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{
+		traffic: calls,
+		group:   group,
 		spawner: newSpawner(),
-		alone:   make(chan struct{}, 1),
 		reloads: make(chan reload),
 		closing: make(chan context.Context, 1),
 		ended:   make(chan struct{}),
 	}
+	h.Calls = Calls{h}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	h.state.Store(&state{phase: Starting, spec: &spec, since: time.Now(), gone: time.Now(), changed: make(chan struct{})})
 	s := &supervisor{host: h, spec: &spec, log: newHostLog(spec.Logger), gone: time.Now()}
@@ -136,37 +163,43 @@ func (h *Host) Ready(ctx context.Context) error {
 
 // Losses counts how often a process was lost with a CreateKey or ImportKey, which the
 // token may have gone on with while the call was sent again.
-func (h *Host) Losses() int { return int(h.lost.Load()) }
+func (t *traffic) Losses() int { return int(t.lost.Load()) }
 
-// do makes a call in the memory of a: it sends it again when the process was lost with it, until
+// do implements [maker].
+func (h *Host) do(ctx context.Context, a *attempt, r *row, in, out any) error {
+	return h.make(ctx, h, a, r, in, out)
+}
+
+// make makes a call in the memory of a: it sends it again when the process was lost with it, until
 // it is answered, ctx ends or its tries are used up. The error is a
 // [backends.Error].
-func (h *Host) do(ctx context.Context, a *attempt, r *row, in, out any) error {
+func (t *traffic) make(ctx context.Context, to target, a *attempt, r *row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
 	reserveFor(request, in)
 	if err := encode(request, in); err != nil {
 		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
 	}
-	*a = attempt{host: h, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
+	*a = attempt{traffic: t, to: to, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
 	a.cut, a.mayCut = cutOf(r, a.flow, in)
 	if err := a.refused(); err != nil {
 		return err
 	}
 	if r.creates() {
-		defer h.breaker.release(a.cut)
-		defer h.creating.end(h.creating.begin(a.cut))
+		defer t.breaker.release(a.cut)
+		defer t.creating.end(t.creating.begin(a.cut))
 	}
 	err := a.run(ctx)
 	if a.isolated {
-		<-h.alone
+		<-t.alone
 	}
 	return err
 }
 
 // attempt is a call on its way to an answer.
 type attempt struct {
-	host    *Host
+	traffic *traffic
+	to      target
 	row     *row
 	flow    flow
 	request []byte
@@ -179,6 +212,11 @@ type attempt struct {
 	blame    int  // of those, how many it was the cause of
 	stuck    bool // the last one because it got stuck in the module
 	isolated bool // it holds alone
+
+	// Of a call on the members of a Group:
+	asked  members // those that have answered that they cannot do it, and
+	answer error   // what the last one said
+	at     int     // the member that it was sent to last
 }
 
 // refused asks the breaker.
@@ -186,15 +224,14 @@ func (a *attempt) refused() error {
 	if !a.mayCut {
 		return nil
 	}
-	return a.host.breaker.check(a.cut, time.Now())
+	return a.traffic.breaker.check(a.cut, time.Now())
 }
 
 func (a *attempt) run(ctx context.Context) error {
-	h := a.host
 	for a.lost < maxTries && a.blame < maxBlame {
 		if a.lost >= 2 && !a.isolated {
 			select {
-			case h.alone <- struct{}{}:
+			case a.traffic.alone <- struct{}{}:
 				a.isolated = true
 			case <-ctx.Done():
 				return expired(ctx)
@@ -203,7 +240,7 @@ func (a *attempt) run(ctx context.Context) error {
 				return err // those before it were cut off meanwhile
 			}
 		}
-		p, st, err := h.ready(ctx)
+		p, st, err := a.to.process(ctx, a)
 		if err != nil {
 			return err
 		}
@@ -213,7 +250,7 @@ func (a *attempt) run(ctx context.Context) error {
 			p.answered.Store(true)
 			p.starved.end()
 			if a.row.creates() {
-				h.breaker.answered(a.cut)
+				a.traffic.breaker.answered(a.cut)
 			}
 			return nil
 		case errors.Is(err, errRetired):
@@ -231,6 +268,10 @@ func (a *attempt) run(ctx context.Context) error {
 			return expired(ctx)
 		case errors.Is(err, errPast):
 			return errLate
+		case a.to.elsewhere(a, err):
+			if backends.CodeOf(err) == backends.Busy {
+				p.starve(time.Now())
+			}
 		case backends.CodeOf(err) == backends.Busy:
 			p.starve(time.Now())
 			return err
@@ -270,7 +311,7 @@ func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error)
 func (a *attempt) note(cause bool) {
 	a.lost++
 	if a.row.makesKey() {
-		a.host.lost.Add(1)
+		a.traffic.lost.Add(1)
 	}
 	a.stuck = false
 	if cause {
@@ -281,8 +322,8 @@ func (a *attempt) note(cause bool) {
 // fail is the end of a call that processes were lost with.
 func (a *attempt) fail() error {
 	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
-		until := a.host.breaker.lost(a.cut, time.Now())
-		a.host.state.Load().spec.Logger.Error("calls that crash plugin processes are refused for a while", "method", a.row.name,
+		until := a.traffic.breaker.lost(a.cut, time.Now())
+		a.to.logger().Error("calls that crash plugin processes are refused for a while", "method", a.row.name,
 			"uid", a.flow.caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
 	}
 	if a.stuck {
@@ -306,9 +347,14 @@ func expired(ctx context.Context) error {
 	return backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
 }
 
-// ready returns the process to send calls to, and the state it belongs to.
-// While it is being replaced, ready waits.
-func (h *Host) ready(ctx context.Context) (*process, *state, error) {
+// elsewhere implements [target].
+func (h *Host) elsewhere(*attempt, error) bool { return false }
+
+// logger implements [target].
+func (h *Host) logger() *slog.Logger { return h.state.Load().spec.Logger }
+
+// process implements [target].
+func (h *Host) process(ctx context.Context, _ *attempt) (*process, *state, error) {
 	st := h.state.Load()
 	if p := st.process; p != nil && p.usable() {
 		return p, st, nil
@@ -318,18 +364,15 @@ func (h *Host) ready(ctx context.Context) (*process, *state, error) {
 	return h.acquire(ctx, t.C)
 }
 
-// acquire is ready with the timer made.
+// acquire is process with the timer made.
 func (h *Host) acquire(ctx context.Context, timeout <-chan time.Time) (*process, *state, error) {
 	for {
 		st := h.state.Load()
 		if p := st.process; p != nil && p.usable() {
 			return p, st, nil
 		}
-		switch {
-		case st.away(time.Now()):
-			return nil, nil, backends.Errorf(backends.Away, "plugin %s has been away since %s: %v", st.spec.Name, timeText(st.spec.Token.gone(st.gone)), st.last)
-		case st.err != nil:
-			return nil, nil, st.err
+		if err := st.refuses(); err != nil {
+			return nil, nil, err
 		}
 		select {
 		case <-st.changed:
@@ -339,6 +382,14 @@ func (h *Host) acquire(ctx context.Context, timeout <-chan time.Time) (*process,
 			return nil, nil, backends.Errorf(backends.Lost, "plugin %s did not come back in %v", st.spec.Name, st.spec.WaitTimeout)
 		}
 	}
+}
+
+// refuses is what calls are answered that find no process, nil if they wait for one.
+func (st *state) refuses() error {
+	if st.away(time.Now()) {
+		return backends.Errorf(backends.Away, "plugin %s has been away since %s: %v", st.spec.Name, timeText(st.spec.Token.gone(st.gone)), st.last)
+	}
+	return st.err
 }
 
 // requests recycles the buffers of encoded requests.

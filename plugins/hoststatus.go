@@ -7,7 +7,7 @@ import (
 // away reports whether there has been no process for so long that it counts as
 // lasting. A first start that takes long has not failed.
 func (st *state) away(now time.Time) bool {
-	return !st.gone.IsZero() && st.last != nil && (st.phase == Starting || st.phase == Failed) &&
+	return !st.gone.IsZero() && st.last != nil && (st.phase == Starting || st.phase == Failed || st.phase == Refused) &&
 		now.Sub(st.spec.Token.gone(st.gone)) >= st.spec.AwayAfter
 }
 

@@ -3,8 +3,8 @@
 //
 // The daemon's side is [Host]: it implements every interface of package
 // backends for one plugin process, watches the process and replaces it when it
-// is lost. The plugin's side is [Serve], the whole of a plugin's main. Between
-// the two, hashicorp/go-plugin does the handshake, the life cycle and the log,
+// is lost. A [Group] is the Hosts of several tokens that hold the same keys. The
+// plugin's side is [Serve], the whole of a plugin's main. Between the two, hashicorp/go-plugin does the handshake, the life cycle and the log,
 // and its gRPC connection carries Open and Health (package internal/control);
 // the calls themselves go over one socket pair as batches of frames (frame.go).
 // What was measured to choose that is in docs/decisions/0002-plugin-stream.md.

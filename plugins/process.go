@@ -180,24 +180,38 @@ func (p *process) open(ctx context.Context) error {
 	return nil
 }
 
-// introduce has [Spec.Accept] look at what the process announces.
+// introduce has [Spec.Accept] and [Spec.Compare] look at what the process announces, and
+// at the keys that it shows.
 func (p *process) introduce(ctx context.Context) error {
-	if p.spec.Accept == nil {
+	if p.spec.Accept == nil && p.spec.Compare == nil {
 		return nil
 	}
-	in, out := &backends.InfoRequest{}, new(backends.InfoAnswer)
-	var request bytes.Buffer
-	if err := encoding.MarshalToBuffer(in, &request); err != nil {
-		return backends.Errorf(backends.Internal, "the %s request does not encode", info.name)
-	}
-	if err := p.call(ctx, info.row, flowOf(ctx, in), request.Bytes(), out); err != nil {
+	calls := Calls{p}
+	out, err := calls.Info(ctx, &backends.InfoRequest{})
+	if err != nil {
 		return backends.Errorf(backends.Lost, "asking plugin %s what it serves: %s", p.spec.Name, told(err.Error()))
 	}
-	if err := p.spec.Accept(out); err != nil {
-		return backends.Errorf(backends.Lost, "plugin %s is refused: %s", p.spec.Name, told(err.Error()))
+	if p.spec.Accept != nil {
+		if err := p.spec.Accept(out); err != nil {
+			return backends.Errorf(backends.Lost, "plugin %s is refused: %s", p.spec.Name, told(err.Error()))
+		}
+	}
+	if p.spec.Compare != nil {
+		if err := p.spec.Compare(ctx, out, calls); err != nil {
+			return &refusedError{told(err.Error())}
+		}
 	}
 	return nil
 }
+
+// refusedError is the error of a process whose token [Spec.Compare] has refused.
+type refusedError struct{ text string }
+
+// Error implements error.
+func (r *refusedError) Error() string { return r.text }
+
+// Unwrap has it known as [backends.Lost].
+func (r *refusedError) Unwrap() error { return backends.Errorf(backends.Lost, "%s", r.text) }
 
 // watch starts the two goroutines of the process: one hands out the answers
 // until the process ends, the other asks for its health.
@@ -313,6 +327,29 @@ func (p *process) call(ctx context.Context, r *row, of flow, request []byte, out
 		return backends.Errorf(backends.Internal, "the answer to %s does not decode", r.name)
 	}
 	return nil
+}
+
+// do implements [maker]: it makes the call once.
+func (p *process) do(ctx context.Context, _ *attempt, r *row, in, out any) error {
+	request := requests.Get().(*bytes.Buffer)
+	defer recycle(request)
+	if err := encode(request, in); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
+	}
+	err := p.call(ctx, r, flowOf(ctx, in), request.Bytes(), out)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errRetired), errors.Is(err, errGone), errors.Is(err, errStuck):
+		return backends.Errorf(backends.Lost, "the process of plugin %s was lost with the call to %s", p.spec.Name, r.name)
+	case ctx.Err() != nil:
+		return expired(ctx)
+	case errors.Is(err, errPast):
+		return errLate
+	case lostToken(err):
+		p.condemn(err)
+	}
+	return err
 }
 
 // stop ends the process in good order: calls under way may finish until ctx

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -70,6 +71,10 @@ type Spec struct {
 	// may have become another program since the last one was started from it. nil:
 	// any may.
 	Accept func(*backends.InfoAnswer) error
+	// Compare says whether the token of a process that Accept takes holds the keys that it
+	// should; calls are made on that process. With an error the process ends, has not
+	// started, and the phase is [Refused]. nil: the token is not compared.
+	Compare func(ctx context.Context, info *backends.InfoAnswer, calls Calls) error
 }
 
 // maxDir leaves room for go-plugin's directory and socket, whose names have up

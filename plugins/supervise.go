@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -16,6 +17,9 @@ const (
 	// use again within that and its opening time.
 	firstBackoff = 50 * time.Millisecond
 	maxBackoff   = 2 * time.Second
+	// refusedBackoff is between processes on a token that [Spec.Compare] refuses: each
+	// logs in, and looks at all of the token.
+	refusedBackoff = 5 * time.Second
 	// After failedStarts in a row calls are not kept waiting any more.
 	failedStarts = 3
 
@@ -88,6 +92,9 @@ func (s *supervisor) publish(phase Phase, err error) {
 		restarts: s.restarts, failedStarts: s.unbegun, since: time.Now(), gone: s.gone, changed: make(chan struct{}),
 	})
 	close(old.changed)
+	if g := s.host.group; g != nil {
+		g.wake()
+	}
 }
 
 // launch starts a process where there is none.
@@ -126,6 +133,12 @@ func (s *supervisor) failed(err error) {
 	backoff := min(maxBackoff, firstBackoff<<min(s.failures, 16))
 	s.failures++
 	s.unbegun++
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		s.retry = time.After(refusedBackoff)
+		s.publish(Refused, backends.Errorf(backends.Lost, "the token of plugin %s is refused: %v", s.spec.Name, err))
+		s.spec.Logger.Error("the token is refused, and will be compared again", "error", err, "next", refusedBackoff.String())
+		return
+	}
 	s.retry = time.After(backoff)
 	if s.failures < failedStarts {
 		s.publish(Starting, nil)

@@ -1,0 +1,159 @@
+package plugins_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cmkd/backends"
+	"cmkd/plugins"
+)
+
+// startGroup starts a group, whose members are closed at the end of the test.
+func startGroup(tb testing.TB, how plugins.GroupSpec, specs ...plugins.Spec) *plugins.Group {
+	tb.Helper()
+	g, err := plugins.StartGroup(tb.Context(), how, specs)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		for _, h := range g.Hosts() {
+			if err := h.Close(context.Background()); err != nil {
+				tb.Error(err)
+			}
+		}
+	})
+	return g
+}
+
+// awaitAll waits until all members serve.
+func awaitAll(tb testing.TB, g *plugins.Group) {
+	tb.Helper()
+	for i, h := range g.Hosts() {
+		if err := h.Ready(tb.Context()); err != nil {
+			tb.Fatalf("member %d: %v", i, err)
+		}
+	}
+}
+
+// TestGroupKeys: a key that one member has is found whichever is asked first, and one that
+// is to be shown by all is not answered before.
+func TestGroupKeys(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	one := backends.CreateKeyRequest{Key: backends.Key{ID: backends.KeyID{1}, Spec: backends.AES256}}
+	g := startGroup(t, plugins.GroupSpec{}, spec(t, nil), spec(t, nil))
+	awaitAll(t, g)
+	if _, err := g.CreateKey(ctx, &one); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		if _, err := g.CheckKey(ctx, &backends.CheckKeyRequest{Key: one.Key}); err != nil {
+			t.Fatalf("a key that one member shows: %v", err)
+		}
+	}
+	unknown := backends.CheckKeyRequest{Key: backends.Key{ID: backends.KeyID{2}}}
+	if _, err := g.CheckKey(ctx, &unknown); backends.CodeOf(err) != backends.KeyMissing {
+		t.Errorf("a key that no member shows: %v", err)
+	}
+
+	all := startGroup(t, plugins.GroupSpec{ShownByAll: true, ShowTimeout: 100 * time.Millisecond}, spec(t, nil), spec(t, nil))
+	awaitAll(t, all)
+	if _, err := all.CreateKey(ctx, &one); backends.CodeOf(err) != backends.Lost || !strings.Contains(err.Error(), "has not shown the key") {
+		t.Errorf("a key that one member alone shows is answered %v", err)
+	}
+}
+
+// TestGroupMissing: what the others do not show is not missing before the last member
+// counts as away.
+func TestGroupMissing(t *testing.T) {
+	t.Parallel()
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.WriteFile(closed, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := spec(t, map[string]string{"while-exists": closed, "open-error": string(backends.Lost)})
+	b.AwayAfter = 5 * time.Second
+	g := startGroup(t, plugins.GroupSpec{}, spec(t, nil), b)
+	if err := g.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	unknown := backends.CheckKeyRequest{Key: backends.Key{ID: backends.KeyID{2}}}
+	if _, err := g.CheckKey(t.Context(), &unknown); backends.CodeOf(err) != backends.Lost && !g.Hosts()[1].Away() {
+		t.Errorf("a key that a member may show that has just gone: %v", err)
+	}
+	if _, err := g.DestroyKey(t.Context(), &backends.DestroyKeyRequest{Key: unknown.Key}); backends.CodeOf(err) != backends.Lost {
+		t.Errorf("a key that a member may still have counts as destroyed: %v", err)
+	}
+	for !g.Hosts()[1].Away() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if g.Away() {
+		t.Error("a group counts as away of which one member serves")
+	}
+	if _, err := g.CheckKey(t.Context(), &unknown); backends.CodeOf(err) != backends.KeyMissing {
+		t.Errorf("a key that a member may show that is gone for good: %v", err)
+	}
+}
+
+// TestGroupRefused: a member that is not the one that it should be gets no call, until it
+// is.
+func TestGroupRefused(t *testing.T) {
+	t.Parallel()
+	good := filepath.Join(t.TempDir(), "good")
+	b := spec(t, nil)
+	b.Compare = func(ctx context.Context, _ *backends.InfoAnswer, calls plugins.Calls) error {
+		if _, err := calls.Info(ctx, &backends.InfoRequest{}); err != nil {
+			return err
+		}
+		if _, err := os.Stat(good); err != nil {
+			return errors.New("it shows other keys")
+		}
+		return nil
+	}
+	g := startGroup(t, plugins.GroupSpec{}, spec(t, nil), b)
+	if err := g.Hosts()[1].Wait(t.Context()); backends.CodeOf(err) != backends.Lost {
+		t.Fatalf("the wait for a member that is refused: %v", err)
+	}
+	st := g.Hosts()[1].Status()
+	if st.Phase != plugins.Refused || !strings.Contains(st.LastError, "other keys") {
+		t.Errorf("the status is %+v", st)
+	}
+	for range 10 {
+		if _, err := g.Encrypt(t.Context(), encryptRequest("", "text")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(good, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	awaitAll(t, g)
+}
+
+// TestGroupLost loses the process that has a call, and has none come in its place: the other
+// member answers, and this one serves again when it can.
+func TestGroupLost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	closed := filepath.Join(dir, "closed")
+	settings := map[string]string{"while-exists": closed, "open-error": string(backends.Lost)}
+	g := startGroup(t, plugins.GroupSpec{}, spec(t, settings), spec(t, settings))
+	awaitAll(t, g)
+	if err := os.WriteFile(closed, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Encrypt(t.Context(), encryptRequest("once "+filepath.Join(dir, "crashed")+" crash", "text")); err != nil {
+		t.Errorf("the call that a process was lost with: %v", err)
+	}
+	if n := g.Hosts()[0].Status().Restarts + g.Hosts()[1].Status().Restarts; n != 1 {
+		t.Errorf("%d processes were lost, want 1", n)
+	}
+	if err := os.Remove(closed); err != nil {
+		t.Fatal(err)
+	}
+	awaitAll(t, g)
+}
