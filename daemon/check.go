@@ -31,10 +31,10 @@ func Check(path string) (warnings []string, err error) {
 // which the PIN is missing may come later.
 func (d *Daemon) warnOfPINs(cfg *config.Config) {
 	var list []string
-	for _, t := range cfg.Tokens {
+	for _, t := range cfg.Parts() {
 		if warning, _ := config.CheckPIN(t.PINFile); warning != "" {
-			d.log.Warn(warning, "token", t.Name)
-			list = append(list, "token "+t.Name+": "+warning)
+			d.log.Warn(warning, "token", t.Title())
+			list = append(list, "token "+t.Title()+": "+warning)
 		}
 	}
 	d.pins.Store(&list)

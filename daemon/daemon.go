@@ -116,7 +116,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}
-	if d.router, err = startRouter(ctx, cfg, log); err != nil {
+	if d.router, err = startRouter(ctx, cfg, d.store.View, log); err != nil {
 		return nil, err
 	}
 	d.kms = kms.New(kms.Config{

@@ -12,6 +12,7 @@ import (
 	"cmkd/plugins"
 	"cmkd/socket"
 	"cmkd/socket/kmsapi"
+	"cmkd/socket/operatorapi"
 )
 
 // callMetrics count calls of the KMS API.
@@ -118,13 +119,20 @@ var (
 	duplicateIDs    = describe("duplicate_keys", "CKA_IDs of keys that are not used because two objects in the token have them.", "token")
 	deletionsHeld   = describe("deletions_held", "1 while deletions wait for cmkctl confirm-clock.")
 	reloadSucceeded = describe("last_reload_successful", "1 unless the last reload of the configuration failed; see cmkctl status.")
-	tokenUp         = describe("token_up", "1 if every plugin serves the token.", "token")
-	pluginUp        = describe("plugin_up", "1 if the process serves.", "token", "plugin")
-	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", "token", "plugin")
-	pluginFailed    = describe("plugin_failed_starts_total", "Processes that did not start, or could not open the token.", "token", "plugin")
-	pluginInFlight  = describe("plugin_calls_in_flight", "Calls in flight in the process.", "token", "plugin")
-	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", "token", "plugin")
+	tokenUp         = describe("token_up", "1 if every plugin serves the token, or one of its members.", "token")
+	memberUp        = describe("token_member_up", "1 if every plugin serves the member of the token.", "token", "member")
+	memberRefused   = describe("token_member_refused", "1 if the member does not show the keys that it should.", "token", "member")
+	memberInFlight  = describe("token_member_calls_in_flight", "Calls in flight on the member of the token.", "token", "member")
+	pluginUp        = describe("plugin_up", "1 if the process serves.", pluginLabels...)
+	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", pluginLabels...)
+	pluginFailed    = describe("plugin_failed_starts_total", "Processes that did not start, or could not open the token.", pluginLabels...)
+	pluginInFlight  = describe("plugin_calls_in_flight", "Calls in flight in the process.", pluginLabels...)
+	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", pluginLabels...)
 )
+
+// pluginLabels name a process. A token without members has none, which is the same as the
+// empty label.
+var pluginLabels = []string{"token", "plugin", "member"}
 
 // Describe implements [prometheus.Collector]: the metrics are not known before
 // they are collected.
@@ -185,7 +193,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 		gauge(etcdUp, truth(server.Error == ""), server.Endpoint)
 	}
 	for _, t := range s.Tokens {
-		gauge(tokenUp, truth(t.State == "ok"), t.Name)
+		gauge(tokenUp, truth(t.State != unavailable), t.Name)
 		twice := 0
 		for _, dup := range s.Duplicates {
 			if dup.Token == t.Name {
@@ -193,13 +201,18 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 		gauge(duplicateIDs, float64(twice), t.Name)
+		for _, member := range t.Members {
+			gauge(memberUp, truth(member.State == operatorapi.OK), t.Name, member.Name)
+			gauge(memberRefused, truth(member.State == string(plugins.Refused)), t.Name, member.Name)
+			gauge(memberInFlight, float64(member.InFlight), t.Name, member.Name)
+		}
 	}
 	for _, p := range s.Plugins {
-		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name)
-		counter(pluginRestarts, float64(p.Restarts), p.Token, p.Name)
-		counter(pluginFailed, float64(p.FailedStarts), p.Token, p.Name)
-		gauge(pluginInFlight, float64(p.InFlight), p.Token, p.Name)
-		gauge(pluginSessions, float64(p.Sessions), p.Token, p.Name)
+		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name, p.Member)
+		counter(pluginRestarts, float64(p.Restarts), p.Token, p.Name, p.Member)
+		counter(pluginFailed, float64(p.FailedStarts), p.Token, p.Name, p.Member)
+		gauge(pluginInFlight, float64(p.InFlight), p.Token, p.Name, p.Member)
+		gauge(pluginSessions, float64(p.Sessions), p.Token, p.Name, p.Member)
 	}
 	count := d.kms.CountKeys()
 	for at, n := range count.Keys {

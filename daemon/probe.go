@@ -63,7 +63,7 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 	if err := cfg.CheckTrusted(); err != nil {
 		return nil, err
 	}
-	for _, t := range cfg.Tokens { // a module says little of a file that it lacks, and a FIFO is never read to its end
+	for _, t := range cfg.Parts() { // a module says little of a file that it lacks, and a FIFO is never read to its end
 		if _, err := t.CheckFiles(); err != nil {
 			return nil, err
 		}
@@ -73,11 +73,12 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 		return nil, fmt.Errorf("a folder for sockets: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(sockets)) }()
-	found := make([]Probed, 0, len(cfg.Tokens)*len(cfg.Plugins))
-	for _, t := range cfg.Tokens {
+	parts := cfg.Parts()
+	found := make([]Probed, 0, len(parts)*len(cfg.Plugins))
+	for _, t := range parts {
 		list := make([]Probed, len(cfg.Plugins))
 		ask := func(i int) (err error) {
-			list[i] = Probed{Token: t.Name, Plugin: cfg.Plugins[i].Name}
+			list[i] = Probed{Token: t.Title(), Plugin: cfg.Plugins[i].Name}
 			if err = list[i].ask(ctx, cfg, t, cfg.Plugins[i], sockets, log); err != nil {
 				list[i].Error = err.Error()
 			}
@@ -101,7 +102,7 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 }
 
 // ask starts the plugin and takes in what it says.
-func (out *Probed) ask(ctx context.Context, cfg *config.Config, t config.Token, p config.Plugin, sockets string, log *slog.Logger) (err error) {
+func (out *Probed) ask(ctx context.Context, cfg *config.Config, t config.Part, p config.Plugin, sockets string, log *slog.Logger) (err error) {
 	spec, err := pluginSpec(cfg, t, p, log)
 	if err != nil {
 		return err

@@ -147,7 +147,7 @@ func (r *restoring) verify(ctx context.Context, log *slog.Logger) (err error) {
 	}
 	first := *r.cfg
 	first.Tokens = first.Tokens[:1] // it has the key
-	router, err := startRouter(ctx, &first, log)
+	router, err := startRouter(ctx, &first, nil, log)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,21 +18,29 @@ import (
 	"cmkd/backends"
 	"cmkd/daemon/config"
 	"cmkd/daemon/keyring"
+	"cmkd/daemon/store"
 	"cmkd/daemon/trustedfile"
 	"cmkd/plugins"
-	"cmkd/socket/operatorapi"
 )
 
-// router starts the plugin processes, one of each kind for each token, and
-// finds the one that serves a key. It implements [keyring.Router].
+// router starts the plugin processes, one of each kind for each token or member of one, and
+// finds those that serve a key. It implements [keyring.Router].
 type router struct {
 	hosts    []*tokenHost
-	routes   map[route]*served         // fixed after start
-	promises map[string]*promise       // by the plugin's name
-	known    map[string]*plugins.Token // by the token's name
+	served   []*served              // one for each plugin of each token
+	routes   map[route]*served      // fixed after start
+	promises map[string]*promise    // by the plugin's name
+	known    map[string]*knownToken // by the title of the token or member
+	own      func() *store.View     // nil: members are not compared
 
-	arrivals sync.WaitGroup // further tokens that are waited for
+	arrivals sync.WaitGroup // tokens that are waited for
 	stop     context.CancelFunc
+}
+
+// knownToken is what the processes of one token, or of one member, share.
+type knownToken struct {
+	plugins.Token
+	proof proof
 }
 
 type route struct {
@@ -41,18 +48,37 @@ type route struct {
 	spec  backends.KeySpec
 }
 
-// served is a key spec of a token.
-type served struct {
-	host *tokenHost
-	// preset is what the plugin announced on the first token. It counts until
-	// the plugin has seen its own.
-	preset backends.SpecInfo
+// server makes the calls of a plugin on a token, whether it has members or not.
+type server interface {
+	keyring.Backend
+	Wait(ctx context.Context) error
+	Renew(ctx context.Context) error
+	Away() bool
+	Phase() plugins.Phase
+	Losses() int
 }
 
-// tokenHost is a plugin process and the token that it serves.
+var (
+	_ server = (*plugins.Host)(nil)
+	_ server = (*plugins.Group)(nil)
+)
+
+// served is a plugin on a token.
+type served struct {
+	server
+	token  string
+	plugin string
+	hosts  []*tokenHost
+	// preset is what the plugin announced on the first token. It counts until
+	// the plugin has seen its own.
+	preset []backends.SpecInfo
+}
+
+// tokenHost is a plugin process and the token, or the member of one, that it serves.
 type tokenHost struct {
 	*plugins.Host
 	token  string
+	member string // "": the token has none
 	plugin string
 	info   atomic.Pointer[backends.InfoAnswer]
 }
@@ -62,14 +88,15 @@ const arrivalTimeout = 5 * time.Second
 
 // startRouter starts every plugin on every token. Those of the first token
 // must serve: they announce what key specs there are, and two that announce
-// one spec are an error. Further tokens may be away, and come when they can.
-func startRouter(ctx context.Context, cfg *config.Config, log *slog.Logger) (*router, error) {
-	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}, known: map[string]*plugins.Token{}}
+// one spec are an error. Further tokens may be away, and come when they can. own has the
+// daemon's own keys, which members are compared by; nil: they are not compared.
+func startRouter(ctx context.Context, cfg *config.Config, own func() *store.View, log *slog.Logger) (*router, error) {
+	r := &router{routes: map[route]*served{}, promises: map[string]*promise{}, known: map[string]*knownToken{}, own: own}
 	for _, p := range cfg.Plugins {
 		r.promises[p.Name] = newPromise(p.Name)
 	}
-	for _, t := range cfg.Tokens {
-		r.known[t.Name] = new(plugins.Token)
+	for _, part := range cfg.Parts() {
+		r.known[part.Title()] = new(knownToken)
 	}
 	arrive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
@@ -83,23 +110,21 @@ func startRouter(ctx context.Context, cfg *config.Config, log *slog.Logger) (*ro
 func (r *router) start(ctx, arrive context.Context, cfg *config.Config, log *slog.Logger) error {
 	for i, t := range cfg.Tokens {
 		for _, p := range cfg.Plugins {
-			spec, err := r.pluginSpec(cfg, t, p, log)
+			s, err := r.serve(ctx, cfg, t, p, log)
 			if err != nil {
 				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
 			}
-			host, err := plugins.Start(ctx, spec)
-			if err != nil {
-				return fmt.Errorf("plugin %s on token %s: %w", p.Name, t.Name, err)
-			}
-			h := &tokenHost{Host: host, token: t.Name, plugin: p.Name}
-			r.hosts = append(r.hosts, h)
-			if i > 0 {
-				r.expect(arrive, h, log)
+			r.served = append(r.served, s)
+			r.hosts = append(r.hosts, s.hosts...)
+			for _, h := range s.hosts {
+				if i > 0 || h.member != "" {
+					r.expect(arrive, h, log)
+				}
 			}
 		}
 	}
-	for _, h := range r.hosts[:len(cfg.Plugins)] {
-		if err := r.announce(ctx, h); err != nil {
+	for _, s := range r.served[:len(cfg.Plugins)] {
+		if err := r.announce(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -107,49 +132,82 @@ func (r *router) start(ctx, arrive context.Context, cfg *config.Config, log *slo
 	return r.await(ctx)
 }
 
+// serve starts the plugin on the token, or on each of its members.
+func (r *router) serve(ctx context.Context, cfg *config.Config, t config.Token, p config.Plugin, log *slog.Logger) (*served, error) {
+	s := &served{token: t.Name, plugin: p.Name}
+	var specs []plugins.Spec
+	for _, part := range t.Parts() {
+		spec, err := r.pluginSpec(cfg, part, p, log)
+		if err != nil {
+			return nil, err
+		}
+		specs = append(specs, spec)
+		s.hosts = append(s.hosts, &tokenHost{token: t.Name, member: part.Member, plugin: p.Name})
+	}
+	if len(t.Members) == 0 {
+		host, err := plugins.Start(ctx, specs[0])
+		if err != nil {
+			return nil, err
+		}
+		s.server, s.hosts[0].Host = host, host
+		return s, nil
+	}
+	group, err := plugins.StartGroup(ctx, plugins.GroupSpec{ShownByAll: t.ShownByAll()}, specs)
+	if err != nil {
+		return nil, err
+	}
+	s.server = group
+	for i, host := range group.Hosts() {
+		s.hosts[i].Host = host
+	}
+	return s, nil
+}
+
 // announce waits for a plugin of the first token and takes in what it serves.
-func (r *router) announce(ctx context.Context, h *tokenHost) (err error) {
+func (r *router) announce(ctx context.Context, s *served) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err)
+			err = fmt.Errorf("plugin %s on token %s: %w", s.plugin, s.token, err)
 		}
 	}()
-	if err := h.Wait(ctx); err != nil {
+	if err := s.Wait(ctx); err != nil {
 		return err
 	}
-	info, err := h.Info(ctx, &backends.InfoRequest{})
+	info, err := s.Info(ctx, &backends.InfoRequest{})
 	if err != nil {
 		return err
 	}
-	h.info.Store(info)
-	for _, spec := range info.Specs {
-		at := route{h.token, spec.Spec}
-		if other, ok := r.routes[at]; ok {
-			return fmt.Errorf("key spec %s is announced by %s too", spec.Spec, other.host.plugin)
-		}
-		r.routes[at] = &served{host: h, preset: spec}
+	if s.hosts[0].member == "" {
+		s.hosts[0].info.Store(info)
 	}
-	r.promises[h.plugin].make(info)
+	s.preset = info.Specs
+	for _, spec := range info.Specs {
+		at := route{s.token, spec.Spec}
+		if other, ok := r.routes[at]; ok {
+			return fmt.Errorf("key spec %s is announced by %s too", spec.Spec, other.plugin)
+		}
+		r.routes[at] = s
+	}
+	r.promises[s.plugin].make(info)
 	return nil
 }
 
 // extend routes the key specs of each plugin on further tokens as on the first
 // one: it is the same executable.
 func (r *router) extend(cfg *config.Config) {
-	first := cfg.Tokens[0].Name
-	for _, h := range r.hosts {
-		if h.token == first {
+	for i, s := range r.served {
+		first := r.served[i%len(cfg.Plugins)]
+		if s == first {
 			continue
 		}
-		for at, s := range r.routes {
-			if at.token == first && s.host.plugin == h.plugin {
-				r.routes[route{h.token, at.spec}] = &served{host: h, preset: s.preset}
-			}
+		s.preset = first.preset
+		for _, spec := range first.preset {
+			r.routes[route{s.token, spec.Spec}] = s
 		}
 	}
 }
 
-// expect asks a plugin of a further token what it serves, whenever it is there.
+// expect asks a plugin what it serves, whenever its token is there.
 func (r *router) expect(ctx context.Context, h *tokenHost, log *slog.Logger) {
 	r.arrivals.Go(func() {
 		if err := h.Ready(ctx); err != nil {
@@ -159,13 +217,16 @@ func (r *router) expect(ctx context.Context, h *tokenHost, log *slog.Logger) {
 		if err != nil {
 			if ctx.Err() == nil {
 				log.LogAttrs(ctx, slog.LevelError, "the plugin does not report what it serves",
-					slog.String("plugin", h.plugin), slog.String("token", h.token), slog.Any("error", err))
+					slog.String("plugin", h.plugin), slog.String("token", h.title()), slog.Any("error", err))
 			}
 			return
 		}
 		h.info.Store(info)
 	})
 }
+
+// title names the token or the member.
+func (h *tokenHost) title() string { return config.Title(h.token, h.member) }
 
 // await gives further tokens a moment, so that a start where nothing is amiss
 // ends with every token there.
@@ -193,15 +254,18 @@ func spareDir(cfg *config.Config) string {
 }
 
 // pluginSpec is the plugin on a token, held to what it must serve.
-func (r *router) pluginSpec(cfg *config.Config, t config.Token, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
+func (r *router) pluginSpec(cfg *config.Config, t config.Part, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
 	spec, err := pluginSpec(cfg, t, p, log)
-	spec.Token = r.known[t.Name]
+	spec.Token = &r.known[t.Title()].Token
 	spec.Accept = func(info *backends.InfoAnswer) error { return r.promises[p.Name].kept(p.Path, info) }
+	if t.Member != "" && r.own != nil {
+		spec.Compare = r.comparison(cfg, t)
+	}
 	return spec, err
 }
 
 // pluginSpec is the plugin on a token, whatever it serves.
-func pluginSpec(cfg *config.Config, t config.Token, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
+func pluginSpec(cfg *config.Config, t config.Part, p config.Plugin, log *slog.Logger) (plugins.Spec, error) {
 	sum, err := hex.DecodeString(p.SHA256)
 	if err != nil {
 		return plugins.Spec{}, fmt.Errorf("sha256 is not hexadecimal: %w", err)
@@ -214,12 +278,12 @@ func pluginSpec(cfg *config.Config, t config.Token, p config.Plugin, log *slog.L
 		return plugins.Spec{}, fmt.Errorf("pin_file: %w", err)
 	}
 	return plugins.Spec{
-		Name: t.Name + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: pluginsDir(cfg), Spare: spareDir(cfg), Env: t.Env,
-		Logger: log.With("plugin", p.Name, "token", t.Name),
+		Name: t.Title() + "/" + p.Name, Path: p.Path, SHA256: sum, Dir: pluginsDir(cfg), Spare: spareDir(cfg), Env: t.Env,
+		Logger: log.With("plugin", p.Name, "token", t.Title()),
 		Config: plugins.Config{
 			Module: t.Module, TokenLabel: t.Label, TokenSerial: t.Serial,
 			PINFile: pin, MaxSessions: t.MaxSessions, Workers: t.Workers, Sandbox: plugins.Sandbox(t.Sandbox),
-			LoginRecord: filepath.Join(cfg.StateDir, loginPrefix+t.Name),
+			LoginRecord: filepath.Join(cfg.StateDir, loginPrefix+strings.ReplaceAll(t.Title(), "/", ".")),
 		},
 		AwayAfter: t.UnavailableAfter,
 	}, nil
@@ -235,25 +299,26 @@ func (r *router) Route(token string, spec backends.KeySpec) (keyring.Backend, ba
 	if !ok {
 		return nil, backends.SpecInfo{}, false
 	}
-	return s.host, s.info(at.spec), true
+	return s.server, s.info(at.spec), true
 }
 
 // info is what is known of the key spec on its token.
 func (s *served) info(spec backends.KeySpec) backends.SpecInfo {
-	if answer := s.host.info.Load(); answer != nil {
-		for _, known := range answer.Specs {
-			if known.Spec == spec {
-				return known
+	named := func(known backends.SpecInfo) bool { return known.Spec == spec }
+	for _, h := range s.hosts {
+		if answer := h.info.Load(); answer != nil {
+			if i := slices.IndexFunc(answer.Specs, named); i >= 0 {
+				return answer.Specs[i]
 			}
 		}
 	}
-	return s.preset
+	return s.preset[slices.IndexFunc(s.preset, named)] // there is a route by it
 }
 
 // Available implements [keyring.Router].
 func (r *router) Available(token string, spec backends.KeySpec) bool {
 	s, ok := r.routes[route{token, spec}]
-	return ok && !s.host.Away()
+	return ok && !s.Away()
 }
 
 // Serving implements [keyring.Router]. A process that is being replaced counts: its
@@ -263,8 +328,8 @@ func (r *router) Serving(token string, spec backends.KeySpec) bool {
 	if !ok {
 		return false
 	}
-	phase := s.host.Phase()
-	return phase == plugins.Ready || phase == plugins.Starting && !s.host.Away()
+	phase := s.Phase()
+	return phase == plugins.Ready || phase == plugins.Starting && !s.Away()
 }
 
 // Renew implements [keyring.Router].
@@ -273,13 +338,13 @@ func (r *router) Renew(ctx context.Context, token string, spec backends.KeySpec)
 	if !ok {
 		return backends.Errorf(backends.Lost, "no plugin has keys of spec %s on token %s", spec, token)
 	}
-	return s.host.Renew(ctx)
+	return s.Renew(ctx)
 }
 
 // Losses implements [keyring.Router].
 func (r *router) Losses(token string, spec backends.KeySpec) int {
 	if s, ok := r.routes[route{token, spec}]; ok {
-		return s.host.Losses()
+		return s.Losses()
 	}
 	return 0
 }
@@ -288,18 +353,19 @@ func (r *router) Losses(token string, spec backends.KeySpec) int {
 // PINs as they are now. Calls in flight end on the old process.
 func (r *router) reload(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	var errs []error
+	parts := cfg.Parts()
 	for _, h := range r.hosts {
-		t := slices.IndexFunc(cfg.Tokens, func(t config.Token) bool { return t.Name == h.token })
+		t := slices.IndexFunc(parts, func(t config.Part) bool { return t.Title() == h.title() })
 		p := slices.IndexFunc(cfg.Plugins, func(p config.Plugin) bool { return p.Name == h.plugin })
 		if t < 0 || p < 0 {
-			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.token)
+			return fmt.Errorf("plugin %s on token %s is gone from the configuration: restart the daemon", h.plugin, h.title())
 		}
-		spec, err := r.pluginSpec(cfg, cfg.Tokens[t], cfg.Plugins[p], log)
+		spec, err := r.pluginSpec(cfg, parts[t], cfg.Plugins[p], log)
 		if err != nil {
 			return err
 		}
 		if err := h.Reload(ctx, spec); err != nil {
-			errs = append(errs, fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.token, err))
+			errs = append(errs, fmt.Errorf("plugin %s on token %s: %w", h.plugin, h.title(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -332,25 +398,4 @@ func (r *router) prove(ctx context.Context) {
 		}
 	}
 	asked.Wait()
-}
-
-// tokens describes each token once, for the log and the status.
-func (r *router) tokens() []operatorapi.TokenHealth {
-	found := map[string]operatorapi.TokenHealth{}
-	for _, h := range r.hosts {
-		info := h.info.Load()
-		s := operatorapi.TokenHealth{Name: h.token, State: operatorapi.OK}
-		if info != nil {
-			s.Label, s.Serial = strings.TrimSpace(info.Token.Label), strings.TrimSpace(info.Token.Serial)
-			s.Model = strings.TrimSpace(info.Token.Manufacturer + " " + info.Token.Model)
-		}
-		if old, ok := found[h.token]; ok {
-			s.State = old.State
-		}
-		if !h.ready() {
-			s.State = "unavailable"
-		}
-		found[h.token] = s
-	}
-	return slices.SortedFunc(maps.Values(found), func(a, b operatorapi.TokenHealth) int { return strings.Compare(a.Name, b.Name) })
 }

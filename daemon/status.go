@@ -19,7 +19,7 @@ import (
 func (h *tokenHost) pluginStatus(ctx context.Context) operatorapi.PluginHealth {
 	st := h.Status()
 	out := operatorapi.PluginHealth{
-		Name: h.plugin, Token: h.token, State: string(st.Phase), Since: st.Since,
+		Name: h.plugin, Token: h.token, Member: h.member, State: string(st.Phase), Since: st.Since,
 		Restarts: st.Restarts, FailedStarts: st.FailedStarts, LastError: st.LastError, LastErrorAt: st.LastErrorAt, Hanging: st.Hanging, PID: st.PID, InFlight: st.InFlight,
 	}
 	if st.Phase != plugins.Ready {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"cmkd/socket"
 )
@@ -148,63 +147,7 @@ type AccessKey struct {
 	Principal string `toml:"principal"`
 }
 
-// Token is a PKCS#11 token. It is chosen by Label or Serial, never by
-// slot number. The first must be there when the daemon starts; further ones
-// may come and go.
-type Token struct {
-	// Name by which keys and logs know the token. Required, never to change.
-	Name string `toml:"name"`
-	// Module is the path of the PKCS#11 library. Required.
-	Module string `toml:"module"`
-	// Label of the token. One of Label and Serial is required.
-	Label string `toml:"label"`
-	// Serial number of the token.
-	Serial string `toml:"serial"`
-	// PINFile holds the PIN of the user, readable by the daemon alone: an
-	// absolute path, or the name of a systemd credential.
-	// AWS CloudHSM: user:password. Required.
-	PINFile string `toml:"pin_file"`
-	// ClusterID is the CloudHsmClusterId by which clients make a custom key
-	// store of the token: "cluster-" and 11 to 16 letters and digits 2 to 7.
-	// Optional; the first token has none, a further one serves nothing without.
-	ClusterID string `toml:"cluster_id"`
-	// SigningKeys lets the custom key store of the token hold signing keys, too,
-	// for tokens that hold nothing else, such as TPMs. At AWS, such a store holds
-	// symmetric encryption keys only. Optional, false.
-	SigningKeys bool `toml:"signing_keys"`
-	// MaxSessions bounds the sessions of each plugin, which needs 4. Optional,
-	// 16; the token may allow fewer.
-	MaxSessions int `toml:"max_sessions"`
-	// UnavailableAfter is how long a token that has gone away is expected back, such
-	// as "1m": calls fail with KeyUnavailableException until then, which clients
-	// repeat, and the states of its keys become Unavailable after it. Optional, 30 s.
-	UnavailableAfter time.Duration `toml:"unavailable_after"`
-	// Workers is how many calls each plugin makes at a time, beside those that
-	// make and destroy keys. Optional, 8; an HSM that is far away gains by more.
-	Workers int `toml:"workers"`
-	// Env are further environment variables for the module. It may read the
-	// files and folders that they name.
-	Env map[string]string `toml:"env"`
-	// Sandbox says what else the module may reach. Optional.
-	Sandbox Sandbox `toml:"sandbox"`
-}
-
-// Sandbox widens the walls around a PKCS#11 module (Landlock and seccomp).
-type Sandbox struct {
-	// Off: the module may do whatever the daemon's user may. Optional, false.
-	Off bool `toml:"off"`
-	// Readable are absolute paths, folders with all that is in them, beside the
-	// system's libraries, the module, its PIN file and what Env names. Optional.
-	Readable []string `toml:"readable"`
-	// Writable are absolute paths that it may read and write. Optional; the
-	// folder of tokens in SoftHSM2's configuration is one in any case.
-	Writable []string `toml:"writable"`
-	// Network allows sockets, Unix sockets included: a network HSM, a daemon of
-	// the vendor's. Optional, false.
-	Network bool `toml:"network"`
-}
-
-// ManagedKey is a symmetric key that is made at its first use, in each
+// ManagedKeyConfig is a symmetric key that is made at its first use, in each
 // Region, and rotated every year. Clients use it and cannot manage it: AWS calls
 // it an AWS managed key.
 type ManagedKey struct {
@@ -293,26 +236,4 @@ func (s *Socket) Config() (socket.Config, error) {
 			Calls: s.MaxCalls, CallsPerUID: s.MaxCallsPerUser, Reserve: s.Reserve, RatePerUID: s.RatePerUser,
 		},
 	}, err
-}
-
-// Clusters are the tokens by their cluster IDs.
-func (c *Config) Clusters() map[string]string {
-	found := map[string]string{}
-	for _, t := range c.Tokens {
-		if t.ClusterID != "" {
-			found[t.ClusterID] = t.Name
-		}
-	}
-	return found
-}
-
-// SigningTokens are the further tokens that may hold signing keys.
-func (c *Config) SigningTokens() []string {
-	var found []string
-	for _, t := range c.Tokens {
-		if t.SigningKeys {
-			found = append(found, t.Name)
-		}
-	}
-	return found
 }

@@ -20,10 +20,10 @@ import (
 func (cfg *Config) CheckFiles() (warnings []string, err error) {
 	_, err = cfg.Attestations()
 	errs := []error{err, cfg.Socket.checkGroup(), cfg.CheckTrusted()}
-	for _, t := range cfg.Tokens {
+	for _, t := range cfg.Parts() {
 		warning, err := t.CheckFiles()
 		if warning != "" {
-			warnings = append(warnings, "token "+t.Name+": "+warning)
+			warnings = append(warnings, "token "+t.Title()+": "+warning)
 		}
 		errs = append(errs, err)
 	}
@@ -49,12 +49,12 @@ func (cfg *Config) CheckFiles() (warnings []string, err error) {
 }
 
 // CheckFiles refuses a token whose PIN file or module cannot be read.
-func (c *Token) CheckFiles() (warning string, err error) {
+func (c *Part) CheckFiles() (warning string, err error) {
 	warning, err = CheckPIN(c.PINFile)
 	var errs []error
 	for _, err := range []error{err, trustedfile.CheckFile(c.Module, false)} {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("token %s: %w", c.Name, err))
+			errs = append(errs, fmt.Errorf("token %s: %w", c.Title(), err))
 		}
 	}
 	return warning, errors.Join(errs...)

@@ -9,8 +9,6 @@ import (
 	"slices"
 
 	"github.com/BurntSushi/toml"
-
-	"cmkd/daemon/trustedfile"
 )
 
 // Load reads and checks a configuration file.
@@ -98,45 +96,6 @@ func (c *Config) complete() error {
 		return err
 	}
 	return c.completePlugins()
-}
-
-func (c *Config) completeTokens() error {
-	if len(c.Tokens) == 0 {
-		return errors.New("no [[token]]: at least one is needed")
-	}
-	seen := map[string]bool{}
-	for i, t := range c.Tokens {
-		switch {
-		case !namePattern.MatchString(t.Name):
-			return fmt.Errorf("token name must be lower-case letters, digits and dashes, not %q", t.Name)
-		case seen[t.Name]:
-			return fmt.Errorf("two tokens are named %q", t.Name)
-		case !filepath.IsAbs(t.Module):
-			return fmt.Errorf("token %s: module must be an absolute path, not %q", t.Name, t.Module)
-		case (t.Label == "") == (t.Serial == ""):
-			return fmt.Errorf("token %s: give label or serial, one of them", t.Name)
-		case !filepath.IsAbs(t.PINFile) && !trustedfile.IsFileName(t.PINFile):
-			return fmt.Errorf("token %s: pin_file must be an absolute path or the name of a systemd credential, not %q", t.Name, t.PINFile)
-		case t.MaxSessions != 0 && t.MaxSessions < 4:
-			return fmt.Errorf("token %s: max_sessions must be at least 4, not %d", t.Name, t.MaxSessions)
-		case slices.ContainsFunc(slices.Concat(t.Sandbox.Readable, t.Sandbox.Writable), func(p string) bool { return !filepath.IsAbs(p) }):
-			return fmt.Errorf("token %s: sandbox: paths must be absolute", t.Name)
-		case t.Workers < 0:
-			return fmt.Errorf("token %s: workers must be at least 1, not %d", t.Name, t.Workers)
-		case t.UnavailableAfter < 0:
-			return fmt.Errorf("token %s: unavailable_after must not be negative, it is %v", t.Name, t.UnavailableAfter)
-		case i == 0 && t.ClusterID != "":
-			return fmt.Errorf("token %s: the first token holds the keys of no custom key store and has no cluster_id", t.Name)
-		case t.ClusterID != "" && !clusterPattern.MatchString(t.ClusterID):
-			return fmt.Errorf("token %s: cluster_id must be \"cluster-\" and 11 to 16 letters and digits 2 to 7, not %q", t.Name, t.ClusterID)
-		case t.SigningKeys && t.ClusterID == "":
-			return fmt.Errorf("token %s: signing_keys is for a custom key store: set cluster_id, too", t.Name)
-		case t.ClusterID != "" && seen[t.ClusterID]:
-			return fmt.Errorf("two tokens have the cluster_id %q", t.ClusterID)
-		}
-		seen[t.Name], seen[t.ClusterID] = true, true
-	}
-	return nil
 }
 
 func (c *Config) completePlugins() error {

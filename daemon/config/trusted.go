@@ -26,8 +26,8 @@ func (c *Config) CheckTrusted() error {
 	for _, path := range c.AttestationRoots {
 		t.check("attestation_roots", path)
 	}
-	for i := range c.Tokens {
-		t.checkToken(&c.Tokens[i])
+	for _, part := range c.Parts() {
+		t.checkToken(&part)
 	}
 	t.checkShip(c.Audit.Ship)
 	if c.Names.Source == system {
@@ -56,8 +56,8 @@ func (t *distrust) check(what, path string) { t.add(what, trustedfile.Check(path
 func (t *distrust) checkShared(what, path string) { t.add(what, trustedfile.Check(path, true)) }
 
 // checkToken looks at what the module reads: it runs, and has the PIN.
-func (t *distrust) checkToken(c *Token) {
-	name := "token " + c.Name + ": "
+func (t *distrust) checkToken(c *Part) {
+	name := "token " + c.Title() + ": "
 	t.check(name+"module", c.Module)
 	if filepath.IsAbs(c.PINFile) && !trustedfile.IsCredential(c.PINFile) {
 		t.check(name+"pin_file", c.PINFile)

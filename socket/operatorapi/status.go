@@ -118,14 +118,31 @@ type TokenHealth struct {
 	Label  string `json:"label"`
 	Serial string `json:"serial"`
 	Model  string `json:"model"`
-	State  string `json:"state"` // OK or "unavailable"
+	State  string `json:"state"` // OK, "unavailable", or "degraded": a member is not OK
+	// Members are the tokens that hold its keys, if there are several. Label, Serial and Model
+	// are of one of them then.
+	Members []MemberHealth `json:"members,omitempty"`
+}
+
+// MemberHealth is one of several tokens that hold the same keys.
+type MemberHealth struct {
+	Name   string `json:"name"`
+	Label  string `json:"label"`
+	Serial string `json:"serial"`
+	// State is OK; "unavailable": a plugin has no process with it; "refused": it does not
+	// show the keys that it should; or "login failed". It gets calls in OK alone.
+	State string `json:"state"`
+	// Error is why it is not OK.
+	Error    string `json:"error,omitempty"`
+	InFlight int    `json:"inFlight"` // calls under way
 }
 
 // PluginHealth is a plugin process.
 type PluginHealth struct {
 	Name     string    `json:"name"`
 	Token    string    `json:"token"`
-	State    string    `json:"state"` // OK, "starting", "failed", "login failed" or "closed"
+	Member   string    `json:"member,omitempty"` // of the token, if it has any
+	State    string    `json:"state"`            // OK, "starting", "failed", "refused", "login failed" or "closed"
 	Since    time.Time `json:"since"`
 	Restarts int       `json:"restarts"`
 	// FailedStarts counts the processes that did not start.

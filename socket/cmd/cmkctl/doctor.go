@@ -108,10 +108,15 @@ func doctorDaemon(cmd *cobra.Command, s *cli.Service, p *cli.Printer) error {
 func daemonFindings(h *operate.Health) []findings {
 	list := []findings{}
 	for _, p := range h.Plugins {
-		f := findings{Token: p.Token, Plugin: p.Name, Facts: p.Facts}
+		f := findings{Token: operate.OnToken(&p), Plugin: p.Name, Facts: p.Facts}
 		for _, t := range h.Tokens {
 			if t.Name == p.Token {
 				f.Found = &foundToken{Label: t.Label, Serial: t.Serial, Model: t.Model}
+				for _, m := range t.Members {
+					if m.Name == p.Member {
+						f.Found.Label, f.Found.Serial = m.Label, m.Serial
+					}
+				}
 			}
 		}
 		for _, spec := range slices.Sorted(maps.Keys(p.Unsupported)) {
@@ -129,7 +134,7 @@ func daemonFindings(h *operate.Health) []findings {
 func diagnose(h *operate.Health, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, p := range h.Plugins {
-		fmt.Fprintf(w, "token %s, plugin %s\n", p.Token, p.Name)
+		fmt.Fprintf(w, "token %s, plugin %s\n", operate.OnToken(&p), p.Name)
 		if len(p.Facts) == 0 {
 			fmt.Fprintf(w, "  not known: the plugin is %s\n", p.State)
 		}

@@ -50,10 +50,19 @@ func (h *Health) nextDisk() string {
 func (h *Health) nextToken() string {
 	for _, p := range h.Plugins {
 		if p.State == "login failed" {
-			return fmt.Sprintf("correct the PIN of token %s, then cmkctl reload", p.Token)
+			return fmt.Sprintf("correct the PIN of token %s, then cmkctl reload", OnToken(&p))
 		}
 	}
 	for _, t := range h.Tokens {
+		for _, m := range t.Members {
+			switch m.State {
+			case operatorapi.OK:
+			case "refused":
+				return fmt.Sprintf("clone token %s to its member %s: it does not show the keys that it should", t.Name, m.Name)
+			default:
+				return fmt.Sprintf("check member %s of token %s, its network and its module: the daemon keeps trying", m.Name, t.Name)
+			}
+		}
 		if t.State != operatorapi.OK {
 			return fmt.Sprintf("check token %s, its network and its module: the daemon keeps trying", t.Name)
 		}
@@ -61,7 +70,7 @@ func (h *Health) nextToken() string {
 	for _, p := range h.Plugins {
 		switch {
 		case p.State != operatorapi.OK:
-			return fmt.Sprintf("check why plugin %s on token %s is %s: the last error is beside it", p.Name, p.Token, p.State)
+			return fmt.Sprintf("check why plugin %s on token %s is %s: the last error is beside it", p.Name, OnToken(&p), p.State)
 		case p.Hanging != "":
 			return fmt.Sprintf("check token %s: %s", p.Token, p.Hanging)
 		}

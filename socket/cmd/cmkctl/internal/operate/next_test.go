@@ -31,6 +31,12 @@ func TestNext(t *testing.T) {
 		{"CKA_ID 00ff", func() { h.Duplicates = []operatorapi.Duplicate{{ID: "00ff", Token: "main"}} }},
 		{"check token main: RSA", func() { h.Plugins[0].Hanging = "RSA" }},
 		{"is failed", func() { h.Plugins[0].State = "failed" }},
+		{"check member b of token main", func() {
+			h.Tokens = []operatorapi.TokenHealth{{Name: "main", State: "degraded", Members: []operatorapi.MemberHealth{
+				{Name: "a", State: operatorapi.OK}, {Name: "b", State: "unavailable"},
+			}}}
+		}},
+		{"clone token main to its member b", func() { h.Tokens[0].Members[1].State = "refused" }},
 		{"check token main, its network", func() { h.Tokens = []operatorapi.TokenHealth{{Name: "main", State: "unavailable"}} }},
 		{"correct the PIN of token main", func() { h.Plugins[0].State = "login failed" }},
 		{"administrators", func() { h.AuditDisk.Reserved = true }},

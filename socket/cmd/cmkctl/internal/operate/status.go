@@ -193,6 +193,9 @@ func (h *Health) print(out io.Writer, headers bool) error {
 			return err
 		}
 	}
+	if err := h.printMembers(w, headers); err != nil {
+		return err
+	}
 	if err := h.printNodes(w, headers); err != nil {
 		return err
 	}
@@ -202,7 +205,7 @@ func (h *Health) print(out io.Writer, headers bool) error {
 			fmt.Fprintln(w, "PLUGIN\tTOKEN\tSTATE\tPID\tRESTARTS\tLAST ERROR")
 		}
 		for _, p := range h.Plugins {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Token, p.State, p.PID, p.Restarts, lastError(p.LastError, p.LastErrorAt))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", p.Name, OnToken(&p), p.State, p.PID, p.Restarts, lastError(p.LastError, p.LastErrorAt))
 		}
 		if err := w.Flush(); err != nil {
 			return err
@@ -212,7 +215,7 @@ func (h *Health) print(out io.Writer, headers bool) error {
 				fmt.Fprintf(w, "\n%s hangs: %s\n", p.Name, p.Hanging)
 			}
 			for _, text := range p.Limits {
-				fmt.Fprintf(w, "\n%s on token %s: %s\n", p.Name, p.Token, text)
+				fmt.Fprintf(w, "\n%s on token %s: %s\n", p.Name, OnToken(&p), text)
 			}
 		}
 	}
@@ -225,48 +228,4 @@ func lastError(text string, at time.Time) string {
 		return text
 	}
 	return at.UTC().Format(time.DateTime) + " UTC: " + text
-}
-
-// printNodes is about the daemons that have one database, and the servers that keep it.
-func (h *Health) printNodes(w *tabwriter.Writer, headers bool) error {
-	if len(h.Nodes) > 0 {
-		fmt.Fprintln(w)
-		if headers {
-			fmt.Fprintln(w, "NODE\tSTATE\tROLE\tLAG")
-		}
-		for _, n := range h.Nodes {
-			state, role, name := "does not serve", "", n.Name
-			if n.Serves {
-				state, role = "serves", "follower"
-			}
-			if n.Leader {
-				role = "leader"
-			}
-			if n.Self {
-				name += " (this one)"
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d ms\n", name, state, role, n.LagMilliseconds)
-		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	if len(h.Servers) == 0 {
-		return nil
-	}
-	fmt.Fprintln(w)
-	if headers {
-		fmt.Fprintln(w, "ETCD\tSTATE")
-	}
-	for _, s := range h.Servers {
-		state := "follower"
-		switch {
-		case s.Error != "":
-			state = s.Error
-		case s.Leader:
-			state = "leader"
-		}
-		fmt.Fprintf(w, "%s\t%s\n", s.Endpoint, state)
-	}
-	return w.Flush()
 }
