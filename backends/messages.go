@@ -86,7 +86,11 @@ type DestroyKeyAnswer struct {
 }
 
 // ListKeysRequest asks for [ListKeysAnswer].
-type ListKeysRequest struct{}
+type ListKeysRequest struct {
+	// Known: of the kinds of key that the backend serves, what it has seen since it
+	// opened the token is enough. It need not search the token for more.
+	Known bool `cbor:"1,keyasint,omitempty"`
+}
 
 // ListKeysAnswer lists secret and private key objects whose label starts with
 // "cmkd:".

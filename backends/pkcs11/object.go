@@ -48,8 +48,10 @@ type vetting struct {
 // index remembers where the key objects are: searching a token for a CKA_ID
 // takes time in proportion to its objects (SoftHSM2: 100 ms at 10,000).
 type index struct {
-	mu      sync.RWMutex // guards objects
+	mu      sync.RWMutex // guards objects and aside
 	objects map[ref]*object
+	// aside are some of [Config.Aside].
+	aside []*object
 	// lost: an object that was known has gone, so nothing that is not found
 	// is evidence of anything until the token is opened anew.
 	lost atomic.Bool
@@ -83,7 +85,6 @@ func (x *index) drop(r ref, o *object) {
 // token still has its objects: those first that this process has used. The
 // others may be of another plugin, which may have destroyed them.
 func (x *index) witnesses(id backends.KeyID) []*object {
-	const enough = 8
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	var used, others []*object
@@ -92,14 +93,32 @@ func (x *index) witnesses(id backends.KeyID) []*object {
 		case r.id == id:
 		case o.safe.Load() != nil:
 			used = append(used, o)
-		case len(others) < enough:
+		case len(others) < maxWitnesses:
 			others = append(others, o)
 		}
-		if len(used) == enough {
+		if len(used) == maxWitnesses {
 			break
 		}
 	}
-	return append(used, others...)
+	return slices.Concat(used, others, x.aside)
+}
+
+// maxWitnesses are enough objects of each kind to ask.
+const maxWitnesses = 8
+
+// keys are cmkd's secret and private keys, ordered by CKA_ID. ok is false if the label of one
+// of the objects is not known.
+func (x *index) keys() (keys []backends.Object, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	l := listing{objects: x.objects}
+	for r, o := range x.objects {
+		if o.label == "" {
+			return nil, false
+		}
+		l.note(r, o.label)
+	}
+	return l.sorted(), true
 }
 
 // listing is what a search over the whole token found.
@@ -109,10 +128,12 @@ type listing struct {
 	keys []backends.Object
 	// debris are found at the opening only.
 	debris []cryptoki.Object
+	aside  []*object
 }
 
 // list reads label, ID and class of every key object in the token; at the
-// opening it also looks for debris. The caller holds t.change.
+// opening it also looks for debris, and leaves what is another process's
+// aside. The caller holds t.change.
 func (t *Token) list(s *session, opening bool) (*listing, error) {
 	var template []*p11.Attribute
 	if !opening {
@@ -122,7 +143,13 @@ func (t *Token) list(s *session, opening bool) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{objects: make(map[ref]*object, len(handles))}
+	l := &listing{}
+	if opening {
+		if handles, err = t.setAside(s, handles, l); err != nil {
+			return nil, err
+		}
+	}
+	l.objects = make(map[ref]*object, len(handles))
 	var q cryptoki.Query
 	q.AskULong(p11.CKA_CLASS)
 	q.Ask(p11.CKA_ID, len(backends.KeyID{}))
@@ -153,10 +180,42 @@ func (t *Token) list(s *session, opening bool) (*listing, error) {
 		}
 		l.add(cryptoki.Object(h), &q)
 	}
+	return l, nil
+}
+
+// setAside takes those out of handles that are [Config.Aside].
+func (t *Token) setAside(s *session, handles []p11.ObjectHandle, l *listing) ([]p11.ObjectHandle, error) {
+	if t.cfg.Aside == NoKeys {
+		return handles, nil
+	}
+	others, err := t.search(s, t.cfg.Aside.template())
+	if err != nil {
+		return nil, err
+	}
+	aside := make(map[p11.ObjectHandle]bool, len(others))
+	for _, h := range others {
+		aside[h] = true
+		if len(l.aside) < maxWitnesses {
+			l.aside = append(l.aside, &object{handle: cryptoki.Object(h)})
+		}
+	}
+	return slices.DeleteFunc(handles, func(h p11.ObjectHandle) bool { return aside[h] }), nil
+}
+
+// note adds a secret or private key of cmkd's.
+func (l *listing) note(r ref, label string) {
+	if r.class != p11.CKO_PUBLIC_KEY && strings.HasPrefix(label, labelPrefix) {
+		l.keys = append(l.keys, backends.Object{ID: r.id, Label: label})
+	}
+}
+
+// sorted are the keys in the order of their CKA_ID.
+func (l *listing) sorted() []backends.Object {
 	for i := range l.keys {
 		l.keys[i].Duplicate = l.doubled(l.keys[i].ID)
 	}
-	return l, nil
+	slices.SortFunc(l.keys, func(a, b backends.Object) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return l.keys
 }
 
 // doubled reports whether two objects of any one class have the CKA_ID.
@@ -186,9 +245,7 @@ func (l *listing) add(h cryptoki.Object, q *cryptoki.Query) {
 	} else {
 		l.objects[r] = &object{handle: h, label: label}
 	}
-	if class != p11.CKO_PUBLIC_KEY && strings.HasPrefix(label, labelPrefix) {
-		l.keys = append(l.keys, backends.Object{ID: r.id, Label: label})
-	}
+	l.note(r, label)
 }
 
 // refresh searches the whole token and takes what it finds for the index.
@@ -225,8 +282,8 @@ func (t *Token) refresh(ctx context.Context, opening bool) (*listing, error) {
 			l.objects[r] = old
 		}
 	}
-	t.index.objects = l.objects
-	slices.SortFunc(l.keys, func(a, b backends.Object) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	t.index.objects, t.index.aside = l.objects, l.aside
+	l.sorted()
 	return l, nil
 }
 

@@ -41,6 +41,29 @@ type Config struct {
 	// (CKF_USER_PIN_COUNT_LOW), unless it were the last try. "": nothing is
 	// remembered.
 	LoginRecord string
+	// Aside are keys that another process serves. The opening does not read their
+	// attributes, which takes SoftHSM2 longer than finding them. ListKeys does, and finds
+	// what has the CKA_ID of a key of this process.
+	Aside Keys
+}
+
+// Keys are some of the keys in a token.
+type Keys int
+
+// Whole kinds of key.
+const (
+	NoKeys     Keys = iota
+	AESKeys         // CKO_SECRET_KEY with CKK_AES
+	SecretKeys      // CKO_SECRET_KEY
+)
+
+// template finds them, without debris (which is not in the token as it says).
+func (k Keys) template() []*p11.Attribute {
+	template := []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_CLASS, p11.CKO_SECRET_KEY)}
+	if k == AESKeys {
+		template = append(template, p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_AES))
+	}
+	return template
 }
 
 const (

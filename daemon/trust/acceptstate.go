@@ -101,7 +101,7 @@ func (s *Trust) dropCreations(tx *store.Tx) {
 // acceptedKey chooses the key for the head of a state that is accepted: the
 // last one of the lineage that the database names, or a new one.
 func (s *Trust) acceptedKey(ctx context.Context) (stateKey, error) {
-	keys, err := s.stateKeys(ctx)
+	keys, err := s.stateKeys(ctx, false)
 	if err != nil {
 		return stateKey{}, err
 	}

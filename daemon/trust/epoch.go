@@ -71,13 +71,14 @@ func parseStateKey(o backends.Object) (k stateKey, ok bool) {
 }
 
 // stateKeys lists the keys in the token that authenticate heads: this
-// daemon's, and those of others that share the token.
-func (s *Trust) stateKeys(ctx context.Context) (map[backends.KeyID]stateKey, error) {
+// daemon's, and those of others that share the token. known: those are enough that the
+// plugin has seen since it opened the token.
+func (s *Trust) stateKeys(ctx context.Context, known bool) (map[backends.KeyID]stateKey, error) {
 	b, err := s.SystemRoute(s.Token, keyring.PurposeState, backends.HMAC256)
 	if err != nil {
 		return nil, err
 	}
-	list, err := b.ListKeys(ctx, &backends.ListKeysRequest{})
+	list, err := b.ListKeys(ctx, &backends.ListKeysRequest{Known: known})
 	if err != nil {
 		return nil, fmt.Errorf("listing the keys of token %s: %w", s.Token, err)
 	}

@@ -65,7 +65,9 @@ func (s *Trust) verifyState(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the database: %w", err)
 	}
-	keys, err := s.stateKeys(ctx) // after that: the key of an epoch is there before its head
+	// After that: the key of an epoch is there before its head. Plugins open the token after the
+	// database is locked, but if daemons share it another one may have begun an epoch since.
+	keys, err := s.stateKeys(ctx, s.Store.Nodes() == nil)
 	if err != nil {
 		return fmt.Errorf("verifying the database: %w", err)
 	}

@@ -112,7 +112,7 @@ func (h *sealer) Verify(ctx context.Context, before, view *store.View, found *st
 		}
 		return err
 	}
-	keys, err := s.stateKeys(ctx)
+	keys, err := s.stateKeys(ctx, false)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 func main() { plugins.Serve("cmkd-asymmetric", open) }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := token.Open(ctx, cfg)
+	t, err := token.Open(ctx, cfg, pkcs11.SecretKeys)
 	if err != nil {
 		return nil, err
 	}

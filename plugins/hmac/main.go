@@ -14,7 +14,7 @@ import (
 func main() { plugins.Serve("cmkd-hmac", open) }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := token.Open(ctx, cfg)
+	t, err := token.Open(ctx, cfg, pkcs11.AESKeys)
 	if err != nil {
 		return nil, err
 	}

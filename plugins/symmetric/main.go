@@ -15,7 +15,7 @@ import (
 func main() { plugins.Serve("cmkd-symmetric", open) }
 
 func open(ctx context.Context, cfg plugins.Config) (backends.Backend, error) {
-	t, err := token.Open(ctx, cfg)
+	t, err := token.Open(ctx, cfg, pkcs11.NoKeys)
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,9 @@ import (
 	"cmkd/plugins"
 )
 
-// Open opens the token of the plugin's configuration. Errors are those of
-// [pkcs11.Open].
-func Open(ctx context.Context, cfg plugins.Config) (*pkcs11.Token, error) {
+// Open opens the token of the plugin's configuration. aside are keys that other
+// plugins serve. Errors are those of [pkcs11.Open].
+func Open(ctx context.Context, cfg plugins.Config, aside pkcs11.Keys) (*pkcs11.Token, error) {
 	return pkcs11.Open(ctx, pkcs11.Config{
 		Module:      cfg.Module,
 		TokenLabel:  cfg.TokenLabel,
@@ -18,5 +18,6 @@ func Open(ctx context.Context, cfg plugins.Config) (*pkcs11.Token, error) {
 		PINFile:     cfg.PINFile,
 		MaxSessions: cfg.MaxSessions,
 		LoginRecord: cfg.LoginRecord,
+		Aside:       aside,
 	})
 }
