@@ -40,8 +40,10 @@ func TestRegained(t *testing.T) {
 	leader, other := node("n1"), node("n2")
 	ctx := t.Context()
 	mine := func() *store.Intent {
-		return &store.Intent{CKAID: []byte("0123456789abcdef"), Action: "create", KeyID: "k", Version: 1, Token: "main",
-			Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt, Created: time.Now()}
+		return &store.Intent{
+			CKAID: []byte("0123456789abcdef"), Action: "create", KeyID: "k", Version: 1, Token: "main",
+			Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt, Created: time.Now(),
+		}
 	}
 	intent := mine()
 	if err := leader.PutIntent(ctx, intent); err != nil { // it was taken over

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"strings"
 	"sync"
@@ -58,7 +59,7 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 
 // connect passes what is said on a connection.
 func (p *Proxy) connect(client net.Conn) {
-	server, err := net.Dial("tcp", p.server)
+	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.server)
 	if err != nil {
 		_ = client.Close()
 		return
