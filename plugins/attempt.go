@@ -1,0 +1,160 @@
+package plugins
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"cmkd/backends"
+)
+
+// attempt is a call on its way to an answer.
+type attempt struct {
+	traffic *traffic
+	to      target
+	row     *row
+	flow    flow
+	request []byte
+	out     any
+	cut     cutID
+	mayCut  bool
+
+	spent    int  // processes that had no room for it
+	lost     int  // processes that were lost with it
+	blame    int  // of those, how many it was the cause of
+	stuck    bool // the last one because it got stuck in the module
+	isolated bool // it holds alone
+
+	// Of a call on the members of a Group:
+	asked  members // those that have answered that they cannot do it, and
+	answer error   // what the last one said
+	at     int     // the member that it was sent to last
+}
+
+// refused asks the breaker.
+func (a *attempt) refused() error {
+	if !a.mayCut {
+		return nil
+	}
+	return a.traffic.breaker.check(a.cut, time.Now())
+}
+
+func (a *attempt) run(ctx context.Context) error {
+	for a.lost < maxTries && a.blame < maxBlame {
+		if a.lost >= 2 && !a.isolated {
+			select {
+			case a.traffic.alone <- struct{}{}:
+				a.isolated = true
+			case <-ctx.Done():
+				return expired(ctx)
+			}
+			if err := a.refused(); err != nil && !a.row.creates() {
+				return err // those before it were cut off meanwhile
+			}
+		}
+		p, st, err := a.to.process(ctx, a)
+		if err != nil {
+			return err
+		}
+		err = a.send(ctx, p)
+		switch {
+		case err == nil:
+			p.answered.Store(true)
+			p.starved.end()
+			if a.row.creates() {
+				a.traffic.breaker.answered(a.cut)
+			}
+			return nil
+		case errors.Is(err, errRetired):
+			// It was not sent, and another process is on its way.
+			select {
+			case <-p.broken:
+			case <-st.changed:
+			}
+		case errors.Is(err, errStuck):
+			a.note(true)
+			a.stuck = true
+		case errors.Is(err, errGone):
+			a.note(a.isolated && p.crashed())
+		case ctx.Err() != nil:
+			return expired(ctx)
+		case errors.Is(err, errPast):
+			return errLate
+		case a.to.elsewhere(a, err):
+			if backends.CodeOf(err) == backends.Busy {
+				p.starve(time.Now())
+			}
+		case backends.CodeOf(err) == backends.Busy:
+			p.starve(time.Now())
+			return err
+		case backends.CodeOf(err) == backends.Spent:
+			if err := a.renewed(ctx, p, st, err); err != nil {
+				return err
+			}
+		case lostToken(err):
+			p.condemn(err)
+			a.note(p.answered.Load())
+		default:
+			return err
+		}
+	}
+	return a.fail()
+}
+
+// renewed waits until another process has taken the place of one that is spent, or the
+// supervisor has failed to start one.
+func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error) error {
+	if a.spent++; a.spent > maxSpent {
+		return backends.Errorf(backends.Lost, "%d plugin processes had no room for the call to %s: %v", a.spent, a.row.name, why)
+	}
+	p.wear(spentProcess)
+	select {
+	case <-st.changed:
+	case <-p.broken:
+	case <-ctx.Done():
+		return expired(ctx)
+	}
+	return nil
+}
+
+// note counts a process that was lost with the call. It was the cause if it was
+// answered so by a process that answers others, if it got stuck, or if the
+// process crashed and it was the only suspect.
+func (a *attempt) note(cause bool) {
+	a.lost++
+	if a.row.makesKey() {
+		a.traffic.lost.Add(1)
+	}
+	a.stuck = false
+	if cause {
+		a.blame++
+	}
+}
+
+// fail is the end of a call that processes were lost with.
+func (a *attempt) fail() error {
+	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
+		until := a.traffic.breaker.lost(a.cut, time.Now())
+		a.to.logger().Error("calls that crash plugin processes are refused for a while", "method", a.row.name,
+			"uid", a.flow.caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
+	}
+	if a.stuck {
+		return backends.Errorf(backends.Timeout, "%s was stuck in the module of %d plugin processes", a.row.name, a.lost)
+	}
+	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", a.lost, a.row.name)
+}
+
+// lostToken says whether an answer of the backend means that its process is
+// of no more use.
+func lostToken(err error) bool {
+	code := backends.CodeOf(err)
+	return code == backends.Lost || code == backends.Timeout
+}
+
+// expired is the error of a call whose caller has given up.
+func expired(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return backends.Errorf(backends.Timeout, "the call was canceled")
+	}
+	return backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
+}
