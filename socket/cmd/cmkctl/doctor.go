@@ -63,14 +63,15 @@ if the token cannot be used at all, for example because it reveals sensitive key
 			if t.module == "" {
 				for _, name := range []string{"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable"} {
 					if cmd.Flags().Changed(name) {
-						return fmt.Errorf("--%s is of a token that --module loads: give that, too", name)
+						return cli.Usagef("--%s is of a token that --module loads: give that, too", name)
 					}
 				}
 				return doctorDaemon(cmd, s, &p)
 			}
 			if t.pinFile == "" {
-				return errors.New("--module wants the --pin-file of the token, too")
+				return cli.Usagef("--module wants the --pin-file of the token, too")
 			}
+			t.warn(cmd)
 			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			list, err := t.probe(ctx, cmd.ErrOrStderr())

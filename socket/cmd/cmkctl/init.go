@@ -60,14 +60,15 @@ written, except for the state, which records the keys in the token.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !s.softHSM && (s.module == "" || s.pinFile == "") {
-				return errors.New("give --module and --pin-file of a token, or --softhsm for a new one")
+				return cli.Usagef("give --module and --pin-file of a token, or --softhsm for a new one")
 			}
 			if s.softHSM && s.pinFile != "" {
-				return errors.New("--softhsm makes its own --pin-file")
+				return cli.Usagef("--softhsm makes its own --pin-file")
 			}
 			if s.softHSM && s.serial != "" {
-				return errors.New("--softhsm makes a token, whose serial number SoftHSM2 chooses: name it with --token-label")
+				return cli.Usagef("--softhsm makes a token, whose serial number SoftHSM2 chooses: name it with --token-label")
 			}
+			s.warn(cmd)
 			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
 			l, err := makeLayout(dir)
@@ -108,6 +109,15 @@ func (s *setup) tokenFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.serial, "token-serial", "", "serial `number` of the token, instead of its label")
 	cmd.MarkFlagsMutuallyExclusive("token-label", "token-serial")
 	flags.StringVar(&s.pinFile, "pin-file", "", "`file` with the user PIN of the token")
+}
+
+// warn says that the variable that every other program with SoftHSM2 obeys does not reach the module.
+func (s *setup) warn(cmd *cobra.Command) {
+	const variable = "SOFTHSM2_CONF"
+	conf, own := os.Getenv(variable), s.moduleEnv[variable]
+	if conf != "" && own == "" && strings.Contains(filepath.Base(s.module), "softhsm") {
+		cmd.PrintErrf("warning: the module does not see %s of the environment: give --module-env %s=%s\n", variable, variable, bridge.ShellQuote(conf))
+	}
 }
 
 // sayHow says how to go on.
