@@ -209,12 +209,16 @@ const firstElsewhere = "the first [[token]] must be another one"
 // printRoles says what the token can be in a configuration, and what to do where it cannot.
 func printRoles(w io.Writer, list []findings, header func(io.Writer, string)) {
 	lacks := map[string]string{}
-	serves := 0
+	symmetric, signing := false, 0
 	for _, f := range list {
 		for _, s := range f.Specs {
 			lacks[s.Spec] = s.Unsupported
-			if s.Unsupported == "" && s.Spec != "AES_256" {
-				serves++
+			switch {
+			case s.Unsupported != "":
+			case s.Spec == "SYMMETRIC_DEFAULT":
+				symmetric = true
+			case slices.Contains(s.Usages, "SIGN_VERIFY"):
+				signing++
 			}
 		}
 	}
@@ -234,13 +238,26 @@ func printRoles(w io.Writer, list []findings, header func(io.Writer, string)) {
 		}
 		fmt.Fprintf(w, "%s\tno: lacks %s\t%s\n", own.what, why, own.without)
 	}
-	further := fmt.Sprintf("yes, for the %d key specs above", serves)
-	if serves == 0 {
-		further = "no: it can hold no key, use another token"
-	}
 	fmt.Fprintln(w)
 	header(w, "THE TOKEN AS\tPOSSIBLE\n")
-	fmt.Fprintf(w, "first [[token]]\t%s\nfurther [[token]]\t%s\n", first, further)
+	fmt.Fprintf(w, "first [[token]]\t%s\nfurther [[token]]\t%s\n", first, asFurther(symmetric, signing))
+}
+
+// asFurther says what a custom key store on the token holds: symmetric encryption keys, and signing
+// keys of so many specs where the configuration lets it.
+func asFurther(symmetric bool, signing int) string {
+	const let = "with signing_keys = true"
+	specs := cli.Number(uint64(signing), "spec") //nolint:gosec // a count
+	switch {
+	case symmetric && signing > 0:
+		return fmt.Sprintf("yes, for symmetric encryption keys, %s also for signing keys of %s", let, specs)
+	case symmetric:
+		return "yes, for symmetric encryption keys"
+	case signing > 0:
+		return fmt.Sprintf("yes, %s, for signing keys of %s", let, specs)
+	default:
+		return "no: a custom key store holds symmetric encryption keys and signing keys, and this token neither"
+	}
 }
 
 // verdict is an error if a plugin cannot serve the token. What is wrong with the token

@@ -10,29 +10,30 @@ import (
 // TestRoles: doctor says what a token can be, and what to do where it cannot.
 func TestRoles(t *testing.T) {
 	t.Parallel()
+	signs := []string{"SIGN_VERIFY"}
 	for name, c := range map[string]struct {
 		specs []foundSpec
 		says  []string
 	}{
 		"everything": {
-			[]foundSpec{{Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256"}, {Spec: "AES_256"}, {Spec: "RSA_2048"}},
-			[]string{"first [[token]] yes", "further [[token]] yes, for the 3 key specs above"},
+			[]foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256"}, {Spec: "RSA_2048", Usages: signs}},
+			[]string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys, with signing_keys = true also for signing keys of 2 specs"},
 		},
 		"signing keys only": {
-			[]foundSpec{{Spec: "HMAC_256", Unsupported: "CKM_SHA256_HMAC"}, {Spec: "ECC_NIST_P256"}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
+			[]foundSpec{{Spec: "HMAC_256", Unsupported: "CKM_SHA256_HMAC"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
 			[]string{
 				"no: lacks CKM_SHA256_HMAC the first [[token]] must be another one",
 				"no: lacks CKM_AES_KEY_WRAP_KWP data keys are refused, the rest is served",
-				"first [[token]] no", "further [[token]] yes, for the 1 key specs above",
+				"first [[token]] no", "further [[token]] yes, with signing_keys = true, for signing keys of 1 spec",
 			},
 		},
 		"no wrapping key": {
-			[]foundSpec{{Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256"}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
-			[]string{"first [[token]] yes", "further [[token]] yes, for the 2 key specs above"},
+			[]foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: []string{"KEY_AGREEMENT"}}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
+			[]string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys"},
 		},
 		"nothing": {
 			[]foundSpec{{Spec: "HMAC_256", Unsupported: "a"}, {Spec: "ECC_NIST_P256", Unsupported: "b"}},
-			[]string{"first [[token]] no", "further [[token]] no: it can hold no key, use another token"},
+			[]string{"first [[token]] no", "further [[token]] no: a custom key store holds symmetric encryption keys and signing keys, and this token neither"},
 		},
 	} {
 		var out strings.Builder
