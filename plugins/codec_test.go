@@ -183,7 +183,8 @@ func TestErrorsCross(t *testing.T) {
 func FuzzServe(f *testing.F) {
 	f.Add(byte(6), []byte{0xa1, 0x03, 0x41, 0x01})
 	f.Add(byte(1), []byte{0xa0})
-	closed := &Host{}
+	closed := &Host{traffic: newTraffic()}
+	closed.Calls = Calls{closed}
 	closed.state.Store(&state{phase: Closed, spec: &Spec{}, err: errClosed})
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		r := rows[kind]
