@@ -310,7 +310,9 @@ func TestThrottledConnectionsAreSlowedDown(t *testing.T) {
 		c.SetDeadline(time.Now())
 	}
 	calling.Wait()
-	most := throttleBurst + int64(time.Since(began).Seconds()*throttleRate) + 2*connections
+	// A goroutine that is held up between reading the clock and the limiter's lock sets that back, which
+	// gives what has been given already. Without a pace there would be thousands.
+	most := throttleBurst + int64(time.Since(began).Seconds()*throttleRate) + 4*connections
 	if n := answered.Load(); n < throttleBurst || n > most {
 		t.Errorf("%d answers, want %d to %d", n, throttleBurst, most)
 	}
