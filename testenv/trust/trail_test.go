@@ -213,7 +213,7 @@ func TestTrailPruned(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{SegmentBytes: smallSegments})
 	a, _ := life(t, r)
-	if out, ok := rig.Cmkctl(t, r, "audit", "prune", "--before", "2000-01-01"); !ok || !strings.Contains(out, "nothing to remove") {
+	if out, ok := rig.Cmkctl(t, r, "audit", "prune", "--before", "2000-01-01", "--yes"); !ok || !strings.Contains(out, "nothing to remove") {
 		t.Errorf("nothing is so old: %s", out)
 	}
 	before := segments(t, trailDir(r))
@@ -258,7 +258,7 @@ func TestTrailPruned(t *testing.T) {
 	if why := trailMismatch(t, r); !strings.Contains(why, audit.ErrBeginning.Error()) {
 		t.Errorf("a later beginning: %q", why)
 	}
-	if out, ok := rig.Cmkctl(t, r, "audit", "prune", "--keep", "1"); ok || !strings.Contains(out, "does not verify") {
+	if out, ok := rig.Cmkctl(t, r, "audit", "prune", "--keep", "1", "--yes"); ok || !strings.Contains(out, "does not verify") {
 		t.Errorf("pruned although the trail does not verify: %s", out)
 	}
 }
