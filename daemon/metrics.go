@@ -123,16 +123,17 @@ var (
 	memberUp        = describe("token_member_up", "1 if every plugin serves the member of the token.", "token", "member")
 	memberRefused   = describe("token_member_refused", "1 if the member does not show the keys that it should.", "token", "member")
 	memberInFlight  = describe("token_member_calls_in_flight", "Calls in flight on the member of the token.", "token", "member")
-	pluginUp        = describe("plugin_up", "1 if the process serves.", pluginLabels...)
-	pluginRestarts  = describe("plugin_restarts_total", "Processes that were lost and replaced.", pluginLabels...)
-	pluginFailed    = describe("plugin_failed_starts_total", "Processes that did not start, or could not open the token.", pluginLabels...)
-	pluginInFlight  = describe("plugin_calls_in_flight", "Calls in flight in the process.", pluginLabels...)
-	pluginSessions  = describe("plugin_sessions", "PKCS#11 sessions that the process has open.", pluginLabels...)
+	pluginUp        = describePlugin("plugin_up", "1 if the process serves.")
+	pluginRestarts  = describePlugin("plugin_restarts_total", "Processes that were lost and replaced.")
+	pluginFailed    = describePlugin("plugin_failed_starts_total", "Processes that did not start, or could not open the token.")
+	pluginInFlight  = describePlugin("plugin_calls_in_flight", "Calls in flight in the process.")
+	pluginSessions  = describePlugin("plugin_sessions", "PKCS#11 sessions that the process has open.")
 )
 
-// pluginLabels name a process. A token without members has none, which is the same as the
-// empty label.
-var pluginLabels = []string{"token", "plugin", "member"}
+// describePlugin describes a metric of a process: of a token without members, and of a member.
+func describePlugin(name, help string) [2]*prometheus.Desc {
+	return [2]*prometheus.Desc{describe(name, help, "token", "plugin"), describe(name, help, "token", "plugin", "member")}
+}
 
 // Describe implements [prometheus.Collector]: the metrics are not known before
 // they are collected.
@@ -208,11 +209,15 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	for _, p := range s.Plugins {
-		gauge(pluginUp, truth(p.State == string(plugins.Ready)), p.Token, p.Name, p.Member)
-		counter(pluginRestarts, float64(p.Restarts), p.Token, p.Name, p.Member)
-		counter(pluginFailed, float64(p.FailedStarts), p.Token, p.Name, p.Member)
-		gauge(pluginInFlight, float64(p.InFlight), p.Token, p.Name, p.Member)
-		gauge(pluginSessions, float64(p.Sessions), p.Token, p.Name, p.Member)
+		at, labels := 0, []string{p.Token, p.Name}
+		if p.Member != "" {
+			at, labels = 1, append(labels, p.Member)
+		}
+		gauge(pluginUp[at], truth(p.State == string(plugins.Ready)), labels...)
+		counter(pluginRestarts[at], float64(p.Restarts), labels...)
+		counter(pluginFailed[at], float64(p.FailedStarts), labels...)
+		gauge(pluginInFlight[at], float64(p.InFlight), labels...)
+		gauge(pluginSessions[at], float64(p.Sessions), labels...)
 	}
 	count := d.kms.CountKeys()
 	for at, n := range count.Keys {
