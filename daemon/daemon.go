@@ -260,12 +260,10 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	err = errors.Join(err, d.endCalls(ctx))
 	leave()
 	// What hangs in the token would hang each of these.
-	for _, last := range []func(context.Context) error{d.kms.FlushRefusals, d.kms.FlushUsage} {
-		if failed := last(ctx); failed != nil {
-			return errors.Join(err, failed)
-		}
+	if failed := d.kms.FlushRefusals(ctx); failed != nil || d.kms.Mismatch() != nil { // nothing is written to a database that does not verify
+		return errors.Join(err, failed)
 	}
-	return err
+	return errors.Join(err, d.kms.FlushUsage(ctx))
 }
 
 // begin does what a daemon does first, once it trusts its database.

@@ -59,6 +59,36 @@ func (m *member) used() uint64 {
 	return m.Calls("C_Encrypt") + m.Calls("C_Decrypt") + m.Calls("C_Sign")
 }
 
+// awaitPause does the calls between two comparisons of a refused member, and checks that none
+// of them has come to it. A comparison in between would count, so they are done once more then.
+func (s *scene) awaitPause(t *testing.T, m *member, calls func()) {
+	t.Helper()
+	eventually(t, func() (bool, string) {
+		begun, searches, used := m.Calls("C_Initialize"), m.Calls("C_FindObjectsInit"), m.used()
+		if ended := s.ended(m); ended != begun {
+			return false, fmt.Sprintf("of %d processes of member %s %d have ended", begun, m.name, ended)
+		}
+		calls()
+		if m.Calls("C_Initialize") != begun {
+			return false, "member " + m.name + " is compared without a pause"
+		}
+		if searched, after := m.Calls("C_FindObjectsInit")-searches, m.used()-used; searched+after != 0 {
+			t.Errorf("member %s was asked for %d objects and used for %d calls", m.name, searched, after)
+		}
+		return true, ""
+	})
+}
+
+// ended counts the processes of a member that have ended.
+func (s *scene) ended(m *member) (n uint64) {
+	for line := range strings.Lines(s.Log()) {
+		if strings.Contains(line, "plugin process exited") && strings.Contains(line, fmt.Sprintf(`"token":"%s/%s"`, s.token.Name, m.name)) {
+			n++
+		}
+	}
+	return n
+}
+
 // objects are the names of the files of the objects in the token.
 func (m *member) objects(t *testing.T) []string {
 	t.Helper()
