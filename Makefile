@@ -80,7 +80,7 @@ clean:
 bench: deps build
 	go build -trimpath -o .cache/bench/rawtoken ./backends/pkcs11/cmd/rawtoken
 	go run ./testenv/bench -save .cache/bench/last.txt -doc docs/performance.md $(BENCHFLAGS)
-	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/kms
+	go test -run '^$$' -bench '^BenchmarkAuthorise$$' ./daemon/access
 	if [ -e .cache/bench/saved.txt ]; then $(BENCHSTAT) .cache/bench/saved.txt .cache/bench/last.txt; fi
 
 # Keeps the last run of make bench, for later ones to be compared with.
@@ -92,11 +92,12 @@ bench-save:
 # against its record, 10,000 random sequences of operations against the model, and
 # what one caller leaves to the others, measured alone.
 long: deps
-	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./testenv/trust
+	CMKD_KILLS=100 go test -count=1 -timeout 2h -run 'Killed' ./testenv/trust ./testenv/backups
 	CMKD_REQUESTS=10000 go test -count=1 -timeout 90m -run ChangedMeansRecorded ./daemon/kms/
 	CMKD_SEQUENCES=10000 go test -count=1 -timeout 90m -run 'Model' ./daemon/kms/
 	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestDearBesideCheap$$' ./plugins/
 	CMKD_LONG=1 go test -count=1 -v -timeout 30m -run '^TestPoisonDataKey$$' ./testenv/scale
+	CMKD_LONG=1 go test -count=1 -timeout 30m ./testenv/memscan
 
 # Every fuzz target of the tree: FUZZTIME each, 1m by default, policies 10m.
 fuzz: deps
