@@ -1,6 +1,7 @@
 package access
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -28,11 +29,7 @@ func (s *Access) authorise(c *journal.Call, d *Demand, k *Key, alias string) err
 	}
 	// A stranger's refusal does not take the longer the more the key's policy
 	// denies, which would tell that the key exists.
-	decision := policy.Decide(r, document, c.Caller.Policies, nil)
-	if !decision.Allowed && !decision.Explicit {
-		// Grants only add: they are looked at when nothing else allows.
-		decision = policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d))
-	}
+	decision := policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d))
 	c.Decided(decision)
 	if decision.Allowed {
 		return nil
@@ -187,29 +184,25 @@ func (s *Access) writtenARN(c *journal.Call, id string) string {
 // grantsFor are the grants of the key that may concern the call. Of the
 // grants to one principal, which may be thousands, those that cannot allow the
 // action are left out before they are compiled.
-func (s *Access) grantsFor(c *journal.Call, k *Key, d *Demand) []*policy.Grant {
-	var list []*policy.Grant
-	action := d.actionOf(c)
-	p := &c.Caller.Principal
-	account := "" // a grant to it is for those whom an identity policy allows the action
-	if len(c.Caller.Policies) > 0 {
-		account = s.rootARN()
-	}
-	for _, arn := range append([]string{p.ARN, p.SessionARN, account}, p.Groups...) {
-		if arn == "" {
-			continue
+func (s *Access) grantsFor(c *journal.Call, k *Key, d *Demand) iter.Seq[*policy.Grant] {
+	return func(yield func(*policy.Grant) bool) {
+		action := d.actionOf(c)
+		p := &c.Caller.Principal
+		account := "" // a grant to it is for those whom an identity policy allows the action
+		if len(c.Caller.Policies) > 0 {
+			account = s.rootARN()
 		}
-		for g := range c.View.GrantsByGrantee(k.Region, k.ID, arn) {
-			if !slices.Contains(g.Operations, action.Name) || !fits(g, action, d.Context) {
+		for _, arn := range append([]string{p.ARN, p.SessionARN, account}, p.Groups...) {
+			if arn == "" {
 				continue
 			}
-			list = append(list, policyGrant(g))
-			if arn != account && action.Name != "CreateGrant" {
-				return list // it allows; of the parents of a grant one may do where another does not
+			for g := range c.View.GrantsByGrantee(k.Region, k.ID, arn) {
+				if slices.Contains(g.Operations, action.Name) && fits(g, action, d.Context) && !yield(policyGrant(g)) {
+					return
+				}
 			}
 		}
 	}
-	return list
 }
 
 // fits reports whether the call satisfies the grant's constraints. That of the

@@ -174,11 +174,9 @@ func (s *Journal) RecordEvent(ctx context.Context, name string, details any) err
 
 // serviceRecord is a record of what nobody called for.
 func (s *Journal) serviceRecord(name string) *audit.Record {
-	return &audit.Record{
-		EventTime: s.Now(), EventName: name, EventType: "AwsServiceEvent", AWSRegion: s.Region, ManagementEvent: true,
-		UserIdentity:       audit.UserIdentity{Type: "AWSService", AccountID: s.Account, InvokedBy: "cmkd"},
-		RecipientAccountID: s.Account,
-	}
+	r := s.record(name, audit.UserIdentity{Type: "AWSService", InvokedBy: "cmkd"})
+	r.EventType = "AwsServiceEvent"
+	return &r
 }
 
 // What the service does by itself is on record in CloudTrail's service events:

@@ -46,36 +46,33 @@ type recording struct {
 	phase          phase // guarded by inFlight.mu
 }
 
+// record begins every record of the daemon: name is its eventName.
+func (s *Journal) record(name string, by audit.UserIdentity) audit.Record {
+	by.AccountID = s.Account
+	return audit.Record{
+		EventTime: s.Now(), EventName: name, AWSRegion: s.Region, UserIdentity: by, RecipientAccountID: s.Account, ManagementEvent: true,
+	}
+}
+
 // openRecord fills in what is known of every call.
 func (s *Journal) openRecord(c *Call, r *kmsapi.Request) {
-	c.Record = audit.Record{
-		EventTime: s.Now(),
-		EventName: r.Operation,
-		AWSRegion: c.Region,
-		UserAgent: r.UserAgent,
-		RequestID: r.RequestID,
-		UserIdentity: audit.UserIdentity{
-			Type: "IAMUser", ARN: c.Caller.Principal.DisplayARN(), AccountID: s.Account, UserName: c.Caller.Principal.UserName,
-			AccessKeyID: c.Caller.AccessKeyID, PrincipalID: c.Caller.ID,
-		},
-		RecipientAccountID: s.Account,
-		AdditionalEventData: audit.AdditionalEventData{
-			Peer: &c.memory.peer,
-		},
-		ManagementEvent: true,
-		Resources:       c.memory.resources[:0],
+	p := &c.Caller.Principal
+	by := audit.UserIdentity{Type: "IAMUser", ARN: p.DisplayARN(), UserName: p.UserName, AccessKeyID: c.Caller.AccessKeyID, PrincipalID: c.Caller.ID}
+	if by.PrincipalID == "" {
+		by.PrincipalID = p.UserID()
 	}
-	if c.Caller.ID == "" {
-		c.Record.UserIdentity.PrincipalID = c.Caller.Principal.UserID()
-	}
-	c.memory.peer = audit.Peer{UID: c.Caller.UID, GID: c.Caller.GID, PID: c.Caller.PID}
-	switch c.Caller.Principal.Type {
+	switch p.Type {
 	case policy.Root:
-		c.Record.UserIdentity.Type = "Root"
+		by.Type = "Root"
 	case policy.Role:
-		c.Record.UserIdentity.Type = "AssumedRole"
+		by.Type = "AssumedRole"
 	default:
 	}
+	c.Record = s.record(r.Operation, by)
+	c.Record.AWSRegion, c.Record.UserAgent, c.Record.RequestID = c.Region, r.UserAgent, r.RequestID
+	c.memory.peer = audit.Peer{UID: c.Caller.UID, GID: c.Caller.GID, PID: c.Caller.PID}
+	c.Record.AdditionalEventData.Peer = &c.memory.peer
+	c.Record.Resources = c.memory.resources[:0]
 }
 
 // Open takes room for the records of a call. If there is none, the call must

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"iter"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -17,14 +19,15 @@ import (
 func Evaluate(r *Request, key *Document, identity []*Document, grants []*Grant) Decision {
 	e := newEvaluation(r)
 	defer e.close()
-	return e.decide(key, identity, grants)
+	return e.decide(key, identity, slices.Values(grants))
 }
 
 // Decide allows what [Evaluate] allows. It looks for a Deny in the key policy only
 // once something allows the request, so the refusal of somebody whom nothing allows
 // anything takes no longer the more a key's policy denies. Such a refusal is not
-// Explicit for the key policy's sake, whether or not a Deny of it applies.
-func Decide(r *Request, key *Document, identity []*Document, grants []*Grant) Decision {
+// Explicit for the key policy's sake, whether or not a Deny of it applies. grants, which may be nil,
+// is asked for them only when no policy allows or denies the request.
+func Decide(r *Request, key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
 	e := newEvaluation(r)
 	defer e.close()
 	return e.allowFirst(key, func() Decision { return e.decideInOrder(key, identity, grants) })
@@ -243,7 +246,7 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 }
 
 // decide decides, or refuses where that would take too long.
-func (e *evaluation) decide(key *Document, identity []*Document, grants []*Grant) Decision {
+func (e *evaluation) decide(key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
 	d := e.decideInOrder(key, identity, grants)
 	return e.unlessSpent(d)
 }
@@ -273,7 +276,7 @@ func (e *evaluation) unlessSpent(d Decision) Decision {
 }
 
 // decideInOrder is the order of the decision; see the package comment.
-func (e *evaluation) decideInOrder(key *Document, identity []*Document, grants []*Grant) Decision {
+func (e *evaluation) decideInOrder(key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
 	keySays := verdict{statement: -1}
 	if key != nil {
 		if keySays = e.keyVerdict(key); keySays.denied {

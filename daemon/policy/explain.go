@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Trace is a decision and how it came about.
 type Trace struct {
@@ -34,7 +37,7 @@ func Explain(r *Request, key *Document, identity []*Document, grants []*Grant) T
 	defer e.close()
 	t := Trace{}
 	e.trace = &t
-	t.Decision = e.decide(key, identity, grants)
+	t.Decision = e.decide(key, identity, slices.Values(grants))
 	return t
 }
 

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"iter"
 	"math/bits"
 	"slices"
 	"strings"
@@ -154,12 +155,12 @@ func (c Constraint) has(other Constraint) bool {
 // grantThatAllows returns the first grant that allows the request.
 // identityAllows: an identity policy does, which is what the users of an account
 // need when the account is the grantee.
-func (e *evaluation) grantThatAllows(grants []*Grant, identityAllows bool) *Grant {
-	if e.action == 0 || len(grants) == 0 {
+func (e *evaluation) grantThatAllows(grants iter.Seq[*Grant], identityAllows bool) *Grant {
+	if e.action == 0 || grants == nil {
 		return nil
 	}
 	operation := actionGrant[bits.TrailingZeros64(uint64(e.action))]
-	for _, g := range grants {
+	for g := range grants {
 		if !e.budget.spend(1) {
 			return nil
 		}

@@ -82,7 +82,7 @@ func (s *scene) awaitPause(t *testing.T, m *member, calls func()) {
 // ended counts the processes of a member that have ended.
 func (s *scene) ended(m *member) (n uint64) {
 	for line := range strings.Lines(s.Log()) {
-		if strings.Contains(line, "plugin process exited") && strings.Contains(line, fmt.Sprintf(`"token":"%s/%s"`, s.token.Name, m.name)) {
+		if strings.Contains(line, "plugin process exited") && strings.Contains(line, fmt.Sprintf(`"token":"main/%s"`, m.name)) {
 			n++
 		}
 	}
