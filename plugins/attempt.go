@@ -6,14 +6,15 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // attempt is a call on its way to an answer.
 type attempt struct {
 	traffic *traffic
 	to      target
-	row     *row
-	flow    flow
+	row     *stream.Row
+	flow    stream.Flow
 	request []byte
 	out     any
 	cut     cutID
@@ -48,7 +49,7 @@ func (a *attempt) run(ctx context.Context) error {
 			case <-ctx.Done():
 				return expired(ctx)
 			}
-			if err := a.refused(); err != nil && !a.row.creates() {
+			if err := a.refused(); err != nil && !a.row.Creates() {
 				return err // those before it were cut off meanwhile
 			}
 		}
@@ -61,25 +62,25 @@ func (a *attempt) run(ctx context.Context) error {
 		case err == nil:
 			p.answered.Store(true)
 			p.starved.end()
-			if a.row.creates() {
+			if a.row.Creates() {
 				a.traffic.breaker.answered(a.cut)
 			}
 			return nil
-		case errors.Is(err, errRetired):
+		case errors.Is(err, stream.ErrRetired):
 			// It was not sent, and another process is on its way.
 			select {
 			case <-p.broken:
 			case <-st.changed:
 			}
-		case errors.Is(err, errStuck):
+		case errors.Is(err, stream.ErrStuck):
 			a.note(true)
 			a.stuck = true
-		case errors.Is(err, errGone):
+		case errors.Is(err, stream.ErrGone):
 			a.note(a.isolated && p.crashed())
 		case ctx.Err() != nil:
 			return expired(ctx)
-		case errors.Is(err, errPast):
-			return errLate
+		case errors.Is(err, stream.ErrPast):
+			return stream.ErrLate
 		case a.to.elsewhere(a, err):
 			if backends.CodeOf(err) == backends.Busy {
 				p.starve(time.Now())
@@ -105,7 +106,7 @@ func (a *attempt) run(ctx context.Context) error {
 // supervisor has failed to start one.
 func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error) error {
 	if a.spent++; a.spent > maxSpent {
-		return backends.Errorf(backends.Lost, "%d plugin processes had no room for the call to %s: %v", a.spent, a.row.name, why)
+		return backends.Errorf(backends.Lost, "%d plugin processes had no room for the call to %s: %v", a.spent, a.row.Name, why)
 	}
 	p.wear(spentProcess)
 	select {
@@ -122,7 +123,7 @@ func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error)
 // process crashed and it was the only suspect.
 func (a *attempt) note(cause bool) {
 	a.lost++
-	if a.row.makesKey() {
+	if a.row.MakesKey() {
 		a.traffic.lost.Add(1)
 	}
 	a.stuck = false
@@ -133,15 +134,15 @@ func (a *attempt) note(cause bool) {
 
 // fail is the end of a call that processes were lost with.
 func (a *attempt) fail() error {
-	if a.blame >= maxBlame && a.mayCut && (a.row.creates() || !a.stuck) {
+	if a.blame >= maxBlame && a.mayCut && (a.row.Creates() || !a.stuck) {
 		until := a.traffic.breaker.lost(a.cut, time.Now())
-		a.to.logger().Error("calls that crash plugin processes are refused for a while", "method", a.row.name,
-			"uid", a.flow.caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
+		a.to.logger().Error("calls that crash plugin processes are refused for a while", "method", a.row.Name,
+			"uid", a.flow.Caller, "key", a.cut.key.String(), "spec", a.cut.spec, "until", timeText(until))
 	}
 	if a.stuck {
-		return backends.Errorf(backends.Timeout, "%s was stuck in the module of %d plugin processes", a.row.name, a.lost)
+		return backends.Errorf(backends.Timeout, "%s was stuck in the module of %d plugin processes", a.row.Name, a.lost)
 	}
-	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", a.lost, a.row.name)
+	return backends.Errorf(backends.Lost, "%d plugin processes were lost with the call to %s", a.lost, a.row.Name)
 }
 
 // lostToken says whether an answer of the backend means that its process is

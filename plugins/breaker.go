@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 const (
@@ -48,20 +49,17 @@ type cut struct {
 	trial bool
 }
 
-// creates reports whether calls of the row make keys.
-func (r *row) creates() bool { return r == createKey.row || r == generateDataKeyPair.row }
-
 // cutOf names the calls that in stands for; ok is false if they are never
 // refused: the daemon's own, and those without a key.
-func cutOf(r *row, of flow, in any) (id cutID, ok bool) {
+func cutOf(r *stream.Row, of stream.Flow, in any) (id cutID, ok bool) {
 	k, keyed := in.(backends.Keyed)
 	switch {
-	case r.creates():
-		return cutID{method: r.name, spec: specOf(in)}, true
-	case !keyed || of.caller == noCaller:
+	case r.Creates():
+		return cutID{method: r.Name, spec: stream.SpecOf(in)}, true
+	case !keyed || of.Caller == stream.NoCaller:
 		return id, false
 	}
-	return cutID{caller: of.caller, key: k.Subject().ID}, true
+	return cutID{caller: of.Caller, key: k.Subject().ID}, true
 }
 
 // check returns the error of a call that is refused. Of creations that have been
@@ -129,7 +127,7 @@ func (b *breaker) answered(id cutID) {
 	b.size.Store(int32(len(b.cuts)))
 }
 
-// release lets the next creation through.
+// Release lets the next creation through.
 func (b *breaker) release(id cutID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -187,7 +185,7 @@ func (h *Host) hanging(spec *Spec, now time.Time) string {
 	h.creating.mu.Lock()
 	var oldest *progressing
 	for c := range h.creating.calls {
-		late := now.Sub(c.since) > spec.Config.creationLimit(classes[c.id.spec])/2
+		late := now.Sub(c.since) > spec.Config.limits().Creation(stream.Classes[c.id.spec])/2
 		if late && (oldest == nil || c.since.Before(oldest.since)) {
 			oldest = c
 		}

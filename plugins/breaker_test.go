@@ -10,7 +10,7 @@ import (
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	var b breaker
-	now := epoch
+	now := time.Unix(1_000_000, 0)
 	id := cutID{caller: 1000, key: backends.KeyID{1}}
 	refused := func(what string, id cutID, want backends.Code) {
 		t.Helper()

@@ -3,7 +3,6 @@ package plugins
 import (
 	"context"
 	"io"
-	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -46,18 +45,3 @@ func (ended) SendMsg(any) error { return nil }
 
 // RecvMsg implements [grpc.ClientStream].
 func (ended) RecvMsg(any) error { return io.EOF }
-
-// told shortens what a plugin says of itself, for logs and errors.
-func told(text string) string { return shorten(text, 1024) }
-
-// shorten cuts text to about longest bytes, between two characters.
-func shorten(text string, longest int) string {
-	if len(text) <= longest {
-		return text
-	}
-	at := longest
-	for at > longest-utf8.UTFMax && !utf8.RuneStart(text[at]) {
-		at--
-	}
-	return text[:at] + "…"
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // Calls are those of every interface of package backends, made by a [Host], on the
@@ -13,7 +14,7 @@ type Calls struct{ by maker }
 
 // maker makes a call in the memory of a. The error is a [backends.Error].
 type maker interface {
-	do(ctx context.Context, a *attempt, r *row, in, out any) error
+	do(ctx context.Context, a *attempt, r *stream.Row, in, out any) error
 }
 
 var _ interface {
@@ -29,13 +30,13 @@ var _ interface {
 	backends.Encapsulator
 } = Calls{}
 
-// call makes the call.
-func (m method[In, Out]) call(ctx context.Context, by maker, in *In) (*Out, error) {
+// forward makes a call of the method.
+func forward[In, Out any](ctx context.Context, by maker, m stream.Method[In, Out], in *In) (*Out, error) {
 	memory := new(struct { // one piece
 		out     Out
 		attempt attempt
 	})
-	if err := by.do(ctx, &memory.attempt, m.row, in, &memory.out); err != nil {
+	if err := by.do(ctx, &memory.attempt, m.Row, in, &memory.out); err != nil {
 		return nil, err
 	}
 	return &memory.out, nil
@@ -43,100 +44,100 @@ func (m method[In, Out]) call(ctx context.Context, by maker, in *In) (*Out, erro
 
 // Info implements [backends.Backend].
 func (c Calls) Info(ctx context.Context, in *backends.InfoRequest) (*backends.InfoAnswer, error) {
-	return info.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Info, in)
 }
 
 // CreateKey implements [backends.Backend].
 func (c Calls) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
-	return createKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.CreateKey, in)
 }
 
 // CheckKey implements [backends.Backend].
 func (c Calls) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
-	return checkKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.CheckKey, in)
 }
 
 // DestroyKey implements [backends.Backend].
 func (c Calls) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
-	return destroyKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.DestroyKey, in)
 }
 
 // ListKeys implements [backends.Backend].
 func (c Calls) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
-	return listKeys.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.ListKeys, in)
 }
 
 // Encrypt implements [backends.Cipher].
 func (c Calls) Encrypt(ctx context.Context, in *backends.EncryptRequest) (*backends.EncryptAnswer, error) {
-	return encrypt.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Encrypt, in)
 }
 
 // Decrypt implements [backends.Cipher].
 func (c Calls) Decrypt(ctx context.Context, in *backends.DecryptRequest) (*backends.DecryptAnswer, error) {
-	return decrypt.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Decrypt, in)
 }
 
 // ReEncrypt implements [backends.ReEncrypter].
 func (c Calls) ReEncrypt(ctx context.Context, in *backends.ReEncryptRequest) (*backends.EncryptAnswer, error) {
-	return reEncrypt.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.ReEncrypt, in)
 }
 
 // GenerateDataKey implements [backends.DataKeyMaker].
 func (c Calls) GenerateDataKey(ctx context.Context, in *backends.GenerateDataKeyRequest) (*backends.GenerateDataKeyAnswer, error) {
-	return generateDataKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.GenerateDataKey, in)
 }
 
 // GenerateDataKeyPair implements [backends.DataKeyMaker].
 func (c Calls) GenerateDataKeyPair(ctx context.Context, in *backends.GenerateDataKeyPairRequest) (*backends.GenerateDataKeyAnswer, error) {
-	return generateDataKeyPair.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.GenerateDataKeyPair, in)
 }
 
 // OpenDataKey implements [backends.DataKeyMaker].
 func (c Calls) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyRequest) (*backends.OpenDataKeyAnswer, error) {
-	return openDataKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.OpenDataKey, in)
 }
 
 // GenerateRandom implements [backends.Randomizer].
 func (c Calls) GenerateRandom(ctx context.Context, in *backends.GenerateRandomRequest) (*backends.GenerateRandomAnswer, error) {
-	return generateRandom.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.GenerateRandom, in)
 }
 
 // Sign implements [backends.Signer].
 func (c Calls) Sign(ctx context.Context, in *backends.SignRequest) (*backends.SignAnswer, error) {
-	return sign.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Sign, in)
 }
 
 // Verify implements [backends.Signer].
 func (c Calls) Verify(ctx context.Context, in *backends.VerifyRequest) (*backends.VerifyAnswer, error) {
-	return verify.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Verify, in)
 }
 
 // GenerateMAC implements [backends.MACer].
 func (c Calls) GenerateMAC(ctx context.Context, in *backends.MACRequest) (*backends.MACAnswer, error) {
-	return generateMAC.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.GenerateMAC, in)
 }
 
 // VerifyMAC implements [backends.MACer].
 func (c Calls) VerifyMAC(ctx context.Context, in *backends.VerifyMACRequest) (*backends.VerifyAnswer, error) {
-	return verifyMAC.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.VerifyMAC, in)
 }
 
 // DeriveSharedSecret implements [backends.Agreer].
 func (c Calls) DeriveSharedSecret(ctx context.Context, in *backends.DeriveSharedSecretRequest) (*backends.DeriveSharedSecretAnswer, error) {
-	return deriveSharedSecret.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.DeriveSharedSecret, in)
 }
 
 // ImportKey implements [backends.Importer].
 func (c Calls) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
-	return importKey.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.ImportKey, in)
 }
 
 // Encapsulate implements [backends.Encapsulator].
 func (c Calls) Encapsulate(ctx context.Context, in *backends.EncapsulateRequest) (*backends.EncapsulateAnswer, error) {
-	return encapsulate.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Encapsulate, in)
 }
 
 // Decapsulate implements [backends.Encapsulator].
 func (c Calls) Decapsulate(ctx context.Context, in *backends.DecapsulateRequest) (*backends.DecapsulateAnswer, error) {
-	return decapsulate.call(ctx, c.by, in)
+	return forward(ctx, c.by, stream.Decapsulate, in)
 }

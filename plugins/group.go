@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // Group is the Hosts of one plugin on tokens that hold the same keys, its members. Calls
@@ -78,7 +79,7 @@ func (g *Group) wake() {
 }
 
 // do implements [maker].
-func (g *Group) do(ctx context.Context, a *attempt, r *row, in, out any) error {
+func (g *Group) do(ctx context.Context, a *attempt, r *stream.Row, in, out any) error {
 	return g.make(ctx, g, a, r, in, out)
 }
 
@@ -115,7 +116,7 @@ func (g *Group) process(ctx context.Context, a *attempt) (*process, *state, erro
 // pick chooses the process for a call, nil if none can be asked.
 func (g *Group) pick(a *attempt) (best *process, at *state) {
 	first, least := 0, math.MaxInt
-	changes := a.row.makesKey() || a.row == destroyKey.row
+	changes := a.row.MakesKey() || a.row == stream.DestroyKey.Row
 	if !changes {
 		first = int(g.turn.Add(1) % uint32(len(g.hosts)))
 	}
@@ -129,7 +130,7 @@ func (g *Group) pick(a *attempt) (best *process, at *state) {
 			a.at = i
 			return st.process, st
 		}
-		if calls := st.process.link.inFlight(); calls < least {
+		if calls := st.process.link.InFlight(); calls < least {
 			best, at, a.at, least = st.process, st, i, calls
 		}
 	}
@@ -183,7 +184,7 @@ func (g *Group) acquire(ctx context.Context, a *attempt, timeout <-chan time.Tim
 
 // Wait waits until a member serves, and returns nil, or none is known to, and returns why.
 func (g *Group) Wait(ctx context.Context) error {
-	_, _, err := g.acquire(ctx, &attempt{row: info.row}, nil)
+	_, _, err := g.acquire(ctx, &attempt{row: stream.Info.Row}, nil)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cmkd/plugins/internal/control"
+	"cmkd/plugins/internal/stream"
 )
 
 // heartbeat condemns a process that does not answer, because it is stopped or
@@ -28,11 +29,11 @@ func (p *process) heartbeat(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			p.condemn(fmt.Errorf("the process does not answer: %s", told(err.Error())))
+			p.condemn(fmt.Errorf("the process does not answer: %s", stream.Told(err.Error())))
 			return
 		case answer.GetOverdue() != "":
-			p.link.stuck.Store(answer.GetOverdueId())
-			p.condemn(fmt.Errorf("%s is stuck in the module", told(answer.GetOverdue())))
+			p.link.Stuck.Store(answer.GetOverdueId())
+			p.condemn(fmt.Errorf("%s is stuck in the module", stream.Told(answer.GetOverdue())))
 			return
 		case p.serving.Load() && m.grown(p.runner.process(), p.spec.MaxGrowth, time.Now()):
 			p.wear("takes much memory")

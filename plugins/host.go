@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 const (
@@ -165,26 +166,26 @@ func (h *Host) Ready(ctx context.Context) error {
 func (t *traffic) Losses() int { return int(t.lost.Load()) }
 
 // do implements [maker].
-func (h *Host) do(ctx context.Context, a *attempt, r *row, in, out any) error {
+func (h *Host) do(ctx context.Context, a *attempt, r *stream.Row, in, out any) error {
 	return h.make(ctx, h, a, r, in, out)
 }
 
 // make makes a call in the memory of a: it sends it again when the process was lost with it, until
 // it is answered, ctx ends or its tries are used up. The error is a
 // [backends.Error].
-func (t *traffic) make(ctx context.Context, to target, a *attempt, r *row, in, out any) error {
+func (t *traffic) make(ctx context.Context, to target, a *attempt, r *stream.Row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
-	reserveFor(request, in)
-	if err := encode(request, in); err != nil {
-		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
+	stream.ReserveFor(request, in)
+	if err := stream.Encode(request, in); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", r.Name)
 	}
-	*a = attempt{traffic: t, to: to, row: r, flow: flowOf(ctx, in), request: request.Bytes(), out: out}
+	*a = attempt{traffic: t, to: to, row: r, flow: stream.FlowOf(ctx, in), request: request.Bytes(), out: out}
 	a.cut, a.mayCut = cutOf(r, a.flow, in)
 	if err := a.refused(); err != nil {
 		return err
 	}
-	if r.creates() {
+	if r.Creates() {
 		defer t.breaker.release(a.cut)
 		defer t.creating.end(t.creating.begin(a.cut))
 	}
@@ -247,7 +248,7 @@ var requests = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 func recycle(b *bytes.Buffer) {
 	clear(b.Bytes())
 	b.Reset()
-	if b.Cap() <= readBuffer {
+	if b.Cap() <= stream.ReadBuffer {
 		requests.Put(b)
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/time/rate"
+
+	"cmkd/plugins/internal/stream"
 )
 
 // newHostLog returns the logger that go-plugin wants, which passes its own
@@ -71,9 +73,9 @@ func (s slogSink) Accept(name string, level hclog.Level, msg string, args ...any
 	}
 	all := attributes(args)
 	if name != "" {
-		all = append([]any{"from", told(name)}, all...)
+		all = append([]any{"from", stream.Told(name)}, all...)
 	}
-	s.log.Log(ctx, to, shorten(msg, longestLine), all...)
+	s.log.Log(ctx, to, stream.Shorten(msg, longestLine), all...)
 }
 
 // attributes are args, pairs of a key and a value as hclog has them, within the limits of a
@@ -82,7 +84,7 @@ func attributes(args []any) []any {
 	var all []any
 	room := longestLine
 	for i := 0; i+1 < len(args); i += 2 {
-		key, value := told(fmt.Sprint(args[i])), bounded(args[i+1])
+		key, value := stream.Told(fmt.Sprint(args[i])), bounded(args[i+1])
 		if key == "plugin" { // go-plugin's, which log has for the plugin's name
 			key = "executable"
 		}
@@ -104,6 +106,6 @@ func bounded(value any) any {
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return value
 	default:
-		return told(fmt.Sprint(value))
+		return stream.Told(fmt.Sprint(value))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"cmkd/plugins/internal/stream"
 )
 
 // TestLevelOfAnEndedProcess: a process that ends by a signal, which the daemon's own
@@ -83,7 +85,7 @@ func TestShorten(t *testing.T) {
 		{"𝄞𝄞", 4, "𝄞…"},
 		{"\x80\x80\x80\x80\x80\x80\x80\x80\x80", 8, "\x80\x80\x80\x80…"},
 	} {
-		if got := shorten(c.text, c.longest); got != c.want {
+		if got := stream.Shorten(c.text, c.longest); got != c.want {
 			t.Errorf("shorten(%q, %d) = %q, want %q", c.text, c.longest, got, c.want)
 		}
 	}

@@ -64,7 +64,7 @@ func (h *Host) Status() Status {
 	}
 	if p := st.process; p != nil {
 		out.PID = p.runner.process()
-		out.InFlight = p.link.inFlight()
+		out.InFlight = p.link.InFlight()
 	}
 	return out
 }

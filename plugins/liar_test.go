@@ -15,6 +15,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins/internal/control"
+	"cmkd/plugins/internal/stream"
 )
 
 // A liar is a plugin that was taken over: it does the handshake, or lies in it, and
@@ -125,9 +126,9 @@ func (l *liar) serve() {
 	if l.how == "never reads" {
 		select {}
 	}
-	r := newFrameReader(l.stream)
+	r := stream.NewFrameReader(l.stream)
 	for {
-		f, err := r.next()
+		f, err := r.Next()
 		if err != nil {
 			return
 		}
@@ -141,12 +142,12 @@ func (l *liar) serve() {
 }
 
 // truth is the right answer to Encrypt.
-func truth(f frame) []byte {
+func truth(f stream.Frame) []byte {
 	var in backends.EncryptRequest
-	if err := decoding.Unmarshal(f.body, &in); err != nil {
+	if err := stream.Decoding.Unmarshal(f.Body, &in); err != nil {
 		panic(err)
 	}
-	body, err := encoding.Marshal(&backends.EncryptAnswer{Sealed: backends.Sealed{Ciphertext: in.Plaintext}})
+	body, err := stream.Encoding.Marshal(&backends.EncryptAnswer{Sealed: backends.Sealed{Ciphertext: in.Plaintext}})
 	if err != nil {
 		panic(err)
 	}
@@ -154,11 +155,11 @@ func truth(f frame) []byte {
 }
 
 // answer is what the lie makes of the answer.
-func (l *liar) answer(f frame) [][]byte {
+func (l *liar) answer(f stream.Frame) [][]byte {
 	say := func(id uint64, kind byte, body []byte) []byte {
-		return appendFrame(nil, frame{id: id, kind: kind, body: body})
+		return stream.AppendFrame(nil, stream.Frame{ID: id, Kind: kind, Body: body})
 	}
-	right := func() []byte { return say(f.id, kindDone, truth(f)) }
+	right := func() []byte { return say(f.ID, stream.KindDone, truth(f)) }
 	length := func(n uint32) [][]byte { return [][]byte{binary.BigEndian.AppendUint32(nil, n), make([]byte, 64)} }
 	switch l.how {
 	case "truth":
@@ -166,54 +167,54 @@ func (l *liar) answer(f frame) [][]byte {
 	case "frames: ids of nobody":
 		var flood []byte
 		for i := range uint64(5000) {
-			flood = append(flood, say(f.id+1+i<<32, kindDone, []byte{0xa0})...)
+			flood = append(flood, say(f.ID+1+i<<32, stream.KindDone, []byte{0xa0})...)
 			flood = append(flood, say(1<<63+i, byte(i%3), make([]byte, 100))...)
 		}
-		return [][]byte{flood, say(0, kindDone, nil), right()}
+		return [][]byte{flood, say(0, stream.KindDone, nil), right()}
 	case "frames: an answer twice":
-		return [][]byte{right(), say(f.id, kindDone, []byte{0xf6}), right()}
+		return [][]byte{right(), say(f.ID, stream.KindDone, []byte{0xf6}), right()}
 	case "frames: answers of before":
-		return [][]byte{say(f.id-1, kindDone, []byte{0xf6}), right()}
+		return [][]byte{say(f.ID-1, stream.KindDone, []byte{0xf6}), right()}
 	case "frames: length 0":
 		return length(0)
 	case "frames: a short length":
-		return length(frameHeader - 5)
+		return length(stream.FrameHeader - 5)
 	case "frames: a huge length":
-		return length(maxFrame + 1)
+		return length(stream.MaxFrame + 1)
 	case "frames: a negative length":
 		return length(1<<32 - 1)
 	case "frames: another kind":
-		return [][]byte{say(f.id, 3, nil)}
+		return [][]byte{say(f.ID, 3, nil)}
 	case "frames: the kind of a lost process":
-		return [][]byte{say(f.id, kindGone, nil)}
+		return [][]byte{say(f.ID, stream.KindGone, nil)}
 	case "frames: late":
-		return [][]byte{say(f.id, kindLate, make([]byte, 100))}
+		return [][]byte{say(f.ID, stream.KindLate, make([]byte, 100))}
 	case "frames: half of one":
 		return [][]byte{right()[:30]}
 	case "frames: half of a long one":
-		return [][]byte{append(binary.BigEndian.AppendUint32(nil, maxFrame), make([]byte, 1<<20)...)}
+		return [][]byte{append(binary.BigEndian.AppendUint32(nil, stream.MaxFrame), make([]byte, 1<<20)...)}
 	case "bodies: a long one":
-		return [][]byte{say(f.id, kindDone, make([]byte, maxAnswer+1))}
+		return [][]byte{say(f.ID, stream.KindDone, make([]byte, stream.MaxAnswer+1))}
 	case "bodies: no CBOR":
-		return [][]byte{say(f.id, kindDone, []byte("no CBOR"))}
+		return [][]byte{say(f.ID, stream.KindDone, []byte("no CBOR"))}
 	case "bodies: none":
-		return [][]byte{say(f.id, kindDone, nil)}
+		return [][]byte{say(f.ID, stream.KindDone, nil)}
 	case "bodies: deep":
-		return [][]byte{say(f.id, kindDone, []byte(strings.Repeat("\x81", 100_000)))}
+		return [][]byte{say(f.ID, stream.KindDone, []byte(strings.Repeat("\x81", 100_000)))}
 	case "bodies: a text as long as the world":
-		return [][]byte{say(f.id, kindDone, []byte{0xa1, 0x01, 0x7b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})}
+		return [][]byte{say(f.ID, stream.KindDone, []byte{0xa1, 0x01, 0x7b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})}
 	case "bodies: an array as long as the world":
-		return [][]byte{say(f.id, kindDone, []byte{0xa1, 0x01, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})}
+		return [][]byte{say(f.ID, stream.KindDone, []byte{0xa1, 0x01, 0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})}
 	case "errors: a long one":
-		body, _ := encoding.Marshal(wireError{Code: backends.Code(strings.Repeat("c", 50_000)), Message: strings.Repeat("m", 50_000), RV: 1<<64 - 1})
-		return [][]byte{say(f.id, kindFailed, body)}
+		body, _ := stream.Encoding.Marshal(stream.WireError{Code: backends.Code(strings.Repeat("c", 50_000)), Message: strings.Repeat("m", 50_000), RV: 1<<64 - 1})
+		return [][]byte{say(f.ID, stream.KindFailed, body)}
 	case "errors: no code":
-		body, _ := encoding.Marshal(wireError{})
-		return [][]byte{say(f.id, kindFailed, body)}
+		body, _ := stream.Encoding.Marshal(stream.WireError{})
+		return [][]byte{say(f.ID, stream.KindFailed, body)}
 	case "errors: lost", "errors: timeout":
 		code := map[string]backends.Code{"errors: lost": backends.Lost, "errors: timeout": backends.Timeout}[l.how]
-		body, _ := encoding.Marshal(wireError{Code: code})
-		return [][]byte{say(f.id, kindFailed, body)}
+		body, _ := stream.Encoding.Marshal(stream.WireError{Code: code})
+		return [][]byte{say(f.ID, stream.KindFailed, body)}
 	case "logs without end":
 		go func() {
 			for {
@@ -224,7 +225,7 @@ func (l *liar) answer(f frame) [][]byte {
 	case "frames: without end":
 		go func() {
 			for {
-				if _, err := l.stream.Write(say(1<<50, kindDone, make([]byte, 1<<20))); err != nil {
+				if _, err := l.stream.Write(say(1<<50, stream.KindDone, make([]byte, 1<<20))); err != nil {
 					return
 				}
 			}
@@ -234,7 +235,7 @@ func (l *liar) answer(f frame) [][]byte {
 }
 
 // after is what it does when it has answered.
-func (l *liar) after(frame) {
+func (l *liar) after(stream.Frame) {
 	switch l.how {
 	case "frames: half of one":
 		os.Exit(0)

@@ -6,7 +6,8 @@
 // is lost. A [Group] is the Hosts of several tokens that hold the same keys. The
 // plugin's side is [Serve], the whole of a plugin's main. Between the two, hashicorp/go-plugin does the handshake, the life cycle and the log,
 // and its gRPC connection carries Open and Health (package internal/control);
-// the calls themselves go over one socket pair as batches of frames (frame.go).
+// the calls themselves go over one socket pair as batches of frames (package internal/stream),
+// which the plugin serves in fair turns (package internal/lanes).
 // What was measured to choose that is in docs/decisions/0002-plugin-stream.md.
 package plugins
 
@@ -17,12 +18,13 @@ import (
 	"github.com/hashicorp/go-plugin"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // handshake is what both sides must agree on before anything else. The cookie
 // is no secret: it tells a person who starts a plugin by hand from the daemon.
 // ProtocolVersion changes with the frame format and whenever a row of
-// methods.go changes its meaning.
+// internal/stream/methods.go changes its meaning.
 var handshake = plugin.HandshakeConfig{
 	ProtocolVersion:  2,
 	MagicCookieKey:   "CMKD_PLUGIN",
@@ -56,7 +58,7 @@ type Config struct {
 	// still running after that is stuck, and the process is replaced; a quick one may wait
 	// for a key that is being made before its time begins. Slow are
 	// the calls that create, destroy and list keys and generate key pairs; those
-	// that create have less time, by the key's spec (creationLimit).
+	// that create have less time, by the key's spec.
 	// 0: 5 s and 2 minutes.
 	QuickTimeout time.Duration `cbor:"7,keyasint,omitempty"`
 	SlowTimeout  time.Duration `cbor:"8,keyasint,omitempty"`
@@ -98,21 +100,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// creationLimit is how long the module may take to make a key of the class. An
-// AES key or a point takes milliseconds, in a network HSM a second; the time for
-// an RSA pair varies: RSA-4096 takes SoftHSM2 4 s and up to 30, some small HSMs a
-// minute.
-func (c Config) creationLimit(class byte) time.Duration {
-	limit := 10 * time.Second
-	switch class {
-	case classes[backends.RSA2048]:
-		limit = 30 * time.Second
-	case classes[backends.RSA3072]:
-		limit = time.Minute
-	case classes[backends.RSA4096]:
-		limit = 90 * time.Second
-	}
-	return min(limit, c.SlowTimeout)
+func (c Config) limits() stream.Limits {
+	return stream.Limits{Quick: c.QuickTimeout, Slow: c.SlowTimeout}
 }
 
 // Open opens the backend of a plugin. It is called once in the life of a

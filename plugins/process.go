@@ -20,6 +20,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins/internal/control"
+	"cmkd/plugins/internal/stream"
 )
 
 // exitTimeout is how long a process may take to close its backend after its
@@ -34,7 +35,7 @@ type process struct {
 	runner  *processRunner
 	client  *plugin.Client
 	control control.ControlClient
-	link    *link
+	link    *stream.Link
 	started time.Time
 
 	breaking sync.Once
@@ -59,7 +60,7 @@ func launch(ctx context.Context, s *spawner, spec *Spec, log hclog.Logger) (*pro
 	p := &process{spec: spec, started: time.Now(), broken: make(chan struct{}), worn: make(chan string, 1)}
 	if err := p.start(ctx, s, log); err != nil {
 		p.kill()
-		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %s", spec.Name, told(err.Error()))
+		return nil, backends.Errorf(backends.Lost, "starting plugin %s: %s", spec.Name, stream.Told(err.Error()))
 	}
 	p.watch()
 	opening, done := finishing(ctx)
@@ -99,7 +100,7 @@ func (p *process) start(ctx context.Context, s *spawner, log hclog.Logger) error
 		return err
 	}
 	defer func() { _ = theirs.Close() }()
-	p.link = newLink(ours)
+	p.link = stream.NewLink(ours)
 
 	stopKill := func() bool { return true }
 	p.client = plugin.NewClient(&plugin.ClientConfig{
@@ -161,7 +162,7 @@ func streamPair() (*net.UnixConn, *os.File, error) {
 // open opens the backend.
 func (p *process) open(ctx context.Context) error {
 	var config bytes.Buffer
-	if err := encoding.MarshalToBuffer(p.spec.Config, &config); err != nil {
+	if err := stream.Encoding.MarshalToBuffer(p.spec.Config, &config); err != nil {
 		return backends.Errorf(backends.Internal, "encoding the configuration of plugin %s: %v", p.spec.Name, err)
 	}
 	answer, err := p.control.Open(ctx, &control.OpenRequest{Config: config.Bytes()})
@@ -171,11 +172,11 @@ func (p *process) open(ctx context.Context) error {
 			err = p.reason
 		default:
 		}
-		return backends.Errorf(backends.Lost, "opening the token of plugin %s: %s", p.spec.Name, told(err.Error()))
+		return backends.Errorf(backends.Lost, "opening the token of plugin %s: %s", p.spec.Name, stream.Told(err.Error()))
 	}
 	if answer.GetCode() != "" {
-		w := wireError{backends.Code(told(answer.GetCode())), answer.GetMessage(), uint(answer.GetRv())}
-		return w.err()
+		w := stream.WireError{Code: backends.Code(stream.Told(answer.GetCode())), Message: answer.GetMessage(), RV: uint(answer.GetRv())}
+		return w.Err()
 	}
 	return nil
 }
@@ -189,16 +190,16 @@ func (p *process) introduce(ctx context.Context) error {
 	calls := Calls{p}
 	out, err := calls.Info(ctx, &backends.InfoRequest{})
 	if err != nil {
-		return backends.Errorf(backends.Lost, "asking plugin %s what it serves: %s", p.spec.Name, told(err.Error()))
+		return backends.Errorf(backends.Lost, "asking plugin %s what it serves: %s", p.spec.Name, stream.Told(err.Error()))
 	}
 	if p.spec.Accept != nil {
 		if err := p.spec.Accept(out); err != nil {
-			return backends.Errorf(backends.Lost, "plugin %s is refused: %s", p.spec.Name, told(err.Error()))
+			return backends.Errorf(backends.Lost, "plugin %s is refused: %s", p.spec.Name, stream.Told(err.Error()))
 		}
 	}
 	if p.spec.Compare != nil {
 		if err := p.spec.Compare(ctx, out, calls); err != nil {
-			return &refusedError{told(err.Error())}
+			return &refusedError{stream.Told(err.Error())}
 		}
 	}
 	return nil
@@ -219,7 +220,7 @@ func (p *process) watch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.unwatch = cancel
 	p.watching.Go(func() {
-		err := p.link.read()
+		err := p.link.Run()
 		p.condemn(endedError{err})
 	})
 	p.watching.Go(func() { p.heartbeat(ctx) })
@@ -303,49 +304,49 @@ func (p *process) usable() bool {
 
 // call makes one call. The error is that of the backend, errRetired, errGone,
 // errPast or that of ctx.
-func (p *process) call(ctx context.Context, r *row, of flow, request []byte, out any) error {
-	c, err := p.link.roundTrip(ctx, r, of, request)
+func (p *process) call(ctx context.Context, r *stream.Row, of stream.Flow, request []byte, out any) error {
+	c, err := p.link.RoundTrip(ctx, r, of, request)
 	if err != nil {
 		return err
 	}
-	defer c.release()
-	switch c.kind {
-	case kindDone:
-		err = decodeCopy(c.body, out)
-	case kindLate:
-		return errPast
+	defer c.Release()
+	switch c.Kind {
+	case stream.KindDone:
+		err = stream.DecodeCopy(c.Body, out)
+	case stream.KindLate:
+		return stream.ErrPast
 	default:
-		var w wireError
-		if err = decoding.Unmarshal(c.body, &w); err == nil {
-			return w.err()
+		var w stream.WireError
+		if err = stream.Decoding.Unmarshal(c.Body, &w); err == nil {
+			return w.Err()
 		}
 	}
 	if err != nil {
-		wipe(out)
+		stream.Wipe(out)
 		// The text of the error may quote the answer.
 		p.condemn(errors.New("an answer does not decode"))
-		return backends.Errorf(backends.Internal, "the answer to %s does not decode", r.name)
+		return backends.Errorf(backends.Internal, "the answer to %s does not decode", r.Name)
 	}
 	return nil
 }
 
 // do implements [maker]: it makes the call once.
-func (p *process) do(ctx context.Context, _ *attempt, r *row, in, out any) error {
+func (p *process) do(ctx context.Context, _ *attempt, r *stream.Row, in, out any) error {
 	request := requests.Get().(*bytes.Buffer)
 	defer recycle(request)
-	if err := encode(request, in); err != nil {
-		return backends.Errorf(backends.Internal, "the %s request does not encode", r.name)
+	if err := stream.Encode(request, in); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", r.Name)
 	}
-	err := p.call(ctx, r, flowOf(ctx, in), request.Bytes(), out)
+	err := p.call(ctx, r, stream.FlowOf(ctx, in), request.Bytes(), out)
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errRetired), errors.Is(err, errGone), errors.Is(err, errStuck):
-		return backends.Errorf(backends.Lost, "the process of plugin %s was lost with the call to %s", p.spec.Name, r.name)
+	case errors.Is(err, stream.ErrRetired), errors.Is(err, stream.ErrGone), errors.Is(err, stream.ErrStuck):
+		return backends.Errorf(backends.Lost, "the process of plugin %s was lost with the call to %s", p.spec.Name, r.Name)
 	case ctx.Err() != nil:
 		return expired(ctx)
-	case errors.Is(err, errPast):
-		return errLate
+	case errors.Is(err, stream.ErrPast):
+		return stream.ErrLate
 	case lostToken(err):
 		p.condemn(err)
 	}
@@ -356,9 +357,9 @@ func (p *process) do(ctx context.Context, _ *attempt, r *row, in, out any) error
 // ends, then the plugin closes its backend.
 func (p *process) stop(ctx context.Context) {
 	select {
-	case <-p.link.retire():
+	case <-p.link.Retire():
 		// The plugin sees the end of the stream and closes its backend.
-		_ = p.link.conn.CloseWrite()
+		_ = p.link.Conn.CloseWrite()
 		p.waitExit(exitTimeout)
 	case <-ctx.Done():
 	case <-p.broken:
@@ -378,7 +379,7 @@ func (p *process) kill() {
 		}
 	}
 	if p.link != nil {
-		_ = p.link.conn.Close()
+		_ = p.link.Conn.Close()
 	}
 	if p.unwatch != nil {
 		p.unwatch()

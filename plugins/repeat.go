@@ -5,14 +5,12 @@ import (
 	"context"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
-
-// makesKey says whether the call leaves a key in the token, under a CKA_ID.
-func (r *row) makesKey() bool { return r == createKey.row || r == importKey.row }
 
 // repeats says whether the call may find in the token what it made before: a process
 // was lost with it, or was spent.
-func (a *attempt) repeats() bool { return a.lost+a.spent > 0 && a.row.makesKey() }
+func (a *attempt) repeats() bool { return a.lost+a.spent > 0 && a.row.MakesKey() }
 
 // send makes the call on a process. One that makes a key again has the process look
 // through the token first. Backends know the token from its opening, and after a
@@ -21,10 +19,10 @@ func (a *attempt) repeats() bool { return a.lost+a.spent > 0 && a.row.makesKey()
 func (a *attempt) send(ctx context.Context, p *process) error {
 	if a.repeats() {
 		var request bytes.Buffer
-		if err := encoding.MarshalToBuffer(&backends.ListKeysRequest{}, &request); err != nil {
-			return backends.Errorf(backends.Internal, "the %s request does not encode", listKeys.name)
+		if err := stream.Encoding.MarshalToBuffer(&backends.ListKeysRequest{}, &request); err != nil {
+			return backends.Errorf(backends.Internal, "the %s request does not encode", stream.ListKeys.Name)
 		}
-		if err := p.call(ctx, listKeys.row, a.flow, request.Bytes(), new(backends.ListKeysAnswer)); err != nil {
+		if err := p.call(ctx, stream.ListKeys.Row, a.flow, request.Bytes(), new(backends.ListKeysAnswer)); err != nil {
 			return err
 		}
 	}

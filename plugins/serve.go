@@ -21,6 +21,8 @@ import (
 
 	"cmkd/backends"
 	"cmkd/plugins/internal/control"
+	"cmkd/plugins/internal/lanes"
+	"cmkd/plugins/internal/stream"
 	"cmkd/version"
 )
 
@@ -102,23 +104,23 @@ type server struct {
 
 	mu    sync.Mutex // guards what follows, and is held while the backend opens
 	asked bool       // Open was called
-	// lanes and ended are set once the backend is open; ended is closed when
+	// calls and ended are set once the backend is open; ended is closed when
 	// the calls have ended and the backend is closed.
-	lanes atomic.Pointer[lanes]
+	calls atomic.Pointer[lanes.Lanes]
 	ended chan struct{}
 }
 
 // Open implements the control service.
 func (s *server) Open(ctx context.Context, in *control.OpenRequest) (*control.OpenAnswer, error) {
 	var cfg Config
-	err := decoding.Unmarshal(in.GetConfig(), &cfg)
+	err := stream.Decoding.Unmarshal(in.GetConfig(), &cfg)
 	if err != nil {
 		err = backends.Errorf(backends.Internal, "the configuration does not decode: %v", err)
 	} else {
 		err = s.openBackend(ctx, cfg.withDefaults())
 	}
 	if err != nil {
-		w := toWire(err)
+		w := stream.ToWire(err)
 		return &control.OpenAnswer{Code: string(w.Code), Message: w.Message, Rv: uint64(w.RV)}, nil
 	}
 	return &control.OpenAnswer{}, nil
@@ -140,7 +142,7 @@ func (s *server) openBackend(ctx context.Context, cfg Config) (err error) {
 
 	defer func() {
 		if r := recover(); r != nil {
-			s.log.Error("panic in the open function", "panic", panicText(r), "stack", string(debug.Stack()))
+			s.log.Error("panic in the open function", "panic", lanes.PanicText(r), "stack", string(debug.Stack()))
 			err = backends.Errorf(backends.Internal, "opening the token panicked")
 		}
 	}()
@@ -151,8 +153,8 @@ func (s *server) openBackend(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	l := newLanes(b, s.stream, cfg, s.log)
-	s.lanes.Store(l)
+	l := lanes.New(b, s.stream, cfg.Workers, cfg.limits(), s.log)
+	s.calls.Store(l)
 	s.ended = make(chan struct{})
 	go s.serveCalls(l, b)
 	return nil
@@ -160,9 +162,9 @@ func (s *server) openBackend(ctx context.Context, cfg Config) (err error) {
 
 // serveCalls owns the backend: it serves its calls until the daemon ends the
 // stream, closes it and lets [Serve] return.
-func (s *server) serveCalls(l *lanes, b backends.Backend) {
+func (s *server) serveCalls(l *lanes.Lanes, b backends.Backend) {
 	defer close(s.ended)
-	if err := l.run(); err != nil {
+	if err := l.Run(); err != nil {
 		s.log.Warn("the stream of calls broke", "error", err)
 	}
 	if c, ok := b.(io.Closer); ok {
@@ -176,8 +178,8 @@ func (s *server) serveCalls(l *lanes, b backends.Backend) {
 // Health implements the control service.
 func (s *server) Health(context.Context, *control.HealthRequest) (*control.HealthAnswer, error) {
 	out := &control.HealthAnswer{}
-	if l := s.lanes.Load(); l != nil {
-		out.Overdue, out.OverdueId = l.overdue(time.Now())
+	if l := s.calls.Load(); l != nil {
+		out.Overdue, out.OverdueId = l.Overdue(time.Now())
 	}
 	return out, nil
 }

@@ -87,7 +87,7 @@ func create(t testing.TB, h *plugins.Host) {
 	}
 }
 
-// roundTrip encrypts, decrypts and makes a data key.
+// RoundTrip encrypts, decrypts and makes a data key.
 func roundTrip(ctx context.Context, h *plugins.Host) error {
 	in := &backends.EncryptRequest{Key: cmk, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("plaintext"), AAD: []byte("context")}
 	sealed, err := h.Encrypt(ctx, in)

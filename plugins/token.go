@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // Token is a token that the Hosts of several plugins serve. What one of them finds out
@@ -91,10 +92,10 @@ func (h *Host) prove(ctx context.Context) error {
 func (h *Host) askToken(p *process) error {
 	in, out := &backends.InfoRequest{Prove: true}, new(backends.InfoAnswer)
 	var request bytes.Buffer
-	if err := encoding.MarshalToBuffer(in, &request); err != nil {
-		return backends.Errorf(backends.Internal, "the %s request does not encode", info.name)
+	if err := stream.Encoding.MarshalToBuffer(in, &request); err != nil {
+		return backends.Errorf(backends.Internal, "the %s request does not encode", stream.Info.Name)
 	}
-	err := p.call(h.ctx, info.row, flowOf(h.ctx, in), request.Bytes(), out)
+	err := p.call(h.ctx, stream.Info.Row, stream.FlowOf(h.ctx, in), request.Bytes(), out)
 	switch {
 	case err == nil:
 		now := time.Now()

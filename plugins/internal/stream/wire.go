@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"errors"
@@ -346,7 +346,7 @@ func text[S ~string](w *wire, number byte, p *S) {
 // names are texts that most messages have, so that reading them makes no copies.
 var names = func() map[string]string {
 	m := make(map[string]string)
-	for spec := range classes {
+	for spec := range Classes {
 		m[string(spec)] = string(spec)
 	}
 	for _, name := range []string{

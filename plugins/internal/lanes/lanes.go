@@ -1,4 +1,6 @@
-package plugins
+// Package lanes is the plugin's end of the stream: it runs the calls that come, in fair
+// turns, and says which of them hang in the module.
+package lanes
 
 import (
 	"bytes"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 const (
@@ -26,16 +29,16 @@ const (
 	gatherTime   = 100 * time.Microsecond
 )
 
-// lanes runs the calls of one stream against a backend. Quick calls run in a
+// Lanes runs the calls of one stream against a backend. Quick calls run in a
 // fixed number of workers, which take turns at reading the stream: the worker
 // that finds nothing to do reads, with a blocking read, and runs the first
 // call that it reads itself. With one worker a batch of calls costs the
 // process one read, one write and no hand-over between threads. Calls that wait
 // are taken in turns of their callers and kinds (fair.go).
-type lanes struct {
+type Lanes struct {
 	backend backends.Backend
 	stream  *os.File
-	cfg     Config
+	limits  stream.Limits
 	log     *slog.Logger
 	// ctx is the parent of every call; it ends after the last of them.
 	ctx  context.Context
@@ -57,7 +60,7 @@ type lanes struct {
 	err       error // nil at its end
 
 	// Of the worker that set reading, the list until it has put the calls into the queues.
-	reader *frameReader
+	reader *stream.FrameReader
 	jobs   []job
 
 	write sync.Mutex // held for one batch on the stream
@@ -65,9 +68,9 @@ type lanes struct {
 
 // job is a call that was read.
 type job struct {
-	row      *row
+	row      *stream.Row
 	id       uint64
-	flow     flow
+	flow     stream.Flow
 	body     []byte
 	deadline time.Time // of the caller; zero: it has none
 
@@ -82,16 +85,16 @@ func (j job) late(now time.Time) bool {
 	return !j.deadline.IsZero() && !now.Before(j.deadline)
 }
 
-func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger) *lanes {
-	l := &lanes{
-		backend: b, stream: stream, cfg: cfg, log: log,
-		queue:  newFairQueue(max(1, cfg.Workers/4), 0),
+func New(b backends.Backend, daemon *os.File, workers int, limits stream.Limits, log *slog.Logger) *Lanes {
+	l := &Lanes{
+		backend: b, stream: daemon, limits: limits, log: log,
+		queue:  newFairQueue(max(1, workers/4), 0),
 		slow:   newFairQueue(0, slowSlots-1),
-		reader: newFrameReader(stream),
+		reader: stream.NewFrameReader(daemon),
 	}
 	l.turn.L = &l.mu
 	l.ctx, l.stop = context.WithCancel(context.Background())
-	for range cfg.Workers {
+	for range workers {
 		s := new(slot)
 		l.workers = append(l.workers, s)
 		l.slots = append(l.slots, s)
@@ -104,8 +107,8 @@ func newLanes(b backends.Backend, stream *os.File, cfg Config, log *slog.Logger)
 	return l
 }
 
-// run serves until the stream ends and every call that was read is answered.
-func (l *lanes) run() error {
+// Run serves until the stream ends and every call that was read is answered.
+func (l *Lanes) Run() error {
 	defer l.stop()
 	for _, s := range l.workers {
 		l.running.Go(func() { l.work(s) })
@@ -115,7 +118,7 @@ func (l *lanes) run() error {
 }
 
 // work is one worker of the quick lane.
-func (l *lanes) work(s *slot) {
+func (l *Lanes) work(s *slot) {
 	growStack()
 	var out bytes.Buffer
 	var gathered int
@@ -144,9 +147,9 @@ func (l *lanes) work(s *slot) {
 	}
 }
 
-// next ends a call of the quick lane, which took so long, and returns the next
+// Next ends a call of the quick lane, which took so long, and returns the next
 // one if one is there.
-func (l *lanes) next(last job, now time.Time, took time.Duration) (job, bool) {
+func (l *Lanes) next(last job, now time.Time, took time.Duration) (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue.done(last, now, took)
@@ -155,7 +158,7 @@ func (l *lanes) next(last job, now time.Time, took time.Duration) (job, bool) {
 
 // wait returns the next call; if none is there the worker reads the stream,
 // unless another one does. It reports false when the stream has ended.
-func (l *lanes) wait() (job, bool) {
+func (l *Lanes) wait() (job, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
@@ -178,7 +181,7 @@ func (l *lanes) wait() (job, bool) {
 		l.reading = false
 		n := len(l.jobs)
 		for _, j := range l.jobs {
-			if j.row.pace == slow {
+			if j.row.Pace == stream.Slow {
 				l.pushSlow(j)
 			} else {
 				l.queue.push(j)
@@ -201,23 +204,23 @@ func (l *lanes) wait() (job, bool) {
 	}
 }
 
-// read reads the calls that the daemon has sent, at least one frame, into jobs.
-func (l *lanes) read() error {
+// Run reads the calls that the daemon has sent, at least one frame, into jobs.
+func (l *Lanes) read() error {
 	for {
-		f, err := l.reader.next()
+		f, err := l.reader.Next()
 		if err != nil {
 			return err
 		}
-		r := rows[f.kind]
+		r := stream.Rows[f.Kind]
 		if r == nil {
-			return fmt.Errorf("call of kind %d, which has no row", f.kind)
+			return fmt.Errorf("call of kind %d, which has no row", f.Kind)
 		}
-		j := job{row: r, id: f.id, flow: f.flow, body: bytes.Clone(f.body)}
-		if f.timeout != 0 {
-			j.deadline = time.Now().Add(time.Duration(f.timeout) * time.Microsecond)
+		j := job{row: r, id: f.ID, flow: f.Flow, body: bytes.Clone(f.Body)}
+		if f.Timeout != 0 {
+			j.deadline = time.Now().Add(time.Duration(f.Timeout) * time.Microsecond)
 		}
 		l.jobs = append(l.jobs, j)
-		if !l.reader.buffered() {
+		if !l.reader.Buffered() {
 			return nil
 		}
 	}
@@ -225,7 +228,7 @@ func (l *lanes) read() error {
 
 // pushSlow adds a call to the slow lane and starts it if a slot is free, with mu
 // held.
-func (l *lanes) pushSlow(j job) {
+func (l *Lanes) pushSlow(j job) {
 	l.slow.push(j)
 	for len(l.free) > 0 {
 		j, ok := l.slow.pop()
@@ -239,7 +242,7 @@ func (l *lanes) pushSlow(j job) {
 }
 
 // workSlow runs calls of the slow lane in a slot until none may run.
-func (l *lanes) workSlow(j job, s *slot) {
+func (l *Lanes) workSlow(j job, s *slot) {
 	growStack()
 	for ok := true; ok; {
 		var out bytes.Buffer
@@ -262,16 +265,13 @@ func (l *lanes) workSlow(j job, s *slot) {
 	}
 }
 
-// errLate answers a call whose caller has given up.
-var errLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")
-
 // answer runs the call in the slot, which stays taken, and adds its answer to the
 // batch. It reports whether the backend has come to the call for certain: one that
 // waits for its turn until its deadline has not.
-func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
+func (l *Lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if j.late(now) {
 		clear(j.body)
-		l.fail(j, out, kindLate, errLate)
+		l.fail(j, out, stream.KindLate, stream.ErrLate)
 		return false
 	}
 	// The time in the queue counts for the caller's deadline only: a call
@@ -280,37 +280,37 @@ func (l *lanes) answer(j job, s *slot, out *bytes.Buffer, now time.Time) bool {
 	if limit := now.Add(l.limit(j.row)); j.deadline.IsZero() || limit.Before(j.deadline) {
 		j.deadline = limit
 	}
-	s.running.Store(&running{row: j.row, id: j.id, class: j.flow.class, since: now})
+	s.running.Store(&running{row: j.row, id: j.id, class: j.flow.Class, since: now})
 	defer clear(j.body) // of which the answer may have parts
 	answer, err := l.call(j)
 	if err != nil {
-		kind, late := byte(kindFailed), toWire(err).Code == backends.Timeout
+		kind, late := byte(stream.KindFailed), stream.ToWire(err).Code == backends.Timeout
 		if late && caller.late(time.Now()) {
-			kind = kindLate // the token was given less time than it may take
+			kind = stream.KindLate // the token was given less time than it may take
 		}
 		l.fail(j, out, kind, err)
 		return !late
 	}
-	defer wipe(answer)
-	if err := encodeFrame(out, frame{id: j.id, kind: kindDone}, answer); err != nil {
-		l.log.Error("an answer cannot be encoded", "method", j.row.name, "error", err)
-		l.fail(j, out, kindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))
+	defer stream.Wipe(answer)
+	if err := stream.EncodeFrame(out, stream.Frame{ID: j.id, Kind: stream.KindDone}, answer); err != nil {
+		l.log.Error("an answer cannot be encoded", "method", j.row.Name, "error", err)
+		l.fail(j, out, stream.KindFailed, backends.Errorf(backends.Internal, "the answer does not encode"))
 	}
 	return true
 }
 
 // call calls the backend. A panic is the end of that call alone.
-func (l *lanes) call(j job) (answer any, err error) {
+func (l *Lanes) call(j job) (answer any, err error) {
 	ctx := &callContext{Context: l.ctx, deadline: j.deadline}
 	defer ctx.release()
 	defer func() {
 		if r := recover(); r != nil {
-			l.log.Error("panic in the backend", "method", j.row.name, "panic", panicText(r), "stack", string(debug.Stack()))
-			err = backends.Errorf(backends.Internal, "%s panicked in the backend", j.row.name)
+			l.log.Error("panic in the backend", "method", j.row.Name, "panic", PanicText(r), "stack", string(debug.Stack()))
+			err = backends.Errorf(backends.Internal, "%s panicked in the backend", j.row.Name)
 		}
 	}()
 	defer wipeStack()
-	return j.row.serve(ctx, l.backend, j.body)
+	return j.row.Serve(ctx, l.backend, j.body)
 }
 
 // wipeStack overwrites what the calls before it have left on the stack, where hash functions
@@ -334,24 +334,24 @@ func growStack() {
 //go:noinline
 func wipeFrame(b []byte) { clear(b) }
 
-// panicText describes a panic without the text of its value, which may quote
+// PanicText describes a panic without the text of its value, which may quote
 // what the call was about.
-func panicText(r any) string {
+func PanicText(r any) string {
 	if e, ok := r.(runtime.Error); ok {
 		return e.Error()
 	}
 	return fmt.Sprintf("%T", r)
 }
 
-func (l *lanes) fail(j job, out *bytes.Buffer, kind byte, err error) {
-	if err := encodeFrame(out, frame{id: j.id, kind: kind}, toWire(err)); err != nil {
-		l.log.Error("an error cannot be encoded", "method", j.row.name, "error", err)
+func (l *Lanes) fail(j job, out *bytes.Buffer, kind byte, err error) {
+	if err := stream.EncodeFrame(out, stream.Frame{ID: j.id, Kind: kind}, stream.ToWire(err)); err != nil {
+		l.log.Error("an error cannot be encoded", "method", j.row.Name, "error", err)
 	}
 }
 
 // flush writes the batch and wipes it. A stream that cannot be written ends at
 // the next read, so the failure needs no second report.
-func (l *lanes) flush(out *bytes.Buffer) {
+func (l *Lanes) flush(out *bytes.Buffer) {
 	if out.Len() == 0 {
 		return
 	}
@@ -364,7 +364,7 @@ func (l *lanes) flush(out *bytes.Buffer) {
 	}
 	clear(b)
 	out.Reset()
-	if out.Cap() > readBuffer {
+	if out.Cap() > stream.ReadBuffer {
 		*out = bytes.Buffer{}
 	}
 }

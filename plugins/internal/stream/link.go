@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"context"
@@ -13,28 +13,28 @@ import (
 )
 
 var (
-	// errRetired: the process takes no more calls; this one was not sent.
-	errRetired = errors.New("the plugin process takes no more calls")
-	// errPast: the caller's deadline passed before the plugin had an answer. It
+	// ErrRetired: the process takes no more calls; this one was not sent.
+	ErrRetired = errors.New("the plugin process takes no more calls")
+	// ErrPast: the caller's deadline passed before the plugin had an answer. It
 	// says nothing about the process. The plugin's clock may see the deadline
 	// before ctx ends here.
-	errPast = errors.New("the caller's deadline passed")
-	// errGone: the process ended while the call was in it.
-	errGone = errors.New("the plugin process ended during the call")
-	// errStuck: the same, because this call did not come back from the module.
-	errStuck = errors.New("the call was stuck in the module")
+	ErrPast = errors.New("the caller's deadline passed")
+	// ErrGone: the process ended while the call was in it.
+	ErrGone = errors.New("the plugin process ended during the call")
+	// ErrStuck: the same, because this call did not come back from the module.
+	ErrStuck = errors.New("the call was stuck in the module")
 )
 
-// link is the daemon's end of the stream of calls to one process.
+// Link is the daemon's end of the stream of calls to one process.
 //
 // A caller writes its frame itself, together with those of all who came while
 // the previous batch was on its way; so a lone call costs no hand-over to a
 // writer, and 64 callers share a few writes. One goroutine (read) hands out
 // the answers.
-type link struct {
-	conn *net.UnixConn
+type Link struct {
+	Conn *net.UnixConn
 	// stuck is the id of the call because of which the process is ended; 0: none.
-	stuck atomic.Uint64
+	Stuck atomic.Uint64
 
 	mu      sync.Mutex // guards what follows
 	pending map[uint64]*call
@@ -52,40 +52,40 @@ type link struct {
 type call struct {
 	done chan struct{} // receives once, when kind and body are set
 	most int           // bytes that the body may have
-	kind byte
-	body []byte
+	Kind byte
+	Body []byte
 }
 
 // calls recycles them with their buffers.
 var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
 
-// release wipes the call and makes it free for another one.
-func (c *call) release() {
-	clear(c.body)
-	if cap(c.body) > readBuffer {
-		c.body = nil
+// Release wipes the call and makes it free for another one.
+func (c *call) Release() {
+	clear(c.Body)
+	if cap(c.Body) > ReadBuffer {
+		c.Body = nil
 	}
 	calls.Put(c)
 }
 
-// kindGone is what a call gets that the process took with it. It is never on
+// KindGone is what a call gets that the process took with it. It is never on
 // the wire.
-const kindGone = 255
+const KindGone = 255
 
-func newLink(conn *net.UnixConn) *link {
-	return &link{conn: conn, pending: make(map[uint64]*call), idle: make(chan struct{})}
+func NewLink(conn *net.UnixConn) *Link {
+	return &Link{Conn: conn, pending: make(map[uint64]*call), idle: make(chan struct{})}
 }
 
-// roundTrip sends one call and waits for its answer, which the caller
+// RoundTrip sends one call and waits for its answer, which the caller
 // releases. The error is errRetired, errGone, errStuck, errPast or that of ctx.
-func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (*call, error) {
-	f := frame{kind: r.id, flow: of, body: request}
+func (l *Link) RoundTrip(ctx context.Context, r *Row, of Flow, request []byte) (*call, error) {
+	f := Frame{Kind: r.ID, Flow: of, Body: request}
 	if deadline, ok := ctx.Deadline(); ok {
 		left := time.Until(deadline).Microseconds()
 		if left <= 0 {
-			return nil, errPast
+			return nil, ErrPast
 		}
-		f.timeout = uint32(min(left, math.MaxUint32))
+		f.Timeout = uint32(min(left, math.MaxUint32))
 	}
 	if err := ctx.Err(); err != nil { // an answer could still come first
 		return nil, err
@@ -94,37 +94,37 @@ func (l *link) roundTrip(ctx context.Context, r *row, of flow, request []byte) (
 	c.most = r.mostAnswer()
 	id, others, err := l.register(c)
 	if err != nil {
-		c.release()
+		c.Release()
 		return nil, err
 	}
-	f.id = id
+	f.ID = id
 	l.send(f, c, others)
 
 	select {
 	case <-c.done:
 	case <-ctx.Done():
 		if l.forget(id) {
-			c.release()
+			c.Release()
 			return nil, ctx.Err()
 		}
 		<-c.done // the answer came at the same moment
 	}
-	if c.kind == kindGone {
-		c.release()
-		if l.stuck.Load() == id {
-			return nil, errStuck
+	if c.Kind == KindGone {
+		c.Release()
+		if l.Stuck.Load() == id {
+			return nil, ErrStuck
 		}
-		return nil, errGone
+		return nil, ErrGone
 	}
 	return c, nil
 }
 
 // register gives c an id and reports how many other calls are under way.
-func (l *link) register(c *call) (id uint64, others int, err error) {
+func (l *Link) register(c *call) (id uint64, others int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.retired {
-		return 0, 0, errRetired
+		return 0, 0, ErrRetired
 	}
 	l.lastID++
 	others = len(l.pending)
@@ -133,7 +133,7 @@ func (l *link) register(c *call) (id uint64, others int, err error) {
 }
 
 // forget reports whether the call was still waiting.
-func (l *link) forget(id uint64) bool {
+func (l *Link) forget(id uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, ok := l.pending[id]
@@ -143,7 +143,7 @@ func (l *link) forget(id uint64) bool {
 }
 
 // checkIdle is called with mu held whenever pending has shrunk.
-func (l *link) checkIdle() {
+func (l *Link) checkIdle() {
 	if l.retired && len(l.pending) == 0 {
 		select {
 		case <-l.idle:
@@ -156,10 +156,10 @@ func (l *link) checkIdle() {
 // send puts the frame of c into the batch and, if nobody else is writing,
 // writes. It may block for as long as the process does not read, which the
 // supervision bounds.
-func (l *link) send(f frame, c *call, others int) {
+func (l *Link) send(f Frame, c *call, others int) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	l.batch = appendFrame(l.batch, f)
+	l.batch = AppendFrame(l.batch, f)
 	if !l.busy {
 		l.busy = true
 		l.write(c, others > 0)
@@ -168,7 +168,7 @@ func (l *link) send(f frame, c *call, others int) {
 
 // write writes until the batch is empty, with writing held in between. A write
 // fails when the process has ended; read notices the same and fails the calls.
-func (l *link) write(c *call, others bool) {
+func (l *Link) write(c *call, others bool) {
 	for len(l.batch) > 0 {
 		if c != nil && len(c.done) > 0 {
 			// The caller has its answer and must not write for others any
@@ -190,11 +190,11 @@ func (l *link) write(c *call, others bool) {
 		b := l.batch
 		l.batch = l.spare[:0]
 		l.writing.Unlock()
-		_, err := l.conn.Write(b)
+		_, err := l.Conn.Write(b)
 		clear(b)
 		l.writing.Lock()
 		l.spare = b
-		if cap(b) > 2*readBuffer {
+		if cap(b) > 2*ReadBuffer {
 			l.spare = nil
 		}
 		if err != nil {
@@ -205,35 +205,35 @@ func (l *link) write(c *call, others bool) {
 	l.busy = false
 }
 
-// read hands out the answers until the stream ends and returns why it did,
+// Run hands out the answers until the stream ends and returns why it did,
 // after the calls that were still waiting got errGone.
-func (l *link) read() error {
-	r := newFrameReader(l.conn)
+func (l *Link) Run() error {
+	r := NewFrameReader(l.Conn)
 	var ready []*call
 	for {
 		// Blocks outside of the lock, then takes all that came at once.
-		f, err := r.next()
+		f, err := r.Next()
 		l.mu.Lock()
 		for err == nil {
-			if f.kind > kindLate {
-				err = fmt.Errorf("answer of kind %d", f.kind)
+			if f.Kind > KindLate {
+				err = fmt.Errorf("answer of kind %d", f.Kind)
 				break
 			}
 			// A call that is not there has given up waiting.
-			if c, ok := l.pending[f.id]; ok {
-				if len(f.body) > c.most {
-					err = fmt.Errorf("answer of %d bytes, at most %d", len(f.body), c.most)
+			if c, ok := l.pending[f.ID]; ok {
+				if len(f.Body) > c.most {
+					err = fmt.Errorf("answer of %d bytes, at most %d", len(f.Body), c.most)
 					break
 				}
-				delete(l.pending, f.id)
-				c.kind = f.kind
-				c.body = append(c.body[:0], f.body...)
+				delete(l.pending, f.ID)
+				c.Kind = f.Kind
+				c.Body = append(c.Body[:0], f.Body...)
 				ready = append(ready, c)
 			}
-			if !r.buffered() {
+			if !r.Buffered() {
 				break
 			}
-			f, err = r.next()
+			f, err = r.Next()
 		}
 		if err != nil {
 			ready = l.breakOff(ready)
@@ -252,18 +252,18 @@ func (l *link) read() error {
 }
 
 // breakOff ends the stream, with mu held, and adds the calls that it fails.
-func (l *link) breakOff(ready []*call) []*call {
+func (l *Link) breakOff(ready []*call) []*call {
 	l.retired = true
 	for id, c := range l.pending {
 		delete(l.pending, id)
-		c.kind = kindGone
+		c.Kind = KindGone
 		ready = append(ready, c)
 	}
 	return ready
 }
 
-// retire refuses new calls; the channel is closed when none is under way.
-func (l *link) retire() <-chan struct{} {
+// Retire refuses new calls; the channel is closed when none is under way.
+func (l *Link) Retire() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.retired = true
@@ -271,8 +271,8 @@ func (l *link) retire() <-chan struct{} {
 	return l.idle
 }
 
-// inFlight counts the calls under way.
-func (l *link) inFlight() int {
+// InFlight counts the calls under way.
+func (l *Link) InFlight() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.pending)

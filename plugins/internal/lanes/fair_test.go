@@ -1,27 +1,29 @@
-package plugins
+package lanes
 
 import (
 	"testing"
 	"time"
+
+	"cmkd/plugins/internal/stream"
 )
 
 var (
-	cheapRow = &row{id: 13, name: "Sign"}
+	cheapRow = &stream.Row{ID: 13, Name: "Sign"}
 	epoch    = time.Unix(1_000_000, 0)
 )
 
 // add adds calls of a caller and class, with ids from first on.
 func add(q *fairQueue, caller uint32, class byte, first uint64, n int) {
 	for i := range n {
-		q.push(job{row: cheapRow, id: first + uint64(i), flow: flow{caller, class}})
+		q.push(job{row: cheapRow, id: first + uint64(i), flow: stream.Flow{Caller: caller, Class: class}})
 	}
 }
 
 // serve takes n calls one after the other, which take what their class says, and
 // counts them by caller and class. Calls of a flow must come in order.
-func serve(t *testing.T, q *fairQueue, n int, takes map[byte]time.Duration) map[flow]int {
+func serve(t *testing.T, q *fairQueue, n int, takes map[byte]time.Duration) map[stream.Flow]int {
 	t.Helper()
-	served, last, now := map[flow]int{}, map[flow]uint64{}, epoch
+	served, last, now := map[stream.Flow]int{}, map[stream.Flow]uint64{}, epoch
 	for range n {
 		j, ok := q.pop()
 		if !ok {
@@ -32,8 +34,8 @@ func serve(t *testing.T, q *fairQueue, n int, takes map[byte]time.Duration) map[
 		}
 		last[j.flow] = j.id
 		served[j.flow]++
-		now = now.Add(takes[j.flow.class])
-		q.done(j, now, takes[j.flow.class])
+		now = now.Add(takes[j.flow.Class])
+		q.done(j, now, takes[j.flow.Class])
 	}
 	return served
 }
@@ -43,7 +45,7 @@ func TestFairQueueKeepsOrder(t *testing.T) {
 	q := newFairQueue(1, 0)
 	add(q, 1000, 7, 1, 500)
 	got := serve(t, q, 1000, map[byte]time.Duration{7: time.Millisecond})
-	if got[flow{1000, 7}] != 500 || len(q.waiting) != 0 {
+	if got[stream.Flow{Caller: 1000, Class: 7}] != 500 || len(q.waiting) != 0 {
 		t.Errorf("served %v, %d flows wait", got, len(q.waiting))
 	}
 	if _, ok := q.pop(); ok {
@@ -60,29 +62,29 @@ func TestFairQueueShares(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		fill func(q *fairQueue)
-		a, b flow
+		a, b stream.Flow
 		// a gets about so many times the calls of b.
 		ratio float64
 	}{
 		{"two users, one with 100 times the calls", func(q *fairQueue) {
 			add(q, 1, cheap, 1, 20000)
 			add(q, 2, cheap, 1, 200)
-		}, flow{1, cheap}, flow{2, cheap}, 1},
+		}, stream.Flow{Caller: 1, Class: cheap}, stream.Flow{Caller: 2, Class: cheap}, 1},
 		{"a user with dear calls", func(q *fairQueue) {
 			add(q, 1, dear, 1, 20000)
 			add(q, 2, cheap, 1, 20000)
-		}, flow{2, cheap}, flow{1, dear}, 100},
+		}, stream.Flow{Caller: 2, Class: cheap}, stream.Flow{Caller: 1, Class: dear}, 100},
 		{"dear and cheap calls of one user", func(q *fairQueue) {
 			add(q, 1, dear, 1, 20000)
 			add(q, 1, cheap, 1, 20000)
-		}, flow{1, cheap}, flow{1, dear}, 100},
+		}, stream.Flow{Caller: 1, Class: cheap}, stream.Flow{Caller: 1, Class: dear}, 100},
 		{"a user with many kinds of calls", func(q *fairQueue) {
 			for class := byte(10); class < 20; class++ {
 				takes[class] = takes[cheap]
 				add(q, 1, class, 1, 20000)
 			}
 			add(q, 2, cheap, 1, 20000)
-		}, flow{2, cheap}, flow{1, 10}, 10},
+		}, stream.Flow{Caller: 2, Class: cheap}, stream.Flow{Caller: 1, Class: 10}, 10},
 	} {
 		q := newFairQueue(0, 0)
 		c.fill(q)
@@ -117,7 +119,7 @@ func TestFairQueueLeavesRoom(t *testing.T) {
 			}
 		}
 		for _, j := range taken {
-			q.done(j, epoch.Add(time.Hour), takes[j.flow.class])
+			q.done(j, epoch.Add(time.Hour), takes[j.flow.Class])
 		}
 		return len(taken)
 	}
@@ -131,7 +133,7 @@ func TestFairQueueLeavesRoom(t *testing.T) {
 	add(q, 1, dear, 1000, 200)
 	add(q, 2, cheap, 1000, 1)
 	j, _ := q.pop()
-	if j.flow.class == dear { // whoever is due first
+	if j.flow.Class == dear { // whoever is due first
 		q.done(j, epoch.Add(time.Second), takes[dear])
 		j, _ = q.pop()
 	}
@@ -155,13 +157,13 @@ func TestFairQueueInfo(t *testing.T) {
 	q := newFairQueue(2, 0)
 	add(q, 1, sign, 1, 200)
 	serve(t, q, 100, map[byte]time.Duration{sign: 5 * time.Millisecond})
-	q.push(job{row: info.row, flow: flow{caller: noCaller}})
+	q.push(job{row: stream.Info.Row, flow: stream.Flow{Caller: stream.NoCaller}})
 	for asked := false; !asked; {
 		j, ok := q.pop()
 		if !ok {
 			t.Fatal("the question is not asked")
 		}
-		asked = j.row == info.row
+		asked = j.row == stream.Info.Row
 		q.done(j, epoch.Add(time.Hour), 10*time.Microsecond)
 	}
 	add(q, 1, sign, 1000, workers)
@@ -176,7 +178,7 @@ func TestFairQueueInfo(t *testing.T) {
 // lane; the daemon itself may.
 func TestFairQueueShareOfSlots(t *testing.T) {
 	t.Parallel()
-	for caller, want := range map[uint32]int{1000: 3, noCaller: 4} {
+	for caller, want := range map[uint32]int{1000: 3, stream.NoCaller: 4} {
 		q := newFairQueue(0, 3)
 		add(q, caller, 6, 1, 10)
 		n := 0

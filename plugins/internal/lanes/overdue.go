@@ -1,9 +1,11 @@
-package plugins
+package lanes
 
 import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"cmkd/plugins/internal/stream"
 )
 
 // slot is the place in which a call runs; it tells Health which and how long.
@@ -12,7 +14,7 @@ type slot struct{ running atomic.Pointer[running] } // nil: free
 // running is a call in a slot. It is one value, so that what Health reads is of
 // one call.
 type running struct {
-	row   *row
+	row   *stream.Row
 	id    uint64 // of the frame
 	class byte
 	since time.Time
@@ -21,14 +23,14 @@ type running struct {
 	began  atomic.Pointer[time.Time]
 }
 
-// overdue names the method of a call that runs for longer than it may, and the id
+// Overdue names the method of a call that runs for longer than it may, and the id
 // of its frame; "" if there is none.
 //
 // Some modules make one call at a time (p11-kit's remoting has one connection), so
 // that a quick call may wait for keys that were being made when it came: its time begins when
 // those are seen to have ended. All the same it may not take longer than the slow ones. Keys that
 // others make later are no excuse: as long as there are some, a call that hangs would never be found.
-func (l *lanes) overdue(now time.Time) (method string, id uint64) {
+func (l *Lanes) Overdue(now time.Time) (method string, id uint64) {
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
 	var first [2]*running
@@ -36,9 +38,9 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		r := s.running.Load()
 		switch {
 		case r == nil:
-		case now.Sub(r.since) > l.cfg.SlowTimeout:
-			return r.row.name, r.id
-		case r.row.creates():
+		case now.Sub(r.since) > l.limits.Slow:
+			return r.row.Name, r.id
+		case r.row.Creates():
 			if f := first[turnOf(r.row)]; f == nil || r.since.Before(f.since) {
 				first[turnOf(r.row)] = r
 			}
@@ -54,8 +56,8 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		creation = other
 	}
 	for _, s := range l.slots {
-		if r := s.running.Load(); r != nil && r.row.pace != slow && now.Sub(r.turn(creation, now)) > l.cfg.QuickTimeout {
-			return r.row.name, r.id
+		if r := s.running.Load(); r != nil && r.row.Pace != stream.Slow && now.Sub(r.turn(creation, now)) > l.limits.Quick {
+			return r.row.Name, r.id
 		}
 	}
 	for i, r := range first {
@@ -66,8 +68,8 @@ func (l *lanes) overdue(now time.Time) (method string, id uint64) {
 		if ended[i].After(since) {
 			since = ended[i]
 		}
-		if now.Sub(since) > l.cfg.creationLimit(r.class) {
-			return r.row.name, r.id
+		if now.Sub(since) > l.limits.Creation(r.class) {
+			return r.row.Name, r.id
 		}
 	}
 	return "", 0
@@ -89,29 +91,29 @@ func (r *running) turn(creation *running, now time.Time) time.Time {
 
 // limit is how long a call that begins now may run in the module. A quick one may
 // have to wait for a key that is being made: see overdue.
-func (l *lanes) limit(r *row) time.Duration {
+func (l *Lanes) limit(r *stream.Row) time.Duration {
 	making := func(s *slot) bool {
 		other := s.running.Load()
-		return other != nil && other.row.creates()
+		return other != nil && other.row.Creates()
 	}
-	if r.pace == slow || slices.ContainsFunc(l.slots, making) {
-		return l.cfg.SlowTimeout
+	if r.Pace == stream.Slow || slices.ContainsFunc(l.slots, making) {
+		return l.limits.Slow
 	}
-	return l.cfg.QuickTimeout
+	return l.limits.Quick
 }
 
 // hadTurn tells of the call in the slot, which has ended with [backends.Timeout], whether
 // the backend had come to it, with l.mu held: it had if no other one that waits for the
 // same turn began before it. It may have been too late only behind the token's own work.
 // If that did not count, the call behind it would seem to have had the turn all the while.
-func (l *lanes) hadTurn(s *slot) bool {
+func (l *Lanes) hadTurn(s *slot) bool {
 	ended := s.running.Load()
 	if ended == nil { // its caller had left before it began
 		return false
 	}
 	for _, other := range l.slots {
 		r := other.running.Load()
-		if other != s && r != nil && r.row.pace == slow && turnOf(r.row) == turnOf(ended.row) && r.since.Before(ended.since) {
+		if other != s && r != nil && r.row.Pace == stream.Slow && turnOf(r.row) == turnOf(ended.row) && r.since.Before(ended.since) {
 			return false
 		}
 	}
@@ -120,8 +122,8 @@ func (l *lanes) hadTurn(s *slot) bool {
 
 // turnOf says which slow calls wait for each other in the backend: data key
 // pairs, and all that change the token.
-func turnOf(r *row) int {
-	if r == generateDataKeyPair.row {
+func turnOf(r *stream.Row) int {
+	if r == stream.GenerateDataKeyPair.Row {
 		return 1
 	}
 	return 0

@@ -1,10 +1,12 @@
-package plugins
+package stream
 
 import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"cmkd/backends"
 )
 
 // A frame carries one call or its answer. Integers are big-endian.
@@ -29,51 +31,51 @@ import (
 // Both sides write as many frames at once as they have: at 64 callers about
 // ten calls share one system call and one wake-up.
 const (
-	frameHeader = 4 + 8 + 1 + 4 + 4 + 1
-	// maxFrame bounds length: 100,000 keys in a ListKeysAnswer have room.
-	maxFrame = 16 << 20
+	FrameHeader = 4 + 8 + 1 + 4 + 4 + 1
+	// MaxFrame bounds length: 100,000 keys in a ListKeysAnswer have room.
+	MaxFrame = 16 << 20
 
-	kindDone   = 0
-	kindFailed = 1
-	kindLate   = 2
+	KindDone   = 0
+	KindFailed = 1
+	KindLate   = 2
 )
 
-// frame is a frame without its length.
-type frame struct {
-	id      uint64
-	kind    byte
-	timeout uint32
-	flow    flow
-	body    []byte
+// Frame is a frame without its length.
+type Frame struct {
+	ID      uint64
+	Kind    byte
+	Timeout uint32
+	Flow    Flow
+	Body    []byte
 }
 
-// appendFrame adds f to a batch. A batch that has to move leaves no copy behind.
-func appendFrame(b []byte, f frame) []byte {
-	if need := frameHeader + len(f.body); cap(b)-len(b) < need {
+// AppendFrame adds f to a batch. A batch that has to move leaves no copy behind.
+func AppendFrame(b []byte, f Frame) []byte {
+	if need := FrameHeader + len(f.Body); cap(b)-len(b) < need {
 		larger := append(make([]byte, 0, 2*cap(b)+need), b...)
 		clear(b)
 		b = larger
 	}
-	b = binary.BigEndian.AppendUint32(b, uint32(frameHeader-4+len(f.body)))
-	b = binary.BigEndian.AppendUint64(b, f.id)
-	b = append(b, f.kind)
-	b = binary.BigEndian.AppendUint32(b, f.timeout)
-	b = binary.BigEndian.AppendUint32(b, f.flow.caller)
-	b = append(b, f.flow.class)
-	return append(b, f.body...)
+	b = binary.BigEndian.AppendUint32(b, uint32(FrameHeader-4+len(f.Body)))
+	b = binary.BigEndian.AppendUint64(b, f.ID)
+	b = append(b, f.Kind)
+	b = binary.BigEndian.AppendUint32(b, f.Timeout)
+	b = binary.BigEndian.AppendUint32(b, f.Flow.Caller)
+	b = append(b, f.Flow.Class)
+	return append(b, f.Body...)
 }
 
-// encodeFrame adds a frame with the CBOR of v as its body to a batch. If it
+// EncodeFrame adds a frame with the CBOR of v as its body to a batch. If it
 // fails the batch is as it was.
-func encodeFrame(b *bytes.Buffer, f frame, v any) error {
+func EncodeFrame(b *bytes.Buffer, f Frame, v any) error {
 	start := b.Len()
-	f.body = nil
-	reserveFor(b, v)
-	b.Write(appendFrame(b.AvailableBuffer(), f))
-	err := encode(b, v)
+	f.Body = nil
+	ReserveFor(b, v)
+	b.Write(AppendFrame(b.AvailableBuffer(), f))
+	err := Encode(b, v)
 	length := b.Len() - start - 4
-	if err == nil && length > maxFrame {
-		err = fmt.Errorf("frame of %d bytes, at most %d", length, maxFrame)
+	if err == nil && length > MaxFrame {
+		err = fmt.Errorf("frame of %d bytes, at most %d", length, MaxFrame)
 	}
 	if err != nil {
 		b.Truncate(start)
@@ -83,62 +85,62 @@ func encodeFrame(b *bytes.Buffer, f frame, v any) error {
 	return nil
 }
 
-// readBuffer is what a frameReader reads at once.
-const readBuffer = 64 << 10
+// ReadBuffer is what a frameReader reads at once.
+const ReadBuffer = 64 << 10
 
-// frameReader cuts a stream into frames. What it has handed out it wipes
+// FrameReader cuts a stream into frames. What it has handed out it wipes
 // before it reads again: frames carry plaintext.
-type frameReader struct {
+type FrameReader struct {
 	r   io.Reader
 	buf []byte
 	// buf[start:end] is read and not yet handed out.
 	start, end int
 }
 
-func newFrameReader(r io.Reader) *frameReader {
-	return &frameReader{r: r, buf: make([]byte, readBuffer)}
+func NewFrameReader(r io.Reader) *FrameReader {
+	return &FrameReader{r: r, buf: make([]byte, ReadBuffer)}
 }
 
-// next returns the next frame and reads only if no whole one is there. Its
+// Next returns the next frame and reads only if no whole one is there. Its
 // body is valid until the next call that reads. An end of the stream between
 // two frames is [io.EOF].
-func (r *frameReader) next() (frame, error) {
+func (r *FrameReader) Next() (Frame, error) {
 	for {
 		n, err := r.whole()
 		if err != nil {
-			return frame{}, err
+			return Frame{}, err
 		}
 		if n > 0 {
 			b := r.buf[r.start : r.start+n]
 			r.start += n
-			return frame{
-				id:      binary.BigEndian.Uint64(b[4:]),
-				kind:    b[12],
-				timeout: binary.BigEndian.Uint32(b[13:]),
-				flow:    flow{binary.BigEndian.Uint32(b[17:]), b[21]},
-				body:    b[frameHeader:],
+			return Frame{
+				ID:      binary.BigEndian.Uint64(b[4:]),
+				Kind:    b[12],
+				Timeout: binary.BigEndian.Uint32(b[13:]),
+				Flow:    Flow{binary.BigEndian.Uint32(b[17:]), b[21]},
+				Body:    b[FrameHeader:],
 			}, nil
 		}
 		if err := r.fill(); err != nil {
-			return frame{}, err
+			return Frame{}, err
 		}
 	}
 }
 
-// buffered says whether next would return without reading.
-func (r *frameReader) buffered() bool {
+// Buffered says whether next would return without reading.
+func (r *FrameReader) Buffered() bool {
 	n, err := r.whole()
 	return n > 0 || err != nil
 }
 
 // whole returns the size of the frame at start, 0 if part of it is missing.
-func (r *frameReader) whole() (int, error) {
+func (r *FrameReader) whole() (int, error) {
 	b := r.buf[r.start:r.end]
 	if len(b) < 4 {
 		return 0, nil
 	}
 	length := binary.BigEndian.Uint32(b)
-	if length < frameHeader-4 || length > maxFrame {
+	if length < FrameHeader-4 || length > MaxFrame {
 		return 0, fmt.Errorf("frame of %d bytes", length)
 	}
 	if size := int(length) + 4; size <= len(b) {
@@ -149,8 +151,8 @@ func (r *frameReader) whole() (int, error) {
 
 // fill reads once, after making room for at least the rest of the frame at
 // start.
-func (r *frameReader) fill() error {
-	need := readBuffer
+func (r *FrameReader) fill() error {
+	need := ReadBuffer
 	if b := r.buf[r.start:r.end]; len(b) >= 4 {
 		need = max(need, int(binary.BigEndian.Uint32(b))+4)
 	}
@@ -172,7 +174,7 @@ func (r *frameReader) fill() error {
 
 // move brings what is left to the front of a buffer of the given size and
 // wipes the rest.
-func (r *frameReader) move(size int) {
+func (r *FrameReader) move(size int) {
 	left := r.buf[r.start:r.end]
 	if len(r.buf) != size {
 		into := make([]byte, size)
@@ -185,3 +187,6 @@ func (r *frameReader) move(size int) {
 	}
 	r.start, r.end = 0, len(left)
 }
+
+// ErrLate answers a call whose caller has given up.
+var ErrLate = backends.Errorf(backends.Timeout, "the deadline passed before the token answered")

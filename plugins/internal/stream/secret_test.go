@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"bytes"
@@ -20,10 +20,10 @@ var public = []string{
 func TestSecretsAreWiped(t *testing.T) {
 	t.Parallel()
 	secrets := 0
-	for name, typ := range messages(t) {
+	for name, typ := range messages() {
 		m, n := reflect.New(typ), 0
 		fill(m.Elem(), &n)
-		wipe(m.Interface())
+		Wipe(m.Interface())
 		for i := range typ.NumField() {
 			b, ok := m.Elem().Field(i).Interface().([]byte)
 			if !ok {
@@ -48,7 +48,7 @@ func TestSecretsAreWiped(t *testing.T) {
 // long its members are, so that no buffer grows with a secret in it.
 func TestMessagesHaveRoom(t *testing.T) {
 	t.Parallel()
-	for name, typ := range messages(t) {
+	for name, typ := range messages() {
 		for _, size := range []int{0, 1, 23, 24, 255, 256, 4096, 70_000} {
 			m, n := reflect.New(typ), 0
 			fill(m.Elem(), &n)
@@ -61,9 +61,9 @@ func TestMessagesHaveRoom(t *testing.T) {
 				}
 			}
 			b := bytes.NewBufferString("a frame before it")
-			reserveFor(b, m.Interface())
+			ReserveFor(b, m.Interface())
 			room := b.Cap()
-			if err := encodeFrame(b, frame{}, m.Interface()); err != nil {
+			if err := EncodeFrame(b, Frame{}, m.Interface()); err != nil {
 				t.Fatal(err)
 			}
 			if b.Cap() != room {
@@ -77,27 +77,27 @@ func TestMessagesHaveRoom(t *testing.T) {
 func TestBatchesMove(t *testing.T) {
 	t.Parallel()
 	secret := []byte("a secret that must not stay")
-	batch := appendFrame(make([]byte, 0, 60), frame{body: secret})
+	batch := AppendFrame(make([]byte, 0, 60), Frame{Body: secret})
 	first := batch[:cap(batch)]
-	appendFrame(batch, frame{body: secret})
+	AppendFrame(batch, Frame{Body: secret})
 	if bytes.Contains(first, secret) {
 		t.Error("the batch is still in the buffer that it has left")
 	}
 	var b bytes.Buffer
-	if err := encodeFrame(&b, frame{}, &backends.DecryptAnswer{Plaintext: secret}); err != nil {
+	if err := EncodeFrame(&b, Frame{}, &backends.DecryptAnswer{Plaintext: secret}); err != nil {
 		t.Fatal(err)
 	}
 	for name, next := range map[string]any{
 		"a secret": &backends.DecryptAnswer{Plaintext: make([]byte, 100)}, "a ciphertext": &backends.EncryptAnswer{Sealed: backends.Sealed{Ciphertext: make([]byte, 2000)}},
-		"a list": &backends.ListKeysAnswer{Objects: make([]backends.Object, 100)}, "an error": wireError{Message: "what went wrong"},
+		"a list": &backends.ListKeysAnswer{Objects: make([]backends.Object, 100)}, "an error": WireError{Message: "what went wrong"},
 	} {
 		b.Reset()
-		if err := encodeFrame(&b, frame{}, &backends.DecryptAnswer{Plaintext: secret}); err != nil {
+		if err := EncodeFrame(&b, Frame{}, &backends.DecryptAnswer{Plaintext: secret}); err != nil {
 			t.Fatal(err)
 		}
 		first = b.Bytes()
 		for room := b.Cap(); b.Cap() == room; {
-			if err := encodeFrame(&b, frame{}, next); err != nil {
+			if err := EncodeFrame(&b, Frame{}, next); err != nil {
 				t.Fatal(err)
 			}
 		}

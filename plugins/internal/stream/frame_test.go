@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"bytes"
@@ -15,13 +15,13 @@ import (
 // TestFrameGolden pins the format: a plugin may be older than the daemon.
 func TestFrameGolden(t *testing.T) {
 	t.Parallel()
-	f := frame{id: 0x0102030405060708, kind: 6, timeout: 5_000_000, flow: flow{1000, 6}, body: []byte{0xa0}}
+	f := Frame{ID: 0x0102030405060708, Kind: 6, Timeout: 5_000_000, Flow: Flow{1000, 6}, Body: []byte{0xa0}}
 	const want = "00000013" + "0102030405060708" + "06" + "004c4b40" + "000003e8" + "06" + "a0"
-	if got := hex.EncodeToString(appendFrame(nil, f)); got != want {
+	if got := hex.EncodeToString(AppendFrame(nil, f)); got != want {
 		t.Errorf("appendFrame: %s, want %s", got, want)
 	}
 	var b bytes.Buffer
-	if err := encodeFrame(&b, f, struct{}{}); err != nil {
+	if err := EncodeFrame(&b, f, struct{}{}); err != nil {
 		t.Fatal(err)
 	}
 	if got := hex.EncodeToString(b.Bytes()); got != want {
@@ -32,16 +32,16 @@ func TestFrameGolden(t *testing.T) {
 func TestFramesThroughAnyReads(t *testing.T) {
 	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
-	var want []frame
+	var want []Frame
 	var stream []byte
 	for i := range 300 {
 		size := r.IntN(5000)
 		if i%100 == 50 {
 			size = 300_000 // larger than the buffer
 		}
-		f := frame{id: r.Uint64(), kind: byte(i), timeout: r.Uint32(), flow: flow{r.Uint32(), byte(i)}, body: bytes.Repeat([]byte{byte(i + 1)}, size)}
+		f := Frame{ID: r.Uint64(), Kind: byte(i), Timeout: r.Uint32(), Flow: Flow{r.Uint32(), byte(i)}, Body: bytes.Repeat([]byte{byte(i + 1)}, size)}
 		want = append(want, f)
-		stream = appendFrame(stream, f)
+		stream = AppendFrame(stream, f)
 	}
 	for name, wrap := range map[string]func(io.Reader) io.Reader{
 		"whole":    func(r io.Reader) io.Reader { return r },
@@ -49,17 +49,17 @@ func TestFramesThroughAnyReads(t *testing.T) {
 		"halves":   iotest.HalfReader,
 		"data+EOF": iotest.DataErrReader,
 	} {
-		fr := newFrameReader(wrap(bytes.NewReader(stream)))
+		fr := NewFrameReader(wrap(bytes.NewReader(stream)))
 		for i, w := range want {
-			f, err := fr.next()
+			f, err := fr.Next()
 			if err != nil {
 				t.Fatalf("%s: frame %d: %v", name, i, err)
 			}
-			if f.id != w.id || f.kind != w.kind || f.timeout != w.timeout || f.flow != w.flow || !bytes.Equal(f.body, w.body) {
+			if f.ID != w.ID || f.Kind != w.Kind || f.Timeout != w.Timeout || f.Flow != w.Flow || !bytes.Equal(f.Body, w.Body) {
 				t.Fatalf("%s: frame %d differs", name, i)
 			}
 		}
-		if _, err := fr.next(); !errors.Is(err, io.EOF) {
+		if _, err := fr.Next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: at the end: %v, want EOF", name, err)
 		}
 	}
@@ -68,13 +68,13 @@ func TestFramesThroughAnyReads(t *testing.T) {
 func TestFrameReaderWipes(t *testing.T) {
 	t.Parallel()
 	secret := []byte("a secret that must not stay")
-	stream := appendFrame(nil, frame{body: secret})
-	stream = appendFrame(stream, frame{body: bytes.Repeat(secret, 10_000)}) // another buffer
-	stream = appendFrame(stream, frame{body: []byte("x")})
-	fr := newFrameReader(iotest.OneByteReader(bytes.NewReader(stream)))
+	stream := AppendFrame(nil, Frame{Body: secret})
+	stream = AppendFrame(stream, Frame{Body: bytes.Repeat(secret, 10_000)}) // another buffer
+	stream = AppendFrame(stream, Frame{Body: []byte("x")})
+	fr := NewFrameReader(iotest.OneByteReader(bytes.NewReader(stream)))
 	first := fr.buf
 	for range 3 {
-		if _, err := fr.next(); err != nil {
+		if _, err := fr.Next(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,13 +85,13 @@ func TestFrameReaderWipes(t *testing.T) {
 
 func TestFrameReaderRefuses(t *testing.T) {
 	t.Parallel()
-	whole := appendFrame(nil, frame{id: 1, body: []byte("body")})
+	whole := AppendFrame(nil, Frame{ID: 1, Body: []byte("body")})
 	for name, stream := range map[string][]byte{
 		"too long":  {0xff, 0xff, 0xff, 0xff, 0},
 		"too short": {0, 0, 0, 17, 0},
 		"cut":       whole[:len(whole)-1],
 	} {
-		if _, err := newFrameReader(bytes.NewReader(stream)).next(); err == nil || errors.Is(err, io.EOF) {
+		if _, err := NewFrameReader(bytes.NewReader(stream)).Next(); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -100,18 +100,18 @@ func TestFrameReaderRefuses(t *testing.T) {
 // FuzzFrameReader: whatever comes, the reader ends with an error, and the
 // frames that it has found are, put together again, what came.
 func FuzzFrameReader(f *testing.F) {
-	f.Add(appendFrame(appendFrame(nil, frame{id: 1, kind: 2, body: []byte("abc")}), frame{id: 3}))
+	f.Add(AppendFrame(AppendFrame(nil, Frame{ID: 1, Kind: 2, Body: []byte("abc")}), Frame{ID: 3}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{0, 0, 0, 18})
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := newFrameReader(bytes.NewReader(stream))
+		r := NewFrameReader(bytes.NewReader(stream))
 		var again []byte
 		for {
-			fr, err := r.next()
+			fr, err := r.Next()
 			if err != nil {
 				break
 			}
-			again = appendFrame(again, fr)
+			again = AppendFrame(again, fr)
 		}
 		if !bytes.HasPrefix(stream, again) {
 			t.Errorf("frames are not what came: %x of %x", again, stream)
@@ -136,10 +136,10 @@ func TestClassesAreFixed(t *testing.T) {
 	if got := classOf(&backends.InfoRequest{}); got != 0 {
 		t.Errorf("a request without a key has the class %d", got)
 	}
-	if f := flowOf(t.Context(), &backends.InfoRequest{}); f.caller != noCaller {
-		t.Errorf("a call of the daemon has the caller %d", f.caller)
+	if f := FlowOf(t.Context(), &backends.InfoRequest{}); f.Caller != NoCaller {
+		t.Errorf("a call of the daemon has the caller %d", f.Caller)
 	}
-	if f := flowOf(backends.WithCaller(t.Context(), 0), &backends.InfoRequest{}); f.caller != 0 {
-		t.Errorf("a call of root has the caller %d", f.caller)
+	if f := FlowOf(backends.WithCaller(t.Context(), 0), &backends.InfoRequest{}); f.Caller != 0 {
+		t.Errorf("a call of root has the caller %d", f.Caller)
 	}
 }

@@ -1,4 +1,4 @@
-package plugins
+package lanes
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // queueing is a backend that makes one key at a time, when the test says so.
@@ -35,27 +36,27 @@ func TestOverdueGivesEachCreationItsTime(t *testing.T) {
 	t.Parallel()
 	b := queueing{makes: make(chan *backends.CreateKeyAnswer)}
 	l, ours, ended := serveLanes(t, b)
-	limit := l.cfg.creationLimit(classes[backends.SymmetricDefault])
+	limit := l.limits.Creation(stream.Classes[backends.SymmetricDefault])
 	until := func(n int) { untilTaken(t, l, n) }
 	for id := range 2 {
 		sendCreation(t, ours, uint64(id+1))
 	}
 	until(2)
 	began := time.Now()
-	if method, _ := l.overdue(began); method != "" {
+	if method, _ := l.Overdue(began); method != "" {
 		t.Errorf("%s is overdue at once", method)
 	}
-	if method, _ := l.overdue(began.Add(limit)); method != "CreateKey" {
+	if method, _ := l.Overdue(began.Add(limit)); method != "CreateKey" {
 		t.Errorf("a creation that takes too long is not overdue: %q", method)
 	}
 	time.Sleep(time.Millisecond) // the time that the waiting call has waited
 	turn := time.Now()
 	b.makes <- &backends.CreateKeyAnswer{PublicKey: make([]byte, 1<<20)} // more than the socket holds
 	until(1)
-	if method, id := l.overdue(turn.Add(limit)); method != "" {
+	if method, id := l.Overdue(turn.Add(limit)); method != "" {
 		t.Errorf("%s (call %d) is overdue, although its turn has just come", method, id)
 	}
-	if method, _ := l.overdue(time.Now().Add(2 * limit)); method != "CreateKey" {
+	if method, _ := l.Overdue(time.Now().Add(2 * limit)); method != "CreateKey" {
 		t.Errorf("a second creation that takes too long is not overdue: %q", method)
 	}
 	go func() { b.makes <- &backends.CreateKeyAnswer{} }()
@@ -86,49 +87,49 @@ func TestOverdueBehindCreation(t *testing.T) {
 	l, ours, ended := serveLanes(t, b)
 	ask := func(id uint64) (left time.Duration) {
 		t.Helper()
-		in, err := encoding.Marshal(&backends.InfoRequest{})
+		in, err := stream.Encoding.Marshal(&backends.InfoRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ours.Write(appendFrame(nil, frame{id: id, kind: info.id, body: in})); err != nil {
+		if _, err := ours.Write(stream.AppendFrame(nil, stream.Frame{ID: id, Kind: stream.Info.ID, Body: in})); err != nil {
 			t.Fatal(err)
 		}
 		return <-b.info
 	}
 	began := time.Now()
-	if left := ask(1); left > l.cfg.QuickTimeout {
+	if left := ask(1); left > l.limits.Quick {
 		t.Errorf("a call has %v", left)
 	}
-	if method, _ := l.overdue(time.Now().Add(l.cfg.QuickTimeout)); method != "Info" {
+	if method, _ := l.Overdue(time.Now().Add(l.limits.Quick)); method != "Info" {
 		t.Errorf("a call that takes too long is not overdue: %q", method)
 	}
 	<-b.info
 	untilTaken(t, l, 0)
 	sendCreation(t, ours, 2)
 	untilTaken(t, l, 1)
-	if left := ask(3); left <= l.cfg.QuickTimeout {
+	if left := ask(3); left <= l.limits.Quick {
 		t.Errorf("a call that has to wait for a creation has %v", left)
 	}
 	untilTaken(t, l, 2)
-	if method, _ := l.overdue(began.Add(l.cfg.QuickTimeout + time.Second)); method != "" {
+	if method, _ := l.Overdue(began.Add(l.limits.Quick + time.Second)); method != "" {
 		t.Errorf("%s is overdue, although a key is being made", method)
 	}
-	if method, _ := l.overdue(time.Now().Add(l.cfg.SlowTimeout)); method == "" {
+	if method, _ := l.Overdue(time.Now().Add(l.limits.Slow)); method == "" {
 		t.Error("nothing is overdue after the time of slow calls")
 	}
 	time.Sleep(time.Millisecond) // the time that the waiting call has waited
 	turn := time.Now()
 	b.makes <- &backends.CreateKeyAnswer{}
 	untilTaken(t, l, 1)
-	if method, _ := l.overdue(turn); method != "" {
+	if method, _ := l.Overdue(turn); method != "" {
 		t.Errorf("%s is overdue at its turn", method)
 	}
 	sendCreation(t, ours, 4) // is no excuse
 	untilTaken(t, l, 2)
-	if method, _ := l.overdue(turn.Add(l.cfg.QuickTimeout)); method != "" {
+	if method, _ := l.Overdue(turn.Add(l.limits.Quick)); method != "" {
 		t.Errorf("%s is overdue, although its turn has just come", method)
 	}
-	if method, _ := l.overdue(time.Now().Add(l.cfg.QuickTimeout)); method != "Info" {
+	if method, _ := l.Overdue(time.Now().Add(l.limits.Quick)); method != "Info" {
 		t.Errorf("a call that takes too long after the creation is not overdue: %q", method)
 	}
 	<-b.info
@@ -140,16 +141,16 @@ func TestOverdueBehindCreation(t *testing.T) {
 
 // serveLanes serves a backend on one end of a socket pair. ended is to be called in the
 // end, when no call runs.
-func serveLanes(t *testing.T, b backends.Backend) (l *lanes, ours *os.File, ended func()) {
+func serveLanes(t *testing.T, b backends.Backend) (l *Lanes, ours *os.File, ended func()) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
-	l = newLanes(b, theirs, Config{}.withDefaults(), slog.New(slog.DiscardHandler))
+	l = New(b, theirs, 8, stream.Limits{Quick: 5 * time.Second, Slow: 2 * time.Minute}, slog.New(slog.DiscardHandler))
 	end := make(chan error)
-	go func() { end <- l.run() }()
+	go func() { end <- l.Run() }()
 	return l, ours, func() {
 		t.Helper()
 		if err := syscall.Shutdown(fds[0], syscall.SHUT_WR); err != nil {
@@ -165,18 +166,18 @@ func serveLanes(t *testing.T, b backends.Backend) (l *lanes, ours *os.File, ende
 // sendCreation asks for a key, with the number of the call as its label.
 func sendCreation(t *testing.T, ours *os.File, id uint64) {
 	t.Helper()
-	in, err := encoding.Marshal(&backends.CreateKeyRequest{Key: backends.Key{Spec: backends.SymmetricDefault}, Label: strconv.FormatUint(id, 10)})
+	in, err := stream.Encoding.Marshal(&backends.CreateKeyRequest{Key: backends.Key{Spec: backends.SymmetricDefault}, Label: strconv.FormatUint(id, 10)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	flow := flow{1000, classes[backends.SymmetricDefault]}
-	if _, err := ours.Write(appendFrame(nil, frame{id: id, kind: createKey.id, flow: flow, body: in})); err != nil {
+	flow := stream.Flow{Caller: 1000, Class: stream.Classes[backends.SymmetricDefault]}
+	if _, err := ours.Write(stream.AppendFrame(nil, stream.Frame{ID: id, Kind: stream.CreateKey.ID, Flow: flow, Body: in})); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // untilTaken waits until so many calls run.
-func untilTaken(t *testing.T, l *lanes, n int) {
+func untilTaken(t *testing.T, l *Lanes, n int) {
 	t.Helper()
 	taken := func() (n int) {
 		for _, s := range l.slots {
@@ -216,7 +217,7 @@ func TestOverdueAfterTimeout(t *testing.T) {
 	} {
 		b := late{end: map[string]chan struct{}{"1": make(chan struct{}), "2": make(chan struct{})}}
 		l, ours, ended := serveLanes(t, b)
-		limit := l.cfg.creationLimit(classes[backends.SymmetricDefault])
+		limit := l.limits.Creation(stream.Classes[backends.SymmetricDefault])
 		sendCreation(t, ours, 1)
 		untilTaken(t, l, 1)
 		time.Sleep(time.Millisecond) // so that the second one begins later by any clock
@@ -226,10 +227,10 @@ func TestOverdueAfterTimeout(t *testing.T) {
 		turn := time.Now()
 		close(b.end[c.ends])
 		untilTaken(t, l, 1)
-		if _, id := l.overdue(turn.Add(limit)); id != c.overdue {
+		if _, id := l.Overdue(turn.Add(limit)); id != c.overdue {
 			t.Errorf("%s: call %d is overdue, want %d", c.name, id, c.overdue)
 		}
-		if _, id := l.overdue(time.Now().Add(2 * limit)); id == 0 {
+		if _, id := l.Overdue(time.Now().Add(2 * limit)); id == 0 {
 			t.Errorf("%s: a creation that takes too long is not overdue", c.name)
 		}
 		for label, end := range b.end {

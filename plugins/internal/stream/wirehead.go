@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"encoding/binary"

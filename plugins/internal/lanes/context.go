@@ -1,4 +1,4 @@
-package plugins
+package lanes
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func (c *callContext) waiting() context.Context {
 	return c.waited
 }
 
-// release ends the context when the call has returned.
+// Release ends the context when the call has returned.
 func (c *callContext) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"bytes"
@@ -12,22 +12,22 @@ import (
 	"cmkd/backends"
 )
 
-// messages are the structs of package backends, by way of the rows' methods on
-// Host.
-func messages(tb testing.TB) map[string]reflect.Type {
-	tb.Helper()
-	out := map[string]reflect.Type{"Config": reflect.TypeFor[Config](), "wireError": reflect.TypeFor[wireError]()}
-	host := reflect.TypeFor[*Host]()
-	for _, r := range rows {
-		if r == nil {
-			continue
-		}
-		m, ok := host.MethodByName(r.name)
-		if !ok {
-			tb.Fatalf("Host has no method %s", r.name)
-		}
-		for _, t := range []reflect.Type{m.Type.In(2).Elem(), m.Type.Out(0).Elem()} {
-			out[t.Name()] = t
+// contract are the interfaces whose methods are the rows.
+var contract = []reflect.Type{
+	reflect.TypeFor[backends.Backend](), reflect.TypeFor[backends.Cipher](), reflect.TypeFor[backends.ReEncrypter](),
+	reflect.TypeFor[backends.DataKeyMaker](), reflect.TypeFor[backends.Randomizer](), reflect.TypeFor[backends.Signer](),
+	reflect.TypeFor[backends.MACer](), reflect.TypeFor[backends.Agreer](), reflect.TypeFor[backends.Importer](),
+	reflect.TypeFor[backends.Encapsulator](),
+}
+
+// messages are the structs of package backends that their methods take and answer.
+func messages() map[string]reflect.Type {
+	out := map[string]reflect.Type{"wireError": reflect.TypeFor[WireError]()}
+	for _, i := range contract {
+		for m := range i.Methods() {
+			for _, t := range []reflect.Type{m.Type.In(1).Elem(), m.Type.Out(0).Elem()} {
+				out[t.Name()] = t
+			}
 		}
 	}
 	return out
@@ -76,7 +76,7 @@ func fill(v reflect.Value, n *int) {
 // set and compares what is decoded.
 func TestEveryMessageCrosses(t *testing.T) {
 	t.Parallel()
-	all := messages(t)
+	all := messages()
 	if len(all) < 30 {
 		t.Fatalf("only %d messages", len(all))
 	}
@@ -84,12 +84,12 @@ func TestEveryMessageCrosses(t *testing.T) {
 		in, n := reflect.New(typ), 0
 		fill(in.Elem(), &n)
 		var b, again bytes.Buffer
-		if err := encoding.MarshalToBuffer(in.Interface(), &b); err != nil {
+		if err := Encoding.MarshalToBuffer(in.Interface(), &b); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		out := reflect.New(typ)
-		if err := decoding.Unmarshal(b.Bytes(), out.Interface()); err != nil {
+		if err := Decoding.Unmarshal(b.Bytes(), out.Interface()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		wire := bytes.Clone(b.Bytes())
@@ -97,30 +97,23 @@ func TestEveryMessageCrosses(t *testing.T) {
 		if !reflect.DeepEqual(in.Interface(), out.Interface()) {
 			t.Errorf("%s: %+v became %+v", name, in.Elem(), out.Elem())
 		}
-		if err := encoding.MarshalToBuffer(out.Interface(), &again); err != nil || !bytes.Equal(wire, again.Bytes()) {
+		if err := Encoding.MarshalToBuffer(out.Interface(), &again); err != nil || !bytes.Equal(wire, again.Bytes()) {
 			t.Errorf("%s: the encoding is not deterministic (%v)", name, err)
 		}
 	}
 }
 
-// TestEveryMethodHasARow holds the rows against the interfaces that Host
-// implements.
+// TestEveryMethodHasARow holds the rows against the interfaces.
 func TestEveryMethodHasARow(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}
-	for id, r := range rows {
+	for id, r := range Rows {
 		if r != nil {
-			if int(r.id) != id {
-				t.Errorf("%s has the number %d in place %d", r.name, r.id, id)
+			if int(r.ID) != id {
+				t.Errorf("%s has the number %d in place %d", r.Name, r.ID, id)
 			}
-			names[r.name] = true
+			names[r.Name] = true
 		}
-	}
-	contract := []reflect.Type{
-		reflect.TypeFor[backends.Backend](), reflect.TypeFor[backends.Cipher](), reflect.TypeFor[backends.ReEncrypter](),
-		reflect.TypeFor[backends.DataKeyMaker](), reflect.TypeFor[backends.Randomizer](), reflect.TypeFor[backends.Signer](),
-		reflect.TypeFor[backends.MACer](), reflect.TypeFor[backends.Agreer](), reflect.TypeFor[backends.Importer](),
-		reflect.TypeFor[backends.Encapsulator](),
 	}
 	n := 0
 	for _, i := range contract {
@@ -151,7 +144,7 @@ func TestDecodingIsStrict(t *testing.T) {
 		"claims 4 G bytes": {0xa1, 0x03, 0x5a, 0xff, 0xff, 0xff, 0xff},
 	} {
 		var out backends.EncryptRequest
-		if err := decoding.Unmarshal(b, &out); err == nil {
+		if err := Decoding.Unmarshal(b, &out); err == nil {
 			t.Errorf("%s: decoded to %+v", name, out)
 		}
 	}
@@ -169,30 +162,11 @@ func TestErrorsCross(t *testing.T) {
 		"deadline": {fmt.Errorf("waiting: %w", context.DeadlineExceeded), backends.Error{Code: backends.Timeout, Message: "the deadline has passed"}},
 		"untyped":  {errors.New("PIN 1234 refused"), backends.Error{Code: backends.Internal, Message: "the backend failed without saying how"}},
 	} {
-		if got := *toWire(c.err).err(); got != c.want {
+		if got := *ToWire(c.err).Err(); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
-		if strings.Contains(toWire(c.err).Message, "1234") {
+		if strings.Contains(ToWire(c.err).Message, "1234") {
 			t.Errorf("%s: the text of an untyped error gets out", name)
 		}
 	}
-}
-
-// FuzzServe: no request makes a row panic; it is refused or reaches the
-// backend, here a Host that was closed before it began.
-func FuzzServe(f *testing.F) {
-	f.Add(byte(6), []byte{0xa1, 0x03, 0x41, 0x01})
-	f.Add(byte(1), []byte{0xa0})
-	closed := &Host{traffic: newTraffic()}
-	closed.Calls = Calls{closed}
-	closed.state.Store(&state{phase: Closed, spec: &Spec{}, err: errClosed})
-	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		r := rows[kind]
-		if r == nil {
-			return
-		}
-		if _, err := r.serve(t.Context(), closed, body); err == nil {
-			t.Errorf("%s was answered", r.name)
-		}
-	})
 }

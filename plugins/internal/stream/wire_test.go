@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 func listed(tb testing.TB) map[string]reflect.Type {
 	tb.Helper()
 	out := map[string]reflect.Type{}
-	for name, typ := range messages(tb) {
+	for name, typ := range messages() {
 		if sizeOf(reflect.New(typ).Interface()) > 0 {
 			out[name] = typ
 		}
@@ -43,7 +43,7 @@ func TestListsAreOfTheStructs(t *testing.T) {
 	t.Parallel()
 	for name, typ := range listed(t) {
 		variants(typ, func(in any) {
-			want, err := encoding.Marshal(in)
+			want, err := Encoding.Marshal(in)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,12 +76,12 @@ func TestCopiesAreWiped(t *testing.T) {
 		&backends.DecryptAnswer{Plaintext: secret}, &backends.GenerateDataKeyAnswer{Plaintext: secret},
 		&backends.OpenDataKeyAnswer{Plaintext: secret}, &backends.GenerateRandomAnswer{Plaintext: secret},
 	} {
-		wire, err := encoding.Marshal(in)
+		wire, err := Encoding.Marshal(in)
 		if err != nil {
 			t.Fatal(err)
 		}
 		out := reflect.New(reflect.TypeOf(in).Elem())
-		if err := decodeCopy(wire, out.Interface()); err != nil {
+		if err := DecodeCopy(wire, out.Interface()); err != nil {
 			t.Fatal(err)
 		}
 		clear(wire)
@@ -89,7 +89,7 @@ func TestCopiesAreWiped(t *testing.T) {
 		if !bytes.Equal(kept, secret) {
 			t.Errorf("%T keeps %q", in, kept)
 		}
-		wipe(out.Interface())
+		Wipe(out.Interface())
 		if !bytes.Equal(kept, make([]byte, len(kept))) {
 			t.Errorf("%T is not wiped", in)
 		}
@@ -130,7 +130,7 @@ func FuzzLists(f *testing.F) {
 		if _, err := readMessage(b, got); err != nil {
 			return
 		}
-		if err := decoding.Unmarshal(b, want); err != nil {
+		if err := Decoding.Unmarshal(b, want); err != nil {
 			t.Fatalf("%x is read, the library says %v", b, err)
 		}
 		if !reflect.DeepEqual(got, want) {
@@ -152,11 +152,11 @@ func BenchmarkMessage(b *testing.B) {
 		write func(*bytes.Buffer) error
 		read  func([]byte, any) error
 	}{
-		"list": {func(b *bytes.Buffer) error { reserveFor(b, in); return encode(b, in) }, decode},
+		"list": {func(b *bytes.Buffer) error { ReserveFor(b, in); return Encode(b, in) }, decode},
 		"library": {func(b *bytes.Buffer) error {
 			reserve(b, sizeOfValue(reflect.ValueOf(in)))
-			return encoding.MarshalToBuffer(in, b)
-		}, decoding.Unmarshal},
+			return Encoding.MarshalToBuffer(in, b)
+		}, Decoding.Unmarshal},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"context"
@@ -7,29 +7,29 @@ import (
 	"cmkd/backends"
 )
 
-// flow says whose call a frame carries and what kind of key does the work: what
+// Flow says whose call a frame carries and what kind of key does the work: what
 // the plugin shares its time out by.
-type flow struct {
-	caller uint32 // uid
-	class  byte   // see classOf
+type Flow struct {
+	Caller uint32 // uid
+	Class  byte   // see classOf
 }
 
-// noCaller is the caller of the daemon's own calls: (uid_t)-1, which is nobody's
+// NoCaller is the caller of the daemon's own calls: (uid_t)-1, which is nobody's
 // uid.
-const noCaller = math.MaxUint32
+const NoCaller = math.MaxUint32
 
-// flowOf reads the flow of a call.
-func flowOf(ctx context.Context, in any) flow {
-	f := flow{caller: noCaller, class: classOf(in)}
+// FlowOf reads the flow of a call.
+func FlowOf(ctx context.Context, in any) Flow {
+	f := Flow{Caller: NoCaller, Class: classOf(in)}
 	if uid, ok := backends.CallerOf(ctx); ok {
-		f.caller = uid
+		f.Caller = uid
 	}
 	return f
 }
 
-// classes number the key specs, in the order in which they were added: calls of
+// Classes number the key specs, in the order in which they were added: calls of
 // one method and class cost about the same. 0 is what names no spec.
-var classes = func() map[backends.KeySpec]byte {
+var Classes = func() map[backends.KeySpec]byte {
 	m := make(map[backends.KeySpec]byte)
 	for i, spec := range []backends.KeySpec{
 		backends.SymmetricDefault, backends.AES128, backends.AES256,
@@ -44,10 +44,10 @@ var classes = func() map[backends.KeySpec]byte {
 	return m
 }()
 
-func classOf(in any) byte { return classes[specOf(in)] }
+func classOf(in any) byte { return Classes[SpecOf(in)] }
 
-// specOf is the spec of the key that does the work, "" without one.
-func specOf(in any) backends.KeySpec {
+// SpecOf is the spec of the key that does the work, "" without one.
+func SpecOf(in any) backends.KeySpec {
 	switch in := in.(type) {
 	case *backends.GenerateDataKeyPairRequest: // the pair takes the time, not the key above it
 		return in.Spec

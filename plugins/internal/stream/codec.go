@@ -1,4 +1,4 @@
-package plugins
+package stream
 
 import (
 	"bytes"
@@ -14,16 +14,16 @@ import (
 // maxObjects bounds the elements of one array: the keys in a ListKeysAnswer.
 const maxObjects = 1 << 20
 
-// encoding is deterministic CBOR (RFC 8949 section 4.2.1).
-var encoding = must(cbor.EncOptions{
+// Encoding is deterministic CBOR (RFC 8949 section 4.2.1).
+var Encoding = must(cbor.EncOptions{
 	Sort:        cbor.SortCoreDeterministic,
 	IndefLength: cbor.IndefLengthForbidden,
 	TagsMd:      cbor.TagsForbidden,
 }.UserBufferEncMode())
 
-// decoding accepts nothing that encoding would not have made: the other side
+// Decoding accepts nothing that encoding would not have made: the other side
 // shares its memory with vendor code and may send anything.
-var decoding = must(cbor.DecOptions{
+var Decoding = must(cbor.DecOptions{
 	DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 	IndefLength:       cbor.IndefLengthForbidden,
 	TagsMd:            cbor.TagsForbidden,
@@ -42,31 +42,31 @@ func must[M any](m M, err error) M {
 	return m
 }
 
-// wireError is [backends.Error] on its way.
-type wireError struct {
+// WireError is [backends.Error] on its way.
+type WireError struct {
 	Code    backends.Code `cbor:"1,keyasint"`
 	Message string        `cbor:"2,keyasint,omitempty"`
 	RV      uint          `cbor:"3,keyasint,omitempty"`
 }
 
-// toWire gives err a code. Only a [backends.Error] is known to hold no secret,
+// ToWire gives err a code. Only a [backends.Error] is known to hold no secret,
 // so the text of any other error stays in the plugin.
-func toWire(err error) wireError {
+func ToWire(err error) WireError {
 	if e, ok := errors.AsType[*backends.Error](err); ok {
-		return wireError{e.Code, e.Message, e.RV}
+		return WireError{e.Code, e.Message, e.RV}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return wireError{Code: backends.Timeout, Message: "the deadline has passed"}
+		return WireError{Code: backends.Timeout, Message: "the deadline has passed"}
 	}
-	return wireError{Code: backends.Internal, Message: "the backend failed without saying how"}
+	return WireError{Code: backends.Internal, Message: "the backend failed without saying how"}
 }
 
-func (w wireError) err() *backends.Error {
-	return &backends.Error{Code: backends.Code(told(string(w.Code))), Message: told(w.Message), RV: w.RV}
+func (w WireError) Err() *backends.Error {
+	return &backends.Error{Code: backends.Code(Told(string(w.Code))), Message: Told(w.Message), RV: w.RV}
 }
 
-// wipe overwrites what a message has secret.
-func wipe(message any) {
+// Wipe overwrites what a message has secret.
+func Wipe(message any) {
 	if s, ok := message.(backends.Secret); ok {
 		s.Wipe()
 	}
@@ -87,32 +87,32 @@ func reserve(b *bytes.Buffer, n int) {
 // minBuffer is the smallest buffer for messages in bytes: most of them have room.
 const minBuffer = 1 << 10
 
-// reserveFor makes room for the frame of a message where a secret would be left behind
+// ReserveFor makes room for the frame of a message where a secret would be left behind
 // otherwise: its own, or one of a message that is in the buffer.
-func reserveFor(b *bytes.Buffer, message any) {
+func ReserveFor(b *bytes.Buffer, message any) {
 	if n := sizeOf(message); n > 0 {
-		reserve(b, frameHeader+n)
+		reserve(b, FrameHeader+n)
 		return
 	}
 	if _, secret := message.(backends.Secret); secret || b.Len() > 0 {
-		reserve(b, frameHeader+sizeOfValue(reflect.ValueOf(message)))
+		reserve(b, FrameHeader+sizeOfValue(reflect.ValueOf(message)))
 	}
 }
 
-// encode appends the CBOR of a message to a buffer in which reserveFor has made room.
-func encode(b *bytes.Buffer, message any) error {
+// Encode appends the CBOR of a message to a buffer in which reserveFor has made room.
+func Encode(b *bytes.Buffer, message any) error {
 	if out, ok := appendMessage(b.AvailableBuffer(), message); ok {
 		b.Write(out) // which is there already
 		return nil
 	}
-	return encoding.MarshalToBuffer(message, b)
+	return Encoding.MarshalToBuffer(message, b)
 }
 
-// decodeCopy reads a message of which nothing lies in b afterwards. What was copied is the
+// DecodeCopy reads a message of which nothing lies in b afterwards. What was copied is the
 // message's alone: its Wipe leaves no secret behind.
-func decodeCopy(b []byte, message any) error {
+func DecodeCopy(b []byte, message any) error {
 	if sizeOf(message) == 0 {
-		return decoding.Unmarshal(b, message)
+		return Decoding.Unmarshal(b, message)
 	}
 	b = bytes.Clone(b)
 	_, err := readMessage(b, message)
@@ -127,7 +127,7 @@ func decode(b []byte, message any) error {
 	if known, err := readMessage(b, message); known {
 		return err
 	}
-	return decoding.Unmarshal(b, message)
+	return Decoding.Unmarshal(b, message)
 }
 
 // headSize is the most that CBOR needs for a number, and for the beginning of

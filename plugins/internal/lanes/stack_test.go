@@ -1,4 +1,4 @@
-package plugins
+package lanes
 
 import (
 	"bytes"
@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 	"unsafe"
 
 	"cmkd/backends"
+	"cmkd/plugins/internal/stream"
 )
 
 // deep is a backend whose calls take much of the stack.
@@ -42,27 +44,27 @@ func useStack() {
 // quick lane and in the slow one. A copy of it would keep what the call had there.
 func TestStacksDoNotMove(t *testing.T) {
 	t.Parallel()
-	for name, work := range map[string]func(l *lanes, j job){
-		"quick": func(l *lanes, j job) {
+	for name, work := range map[string]func(l *Lanes, j job){
+		"quick": func(l *Lanes, j job) {
 			l.queue.push(j)
 			l.ended = true
 			l.work(l.workers[0])
 		},
-		"slow": func(l *lanes, j job) {
+		"slow": func(l *Lanes, j job) {
 			l.slow.push(j)
 			j, _ = l.slow.pop()
 			l.workSlow(j, l.free[0])
 		},
 	} {
-		stream, other, err := os.Pipe()
+		calls, other, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer stream.Close()
+		defer calls.Close()
 		defer other.Close()
 		moved := true
-		l := newLanes(deep{moved: &moved}, other, Config{Workers: 1}.withDefaults(), slog.New(slog.NewTextHandler(io.Discard, nil)))
-		body, err := encoding.Marshal(&backends.EncryptRequest{Key: backends.Key{Usage: backends.EncryptDecrypt}})
+		l := New(deep{moved: &moved}, other, 1, stream.Limits{Quick: time.Minute, Slow: time.Minute}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+		body, err := stream.Encoding.Marshal(&backends.EncryptRequest{Key: backends.Key{Usage: backends.EncryptDecrypt}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +72,7 @@ func TestStacksDoNotMove(t *testing.T) {
 			done := make(chan struct{})
 			go func() { // whose stack is new, and small
 				defer close(done)
-				work(l, job{row: encrypt.row, body: bytes.Clone(body)})
+				work(l, job{row: stream.Encrypt.Row, body: bytes.Clone(body)})
 			}()
 			if <-done; !moved {
 				break

@@ -1,6 +1,10 @@
-package plugins
+package lanes
 
-import "time"
+import (
+	"time"
+
+	"cmkd/plugins/internal/stream"
+)
 
 const (
 	// firstCost is what a call is taken to cost before one like it was made.
@@ -78,7 +82,7 @@ func newFairQueue(dear, share int) *fairQueue {
 
 // push adds a call.
 func (q *fairQueue) push(j job) {
-	id := flowID{j.flow.caller, costID{j.row.id, j.flow.class}}
+	id := flowID{j.flow.Caller, costID{j.row.ID, j.flow.Class}}
 	f := q.flows[id]
 	if f == nil {
 		f = q.open(id)
@@ -164,7 +168,7 @@ func (q *fairQueue) pop() (job, bool) {
 }
 
 func (q *fairQueue) mayRun(f *queued) bool {
-	if q.share > 0 && f.user.running >= q.share && f.id.caller != noCaller {
+	if q.share > 0 && f.user.running >= q.share && f.id.caller != stream.NoCaller {
 		return false
 	}
 	return q.dear == 0 || q.running < q.dear || !q.isDear(f)
@@ -184,7 +188,7 @@ func (q *fairQueue) done(j job, at time.Time, took time.Duration) {
 	if j.dear {
 		q.running--
 	}
-	if j.row == info.row {
+	if j.row == stream.Info.Row {
 		return // monitoring asks, the token is not called: next to that, every call is dear
 	}
 	if q.cheapest == nil || c == q.cheapest || c.average < q.cheapest.average || at.Sub(q.cheap) > cheapMemory {
