@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"cmkd/daemon/audit/event"
 )
 
 // Append writes a record of what has happened and returns when it is durable.
@@ -15,26 +17,26 @@ import (
 // ctx bounds the wait only. The record is handed in even if ctx is done, for
 // the call that it tells of has happened; it will be written, but Append then
 // returns ctx's error, as it cannot say that it has been.
-func (l *Log) Append(ctx context.Context, r *Record) error {
+func (l *Log) Append(ctx context.Context, r *event.Record) error {
 	return l.appendForeign(ctx, r, Room{}, false)
 }
 
 // AppendIn is Append into a room, for which no backlog is too long: a record
 // that is longer than the room, while there is no more, is cut to it.
-func (l *Log) AppendIn(ctx context.Context, r *Record, room Room) error {
+func (l *Log) AppendIn(ctx context.Context, r *event.Record, room Room) error {
 	return l.appendForeign(ctx, r, room, false)
 }
 
 // AppendBefore is AppendIn for what happens only once the record is durable: if
 // it cannot be written now, it never is. ctx must not be done before. The zero
 // Room makes it an Append.
-func (l *Log) AppendBefore(ctx context.Context, r *Record, room Room) error {
+func (l *Log) AppendBefore(ctx context.Context, r *event.Record, room Room) error {
 	return l.appendForeign(ctx, r, room, true)
 }
 
-func (l *Log) appendForeign(ctx context.Context, r *Record, room Room, before bool) error {
+func (l *Log) appendForeign(ctx context.Context, r *event.Record, room Room, before bool) error {
 	if r.EventSource == ownSource {
-		return fmt.Errorf("%w: the eventSource %s is the log's own", ErrInvalidRecord, ownSource)
+		return fmt.Errorf("%w: the eventSource %s is the log's own", event.ErrInvalidRecord, ownSource)
 	}
 	_, err := l.append(ctx, r, room, entry{before: before})
 	return err
@@ -50,7 +52,7 @@ type entry struct {
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
 // append is Append, also for the log's own records. It returns the sequence.
-func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint64, error) {
+func (l *Log) append(ctx context.Context, r *event.Record, room Room, as entry) (uint64, error) {
 	if r.AdditionalEventData.Node != l.cfg.Node {
 		named := *r // the caller's, and perhaps another's at the same time
 		named.AdditionalEventData.Node = l.cfg.Node
@@ -58,7 +60,7 @@ func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint6
 	}
 	body := bodies.Get().(*[]byte)
 	defer bodies.Put(body)
-	encoded, err := appendRecord((*body)[:0], r, MaxRecord)
+	encoded, err := event.Append((*body)[:0], r, event.MaxRecord)
 	if err != nil {
 		return 0, err
 	}
@@ -68,7 +70,7 @@ func (l *Log) append(ctx context.Context, r *Record, room Room, as entry) (uint6
 		return 0, err
 	}
 	if extra < 0 {
-		if encoded, err = appendRecord(encoded[:0], r, room.size-chainSize); err != nil {
+		if encoded, err = event.Append(encoded[:0], r, room.size-chainSize); err != nil {
 			return 0, err
 		}
 		extra = 0

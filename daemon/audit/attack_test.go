@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/audit/event"
 )
 
 // found says who finds an attack.
@@ -198,7 +200,7 @@ func resign(t *testing.T, a *attackedTrail, dir, name string) {
 
 func addRecord(t *testing.T, a *attackedTrail, dir string) {
 	t.Helper()
-	body, err := appendRecord(nil, sample(1), MaxRecord)
+	body, err := event.Append(nil, sample(1), event.MaxRecord)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"cmkd/daemon/audit/event"
 )
 
 // TestLast: what follows the record that was the last at an orderly end.
@@ -80,7 +82,7 @@ func TestEarlierVersion(t *testing.T) {
 	for n := 1; n <= 4; n++ {
 		var text []byte
 		for i := range 3 {
-			body, err := appendRecord(nil, sample(i), MaxRecord)
+			body, err := event.Append(nil, sample(i), event.MaxRecord)
 			if err != nil {
 				t.Fatal(err)
 			}

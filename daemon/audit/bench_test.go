@@ -10,24 +10,26 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/audit/event"
 )
 
 // sample is a record as a Decrypt leaves it.
-func sample(n int) *Record {
+func sample(n int) *event.Record {
 	const key = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-	return &Record{
+	return &event.Record{
 		EventTime: time.Date(2026, 3, 1, 12, 0, 0, 5e6, time.UTC), EventName: "Decrypt", AWSRegion: "us-east-1",
-		UserIdentity: UserIdentity{
+		UserIdentity: event.UserIdentity{
 			Type: "IAMUser", PrincipalID: "1001", ARN: "arn:aws:iam::111122223333:user/deploy",
 			AccountID: "111122223333", UserName: "deploy",
 		},
 		UserAgent:           `aws-sdk-go-v2/1.48.0 "quoted" <tag> ` + "\x7f\u2028",
 		RequestParameters:   jsontext.Value(`{ "encryptionAlgorithm": "SYMMETRIC_DEFAULT", "encryptionContext": {"service": "HIDDEN"} }`),
-		AdditionalEventData: AdditionalEventData{Peer: &Peer{UID: 1001, GID: 1001, PID: 4242, Executable: "/usr/bin/deploy"}, Decision: "Allow", Reason: "Sid users"},
+		AdditionalEventData: event.AdditionalEventData{Peer: &event.Peer{UID: 1001, GID: 1001, PID: 4242, Executable: "/usr/bin/deploy"}, Decision: "Allow", Reason: "Sid users"},
 		RequestID:           fmt.Sprintf("00000000-0000-4000-8000-%012d", n),
 		EventID:             fmt.Sprintf("10000000-0000-4000-8000-%012d", n),
 		ReadOnly:            true, ManagementEvent: true, RecipientAccountID: "111122223333",
-		Resources: []Resource{{ARN: key, AccountID: "111122223333"}},
+		Resources: []event.Resource{{ARN: key, AccountID: "111122223333"}},
 	}
 }
 
@@ -64,14 +66,14 @@ func BenchmarkAppend(b *testing.B) {
 
 func BenchmarkEncode(b *testing.B) {
 	r := sample(1)
-	buf, err := appendRecord(nil, r, MaxRecord)
+	buf, err := event.Append(nil, r, event.MaxRecord)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(buf)))
 	b.ReportAllocs()
 	for b.Loop() {
-		buf, _ = appendRecord(buf[:0], r, MaxRecord)
+		buf, _ = event.Append(buf[:0], r, event.MaxRecord)
 	}
 }
 

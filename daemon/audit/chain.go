@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/daemon/audit/event"
 )
 
 // link is a place in the chain: a record's sequence number and hash. The zero
@@ -30,8 +32,10 @@ const (
 	// chainSize is what the chain adds to a record at most, and maxLine the length
 	// of the longest line.
 	chainSize = len(versionName) + 20 + len(previousName) + hexHash + 1 + len(hashName) + hexHash + len(lineEnd)
-	maxLine   = MaxRecord + chainSize
+	maxLine   = event.MaxRecord + chainSize
 )
+
+var _ [event.ChainRoom - chainSize]struct{} // it has room
 
 // seal appends the record that follows l to dst: body, which lacks its closing
 // brace, and the fields of the chain. It returns the record's own link.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/daemon/audit/event"
 )
 
 // Signer signs checkpoints with a key that whoever can write the log cannot
@@ -53,10 +55,10 @@ const (
 )
 
 // ownRecord makes one of the log's own records.
-func ownRecord(event string, details jsontext.Value) *Record {
-	return &Record{
-		EventSource: ownSource, EventName: event, EventType: serviceEvent,
-		UserIdentity: UserIdentity{Type: "AWSService", InvokedBy: ownSource}, ServiceEventDetails: details,
+func ownRecord(name string, details jsontext.Value) *event.Record {
+	return &event.Record{
+		EventSource: ownSource, EventName: name, EventType: serviceEvent,
+		UserIdentity: event.UserIdentity{Type: "AWSService", InvokedBy: ownSource}, ServiceEventDetails: details,
 	}
 }
 
@@ -155,7 +157,7 @@ func (l *Log) checkpoint(ctx context.Context) error {
 		return nil
 	}
 	now := time.Now().UTC()
-	s.at = now.Format(timeFormat)
+	s.at = now.Format(event.TimeFormat)
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.SignTimeout)
 	defer cancel()
 	digest := s.digest()

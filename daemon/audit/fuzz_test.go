@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/daemon/audit/event"
 )
 
 // FuzzOpen opens whatever may be in a segment. What Verify accepts, Open goes
@@ -60,7 +62,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("\"},\"hash\":\"", "\n\x00\xff\u2028", []byte(" null\n"))
 	f.Add("", "", []byte(`{"a":1,"a":2}`))
 	f.Fuzz(func(t *testing.T, name, agent string, parameters []byte) {
-		body, err := appendRecord(nil, &Record{EventName: name, UserAgent: agent, RequestParameters: jsontext.Value(parameters)}, MaxRecord)
+		body, err := event.Append(nil, &event.Record{EventName: name, UserAgent: agent, RequestParameters: jsontext.Value(parameters)}, event.MaxRecord)
 		if err != nil {
 			return
 		}
@@ -82,7 +84,7 @@ func FuzzOwn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var l link
 		var log []byte
-		record, _ := appendRecord(nil, sample(0), MaxRecord)
+		record, _ := event.Append(nil, sample(0), event.MaxRecord)
 		log, l = l.seal(log, record)
 		log, _ = l.seal(log, body)
 		report, err := Verify(bytes.NewReader(log), VerifyOptions{Signature: ECDSAVerifier(nil)})

@@ -13,20 +13,22 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/daemon/audit/event"
 )
 
 var golden = flag.Bool("golden", false, "write testdata/v1.jsonl anew")
 
 // goldenRecords show every field, left out and filled in.
-func goldenRecords() []*Record {
+func goldenRecords() []*event.Record {
 	full := sample(2)
 	full.EventVersion, full.EventSource, full.EventType = "9.99", "other.example", "Other"
 	full.UserIdentity.AccessKeyID, full.UserIdentity.InvokedBy = "AKIAEXAMPLE", "service.example"
 	full.SourceIPAddress, full.ErrorCode, full.ErrorMessage = "127.0.0.1", "AccessDeniedException", "not \"you\"\n\xff"
 	full.ResponseElements, full.ReadOnly, full.ManagementEvent = jsontext.Value(" [ ] "), false, false
 	full.AdditionalEventData.Details = jsontext.Value(`{"route":"token"}`)
-	full.Resources = append(full.Resources, Resource{ARN: "arn:x", Type: "AWS::KMS::Alias"})
-	return []*Record{sample(1), full, {EventTime: sample(1).EventTime, EventID: "e", EventName: "GenerateRandom"}}
+	full.Resources = append(full.Resources, event.Resource{ARN: "arn:x", Type: "AWS::KMS::Alias"})
+	return []*event.Record{sample(1), full, {EventTime: sample(1).EventTime, EventID: "e", EventName: "GenerateRandom"}}
 }
 
 // TestGolden fixes the format: the same records give the same bytes.
@@ -80,7 +82,7 @@ func TestDefaults(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := openLog(t, Config{Dir: dir})
-	r := &Record{EventName: "ListKeys"}
+	r := &event.Record{EventName: "ListKeys"}
 	for range 2 {
 		if err := l.Append(t.Context(), r); err != nil {
 			t.Fatal(err)
@@ -109,15 +111,15 @@ func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	l := openLog(t, Config{Dir: dir})
 	for name, c := range map[string]struct {
-		change func(*Record)
+		change func(*event.Record)
 		want   error
 	}{
-		"no JSON":         {func(r *Record) { r.RequestParameters = jsontext.Value(`{"a":SECRET}`) }, ErrInvalidRecord},
-		"two values":      {func(r *Record) { r.ResponseElements = jsontext.Value(`1 2`) }, ErrInvalidRecord},
-		"empty value":     {func(r *Record) { r.ResponseElements = jsontext.Value{} }, ErrInvalidRecord},
-		"duplicate names": {func(r *Record) { r.RequestParameters = jsontext.Value(`{"SECRET":1,"SECRET":2}`) }, ErrInvalidRecord},
-		"invalid UTF-8":   {func(r *Record) { r.AdditionalEventData.Details = jsontext.Value("\"SECRET\xff\"") }, ErrInvalidRecord},
-		"the log's own":   {func(r *Record) { r.EventSource = ownSource }, ErrInvalidRecord},
+		"no JSON":         {func(r *event.Record) { r.RequestParameters = jsontext.Value(`{"a":SECRET}`) }, event.ErrInvalidRecord},
+		"two values":      {func(r *event.Record) { r.ResponseElements = jsontext.Value(`1 2`) }, event.ErrInvalidRecord},
+		"empty value":     {func(r *event.Record) { r.ResponseElements = jsontext.Value{} }, event.ErrInvalidRecord},
+		"duplicate names": {func(r *event.Record) { r.RequestParameters = jsontext.Value(`{"SECRET":1,"SECRET":2}`) }, event.ErrInvalidRecord},
+		"invalid UTF-8":   {func(r *event.Record) { r.AdditionalEventData.Details = jsontext.Value("\"SECRET\xff\"") }, event.ErrInvalidRecord},
+		"the log's own":   {func(r *event.Record) { r.EventSource = ownSource }, event.ErrInvalidRecord},
 	} {
 		r := sample(1)
 		c.change(r)
@@ -126,7 +128,12 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := l.Append(t.Context(), hostile(strings.Repeat("\x7f", 1<<20))); err != nil {
+	long := strings.Repeat("\x7f", 1<<20)
+	r := sample(1)
+	r.UserAgent, r.ErrorMessage, r.EventName, r.UserIdentity.ARN = long, long, long, long
+	r.RequestParameters = jsontext.Value(`{"policy":"` + strings.Repeat("x", 1<<20) + `"}`)
+	r.ResponseElements, r.ServiceEventDetails = r.RequestParameters, r.RequestParameters
+	if err := l.Append(t.Context(), r); err != nil {
 		t.Errorf("a record of the greatest length: %v", err)
 	}
 	closeLog(t, l)
@@ -222,6 +229,9 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
+// longElements is how long the parameters of a record may be, in bytes.
+const longElements = 100 << 10
+
 // TestBacklog: a disk that hangs does not eat the memory.
 func TestBacklog(t *testing.T) {
 	t.Parallel()
@@ -231,7 +241,7 @@ func TestBacklog(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := sample(1)
-	r.RequestParameters = jsontext.Value(`"` + strings.Repeat("x", maxElements-2) + `"`)
+	r.RequestParameters = jsontext.Value(`"` + strings.Repeat("x", longElements-2) + `"`)
 	l.io.Lock()
 	n := 0
 	for ; ; n++ {
@@ -243,7 +253,7 @@ func TestBacklog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := backlog / maxElements; n < want-2 || n > want {
+	if want := backlog / longElements; n < want-2 || n > want {
 		t.Errorf("%d records were taken", n)
 	}
 	l.io.Unlock()

@@ -10,8 +10,9 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/audit/event"
 )
 
 // outage is what made a log broken.
@@ -93,7 +94,7 @@ func (o *outage) chain(tip link) ([]byte, link, error) {
 	if err != nil {
 		return nil, tip, err
 	}
-	body, err := appendRecord(nil, ownRecord(resumeEvent, details), MaxRecord)
+	body, err := event.Append(nil, ownRecord(resumeEvent, details), event.MaxRecord)
 	if err != nil {
 		return nil, tip, err
 	}

@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cmkd/daemon/audit/event"
 )
 
 // Backlog is a [Config.Backlog] that has room for so many calls in flight of
 // users who are not privileged; 0 is 1,024.
-func Backlog(calls int) int64 { return max(32<<20, int64(calls)*roomSize*3/2) }
+func Backlog(calls int) int64 { return max(32<<20, int64(calls)*event.RoomSize*3/2) }
 
 // Room is what [Log.Reserve] took for the records of one call, which are
 // written one after the other. The zero Room is none.
@@ -31,10 +33,10 @@ func (l *Log) Reserve(privileged bool) (Room, error) {
 	if !privileged && l.Space().Reserved {
 		return Room{}, ErrDiskLow
 	}
-	if !l.claim(roomSize, privileged) {
+	if !l.claim(event.RoomSize, privileged) {
 		return Room{}, ErrBacklog
 	}
-	return Room{roomSize, privileged}, nil
+	return Room{event.RoomSize, privileged}, nil
 }
 
 // Release gives the room back.

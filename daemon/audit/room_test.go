@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"cmkd/daemon/audit/event"
 )
 
 // TestReserve: who has room has a record, however long the backlog and the
@@ -18,7 +20,7 @@ func TestReserve(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	const calls = 40
-	l := openLog(t, Config{Dir: dir, Backlog: calls * roomSize})
+	l := openLog(t, Config{Dir: dir, Backlog: calls * event.RoomSize})
 	var rooms []Room
 	for _, privileged := range []bool{false, true} {
 		for {
@@ -42,7 +44,7 @@ func TestReserve(t *testing.T) {
 	for i, room := range rooms {
 		all.Go(func() {
 			r := sample(i)
-			r.RequestParameters = jsontext.Value(`{"keyId":"k","policy":"` + strings.Repeat("x", maxElements/2) + `"}`)
+			r.RequestParameters = jsontext.Value(`{"keyId":"k","policy":"` + strings.Repeat("x", longElements/2) + `"}`)
 			if err := l.AppendIn(context.WithoutCancel(t.Context()), r, room); err != nil {
 				t.Error(err)
 			}

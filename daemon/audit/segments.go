@@ -1,6 +1,10 @@
 package audit
 
-import "os"
+import (
+	"os"
+
+	"cmkd/daemon/audit/event"
+)
 
 // Segment is one file of a log, for those who read it beside its writer.
 type Segment struct{ segment segment }
@@ -50,7 +54,7 @@ func LineBody(line []byte) []byte {
 func LineTime(line []byte) string { return eventTime(line) }
 
 // TimeFormat is that of eventTime.
-const TimeFormat = timeFormat
+const TimeFormat = event.TimeFormat
 
 // LineHash reads the hash of a line without verifying it.
 func LineHash(line []byte) (hash [32]byte, ok bool) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"cmkd/daemon/audit/event"
 )
 
 // ChainError says where in the log a problem is. Err is one of the problems
@@ -267,15 +269,15 @@ func (v *verifier) line(line []byte) error {
 // since what comes before it are strings, in which quotes are escaped.
 func eventTime(line []byte) string {
 	_, rest, ok := bytes.Cut(line, []byte(`"eventTime":"`))
-	if !ok || len(rest) < len(timeFormat) {
+	if !ok || len(rest) < len(event.TimeFormat) {
 		return ""
 	}
-	return string(rest[:len(timeFormat)])
+	return string(rest[:len(event.TimeFormat)])
 }
 
 // parseTime reads an eventTime, the zero time if it is none.
 func parseTime(text string) time.Time {
-	at, err := time.Parse(timeFormat, text)
+	at, err := time.Parse(event.TimeFormat, text)
 	if err != nil {
 		return time.Time{}
 	}

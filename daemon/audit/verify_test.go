@@ -20,6 +20,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"cmkd/daemon/audit/event"
 )
 
 // sealed returns n lines of a log.
@@ -28,7 +30,7 @@ func sealed(t testing.TB, n int) []string {
 	var lines []string
 	var l link
 	for i := range n {
-		body, err := appendRecord(nil, sample(i), MaxRecord)
+		body, err := event.Append(nil, sample(i), event.MaxRecord)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"cmkd/daemon/attestation"
-	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -70,8 +70,8 @@ type Call struct {
 
 // callMemory is what nearly every call needs, in one piece of memory with it.
 type callMemory struct {
-	peer      audit.Peer
-	resources [1]audit.Resource
+	peer      event.Peer
+	resources [1]event.Resource
 	used      [1]*store.Key
 }
 
@@ -103,7 +103,7 @@ func (c *Call) Admitted(s *Journal, arn string) {
 	c.ARN = arn
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
-	c.Record.Resources = append(c.Record.Resources, audit.Resource{AccountID: s.Account, Type: "AWS::KMS::Key", ARN: arn})
+	c.Record.Resources = append(c.Record.Resources, event.Resource{AccountID: s.Account, Type: "AWS::KMS::Key", ARN: arn})
 }
 
 // Excess reports whether the caller has had so many refusals lately that that of

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
 )
@@ -150,10 +151,10 @@ func (s *Journal) Failed(ctx context.Context, e *Event, cause error) error {
 	return nil
 }
 
-func (s *Journal) appendEvent(ctx context.Context, e *Event, record *audit.Record, write func(context.Context, *audit.Record, audit.Room) error) (err error) {
+func (s *Journal) appendEvent(ctx context.Context, e *Event, record *event.Record, write func(context.Context, *event.Record, audit.Room) error) (err error) {
 	record.AWSRegion = e.Region
 	for _, arn := range e.Arns {
-		record.Resources = append(record.Resources, audit.Resource{ARN: arn, AccountID: s.Account})
+		record.Resources = append(record.Resources, event.Resource{ARN: arn, AccountID: s.Account})
 	}
 	if record.ServiceEventDetails, err = json.Marshal(&e.EventDetails); err != nil {
 		return err
@@ -173,8 +174,8 @@ func (s *Journal) RecordEvent(ctx context.Context, name string, details any) err
 }
 
 // serviceRecord is a record of what nobody called for.
-func (s *Journal) serviceRecord(name string) *audit.Record {
-	r := s.record(name, audit.UserIdentity{Type: "AWSService", InvokedBy: "cmkd"})
+func (s *Journal) serviceRecord(name string) *event.Record {
+	r := s.record(name, event.UserIdentity{Type: "AWSService", InvokedBy: "cmkd"})
 	r.EventType = "AwsServiceEvent"
 	return &r
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
@@ -76,7 +76,7 @@ func (s *Journal) DescribeCall(c *Call, readOnly bool, region string, parameters
 
 // Restore puts back the record of a call as it was: the end of the daemon may be
 // reading it.
-func (s *Journal) Restore(c *Call, record audit.Record) {
+func (s *Journal) Restore(c *Call, record event.Record) {
 	s.calls.mu.Lock()
 	defer s.calls.mu.Unlock()
 	c.Record = record
@@ -163,7 +163,7 @@ func (s *Journal) EndCalls(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	for more := true; more && ctx.Err() == nil; {
-		var records []*audit.Record
+		var records []*event.Record
 		records, more = f.cutOff()
 		for _, r := range records {
 			s.Log.LogAttrs(ctx, slog.LevelWarn, "call cut off", slog.String("operation", r.EventName), slog.String("request", r.RequestID))
@@ -187,7 +187,7 @@ func (f *inFlight) none() bool {
 
 // cutOff cuts off the calls that are open and returns their records. more says
 // that there are others whose records are being written.
-func (f *inFlight) cutOff() (records []*audit.Record, more bool) {
+func (f *inFlight) cutOff() (records []*event.Record, more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for c := f.first; c != nil; c = c.next {
@@ -205,17 +205,17 @@ func (f *inFlight) cutOff() (records []*audit.Record, more bool) {
 
 // cutRecord is the record of a call that was cut off. It reads nothing that the
 // call may be writing.
-func (c *Call) cutRecord() *audit.Record {
+func (c *Call) cutRecord() *event.Record {
 	r := &c.Record
 	message := "The daemon ended before the call did: nothing was changed."
 	if c.Ahead != "" && c.Ahead == c.unknown {
 		message = "The daemon ended before the call did, and before it was known whether its change is in the database."
 	}
-	return &audit.Record{
+	return &event.Record{
 		EventTime: r.EventTime, EventName: r.EventName, EventSource: r.EventSource, AWSRegion: r.AWSRegion, UserAgent: r.UserAgent,
 		RequestID: r.RequestID, UserIdentity: r.UserIdentity, RecipientAccountID: r.RecipientAccountID, ManagementEvent: true,
 		RequestParameters: r.RequestParameters, ReadOnly: r.ReadOnly, Resources: slices.Clone(r.Resources),
-		AdditionalEventData: audit.AdditionalEventData{Peer: r.AdditionalEventData.Peer, Details: c.unmade()},
+		AdditionalEventData: event.AdditionalEventData{Peer: r.AdditionalEventData.Peer, Details: c.unmade()},
 		ErrorCode:           kmsapi.CodeKMSInternalException, ErrorMessage: message,
 	}
 }

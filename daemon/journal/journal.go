@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/store"
 )
 
 // Trail is where calls are recorded; see [audit.Log].
 type Trail interface {
 	// Append returns when the record is durable.
-	Append(ctx context.Context, r *audit.Record) error
+	Append(ctx context.Context, r *event.Record) error
 	// AppendIn is Append into room that was reserved: it cannot want for it.
-	AppendIn(ctx context.Context, r *audit.Record, room audit.Room) error
+	AppendIn(ctx context.Context, r *event.Record, room audit.Room) error
 	// AppendBefore is AppendIn for what happens only if it returns nil.
-	AppendBefore(ctx context.Context, r *audit.Record, room audit.Room) error
+	AppendBefore(ctx context.Context, r *event.Record, room audit.Room) error
 	// Reserve takes room for a call, until Release.
 	Reserve(privileged bool) (audit.Room, error)
 	Release(room audit.Room)

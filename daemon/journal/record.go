@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/policy"
 	"cmkd/daemon/store"
@@ -29,7 +30,7 @@ import (
 
 // recording is what is known of a call's record.
 type recording struct {
-	Record audit.Record
+	Record event.Record
 	room   audit.Room
 	// Ahead is the eventID of the record that was written ahead of a change,
 	// "" unless the change is not committed.
@@ -47,9 +48,9 @@ type recording struct {
 }
 
 // record begins every record of the daemon: name is its eventName.
-func (s *Journal) record(name string, by audit.UserIdentity) audit.Record {
+func (s *Journal) record(name string, by event.UserIdentity) event.Record {
 	by.AccountID = s.Account
-	return audit.Record{
+	return event.Record{
 		EventTime: s.Now(), EventName: name, AWSRegion: s.Region, UserIdentity: by, RecipientAccountID: s.Account, ManagementEvent: true,
 	}
 }
@@ -57,7 +58,7 @@ func (s *Journal) record(name string, by audit.UserIdentity) audit.Record {
 // openRecord fills in what is known of every call.
 func (s *Journal) openRecord(c *Call, r *kmsapi.Request) {
 	p := &c.Caller.Principal
-	by := audit.UserIdentity{Type: "IAMUser", ARN: p.DisplayARN(), UserName: p.UserName, AccessKeyID: c.Caller.AccessKeyID, PrincipalID: c.Caller.ID}
+	by := event.UserIdentity{Type: "IAMUser", ARN: p.DisplayARN(), UserName: p.UserName, AccessKeyID: c.Caller.AccessKeyID, PrincipalID: c.Caller.ID}
 	if by.PrincipalID == "" {
 		by.PrincipalID = p.UserID()
 	}
@@ -70,7 +71,7 @@ func (s *Journal) openRecord(c *Call, r *kmsapi.Request) {
 	}
 	c.Record = s.record(r.Operation, by)
 	c.Record.AWSRegion, c.Record.UserAgent, c.Record.RequestID = c.Region, r.UserAgent, r.RequestID
-	c.memory.peer = audit.Peer{UID: c.Caller.UID, GID: c.Caller.GID, PID: c.Caller.PID}
+	c.memory.peer = event.Peer{UID: c.Caller.UID, GID: c.Caller.GID, PID: c.Caller.PID}
 	c.Record.AdditionalEventData.Peer = &c.memory.peer
 	c.Record.Resources = c.memory.resources[:0]
 }

@@ -19,6 +19,7 @@ import (
 
 	"cmkd/daemon/attestation"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/kms"
@@ -34,7 +35,7 @@ import (
 type asker struct {
 	unrecorded
 	service *kms.Service
-	records []*audit.Record
+	records []*event.Record
 	userARN string
 	now     time.Time
 
@@ -43,17 +44,17 @@ type asker struct {
 	documents               map[string][]byte // attestation documents by platform
 }
 
-func (a *asker) Append(_ context.Context, r *audit.Record) error {
+func (a *asker) Append(_ context.Context, r *event.Record) error {
 	copied := *r
 	a.records = append(a.records, &copied)
 	return nil
 }
 
-func (a *asker) AppendIn(ctx context.Context, r *audit.Record, _ audit.Room) error {
+func (a *asker) AppendIn(ctx context.Context, r *event.Record, _ audit.Room) error {
 	return a.Append(ctx, r)
 }
 
-func (a *asker) AppendBefore(ctx context.Context, r *audit.Record, _ audit.Room) error {
+func (a *asker) AppendBefore(ctx context.Context, r *event.Record, _ audit.Room) error {
 	return a.Append(ctx, r)
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
@@ -172,7 +173,7 @@ func (s *scene) judge(what, operation string, caller *journal.Caller, answer *km
 		s.t.Errorf("%s: no record of the refusal", what)
 	}
 	for _, r := range records {
-		if r.EventName != operation || len(r.line) > audit.MaxRecord {
+		if r.EventName != operation || len(r.line) > event.MaxRecord {
 			s.t.Errorf("%s: recorded as %s, in %d bytes", what, r.EventName, len(r.line))
 		}
 		if r.ErrorCode != "" && r.AdditionalEventData.Decision != "Allow" && !caller.Admin && len(r.line) > 5<<10 {

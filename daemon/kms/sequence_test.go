@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/kms"
 	"cmkd/daemon/policy"
@@ -35,9 +36,9 @@ const account = "111122223333"
 // unrecorded is a trail for calls by the hundred thousand.
 type unrecorded struct{ journal.Trail }
 
-func (unrecorded) Append(context.Context, *audit.Record) error                   { return nil }
-func (unrecorded) AppendIn(context.Context, *audit.Record, audit.Room) error     { return nil }
-func (unrecorded) AppendBefore(context.Context, *audit.Record, audit.Room) error { return nil }
+func (unrecorded) Append(context.Context, *event.Record) error                   { return nil }
+func (unrecorded) AppendIn(context.Context, *event.Record, audit.Room) error     { return nil }
+func (unrecorded) AppendBefore(context.Context, *event.Record, audit.Room) error { return nil }
 func (unrecorded) Reserve(bool) (audit.Room, error)                              { return audit.Room{}, nil }
 func (unrecorded) After(uint64, func([]byte) error) error                        { return nil }
 func (unrecorded) Release(audit.Room)                                            {}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	rows "cmkd/daemon/operator"
 	"cmkd/socket/operatorapi"
 	"cmkd/testenv/rig"
@@ -285,7 +286,7 @@ func TestUncommittedChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := &audit.Record{EventName: "DisableKey", RequestID: "lost"}
+	lost := &event.Record{EventName: "DisableKey", RequestID: "lost"}
 	lost.AdditionalEventData.DatabaseSequence = made[0].AdditionalEventData.DatabaseSequence + 1000
 	if err := trail.AppendBefore(t.Context(), lost, audit.Room{}); err != nil {
 		t.Fatal(err)

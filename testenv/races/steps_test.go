@@ -9,6 +9,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/testenv/memory"
@@ -106,7 +107,7 @@ type trail struct {
 	w *world
 }
 
-func (t *trail) write(r *audit.Record) error {
+func (t *trail) write(r *event.Record) error {
 	t.w.steps.pass("record")
 	if t.w.steps.dead {
 		return errKilled
@@ -117,7 +118,7 @@ func (t *trail) write(r *audit.Record) error {
 	}
 	text, err := json.Marshal(struct {
 		Event, Error, Region string
-		Resources            []audit.Resource
+		Resources            []event.Resource
 		Response, Details    jsontext.Value `json:",omitempty"`
 	}{r.EventName, r.ErrorCode, r.AWSRegion, resources, r.ResponseElements, r.ServiceEventDetails}, json.Deterministic(true))
 	if err != nil {
@@ -129,11 +130,11 @@ func (t *trail) write(r *audit.Record) error {
 	return nil
 }
 
-func (t *trail) Append(_ context.Context, r *audit.Record) error { return t.write(r) }
+func (t *trail) Append(_ context.Context, r *event.Record) error { return t.write(r) }
 
-func (t *trail) AppendIn(_ context.Context, r *audit.Record, _ audit.Room) error { return t.write(r) }
+func (t *trail) AppendIn(_ context.Context, r *event.Record, _ audit.Room) error { return t.write(r) }
 
-func (t *trail) AppendBefore(_ context.Context, r *audit.Record, _ audit.Room) error {
+func (t *trail) AppendBefore(_ context.Context, r *event.Record, _ audit.Room) error {
 	return t.write(r)
 }
 

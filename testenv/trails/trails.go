@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 )
 
 // Start is the time of the first record. Each is Step after the one before.
@@ -40,25 +41,25 @@ func Key(n int) string { return fmt.Sprintf("1234abcd-12ab-34cd-56ef-%012d", n%1
 func User(n int) string { return fmt.Sprintf("app-%d", n%20) }
 
 // Record is the nth of a trail. One in 50 was refused, one in 70 failed.
-func Record(n int) *audit.Record {
+func Record(n int) *event.Record {
 	region := Regions[0]
 	if n%4 == 3 {
 		region = Regions[1]
 	}
 	arn := "arn:aws:kms:" + region + ":" + Account + ":key/" + Key(n/3)
-	r := &audit.Record{
+	r := &event.Record{
 		EventTime: Start.Add(time.Duration(n) * Step), EventName: []string{"Decrypt", "Encrypt", "GenerateDataKey", "Sign"}[n/5%4], AWSRegion: region,
-		UserIdentity: audit.UserIdentity{
+		UserIdentity: event.UserIdentity{
 			Type: "IAMUser", PrincipalID: fmt.Sprint(1000 + n%20), ARN: "arn:aws:iam::" + Account + ":user/" + User(n),
 			AccountID: Account, UserName: User(n),
 		},
 		UserAgent:           `aws-sdk-go-v2/1.48.0 os/linux lang/go#1.26 "quoted" api/kms#1.62`,
 		RequestParameters:   jsontext.Value(fmt.Sprintf(`{"encryptionAlgorithm":"SYMMETRIC_DEFAULT","keyId":%q,"encryptionContext":{"service":"HIDDEN"}}`, arn)),
-		AdditionalEventData: audit.AdditionalEventData{Peer: &audit.Peer{UID: 1000 + uint32(n%20), GID: 1000, PID: 4242, Executable: "/usr/bin/app"}, Decision: "Allow", Reason: "Sid users"},
+		AdditionalEventData: event.AdditionalEventData{Peer: &event.Peer{UID: 1000 + uint32(n%20), GID: 1000, PID: 4242, Executable: "/usr/bin/app"}, Decision: "Allow", Reason: "Sid users"},
 		RequestID:           fmt.Sprintf("00000000-0000-4000-8000-%012d", n),
 		EventID:             fmt.Sprintf("10000000-0000-4000-8000-%012d", n),
 		ReadOnly:            true, ManagementEvent: true, RecipientAccountID: Account,
-		Resources: []audit.Resource{{ARN: arn, AccountID: Account}},
+		Resources: []event.Resource{{ARN: arn, AccountID: Account}},
 	}
 	switch {
 	case n%50 == 7:
@@ -76,7 +77,7 @@ type Config struct {
 	// SegmentBytes is 64 MiB if it is 0.
 	SegmentBytes int64
 	// Record makes the nth record; nil: [Record].
-	Record func(n int) *audit.Record
+	Record func(n int) *event.Record
 	// KeyFile is where the public key of the checkpoints goes: audit-key-NAME.pem. What
 	// is appended to a trail that is there, or with "", is not signed.
 	KeyFile string

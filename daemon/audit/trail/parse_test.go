@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 )
 
 // FuzzParse: the quick way reads what a JSON parser reads, whatever callers have a say in.
@@ -28,16 +29,16 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &audit.Record{
+		r := &event.Record{
 			EventTime: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), EventName: operation, AWSRegion: "us-east-1", UserAgent: agent,
-			UserIdentity: audit.UserIdentity{Type: "IAMUser", UserName: user, ARN: "arn:aws:iam::1:user/" + user}, ErrorCode: code, ErrorMessage: agent,
+			UserIdentity: event.UserIdentity{Type: "IAMUser", UserName: user, ARN: "arn:aws:iam::1:user/" + user}, ErrorCode: code, ErrorMessage: agent,
 			RecipientAccountID: "1", ManagementEvent: true,
 		}
 		if jsontext.Value(parameters).IsValid() {
 			r.RequestParameters, r.ResponseElements, r.AdditionalEventData.Details = jsontext.Value(parameters), jsontext.Value(parameters), jsontext.Value(parameters)
 		}
 		if arn != "" {
-			r.Resources = []audit.Resource{{ARN: arn}, {ARN: arn + "2"}}
+			r.Resources = []event.Resource{{ARN: arn}, {ARN: arn + "2"}}
 		}
 		if len(agent)%5 == 4 && r.RequestParameters != nil {
 			r.EventType, r.ServiceEventDetails = "AwsServiceEvent", jsontext.Value(parameters)

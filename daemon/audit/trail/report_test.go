@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/audit/trail"
 	"cmkd/testenv/trails"
 )
@@ -63,7 +63,7 @@ func TestReport(t *testing.T) {
 func TestExport(t *testing.T) {
 	t.Parallel()
 	const n = 3000
-	record := func(i int) *audit.Record {
+	record := func(i int) *event.Record {
 		r := trails.Record(i)
 		day := i / 100
 		if i%100 == 99 {

@@ -17,14 +17,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sys/unix"
 
-	"cmkd/daemon/audit"
+	"cmkd/daemon/audit/event"
 	"cmkd/daemon/audit/trail"
 	"cmkd/testenv/trails"
 )
 
 // write makes a trail of n records in small segments, some of which are longer than a
 // block.
-func write(t testing.TB, n int, record func(int) *audit.Record) string {
+func write(t testing.TB, n int, record func(int) *event.Record) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "audit")
 	if err := trails.Write(trails.Config{Dir: dir, Records: n, SegmentBytes: 5 << 19, Record: record}); err != nil {
@@ -50,7 +50,7 @@ func TestSearch(t *testing.T) {
 	t.Parallel()
 	const n = 8000
 	long := jsontext.Value(`{"text":"` + strings.Repeat("long ", 18_000) + `","keyId":"none"}`)
-	record := func(i int) *audit.Record {
+	record := func(i int) *event.Record {
 		r := trails.Record(i)
 		if i%97 == 0 {
 			r.RequestParameters = long
@@ -69,49 +69,49 @@ func TestSearch(t *testing.T) {
 	at := func(i int) time.Time { return trails.Start.Add(time.Duration(i) * trails.Step) }
 	for name, c := range map[string]struct {
 		query trail.Query
-		want  func(i int, r *audit.Record) bool
+		want  func(i int, r *event.Record) bool
 	}{
-		"all": {trail.Query{}, func(int, *audit.Record) bool { return true }},
-		"key": {trail.Query{Keys: []trail.Key{{ID: trails.Key(7)}}}, func(_ int, r *audit.Record) bool {
+		"all": {trail.Query{}, func(int, *event.Record) bool { return true }},
+		"key": {trail.Query{Keys: []trail.Key{{ID: trails.Key(7)}}}, func(_ int, r *event.Record) bool {
 			return len(r.Resources) > 0 && strings.HasSuffix(r.Resources[0].ARN, trails.Key(7))
 		}},
-		"key of a Region": {trail.Query{Keys: []trail.Key{{"eu-central-1", trails.Key(7)}}}, func(_ int, r *audit.Record) bool {
+		"key of a Region": {trail.Query{Keys: []trail.Key{{"eu-central-1", trails.Key(7)}}}, func(_ int, r *event.Record) bool {
 			return len(r.Resources) > 0 && strings.HasSuffix(r.Resources[0].ARN, trails.Key(7)) && r.AWSRegion == "eu-central-1"
 		}},
-		"two keys": {trail.Query{Keys: []trail.Key{{ID: trails.Key(7)}, {ID: trails.Key(8)}}}, func(_ int, r *audit.Record) bool {
+		"two keys": {trail.Query{Keys: []trail.Key{{ID: trails.Key(7)}, {ID: trails.Key(8)}}}, func(_ int, r *event.Record) bool {
 			return len(r.Resources) > 0 && (strings.HasSuffix(r.Resources[0].ARN, trails.Key(7)) || strings.HasSuffix(r.Resources[0].ARN, trails.Key(8)))
 		}},
-		"key in a search": {trail.Query{Keys: []trail.Key{{ID: "ffffffff-12ab-34cd-56ef-000000000000"}}}, func(int, *audit.Record) bool { return false }},
-		"key not found":   {trail.Query{Keys: []trail.Key{{ID: "eeeeeeee-12ab-34cd-56ef-000000000000"}}}, func(i int, _ *audit.Record) bool { return i == 4000 }},
-		"principal":       {trail.Query{Principal: "arn:aws:iam::111122223333:user/app-3"}, func(_ int, r *audit.Record) bool { return r.UserIdentity.UserName == "app-3" }},
-		"user":            {trail.Query{Principal: "app-1"}, func(_ int, r *audit.Record) bool { return r.UserIdentity.UserName == "app-1" }},
-		"user/":           {trail.Query{Principal: "user/app-1"}, func(_ int, r *audit.Record) bool { return r.UserIdentity.UserName == "app-1" }},
-		"user with quote": {trail.Query{Principal: `a"b`}, func(i int, _ *audit.Record) bool { return i == 4000 }},
-		"principal ID":    {trail.Query{Principal: "1003"}, func(_ int, r *audit.Record) bool { return r.UserIdentity.PrincipalID == "1003" }},
-		"users":           {trail.Query{Principal: "app-1*"}, func(_ int, r *audit.Record) bool { return strings.HasPrefix(r.UserIdentity.UserName, "app-1") }},
-		"operation":       {trail.Query{Operations: []string{"decrypt"}}, func(_ int, r *audit.Record) bool { return r.EventName == "Decrypt" }},
-		"operations":      {trail.Query{Operations: []string{"Decrypt", "Sign"}}, func(_ int, r *audit.Record) bool { return r.EventName == "Decrypt" || r.EventName == "Sign" }},
-		"ok":              {trail.Query{Outcome: trail.OK}, func(_ int, r *audit.Record) bool { return r.ErrorCode == "" }},
-		"refused":         {trail.Query{Outcome: trail.Refused}, func(_ int, r *audit.Record) bool { return r.ErrorCode == "AccessDeniedException" }},
-		"failed":          {trail.Query{Outcome: trail.Failed}, func(_ int, r *audit.Record) bool { return r.ErrorCode != "" && r.ErrorCode != "AccessDeniedException" }},
-		"code":            {trail.Query{Outcome: "NotFoundException"}, func(_ int, r *audit.Record) bool { return r.ErrorCode == "NotFoundException" }},
-		"since":           {trail.Query{Since: at(7990)}, func(i int, _ *audit.Record) bool { return i >= 7990 }},
-		"until":           {trail.Query{Until: at(3)}, func(i int, _ *audit.Record) bool { return i < 3 }},
-		"an hour":         {trail.Query{Since: at(0).Truncate(time.Hour), Until: at(0).Truncate(time.Hour).Add(time.Minute)}, func(i int, _ *audit.Record) bool { return i < 300 }},
-		"text":            {trail.Query{Text: "is disabled"}, func(_ int, r *audit.Record) bool { return r.ErrorCode == "DisabledException" }},
-		"long text":       {trail.Query{Text: "long long"}, func(i int, _ *audit.Record) bool { return i%97 == 0 }},
-		"Region":          {trail.Query{Region: "eu-central-1"}, func(_ int, r *audit.Record) bool { return r.AWSRegion == "eu-central-1" }},
-		"request":         {trail.Query{ID: record(99).RequestID}, func(i int, _ *audit.Record) bool { return i == 99 }},
-		"event":           {trail.Query{ID: record(98).EventID}, func(i int, _ *audit.Record) bool { return i == 98 }},
-		"sequence":        {trail.Query{Sequence: 7001}, func(i int, _ *audit.Record) bool { return i == 7000 }},
+		"key in a search": {trail.Query{Keys: []trail.Key{{ID: "ffffffff-12ab-34cd-56ef-000000000000"}}}, func(int, *event.Record) bool { return false }},
+		"key not found":   {trail.Query{Keys: []trail.Key{{ID: "eeeeeeee-12ab-34cd-56ef-000000000000"}}}, func(i int, _ *event.Record) bool { return i == 4000 }},
+		"principal":       {trail.Query{Principal: "arn:aws:iam::111122223333:user/app-3"}, func(_ int, r *event.Record) bool { return r.UserIdentity.UserName == "app-3" }},
+		"user":            {trail.Query{Principal: "app-1"}, func(_ int, r *event.Record) bool { return r.UserIdentity.UserName == "app-1" }},
+		"user/":           {trail.Query{Principal: "user/app-1"}, func(_ int, r *event.Record) bool { return r.UserIdentity.UserName == "app-1" }},
+		"user with quote": {trail.Query{Principal: `a"b`}, func(i int, _ *event.Record) bool { return i == 4000 }},
+		"principal ID":    {trail.Query{Principal: "1003"}, func(_ int, r *event.Record) bool { return r.UserIdentity.PrincipalID == "1003" }},
+		"users":           {trail.Query{Principal: "app-1*"}, func(_ int, r *event.Record) bool { return strings.HasPrefix(r.UserIdentity.UserName, "app-1") }},
+		"operation":       {trail.Query{Operations: []string{"decrypt"}}, func(_ int, r *event.Record) bool { return r.EventName == "Decrypt" }},
+		"operations":      {trail.Query{Operations: []string{"Decrypt", "Sign"}}, func(_ int, r *event.Record) bool { return r.EventName == "Decrypt" || r.EventName == "Sign" }},
+		"ok":              {trail.Query{Outcome: trail.OK}, func(_ int, r *event.Record) bool { return r.ErrorCode == "" }},
+		"refused":         {trail.Query{Outcome: trail.Refused}, func(_ int, r *event.Record) bool { return r.ErrorCode == "AccessDeniedException" }},
+		"failed":          {trail.Query{Outcome: trail.Failed}, func(_ int, r *event.Record) bool { return r.ErrorCode != "" && r.ErrorCode != "AccessDeniedException" }},
+		"code":            {trail.Query{Outcome: "NotFoundException"}, func(_ int, r *event.Record) bool { return r.ErrorCode == "NotFoundException" }},
+		"since":           {trail.Query{Since: at(7990)}, func(i int, _ *event.Record) bool { return i >= 7990 }},
+		"until":           {trail.Query{Until: at(3)}, func(i int, _ *event.Record) bool { return i < 3 }},
+		"an hour":         {trail.Query{Since: at(0).Truncate(time.Hour), Until: at(0).Truncate(time.Hour).Add(time.Minute)}, func(i int, _ *event.Record) bool { return i < 300 }},
+		"text":            {trail.Query{Text: "is disabled"}, func(_ int, r *event.Record) bool { return r.ErrorCode == "DisabledException" }},
+		"long text":       {trail.Query{Text: "long long"}, func(i int, _ *event.Record) bool { return i%97 == 0 }},
+		"Region":          {trail.Query{Region: "eu-central-1"}, func(_ int, r *event.Record) bool { return r.AWSRegion == "eu-central-1" }},
+		"request":         {trail.Query{ID: record(99).RequestID}, func(i int, _ *event.Record) bool { return i == 99 }},
+		"event":           {trail.Query{ID: record(98).EventID}, func(i int, _ *event.Record) bool { return i == 98 }},
+		"sequence":        {trail.Query{Sequence: 7001}, func(i int, _ *event.Record) bool { return i == 7000 }},
 		"all of it": {
 			trail.Query{Keys: []trail.Key{{ID: trails.Key(2)}}, Principal: "app-7", Operations: []string{"Encrypt"}, Outcome: trail.Refused, Since: at(1), Until: at(7999), Text: "not authorized", Region: "eu-central-1"},
-			func(_ int, r *audit.Record) bool {
+			func(_ int, r *event.Record) bool {
 				return strings.HasSuffix(r.Resources[0].ARN, trails.Key(2)) && r.UserIdentity.UserName == "app-7" && r.EventName == "Encrypt" && r.ErrorCode == "AccessDeniedException" && r.AWSRegion == "eu-central-1"
 			},
 		},
-		"chain is no text": {trail.Query{Text: `"previousHash"`}, func(int, *audit.Record) bool { return false }},
-		"nothing":          {trail.Query{Text: "no such text"}, func(int, *audit.Record) bool { return false }},
+		"chain is no text": {trail.Query{Text: `"previousHash"`}, func(int, *event.Record) bool { return false }},
+		"nothing":          {trail.Query{Text: "no such text"}, func(int, *event.Record) bool { return false }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -138,7 +138,7 @@ func TestSearch(t *testing.T) {
 }
 
 // safely is want of a record without a resource.
-func safely(want func(int, *audit.Record) bool, i int, r *audit.Record) (fits bool) {
+func safely(want func(int, *event.Record) bool, i int, r *event.Record) (fits bool) {
 	defer func() { _ = recover() }()
 	return want(i, r)
 }
@@ -146,7 +146,7 @@ func safely(want func(int, *audit.Record) bool, i int, r *audit.Record) (fits bo
 // TestSearchClock: a clock that was set back hides nothing.
 func TestSearchClock(t *testing.T) {
 	t.Parallel()
-	late := func(n int) *audit.Record {
+	late := func(n int) *event.Record {
 		r := trails.Record(n)
 		r.EventTime = trails.Start.Add(time.Duration(n) * time.Minute)
 		if n >= 3000 && n < 5000 {
@@ -195,7 +195,7 @@ func TestSearchStops(t *testing.T) {
 
 func TestAlias(t *testing.T) {
 	t.Parallel()
-	record := func(n int) *audit.Record {
+	record := func(n int) *event.Record {
 		r := trails.Record(n)
 		r.AWSRegion = "us-east-1"
 		set := func(operation, alias, target string) {

@@ -1,4 +1,4 @@
-package audit
+package event
 
 import (
 	"crypto/sha256"
@@ -48,8 +48,8 @@ func TestHostileRecord(t *testing.T) {
 			for _, isTerse := range []bool{false, true} {
 				r := hostile(strings.Repeat(s, n))
 				r.Terse = isTerse
-				for _, room := range []int{roomSize - chainSize, MaxRecord} {
-					body, err := appendRecord(nil, r, room)
+				for _, room := range []int{RoomSize - ChainRoom, MaxRecord} {
+					body, err := Append(nil, r, room)
 					if err != nil {
 						t.Fatalf("%s × %d in %d: %v", name, n, room, err)
 					}
@@ -71,8 +71,8 @@ func TestFixedRoom(t *testing.T) {
 	r := hostile(strings.Repeat("\x01", 1<<10))
 	r.RequestParameters, r.ResponseElements, r.ServiceEventDetails = nil, nil, nil
 	r.AdditionalEventData.Recipient, r.AdditionalEventData.Details = nil, nil
-	body, err := appendRecord(nil, r, MaxRecord)
-	if err != nil || len(body)+chainSize > fixedRoom {
+	body, err := Append(nil, r, MaxRecord)
+	if err != nil || len(body)+ChainRoom > fixedRoom {
 		t.Errorf("%d bytes, %v: fixedRoom is %d", len(body), err, fixedRoom)
 	}
 }
@@ -109,9 +109,8 @@ func TestLongFields(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := sample(1)
-			r.ErrorMessage, r.RequestParameters = c.message, jsontext.Value(c.parameters)
-			body, err := appendRecord(nil, r, MaxRecord)
+			r := &Record{EventName: "Decrypt", ErrorMessage: c.message, RequestParameters: jsontext.Value(c.parameters)}
+			body, err := Append(nil, r, MaxRecord)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,14 +142,14 @@ func TestLongFields(t *testing.T) {
 func TestTerse(t *testing.T) {
 	t.Parallel()
 	empty := &Record{Terse: true, UserAgent: "a", ErrorMessage: "a", RequestParameters: jsontext.Value(`1`)}
-	least, err := appendRecord(nil, empty, MaxRecord)
+	least, err := Append(nil, empty, MaxRecord)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []string{"x", "\x7f", "\x01", "\xff", `"`} {
 		s = strings.Repeat(s, 100<<10)
 		r := &Record{Terse: true, UserAgent: s, ErrorMessage: s, RequestParameters: jsontext.Value(`{"a":` + quoted(s) + `,"b":[` + quoted(s) + `]}`)}
-		body, err := appendRecord(nil, r, MaxRecord)
+		body, err := Append(nil, r, MaxRecord)
 		if err != nil || len(body)-len(least) > 1<<10 {
 			t.Errorf("%.4q: %d bytes of a stranger's words, %v", s, len(body)-len(least), err)
 		}

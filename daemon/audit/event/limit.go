@@ -1,4 +1,4 @@
-package audit
+package event
 
 import (
 	"bytes"
@@ -32,9 +32,12 @@ const (
 // the limits above and of what has a fixed size.
 const fixedRoom = 18 << 10
 
-// roomSize is what a call reserves, see [Log.Reserve]: room for the fixed part
+// ChainRoom is what fixedRoom keeps for the chain that is added to a record, in bytes.
+const ChainRoom = 256
+
+// RoomSize is what a call reserves, see [Log.Reserve]: room for the fixed part
 // and for 4 KiB of JSON values, which holds those of nearly all calls whole.
-const roomSize = fixedRoom + 4<<10
+const RoomSize = fixedRoom + 4<<10
 
 // limits are those of one record.
 type limits struct {

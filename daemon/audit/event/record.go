@@ -1,4 +1,6 @@
-package audit
+// Package event is what a record of the audit trail says, in the form of CloudTrail's events,
+// and how it is written: within limits, whatever a caller puts in.
+package event
 
 import (
 	"time"

@@ -1,4 +1,4 @@
-package audit
+package event
 
 import (
 	"bytes"
@@ -23,13 +23,13 @@ var (
 	ErrInvalidRecord = errors.New("the record is invalid")
 )
 
-const timeFormat = "2006-01-02T15:04:05.000Z"
+const TimeFormat = "2006-01-02T15:04:05.000Z"
 
-// appendRecord appends r as a JSON object without the closing brace, behind
+// Append appends r as a JSON object without the closing brace, behind
 // which the fields of the chain follow. The order is CloudTrail's. If it takes
 // more than room bytes, which must be at least [fixedRoom], its JSON values are
 // cut until it fits.
-func appendRecord(dst []byte, r *Record, room int) ([]byte, error) {
+func Append(dst []byte, r *Record, room int) ([]byte, error) {
 	e := encoder{buf: dst, limits: full}
 	if r.Terse {
 		e.limits = terse
@@ -56,7 +56,7 @@ func (e *encoder) record(r *Record) {
 	e.raw(`{"eventVersion":`).text(orDefault(r.EventVersion, "1.11"), maxName)
 	e.identity(&r.UserIdentity)
 	e.raw(`,"eventTime":"`)
-	e.buf = at.UTC().AppendFormat(e.buf, timeFormat)
+	e.buf = at.UTC().AppendFormat(e.buf, TimeFormat)
 	e.raw(`","eventSource":`).text(orDefault(r.EventSource, "kms.amazonaws.com"), maxName)
 	e.raw(`,"eventName":`).text(r.EventName, maxName)
 	e.raw(`,"awsRegion":`).text(r.AWSRegion, maxName)
