@@ -138,6 +138,41 @@ func TestInterruptedImport(t *testing.T) {
 	})
 }
 
+// TestHalfImport lets the process end between the two objects of a pair that is imported, of
+// which the private key does not say what the public one is.
+func TestHalfImport(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		for _, key := range []backends.Key{
+			{Spec: backends.Ed25519, Usage: backends.SignVerify}, {Spec: backends.P256, Usage: backends.KeyAgreement},
+		} {
+			for skip := range uint64(4) {
+				b := asymmetric(t, open(t, tok))
+				r := newImportRig(tok, b)
+				pair := r.pair(t, backends.RSA2048)
+				in := r.request(t, key.Spec, key.Usage, pair, "RSAES_OAEP_SHA_1", wrap(t, pair.public, "RSAES_OAEP_SHA_1", pkcs8(t, pkcs8Args[key.Spec]...)))
+				// Nothing is made from then on, and nothing destroyed, as after a kill.
+				control.SetRule("C_CreateObject", shim.Rule{Do: shim.Fail(p11.CKR_USER_NOT_LOGGED_IN), Skip: skip})
+				control.Set("C_DestroyObject", shim.Fail(p11.CKR_USER_NOT_LOGGED_IN))
+				_, err := b.ImportKey(t.Context(), in)
+				control.Clear("C_CreateObject")
+				control.Clear("C_DestroyObject")
+				left := r.objects(t, in.Key.ID)
+				b = asymmetric(t, open(t, tok))
+				answer, again := b.ImportKey(t.Context(), in)
+				if again != nil || len(answer.PublicKey) == 0 || r.objects(t, in.Key.ID) != 2 {
+					t.Errorf("%s, %d calls after which it ends (%v), %d objects in the token: again: %+v, %v", key.Spec, skip, err, left, answer, again)
+					continue
+				}
+				if _, err := b.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: in.Key}); err != nil {
+					t.Errorf("%s: %v", key.Spec, err)
+				}
+			}
+		}
+	})
+}
+
 // TestGenerationBesideCalls signs while the token never ends to generate a key.
 func TestGenerationBesideCalls(t *testing.T) {
 	t.Parallel()

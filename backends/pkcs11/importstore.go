@@ -12,7 +12,9 @@ import (
 	"cmkd/backends/pkcs11/internal/der"
 )
 
-// store makes the token objects.
+// store makes the token objects, the public key first: what a process leaves that ends in
+// between is found by the next one, and made again. A private key alone does not say what its
+// public key is.
 func (a *arrival) store(ctx context.Context, public []byte) error {
 	var wrapping cryptoki.Object
 	if a.inToken() {
@@ -31,12 +33,15 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 		if err := a.removePublic(s, a.in.Key.ID); err != nil {
 			return 0, err
 		}
-		h, err := a.make(s, wrapping, a.profile.cmk(unsized, true, id, label))
-		if err != nil || public == nil {
-			return h, err
+		if public != nil {
+			var err error
+			if publicHandle, err = a.storePublic(s, public); err != nil {
+				return 0, err
+			}
 		}
-		if publicHandle, err = a.storePublic(s, public); err != nil {
-			s.destroy(h)
+		h, err := a.make(s, wrapping, a.profile.cmk(unsized, true, id, label))
+		if err != nil && public != nil && !maybeNotKept(err) {
+			s.destroy(publicHandle)
 		}
 		return h, err
 	})
