@@ -247,22 +247,27 @@ func TestCloudHSMPairs(t *testing.T) {
 	})
 }
 
-// TestFaultySignature: a signature of an RSA key that is none of the key does not leave.
+// TestFaultySignature: a signature that is none of the key does not leave, of a kind of key that it
+// could give away.
 func TestFaultySignature(t *testing.T) {
 	t.Parallel()
 	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
 		control := shimmed(t, tok)
 		b := asymmetric(t, open(t, tok))
-		key, _ := newPair(t, b, backends.RSA2048, backends.SignVerify)
-		for _, algorithm := range []backends.Algorithm{"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"} {
-			sign := func() error {
-				_, err := b.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: algorithm, Type: backends.Raw, Message: []byte("x")})
-				return err
+		for spec, algorithms := range map[backends.KeySpec][]backends.Algorithm{
+			backends.RSA2048: {"RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"}, backends.Ed25519: {"ED25519_SHA_512"},
+		} {
+			key, _ := newPair(t, b, spec, backends.SignVerify)
+			for _, algorithm := range algorithms {
+				sign := func() error {
+					_, err := b.Sign(t.Context(), &backends.SignRequest{Key: key, Algorithm: algorithm, Type: backends.Raw, Message: []byte("x")})
+					return err
+				}
+				control.Set("C_Sign", shim.Fail(p11.CKR_OK)) // says that it did
+				wantCode(t, "a faulty signature of "+string(algorithm), sign(), backends.Internal)
+				control.Clear("C_Sign")
+				wantCode(t, "a signature of "+string(algorithm), sign(), "")
 			}
-			control.Set("C_Sign", shim.Fail(p11.CKR_OK)) // says that it did
-			wantCode(t, "a faulty signature of "+string(algorithm), sign(), backends.Internal)
-			control.Clear("C_Sign")
-			wantCode(t, "a signature of "+string(algorithm), sign(), "")
 		}
 	})
 }

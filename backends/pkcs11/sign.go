@@ -45,7 +45,7 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 			return backends.Errorf(code, "C_Sign made a signature that is not one of key %s: it is kept back", in.Key.ID)
 		})
 	}
-	err = limited(len(input), func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
+	err = limited(len(input) <= little, func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
 		func() string { return fmt.Sprintf("sign %d bytes", len(input)) })
 	if err != nil {
 		return nil, b.spent(ctx, in.Key.ID, err)
@@ -56,11 +56,13 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 
 // witness is the public key by which signatures are verified before they leave, nil if they
 // are not. Those of an RSA key are: one that a token has made with a fault in one of its primes
-// gives the key away to everybody who sees it (Boneh, DeMillo, Lipton, 1997), and verifying
-// takes a small part of the time that the signature takes. Faults give away less of other kinds
-// of key; those are verified where a handle may be that of another key (see loaded).
+// gives the key away to everybody who sees it (Boneh, DeMillo, Lipton, 1997); and those of an Edwards
+// key, for two different ones of the same message do (Barenghi, Pelosi, 2016). Verifying takes a small
+// part of the time that such a signature takes. Faults give away less of other kinds of key; those are
+// verified where a handle may be that of another key (see loaded). docs/decisions/0029-checked-output.md
+// has the figures.
 func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *purpose) (*der.PublicKey, error) {
-	if u.pair.Form != der.RSAKey && !b.profile.lasting {
+	if u.pair.Form != der.RSAKey && u.pair.Form != der.EdwardsKey && !b.profile.lasting {
 		return nil, nil //nolint:nilnil // most signatures leave as they are
 	}
 	public, err := b.publicKey(ctx, key, u)
