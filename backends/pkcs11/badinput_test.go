@@ -113,6 +113,23 @@ func TestBigInputs(t *testing.T) {
 	})
 }
 
+// TestShortDataKeys: a token that makes no short keys is not lost, whatever it answers.
+func TestShortDataKeys(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		onHardware(t, tok)
+		shimmed(t, tok).Manners(shim.MiddlingSecrets, shim.BigInputIsDeviceError)
+		s := pkcs11.NewSymmetric(open(t, tok))
+		key, w := newKey(t, s), wrappingKey(t, s)
+		for range badInputs {
+			_, err := s.GenerateDataKey(t.Context(), &backends.GenerateDataKeyRequest{Key: key, Wrapping: w, Length: 8})
+			wantCode(t, "a data key of 8 bytes", err, backends.Unsupported)
+		}
+		_, err := s.GenerateDataKey(t.Context(), &backends.GenerateDataKeyRequest{Key: key, Wrapping: w, Length: 64})
+		wantCode(t, "a data key of 64 bytes", err, "")
+	})
+}
+
 type badCall struct {
 	what string
 	want backends.Code

@@ -35,13 +35,14 @@ func maybeInput(err error) bool {
 // little is how much every token takes that passed the probe, in bytes.
 const little = 64
 
-// limited makes a call with n bytes of good input or output, which a caller chooses: there are
-// tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take. If it fails
-// so, less does the same with little: of a token that does that, the call is made again, and
-// if it fails again the token does not do what is said.
-func limited(n int, call, less func() error, said func() string) error {
+// limited makes a call with good input or output of a length that a caller chooses: there are
+// tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take, or to less.
+// If it fails so, and usual is false, less does the same with a length that every token takes: of
+// a token that does that, the call is made again, and if it fails again the token does not do
+// what is said.
+func limited(usual bool, call, less func() error, said func() string) error {
 	err := call()
-	if code := backends.CodeOf(err); err == nil || n <= little || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
+	if code := backends.CodeOf(err); err == nil || usual || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
 		return err
 	}
 	if kerr := less(); kerr != nil {

@@ -73,7 +73,7 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 			return nil
 		})
 	}
-	err = limited(len(message), func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
+	err = limited(len(message) <= little, func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
 		func() string { return fmt.Sprintf("compute the HMAC of %d bytes", len(message)) })
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ func (b *Symmetric) GenerateRandom(ctx context.Context, in *backends.GenerateRan
 			return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, out))
 		})
 	}
-	err := limited(in.Length, func() error { return fill(out) }, func() error { return fill(make([]byte, little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
+	err := limited(in.Length <= little, func() error { return fill(out) }, func() error { return fill(make([]byte, little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 			return err
 		})
 	}
-	err = limited(len(plaintext)+len(aad), func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, little), nil) },
+	err = limited(len(plaintext)+len(aad) <= little, func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, little), nil) },
 		func() string {
 			return fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad))
 		})

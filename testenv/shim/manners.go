@@ -23,7 +23,7 @@ const (
 	// NoSecretKeys, as a TPM behind tpm2-pkcs11: key pairs alone.
 	NoSecretKeys
 	// MiddlingSecrets, as opencryptoki: C_GenerateKey makes generic secrets of 10 to 256
-	// bytes (else CKR_KEY_SIZE_RANGE).
+	// bytes (else CKR_KEY_SIZE_RANGE, or CKR_DEVICE_ERROR with BigInputIsDeviceError).
 	MiddlingSecrets
 	// EdwardsByOID, as opencryptoki: the PrintableString that names an Edwards curve is
 	// refused (CKR_CURVE_NOT_SUPPORTED), its OID taken.
@@ -86,6 +86,10 @@ const (
 	// FewLoadedKeys, as a TPM: each pair that is made or signs stays loaded, and beyond 12
 	// C_GenerateKeyPair and C_SignInit are CKR_GENERAL_ERROR until C_Finalize.
 	FewLoadedKeys
+	// AddsUsages lets CKA_DERIVE and CKA_WRAP be added to keys that are not modifiable, and
+	// DerivesAdded derives keys that can be read from those that were told to derive so.
+	AddsUsages
+	DerivesAdded
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

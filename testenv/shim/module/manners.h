@@ -66,10 +66,15 @@ enum manner {
 #define COPIES_CHANGED_KEYS (1ULL << 35)
 /* Pairs that are made or sign stay loaded, and there is room for few. */
 #define FEW_LOADED_KEYS (1ULL << 36)
+/* Usages can be added to keys, and values derived from those that were told to derive. */
+#define ADDS_USAGES (1ULL << 37)
+#define DERIVES_ADDED (1ULL << 38)
 
 static int has(uint64_t m) { return (atomic_load(&control->manners) & m) != 0; }
 
 static _Atomic int changed_keys; /* a private key was changed */
+
+static _Atomic int added_derive; /* a key was told to derive */
 
 static int changed(uint64_t m) { return has(m) && atomic_load(&changed_keys); }
 
@@ -97,6 +102,7 @@ static CK_RV ways_Finalize(CK_VOID_PTR a)
 {
 	memset(loaded_keys, 0, sizeof loaded_keys);
 	atomic_store(&changed_keys, 0);
+	atomic_store(&added_derive, 0);
 	return slot_Finalize(a);
 }
 
@@ -260,6 +266,11 @@ static CK_RV ways_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBU
 
 static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
 {
+	if (has(ADDS_USAGES) && n == 1 && (t->type == CKA_DERIVE || t->type == CKA_WRAP)) {
+		if (t->type == CKA_DERIVE)
+			atomic_store(&added_derive, 1);
+		return CKR_OK;
+	}
 	if (!has(CHANGES_PRIVATE_KEYS) || !is_private(s, o))
 		return real->C_SetAttributeValue(s, o, t, n);
 	atomic_store(&changed_keys, 1);
@@ -307,7 +318,7 @@ static CK_RV ways_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAN
 
 static CK_RV ways_DeriveKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)
 {
-	if (!m || m->mechanism != CKM_EXTRACT_KEY_FROM_KEY || !has(DERIVES_KEYS))
+	if (!m || m->mechanism != CKM_EXTRACT_KEY_FROM_KEY || !(has(DERIVES_KEYS) || (has(DERIVES_ADDED) && atomic_load(&added_derive))))
 		return real->C_DeriveKey(s, m, b, t, n, k);
 	CK_MECHANISM generate = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
 	return real->C_GenerateKey(s, &generate, t, n, k);
@@ -348,7 +359,7 @@ static CK_RV ways_GenerateKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_ATTRIB
 	    length->ulValueLen == sizeof(CK_ULONG)) {
 		CK_ULONG v = *(CK_ULONG *)length->pValue;
 		if (v < 10 || v > 256)
-			return CKR_KEY_SIZE_RANGE;
+			return has(BIG_INPUT_IS_DEVICE_ERROR) ? CKR_DEVICE_ERROR : CKR_KEY_SIZE_RANGE;
 	}
 	if (length && length->ulValueLen == sizeof(CK_ULONG) && big(4 * *(CK_ULONG *)length->pValue))
 		return CKR_DEVICE_ERROR;
