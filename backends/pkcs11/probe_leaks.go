@@ -185,7 +185,10 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 	if err := b.tryWraps(key, what); err != nil {
 		return err
 	}
-	return b.tryWrapsUnderRSA(key, what)
+	if err := b.tryWrapsUnderRSA(key, what); err != nil {
+		return err
+	}
+	return b.tryUsages(key, what)
 }
 
 // gaveOut reports whether an attribute can be read.

@@ -83,14 +83,26 @@ func TestLeakyToken(t *testing.T) {
 			"wraps by CTR": {shim.WrapsByCTR}, "wraps by GCM": {shim.WrapsByGCM}, "wraps by DES3": {shim.WrapsByDES3},
 			"wraps by OAEP with SHA-256": {shim.WrapsByOAEP256}, "wraps by RSA and AES": {shim.WrapsByRSAAES},
 			"wraps by the vendor's mechanism": {shim.WrapsByVendors}, "derives keys": {shim.DerivesKeys},
+			"derives keys when told to": {shim.AddsUsages, shim.DerivesAdded},
 		} {
 			control.Manners(manners...)
 			_, err := pkcs11.Open(t.Context(), config(tok))
 			wantCode(t, "a token that "+name, err, backends.KeyUnsafe)
 		}
+		control.Manners(shim.AddsUsages)
+		k, err := pkcs11.Open(t.Context(), config(tok))
+		if err != nil {
+			t.Fatalf("a token that adds usages, and gives nothing away: %v", err)
+		}
+		if info, err := pkcs11.NewSymmetric(k).Info(t.Context(), nil); err != nil || info.Facts["usages-added-later"] != "CKA_DERIVE, CKA_WRAP" {
+			t.Errorf("usages can be added, and the facts are %v, %v", info, err)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
 		control.Manners(shim.WrapsUnderRSA)
 		control.Set("C_CreateObject", shim.Fail(p11.CKR_ATTRIBUTE_VALUE_INVALID))
-		_, err := pkcs11.Open(t.Context(), config(tok))
+		_, err = pkcs11.Open(t.Context(), config(tok))
 		wantCode(t, "a token that wraps under RSA keys of its own", err, backends.KeyUnsafe)
 		control.Clear("C_CreateObject")
 		for name, manner := range map[string]shim.Manner{
@@ -112,7 +124,7 @@ func TestLeakyToken(t *testing.T) {
 		readsWhatStays(t, tok, control)
 		control.Manners()
 		control.Set("C_Decrypt", shim.Fail(p11.CKR_OK)) // whatever the tag
-		k, err := pkcs11.Open(t.Context(), config(tok))
+		k, err = pkcs11.Open(t.Context(), config(tok))
 		if err != nil {
 			t.Fatal(err)
 		}
