@@ -73,6 +73,9 @@ type Error struct {
 	Message string
 	// RV is the CK_RV of the PKCS#11 call that failed, 0 if there was none.
 	RV uint
+	// Unsure, of a creation or an import: the token may go on with it, and make the object
+	// later. [Lost] and [Timeout] mean so without it.
+	Unsure bool
 }
 
 // Error implements error.

@@ -44,6 +44,8 @@ type TokenInfo struct {
 	// Limits say what the token cannot do now that it should, such as to open
 	// another session or to make another object.
 	Limits []string `cbor:"8,keyasint,omitempty"`
+	// ReadOnly: it is write-protected, which Limits say, too.
+	ReadOnly bool `cbor:"9,keyasint,omitempty"`
 }
 
 // CreateKeyRequest asks for a new key. Label becomes CKA_LABEL
@@ -59,6 +61,9 @@ type CreateKeyAnswer struct {
 	PublicKey []byte `cbor:"1,keyasint,omitempty"`
 	// Existed: the key was already there (a repeated creation).
 	Existed bool `cbor:"2,keyasint,omitempty"`
+	// Unsure: an attempt before the one that made the key was answered as by a token that is
+	// lost. What it may make yet has the same CKA_ID.
+	Unsure bool `cbor:"3,keyasint,omitempty"`
 }
 
 // CheckKeyRequest names the key to look at.
@@ -346,6 +351,8 @@ type ImportKeyAnswer struct {
 	// ThroughPlugin: material, or the key that wrapped it, was in the
 	// plugin's memory because the token lacks the mechanism.
 	ThroughPlugin bool `cbor:"3,keyasint,omitempty"`
+	// Unsure is as in [CreateKeyAnswer].
+	Unsure bool `cbor:"4,keyasint,omitempty"`
 }
 
 // EncapsulateRequest makes a shared secret for the key's public half.

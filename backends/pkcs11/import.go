@@ -108,13 +108,14 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		return nil, err
 	}
 	answer.ThroughPlugin = !a.inToken()
-	return persist(ctx, t, func() (*backends.ImportKeyAnswer, error) {
+	return persist(ctx, t, func(unsure bool) (*backends.ImportKeyAnswer, error) {
 		existed, err := t.exists(ctx, &in.Key, u)
 		switch {
 		case err != nil:
 		case existed:
 			err = a.same(ctx, answer)
 		default:
+			answer.Unsure = unsure
 			err = a.store(ctx, answer.PublicKey)
 		}
 		if err != nil {

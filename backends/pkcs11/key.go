@@ -79,7 +79,7 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	if u.pair != nil {
 		return b.createPair(ctx, in, u)
 	}
-	return persist(ctx, b.Token, func() (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u) },
+	return persist(ctx, b.Token, func(unsure bool) (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u, unsure) },
 		func(failed error) error { return verdict(failed, b.passingSecret(ctx, u)) })
 }
 
@@ -94,7 +94,7 @@ func (b *secrets) passingSecret(ctx context.Context, u *purpose) error {
 	})
 }
 
-func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
+func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose, unsure bool) (*backends.CreateKeyAnswer, error) {
 	existed, err := b.exists(ctx, &in.Key, u)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyReques
 	if err != nil {
 		return nil, err
 	}
-	return &backends.CreateKeyAnswer{}, nil
+	return &backends.CreateKeyAnswer{Unsure: unsure}, nil
 }
 
 // CheckKey implements [backends.Backend]. It reads the attributes now.

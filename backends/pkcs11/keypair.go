@@ -31,8 +31,8 @@ func (t *Token) createPair(ctx context.Context, in *backends.CreateKeyRequest, u
 		return nil, err
 	}
 	defer t.pairs.unlock()
-	return persist(ctx, t, func() (*backends.CreateKeyAnswer, error) {
-		out, err := t.createPairOnce(ctx, in, u)
+	return persist(ctx, t, func(unsure bool) (*backends.CreateKeyAnswer, error) {
+		out, err := t.createPairOnce(ctx, in, u, unsure)
 		return out, t.spent(ctx, in.Key.ID, err)
 	}, func(failed error) error { return t.judgePair(ctx, u, failed) })
 }
@@ -59,7 +59,7 @@ func (t *Token) judgePair(ctx context.Context, u *purpose, failed error) error {
 	return lacking
 }
 
-func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyRequest, u *purpose) (*backends.CreateKeyAnswer, error) {
+func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyRequest, u *purpose, unsure bool) (*backends.CreateKeyAnswer, error) {
 	existed, err := t.exists(ctx, &in.Key, u)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 		return nil, err
 	}
 	t.index.put(ref{in.Key.ID, p11.CKO_PUBLIC_KEY}, &object{handle: public, label: in.Label})
-	return &backends.CreateKeyAnswer{PublicKey: encoded}, nil
+	return &backends.CreateKeyAnswer{PublicKey: encoded, Unsure: unsure}, nil
 }
 
 // removePublic destroys public keys that an interrupted creation left without

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -31,6 +32,9 @@ const (
 	writeProtected
 )
 
+// protected is the limit of a token that says of itself that it is write-protected.
+const protected = "no objects are made, it is write-protected (CKF_WRITE_PROTECTED)"
+
 // begin notes a limit. It is what text says.
 func (l *limits) begin(which limit, text string) {
 	l.mu.Lock()
@@ -52,6 +56,14 @@ func (l *limits) end(which limit) {
 		slog.Info("the token is no longer limited", "limit", text)
 		delete(l.texts, which)
 	}
+}
+
+// has reports whether there is the limit.
+func (l *limits) has(which limit) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.texts[which]
+	return ok
 }
 
 // now lists the limits.
@@ -90,10 +102,21 @@ func (t *Token) refusal(err error) error {
 // once more after an answer of lost tokens, judge makes an object of the same kind that
 // goes with its session; it returns the error if the token is not full. A token that is
 // slow has ended what it was asked for first by then.
-func persist[A any](ctx context.Context, t *Token, do func() (A, error), judge func(failed error) error) (A, error) {
-	answer, err := do()
-	judged := false
+//
+// One that has lost touch with the module may not have: so do is told, and the error says, if
+// an attempt was answered as by a lost token.
+func persist[A any](ctx context.Context, t *Token, do func(unsure bool) (A, error), judge func(failed error) error) (answer A, err error) {
+	judged, unsure := false, false
+	defer func() {
+		if e, ok := errors.AsType[*backends.Error](err); ok && unsure {
+			marked := *recoded(e.Code, err)
+			marked.Unsure = true
+			err = &marked
+		}
+	}()
+	answer, err = do(false)
 	for attempt := 1; maybeNotKept(err) && t.sound(ctx); attempt++ {
+		unsure = unsure || !maybeNoRoom(err)
 		if !judged && (attempt > 1 || !maybeNoRoom(err)) {
 			if lost := judge(err); lost != nil {
 				return answer, lost
@@ -104,7 +127,7 @@ func persist[A any](ctx context.Context, t *Token, do func() (A, error), judge f
 			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (%s): it may be full or write-protected", rvText(rvOf(err))))
 			return answer, recoded(backends.TokenFull, err)
 		}
-		answer, err = do()
+		answer, err = do(unsure)
 	}
 	if err == nil {
 		t.limits.end(noObjects)
@@ -154,7 +177,7 @@ func (t *Token) openSession() (cryptoki.Session, error) {
 	h, err := t.ctx.OpenSession(t.slot, t.sessionFlags)
 	if err != nil && rvOf(failure("", err)) == p11.CKR_TOKEN_WRITE_PROTECTED && t.sessionFlags&p11.CKF_RW_SESSION != 0 {
 		t.sessionFlags &^= p11.CKF_RW_SESSION
-		t.limits.begin(writeProtected, "no objects are made, it is write-protected (CKF_WRITE_PROTECTED)")
+		t.limits.begin(writeProtected, protected)
 		h, err = t.ctx.OpenSession(t.slot, t.sessionFlags)
 	}
 	return cryptoki.Session(h), failure("C_OpenSession", err)

@@ -167,7 +167,7 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 		if missing := noToken(cfg); missing != nil {
 			return nil, missing
 		}
-		return nil, failure(fmt.Sprintf("opening module %s (do the files and folders of its configuration exist, and may cmkd read them?)", cfg.Module), err)
+		return nil, unopened(cfg, err)
 	}
 	t := &Token{cfg: cfg, owner: owner, ctx: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, change: make(mutex, 1), pairs: make(mutex, 1), index: index{objects: map[ref]*object{}}}
 	if t.ctx == nil {
@@ -185,6 +185,20 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 		t.owner = finaliser{t.ctx}
 	}
 	return t, nil
+}
+
+// unopened says what to look at when C_Initialize, or what follows it, fails.
+func unopened(cfg Config, err error) error {
+	hint := "do the files and folders of its configuration exist, may cmkd read them, and does its sandbox let it reach them? " +
+		"sandbox = { readable, writable, network } of the [[token]] lets it reach more, and off = true everything"
+	if rv, ok := errors.AsType[p11.Error](err); ok && rv == p11.CKR_ARGUMENTS_BAD {
+		hint = "it may want parameters in pReserved of C_Initialize, as NSS's softokn does, and cmkd gives none: " +
+			"of NSS, no key would be safe, since it copies keys that must not be extracted to ones that can be"
+	}
+	if _, ok := errors.AsType[p11.Error](err); !ok {
+		return backends.Errorf(backends.Lost, "module %s cannot be loaded: is it a PKCS#11 library, for this machine, with all that it needs? (%v)", cfg.Module, err)
+	}
+	return failure(fmt.Sprintf("C_Initialize of module %s (%s)", cfg.Module, hint), err)
 }
 
 // nothing is an owner without anything to finalise.
@@ -233,6 +247,9 @@ func (t *Token) start(ctx context.Context, cfg Config) error {
 	}
 	if t.anchor, err = t.openSession(); err != nil {
 		return err
+	}
+	if t.info.Flags&p11.CKF_WRITE_PROTECTED != 0 { // of some, read-write sessions open all the same
+		t.limits.begin(writeProtected, protected)
 	}
 	t.sessions = newPool(t, size)
 	if err := t.login(ctx, cfg); err != nil {
@@ -340,5 +357,6 @@ func (t *Token) tokenInfo() backends.TokenInfo {
 		OpenSessions: t.sessions.count() + keptSessions,
 		Keys:         t.keys,
 		Limits:       t.limits.now(),
+		ReadOnly:     t.limits.has(writeProtected),
 	}
 }

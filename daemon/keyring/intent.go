@@ -75,7 +75,7 @@ func (s *Keyring) Generate(ctx context.Context, c *journal.Call, b Backend, inte
 		return nil, err
 	}
 	defer s.Working.End(intent.CKAID)
-	err = s.Answered(intent, losses, err)
+	err = s.Answered(intent, losses, made != nil && made.Unsure, err)
 	if err == nil {
 		err = s.Commit(ctx, c, func(tx *store.Tx) error {
 			if err := finish(tx, made); err != nil {

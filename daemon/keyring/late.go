@@ -30,10 +30,11 @@ const lateLimit = 10 * time.Minute
 // each plugin: calls that fail all the time must not have it replaced all the time.
 const renewInterval = time.Minute
 
-// ErrUnanswered: a plugin process was lost while the token made something. What came then may
+// ErrUnanswered: a plugin process was lost while the token made something, or an attempt was
+// answered as by a token that is lost. What came then may
 // have been made by the next one, with that of the first still to come under the same
 // CKA_ID: so neither is used, and the caller asks for another.
-var ErrUnanswered = errors.New("a plugin process was lost while the token made the key")
+var ErrUnanswered = errors.New("a plugin process, or the token, was lost while the key was made")
 
 // Late are the creations that the token may still be at.
 type late struct {
@@ -131,17 +132,24 @@ func (l *late) mayRenew(at server, now time.Time) bool {
 	return true
 }
 
-// Answered is the error of a creation, errUnanswered if it has none but a process was lost
-// with it: losses had been lost before. The token may still be at it then.
-func (s *Keyring) Answered(intent *store.Intent, losses int, err error) error {
-	code, lost := backends.CodeOf(err), s.Losses(intent) != losses
-	if lost || code == backends.Lost || code == backends.Timeout {
+// Answered is the error of a creation, [ErrUnanswered] if it has none but a process was lost
+// with it, or the backend is unsure: losses had been lost before. The token may still be at it
+// then.
+func (s *Keyring) Answered(intent *store.Intent, losses int, unsure bool, err error) error {
+	lost := unsure || s.Losses(intent) != losses
+	if lost || unfinished(err) {
 		s.Late.expect(intent.CKAID, s.Now(), true)
 	}
 	if err == nil && lost {
 		return ErrUnanswered
 	}
 	return err
+}
+
+// unfinished reports whether a creation that failed so may still make its object.
+func unfinished(err error) bool {
+	e, ok := errors.AsType[*backends.Error](err)
+	return ok && (e.Unsure || e.Code == backends.Lost || e.Code == backends.Timeout)
 }
 
 // Losses counts the creations that processes of the plugin were lost with that serves the

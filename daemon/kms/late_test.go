@@ -23,6 +23,8 @@ type slowToken struct {
 	*renewals
 	lose    int  // of how many creations from now on the process is lost
 	repeats bool // the next process makes the key then: else the call fails
+	unsure  int  // how many creations from now on are made by a second attempt of the backend
+	full    int  // how many fail after it
 	losses  int
 	pending map[backends.KeyID]memory.Object // what is being made still
 	hidden  map[backends.KeyID]memory.Object // what has come, for the next process
@@ -78,7 +80,19 @@ func (s *slowToken) CreateKey(ctx context.Context, in *backends.CreateKeyRequest
 	if err := s.lost(in.Key, in.Label); err != nil {
 		return nil, err
 	}
-	return s.renewals.CreateKey(ctx, in)
+	if s.unsure+s.full > 0 {
+		s.pending[in.Key.ID] = memory.Object{Key: in.Key, Label: in.Label, Secret: make([]byte, 32)}
+	}
+	if s.full > 0 {
+		s.full--
+		return nil, &backends.Error{Code: backends.TokenFull, Message: "no room", Unsure: true}
+	}
+	out, err := s.renewals.CreateKey(ctx, in)
+	if err == nil && s.unsure > 0 {
+		s.unsure--
+		out.Unsure = true
+	}
+	return out, err
 }
 
 func (s *slowToken) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*backends.ImportKeyAnswer, error) {
@@ -174,6 +188,26 @@ func TestLateTwin(t *testing.T) {
 	s.call(kmsapi.CodeKeyUnavailableException, "CreateKey", map[string]any{})
 	if slow.lose != 96 {
 		t.Errorf("a creation was made %d times, want 4", 100-slow.lose)
+	}
+}
+
+// TestLateUnsure: the same goes for a creation that the backend itself has tried again, after an
+// answer of a lost token, whatever came of it.
+func TestLateUnsure(t *testing.T) {
+	t.Parallel()
+	s, slow := newSlowToken(t)
+	slow.unsure = 1
+	id := s.newKey(nil)
+	slow.full = 1
+	s.call(kmsapi.CodeLimitExceededException, "CreateKey", map[string]any{})
+	if n := s.intents(); n != 2 {
+		t.Errorf("%d intents explain what may come, want 2", n)
+	}
+	slow.come()
+	s.pass(20)
+	s.call("", "Encrypt", map[string]any{"KeyId": id, "Plaintext": []byte("text")})
+	if n, left := slow.all(), s.intents(); n != 1 || left != 0 {
+		t.Errorf("%d objects are in the token, want the key's; %d intents are left", n, left)
 	}
 }
 

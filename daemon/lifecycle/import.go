@@ -182,7 +182,7 @@ func (s *Lifecycle) importVersion(ctx context.Context, c *journal.Call, m *impor
 		return nil, nil, err
 	}
 	defer s.Working.End(intent.CKAID)
-	if err = s.Answered(intent, losses, err); err != nil {
+	if err = s.Answered(intent, losses, made != nil && made.Unsure, err); err != nil {
 		s.Undo(ctx, k.Backend, intent)
 		return nil, nil, err
 	}

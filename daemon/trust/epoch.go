@@ -265,8 +265,8 @@ func (s *Trust) beginEpoch(ctx context.Context, b keyring.Backend, intent *store
 		return err
 	}
 	losses := s.Losses(intent)
-	_, err := s.MakeKey(ctx, b, intent)
-	if err = s.Answered(intent, losses, err); err != nil {
+	made, err := s.MakeKey(ctx, b, intent)
+	if err = s.Answered(intent, losses, made != nil && made.Unsure, err); err != nil {
 		s.Undo(ctx, b, intent) // nothing can name its key yet
 		return err
 	}

@@ -47,13 +47,14 @@ type WireError struct {
 	Code    backends.Code `cbor:"1,keyasint"`
 	Message string        `cbor:"2,keyasint,omitempty"`
 	RV      uint          `cbor:"3,keyasint,omitempty"`
+	Unsure  bool          `cbor:"4,keyasint,omitempty"`
 }
 
 // ToWire gives err a code. Only a [backends.Error] is known to hold no secret,
 // so the text of any other error stays in the plugin.
 func ToWire(err error) WireError {
 	if e, ok := errors.AsType[*backends.Error](err); ok {
-		return WireError{e.Code, e.Message, e.RV}
+		return WireError{e.Code, e.Message, e.RV, e.Unsure}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return WireError{Code: backends.Timeout, Message: "the deadline has passed"}
@@ -62,7 +63,7 @@ func ToWire(err error) WireError {
 }
 
 func (w WireError) Err() *backends.Error {
-	return &backends.Error{Code: backends.Code(Told(string(w.Code))), Message: Told(w.Message), RV: w.RV}
+	return &backends.Error{Code: backends.Code(Told(string(w.Code))), Message: Told(w.Message), RV: w.RV, Unsure: w.Unsure}
 }
 
 // Wipe overwrites what a message has secret.
