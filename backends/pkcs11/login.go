@@ -39,7 +39,7 @@ func (t *Token) chooseSlot(cfg Config) error {
 	case 1:
 		return nil
 	default:
-		return backends.Errorf(backends.Internal, "%d tokens with %s: choose by serial number in the configuration: %s",
+		return backends.Errorf(backends.Internal, "%d tokens with %s: choose one by its serial number, with serial in its [[token]] or --token-serial: %s",
 			len(serials), wanted(cfg), strings.Join(serials, ", "))
 	}
 }
@@ -75,7 +75,7 @@ func absent(cfg Config, ctx *p11.Ctx) *backends.Error {
 	default:
 		message += ": there are " + strings.Join(there, ", ")
 	}
-	return &backends.Error{Code: backends.Lost, Message: message, RV: p11.CKR_TOKEN_NOT_PRESENT}
+	return backends.Errorf(backends.Lost, "%s", message)
 }
 
 // noToken looks whether the module that could not be opened works, and has no
@@ -143,9 +143,16 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	case rv == p11.CKR_OK, rv == p11.CKR_USER_ALREADY_LOGGED_IN:
 		return record.accept()
 	case uncounted[rv]:
-		return fmt.Errorf("logging in: %w", error(failed("C_Login", rv)))
+		err := failed("C_Login", rv)
+		if rv == p11.CKR_USER_PIN_NOT_INITIALIZED {
+			err.Message += ": the token has no user PIN yet (C_InitPIN, such as pkcs11-tool --init-pin): initialise it first"
+		}
+		return fmt.Errorf("logging in: %w", error(err))
 	default:
 		message := "C_Login did not take the user PIN" + nameOf(rv)
+		if rv == p11.CKR_PIN_INCORRECT {
+			message += ": the PIN in " + cfg.PINFile + " is not the token's user PIN (nor may it be the security officer's); it is tried again when another one is there"
+		}
 		if t.info.Flags&p11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
 			message += " (the token has a keypad or the like for it: cmkd needs one that takes its PIN from programs)"
 		}

@@ -253,7 +253,7 @@ func (p *pool) restore() (short bool) {
 
 // busy is the error of a call that got no session.
 func (p *pool) busy() error {
-	return &backends.Error{Code: backends.Busy, Message: fmt.Sprintf("the token has no free session: %d are in use", p.count()), RV: p11.CKR_SESSION_COUNT}
+	return backends.Errorf(backends.Busy, "the token has no free session: %d are in use", p.count())
 }
 
 // comings counts the sessions that came back.
