@@ -50,6 +50,7 @@ type Daemon struct {
 	segmentBytes int64                    // of the audit trail; 0: the usual
 	impatient    bool                     // an etcd that does not answer is not waited for
 	tentative    *footprint               // to be taken back at the end, nil if what was made stays
+	note         func(text string)        // see WithNotes
 }
 
 // Option changes how a daemon is opened.

@@ -3,10 +3,13 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"cmkd/daemon/config"
@@ -23,11 +26,55 @@ func Initialise(ctx context.Context, path string, log *slog.Logger, options ...O
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close(context.WithoutCancel(ctx))) }()
+	fresh := blank(d.store.View())
 	if err := d.Init(ctx); err != nil {
 		return err
 	}
 	d.tentative = nil
+	if d.note != nil {
+		for _, text := range d.router.notes(fresh) {
+			d.note(text)
+		}
+	}
 	return nil
+}
+
+// WithNotes has note told, once the daemon's keys are made, what tokens cannot hold, and of keys
+// that were in them before.
+func WithNotes(note func(text string)) Option { return func(d *Daemon) { d.note = note } }
+
+// notes says of each token that answers which keys it cannot hold. fresh: the database knew of
+// no key before, so that those of cmkd's that are in a token are others'.
+func (r *router) notes(fresh bool) []string {
+	lacks, others := map[string][]string{}, map[string]int{}
+	for _, s := range r.served {
+		for _, h := range s.hosts {
+			info := h.info.Load()
+			if info == nil {
+				continue
+			}
+			if fresh {
+				others[s.token] = max(others[s.token], info.Token.Keys)
+			}
+			for _, spec := range info.Specs {
+				if name := string(spec.Spec); spec.Unsupported != "" && !slices.Contains(lacks[s.token], name) {
+					lacks[s.token] = append(lacks[s.token], name)
+				}
+			}
+		}
+	}
+	var out []string
+	for _, token := range slices.Sorted(maps.Keys(lacks)) {
+		slices.Sort(lacks[token])
+		out = append(out, fmt.Sprintf("token %s cannot hold keys of %s: cmkctl doctor says why", token, strings.Join(lacks[token], ", ")))
+	}
+	for _, token := range slices.Sorted(maps.Keys(others)) {
+		if n := others[token]; n > 0 {
+			out = append(out, fmt.Sprintf("token %s held %d keys of another cmkd before, or of a database that is lost: they stay; "+
+				"cmkctl recover says which, and takes in what is yours", token, n))
+		}
+	}
+	return out
 }
 
 // footprint is what an initialisation that may fail has found in the file system.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -36,6 +35,10 @@ type ProbedToken struct {
 	Manufacturer string `json:"manufacturer"`
 	Model        string `json:"model"`
 	Firmware     string `json:"firmware"`
+	// ReadOnly: it is write-protected, so that no key can be made in it.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Keys is how many keys of cmkd's are in it.
+	Keys int `json:"keys"`
 }
 
 // ProbedSpec is a key spec of the plugin's, and what keys of it may do.
@@ -54,25 +57,29 @@ var errProbeTimeout = fmt.Errorf("the probe has not ended within %s: the module 
 
 // Probe has each plugin of the configuration probe each token, without the database
 // and the audit trail: it leaves nothing in the token, and in the state folder only
-// what is known of PINs that the token refused.
-func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err error) {
+// what is known of PINs that the token refused. Warnings are of the files of tokens.
+func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, warnings []string, err error) {
 	cfg, err := config.Load(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := cfg.CheckTrusted(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, t := range cfg.Parts() { // a module says little of a file that it lacks, and a FIFO is never read to its end
-		if _, err := t.CheckFiles(); err != nil {
-			return nil, err
+		warning, err := t.CheckFiles()
+		if err != nil {
+			return nil, warnings, err
+		}
+		if warning != "" {
+			warnings = append(warnings, warning)
 		}
 	}
-	sockets, err := os.MkdirTemp("", "cmkd-") // a daemon may be using its own
+	sockets, remove, err := scratch("cmkd-probe-") // a daemon may be using its own
 	if err != nil {
-		return nil, fmt.Errorf("a folder for sockets: %w", err)
+		return nil, warnings, fmt.Errorf("a folder for sockets: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(sockets)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	parts := cfg.Parts()
 	found := make([]Probed, 0, len(parts)*len(cfg.Plugins))
 	for _, t := range parts {
@@ -85,9 +92,10 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 			return err
 		}
 		// With a PIN that is refused, the first plugin says how it was refused, and
-		// the others would say that they did not try it. A module that hangs would hang
-		// the others, too.
-		if err := ask(0); backends.CodeOf(err) == backends.LoginFailed || errors.Is(err, errProbeTimeout) {
+		// the others would say that they did not try it. A module that hangs, or cannot be
+		// opened, would do so to the others, too. What is not safe for one kind of key may be
+		// for the others.
+		if err := ask(0); err != nil && backends.CodeOf(err) != backends.KeyUnsafe {
 			found = append(found, list[0])
 			continue
 		}
@@ -98,7 +106,7 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, err 
 		all.Wait()
 		found = append(found, list...)
 	}
-	return found, ctx.Err()
+	return found, warnings, ctx.Err()
 }
 
 // ask starts the plugin and takes in what it says.
@@ -124,7 +132,10 @@ func (out *Probed) ask(ctx context.Context, cfg *config.Config, t config.Part, p
 		return err
 	}
 	found := info.Token
-	out.Found = &ProbedToken{found.Label, found.Serial, found.Manufacturer, found.Model, found.Firmware}
+	out.Found = &ProbedToken{
+		Label: found.Label, Serial: found.Serial, Manufacturer: found.Manufacturer, Model: found.Model, Firmware: found.Firmware,
+		ReadOnly: found.ReadOnly, Keys: found.Keys,
+	}
 	out.Facts = info.Facts
 	for _, s := range info.Specs {
 		out.Specs = append(out.Specs, ProbedSpec(s))

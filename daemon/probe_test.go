@@ -25,11 +25,20 @@ func TestProbeFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	found, err := filepath.Glob("/lib/*/libm.so.6")
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no libm: %v", err)
+	}
+	if err := os.Symlink(found[0], at("libm.so")); err != nil {
+		t.Fatal(err)
+	}
 	for what, c := range map[string]struct{ module, pin, want string }{
 		"a PIN from a FIFO":   {"module.so", "fifo", "fifo is not a regular file"},
 		"no PIN":              {"module.so", "none", "none: no such file"},
 		"no module":           {"none.so", "pin", "none.so: no such file"},
 		"a folder for module": {"", "pin", "is not a regular file"},
+		"a text for module":   {"module.so", "pin", "module.so is not a PKCS#11 library: it is not a shared library"},
+		"another library":     {"libm.so", "pin", "libm.so is not a PKCS#11 library: it has no function C_GetFunctionList"},
 	} {
 		text := fmt.Sprintf("account = \"123456789012\"\nstate_dir = %q\n[socket]\npath = %q\n[[token]]\nname = \"main\"\nlabel = \"x\"\nmodule = %q\npin_file = %q\n",
 			at("state"), at("s"), at(c.module), at(c.pin))
@@ -37,7 +46,7 @@ func TestProbeFiles(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Probe(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, _, err := Probe(t.Context(), path, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}

@@ -3,6 +3,7 @@ package plugins
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,11 @@ func start(ctx context.Context, spec Spec, calls *traffic, group *Group) (*Host,
 // returns why.
 func (h *Host) Wait(ctx context.Context) error {
 	_, _, err := h.acquire(ctx, nil)
+	if st := h.state.Load(); err != nil && st.phase == Failed {
+		if why, ok := errors.AsType[*backends.Error](st.last); ok {
+			return why // nothing is lost that was there
+		}
+	}
 	return err
 }
 

@@ -52,7 +52,7 @@ func (cfg *Config) CheckFiles() (warnings []string, err error) {
 func (c *Part) CheckFiles() (warning string, err error) {
 	warning, err = CheckPIN(c.PINFile)
 	var errs []error
-	for _, err := range []error{err, trustedfile.CheckFile(c.Module, false)} {
+	for _, err := range []error{err, checkModule(c.Module)} {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("token %s: %w", c.Title(), err))
 		}

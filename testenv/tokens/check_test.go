@@ -180,7 +180,7 @@ func chosen(t testing.TB) *tokens.Rig {
 // probe asks what the token can do, as `cmkctl doctor` does.
 func probe(t *testing.T, r *rig.Rig) *report {
 	t.Helper()
-	list, err := daemon.Probe(t.Context(), r.Path, slog.New(slog.DiscardHandler))
+	list, _, err := daemon.Probe(t.Context(), r.Path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func run(args []string) error {
 		return restoreDatabase(ctx, *config, *restore, *accept, log)
 	}
 	if *initialise {
-		return cmkd.Initialise(ctx, *config, log)
+		return cmkd.Initialise(ctx, *config, log, cmkd.WithNotes(func(text string) { fmt.Fprintln(os.Stderr, "cmkd: note:", text) }))
 	}
 	if *copyTo != "" {
 		return cmkd.CopyStore(ctx, *config, *copyTo, log)
@@ -124,7 +124,8 @@ func newLog(f *os.File) *slog.Logger {
 
 // probeTokens prints what the tokens can do.
 func probeTokens(ctx context.Context, config string, log *slog.Logger) error {
-	found, err := cmkd.Probe(ctx, config, log)
+	found, warnings, err := cmkd.Probe(ctx, config, log)
+	warn(warnings)
 	if err != nil {
 		return err
 	}
@@ -149,10 +150,14 @@ func printJSON(v any) error {
 // checkConfig checks what a start reads, and prints what it warns of.
 func checkConfig(config string) error {
 	warnings, err := cmkd.Check(config)
+	warn(warnings)
+	return err
+}
+
+func warn(warnings []string) {
 	for _, w := range warnings {
 		fmt.Fprintln(os.Stderr, "cmkd: warning:", w)
 	}
-	return err
 }
 
 // serve opens the daemon and serves until ctx ends. If ctx ends before clients

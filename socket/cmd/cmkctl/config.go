@@ -10,6 +10,8 @@ import (
 	"regexp"
 
 	"github.com/BurntSushi/toml"
+
+	"cmkd/socket/cmd/cmkctl/internal/bridge"
 )
 
 // daemonConfig is what cmkctl writes of the daemon's configuration file.
@@ -55,6 +57,7 @@ type tokenConfig struct {
 
 // sandboxConfig is what the module may reach beside the usual.
 type sandboxConfig struct {
+	Off      bool     `toml:"off,omitempty"`
 	Network  bool     `toml:"network,omitempty"`
 	Readable []string `toml:"readable,omitempty"`
 	Writable []string `toml:"writable,omitempty"`
@@ -123,7 +126,8 @@ func blankConfig(path string) (*blank, error) {
 	if err != nil {
 		return nil, err
 	}
-	taken := fmt.Errorf("%s exists; a configuration is never overwritten", path)
+	taken := fmt.Errorf("%s exists; a configuration is never overwritten. If no daemon uses it, since an init was interrupted, go on with cmkd --config %s --init, or remove it and what is beside it",
+		path, bridge.ShellQuote(path))
 	if !info.Mode().IsRegular() {
 		return nil, taken
 	}

@@ -37,25 +37,24 @@ func findDaemon() (string, error) {
 	return path, nil
 }
 
-// initDaemon has cmkd make its own keys. What it says is shown if it fails, else
-// only what it warns of.
-func initDaemon(ctx context.Context, daemon, config string, log io.Writer) error {
+// initDaemon has cmkd make its own keys, and returns its notes. What it warns of is shown, and
+// if it fails why.
+func initDaemon(ctx context.Context, daemon, config string, log io.Writer) (notes []string, err error) {
 	var said bytes.Buffer
 	if err := runDaemon(ctx, daemon, config, "--init", &said, &said, log); err != nil {
-		return err
+		return nil, err
 	}
 	for line := range strings.Lines(said.String()) {
-		if strings.HasPrefix(line, "cmkd: warning: ") {
-			if _, err := io.WriteString(log, line); err != nil {
-				return err
-			}
+		if note, ok := strings.CutPrefix(line, "cmkd: note: "); ok {
+			notes = append(notes, strings.TrimSuffix(note, "\n"))
 		}
 	}
-	return nil
+	return notes, nil
 }
 
-// runDaemon has cmkd do the one thing that the flag names, with its arguments, and end. What it says on
-// standard error is copied to log if it fails.
+// runDaemon has cmkd do the one thing that the flag names, with its arguments, and end. What it warns
+// of is copied to log. If it fails, the error is what it says, without its log; if it does not say
+// why, the log is copied, too.
 func runDaemon(ctx context.Context, daemon, config, flag string, out, said *bytes.Buffer, log io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, daemon, append([]string{"--config", config, flag}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, said
@@ -64,11 +63,37 @@ func runDaemon(ctx context.Context, daemon, config, flag string, out, said *byte
 	quick := saySlow(log, slow)
 	err := cmd.Run()
 	quick()
-	if err != nil {
+	warnings, why := sift(said.String())
+	if _, writeErr := io.WriteString(log, warnings); writeErr != nil {
+		return errors.Join(err, writeErr)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case why != "":
+		return fmt.Errorf("cmkd %s: %s", flag, why)
+	default:
 		_, writeErr := log.Write(said.Bytes())
 		return errors.Join(fmt.Errorf("cmkd %s: %w", flag, err), writeErr)
 	}
-	return nil
+}
+
+// sift finds, in what cmkd says on standard error, what it warns of, and why it failed: the line that
+// has its name before it, and all that follows.
+func sift(said string) (warnings, why string) {
+	for line := range strings.Lines(said) {
+		rest, named := strings.CutPrefix(line, "cmkd: ")
+		switch {
+		case named && strings.HasPrefix(rest, "warning: "):
+			warnings += line
+		case named && strings.HasPrefix(rest, "note: "):
+		case named:
+			why += rest
+		case why != "" && !strings.HasPrefix(line, "{"):
+			why += line
+		}
+	}
+	return warnings, strings.TrimSuffix(why, "\n")
 }
 
 // slow is how long a token may take before somebody who waits for it is told.

@@ -12,32 +12,45 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	signs := []string{"SIGN_VERIFY"}
 	for name, c := range map[string]struct {
-		specs []foundSpec
-		says  []string
+		specs    []foundSpec
+		says     []string
+		readOnly bool
+		keys     int
 	}{
 		"everything": {
-			[]foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256"}, {Spec: "RSA_2048", Usages: signs}},
-			[]string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys, with signing_keys = true also for signing keys of 2 specs"},
+			specs: []foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256"}, {Spec: "RSA_2048", Usages: signs}},
+			says:  []string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys, with signing_keys = true also for signing keys of 2 specs"},
 		},
 		"signing keys only": {
-			[]foundSpec{{Spec: "HMAC_256", Unsupported: "CKM_SHA256_HMAC"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
-			[]string{
+			specs: []foundSpec{{Spec: "HMAC_256", Unsupported: "CKM_SHA256_HMAC"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
+			says: []string{
 				"no: lacks CKM_SHA256_HMAC the first [[token]] must be another one",
 				"no: lacks CKM_AES_KEY_WRAP_KWP data keys are refused, the rest is served",
 				"first [[token]] no", "further [[token]] yes, with signing_keys = true, for signing keys of 1 spec",
 			},
 		},
 		"no wrapping key": {
-			[]foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: []string{"KEY_AGREEMENT"}}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
-			[]string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys"},
+			specs: []foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: []string{"KEY_AGREEMENT"}}, {Spec: "AES_256", Unsupported: "CKM_AES_KEY_WRAP_KWP"}},
+			says:  []string{"first [[token]] yes", "further [[token]] yes, for symmetric encryption keys"},
+		},
+		"write-protected": {
+			specs:    []foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256"}},
+			says:     []string{"first [[token]] no: it is write-protected, and no key", "further [[token]] no: it is write-protected"},
+			readOnly: true,
+		},
+		"write-protected, with keys": {
+			specs:    []foundSpec{{Spec: "SYMMETRIC_DEFAULT"}, {Spec: "HMAC_256"}, {Spec: "ECC_NIST_P256", Usages: signs}, {Spec: "AES_256"}},
+			says:     []string{"it holds 4 keys of a cmkd's already", "first [[token]] yes, but with the 4 keys of cmkd's alone that it holds: it is write-protected"},
+			readOnly: true, keys: 4,
 		},
 		"nothing": {
-			[]foundSpec{{Spec: "HMAC_256", Unsupported: "a"}, {Spec: "ECC_NIST_P256", Unsupported: "b"}},
-			[]string{"first [[token]] no", "further [[token]] no: a custom key store holds symmetric encryption keys and signing keys, and this token neither"},
+			specs: []foundSpec{{Spec: "HMAC_256", Unsupported: "a"}, {Spec: "ECC_NIST_P256", Unsupported: "b"}},
+			says:  []string{"first [[token]] no", "further [[token]] no: a custom key store holds symmetric encryption keys and signing keys, and this token neither"},
 		},
 	} {
 		var out strings.Builder
-		if err := printFindings(&out, []findings{{Found: &foundToken{Label: "l"}, Specs: c.specs}}, &cli.Printer{Output: cli.Choice{Value: cli.AsTable}}); err != nil {
+		r := reports([]findings{{Found: &foundToken{Label: "l", ReadOnly: c.readOnly, Keys: c.keys}, Specs: c.specs}}, true)
+		if err := printProbed(&out, &r[0], &cli.Printer{Output: cli.Choice{Value: cli.AsTable}}); err != nil {
 			t.Fatal(err)
 		}
 		said := strings.Join(strings.Fields(out.String()), " ")

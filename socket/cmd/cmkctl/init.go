@@ -33,6 +33,8 @@ type setup struct {
 	pinFile       string
 	softHSM       bool
 	plaintextKeys bool
+	// notes are what cmkd says of the token, once its keys are made.
+	notes []string
 }
 
 // newInit makes the command; socket is the value of the common --socket flag.
@@ -71,12 +73,16 @@ written, except for the state, which records the keys in the token.`,
 			s.warn(cmd)
 			ctx, stop := cli.UntilSignal(cmd.Context())
 			defer stop()
+			_, before := os.Lstat(dir)
 			l, err := makeLayout(dir)
 			if err != nil {
 				return err
 			}
 			s.socket = *socket
 			if err := s.run(ctx, l, cmd.ErrOrStderr()); err != nil {
+				if errors.Is(before, fs.ErrNotExist) {
+					_ = os.Remove(l.dir) // one with something in it stays
+				}
 				return err
 			}
 			return s.sayHow(cmd.OutOrStdout(), l)
@@ -96,6 +102,11 @@ written, except for the state, which records the keys in the token.`,
 	return cmd
 }
 
+// tokenFlagNames are those of tokenFlags beside --module.
+var tokenFlagNames = []string{
+	"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable", "module-unconfined",
+}
+
 // tokenFlags are the flags that say which token to use, and how.
 func (s *setup) tokenFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -105,6 +116,10 @@ func (s *setup) tokenFlags(cmd *cobra.Command) {
 	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: for a network HSM, or the vendor's own daemon")
 	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read besides its own folder; repeatable")
 	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")
+	flags.BoolVar(&s.sandbox.Off, "module-unconfined", false, "run the library without a sandbox, with all that the daemon's user may do, as opencryptoki of Debian needs")
+	cmd.MarkFlagsMutuallyExclusive("module-unconfined", "module-network")
+	cmd.MarkFlagsMutuallyExclusive("module-unconfined", "module-readable")
+	cmd.MarkFlagsMutuallyExclusive("module-unconfined", "module-writable")
 	flags.StringVar(&s.label, "token-label", cli.DefaultLabel, "`label` of the token")
 	flags.StringVar(&s.serial, "token-serial", "", "serial `number` of the token, instead of its label")
 	cmd.MarkFlagsMutuallyExclusive("token-label", "token-serial")
@@ -133,6 +148,9 @@ func (s *setup) sayHow(out io.Writer, l layout) error {
 	}
 	if socket != client.DefaultPath {
 		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, bridge.ShellQuote(socket))
+	}
+	for _, note := range s.notes {
+		text += "Note: " + note + "\n"
 	}
 	_, err = io.WriteString(out, text)
 	return err
@@ -188,7 +206,11 @@ func (s *setup) run(ctx context.Context, l layout, log io.Writer) (err error) {
 	if err := cfg.create(l.config()); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
-	return initDaemon(ctx, daemon, l.config(), log)
+	s.notes, err = initDaemon(ctx, daemon, l.config(), log)
+	if err != nil && !s.softHSM && !s.sandbox.Off && strings.Contains(err.Error(), "C_Initialize of module") {
+		err = fmt.Errorf("%w\n%s", err, sandboxAdvice)
+	}
+	return err
 }
 
 // discard removes a SoftHSM2 token that was made in vain, and the state with it if
@@ -226,7 +248,7 @@ func (s *setup) config(l layout) (*daemonConfig, error) {
 	if len(s.regions) > 0 {
 		cfg.Region = s.regions[0]
 	}
-	if s.sandbox.Network || len(s.sandbox.Readable)+len(s.sandbox.Writable) > 0 {
+	if s.sandbox.Off || s.sandbox.Network || len(s.sandbox.Readable)+len(s.sandbox.Writable) > 0 {
 		cfg.Tokens[0].Sandbox = &s.sandbox
 	}
 	for _, p := range []struct {

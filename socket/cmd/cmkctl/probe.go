@@ -20,11 +20,11 @@ func (s *setup) probe(ctx context.Context, log io.Writer) (_ []findings, err err
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "cmkctl-") // closed to others
+	dir, remove, err := scratch("cmkctl-probe-")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	s.account, s.regions, s.mode = cli.DefaultAccount, []string{cli.FirstRegion}, "0600"
 	cfg, err := s.config(layout{dir})
 	if err != nil {

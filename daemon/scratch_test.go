@@ -1,0 +1,44 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestScratch: what a process has left that was killed goes, and what one that lives has does not.
+func TestScratch(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	dir, remove, err := scratch("cmkd-probe-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, young := filepath.Join(os.TempDir(), "cmkd-probe-1"), filepath.Join(os.TempDir(), "cmkd-probe-2")
+	for _, path := range []string{left, young} {
+		if err := os.MkdirAll(filepath.Join(path, "symmetric"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-2 * scratchAge)
+	for _, path := range []string{dir, left} {
+		if err := os.Chtimes(path, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, removeOther, err := scratch("cmkd-probe-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !absent(left) || absent(dir) || absent(young) {
+		t.Errorf("the leftover is gone: %v, want true; one in use: %v, a young one: %v, want false", absent(left), absent(dir), absent(young))
+	}
+	for _, remove := range []func() error{remove, removeOther} {
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !absent(dir) {
+		t.Error("it stays")
+	}
+}
