@@ -130,7 +130,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if this {
-		return backends.Errorf(backends.LoginFailed, "the token has refused the user PIN that is in %s: not tried again, so that it does not lock: put the right one there and run cmkctl reload, or start cmkd again if it does not run (to try it all the same, remove %s before)", cfg.PINFile, cfg.LoginRecord)
+		return backends.Errorf(backends.LoginFailed, "the token has refused the user PIN that is in %s: not tried again, so that it does not lock: put the right one there, and then run cmkctl reload, or what was run before if no cmkd runs (to try it all the same, remove %s before)", cfg.PINFile, cfg.LoginRecord)
 	}
 	// Another process may have tried since the slot was chosen.
 	if t.info, err = t.ctx.GetTokenInfo(t.slot); err != nil {
@@ -151,7 +151,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	default:
 		message := "C_Login did not take the user PIN" + nameOf(rv)
 		if rv == p11.CKR_PIN_INCORRECT {
-			message += ": the PIN in " + cfg.PINFile + " is not the token's user PIN (nor may it be the security officer's); it is tried again when another one is there"
+			message += ": what is in " + cfg.PINFile + " is not the token's user PIN; another one that is put there is tried"
 		}
 		if t.info.Flags&p11.CKF_PROTECTED_AUTHENTICATION_PATH != 0 {
 			message += " (the token has a keypad or the like for it: cmkd needs one that takes its PIN from programs)"
