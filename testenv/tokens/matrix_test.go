@@ -66,7 +66,7 @@ func TestMatrix(t *testing.T) {
 	text := matrix(found)
 	t.Logf("\n%s", text)
 	if path := os.Getenv(page); path != "" && len(found) == len(tokens.All) && !t.Failed() {
-		if err := os.WriteFile(path, []byte(head+text+facts(found)), 0o644); err != nil { //nolint:gosec // documentation
+		if err := os.WriteFile(path, []byte(head+text+verdicts(found)+legend(t, found)+facts(found)), 0o644); err != nil { //nolint:gosec // documentation
 			t.Error(err)
 		}
 	}
@@ -135,24 +135,6 @@ func isFurther(name string) bool {
 	return slices.ContainsFunc(tokens.All, func(r *tokens.Rig) bool { return r.Name == name && r.Further })
 }
 
-const head = `# Tokens
-
-` + "`make tokens`" + ` writes this page: it makes an empty token of each kind, lets a whole daemon
-loose on it, and checks over the socket what comes, signatures and MACs outside of the token.
-Every bad input is sent five times. A cell says how many checks work, and how many the daemon
-refuses with UnsupportedOperationException and what the token lacks. An answer that is wrong,
-an internal error or a plugin process that ends fails the run. The sums leave out the tests of
-the API, which are counted in their own column: those that only complain that the daemon has
-refused something that SoftHSM2 can do are refused.
-
-A row of dashes is a token on which the daemon refuses to start, with the reason below. One that
-cannot be the first token, but a further one, is tried as that, with its keys in a custom key store:
-docs/decisions/0019-poor-tokens.md says what a TPM does and does not.
-CONTRIBUTING.md says how to run the tests on one of them.
-Debian has neither SoftHSM 2.7 (sid has 2.6.1) nor kryoptic, whose manners are tried before SoftHSM2.
-
-`
-
 // matrix is the table of tokens and capabilities, in Markdown.
 func matrix(found map[string]*report) string {
 	capabilities := map[string]bool{}
@@ -196,63 +178,4 @@ func cell(o *outcome) string {
 		return fmt.Sprintf("%d", o.Works)
 	}
 	return fmt.Sprintf("%d, %d refused", o.Works, o.Refused)
-}
-
-// facts says of each token what it is, what it lacks, and what the probe found.
-func facts(found map[string]*report) string {
-	var b strings.Builder
-	for _, r := range tokens.All {
-		f := found[r.Name]
-		if f == nil {
-			continue
-		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s.", r.Name, r.About)
-		if f.Token != "" {
-			fmt.Fprintf(&b, " It says of itself: %s.", f.Token)
-		}
-		if r.Name != testenv.SoftHSM2 {
-			fmt.Fprintf(&b, " `testenv/tokens/enter.sh %s go test ./testenv/tokens`.", r.Name)
-		}
-		b.WriteString("\n")
-		switch {
-		case f.Refused != "" && r.Further:
-			fmt.Fprintf(&b, "\nIt is a further token here. As the first one the daemon refuses it: %s\n", f.Refused)
-		case f.Refused != "":
-			fmt.Fprintf(&b, "\nThe daemon refuses it: %s.\n", f.Refused)
-		}
-		b.WriteString(whys(f))
-		if len(f.Facts) > 0 {
-			b.WriteString("\n| probe | found |\n|---|---|\n")
-			for _, name := range slices.Sorted(maps.Keys(f.Facts)) {
-				fmt.Fprintf(&b, "| %s | %s |\n", name, f.Facts[name])
-			}
-		}
-	}
-	return b.String()
-}
-
-// whys lists what is refused and why, and the kinds of key that there are not.
-func whys(f *report) string {
-	var b strings.Builder
-	for _, c := range slices.Sorted(maps.Keys(f.Outcomes)) {
-		if o := f.Outcomes[c]; len(o.Why) > 0 {
-			fmt.Fprintf(&b, "- %s:\n", c)
-			for _, why := range o.Why {
-				fmt.Fprintf(&b, "  - %s\n", strings.TrimSuffix(why, "."))
-			}
-		}
-	}
-	var lacks []string
-	for _, spec := range slices.Sorted(maps.Keys(f.Specs)) {
-		if why := f.Specs[spec]; why != "" {
-			lacks = append(lacks, fmt.Sprintf("%s (%s)", spec, why))
-		}
-	}
-	if len(lacks) > 0 {
-		fmt.Fprintf(&b, "- no keys of %s\n", strings.Join(lacks, ", "))
-	}
-	if b.Len() == 0 {
-		return ""
-	}
-	return "\n" + b.String()
 }

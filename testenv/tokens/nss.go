@@ -15,7 +15,7 @@ var nssModule []byte
 // nss is softokn, by a module that gives it its parameters. It copies sensitive keys
 // to extractable ones, and wraps those that must not be extracted.
 var nss = &Rig{
-	Name: "nss", About: "NSS softokn of Debian 12",
+	Name: "nss", About: "NSS softokn of Debian 12, behind a module that gives C_Initialize the parameters it wants (without them: CKR_ARGUMENTS_BAD)",
 	Packages: "libnss3 libnss3-tools", Installed: "/usr/bin/certutil",
 	Refused: "no key is safe in it", new: newNSS,
 }
