@@ -31,15 +31,24 @@ func checkModule(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s is not a PKCS#11 library: reading it as a shared library (ELF): %w", path, err)
 	}
-	symbols, err := library.DynamicSymbols()
-	if err != nil || slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == entry && s.Section != elf.SHN_UNDEF }) {
-		return nil //nolint:nilerr // one without section headers says nothing, and may be loaded all the same
-	}
-	needed, err := library.ImportedLibraries()
-	if err != nil || slices.ContainsFunc(needed, mayExport) {
-		return nil //nolint:nilerr // what it is linked to counts, too (dlsym(3))
+	if exports(library) || linked(library) {
+		return nil
 	}
 	return fmt.Errorf("%s is not a PKCS#11 library: it has no function %s", path, entry)
+}
+
+// exports reports whether the library has the function. One without section headers does not say,
+// and may be loaded all the same.
+func exports(library *elf.File) bool {
+	symbols, err := library.DynamicSymbols()
+	return err != nil || slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == entry && s.Section != elf.SHN_UNDEF })
+}
+
+// linked reports whether the library is linked to one that may have the function: that counts, too
+// (dlsym(3)).
+func linked(library *elf.File) bool {
+	needed, err := library.ImportedLibraries()
+	return err != nil || slices.ContainsFunc(needed, mayExport)
 }
 
 // mayExport reports whether a library that another one is linked to may have functions of PKCS#11.
