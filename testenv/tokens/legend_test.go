@@ -72,7 +72,7 @@ func legend(t *testing.T, found map[string]*report) string {
 	b.WriteString("\n## What the probe asks\n\nThe rows that `cmkctl doctor` prints, and that stand below for each token:\n\n| row | means |\n|---|---|\n")
 	for _, m := range meanings {
 		if seen[m.text] {
-			fmt.Fprintf(&b, "| %s | %s |\n", strings.TrimRight(m.fact, "-_")+map[bool]string{true: "…"}[strings.HasSuffix(m.fact, "-") || strings.HasSuffix(m.fact, "_")], m.text)
+			fmt.Fprintf(&b, "| %s | %s |\n", m.fact+map[bool]string{true: "…"}[strings.HasSuffix(m.fact, "-") || strings.HasSuffix(m.fact, "_")], m.text)
 		}
 	}
 	return b.String()
