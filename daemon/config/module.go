@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -25,10 +26,11 @@ func checkModule(path string) error {
 	}
 	defer f.Close() //nolint:errcheck // only read
 	library, err := elf.NewFile(f)
-	if _, ok := errors.AsType[*elf.FormatError](err); ok || err == nil && library.Type != elf.ET_DYN {
+	_, other := errors.AsType[*elf.FormatError](err)
+	switch {
+	case other, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), err == nil && library.Type != elf.ET_DYN:
 		return fmt.Errorf("%s is not a PKCS#11 library: it is not a shared library (ELF) at all", path)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("%s is not a PKCS#11 library: reading it as a shared library (ELF): %w", path, err)
 	}
 	if exports(library) || linked(library) {
