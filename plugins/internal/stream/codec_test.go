@@ -152,7 +152,7 @@ func TestDecodingIsStrict(t *testing.T) {
 
 func TestErrorsCross(t *testing.T) {
 	t.Parallel()
-	typed := &backends.Error{Code: backends.TokenFull, Message: "no room", RV: 0x31}
+	typed := &backends.Error{Code: backends.TokenFull, Message: "no room", RV: 0x31, Unsure: true}
 	for name, c := range map[string]struct {
 		err  error
 		want backends.Error
