@@ -117,13 +117,29 @@ func (r *router) start(ctx, arrive context.Context, cfg *config.Config, log *slo
 			}
 		}
 	}
-	for _, s := range r.served[:len(cfg.Plugins)] {
+	first := r.served[:len(cfg.Plugins)]
+	for _, s := range first {
 		if err := r.announce(ctx, s); err != nil {
-			return err
+			return loginError(ctx, first, err)
 		}
 	}
 	r.extend(cfg)
 	return r.await(ctx)
+}
+
+// loginError is err or, if the token has refused the PIN, the error of the plugin that tried it: the
+// others say that they did not.
+func loginError(ctx context.Context, plugins []*served, err error) error {
+	if backends.CodeOf(err) != backends.LoginFailed {
+		return err
+	}
+	for _, s := range plugins {
+		why := s.Wait(ctx)
+		if e, ok := errors.AsType[*backends.Error](why); ok && e.Code == backends.LoginFailed && e.RV != 0 {
+			return fmt.Errorf("plugin %s on token %s: %w", s.plugin, s.token, why)
+		}
+	}
+	return err
 }
 
 // serve starts the plugin on the token, or on each of its members.
