@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // TestCMSAsRecorded compares what goes to an attested recipient with what AWS KMS
@@ -27,7 +29,7 @@ func TestCMSAsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := oaepHashes[cmsRecipientAlgorithm]
+	h := token.OAEPHashes[cmsRecipientAlgorithm]
 	sealed, err := sealCMS(&key.PublicKey, h, make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +60,7 @@ func TestCMSOpens(t *testing.T) {
 		for _, n := range lengths {
 			plaintext := make([]byte, n)
 			_, _ = rand.Read(plaintext) // never fails: crypto/rand
-			sealed, err := sealCMS(&key.PublicKey, oaepHashes[cmsRecipientAlgorithm], plaintext)
+			sealed, err := sealCMS(&key.PublicKey, token.OAEPHashes[cmsRecipientAlgorithm], plaintext)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // A payload is what is encrypted under the CMK for a data key:
@@ -43,7 +44,7 @@ func (p *payload) marshal() []byte {
 // a ciphertext that holds no data key.
 func parsePayload(b []byte) (*payload, error) {
 	if len(b) < payloadHeader+16 || (len(b)-payloadHeader)%8 != 0 {
-		return nil, invalidCiphertext()
+		return nil, token.InvalidCiphertext()
 	}
 	n := binary.BigEndian.Uint16(b[len(backends.KeyID{}):])
 	p := &payload{
@@ -53,7 +54,7 @@ func parsePayload(b []byte) (*payload, error) {
 		wrapped:  b[payloadHeader:],
 	}
 	if p.form > der.Ed25519Secret || p.pair() != (p.length == 0) || p.length > maxDataKey {
-		return nil, invalidCiphertext()
+		return nil, token.InvalidCiphertext()
 	}
 	return p, nil
 }
@@ -73,10 +74,10 @@ type dataKey struct {
 	doubtful bool
 }
 
-func (k *dataKey) destroy(s *session) {
-	s.destroy(k.key)
+func (k *dataKey) destroy(s *token.Session) {
+	s.Destroy(k.key)
 	if k.wrapped != k.key {
-		s.destroy(k.wrapped)
+		s.Destroy(k.wrapped)
 	}
 }
 
@@ -91,14 +92,14 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 	answer := &backends.GenerateDataKeyAnswer{}
 	p := &payload{wrapping: in.Wrapping.ID}
 	generate := func(length int) error {
-		return b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) (err error) {
+		return b.withWrapping(ctx, &in.Wrapping, in.Recipient, func(s *token.Session, w cryptoki.Object, r *recipient) (err error) {
 			p.length = length
 			answer.ForRecipient, answer.Plaintext, err = b.newDataKey(s, w, p, r, in.Plaintext)
 			return err
 		})
 	}
-	known := little/2 + in.Length%8 // made in the same way
-	err := limited(in.Length == known, func() error { return generate(in.Length) }, func() error {
+	known := token.Little/2 + in.Length%8 // made in the same way
+	err := token.Limited(in.Length == known, func() error { return generate(in.Length) }, func() error {
 		err := generate(known)
 		clear(answer.Plaintext)
 		return err
@@ -110,20 +111,20 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 }
 
 // newDataKey makes a data key of p.length bytes, and the rest of p.
-func (b *Symmetric) newDataKey(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
-	k, err := b.profile.makeDataKey(s, p.length, readable || r.reads())
+func (b *Symmetric) newDataKey(s *token.Session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+	k, err := makeDataKey(b.Profile, s, p.length, readable || r.reads())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer k.destroy(s)
 	p.form = k.form
-	if p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, p.length+64); err != nil {
+	if p.wrapped, err = s.Wrap(cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, k.wrapped, p.length+64); err != nil {
 		return nil, nil, err
 	}
 	if k.doubtful {
 		again, err := b.unwrapSecret(s, w, p, false)
 		if err != nil {
-			return nil, nil, otherLength("unwrap", p.length, rvOf(err))
+			return nil, nil, otherLength("unwrap", p.length, token.RVOf(err))
 		}
 		again.destroy(s)
 	}
@@ -132,7 +133,7 @@ func (b *Symmetric) newDataKey(s *session, w cryptoki.Object, p *payload, r *rec
 
 // withWrapping runs do with the wrapping key and the recipient, if there is
 // one.
-func (b *Symmetric) withWrapping(ctx context.Context, w *backends.Key, to *backends.Recipient, do func(*session, cryptoki.Object, *recipient) error) error {
+func (b *Symmetric) withWrapping(ctx context.Context, w *backends.Key, to *backends.Recipient, do func(*token.Session, cryptoki.Object, *recipient) error) error {
 	if w.Usage != backends.WrapDataKeys {
 		return backends.Errorf(backends.InvalidRequest, "a key of usage %s does not wrap data keys", w.Usage)
 	}
@@ -145,7 +146,7 @@ func (b *Symmetric) withWrapping(ctx context.Context, w *backends.Key, to *backe
 		return err
 	}
 	defer b.done(r)
-	return b.withKey(ctx, w, u, func(s *session, h cryptoki.Object) error { return do(s, h, r) })
+	return b.WithKey(ctx, w, u, func(s *token.Session, h cryptoki.Object) error { return do(s, h, r) })
 }
 
 // sealDataKey completes an answer with the payload, encrypted under the CMK.
@@ -161,19 +162,19 @@ func (b *Symmetric) sealDataKey(ctx context.Context, key *backends.Key, p *paylo
 
 // makeDataKey generates a data key. Only one that is to be read afterwards is
 // not sensitive.
-func (p *profile) makeDataKey(s *session, length int, readable bool) (*dataKey, error) {
+func makeDataKey(p *token.Profile, s *token.Session, length int, readable bool) (*dataKey, error) {
 	switch {
-	case length%8 != 0 && !p.keyWrapExact && p.deriveCBC:
-		return p.deriveNew(s, length, readable)
-	case readable && !p.readable:
-		return p.injectDataKey(s, length)
+	case length%8 != 0 && !p.KeyWrapExact && p.DeriveCBC:
+		return deriveNew(p, s, length, readable)
+	case readable && !p.Readable:
+		return injectDataKey(p, s, length)
 	}
 	keyType := dataKeyType(length)
-	h, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: generators[keyType]}, p.sessionKey(keyType, uint(length), !readable))
-	if keyType == p11.CKK_GENERIC_SECRET && (refusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE) {
-		return p.otherwise(s, length, readable)
+	h, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: token.Generators[keyType]}, p.SessionKey(keyType, uint(length), !readable))
+	if keyType == p11.CKK_GENERIC_SECRET && (token.RefusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE) {
+		return otherwise(p, s, length, readable)
 	}
-	if err := s.check("C_GenerateKey", rv); err != nil {
+	if err := s.Check("C_GenerateKey", rv); err != nil {
 		return nil, err
 	}
 	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: length}, nil
@@ -182,9 +183,9 @@ func (p *profile) makeDataKey(s *session, length int, readable bool) (*dataKey, 
 // otherwise makes a data key of a length that the token does not generate: opencryptoki
 // generates generic secrets of 10 to 256 bytes. It is derived, or else made of the
 // token's random bytes, which pass through this process then as the data key does.
-func (p *profile) otherwise(s *session, length int, readable bool) (*dataKey, error) {
-	if p.deriveCBC {
-		k, err := p.deriveNew(s, length, readable)
+func otherwise(p *token.Profile, s *token.Session, length int, readable bool) (*dataKey, error) {
+	if p.DeriveCBC {
+		k, err := deriveNew(p, s, length, readable)
 		if err == nil || backends.CodeOf(err) == backends.Lost {
 			return k, err
 		}
@@ -192,11 +193,11 @@ func (p *profile) otherwise(s *session, length int, readable bool) (*dataKey, er
 	if !readable {
 		return nil, otherLength("generate", length, p11.CKR_KEY_SIZE_RANGE)
 	}
-	k, err := p.injectDataKey(s, length)
-	switch rv := rvOf(err); {
+	k, err := injectDataKey(p, s, length)
+	switch rv := token.RVOf(err); {
 	case err == nil:
 		k.doubtful = true
-	case refusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE:
+	case token.RefusedTemplate(rv) || rv == p11.CKR_KEY_SIZE_RANGE:
 		err = otherLength("take", length, rv)
 	}
 	return k, err
@@ -211,13 +212,13 @@ func otherLength(verb string, length int, rv uint) error {
 }
 
 // deriveNew makes a data key that is derived from a new AES key.
-func (p *profile) deriveNew(s *session, length int, readable bool) (*dataKey, error) {
-	base, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
-		p.sessionKey(p11.CKK_AES, 32, true, p11.CKA_DERIVE))
-	if err := s.check("C_GenerateKey", rv); err != nil {
+func deriveNew(p *token.Profile, s *token.Session, length int, readable bool) (*dataKey, error) {
+	base, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		p.SessionKey(p11.CKK_AES, 32, true, p11.CKA_DERIVE))
+	if err := s.Check("C_GenerateKey", rv); err != nil {
 		return nil, err
 	}
-	return p.derive(s, base, length, readable)
+	return derive(p, s, base, length, readable)
 }
 
 // dataKeyType is CKA_KEY_TYPE of a data key: AES where AES has such keys,
@@ -232,30 +233,26 @@ func dataKeyType(length int) uint {
 
 // derive makes the data key of a base key. The base key encrypts nothing but
 // these zeros, so what comes out is as good as random.
-func (p *profile) derive(s *session, base cryptoki.Object, length int, readable bool) (*dataKey, error) {
-	h, rv := s.DeriveCBC(s.handle, base, derivationData(length), p.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), !readable))
-	if err := s.check("C_DeriveKey", rv); err != nil {
+func derive(p *token.Profile, s *token.Session, base cryptoki.Object, length int, readable bool) (*dataKey, error) {
+	h, rv := s.DeriveCBC(s.Handle, base, token.DerivationData(length), p.SessionKey(p11.CKK_GENERIC_SECRET, uint(length), !readable))
+	if err := s.Check("C_DeriveKey", rv); err != nil {
 		return nil, err
 	}
 	return &dataKey{key: h, wrapped: base, form: der.DerivedKey, length: length}, nil
 }
 
-// derivationData is the whole blocks that a base key encrypts for length
-// bytes.
-func derivationData(length int) []byte { return make([]byte, (length+15)/16*16) }
-
 // injectDataKey makes a data key that is to be read in a token that gives no
 // generated key's value out: of the token's random bytes.
-func (p *profile) injectDataKey(s *session, length int) (*dataKey, error) {
+func injectDataKey(p *token.Profile, s *token.Session, length int) (*dataKey, error) {
 	value := make([]byte, length)
 	defer clear(value)
-	if err := s.check("C_GenerateRandom", s.GenerateRandom(s.handle, value)); err != nil {
+	if err := s.Check("C_GenerateRandom", s.GenerateRandom(s.Handle, value)); err != nil {
 		return nil, err
 	}
-	t := p.sessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
+	t := p.SessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
 	defer clear(t)
-	h, rv := s.CreateObject(s.handle, t)
-	if err := s.check("C_CreateObject", rv); err != nil {
+	h, rv := s.CreateObject(s.Handle, t)
+	if err := s.Check("C_CreateObject", rv); err != nil {
 		return nil, err
 	}
 	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: length}, nil
@@ -263,14 +260,14 @@ func (p *profile) injectDataKey(s *session, length int) (*dataKey, error) {
 
 // deliver gives a key to whom it is for: the recipient, the caller in the clear,
 // both or neither.
-func (t *Token) deliver(s *session, k *dataKey, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+func (t *Token) deliver(s *token.Session, k *dataKey, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
 	if r.wraps() {
 		if sealed, err = t.wrapTo(s, r, k.key, k.length); err != nil {
 			return nil, nil, err
 		}
 	}
 	if readable || r.reads() {
-		if plaintext, err = s.read(k.key, k.length, k.length+7); err != nil {
+		if plaintext, err = s.Read(k.key, k.length, k.length+7); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -279,24 +276,3 @@ func (t *Token) deliver(s *session, k *dataKey, r *recipient, readable bool) (se
 	}
 	return sealed, plaintext, nil
 }
-
-// read returns the first length bytes of CKA_VALUE, of at most room.
-func (s *session) read(o cryptoki.Object, length, room int) ([]byte, error) {
-	var q cryptoki.Query
-	q.Ask(p11.CKA_VALUE, room)
-	defer q.Reset()
-	if err := s.check("C_GetAttributeValue", s.GetAttributes(s.handle, o, &q)); err != nil {
-		return nil, err
-	}
-	v, ok := q.Value(p11.CKA_VALUE)
-	if !ok || len(v) < length {
-		return nil, shortKeyError{backends.Errorf(backends.Internal, "C_GetAttributeValue gave %d bytes of a data key, not %d", len(v), length)}
-	}
-	return append([]byte(nil), v[:length]...), nil
-}
-
-// shortKeyError is the error of read if the value is shorter than that.
-type shortKeyError struct{ error }
-
-// Unwrap lets the code be found.
-func (e shortKeyError) Unwrap() error { return e.error }

@@ -11,6 +11,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // GenerateDataKeyPair implements [backends.DataKeyMaker]. Pairs are made one
@@ -24,13 +25,13 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 	if _, err := b.encrypting(&in.Key); err != nil {
 		return nil, err
 	}
-	if err := b.pairs.lock(ctx); err != nil {
+	if err := b.Pairs.Lock(ctx); err != nil {
 		return nil, err
 	}
-	defer b.pairs.unlock()
+	defer b.Pairs.Unlock()
 	answer := &backends.GenerateDataKeyAnswer{}
 	p := &payload{wrapping: in.Wrapping.ID}
-	generate := func(s *session, w cryptoki.Object, r *recipient) error {
+	generate := func(s *token.Session, w cryptoki.Object, r *recipient) error {
 		clear(answer.Plaintext)
 		p.form = kind.Form
 		readable := in.Plaintext || r.reads()
@@ -38,8 +39,8 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 		if err != nil {
 			return err
 		}
-		defer s.destroy(public, private)
-		if answer.PublicKey, err = s.publicKey(kind, public); err != nil {
+		defer s.Destroy(public, private)
+		if answer.PublicKey, err = s.PublicKey(kind, public); err != nil {
 			return err
 		}
 		if err := b.wrapPair(s, w, private, p, readable); err != nil {
@@ -56,7 +57,7 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 		return b.proves(s, w, kind, p, answer.PublicKey)
 	}
 	// That the token wraps and unwraps some pairs is no sign that it does this one.
-	err := limited(false, func() error { return b.withWrapping(ctx, &in.Wrapping, in.Recipient, generate) },
+	err := token.Limited(false, func() error { return b.withWrapping(ctx, &in.Wrapping, in.Recipient, generate) },
 		func() error { return b.wrappingCanary(ctx, &in.Wrapping) }, func() string { return fmt.Sprintf("make data key pairs of %s", in.Spec) })
 	if err != nil {
 		clear(answer.Plaintext)
@@ -67,23 +68,23 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 
 // makePair generates a data key pair. Some tokens answer CKR_GENERAL_ERROR for a curve
 // that they lack: it is that if the token does the rest and fails so again.
-func (b *Symmetric) makePair(s *session, kind *der.Kind, sensitive bool) (public, private cryptoki.Object, err error) {
+func (b *Symmetric) makePair(s *token.Session, kind *der.Kind, sensitive bool) (public, private cryptoki.Object, err error) {
 	generate := func() (rv uint) {
-		public, private, rv = s.GenerateKeyPair(s.handle, cryptoki.Mechanism{Type: kind.Mechanism},
-			b.profile.sessionPublic(kind), b.profile.sessionPrivate(kind.Form, sensitive))
+		public, private, rv = s.GenerateKeyPair(s.Handle, cryptoki.Mechanism{Type: kind.Mechanism},
+			b.Profile.SessionPublic(kind), b.Profile.SessionPrivate(kind.Form, sensitive))
 		return rv
 	}
 	rv := generate()
-	if maybeNoRoom(failed("", rv)) && b.does(s) == nil {
+	if token.MaybeNoRoom(token.Failed("", rv)) && b.Does(s) == nil {
 		if again := generate(); again == p11.CKR_OK || again != rv {
 			rv = again
 		} else {
-			s.broken = true
+			s.Broken = true
 			return 0, 0, &backends.Error{Code: backends.Unsupported, Message: kind.Name, RV: rv}
 		}
 	}
-	if err := s.check("C_GenerateKeyPair", rv); err != nil {
-		return 0, 0, pairRefused(kind, err)
+	if err := s.Check("C_GenerateKeyPair", rv); err != nil {
+		return 0, 0, token.PairRefused(kind, err)
 	}
 	return public, private, nil
 }
@@ -91,19 +92,19 @@ func (b *Symmetric) makePair(s *session, kind *der.Kind, sensitive bool) (public
 // proves fails unless the wrapped private key is the one of a public key: the token
 // unwraps it to sign once. A token without the mechanism is believed, and so is one that
 // makes no private keys of what it has wrapped: it unwraps them as secrets.
-func (b *Symmetric) proves(s *session, w cryptoki.Object, k *der.Kind, p *payload, public []byte) error {
+func (b *Symmetric) proves(s *token.Session, w cryptoki.Object, k *der.Kind, p *payload, public []byte) error {
 	if p.form == der.Ed25519Secret {
 		return nil // it was read from the pair and encoded here
 	}
-	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped,
-		b.profile.unwrapped(b.profile.privateTemplate(p.form, true, true, p11.CKA_SIGN)))
-	if err := s.check("C_UnwrapKey", rv); err != nil {
-		if backends.CodeOf(err) == backends.Unsupported || refusedTemplate(rv) {
+	h, rv := s.UnwrapKey(s.Handle, cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, p.wrapped,
+		b.Profile.Unwrapped(b.Profile.PrivateTemplate(p.form, true, true, p11.CKA_SIGN)))
+	if err := s.Check("C_UnwrapKey", rv); err != nil {
+		if backends.CodeOf(err) == backends.Unsupported || token.RefusedTemplate(rv) {
 			return nil
 		}
 		return err
 	}
-	defer s.destroy(h)
+	defer s.Destroy(h)
 	parsed, err := der.ParsePublic(k.Spec, public)
 	if err != nil {
 		return backends.Errorf(backends.Internal, "the public key of a new data key pair does not parse: %v", err)
@@ -111,7 +112,7 @@ func (b *Symmetric) proves(s *session, w cryptoki.Object, k *der.Kind, p *payloa
 	with := k.TrialSigning()
 	input := make([]byte, max(with.Hash.Size(), 32))
 	copy(input, checkLabel)
-	signature, err := s.sign(with, h, k, input)
+	signature, err := s.Signature(with, h, k, input)
 	switch {
 	case backends.CodeOf(err) == backends.Unsupported:
 		return nil
@@ -124,33 +125,33 @@ func (b *Symmetric) proves(s *session, w cryptoki.Object, k *der.Kind, p *payloa
 }
 
 // wrapPair wraps a private key of p's form for p.
-func (b *Symmetric) wrapPair(s *session, w, private cryptoki.Object, p *payload, readable bool) error {
-	if p.form == der.EdwardsKey && !b.profile.edwardsWraps {
-		if !readable || !s.readable(private) {
-			return unsupported("C_WrapKey of a CKK_EC_EDWARDS private key")
+func (b *Symmetric) wrapPair(s *token.Session, w, private cryptoki.Object, p *payload, readable bool) error {
+	if p.form == der.EdwardsKey && !b.Profile.EdwardsWraps {
+		if !readable || !mayRead(s, private) {
+			return token.Unsupported("C_WrapKey of a CKK_EC_EDWARDS private key")
 		}
-		secret, err := ed25519AsSecret(s, b.profile, private)
+		secret, err := ed25519AsSecret(s, b.Profile, private)
 		if err != nil {
 			return err
 		}
-		defer s.destroy(secret)
+		defer s.Destroy(secret)
 		p.form, private = der.Ed25519Secret, secret
 	}
 	var err error
-	p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, private, maxWrapped)
-	switch rvOf(err) {
+	p.wrapped, err = s.Wrap(cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, private, token.MaxWrapped)
+	switch token.RVOf(err) {
 	case p11.CKR_KEY_NOT_WRAPPABLE, p11.CKR_KEY_UNEXTRACTABLE, p11.CKR_ACTION_PROHIBITED, p11.CKR_FUNCTION_REJECTED:
 		// Luna by policy, whatever the template says.
-		return &backends.Error{Code: backends.Unsupported, Message: "C_WrapKey of a private key, which the token's policy may forbid", RV: rvOf(err)}
+		return &backends.Error{Code: backends.Unsupported, Message: "C_WrapKey of a private key, which the token's policy may forbid", RV: token.RVOf(err)}
 	}
 	return err
 }
 
-// readable reports whether the token makes the value of a key known.
-func (s *session) readable(o cryptoki.Object) bool {
+// mayRead reports whether the token makes the value of a key known.
+func mayRead(s *token.Session, o cryptoki.Object) bool {
 	var q cryptoki.Query
 	q.AskBool(p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE)
-	s.GetAttributes(s.handle, o, &q)
+	s.GetAttributes(s.Handle, o, &q)
 	sensitive, _ := q.Bool(p11.CKA_SENSITIVE)
 	extractable, told := q.Bool(p11.CKA_EXTRACTABLE)
 	return !sensitive && (extractable || !told)
@@ -158,34 +159,16 @@ func (s *session) readable(o cryptoki.Object) bool {
 
 // ed25519AsSecret makes a secret key of the PKCS #8 form of a readable Ed25519
 // private key.
-func ed25519AsSecret(s *session, p *profile, private cryptoki.Object) (cryptoki.Object, error) {
-	seed, err := s.read(private, ed25519.SeedSize, ed25519.SeedSize)
+func ed25519AsSecret(s *token.Session, p *token.Profile, private cryptoki.Object) (cryptoki.Object, error) {
+	seed, err := s.Read(private, ed25519.SeedSize, ed25519.SeedSize)
 	if err != nil {
 		return 0, err
 	}
 	defer clear(seed)
 	value := append(bytes.Clone(der.Ed25519PKCS8), seed...)
 	defer clear(value)
-	t := p.sessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
+	t := p.SessionKey(p11.CKK_GENERIC_SECRET, 0, false).Bytes(p11.CKA_VALUE, value)
 	defer clear(t)
-	h, rv := s.CreateObject(s.handle, t)
-	return h, s.check("C_CreateObject", rv)
-}
-
-// sessionPrivate is the template of a data key pair's private key: a session
-// object that can be wrapped and does nothing else.
-func (p *profile) sessionPrivate(f der.Form, sensitive bool) cryptoki.Template {
-	return p.privateTemplate(f, sensitive, true)
-}
-
-func (p *profile) privateTemplate(f der.Form, sensitive, extractable bool, uses ...uint) cryptoki.Template {
-	u := purpose{class: p11.CKO_PRIVATE_KEY, keyType: der.KeyTypes[f], uses: uses}
-	t := cryptoki.Template(nil).
-		ULong(p11.CKA_CLASS, u.class).
-		ULong(p11.CKA_KEY_TYPE, u.keyType).
-		Bool(p11.CKA_TOKEN, false).
-		Bool(p11.CKA_SENSITIVE, sensitive).
-		Bool(p11.CKA_EXTRACTABLE, extractable)
-	t = p.flag(t, u, p11.CKA_PRIVATE, true)
-	return p.usage(t, u)
+	h, rv := s.CreateObject(s.Handle, t)
+	return h, s.Check("C_CreateObject", rv)
 }

@@ -9,6 +9,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // DeriveSharedSecret implements [backends.Agreer]: the x coordinate of the
@@ -23,8 +24,8 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 	if err != nil {
 		return nil, err
 	}
-	if b.signs.peer == nil {
-		return nil, unsupported("CKM_ECDH1_DERIVE")
+	if b.signs.Peer == nil {
+		return nil, token.Unsupported("CKM_ECDH1_DERIVE")
 	}
 	r, err := b.recipient(in.Recipient)
 	if err != nil {
@@ -33,20 +34,20 @@ func (b *Asymmetric) DeriveSharedSecret(ctx context.Context, in *backends.Derive
 	defer b.done(r)
 	answer := &backends.DeriveSharedSecretAnswer{}
 	derive := func(peer []byte, r *recipient) error {
-		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-			length := u.pair.Size()
-			secret, rv := s.DeriveECDH(s.handle, h, p11.CKD_NULL, b.signs.peer(peer),
-				b.profile.sessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
-			if err := s.check("C_DeriveKey", rv); err != nil {
+		return b.WithKey(ctx, &in.Key, u, func(s *token.Session, h cryptoki.Object) error {
+			length := u.Pair.Size()
+			secret, rv := s.DeriveECDH(s.Handle, h, p11.CKD_NULL, b.signs.Peer(peer),
+				b.Profile.SessionKey(p11.CKK_GENERIC_SECRET, uint(length), r.wraps()))
+			if err := s.Check("C_DeriveKey", rv); err != nil {
 				return err
 			}
-			defer s.destroy(secret)
+			defer s.Destroy(secret)
 			var err error
 			answer.ForRecipient, answer.SharedSecret, err = b.deliver(s, &dataKey{key: secret, length: length}, r, r == nil)
 			return err
 		})
 	}
-	err = blame(func() error { return derive(peer, r) }, func() error {
+	err = token.Blame(func() error { return derive(peer, r) }, func() error {
 		own, err := b.publicKey(ctx, &in.Key, u)
 		if err != nil {
 			return err

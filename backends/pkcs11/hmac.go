@@ -7,6 +7,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // HMAC is the backend of HMAC keys. It implements [backends.Backend] and
@@ -25,10 +26,10 @@ var macAlgorithms = map[backends.Algorithm]backends.KeySpec{
 func NewHMAC(t *Token) *HMAC {
 	return &HMAC{newSecrets(
 		t,
-		kind{backends.HMAC224, backends.GenerateVerifyMAC},
-		kind{backends.HMAC256, backends.GenerateVerifyMAC},
-		kind{backends.HMAC384, backends.GenerateVerifyMAC},
-		kind{backends.HMAC512, backends.GenerateVerifyMAC},
+		token.Kind{Spec: backends.HMAC224, Usage: backends.GenerateVerifyMAC},
+		token.Kind{Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC},
+		token.Kind{Spec: backends.HMAC384, Usage: backends.GenerateVerifyMAC},
+		token.Kind{Spec: backends.HMAC512, Usage: backends.GenerateVerifyMAC},
 	)}
 }
 
@@ -59,21 +60,21 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 	if macAlgorithms[algorithm] != key.Spec {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not compute %s", key.Spec, algorithm)
 	}
-	mac := make([]byte, hmacs[key.Spec].hash.Size())
+	mac := make([]byte, token.HMACs[key.Spec].Hash.Size())
 	sign := func(message []byte) error {
-		return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-			r := s.Sign(s.handle, h, cryptoki.Mechanism{Type: hmacs[key.Spec].mechanism}, message, mac)
-			if err := s.check("C_Sign", r.RV); err != nil {
+		return b.WithKey(ctx, key, u, func(s *token.Session, h cryptoki.Object) error {
+			r := s.Sign(s.Handle, h, cryptoki.Mechanism{Type: token.HMACs[key.Spec].Mechanism}, message, mac)
+			if err := s.Check("C_Sign", r.RV); err != nil {
 				return err
 			}
 			if r.N != len(mac) {
-				s.broken = true
+				s.Broken = true
 				return backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(mac))
 			}
 			return nil
 		})
 	}
-	err = limited(len(message) <= little, func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
+	err = token.Limited(len(message) <= token.Little, func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
 		func() string { return fmt.Sprintf("compute the HMAC of %d bytes", len(message)) })
 	if err != nil {
 		return nil, err

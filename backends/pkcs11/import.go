@@ -10,6 +10,8 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/probe"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // importAlgorithm is an AlgorithmSpec of GetParametersForImport.
@@ -38,8 +40,8 @@ var importAlgorithms = map[backends.Algorithm]importAlgorithm{
 type arrival struct {
 	*Token
 	in        *backends.ImportKeyRequest
-	key       *purpose // what it becomes
-	wrapping  *purpose
+	key       *token.Purpose // what it becomes
+	wrapping  *token.Purpose
 	algorithm importAlgorithm
 
 	// outside: the material passes through this process although the token unwraps it,
@@ -73,7 +75,7 @@ func (b *secrets) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) 
 // importKey brings key material into the token. A session key is made of it
 // and tried first: material that is no key of the purpose never becomes a
 // token object, not even for a moment in which the process may end.
-func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u *purpose) (*backends.ImportKeyAnswer, error) {
+func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u *token.Purpose) (*backends.ImportKeyAnswer, error) {
 	a, err := t.arrive(in, u)
 	if err != nil {
 		return nil, err
@@ -97,7 +99,7 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		}
 	}
 	var answer *backends.ImportKeyAnswer
-	err := blame(func() (err error) {
+	err := token.Blame(func() (err error) {
 		answer, err = a.tryOut(ctx)
 		return err
 	}, func() error { return a.canary(ctx) }, invalidMaterial())
@@ -108,7 +110,7 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		return nil, err
 	}
 	answer.ThroughPlugin = !a.inToken()
-	return persist(ctx, t, func(unsure bool) (*backends.ImportKeyAnswer, error) {
+	return token.Persist(ctx, t.Token, func(unsure bool) (*backends.ImportKeyAnswer, error) {
 		existed, err := t.exists(ctx, &in.Key, u)
 		switch {
 		case err != nil:
@@ -124,18 +126,18 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		return answer, nil
 	}, func(failed error) error {
 		_, err := a.tryOut(ctx)
-		return verdict(failed, err)
+		return token.Verdict(failed, err)
 	})
 }
 
 // arrive checks a request as far as that can be done without a key.
-func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, error) {
+func (t *Token) arrive(in *backends.ImportKeyRequest, u *token.Purpose) (*arrival, error) {
 	a := &arrival{Token: t, in: in, key: u}
 	var ok bool
 	if a.algorithm, ok = importAlgorithms[in.Algorithm]; !ok {
 		return nil, backends.Errorf(backends.InvalidRequest, "no wrapping algorithm %s", in.Algorithm)
 	}
-	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.keyType == cryptoki.CKKMLDSA || u.keyType == cryptoki.CKKMLKEM {
+	if !in.Key.Imported || in.Key.Usage == backends.UnwrapImport || in.Key.Usage == backends.WrapDataKeys || u.KeyType == cryptoki.CKKMLDSA || u.KeyType == cryptoki.CKKMLKEM {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s and usage %s is not imported", in.Key.Spec, in.Key.Usage)
 	}
 	if in.Wrapping.Usage != backends.UnwrapImport {
@@ -145,22 +147,22 @@ func (t *Token) arrive(in *backends.ImportKeyRequest, u *purpose) (*arrival, err
 	if a.wrapping, err = t.wrappingPurpose(&in.Wrapping); err != nil {
 		return nil, err
 	}
-	size := a.wrapping.pair.Size()
+	size := a.wrapping.Pair.Size()
 	switch behind := len(in.Material) - size; {
 	case !a.algorithm.twice && behind == 0:
-	case a.algorithm.twice && behind >= 16 && behind%8 == 0 && behind <= maxWrapped: // RFC 5649, section 4.1
+	case a.algorithm.twice && behind >= 16 && behind%8 == 0 && behind <= token.MaxWrapped: // RFC 5649, section 4.1
 	default:
 		return nil, invalidMaterial()
 	}
 	if !a.inToken() && !a.opens() {
-		return nil, unsupported(a.mechanism())
+		return nil, token.Unsupported(a.mechanism())
 	}
 	return a, nil
 }
 
 // opens reports whether material may pass through this process, and can.
 func (a *arrival) opens() bool {
-	return !a.in.TokenOnly && slices.Contains(a.wrapping.uses, uint(p11.CKA_DECRYPT))
+	return !a.in.TokenOnly && slices.Contains(a.wrapping.Uses, uint(p11.CKA_DECRYPT))
 }
 
 // invalidMaterial is the answer to all material that does not unwrap, whatever
@@ -182,10 +184,10 @@ func (a *arrival) refused(ctx context.Context) error {
 	if a.material != nil {
 		return unfitMaterial()
 	}
-	err := a.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
-		h, err := a.make(s, wrapping, a.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true))
+	err := a.withWrapping(ctx, func(s *token.Session, wrapping cryptoki.Object) error {
+		h, err := a.make(s, wrapping, a.Profile.SessionKey(p11.CKK_GENERIC_SECRET, 0, true))
 		if err == nil {
-			s.destroy(h)
+			s.Destroy(h)
 		}
 		return err
 	})
@@ -198,39 +200,39 @@ func (a *arrival) refused(ctx context.Context) error {
 // inToken reports whether the token can unwrap the material, and prove that it
 // is as long as it must be.
 func (a *arrival) inToken() bool {
-	p := a.profile
-	if !slices.Contains(a.wrapping.uses, uint(p11.CKA_UNWRAP)) {
+	p := a.Profile
+	if !slices.Contains(a.wrapping.Uses, uint(p11.CKA_UNWRAP)) {
 		return false
 	}
-	if a.outside || a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep] {
+	if a.outside || a.algorithm.twice && !p.RSAAESUnwrap[a.algorithm.oaep] || !a.algorithm.twice && !p.OAEPUnwrap[a.algorithm.oaep] {
 		return false
 	}
-	if a.key.pair != nil {
-		return p.unwrapsPrivate[a.key.pair.Form]
+	if a.key.Pair != nil {
+		return p.UnwrapsPrivate[a.key.Pair.Form]
 	}
-	return p.unwrappedLength || a.key.keyType == p11.CKK_AES && p.keyWrap != 0
+	return p.UnwrappedLength || a.key.KeyType == p11.CKK_AES && p.KeyWrap != 0
 }
 
-// mechanism names what the token would need.
+// Mechanism names what the token would need.
 func (a *arrival) mechanism() string {
-	switch p := a.profile; {
-	case a.algorithm.twice && !p.rsaAESUnwrap[a.algorithm.oaep]:
+	switch p := a.Profile; {
+	case a.algorithm.twice && !p.RSAAESUnwrap[a.algorithm.oaep]:
 		return "CKM_RSA_AES_KEY_WRAP"
-	case !a.algorithm.twice && !p.oaepUnwrap[a.algorithm.oaep]:
-		return oaepHashes[a.algorithm.oaep].name
-	case a.key.pair == nil:
+	case !a.algorithm.twice && !p.OAEPUnwrap[a.algorithm.oaep]:
+		return token.OAEPHashes[a.algorithm.oaep].Name
+	case a.key.Pair == nil:
 		return "CKM_RSA_PKCS_OAEP that tells CKA_VALUE_LEN"
-	case a.key.pair.Form == der.EdwardsKey:
+	case a.key.Pair.Form == der.EdwardsKey:
 		return "C_UnwrapKey to CKK_EC_EDWARDS with CKA_PUBLIC_KEY_INFO"
 	}
 	return "C_UnwrapKey to a private key"
 }
 
-// open decrypts, with the bare RSA primitive of the token, what is under the
+// Open decrypts, with the bare RSA primitive of the token, what is under the
 // wrapping key.
 func (a *arrival) open(ctx context.Context) error {
-	size := a.wrapping.pair.Size()
-	d := &rsaDecryption{Token: a.Token, key: &a.in.Wrapping, purpose: a.wrapping, hash: oaepHashes[a.algorithm.oaep]}
+	size := a.wrapping.Pair.Size()
+	d := &rsaDecryption{Token: a.Token, key: &a.in.Wrapping, purpose: a.wrapping, hash: token.OAEPHashes[a.algorithm.oaep]}
 	opened, err := d.decrypt(ctx, a.in.Material[:size])
 	if backends.CodeOf(err) == backends.InvalidCiphertext {
 		return invalidMaterial()
@@ -242,11 +244,11 @@ func (a *arrival) open(ctx context.Context) error {
 		return a.see(opened)
 	}
 	a.aesKey, a.wrapped = opened, a.in.Material[size:]
-	if len(a.aesKey) != kekLength {
+	if len(a.aesKey) != token.KEKLength {
 		return invalidMaterial()
 	}
 	inToken := a.unwrapsInToken()
-	if inToken && (a.key.pair == nil || a.key.pair.Form != der.RSAKey) {
+	if inToken && (a.key.Pair == nil || a.key.Pair.Form != der.RSAKey) {
 		return nil
 	}
 	var material []byte
@@ -262,7 +264,7 @@ func (a *arrival) open(ctx context.Context) error {
 	}
 	// The token unwraps it again: it is seen here for as long as this takes.
 	defer clear(material)
-	_, err = readPrivate(a.key.pair, material)
+	_, err = readPrivate(a.key.Pair, material)
 	return err
 }
 
@@ -278,27 +280,27 @@ func readPrivate(kind *der.Kind, material []byte) (*der.PrivateKey, error) {
 // unwrapsInToken reports whether the token makes the right key of what is
 // under the AES key.
 func (a *arrival) unwrapsInToken() bool {
-	p := a.profile
+	p := a.Profile
 	switch {
-	case p.keyWrap == 0 || a.outside:
+	case p.KeyWrap == 0 || a.outside:
 		return false
-	case a.key.pair != nil:
-		return p.unwrapsPrivate[a.key.pair.Form]
+	case a.key.Pair != nil:
+		return p.UnwrapsPrivate[a.key.Pair.Form]
 	}
-	return p.keyWrapSafe && (a.key.length%8 == 0 || p.keyWrapExact)
+	return p.KeyWrapSafe && (a.key.Length%8 == 0 || p.KeyWrapExact)
 }
 
 // see takes key material that has come into this process.
 func (a *arrival) see(material []byte) error {
 	a.material = material
-	if a.key.pair == nil {
-		if uint(len(material)) != a.key.length {
+	if a.key.Pair == nil {
+		if uint(len(material)) != a.key.Length {
 			return unfitMaterial()
 		}
 		return nil
 	}
 	var err error
-	a.private, err = readPrivate(a.key.pair, material)
+	a.private, err = readPrivate(a.key.Pair, material)
 	return err
 }
 
@@ -308,54 +310,54 @@ func (a *arrival) clear() {
 }
 
 // make makes a key of the material by a template.
-func (a *arrival) make(s *session, wrapping cryptoki.Object, t cryptoki.Template) (cryptoki.Object, error) {
+func (a *arrival) make(s *token.Session, wrapping cryptoki.Object, t cryptoki.Template) (cryptoki.Object, error) {
 	switch {
 	case a.material != nil:
 		if a.private != nil {
-			t = a.profile.components(a.private, t)
+			t = a.Profile.Components(a.private, t)
 		} else {
 			t = t.Bytes(p11.CKA_VALUE, a.material)
 		}
 		defer clear(t)
-		h, rv := s.CreateObject(s.handle, t)
+		h, rv := s.CreateObject(s.Handle, t)
 		return h, a.created(s, rv)
 	case a.aesKey != nil:
 		kek, err := a.kek(s)
 		if err != nil {
 			return 0, err
 		}
-		defer s.destroy(kek)
-		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, a.wrapped, a.profile.unwrapped(t))
-		return h, s.check("C_UnwrapKey", rv)
+		defer s.Destroy(kek)
+		h, rv := s.UnwrapKey(s.Handle, cryptoki.Mechanism{Type: a.Profile.KeyWrap}, kek, a.wrapped, a.Profile.Unwrapped(t))
+		return h, s.Check("C_UnwrapKey", rv)
 	case a.algorithm.twice:
-		o := oaepHashes[a.algorithm.oaep]
-		h, rv := s.UnwrapRSAAES(s.handle, o.ckm, o.mgf, wrapping, a.in.Material, a.profile.unwrapped(t))
-		return h, s.check("C_UnwrapKey", rv)
+		o := token.OAEPHashes[a.algorithm.oaep]
+		h, rv := s.UnwrapRSAAES(s.Handle, o.CKM, o.MGF, wrapping, a.in.Material, a.Profile.Unwrapped(t))
+		return h, s.Check("C_UnwrapKey", rv)
 	default:
-		h, rv := s.UnwrapKey(s.handle, oaepHashes[a.algorithm.oaep].mechanism(), wrapping, a.in.Material, a.profile.unwrapped(t))
-		return h, s.check("C_UnwrapKey", rv)
+		h, rv := s.UnwrapKey(s.Handle, token.OAEPHashes[a.algorithm.oaep].Mechanism(), wrapping, a.in.Material, a.Profile.Unwrapped(t))
+		return h, s.Check("C_UnwrapKey", rv)
 	}
 }
 
 // kek makes a session key of the AES key.
-func (a *arrival) kek(s *session) (cryptoki.Object, error) {
-	t := a.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_UNWRAP, p11.CKA_WRAP).Bytes(p11.CKA_VALUE, a.aesKey)
+func (a *arrival) kek(s *token.Session) (cryptoki.Object, error) {
+	t := a.Profile.SessionKey(p11.CKK_AES, 0, true, p11.CKA_UNWRAP, p11.CKA_WRAP).Bytes(p11.CKA_VALUE, a.aesKey)
 	defer clear(t)
-	h, rv := s.CreateObject(s.handle, t)
-	return h, s.check("C_CreateObject", rv)
+	h, rv := s.CreateObject(s.Handle, t)
+	return h, s.Check("C_CreateObject", rv)
 }
 
 // withWrapping runs do with the wrapping key's handle, if that is needed.
-func (a *arrival) withWrapping(ctx context.Context, do func(s *session, wrapping cryptoki.Object) error) error {
+func (a *arrival) withWrapping(ctx context.Context, do func(s *token.Session, wrapping cryptoki.Object) error) error {
 	if !a.inToken() {
-		return a.withSession(ctx, func(s *session) error { return do(s, 0) })
+		return a.WithSession(ctx, func(s *token.Session) error { return do(s, 0) })
 	}
-	return a.withKey(ctx, &a.in.Wrapping, a.wrapping, do)
+	return a.WithKey(ctx, &a.in.Wrapping, a.wrapping, do)
 }
 
 // canary brings an AES key of known value the same way into a session object.
 func (a *arrival) canary(ctx context.Context) error {
-	known := probeKey[:kekLength]
+	known := probe.KnownKey[:token.KEKLength]
 	c := *a
 	switch {
 	case a.material != nil:
@@ -376,12 +378,12 @@ func (a *arrival) canary(ctx context.Context) error {
 		}
 		c.in = &in
 	}
-	return c.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
-		h, err := c.make(s, wrapping, a.profile.sessionKey(p11.CKK_AES, 0, true))
+	return c.withWrapping(ctx, func(s *token.Session, wrapping cryptoki.Object) error {
+		h, err := c.make(s, wrapping, a.Profile.SessionKey(p11.CKK_AES, 0, true))
 		if err != nil {
 			return err
 		}
-		s.destroy(h)
+		s.Destroy(h)
 		return nil
 	})
 }

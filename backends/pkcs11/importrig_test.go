@@ -74,7 +74,7 @@ func (r *importRig) pair(t testing.TB, spec backends.KeySpec) wrappingPair {
 	return p
 }
 
-var oaepHash = map[backends.Algorithm]crypto.Hash{
+var importHash = map[backends.Algorithm]crypto.Hash{
 	"RSAES_OAEP_SHA_1":         crypto.SHA1,
 	"RSAES_OAEP_SHA_256":       crypto.SHA256,
 	"RSA_AES_KEY_WRAP_SHA_1":   crypto.SHA1,
@@ -104,7 +104,7 @@ func wrap(t testing.TB, public *rsa.PublicKey, algorithm backends.Algorithm, mat
 
 func encryptOAEP(t testing.TB, public *rsa.PublicKey, algorithm backends.Algorithm, text []byte) []byte {
 	t.Helper()
-	sealed, err := rsa.EncryptOAEP(oaepHash[algorithm].New(), rand.Reader, public, text, nil)
+	sealed, err := rsa.EncryptOAEP(importHash[algorithm].New(), rand.Reader, public, text, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func opensslWrap(t testing.TB, public *rsa.PublicKey, algorithm backends.Algorit
 		return name
 	}
 	publicFile, materialFile := file("WrappingPublicKey.bin", der), file("PlaintextKeyMaterial.bin", material)
-	md := map[crypto.Hash]string{crypto.SHA1: "sha1", crypto.SHA256: "sha256"}[oaepHash[algorithm]]
+	md := map[crypto.Hash]string{crypto.SHA1: "sha1", crypto.SHA256: "sha256"}[importHash[algorithm]]
 	encrypt := func(in string) []byte {
 		out := filepath.Join(dir, "Encrypted.bin")
 		openssl(t, "pkeyutl", "-encrypt", "-in", in, "-out", out, "-inkey", publicFile, "-keyform", "DER", "-pubin",
@@ -204,7 +204,7 @@ func (r *importRig) imports(t *testing.T, spec backends.KeySpec, usage backends.
 	var check []byte
 	for i, algorithm := range allImports {
 		pair := r.pair(t, []backends.KeySpec{backends.RSA2048, backends.RSA3072}[i%2])
-		if room := pair.public.Size() - 2*oaepHash[algorithm].Size() - 2; !wrapsTwice(algorithm) && len(material) > room {
+		if room := pair.public.Size() - 2*importHash[algorithm].Size() - 2; !wrapsTwice(algorithm) && len(material) > room {
 			continue
 		}
 		for by, wrapped := range map[string][]byte{
@@ -254,7 +254,7 @@ func (r *importRig) refusals(t *testing.T, spec backends.KeySpec, usage backends
 			return r.request(t, spec, usage, pair, algorithm, wrapped)
 		}
 		for name, material := range bad {
-			if room := pair.public.Size() - 2*oaepHash[algorithm].Size() - 2; !wrapsTwice(algorithm) && len(material) > room {
+			if room := pair.public.Size() - 2*importHash[algorithm].Size() - 2; !wrapsTwice(algorithm) && len(material) > room {
 				continue
 			}
 			name = fmt.Sprintf("%s, %s of %d bytes", algorithm, name, len(material))

@@ -14,19 +14,21 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/probe"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // tryOut makes a session key of the material and finds out whether it is a key
 // of the purpose, its public key, and its check value.
 func (a *arrival) tryOut(ctx context.Context) (*backends.ImportKeyAnswer, error) {
 	answer := &backends.ImportKeyAnswer{}
-	err := a.withWrapping(ctx, func(s *session, wrapping cryptoki.Object) error {
+	err := a.withWrapping(ctx, func(s *token.Session, wrapping cryptoki.Object) error {
 		h, err := a.make(s, wrapping, a.trialTemplate())
 		if err != nil {
 			return err
 		}
-		defer s.destroy(h)
-		if a.key.pair == nil {
+		defer s.Destroy(h)
+		if a.key.Pair == nil {
 			if err := a.measure(s, h); err != nil {
 				return err
 			}
@@ -51,31 +53,31 @@ func (a *arrival) tryOut(ctx context.Context) (*backends.ImportKeyAnswer, error)
 func (a *arrival) trialTemplate() cryptoki.Template {
 	u := *a.key
 	switch {
-	case u.pair == nil && a.checksByCMAC():
-		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, []uint{p11.CKM_AES_CMAC}
-	case u.pair != nil && u.pair.Form == der.ECKey:
-		u.uses, u.mechanisms = []uint{p11.CKA_SIGN}, signMechanisms[der.ECKey]
+	case u.Pair == nil && a.checksByCMAC():
+		u.Uses, u.Mechanisms = []uint{p11.CKA_SIGN}, []uint{p11.CKM_AES_CMAC}
+	case u.Pair != nil && u.Pair.Form == der.ECKey:
+		u.Uses, u.Mechanisms = []uint{p11.CKA_SIGN}, token.SignMechanisms[der.ECKey]
 	}
-	if u.pair == nil && !a.profile.unwrappedLength {
-		return a.profile.sessionKey(u.keyType, 0, true, u.uses...)
+	if u.Pair == nil && !a.Profile.UnwrappedLength {
+		return a.Profile.SessionKey(u.KeyType, 0, true, u.Uses...)
 	}
-	u.length = 0
-	return a.profile.cmk(u, false, nil, nil)
+	u.Length = 0
+	return a.Profile.CMK(u, false, nil, nil)
 }
 
 // measure fails unless a secret key is as long as the purpose wants.
-func (a *arrival) measure(s *session, h cryptoki.Object) error {
+func (a *arrival) measure(s *token.Session, h cryptoki.Object) error {
 	var right bool
 	var err error
 	switch {
 	case a.material != nil:
 		return nil // see looked at it
-	case a.profile.unwrappedLength:
+	case a.Profile.UnwrappedLength:
 		var q cryptoki.Query
 		q.AskULong(p11.CKA_VALUE_LEN)
-		err = s.attributes(h, &q)
+		err = s.Attributes(h, &q)
 		n, ok := q.ULong(p11.CKA_VALUE_LEN)
-		right = ok && n == a.key.length
+		right = ok && n == a.key.Length
 	case a.aesKey != nil:
 		right, err = a.wrapsToSame(s, h)
 	default:
@@ -90,27 +92,27 @@ func (a *arrival) measure(s *session, h cryptoki.Object) error {
 // wrapsToSame wraps a key again: only a key of exactly the length that the
 // ciphertext says comes out the same (RFC 5649 is deterministic, and has the
 // length in what it encrypts). SoftHSM2 pads a shorter one with zeros.
-func (a *arrival) wrapsToSame(s *session, h cryptoki.Object) (bool, error) {
+func (a *arrival) wrapsToSame(s *token.Session, h cryptoki.Object) (bool, error) {
 	kek, err := a.kek(s)
 	if err != nil {
 		return false, err
 	}
-	defer s.destroy(kek)
-	again, err := s.wrap(cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, h, maxWrapped)
-	return bytes.Equal(again, a.wrapped) && uint(len(again)) == a.key.length+8, err
+	defer s.Destroy(kek)
+	again, err := s.Wrap(cryptoki.Mechanism{Type: a.Profile.KeyWrap}, kek, h, token.MaxWrapped)
+	return bytes.Equal(again, a.wrapped) && uint(len(again)) == a.key.Length+8, err
 }
 
 // wrapsToLength wraps an AES key under a fresh key to see how long it is, to a
 // multiple of 8 bytes. What is no AES key at all fails in the cipher.
-func (a *arrival) wrapsToLength(s *session, h cryptoki.Object) (bool, error) {
-	kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
-		a.profile.sessionKey(p11.CKK_AES, kekLength, true, p11.CKA_WRAP))
-	if err := s.check("C_GenerateKey", rv); err != nil {
+func (a *arrival) wrapsToLength(s *token.Session, h cryptoki.Object) (bool, error) {
+	kek, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		a.Profile.SessionKey(p11.CKK_AES, token.KEKLength, true, p11.CKA_WRAP))
+	if err := s.Check("C_GenerateKey", rv); err != nil {
 		return false, err
 	}
-	defer s.destroy(kek)
-	wrapped, err := s.wrap(cryptoki.Mechanism{Type: a.profile.keyWrap}, kek, h, maxWrapped)
-	return uint(len(wrapped)) == a.key.length+8, err
+	defer s.Destroy(kek)
+	wrapped, err := s.Wrap(cryptoki.Mechanism{Type: a.Profile.KeyWrap}, kek, h, token.MaxWrapped)
+	return uint(len(wrapped)) == a.key.Length+8, err
 }
 
 // checkLabel is what check values are computed over, and what a key signs to
@@ -124,27 +126,27 @@ var checkIV = []byte("cmkd check 1")
 
 // secretCheckValue is the SHA-256 of what the key makes of checkLabel: a GCM
 // tag, or an HMAC. Where the token chooses its IVs it is a CMAC.
-func (a *arrival) secretCheckValue(s *session, h cryptoki.Object) ([]byte, error) {
+func (a *arrival) secretCheckValue(s *token.Session, h cryptoki.Object) ([]byte, error) {
 	out := make([]byte, 64)
 	var r cryptoki.Result
 	call := "C_Sign"
 	switch {
-	case a.key.keyType != p11.CKK_AES:
-		r = s.Sign(s.handle, h, cryptoki.Mechanism{Type: a.key.mechanisms[0]}, checkLabel, out)
+	case a.key.KeyType != p11.CKK_AES:
+		r = s.Sign(s.Handle, h, cryptoki.Mechanism{Type: a.key.Mechanisms[0]}, checkLabel, out)
 	case a.checksByCMAC():
-		r = s.Sign(s.handle, h, cryptoki.Mechanism{Type: p11.CKM_AES_CMAC}, checkLabel, out)
+		r = s.Sign(s.Handle, h, cryptoki.Mechanism{Type: p11.CKM_AES_CMAC}, checkLabel, out)
 	default:
 		call = "C_Encrypt"
-		r = s.EncryptGCM(s.handle, h, bytes.Clone(checkIV), checkLabel, nil, out[:tagLength])
+		r = s.EncryptGCM(s.Handle, h, bytes.Clone(checkIV), checkLabel, nil, out[:token.TagLength])
 	}
-	if err := s.check(call, r.RV); err != nil {
+	if err := s.Check(call, r.RV); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(out[:r.N])
 	return sum[:], nil
 }
 
-func (a *arrival) checksByCMAC() bool { return a.key.keyType == p11.CKK_AES && a.profile.gcmIV }
+func (a *arrival) checksByCMAC() bool { return a.key.KeyType == p11.CKK_AES && a.Profile.GCMIV }
 
 // publicCheckValue is the check value of a private key.
 func publicCheckValue(encoded []byte) []byte {
@@ -154,9 +156,9 @@ func publicCheckValue(encoded []byte) []byte {
 
 // examine finds the public key of a private key, and proves that the two
 // belong together.
-func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
-	k := a.key.pair
-	if name, err := s.mismatch(k, h); err != nil || name != "" {
+func (a *arrival) examine(s *token.Session, h cryptoki.Object) ([]byte, error) {
+	k := a.key.Pair
+	if name, err := s.Mismatch(k, h); err != nil || name != "" {
 		if err == nil {
 			err = unfitMaterial()
 		}
@@ -164,7 +166,7 @@ func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 	}
 	switch k.Form {
 	case der.ECKey:
-		return s.recoverPublic(k, h)
+		return s.RecoverPublic(k, h)
 	case der.RSAKey:
 		return a.examineRSA(s, h)
 	default:
@@ -172,7 +174,7 @@ func (a *arrival) examine(s *session, h cryptoki.Object) ([]byte, error) {
 	}
 }
 
-func (a *arrival) examineEdwards(s *session, h cryptoki.Object) ([]byte, error) {
+func (a *arrival) examineEdwards(s *token.Session, h cryptoki.Object) ([]byte, error) {
 	encoded, err := a.edwardsPublic(s, h)
 	if err != nil {
 		return nil, err
@@ -180,13 +182,13 @@ func (a *arrival) examineEdwards(s *session, h cryptoki.Object) ([]byte, error) 
 	return encoded, a.signsFor(s, h, encoded, der.Signings["ED25519_SHA_512"])
 }
 
-func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
-	encoded, err := s.rsaPrivatePublic(a.key.pair, h)
+func (a *arrival) examineRSA(s *token.Session, h cryptoki.Object) ([]byte, error) {
+	encoded, err := s.RSAPrivatePublic(a.key.Pair, h)
 	if err != nil {
 		return nil, unfitMaterial()
 	}
 	if encoded == nil {
-		return nil, unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
+		return nil, token.Unsupported("CKA_PUBLIC_EXPONENT of an unwrapped private key")
 	}
 	public, err := der.ParsePublic(a.in.Key.Spec, encoded)
 	if err != nil {
@@ -202,13 +204,13 @@ func (a *arrival) examineRSA(s *session, h cryptoki.Object) ([]byte, error) {
 }
 
 // signsFor proves that a private key belongs to a public key.
-func (a *arrival) signsFor(s *session, h cryptoki.Object, encoded []byte, with *der.Signing) error {
+func (a *arrival) signsFor(s *token.Session, h cryptoki.Object, encoded []byte, with *der.Signing) error {
 	public, err := der.ParsePublic(a.in.Key.Spec, encoded)
 	if err != nil {
 		return unfitMaterial()
 	}
 	input := sha256.Sum256(checkLabel)
-	signature, err := s.sign(with, h, a.key.pair, input[:])
+	signature, err := s.Signature(with, h, a.key.Pair, input[:])
 	if err != nil {
 		return err
 	}
@@ -220,14 +222,14 @@ func (a *arrival) signsFor(s *session, h cryptoki.Object, encoded []byte, with *
 
 // decryptsFor is signsFor for a private key that decrypts: with the bare
 // primitive, or OAEP in the token.
-func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicKey) error {
+func (a *arrival) decryptsFor(s *token.Session, h cryptoki.Object, public *rsa.PublicKey) error {
 	out := make([]byte, public.Size())
-	if slices.Contains(a.key.mechanisms, uint(p11.CKM_RSA_X_509)) {
+	if slices.Contains(a.key.Mechanisms, uint(p11.CKM_RSA_X_509)) {
 		message := make([]byte, public.Size())
 		copy(message[1:], checkLabel)
 		e := big.NewInt(int64(public.E))
 		c := new(big.Int).Exp(new(big.Int).SetBytes(message), e, public.N).FillBytes(make([]byte, len(message)))
-		if err := s.rawRSA(h, c, out); err != nil {
+		if err := s.RawRSA(h, c, out); err != nil {
 			return err
 		}
 		if !bytes.Equal(out, message) {
@@ -235,13 +237,13 @@ func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicK
 		}
 		return nil
 	}
-	hash := oaepHashes["RSAES_OAEP_SHA_256"]
-	c, err := oaep(public, hash, checkLabel)
+	hash := token.OAEPHashes["RSAES_OAEP_SHA_256"]
+	c, err := token.EncryptOAEP(public, hash, checkLabel)
 	if err != nil {
 		return err
 	}
-	r := s.Decrypt(s.handle, h, hash.mechanism(), c, out)
-	if err := s.check("C_Decrypt", r.RV); err != nil {
+	r := s.Decrypt(s.Handle, h, hash.Mechanism(), c, out)
+	if err := s.Check("C_Decrypt", r.RV); err != nil {
 		return err
 	}
 	if !bytes.Equal(out[:r.N], checkLabel) {
@@ -250,32 +252,17 @@ func (a *arrival) decryptsFor(s *session, h cryptoki.Object, public *rsa.PublicK
 	return nil
 }
 
-// edwardsPublic finds the public key of an Ed25519 private key. Signatures do
+// EdwardsPublic finds the public key of an Ed25519 private key. Signatures do
 // not give it away, so the token must, or the seed passed through this process.
-func (a *arrival) edwardsPublic(s *session, h cryptoki.Object) ([]byte, error) {
+func (a *arrival) edwardsPublic(s *token.Session, h cryptoki.Object) ([]byte, error) {
 	if a.private != nil {
 		return a.private.EdwardsPublic()
 	}
-	return s.edwardsPublic(a.key.pair, h)
-}
-
-// edwardsPublic reads the public key from an Ed25519 private key.
-func (s *session) edwardsPublic(k *der.Kind, private cryptoki.Object) ([]byte, error) {
-	var q cryptoki.Query
-	q.Ask(p11.CKA_PUBLIC_KEY_INFO, 256) // PKCS#11 2.40 Base, section 4.9
-	q.Ask(p11.CKA_EC_POINT, 64)
-	if err := s.attributes(private, &q); err != nil {
-		return nil, err
-	}
-	if encoded, ok := q.Value(p11.CKA_PUBLIC_KEY_INFO); ok && len(encoded) > 0 {
-		return bytes.Clone(encoded), nil
-	}
-	point, _ := q.Value(p11.CKA_EC_POINT)
-	return k.ECPublicKey(point)
+	return s.EdwardsPublic(a.key.Pair, h)
 }
 
 // publicComponents appends the value of a public key to a template.
-func (p *profile) publicComponents(k *der.Kind, t cryptoki.Template, encoded []byte) (cryptoki.Template, error) {
+func publicComponents(p *token.Profile, k *der.Kind, t cryptoki.Template, encoded []byte) (cryptoki.Template, error) {
 	public, err := der.ParsePublic(k.Spec, encoded)
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
@@ -288,20 +275,20 @@ func (p *profile) publicComponents(k *der.Kind, t cryptoki.Template, encoded []b
 	if err != nil {
 		return nil, backends.Errorf(backends.Internal, "a public key just made does not parse: %v", err)
 	}
-	return t.Bytes(p11.CKA_EC_PARAMS, p.params(k)).Bytes(p11.CKA_EC_POINT, octetString(point)), nil
+	return t.Bytes(p11.CKA_EC_PARAMS, p.Params(k)).Bytes(p11.CKA_EC_POINT, token.OctetString(point)), nil
 }
 
-// wrap wraps key material by the algorithm, as a client does.
+// Wrap wraps key material by the algorithm, as a client does.
 func (a *arrival) wrap(ctx context.Context, material []byte) ([]byte, error) {
 	public, err := a.publicKey(ctx, &a.in.Wrapping, a.wrapping)
 	if err != nil {
 		return nil, err
 	}
-	key, hash := public.Key.(*rsa.PublicKey), oaepHashes[a.algorithm.oaep]
+	key, hash := public.Key.(*rsa.PublicKey), token.OAEPHashes[a.algorithm.oaep]
 	if !a.algorithm.twice {
-		return oaep(key, hash, material)
+		return token.EncryptOAEP(key, hash, material)
 	}
-	kwp, err := subtle.NewKWP(probeKey[:kekLength])
+	kwp, err := subtle.NewKWP(probe.KnownKey[:token.KEKLength])
 	if err != nil {
 		return nil, err
 	}
@@ -309,6 +296,6 @@ func (a *arrival) wrap(ctx context.Context, material []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := oaep(key, hash, probeKey[:kekLength])
+	sealed, err := token.EncryptOAEP(key, hash, probe.KnownKey[:token.KEKLength])
 	return append(sealed, wrapped...), err
 }

@@ -8,29 +8,24 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/token"
 )
-
-// kind names keys that have one purpose.
-type kind struct {
-	spec  backends.KeySpec
-	usage backends.Usage
-}
 
 // secrets are the kinds of secret key of a backend. It implements the part of
 // [backends.Backend] that all of them have, and [backends.Importer]. Beside
 // what it announces it makes the wrapping pairs that imports need.
 type secrets struct {
 	*Token
-	kinds []kind
+	kinds []token.Kind
 	// purposes has a purpose, or why there is none, for each kind.
-	purposes map[kind]*purpose
-	refused  map[kind]error
+	purposes map[token.Kind]*token.Purpose
+	refused  map[token.Kind]error
 }
 
-func newSecrets(t *Token, kinds ...kind) *secrets {
-	b := &secrets{Token: t, kinds: kinds, purposes: make(map[kind]*purpose), refused: make(map[kind]error)}
+func newSecrets(t *Token, kinds ...token.Kind) *secrets {
+	b := &secrets{Token: t, kinds: kinds, purposes: make(map[token.Kind]*token.Purpose), refused: make(map[token.Kind]error)}
 	for _, k := range kinds {
-		if u, err := t.profile.secretPurpose(k.spec, k.usage); err != nil {
+		if u, err := t.Profile.SecretPurpose(k.Spec, k.Usage); err != nil {
 			b.refused[k] = err
 		} else {
 			b.purposes[k] = &u
@@ -39,16 +34,16 @@ func newSecrets(t *Token, kinds ...kind) *secrets {
 	return b
 }
 
-// purpose returns what a key is in the token.
-func (b *secrets) purpose(key *backends.Key) (*purpose, error) {
-	k := kind{key.Spec, key.Usage}
+// Purpose returns what a key is in the token.
+func (b *secrets) purpose(key *backends.Key) (*token.Purpose, error) {
+	k := token.Kind{Spec: key.Spec, Usage: key.Usage}
 	if u := b.purposes[k]; u != nil {
 		return u, nil
 	}
 	if err := b.refused[k]; err != nil {
 		return nil, err
 	}
-	if k.usage == backends.UnwrapImport {
+	if k.Usage == backends.UnwrapImport {
 		return b.wrappingPurpose(key)
 	}
 	return nil, backends.Errorf(backends.InvalidRequest, "this backend has no key of spec %s and usage %s", key.Spec, key.Usage)
@@ -61,7 +56,7 @@ func (b *secrets) Info(ctx context.Context, in *backends.InfoRequest) (*backends
 	}
 	var specs []backends.SpecInfo
 	for _, k := range b.kinds {
-		info := backends.SpecInfo{Spec: k.spec, Usages: []backends.Usage{k.usage}}
+		info := backends.SpecInfo{Spec: k.Spec, Usages: []backends.Usage{k.Usage}}
 		if e, ok := errors.AsType[*backends.Error](b.refused[k]); ok {
 			info.Unsupported = e.Message
 		}
@@ -76,25 +71,25 @@ func (b *secrets) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) 
 	if err != nil {
 		return nil, err
 	}
-	if u.pair != nil {
+	if u.Pair != nil {
 		return b.createPair(ctx, in, u)
 	}
-	return persist(ctx, b.Token, func(unsure bool) (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u, unsure) },
-		func(failed error) error { return verdict(failed, b.passingSecret(ctx, u)) })
+	return token.Persist(ctx, b.Token.Token, func(unsure bool) (*backends.CreateKeyAnswer, error) { return b.createSecret(ctx, in, u, unsure) },
+		func(failed error) error { return token.Verdict(failed, b.passingSecret(ctx, u)) })
 }
 
 // passingSecret makes a secret key of a purpose that goes with its session.
-func (b *secrets) passingSecret(ctx context.Context, u *purpose) error {
-	return b.withSession(ctx, func(s *session) error {
-		h, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: generators[u.keyType]}, b.profile.cmk(*u, false, nil, nil))
+func (b *secrets) passingSecret(ctx context.Context, u *token.Purpose) error {
+	return b.WithSession(ctx, func(s *token.Session) error {
+		h, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: token.Generators[u.KeyType]}, b.Profile.CMK(*u, false, nil, nil))
 		if rv == p11.CKR_OK {
-			s.destroy(h)
+			s.Destroy(h)
 		}
-		return s.check("C_GenerateKey", rv)
+		return s.Check("C_GenerateKey", rv)
 	})
 }
 
-func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *purpose, unsure bool) (*backends.CreateKeyAnswer, error) {
+func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyRequest, u *token.Purpose, unsure bool) (*backends.CreateKeyAnswer, error) {
 	existed, err := b.exists(ctx, &in.Key, u)
 	if err != nil {
 		return nil, err
@@ -102,10 +97,10 @@ func (b *secrets) createSecret(ctx context.Context, in *backends.CreateKeyReques
 	if existed {
 		return &backends.CreateKeyAnswer{Existed: true}, nil
 	}
-	err = b.create(ctx, &in.Key, u, in.Label, func(s *session) (cryptoki.Object, error) {
-		m := cryptoki.Mechanism{Type: generators[u.keyType]}
-		h, rv := s.GenerateKey(s.handle, m, b.profile.cmk(*u, true, in.Key.ID[:], b.profile.label(in.Label)))
-		return h, s.check("C_GenerateKey", rv)
+	err = b.create(ctx, &in.Key, u, in.Label, func(s *token.Session) (cryptoki.Object, error) {
+		m := cryptoki.Mechanism{Type: token.Generators[u.KeyType]}
+		h, rv := s.GenerateKey(s.Handle, m, b.Profile.CMK(*u, true, in.Key.ID[:], b.Profile.Label(in.Label)))
+		return h, s.Check("C_GenerateKey", rv)
 	})
 	if err != nil {
 		return nil, err
@@ -119,11 +114,11 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if u.pair != nil {
+	if u.Pair != nil {
 		return b.checkPair(ctx, in, u)
 	}
-	err = b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-		return b.profile.readBack(s, h, *u, in.Key.Imported)
+	err = b.WithKey(ctx, &in.Key, u, func(s *token.Session, h cryptoki.Object) error {
+		return b.Profile.ReadBack(s, h, *u, in.Key.Imported)
 	})
 	if err != nil {
 		return nil, err
@@ -134,11 +129,11 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 // exists reports whether a key is in the token, with the attributes of its
 // purpose. Keys belong to one process, so the index knows, unless a creation
 // has failed.
-func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool, error) {
-	if t.index.get(ref{key.ID, u.class}) == nil && !t.index.doubtful.Load() {
+func (t *Token) exists(ctx context.Context, key *backends.Key, u *token.Purpose) (bool, error) {
+	if t.Index.Get(token.Ref{ID: key.ID, Class: u.Class}) == nil && !t.Index.Doubtful.Load() {
 		return false, nil
 	}
-	_, err := t.object(ctx, key, u)
+	_, err := t.Object(ctx, key, u)
 	if backends.CodeOf(err) == backends.KeyMissing {
 		return false, nil
 	}
@@ -148,68 +143,68 @@ func (t *Token) exists(ctx context.Context, key *backends.Key, u *purpose) (bool
 // create makes a token object by calling do, which returns its handle, reads
 // its attributes back, and enters it in the index. An object that is not as
 // its purpose wants it is destroyed again.
-func (t *Token) create(ctx context.Context, key *backends.Key, u *purpose, label string, do func(s *session) (cryptoki.Object, error)) error {
-	if err := t.change.lock(ctx); err != nil {
+func (t *Token) create(ctx context.Context, key *backends.Key, u *token.Purpose, label string, do func(s *token.Session) (cryptoki.Object, error)) error {
+	if err := t.Change.Lock(ctx); err != nil {
 		return err
 	}
-	defer t.change.unlock()
-	return t.withSession(ctx, func(s *session) error {
-		if err := t.sweep(s); err != nil {
+	defer t.Change.Unlock()
+	return t.WithSession(ctx, func(s *token.Session) error {
+		if err := t.Sweep(s); err != nil {
 			return err
 		}
 		h, err := do(s)
 		if err != nil {
-			t.index.doubtful.Store(true)
-			return t.refusal(err)
+			t.Index.Doubtful.Store(true)
+			return t.Refusal(err)
 		}
-		if err := t.profile.readBack(s, h, *u, key.Imported); err != nil {
+		if err := t.Profile.ReadBack(s, h, *u, key.Imported); err != nil {
 			if backends.CodeOf(err) == backends.KeyUnsafe {
-				s.DestroyObject(s.handle, h) // err says more than a failure to do so
+				s.DestroyObject(s.Handle, h) // err says more than a failure to do so
 			} else {
-				t.index.doubtful.Store(true) // it is there
+				t.Index.Doubtful.Store(true) // it is there
 			}
 			return err
 		}
-		o := &object{handle: h, label: label}
-		o.safe.Store(&vetting{u, key.Imported})
-		t.index.put(ref{key.ID, u.class}, o)
+		o := &token.Object{Handle: h, Label: label}
+		o.Safe.Store(&token.Vetting{Purpose: u, Imported: key.Imported})
+		t.Index.Put(token.Ref{ID: key.ID, Class: u.Class}, o)
 		return nil
 	})
 }
 
-// destroy removes every object with the key's CKA_ID, of whatever class, and
+// Destroy removes every object with the key's CKA_ID, of whatever class, and
 // searches to prove that none is left: once if it knows them all, since a search takes
 // time in proportion to the token's objects. elsewhere: another process may have destroyed them.
 func (t *Token) destroy(ctx context.Context, key *backends.Key, elsewhere bool) (*backends.DestroyKeyAnswer, error) {
-	if err := t.change.lock(ctx); err != nil {
+	if err := t.Change.Lock(ctx); err != nil {
 		return nil, err
 	}
-	defer t.change.unlock()
+	defer t.Change.Unlock()
 	answer := &backends.DestroyKeyAnswer{}
-	err := t.withSession(ctx, func(s *session) error {
-		if err := t.sweep(s); err != nil {
+	err := t.WithSession(ctx, func(s *token.Session) error {
+		if err := t.Sweep(s); err != nil {
 			return err
 		}
 		var err error
 		if answer.Objects, err = t.destroyKnown(s, key.ID); err != nil {
 			return err
 		}
-		handles, err := t.searchID(s, key.ID, anyClass)
+		handles, err := t.SearchID(s, key.ID, token.AnyClass)
 		if err != nil {
 			return err
 		}
-		if known := t.index.forget(key.ID); known && answer.Objects == 0 && len(handles) == 0 && !elsewhere {
-			return t.lose(key.ID)
+		if known := t.Index.Forget(key.ID); known && answer.Objects == 0 && len(handles) == 0 && !elsewhere {
+			return t.Lose(key.ID)
 		}
 		for _, h := range handles {
-			if err := s.check("C_DestroyObject", s.DestroyObject(s.handle, cryptoki.Object(h))); err != nil {
+			if err := s.Check("C_DestroyObject", s.DestroyObject(s.Handle, cryptoki.Object(h))); err != nil {
 				return err
 			}
 			answer.Objects++
 		}
 		left := 0
 		if len(handles) > 0 {
-			if handles, err = t.searchID(s, key.ID, anyClass); err != nil {
+			if handles, err = t.SearchID(s, key.ID, token.AnyClass); err != nil {
 				return err
 			}
 			left = len(handles)
@@ -217,7 +212,7 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key, elsewhere bool) 
 		if left > 0 {
 			return backends.Errorf(backends.Internal, "%d objects with CKA_ID %s are left after C_DestroyObject", left, key.ID)
 		}
-		return t.proveObjects(s, ref{id: key.ID})
+		return t.ProveObjects(s, token.Ref{ID: key.ID})
 	})
 	if err != nil {
 		return nil, err
@@ -227,34 +222,23 @@ func (t *Token) destroy(ctx context.Context, key *backends.Key, elsewhere bool) 
 
 // destroyKnown destroys the objects with an ID that the index has, if their handles are
 // still theirs, and counts them.
-func (t *Token) destroyKnown(s *session, id backends.KeyID) (n int, err error) {
-	for class := range usageAttributes {
-		o := t.index.get(ref{id, class})
+func (t *Token) destroyKnown(s *token.Session, id backends.KeyID) (n int, err error) {
+	for class := range token.UsageAttributes {
+		o := t.Index.Get(token.Ref{ID: id, Class: class})
 		if o == nil {
 			continue
 		}
-		if err := s.is(o.handle, class, id[:]); err != nil {
-			s.broken = false // the search finds out what is the matter
+		if err := s.Is(o.Handle, class, id[:]); err != nil {
+			s.Broken = false // the search finds out what is the matter
 			continue
 		}
-		if err := s.check("C_DestroyObject", s.DestroyObject(s.handle, o.handle)); err != nil {
+		if err := s.Check("C_DestroyObject", s.DestroyObject(s.Handle, o.Handle)); err != nil {
 			return n, err
 		}
-		t.index.drop(ref{id, class}, o)
+		t.Index.Drop(token.Ref{ID: id, Class: class}, o)
 		n++
 	}
 	return n, nil
-}
-
-// forget drops all objects with an ID, and reports whether there was any.
-func (x *index) forget(id backends.KeyID) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	known := len(x.objects)
-	for class := range usageAttributes {
-		delete(x.objects, ref{id, class})
-	}
-	return len(x.objects) < known
 }
 
 // Blindness: SoftHSM2 2.6.1 keeps a list of objects in each process, and a counter
@@ -273,21 +257,21 @@ func (x *index) forget(id backends.KeyID) bool {
 // those that are known are enough.
 func (t *Token) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
 	if in != nil && in.Known {
-		if keys, ok := t.index.keys(); ok {
+		if keys, ok := t.Index.Keys(); ok {
 			return &backends.ListKeysAnswer{Objects: keys}, nil
 		}
 	}
-	l, err := t.refresh(ctx, false)
+	l, err := t.Refresh(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	return &backends.ListKeysAnswer{Objects: l.keys}, nil
+	return &backends.ListKeysAnswer{Objects: l.Keys}, nil
 }
 
 // DestroyKey implements [backends.Backend] for every kind of key.
 func (t *Token) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) (*backends.DestroyKeyAnswer, error) {
 	out, err := t.destroy(ctx, &in.Key, in.Elsewhere)
-	return out, t.inUse(ctx, in.Key.ID, err)
+	return out, t.InUse(ctx, in.Key.ID, err)
 }
 
 // prove has the token answer, if in wants that: with random bytes, which no module has
@@ -296,18 +280,18 @@ func (t *Token) prove(ctx context.Context, in *backends.InfoRequest) error {
 	if in == nil || !in.Prove {
 		return nil
 	}
-	return t.withSession(ctx, func(s *session) error {
+	return t.WithSession(ctx, func(s *token.Session) error {
 		var out [8]byte
-		switch rv := s.GenerateRandom(s.handle, out[:]); rv {
+		switch rv := s.GenerateRandom(s.Handle, out[:]); rv {
 		case p11.CKR_RANDOM_NO_RNG, p11.CKR_FUNCTION_NOT_SUPPORTED:
 			return nil
 		default:
-			return s.check("C_GenerateRandom", rv)
+			return s.Check("C_GenerateRandom", rv)
 		}
 	})
 }
 
 // infoAnswer answers for a backend of the given specs.
 func (t *Token) infoAnswer(specs []backends.SpecInfo) *backends.InfoAnswer {
-	return &backends.InfoAnswer{Specs: specs, Token: t.tokenInfo(), Facts: t.profile.Facts()}
+	return &backends.InfoAnswer{Specs: specs, Token: t.TokenInfo(), Facts: t.Profile.Facts()}
 }

@@ -13,6 +13,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // OpenDataKey implements [backends.DataKeyMaker].
@@ -26,7 +27,7 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 		return nil, err
 	}
 	if p.pair() != in.Pair {
-		return nil, invalidCiphertext()
+		return nil, token.InvalidCiphertext()
 	}
 	w := backends.Key{ID: p.wrapping, Spec: backends.AES256, Usage: backends.WrapDataKeys}
 	if err := b.mayWrap(&w); err != nil {
@@ -34,8 +35,8 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 	}
 	answer := &backends.OpenDataKeyAnswer{}
 	// Who imported the CMK's material makes payloads of anything.
-	err = blame(func() error {
-		return b.withWrapping(ctx, &w, in.Recipient, func(s *session, w cryptoki.Object, r *recipient) (err error) {
+	err = token.Blame(func() error {
+		return b.withWrapping(ctx, &w, in.Recipient, func(s *token.Session, w cryptoki.Object, r *recipient) (err error) {
 			if p.pair() {
 				answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
 			} else {
@@ -43,7 +44,7 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 			}
 			return err
 		})
-	}, func() error { return b.wrappingCanary(ctx, &w) }, invalidCiphertext())
+	}, func() error { return b.wrappingCanary(ctx, &w) }, token.InvalidCiphertext())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 // a search takes as long as the token has objects, and nobody else may create
 // keys meanwhile.
 func (b *Symmetric) mayWrap(w *backends.Key) error {
-	o := b.index.get(ref{w.ID, p11.CKO_SECRET_KEY})
+	o := b.Index.Get(token.Ref{ID: w.ID, Class: p11.CKO_SECRET_KEY})
 	if o == nil {
 		now := time.Now().UnixNano()
 		if last := b.searched.Load(); now-last < int64(searchPause) || !b.searched.CompareAndSwap(last, now) {
@@ -63,8 +64,8 @@ func (b *Symmetric) mayWrap(w *backends.Key) error {
 		}
 		return nil
 	}
-	if safe := o.safe.Load(); safe != nil && safe.purpose != b.purposes[kind{w.Spec, w.Usage}] {
-		return invalidCiphertext()
+	if safe := o.Safe.Load(); safe != nil && safe.Purpose != b.purposes[token.Kind{Spec: w.Spec, Usage: w.Usage}] {
+		return token.InvalidCiphertext()
 	}
 	return nil
 }
@@ -75,14 +76,14 @@ const searchPause = time.Second
 
 // wrappingCanary returns nil if the key unwraps what it has wrapped.
 func (b *Symmetric) wrappingCanary(ctx context.Context, w *backends.Key) error {
-	return b.withWrapping(ctx, w, nil, func(s *session, w cryptoki.Object, _ *recipient) error {
-		k, err := b.profile.makeDataKey(s, kekLength, false)
+	return b.withWrapping(ctx, w, nil, func(s *token.Session, w cryptoki.Object, _ *recipient) error {
+		k, err := makeDataKey(b.Profile, s, token.KEKLength, false)
 		if err != nil {
 			return err
 		}
 		defer k.destroy(s)
 		p := &payload{form: k.form, length: k.length}
-		if p.wrapped, err = s.wrap(cryptoki.Mechanism{Type: b.profile.keyWrap}, w, k.wrapped, kekLength+64); err != nil {
+		if p.wrapped, err = s.Wrap(cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, k.wrapped, token.KEKLength+64); err != nil {
 			return err
 		}
 		_, _, err = b.openSecret(s, w, p, nil, false)
@@ -90,35 +91,35 @@ func (b *Symmetric) wrappingCanary(ctx context.Context, w *backends.Key) error {
 	})
 }
 
-func (b *Symmetric) openSecret(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+func (b *Symmetric) openSecret(s *token.Session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
 	k, err := b.unwrapSecret(s, w, p, readable || r.reads())
 	if err != nil {
 		return nil, nil, err
 	}
 	defer k.destroy(s)
-	if r.wraps() && p.length%8 != 0 && k.form == der.SecretKey && !b.profile.keyWrapExact {
+	if r.wraps() && p.length%8 != 0 && k.form == der.SecretKey && !b.Profile.KeyWrapExact {
 		// Made before the token's profile changed.
-		return nil, nil, unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
+		return nil, nil, token.Unsupported("CKM_AES_KEY_WRAP_KWP that keeps lengths that are not a multiple of 8")
 	}
 	sealed, plaintext, err = b.deliver(s, k, r, readable)
-	if _, short := errors.AsType[shortKeyError](err); short {
-		err = invalidCiphertext() // what was wrapped is not what the payload says
+	if _, short := errors.AsType[token.ShortKeyError](err); short {
+		err = token.InvalidCiphertext() // what was wrapped is not what the payload says
 	}
 	return sealed, plaintext, err
 }
 
 // unwrapSecret makes the data key of a payload a session object again.
-func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, readable bool) (*dataKey, error) {
-	m := cryptoki.Mechanism{Type: b.profile.keyWrap}
+func (b *Symmetric) unwrapSecret(s *token.Session, w cryptoki.Object, p *payload, readable bool) (*dataKey, error) {
+	m := cryptoki.Mechanism{Type: b.Profile.KeyWrap}
 	if p.form == der.DerivedKey {
-		base, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.unwrapped(b.profile.sessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE)))
-		if err := s.check("C_UnwrapKey", rv); err != nil {
+		base, rv := s.UnwrapKey(s.Handle, m, w, p.wrapped, b.Profile.Unwrapped(b.Profile.SessionKey(p11.CKK_AES, 0, true, p11.CKA_DERIVE)))
+		if err := s.Check("C_UnwrapKey", rv); err != nil {
 			return nil, err
 		}
-		return b.profile.derive(s, base, p.length, readable)
+		return derive(b.Profile, s, base, p.length, readable)
 	}
-	h, rv := s.UnwrapKey(s.handle, m, w, p.wrapped, b.profile.unwrapped(b.profile.sessionKey(dataKeyType(p.length), 0, !readable)))
-	if err := s.check("C_UnwrapKey", rv); err != nil {
+	h, rv := s.UnwrapKey(s.Handle, m, w, p.wrapped, b.Profile.Unwrapped(b.Profile.SessionKey(dataKeyType(p.length), 0, !readable)))
+	if err := s.Check("C_UnwrapKey", rv); err != nil {
 		return nil, err
 	}
 	return &dataKey{key: h, wrapped: h, form: der.SecretKey, length: p.length}, nil
@@ -127,25 +128,25 @@ func (b *Symmetric) unwrapSecret(s *session, w cryptoki.Object, p *payload, read
 // openPair unwraps a private key: as what it is for the recipient, and to
 // prove that it can be opened; as a secret whose value is its PKCS #8 form
 // (RFC 5208) to be read.
-func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+func (b *Symmetric) openPair(s *token.Session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
 	if r.wraps() || r == nil && !readable {
 		length := 0
-		t := b.profile.sessionPrivate(p.form, true)
+		t := b.Profile.SessionPrivate(p.form, true)
 		switch {
 		case p.form == der.Ed25519Secret:
 			length = len(der.Ed25519PKCS8) + ed25519.SeedSize
-			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
-		case r.wraps() && b.profile.keyWrapExact:
+			t = b.Profile.SessionKey(p11.CKK_GENERIC_SECRET, 0, true)
+		case r.wraps() && b.Profile.KeyWrapExact:
 			// Wrapped a second time as a private key, it may come out in another form:
 			// opencryptoki leaves out the zeros that a number on a curve begins with,
 			// which RFC 5915, section 3, wants.
-			t = b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, true)
+			t = b.Profile.SessionKey(p11.CKK_GENERIC_SECRET, 0, true)
 		}
-		h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped, b.profile.unwrapped(t))
-		if err := s.check("C_UnwrapKey", rv); err != nil {
+		h, rv := s.UnwrapKey(s.Handle, cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, p.wrapped, b.Profile.Unwrapped(t))
+		if err := s.Check("C_UnwrapKey", rv); err != nil {
 			return nil, nil, err
 		}
-		defer s.destroy(h)
+		defer s.Destroy(h)
 		if r.wraps() {
 			if sealed, err = b.wrapTo(s, r, h, length); err != nil {
 				return nil, nil, err
@@ -165,23 +166,23 @@ func (b *Symmetric) openPair(s *session, w cryptoki.Object, p *payload, r *recip
 
 // readPair returns the PKCS #8 form of a wrapped private key, without the
 // padding that the token may leave behind it.
-func (b *Symmetric) readPair(s *session, w cryptoki.Object, p *payload) ([]byte, error) {
-	h, rv := s.UnwrapKey(s.handle, cryptoki.Mechanism{Type: b.profile.keyWrap}, w, p.wrapped,
-		b.profile.unwrapped(b.profile.sessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
-	if err := s.check("C_UnwrapKey", rv); err != nil {
+func (b *Symmetric) readPair(s *token.Session, w cryptoki.Object, p *payload) ([]byte, error) {
+	h, rv := s.UnwrapKey(s.Handle, cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, p.wrapped,
+		b.Profile.Unwrapped(b.Profile.SessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
+	if err := s.Check("C_UnwrapKey", rv); err != nil {
 		return nil, err
 	}
-	defer s.destroy(h)
+	defer s.Destroy(h)
 	var q cryptoki.Query
-	q.Ask(p11.CKA_VALUE, maxWrapped)
+	q.Ask(p11.CKA_VALUE, token.MaxWrapped)
 	defer q.Reset()
-	if err := s.check("C_GetAttributeValue", s.GetAttributes(s.handle, h, &q)); err != nil {
+	if err := s.Check("C_GetAttributeValue", s.GetAttributes(s.Handle, h, &q)); err != nil {
 		return nil, err
 	}
 	v, _ := q.Value(p11.CKA_VALUE)
 	var pkcs8 cryptobyte.String
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
-		return nil, invalidCiphertext() // it says to be a private key, and is something else
+		return nil, token.InvalidCiphertext() // it says to be a private key, and is something else
 	}
 	if p.form == der.EdwardsKey {
 		return der.WellFormed(pkcs8), nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // maxRandom is the most random bytes in one answer (AWS's NumberOfBytes).
@@ -17,11 +18,11 @@ func (b *Symmetric) GenerateRandom(ctx context.Context, in *backends.GenerateRan
 	}
 	out := make([]byte, in.Length)
 	fill := func(out []byte) error {
-		return b.withSession(ctx, func(s *session) error {
-			return s.check("C_GenerateRandom", s.GenerateRandom(s.handle, out))
+		return b.WithSession(ctx, func(s *token.Session) error {
+			return s.Check("C_GenerateRandom", s.GenerateRandom(s.Handle, out))
 		})
 	}
-	err := limited(in.Length <= little, func() error { return fill(out) }, func() error { return fill(make([]byte, little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
+	err := token.Limited(in.Length <= token.Little, func() error { return fill(out) }, func() error { return fill(make([]byte, token.Little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
-	"math/big"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/simplelru"
@@ -16,11 +15,8 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
 )
-
-// kekLength is the length in bytes of the AES-256 key between OAEP and what is
-// too long for OAEP.
-const kekLength = 32
 
 // parseRecipient checks a recipient's public key.
 func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, error) {
@@ -40,8 +36,8 @@ func parseRecipient(r *backends.Recipient) (*rsa.PublicKey, error) {
 }
 
 // recipientHash is the OAEP hash that a recipient asks for.
-func recipientHash(r *backends.Recipient) (oaepHash, error) {
-	h, ok := oaepHashes[r.Algorithm]
+func recipientHash(r *backends.Recipient) (token.OAEPHash, error) {
+	h, ok := token.OAEPHashes[r.Algorithm]
 	switch {
 	case !ok:
 		return h, backends.Errorf(backends.InvalidRequest, "no recipient algorithm %s", r.Algorithm)
@@ -64,15 +60,15 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 	switch {
 	case r.CMS:
 		return sealCMS(public, h, plaintext)
-	case len(plaintext) <= h.room(public.Size()):
-		return oaep(public, h, plaintext)
+	case len(plaintext) <= h.Room(public.Size()):
+		return token.EncryptOAEP(public, h, plaintext)
 	}
-	kek := make([]byte, kekLength)
+	kek := make([]byte, token.KEKLength)
 	defer clear(kek)
 	if _, err := rand.Read(kek); err != nil {
 		return nil, backends.Errorf(backends.Internal, "making a key encryption key: %v", err)
 	}
-	sealed, err := oaep(public, h, kek)
+	sealed, err := token.EncryptOAEP(public, h, kek)
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +81,6 @@ func sealToRecipient(r *backends.Recipient, plaintext []byte) ([]byte, error) {
 		return nil, backends.Errorf(backends.Internal, "wrapping for a recipient: %v", err)
 	}
 	return append(sealed, wrapped...), nil
-}
-
-func oaep(public *rsa.PublicKey, h oaepHash, plaintext []byte) ([]byte, error) {
-	sealed, err := rsa.EncryptOAEP(h.hash.New(), rand.Reader, public, plaintext, nil)
-	if err != nil {
-		return nil, backends.Errorf(backends.Internal, "encrypting for a recipient: %v", err)
-	}
-	return sealed, nil
 }
 
 // recipientKey is a recipient's public key as a session object.
@@ -135,7 +123,7 @@ func newRecipientCache(module *cryptoki.Module, anchor cryptoki.Session) (*recip
 	return c, nil
 }
 
-// destroy is called with c.mu held. An object that stays costs some memory of
+// Destroy is called with c.mu held. An object that stays costs some memory of
 // the token until the anchor is closed.
 func (c *recipientCache) destroy(k *recipientKey) { c.module.DestroyObject(c.anchor, k.handle) }
 
@@ -154,7 +142,7 @@ func (c *recipientCache) hold(r *backends.Recipient) (*recipientKey, error) {
 		return nil, err
 	}
 	var h cryptoki.Object
-	err = blame(func() (err error) {
+	err = token.Blame(func() (err error) {
 		h, err = c.create(public)
 		return err
 	}, func() error {
@@ -174,9 +162,9 @@ func (c *recipientCache) hold(r *backends.Recipient) (*recipientKey, error) {
 
 // create is called with c.mu held.
 func (c *recipientCache) create(public *rsa.PublicKey) (cryptoki.Object, error) {
-	h, rv := c.module.CreateObject(c.anchor, recipientTemplate(public))
+	h, rv := c.module.CreateObject(c.anchor, token.RecipientTemplate(public))
 	if rv != p11.CKR_OK {
-		return 0, failed("C_CreateObject", rv)
+		return 0, token.Failed("C_CreateObject", rv)
 	}
 	return h, nil
 }
@@ -207,9 +195,9 @@ var knownRecipientDER = sync.OnceValue(func() []byte {
 })
 
 // wrapUnder wraps a key by OAEP under the recipient's.
-func (t *Token) wrapUnder(s *session, r *recipient, key cryptoki.Object) (sealed []byte, err error) {
-	err = blame(func() (err error) {
-		sealed, err = s.wrap(r.hash.mechanism(), r.key.handle, key, r.key.size)
+func (t *Token) wrapUnder(s *token.Session, r *recipient, key cryptoki.Object) (sealed []byte, err error) {
+	err = token.Blame(func() (err error) {
+		sealed, err = s.Wrap(r.hash.Mechanism(), r.key.handle, key, r.key.size)
 		return err
 	}, func() error {
 		known, err := t.recipients.hold(&backends.Recipient{PublicKey: knownRecipientDER(), Algorithm: r.Algorithm})
@@ -217,12 +205,12 @@ func (t *Token) wrapUnder(s *session, r *recipient, key cryptoki.Object) (sealed
 			return err
 		}
 		defer t.recipients.release(known)
-		kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN}, t.profile.sessionKey(p11.CKK_AES, kekLength, true))
-		if err := s.check("C_GenerateKey", rv); err != nil {
+		kek, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN}, t.Profile.SessionKey(p11.CKK_AES, token.KEKLength, true))
+		if err := s.Check("C_GenerateKey", rv); err != nil {
 			return err
 		}
-		defer s.destroy(kek)
-		_, err = s.wrap(r.hash.mechanism(), known.handle, kek, known.size)
+		defer s.Destroy(kek)
+		_, err = s.Wrap(r.hash.Mechanism(), known.handle, kek, known.size)
 		return err
 	}, errRecipient())
 	return sealed, err
@@ -237,24 +225,10 @@ func (c *recipientCache) release(k *recipientKey) {
 	}
 }
 
-// recipientTemplate is the template of a recipient's public key: a session
-// object that wraps and does nothing else.
-func recipientTemplate(k *rsa.PublicKey) cryptoki.Template {
-	return cryptoki.Template(nil).
-		ULong(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY).
-		ULong(p11.CKA_KEY_TYPE, p11.CKK_RSA).
-		Bool(p11.CKA_TOKEN, false).
-		Bool(p11.CKA_WRAP, true).
-		Bool(p11.CKA_ENCRYPT, false).
-		Bool(p11.CKA_VERIFY, false).
-		Bytes(p11.CKA_MODULUS, k.N.Bytes()).
-		Bytes(p11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(k.E)).Bytes())
-}
-
 // recipient is whom a key of the token goes to, within one call.
 type recipient struct {
 	*backends.Recipient
-	hash oaepHash
+	hash token.OAEPHash
 	// key is nil if the token cannot wrap to the recipient, but what it gets may
 	// be read into this process and encrypted here.
 	key *recipientKey
@@ -270,9 +244,9 @@ func (t *Token) recipient(to *backends.Recipient) (*recipient, error) {
 	if err != nil {
 		return nil, err
 	}
-	if lacks := t.profile.lacks(to); lacks != "" {
+	if lacks := lacks(t.Profile, to); lacks != "" {
 		if !to.ThroughPlugin {
-			return nil, unsupported(lacks)
+			return nil, token.Unsupported(lacks)
 		}
 		_, err := parseRecipient(to) // before a key is made for it
 		return &recipient{Recipient: to, hash: h}, err
@@ -286,11 +260,11 @@ func (t *Token) recipient(to *backends.Recipient) (*recipient, error) {
 
 // lacks names the mechanism that the token needs to wrap to a recipient, and has
 // not; "": none.
-func (p *profile) lacks(to *backends.Recipient) string {
+func lacks(p *token.Profile, to *backends.Recipient) string {
 	switch {
-	case !p.oaep[to.Algorithm]:
-		return oaepHashes[to.Algorithm].name
-	case to.CMS && !p.wrapCBCPad:
+	case !p.OAEP[to.Algorithm]:
+		return token.OAEPHashes[to.Algorithm].Name
+	case to.CMS && !p.WrapCBCPad:
 		return "C_WrapKey with CKM_AES_CBC_PAD"
 	}
 	return ""
@@ -325,52 +299,29 @@ func (r *recipient) seal(read []byte, readable bool) (sealed, plaintext []byte, 
 // Where the token pads what it wraps by RFC 5649, a private key may reach the
 // recipient with up to 7 zero bytes behind its DER form, which says where it
 // ends; a secret key is refused.
-func (t *Token) wrapTo(s *session, r *recipient, key cryptoki.Object, length int) ([]byte, error) {
+func (t *Token) wrapTo(s *token.Session, r *recipient, key cryptoki.Object, length int) ([]byte, error) {
 	if r.CMS {
 		return t.wrapCMS(s, r, key)
 	}
-	if length > 0 && length <= r.hash.room(r.key.size) {
+	if length > 0 && length <= r.hash.Room(r.key.size) {
 		return t.wrapUnder(s, r, key)
 	}
-	if t.profile.keyWrap == 0 || length%8 != 0 && !t.profile.keyWrapExact {
-		return nil, unsupported("CKM_AES_KEY_WRAP_KWP for lengths that are not a multiple of 8")
+	if t.Profile.KeyWrap == 0 || length%8 != 0 && !t.Profile.KeyWrapExact {
+		return nil, token.Unsupported("CKM_AES_KEY_WRAP_KWP for lengths that are not a multiple of 8")
 	}
-	kek, rv := s.GenerateKey(s.handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
-		t.profile.sessionKey(p11.CKK_AES, kekLength, true, p11.CKA_WRAP))
-	if err := s.check("C_GenerateKey", rv); err != nil {
+	kek, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
+		t.Profile.SessionKey(p11.CKK_AES, token.KEKLength, true, p11.CKA_WRAP))
+	if err := s.Check("C_GenerateKey", rv); err != nil {
 		return nil, err
 	}
-	defer s.destroy(kek)
+	defer s.Destroy(kek)
 	sealed, err := t.wrapUnder(s, r, kek)
 	if err != nil {
 		return nil, err
 	}
-	wrapped, err := s.wrap(cryptoki.Mechanism{Type: t.profile.keyWrap}, kek, key, maxWrapped)
+	wrapped, err := s.Wrap(cryptoki.Mechanism{Type: t.Profile.KeyWrap}, kek, key, token.MaxWrapped)
 	if err != nil {
 		return nil, err
 	}
 	return append(sealed, wrapped...), nil
-}
-
-// maxWrapped is room for the longest key there is, the PKCS #8 form of an
-// RSA-4096 key, wrapped.
-const maxWrapped = 4096
-
-// wrap is C_WrapKey with room for size bytes.
-func (s *session) wrap(m cryptoki.Mechanism, wrapping, key cryptoki.Object, size int) ([]byte, error) {
-	out := make([]byte, size)
-	r := s.WrapKey(s.handle, m, wrapping, key, out)
-	if err := s.check("C_WrapKey", r.RV); err != nil {
-		return nil, err
-	}
-	return out[:r.N:r.N], nil
-}
-
-// destroy removes session objects. If one stays, the session goes.
-func (s *session) destroy(objects ...cryptoki.Object) {
-	for _, o := range objects {
-		if s.DestroyObject(s.handle, o) != p11.CKR_OK {
-			s.broken = true
-		}
-	}
 }

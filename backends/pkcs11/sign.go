@@ -8,6 +8,8 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/probe"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // Sign implements [backends.Signer].
@@ -20,37 +22,37 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 	if err != nil {
 		return nil, err
 	}
-	if !b.signs.can[specAlgorithm{in.Key.Spec, in.Algorithm}] {
-		return nil, unsupported(a.Mechanism)
+	if !b.signs.Can[probe.SpecAlgorithm{Spec: in.Key.Spec, Algorithm: in.Algorithm}] {
+		return nil, token.Unsupported(a.Mechanism)
 	}
 	public, err := b.witness(ctx, &in.Key, u)
 	if err != nil {
-		return nil, b.spent(ctx, in.Key.ID, err)
+		return nil, b.Spent(ctx, in.Key.ID, err)
 	}
-	b.note(in.Key.ID, false)
+	b.Note(in.Key.ID, false)
 	var signature []byte
 	sign := func(input []byte) error {
-		return b.withKey(ctx, &in.Key, u, func(s *session, h cryptoki.Object) error {
-			if signature, err = s.sign(a, h, u.pair, input); err != nil {
+		return b.WithKey(ctx, &in.Key, u, func(s *token.Session, h cryptoki.Object) error {
+			if signature, err = s.Signature(a, h, u.Pair, input); err != nil {
 				return err
 			}
 			if public == nil || a.Verify(public.Key, input, signature) {
 				return nil
 			}
-			s.broken = true
+			s.Broken = true
 			code := backends.Internal
-			if b.profile.lasting {
+			if b.Profile.Lasting {
 				code = backends.Lost // the handle is another key's: the next process has the right one
 			}
 			return backends.Errorf(code, "C_Sign made a signature that is not one of key %s: it is kept back", in.Key.ID)
 		})
 	}
-	err = limited(len(input) <= little, func() error { return sign(input) }, func() error { return sign(make([]byte, little)) },
+	err = token.Limited(len(input) <= token.Little, func() error { return sign(input) }, func() error { return sign(make([]byte, token.Little)) },
 		func() string { return fmt.Sprintf("sign %d bytes", len(input)) })
 	if err != nil {
-		return nil, b.spent(ctx, in.Key.ID, err)
+		return nil, b.Spent(ctx, in.Key.ID, err)
 	}
-	b.note(in.Key.ID, true)
+	b.Note(in.Key.ID, true)
 	return &backends.SignAnswer{Signature: signature}, nil
 }
 
@@ -61,19 +63,19 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 // part of the time that such a signature takes. Faults give away less of other kinds of key; those are
 // verified where a handle may be that of another key (see loaded). docs/decisions/0029-checked-output.md
 // has the figures.
-func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *purpose) (*der.PublicKey, error) {
-	if u.pair.Form != der.RSAKey && u.pair.Form != der.EdwardsKey && !b.profile.lasting {
+func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *token.Purpose) (*der.PublicKey, error) {
+	if u.Pair.Form != der.RSAKey && u.Pair.Form != der.EdwardsKey && !b.Profile.Lasting {
 		return nil, nil //nolint:nilnil // most signatures leave as they are
 	}
 	public, err := b.publicKey(ctx, key, u)
-	if backends.CodeOf(err) == backends.KeyMissing && !b.profile.lasting {
+	if backends.CodeOf(err) == backends.KeyMissing && !b.Profile.Lasting {
 		return nil, nil //nolint:nilnil // the token does not tell it
 	}
 	return public, err
 }
 
 // signing returns what a key is in the token and how it signs.
-func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*purpose, *der.Signing, error) {
+func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*token.Purpose, *der.Signing, error) {
 	u, err := b.purposeFor(key, backends.SignVerify)
 	if err != nil {
 		return nil, nil, err
@@ -83,21 +85,4 @@ func (b *Asymmetric) signing(key *backends.Key, algorithm backends.Algorithm) (*
 		return nil, nil, backends.Errorf(backends.InvalidRequest, "a key of spec %s does not sign with %s", key.Spec, algorithm)
 	}
 	return u, a, nil
-}
-
-// sign signs what input returned, and encodes the signature.
-func (s *session) sign(a *der.Signing, key cryptoki.Object, k *der.Kind, input []byte) ([]byte, error) {
-	out := make([]byte, a.Length(k))
-	r := s.Sign(s.handle, key, a.CKM(), a.TokenInput(input), out)
-	if err := s.check("C_Sign", r.RV); err != nil {
-		return nil, err
-	}
-	if r.N != len(out) {
-		s.broken = true
-		return nil, backends.Errorf(backends.Internal, "C_Sign wrote %d bytes, not %d", r.N, len(out))
-	}
-	if a.Scheme == der.ECDSADER {
-		return der.MarshalECDSA(out)
-	}
-	return out, nil
 }

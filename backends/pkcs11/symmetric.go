@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	p11 "github.com/miekg/pkcs11"
-
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // Symmetric is the backend of SYMMETRIC_DEFAULT keys (AES-256-GCM) and of the
@@ -24,15 +23,12 @@ type Symmetric struct {
 // symmetricDefault is the only algorithm of symmetric keys.
 const symmetricDefault backends.Algorithm = "SYMMETRIC_DEFAULT"
 
-// tagLength is the length of a GCM tag in bytes, the longest there is.
-const tagLength = 16
-
 // NewSymmetric returns the backend of symmetric keys in t. Closing it closes t.
 func NewSymmetric(t *Token) *Symmetric {
 	return &Symmetric{secrets: newSecrets(
 		t,
-		kind{backends.SymmetricDefault, backends.EncryptDecrypt},
-		kind{backends.AES256, backends.WrapDataKeys},
+		token.Kind{Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt},
+		token.Kind{Spec: backends.AES256, Usage: backends.WrapDataKeys},
 	)}
 }
 
@@ -90,76 +86,76 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 	}
 	var sealed backends.Sealed
 	encrypt := func(plaintext, aad []byte) error {
-		return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-			sealed, err = b.profile.encrypt(s, h, plaintext, aad)
+		return b.WithKey(ctx, key, u, func(s *token.Session, h cryptoki.Object) error {
+			sealed, err = encryptGCM(b.Profile, s, h, plaintext, aad)
 			return err
 		})
 	}
-	err = limited(len(plaintext)+len(aad) <= little, func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, little), nil) },
+	err = token.Limited(len(plaintext)+len(aad) <= token.Little, func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, token.Little), nil) },
 		func() string {
 			return fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad))
 		})
 	return sealed, err
 }
 
-func (b *Symmetric) encrypting(key *backends.Key) (*purpose, error) {
+func (b *Symmetric) encrypting(key *backends.Key) (*token.Purpose, error) {
 	if key.Usage != backends.EncryptDecrypt {
 		return nil, backends.Errorf(backends.InvalidRequest, "a key of usage %s does not encrypt", key.Usage)
 	}
 	return b.purpose(key)
 }
 
-// encrypt makes one ciphertext, with an IV from where the token wants it to
+// encryptGCM makes one ciphertext, with an IV from where the token wants it to
 // come from.
-func (p *profile) encrypt(s *session, h cryptoki.Object, plaintext, aad []byte) (backends.Sealed, error) {
-	iv := make([]byte, ivLength)
-	if !p.gcmIV {
-		if err := s.iv(iv); err != nil {
+func encryptGCM(p *token.Profile, s *token.Session, h cryptoki.Object, plaintext, aad []byte) (backends.Sealed, error) {
+	iv := make([]byte, token.IVLength)
+	if !p.GCMIV {
+		if err := s.IV(iv); err != nil {
 			return backends.Sealed{}, err
 		}
 	}
-	out := make([]byte, len(plaintext)+tagLength)
-	r := s.EncryptGCM(s.handle, h, iv, aad, plaintext, out)
-	if err := s.check("C_Encrypt", r.RV); err != nil {
+	out := make([]byte, len(plaintext)+token.TagLength)
+	r := s.EncryptGCM(s.Handle, h, iv, aad, plaintext, out)
+	if err := s.Check("C_Encrypt", r.RV); err != nil {
 		return backends.Sealed{}, err
 	}
 	if r.N != len(out) {
-		s.broken = true
+		s.Broken = true
 		return backends.Sealed{}, backends.Errorf(backends.Internal, "C_Encrypt wrote %d bytes, not %d", r.N, len(out))
 	}
 	return backends.Sealed{IV: iv, Ciphertext: out}, nil
 }
 
-// open decrypts, and tells an altered ciphertext from a token in trouble.
+// Open decrypts, and tells an altered ciphertext from a token in trouble.
 func (b *Symmetric) open(ctx context.Context, key *backends.Key, sealed *backends.Sealed, aad []byte) ([]byte, error) {
 	u, err := b.encrypting(key)
 	if err != nil {
 		return nil, err
 	}
-	if len(sealed.IV) != ivLength || len(sealed.Ciphertext) < tagLength {
-		return nil, invalidCiphertext()
+	if len(sealed.IV) != token.IVLength || len(sealed.Ciphertext) < token.TagLength {
+		return nil, token.InvalidCiphertext()
 	}
 	var plaintext []byte
-	err = blame(func() (err error) {
+	err = token.Blame(func() (err error) {
 		plaintext, err = b.decrypt(ctx, key, u, sealed, aad)
 		return err
-	}, func() error { return b.canary(ctx, key, u) }, invalidCiphertext())
+	}, func() error { return b.canary(ctx, key, u) }, token.InvalidCiphertext())
 	return plaintext, err
 }
 
-func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *purpose, sealed *backends.Sealed, aad []byte) (plaintext []byte, err error) {
-	err = b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
+func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *token.Purpose, sealed *backends.Sealed, aad []byte) (plaintext []byte, err error) {
+	err = b.WithKey(ctx, key, u, func(s *token.Session, h cryptoki.Object) error {
 		// Some modules want room for the tag, too.
 		out := make([]byte, len(sealed.Ciphertext))
-		r := s.DecryptGCM(s.handle, h, sealed.IV, aad, sealed.Ciphertext, out)
-		if err := s.check("C_Decrypt", r.RV); err != nil { // IV and AAD are input of the Init half
+		r := s.DecryptGCM(s.Handle, h, sealed.IV, aad, sealed.Ciphertext, out)
+		if err := s.Check("C_Decrypt", r.RV); err != nil { // IV and AAD are input of the Init half
 			clear(out)
 			return err
 		}
-		if r.N != len(out)-tagLength {
-			s.broken = true
+		if r.N != len(out)-token.TagLength {
+			s.Broken = true
 			clear(out)
-			return backends.Errorf(backends.Internal, "C_Decrypt wrote %d bytes, not %d", r.N, len(out)-tagLength)
+			return backends.Errorf(backends.Internal, "C_Decrypt wrote %d bytes, not %d", r.N, len(out)-token.TagLength)
 		}
 		plaintext = out[:r.N]
 		return nil
@@ -170,36 +166,25 @@ func (b *Symmetric) decrypt(ctx context.Context, key *backends.Key, u *purpose, 
 	return plaintext, nil
 }
 
-// maybeBadTag reports whether some tokens answer so to a wrong tag (SoftHSM2:
-// CKR_GENERAL_ERROR) and others to trouble of their own.
-func maybeBadTag(rv uint) bool {
-	switch rv {
-	case p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_DATA_INVALID,
-		p11.CKR_DATA_LEN_RANGE, p11.CKR_ARGUMENTS_BAD, p11.CKR_SIGNATURE_INVALID:
-		return true
-	}
-	return false
-}
-
 // canary returns nil if the key decrypts what it is known to have encrypted.
 // One ciphertext per key is made and kept, so that a flood of bad ciphertexts
 // does not use up the key's encryptions.
-func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *purpose) error {
-	return b.withKey(ctx, key, u, func(s *session, h cryptoki.Object) error {
-		o := b.index.get(ref{key.ID, u.class})
+func (b *Symmetric) canary(ctx context.Context, key *backends.Key, u *token.Purpose) error {
+	return b.WithKey(ctx, key, u, func(s *token.Session, h cryptoki.Object) error {
+		o := b.Index.Get(token.Ref{ID: key.ID, Class: u.Class})
 		if o == nil {
 			return backends.Errorf(backends.Lost, "the key is gone again")
 		}
-		known := o.canary.Load()
+		known := o.Canary.Load()
 		if known == nil {
-			sealed, err := b.profile.encrypt(s, h, []byte("canary"), nil)
+			sealed, err := encryptGCM(b.Profile, s, h, []byte("canary"), nil)
 			if err != nil {
 				return err
 			}
 			known = &sealed
-			o.canary.Store(known)
+			o.Canary.Store(known)
 		}
 		out := make([]byte, len(known.Ciphertext))
-		return s.check("C_Decrypt", s.DecryptGCM(s.handle, h, known.IV, nil, known.Ciphertext, out).RV)
+		return s.Check("C_Decrypt", s.DecryptGCM(s.Handle, h, known.IV, nil, known.Ciphertext, out).RV)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/der"
 	"cmkd/backends/pkcs11/internal/mldsa"
+	"cmkd/backends/pkcs11/internal/token"
 )
 
 // Verify implements [backends.Signer]. It verifies with the public key in this
@@ -33,7 +34,7 @@ func (b *Asymmetric) Verify(ctx context.Context, in *backends.VerifyRequest) (*b
 
 // verifyMu verifies a signature of an external mu (FIPS 204, section 6.2), which
 // takes the public key alone: no token has a mechanism for it.
-func (b *Asymmetric) verifyMu(ctx context.Context, in *backends.VerifyRequest, u *purpose) (*backends.VerifyAnswer, error) {
+func (b *Asymmetric) verifyMu(ctx context.Context, in *backends.VerifyRequest, u *token.Purpose) (*backends.VerifyAnswer, error) {
 	if len(in.Message) != mldsa.MuSize {
 		return nil, backends.Errorf(backends.InvalidRequest, "mu of %d bytes: it has %d", len(in.Message), mldsa.MuSize)
 	}

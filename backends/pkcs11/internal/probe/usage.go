@@ -1,0 +1,64 @@
+package probe
+
+import (
+	"slices"
+	"strings"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/token"
+)
+
+// addable are the usages that would let a key do more than it is for.
+var addable = []uint{p11.CKA_DERIVE, p11.CKA_WRAP, p11.CKA_UNWRAP, p11.CKA_DECRYPT, p11.CKA_SIGN}
+
+// usagesAdded is the fact that says which of them somebody with the PIN can add to a key.
+const usagesAdded = "usages-added-later"
+
+// tryUsages adds usages to a key that is neither modifiable nor copyable. There are tokens that
+// do so all the same, or know neither attribute. A key that does more is found out when it is
+// opened (see readBack); one that lets its value be derived must not be in the token at all.
+func (b *prober) tryUsages(key cryptoki.Object, what string) error {
+	if b.Found[usagesAdded] == "" {
+		b.fact(usagesAdded, "no")
+	}
+	for _, a := range addable {
+		var q cryptoki.Query
+		q.AskBool(a)
+		b.s.GetAttributes(b.s.Handle, key, &q)
+		if has, _ := q.Bool(a); has {
+			continue
+		}
+		t := cryptoki.Template(nil).Bool(a, true)
+		var more []cryptoki.Object
+		if o, rv := b.keep(b.s.CopyObject(b.s.Handle, key, t)); rv == p11.CKR_OK {
+			more = append(more, o)
+		}
+		if b.s.SetAttributes(b.s.Handle, key, t) == p11.CKR_OK {
+			more = append(more, key)
+		}
+		if len(more) > 0 {
+			b.usageAdded(token.AttributeNames[a])
+		}
+		for _, o := range more {
+			if err := b.tryDerivations(o, what); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// usageAdded notes a usage in the fact.
+func (b *prober) usageAdded(name string) {
+	var names []string
+	if fact := b.Found[usagesAdded]; fact != "no" {
+		names = strings.Split(fact, ", ")
+	}
+	if !slices.Contains(names, name) {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	b.fact(usagesAdded, strings.Join(names, ", "))
+}
