@@ -48,6 +48,48 @@ func TestLoginAnswers(t *testing.T) {
 	})
 }
 
+// TestAdvice: an error of opening a token says what to do, and no CK_RV without its name.
+func TestAdvice(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		says := func(what string, cfg pkcs11.Config, texts ...string) {
+			t.Helper()
+			_, err := pkcs11.Open(t.Context(), cfg)
+			for _, text := range texts {
+				if err == nil || !strings.Contains(err.Error(), text) {
+					t.Errorf("%s: %v, want %q", what, err, text)
+				}
+			}
+			if err != nil && strings.Contains(err.Error(), "CKR 0x") && !strings.Contains(err.Error(), "CKR_") {
+				t.Errorf("%s: a number without its name: %v", what, err)
+			}
+		}
+		for _, c := range []struct {
+			function string
+			rv       uint
+			texts    []string
+		}{
+			{"C_Login", p11.CKR_PIN_INCORRECT, []string{"CKR_PIN_INCORRECT", tok.PINFile}},
+			{"C_Login", p11.CKR_USER_PIN_NOT_INITIALIZED, []string{"CKR_USER_PIN_NOT_INITIALIZED", "C_InitPIN"}},
+			{"C_Initialize", p11.CKR_GENERAL_ERROR, []string{"C_Initialize of module", "CKR_GENERAL_ERROR", "sandbox", "off = true"}},
+			{"C_Initialize", p11.CKR_ARGUMENTS_BAD, []string{"pReserved", "NSS"}},
+		} {
+			control.Set(c.function, shim.Fail(c.rv))
+			says(c.function+" answers "+p11.Error(c.rv).Error(), config(tok), c.texts...)
+			control.Clear(c.function)
+		}
+		other := config(tok)
+		other.TokenLabel = "none"
+		says("another label", other, "no token with label", tok.Label)
+		none := config(tok)
+		none.Module = "/etc/hostname"
+		says("no library", none, "is it a PKCS#11 library")
+		tok.Run(t, "softhsm2-util", "--init-token", "--free", "--label", tok.Label, "--pin", "12345678", "--so-pin", "12345678")
+		says("two tokens of one label", config(tok), "--token-serial", "serial in its [[token]]")
+	})
+}
+
 // TestKeypad: a token that wants its PIN by a keypad is asked once, and the error says
 // what is the matter; one that takes it from programs, too, is served.
 func TestKeypad(t *testing.T) {
