@@ -3,8 +3,10 @@ package kms_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"cmkd/backends"
@@ -145,6 +147,29 @@ func TestTamperedRows(t *testing.T) {
 			s.call("", "Decrypt", map[string]any{"CiphertextBlob": blob})
 			s.call(kmsapi.CodeNotFoundException, "DescribeKey", map[string]any{"KeyId": "alias/gone"})
 		})
+	}
+}
+
+// TestAcceptanceInVain: a state key that was made for a database that is not accepted after all does not
+// stay in the token.
+func TestAcceptanceInVain(t *testing.T) {
+	t.Parallel()
+	s := trusted(t)
+	objects := s.token.Objects()
+	maps.DeleteFunc(objects, func(_ backends.KeyID, o memory.Object) bool {
+		return strings.Contains(o.Label, "system-state") || o.Key.Spec == backends.P256
+	})
+	s.token.SetObjects(objects)
+	s.restart()
+	m := s.service.Mismatch()
+	if m == nil {
+		t.Fatal("a database without its state key verifies")
+	}
+	if err := s.accept(m.Root); err == nil {
+		t.Fatal("it is accepted without an audit key")
+	}
+	if n := len(s.token.Objects()); n != len(objects) {
+		t.Errorf("%d objects are in the token, and were %d", n, len(objects))
 	}
 }
 

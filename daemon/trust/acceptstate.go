@@ -22,7 +22,7 @@ var ErrMalformed = errors.New("rows that cmkd does not write cannot be accepted:
 // AcceptState is an operator's decision to trust the rows as they are. root is
 // the one of the [Mismatch] that was looked at; [store.ErrChanged] says that
 // the rows are others now. It is recorded before it is done.
-func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) error {
+func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (err error) {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	m := s.Mismatch()
@@ -33,10 +33,16 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) e
 	if bad := malformed(s.Store.View()); bad != "" {
 		return fmt.Errorf("%w: %s", ErrMalformed, bad)
 	}
-	k, err := s.acceptedKey(ctx)
+	k, made, err := s.acceptedKey(ctx)
 	if err != nil {
 		return err
 	}
+	adopting := false // from then on a database may name the key
+	defer func() {
+		if err != nil && made && !adopting {
+			s.dropStateKey(ctx, k)
+		}
+	}()
 	details, err := json.Marshal(m.brief(), json.Deterministic(true))
 	if err != nil {
 		return err
@@ -56,6 +62,7 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) e
 		return err
 	}
 	seal := &sealer{s, k.lineage}
+	adopting = true
 	err = s.Store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
 		if auditKey != nil && !bytes.Equal(auditKey.PublicKey, public) { // it signs from now on
 			row := *auditKey
@@ -99,20 +106,20 @@ func (s *Trust) dropCreations(tx *store.Tx) {
 }
 
 // acceptedKey chooses the key for the head of a state that is accepted: the
-// last one of the lineage that the database names, or a new one.
-func (s *Trust) acceptedKey(ctx context.Context) (stateKey, error) {
+// last one of the lineage that the database names, or one that is made for it.
+func (s *Trust) acceptedKey(ctx context.Context) (k stateKey, made bool, err error) {
 	keys, err := s.stateKeys(ctx, false)
 	if err != nil {
-		return stateKey{}, err
+		return stateKey{}, false, err
 	}
 	var lineages []string // that the database names, without trust
 	if row, ok := s.Store.View().CurrentSystemKey(s.Token, keyring.PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
 		id := keyring.ObjectID(row.CKAID)
 		if k, ok := keys[id]; ok {
 			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
-				return last, nil
+				return last, false, nil
 			}
-			return k, nil
+			return k, false, nil
 		}
 		lineages = append(lineages, row.Lineage, id.String())
 	}
@@ -123,8 +130,9 @@ func (s *Trust) acceptedKey(ctx context.Context) (stateKey, error) {
 	}
 	for _, lineage := range lineages {
 		if last, ok := newest(keys, lineage); ok {
-			return last, nil
+			return last, false, nil
 		}
 	}
-	return s.firstStateKey(ctx)
+	k, err = s.firstStateKey(ctx)
+	return k, err == nil, err
 }

@@ -294,7 +294,9 @@ func (s *Trust) stateKeyRow(k stateKey) *store.SystemKey {
 }
 
 // firstStateKey makes the first key of a new lineage, for a state that is
-// accepted without any key that is known to be its own.
+// accepted without any key that is known to be its own. No intent explains it, since nothing can be
+// written into a database that is not accepted yet: if the process ends before it is, the key stays in the
+// token, which costs its room.
 func (s *Trust) firstStateKey(ctx context.Context) (stateKey, error) {
 	b, err := s.RouteNew(s.Token, backends.HMAC256)
 	if err != nil {
@@ -307,4 +309,16 @@ func (s *Trust) firstStateKey(ctx context.Context) (stateKey, error) {
 	}
 	s.Log.LogAttrs(ctx, slog.LevelWarn, "state key created: earlier ones are unknown and stay in the token", slog.String("id", id.String()))
 	return stateKey{id, id.String(), 1}, nil
+}
+
+// dropStateKey destroys the key that firstStateKey has made for a state that was not accepted.
+func (s *Trust) dropStateKey(ctx context.Context, k stateKey) {
+	b, err := s.RouteNew(s.Token, backends.HMAC256)
+	if err == nil {
+		key := backends.Key{ID: k.id, Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC}
+		_, err = b.DestroyKey(context.WithoutCancel(ctx), &backends.DestroyKeyRequest{Key: key})
+	}
+	if err != nil {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "a state key is left in the token", slog.String("id", k.id.String()), slog.Any("error", err))
+	}
 }
