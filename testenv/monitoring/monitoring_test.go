@@ -20,6 +20,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"cmkd/testenv/etcd"
 	"cmkd/testenv/rig"
 )
 
@@ -117,7 +118,7 @@ func query(t *testing.T, prometheus, expression string) (values []string) {
 // or a panel names is one of the daemon's.
 func TestScraped(t *testing.T) {
 	t.Parallel()
-	r := rig.New(t, rig.Config{World: true, Tables: "[monitors]\nusers = [\"62004\"]\n"})
+	r := rig.New(t, rig.Config{World: true, Etcd: etcd.Start(t), Tables: "[monitors]\nusers = [\"62004\"]\n"})
 	if _, err := r.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{}); err != nil {
 		t.Fatal(err)
 	}
@@ -162,6 +163,7 @@ scrape_configs:
 	// Those that a daemon with nothing amiss has no samples of.
 	for _, name := range []string{
 		"cmkd_duplicate_keys", "cmkd_key_material_expiry_timestamp_seconds",
+		"cmkd_token_member_up", "cmkd_token_member_refused", "cmkd_token_member_calls_in_flight",
 		"cmkd_audit_ship_up", "cmkd_audit_ship_lag_seconds", "cmkd_audit_ship_lost_records_total",
 	} {
 		known[name] = true
