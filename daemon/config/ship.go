@@ -119,7 +119,8 @@ func (c *Ship) Receiver() (ship.Receiver, error) {
 }
 
 // clientTLS reads the files that a client has: authorities, "" for the system's, and its
-// own certificate and key, "" for none. The key may be a systemd credential.
+// own certificate and key, "" for none. The key may be a systemd credential. Each connection
+// shows the certificate that is there by then: it may have been renewed.
 func clientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
@@ -137,11 +138,17 @@ func clientTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("key_file: %w", err)
 		}
-		own, err := tls.LoadX509KeyPair(certFile, path)
-		if err != nil {
-			return nil, fmt.Errorf("reading the certificate: %w", err)
+		own := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certFile, path)
+			if err != nil {
+				return nil, fmt.Errorf("reading the certificate: %w", err)
+			}
+			return &pair, nil
 		}
-		config.Certificates = []tls.Certificate{own}
+		if _, err := own(nil); err != nil {
+			return nil, err
+		}
+		config.GetClientCertificate = own
 	}
 	return config, nil
 }

@@ -25,6 +25,8 @@ import (
 // Server is an etcd server, alone or a member of a cluster.
 type Server struct {
 	Endpoint string // of clients, a URL
+	// Security is what the server and clients show each other from the next Run on; nil: nothing, over http.
+	Security *Security
 
 	name, dir, peer, cluster string
 
@@ -40,13 +42,28 @@ func Start(t testing.TB) *Server {
 	return StartCluster(t, 1)[0]
 }
 
+// StartSecure starts a server that is asked over TLS, and asks clients for their certificate.
+func StartSecure(t testing.TB, security *Security) *Server {
+	t.Helper()
+	return start(t, 1, security)[0]
+}
+
 // StartCluster starts as many servers as one cluster.
 func StartCluster(t testing.TB, n int) []*Server {
 	t.Helper()
+	return start(t, n, nil)
+}
+
+func start(t testing.TB, n int, security *Security) []*Server {
+	t.Helper()
+	scheme := "http://"
+	if security != nil {
+		scheme = "https://"
+	}
 	servers := make([]*Server, n)
 	var members []string
 	for i := range servers {
-		s := &Server{name: fmt.Sprintf("etcd%d", i+1), dir: dir(t), Endpoint: "http://" + freeAddress(t), peer: "http://" + freeAddress(t)}
+		s := &Server{name: fmt.Sprintf("etcd%d", i+1), dir: dir(t), Endpoint: scheme + freeAddress(t), Security: security, peer: "http://" + freeAddress(t)}
 		members = append(members, s.name+"="+s.peer)
 		servers[i] = s
 	}
@@ -79,13 +96,17 @@ func dir(t testing.TB) string {
 	return d
 }
 
+// Host is where all servers of this process are.
+func Host() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d", 64+pid>>16&63, pid>>8&255, pid&255)
+}
+
 // freeAddress is an address on loopback where nobody listens. Each process has a host of its
 // own there, so that no connection of another takes the port before the server listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	pid := os.Getpid()
-	host := fmt.Sprintf("127.%d.%d.%d", 64+pid>>16&63, pid>>8&255, pid&255)
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", host+":0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", Host()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +119,9 @@ func (s *Server) Run(t testing.TB, args ...string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.Security != nil {
+		args = append(s.Security.arguments(), args...)
+	}
 	cmd := exec.CommandContext(context.Background(), "etcd", append([]string{ // it outlives t.Context in cleanups
 		"--name", s.name, "--data-dir", filepath.Join(s.dir, "data"),
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
@@ -152,7 +176,11 @@ func (s *Server) Await(t testing.TB) {
 // Client is a client of this server alone. The caller closes it.
 func (s *Server) Client(t testing.TB) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second})
+	cfg := clientv3.Config{Endpoints: []string{s.Endpoint}, Logger: zap.NewNop(), DialTimeout: 5 * time.Second}
+	if s.Security != nil {
+		cfg.TLS = s.Security.client(t)
+	}
+	c, err := clientv3.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

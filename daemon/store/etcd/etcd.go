@@ -26,11 +26,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -53,7 +55,7 @@ const (
 )
 
 // format is the version of the layout.
-const format = "1"
+const format = 1
 
 // answerTime bounds the wait for one answer of etcd. A new leader takes it about a
 // second; what is asked for then fails with a 5xx, and clients repeat it.
@@ -103,6 +105,9 @@ func (e *Engine) Fresh() error { return e.claim.fresh() }
 type silent struct{ cause error }
 
 func (e *silent) Error() string {
+	if errors.Is(e.cause, rpctypes.ErrPermissionDenied) {
+		return fmt.Sprintf("etcd has no role for the user of the daemon's certificate that reaches the prefix: %v", e.cause)
+	}
 	return fmt.Sprintf("etcd does not answer, it may have no quorum: %v", e.cause)
 }
 
@@ -114,7 +119,7 @@ func (e *silent) Unwrap() error        { return e.cause }
 func NewEngine(ctx context.Context, options Options) (*Engine, error) {
 	e := &Engine{options: options, trouble: store.NewTrouble(), seen: newSeen(options.Node), arrived: make(chan struct{}, 1)}
 	if err := e.open(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the store %s in etcd: %w", options.Prefix, err), e.Close())
+		return nil, errors.Join(fmt.Errorf("opening the store %s in etcd: %w", options.Prefix, e.explain(ctx, err)), e.Close())
 	}
 	return e, nil
 }
@@ -159,7 +164,7 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 	defer cancel()
 	absent := clientv3.Compare(clientv3.CreateRevision(e.options.Prefix), "=", 0).WithPrefix()
 	out, err := e.client.Txn(ctx).If(absent).
-		Then(clientv3.OpPut(e.key(formatKey), format)).
+		Then(clientv3.OpPut(e.key(formatKey), strconv.Itoa(format))).
 		Else(clientv3.OpGet(e.key(formatKey))).Commit()
 	if err != nil {
 		return e.unanswered(ctx, err)
@@ -168,11 +173,15 @@ func (e *Engine) checkFormat(ctx context.Context) error {
 		return nil
 	}
 	found := out.Responses[0].GetResponseRange().Kvs
-	switch {
-	case len(found) == 0:
+	if len(found) == 0 {
 		return fmt.Errorf("%w: there are keys under the prefix, but no %q: is the prefix right?", store.ErrCorrupt, e.key(formatKey))
-	case string(found[0].Value) != format:
-		return fmt.Errorf("%w: it has the format %q, this program knows %q", store.ErrNewerSchema, found[0].Value, format)
+	}
+	there, err := strconv.Atoi(string(found[0].Value))
+	switch {
+	case err != nil || there < format:
+		return fmt.Errorf("%w: %q is %q, which no release has written: is the prefix right?", store.ErrCorrupt, e.key(formatKey), found[0].Value)
+	case there > format:
+		return fmt.Errorf("%w: it has the format %d, this program knows %d", store.ErrNewerSchema, there, format)
 	}
 	return nil
 }
