@@ -49,6 +49,7 @@ type Daemon struct {
 	reloadError  atomic.Pointer[string]   // why the last reload failed, nil if it did not
 	segmentBytes int64                    // of the audit trail; 0: the usual
 	impatient    bool                     // an etcd that does not answer is not waited for
+	waiting      func(what string)        // told of what the start waits for; nil: nobody is
 	tentative    *footprint               // to be taken back at the end, nil if what was made stays
 	note         func(text string)        // see WithNotes
 }
@@ -62,6 +63,10 @@ func WithClock(now func() time.Time) Option { return func(d *Daemon) { d.now = n
 // WithSegmentBytes sets the size of the audit trail's segments, for tests that
 // need several. 0 is the usual size.
 func WithSegmentBytes(n int64) Option { return func(d *Daemon) { d.segmentBytes = n } }
+
+// WithWaiting has say told what the start waits for, a text of one line: every few seconds for as long as it
+// does, and "" when it goes on.
+func WithWaiting(say func(what string)) Option { return func(d *Daemon) { d.waiting = say } }
 
 // Store lets tests put rows into states that no call reaches from outside.
 func (d *Daemon) Store() *store.Store { return d.store }

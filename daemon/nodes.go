@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,17 +28,32 @@ func (d *Daemon) openStore(ctx context.Context) (s *store.Store, err error) {
 	})
 }
 
+const waitingForEtcd = "waiting for etcd, nothing is served"
+
+// say tells who has asked for it what the start waits for.
+func (d *Daemon) say(what string) {
+	if d.waiting != nil {
+		d.waiting(what)
+	}
+}
+
 // awaitEtcd does a step of the start. While etcd does not answer it is done again, and
 // nothing is served.
 func (d *Daemon) awaitEtcd(ctx context.Context, step func() error) error {
 	var said complaint
+	waits := false
 	for {
 		err := step()
 		if !errors.Is(err, store.ErrBusy) || d.cfg.Store.Engine != config.EngineEtcd || d.impatient || ctx.Err() != nil {
+			if waits {
+				d.say("")
+			}
 			return err
 		}
+		waits = true
+		d.say(waitingForEtcd + ": " + strings.Join(strings.Fields(err.Error()), " "))
 		if said.fresh(err) {
-			d.log.LogAttrs(ctx, slog.LevelError, "waiting for etcd, nothing is served", slog.Any("error", err))
+			d.log.LogAttrs(ctx, slog.LevelError, waitingForEtcd, slog.Any("error", err))
 		}
 		select {
 		case <-ctx.Done():

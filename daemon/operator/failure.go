@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"cmkd/daemon/journal"
+	"cmkd/daemon/store"
 	"cmkd/socket/kmsapi"
 )
 
@@ -27,8 +28,15 @@ func invalid(status int, text string) error {
 	return &failure{status, kmsapi.Errorf(kmsapi.CodeValidationException, "%s", text), nil}
 }
 
-// failed is a failure of the daemon, whose cause is logged.
+// failed is a failure of the daemon, whose cause is logged. If that is the database, which does not answer or
+// cannot be written, the caller is told so, and may try again.
 func failed(text string, cause error) error {
+	switch {
+	case errors.Is(cause, store.ErrStale):
+		return Unavailable(text+": the database does not answer", cause)
+	case errors.Is(cause, store.ErrUnwritable):
+		return Unavailable(text+": the database cannot be written", cause)
+	}
 	return &failure{http.StatusInternalServerError, kmsapi.Errorf(kmsapi.CodeKMSInternalException, "%s", text), cause}
 }
 

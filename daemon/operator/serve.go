@@ -112,8 +112,8 @@ func (s *Service) ask(w http.ResponseWriter, r *http.Request, row *Row, c *Calle
 		s.noDeadline(r.Context(), w)
 	}
 	out, err := row.do(r.Context(), c, in)
-	if err == nil && row.Rows && s.KMS.Mismatch() == nil {
-		if stale := s.KMS.Store.Fresh(); stale != nil { // now that it has its view
+	if row.Rows && s.KMS.Mismatch() == nil {
+		if stale := s.KMS.Store.Fresh(); stale != nil { // now that it has its view; if it failed, this is why
 			err = Unavailable(s.KMS.APIError(c.call, stale).Message, stale)
 		}
 	}

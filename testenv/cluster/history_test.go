@@ -175,7 +175,13 @@ func (r *clusterRun) fail(t *testing.T, n int, random *rand.Rand) {
 		case 0, 1:
 			d.Kill()
 			pause(time.Second)
-			d.Start(t)
+			eventually(t, "a start", func() bool { // as systemd does, if a plugin is not ready in time
+				err := d.TryStart(t)
+				if err != nil {
+					t.Logf("%v", err)
+				}
+				return err == nil
+			})
 		case 2:
 			_ = d.Process.Process.Signal(syscall.SIGSTOP)
 			pause(6 * time.Second)

@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,6 +110,11 @@ func TestSilent(t *testing.T) {
 		if status, text := r.Ask(t, "POST", "/policy/who", fmt.Sprintf(`{"action":"kms:Encrypt","key":%q}`, key)); status != 503 || !strings.Contains(text, "does not answer") {
 			t.Errorf("a question about policies: %d %s", status, text)
 		}
+		for _, path := range []string{"/backup", "/confirm-clock"} {
+			if status, text := r.Ask(t, "POST", path, ""); status != 503 || !strings.Contains(text, "does not answer") && !strings.Contains(text, "cannot be written") {
+				t.Errorf("%s: %d %s", path, status, text)
+			}
+		}
 		time.Sleep(pause)
 		server.Signal(t, syscall.SIGCONT)
 		eventually(t, "back", func() bool { return encrypt(t.Context(), c, key) == "" })
@@ -210,14 +218,19 @@ func TestTampered(t *testing.T) {
 	}
 }
 
-// TestAway: a daemon that starts before its etcd waits for it, and serves nothing.
+// TestAway: a daemon that starts before its etcd waits for it, serves nothing, and tells systemd so, which
+// would otherwise take the start for one that has failed.
 func TestAway(t *testing.T) {
 	t.Parallel()
 	server := etcd.Start(t)
-	r := rig.New(t, rig.Config{Etcd: server, Process: true})
+	path, told := notified(t)
+	r := rig.New(t, rig.Config{Etcd: server, Process: true, Wrap: []string{"env", "NOTIFY_SOCKET=" + path}})
 	key := rig.NewKey(t, r.Client(""), &kms.CreateKeyInput{})
 	if err := r.Stop(); err != nil {
 		t.Fatal(err)
+	}
+	if text := strings.Join(told(), "\n"); !strings.Contains(text, "READY=1") || strings.Contains(text, "STATUS=") {
+		t.Errorf("a start that does not wait tells systemd %q", text)
 	}
 	server.Kill()
 	started := make(chan struct{})
@@ -226,39 +239,54 @@ func TestAway(t *testing.T) {
 		r.Start(t)
 	}()
 	eventually(t, "the log", func() bool { return strings.Contains(r.Log(), "waiting for etcd") })
+	var waiting []string
+	eventually(t, "systemd is told twice", func() bool {
+		waiting = append(waiting, told()...)
+		return len(waiting) > 1
+	})
+	for _, text := range waiting {
+		if !strings.HasPrefix(text, "STATUS=waiting for etcd, nothing is served: ") || !strings.HasSuffix(text, "\nEXTEND_TIMEOUT_USEC=120000000") {
+			t.Errorf("while it waits, systemd is told %q", text)
+		}
+	}
+	if n := strings.Count(r.Log(), "waiting for etcd"); n != 1 {
+		t.Errorf("the log says %d times that it waits for etcd", n)
+	}
 	server.Run(t)
 	<-started
 	if got := encrypt(t.Context(), r.Client(""), key); got != "" {
 		t.Error(got)
 	}
+	var after []string
+	eventually(t, "systemd is told that it is ready", func() bool {
+		after = append(after, told()...)
+		return slices.Contains(after, "READY=1")
+	})
+	if i := slices.Index(after, "STATUS=\nEXTEND_TIMEOUT_USEC=120000000"); i < 0 || i > slices.Index(after, "READY=1") {
+		t.Errorf("once it does not wait any more, systemd is told %q", after)
+	}
 }
 
-// TestOtherPrefix: a prefix that is not this daemon's is refused, with the reason.
-func TestOtherPrefix(t *testing.T) {
-	t.Parallel()
-	server := etcd.Start(t)
-	first := rig.New(t, rig.Config{Etcd: server})
-	if err := first.Stop(); err != nil {
+// notified is a socket like the one that systemd has a service write to, and what was told it since the last call.
+func notified(t *testing.T) (path string, told func() []string) {
+	t.Helper()
+	path = filepath.Join(rig.Dir(t), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	client := server.Client(t)
-	defer client.Close()
-	refused := func(name, want string, r *rig.Rig) {
-		t.Helper()
-		if err := r.TryInitialise(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", name, err, want)
+	t.Cleanup(func() { _ = c.Close() })
+	return path, func() (all []string) {
+		text := make([]byte, 4096)
+		for {
+			if err := c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := c.Read(text)
+			if err != nil {
+				return all
+			}
+			all = append(all, string(text[:n]))
 		}
 	}
-	if _, err := client.Put(t.Context(), "/cmkd/format", "2"); err != nil {
-		t.Fatal(err)
-	}
-	refused("another format", "newer schema", rig.Prepare(t, rig.Config{Etcd: server, Token: first.Token}))
-	if _, err := client.Delete(t.Context(), "/cmkd/format"); err != nil {
-		t.Fatal(err)
-	}
-	refused("no format", "is the prefix right?", rig.Prepare(t, rig.Config{Etcd: server, Token: first.Token}))
-	if _, err := client.Put(t.Context(), "/cmkd/format", "1"); err != nil {
-		t.Fatal(err)
-	}
-	refused("another token", "does not verify", rig.Prepare(t, rig.Config{Etcd: server}))
 }

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"cmkd/daemon"
+	"cmkd/daemon/store"
 	"cmkd/testenv"
 	"cmkd/testenv/etcd"
 	_ "cmkd/testenv/tokens" // for CMKD_TEST_TOKEN
@@ -219,8 +220,14 @@ func (r *Rig) logger() *slog.Logger {
 // Initialise makes the daemon's own keys, as `cmkd -init` does.
 func (r *Rig) Initialise(t testing.TB) {
 	t.Helper()
-	if err := r.TryInitialise(t.Context()); err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(time.Minute); ; {
+		err := r.TryInitialise(t.Context())
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, store.ErrBusy) && !errors.Is(err, store.ErrUnwritable) || r.cfg.Etcd == nil || time.Now().After(end) { // of an etcd that is slow, on a machine that is busy
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -259,6 +266,14 @@ func (r *Rig) Start(t testing.TB) {
 
 func (r *Rig) startProcess(t testing.TB) {
 	t.Helper()
+	if err := r.TryStart(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TryStart is Start of a daemon in a process of its own, which may end instead of serving.
+func (r *Rig) TryStart(t testing.TB) error {
+	t.Helper()
 	args := append(slices.Clone(r.cfg.Wrap), filepath.Join(Binaries(t), "cmkd"), "-config", r.Path)
 	cmd := exec.CommandContext(context.Background(), args[0], args[1:]...) // it outlives t.Context in Stop
 	cmd.Stdout, cmd.Stderr = r.log, r.log
@@ -283,12 +298,12 @@ func (r *Rig) startProcess(t testing.TB) {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", r.Socket)
 		if err == nil {
 			_ = c.Close()
-			return
+			return nil
 		}
 		select {
 		case err := <-ended:
 			r.stop = nil
-			t.Fatalf("cmkd ended: %v\n%s", err, r.log.String())
+			return fmt.Errorf("cmkd ended: %w\n%s", err, r.log.String())
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {

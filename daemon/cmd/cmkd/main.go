@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
@@ -160,6 +161,10 @@ func warn(warnings []string) {
 	}
 }
 
+// patience is how long systemd gives a start after each word of what it waits for: longer than one attempt
+// to read the database takes. A start that still waits has not failed.
+const patience = 2 * time.Minute
+
 // serve opens the daemon and serves until ctx ends. If ctx ends before clients
 // can connect, all that was begun is undone, and that is not an error.
 func serve(ctx context.Context, config string, hangups <-chan os.Signal, log *slog.Logger) (err error) {
@@ -170,7 +175,9 @@ func serve(ctx context.Context, config string, hangups <-chan os.Signal, log *sl
 			err = nil
 		}
 	}()
-	d, err := cmkd.Open(ctx, config, log)
+	d, err := cmkd.Open(ctx, config, log, cmkd.WithWaiting(func(what string) {
+		notify(log, fmt.Sprintf("STATUS=%s\nEXTEND_TIMEOUT_USEC=%d", what, patience.Microseconds()))
+	}))
 	if err != nil {
 		return err
 	}
