@@ -3,9 +3,11 @@ package plugins_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,17 +103,24 @@ func TestGroupMissing(t *testing.T) {
 }
 
 // TestGroupRefused: a member that is not the one that it should be gets no call, until it
-// is.
+// is. The log says why once, and again if the reason changes.
 func TestGroupRefused(t *testing.T) {
 	t.Parallel()
-	good := filepath.Join(t.TempDir(), "good")
+	verdict := filepath.Join(t.TempDir(), "verdict")
+	var compared atomic.Int64
+	var log syncBuffer
 	b := spec(t, nil)
+	b.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	b.Compare = func(ctx context.Context, _ *backends.InfoAnswer, calls plugins.Calls) error {
+		defer compared.Add(1)
 		if _, err := calls.Info(ctx, &backends.InfoRequest{}); err != nil {
 			return err
 		}
-		if _, err := os.Stat(good); err != nil {
+		switch text, err := os.ReadFile(verdict); {
+		case err != nil:
 			return errors.New("it shows other keys")
+		case len(text) > 0:
+			return errors.New(string(text))
 		}
 		return nil
 	}
@@ -128,7 +137,22 @@ func TestGroupRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(good, nil, 0o600); err != nil {
+	said := func(want int) {
+		t.Helper()
+		count := func() int { return strings.Count(log.String(), "the token is refused") }
+		for before := compared.Load(); compared.Load() < before+2 || count() < want; { // that of the first of them is in the log then
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := count(); got != want {
+			t.Errorf("the log says %d times that the token is refused, want %d:\n%s", got, want, log.String())
+		}
+	}
+	said(1)
+	if err := os.WriteFile(verdict, []byte("it shows none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said(2)
+	if err := os.WriteFile(verdict, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	awaitAll(t, g)

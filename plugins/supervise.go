@@ -45,6 +45,7 @@ type supervisor struct {
 	unbegun  int // starts that failed, of all time
 	last     error
 	lastAt   time.Time
+	refusal  string           // why the token was refused, which was logged; "" if it was not since
 	gone     time.Time        // since when there is no process; zero: there is one
 	retry    <-chan time.Time // when to start the next process; nil: not at all
 
@@ -110,7 +111,7 @@ func (s *supervisor) launch() {
 
 // serve makes p the process that calls go to.
 func (s *supervisor) serve(p *process) {
-	s.current, s.failures, s.retry, s.gone = p, 0, nil, time.Time{}
+	s.current, s.failures, s.retry, s.gone, s.refusal = p, 0, nil, time.Time{}, ""
 	s.spec.Token.seen()
 	s.publish(Ready, nil)
 	s.spec.Logger.Info("plugin started", "pid", p.runner.process(), "took", time.Since(p.started).Round(time.Millisecond).String())
@@ -136,9 +137,13 @@ func (s *supervisor) failed(err error) {
 	if _, refused := errors.AsType[*refusedError](err); refused {
 		s.retry = time.After(refusedBackoff)
 		s.publish(Refused, backends.Errorf(backends.Lost, "the token of plugin %s is refused: %v", s.spec.Name, err))
-		s.spec.Logger.Error("the token is refused, and will be compared again", "error", err, "next", refusedBackoff.String())
+		if text := err.Error(); text != s.refusal { // else it would be said every few seconds, for as long as nobody exchanges it
+			s.refusal = text
+			s.spec.Logger.Error("the token is refused, and will be compared again and again", "error", err, "every", refusedBackoff.String())
+		}
 		return
 	}
+	s.refusal = ""
 	s.retry = time.After(backoff)
 	if s.failures < failedStarts {
 		s.publish(Starting, nil)
@@ -190,7 +195,7 @@ func (s *supervisor) reload(spec *Spec) error {
 	if err != nil && s.current != nil {
 		return err
 	}
-	s.spec, s.log, s.failures = spec, newHostLog(spec.Logger), 0
+	s.spec, s.log, s.failures, s.refusal = spec, newHostLog(spec.Logger), 0, ""
 	if err != nil {
 		s.failed(err)
 		return err
