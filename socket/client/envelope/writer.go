@@ -12,6 +12,9 @@ import (
 
 // Writer seals what is written to it.
 type Writer struct {
+	// Header of the message, as it has been written.
+	Header *Header
+
 	content  content
 	frameLen int
 	frames   int // of a chunk
@@ -65,7 +68,7 @@ func NewWriter(ctx context.Context, dst io.Writer, keys Keyring, options Options
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{content: content{aead, h.MessageID}, frameLen: o.FrameLen, signer: signer, dst: dst, sequence: 1, written: make(chan error, 1)}
+	w := &Writer{Header: h, content: content{aead, h.MessageID}, frameLen: o.FrameLen, signer: signer, dst: dst, sequence: 1, written: make(chan error, 1)}
 	// The IV of zeros is the header's alone: frames count from 1.
 	if err := w.emit(aead.Seal(raw, make([]byte, ivLen), nil, raw)); err != nil {
 		return nil, err

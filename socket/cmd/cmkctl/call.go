@@ -24,6 +24,7 @@ var operationPattern = regexp.MustCompile(`^[A-Za-z]+$`)
 
 func newCall(s *cli.Service) *cobra.Command {
 	var region string
+	output := cli.Choice{Value: cli.AsJSON, Of: []string{cli.AsJSON, cli.AsYAML}}
 	cmd := &cobra.Command{
 		Use:   "call OPERATION [JSON | -]",
 		Short: "Call an operation of the KMS API with raw JSON",
@@ -58,11 +59,15 @@ and prints the code and message on standard error.`,
 			if err != nil {
 				return err
 			}
+			if output.Value == cli.AsYAML {
+				return cli.PrintYAML(cmd.OutOrStdout(), answer)
+			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", answer)
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), strings.Replace(cli.RegionUsage, "key", "call", 1))
+	cmd.Flags().VarP(&output, "output", "o", "`format`: json, as the daemon answers, or yaml")
 	return cmd
 }
 

@@ -31,6 +31,7 @@ type devFlags struct {
 	envFile       string
 	module        string
 	verbose       bool
+	output        cli.Choice
 	// changed reports whether a flag was given.
 	changed func(name string) bool
 }
@@ -83,6 +84,7 @@ and would send your call to AWS: use --endpoint-url "$AWS_ENDPOINT_URL_KMS".`,
 	flags.StringVar(&f.policies, "identity-policies", "", "`folder` of identity policies")
 	flags.StringVar(&f.envFile, "env-file", "", "`file` to write the export lines to once all is ready; removed at the end")
 	flags.StringVar(&f.module, "module", "", "`path` of the SoftHSM2 library (default where distributions put it)")
+	bridge.RegisterOutput(cmd, &f.output)
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the daemon's log (default only in cmkd.log of the folder)")
 	return cmd
 }
@@ -159,7 +161,7 @@ func (f *devFlags) run(ctx context.Context, out, errOut io.Writer) (err error) {
 // writeVariables prints the variables, and writes them to the file of --env-file,
 // which undo removes.
 func (f *devFlags) writeVariables(out io.Writer, vars []bridge.Variable) (undo func() error, err error) {
-	if err := bridge.WriteExports(out, vars); err != nil {
+	if err := bridge.WriteVariables(out, vars, f.output.Value); err != nil {
 		return nil, fmt.Errorf("printing the variables: %w", err)
 	}
 	if f.envFile == "" {

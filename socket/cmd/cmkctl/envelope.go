@@ -19,7 +19,8 @@ type transformFlags struct {
 	context cli.Pairs
 	output  string
 	region  string
-	inPlace bool // the output replaces the input
+	inPlace bool       // the output replaces the input
+	answer  cli.Choice // what is printed of it
 }
 
 // What the progress bar says.
@@ -29,13 +30,27 @@ const (
 	rewrapping = "rewrapping"
 )
 
-// transformation is what seal and open do from src to dst.
-type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error
+// transformation is what seal, open and rewrap do from src to dst. It returns the header of
+// the sealed file, nil for one in the earlier format, and the length of the content in bytes.
+type transformation func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error)
+
+// transformed is what they print with -o.
+type transformed struct {
+	File         string     `json:"file"`
+	ContentBytes int64      `json:"contentBytes"`
+	Header       *inspected `json:"header"` // null for a file in the earlier format
+}
 
 func (f *transformFlags) register(cmd *cobra.Command, contextUsage string) {
 	f.context = cli.Pairs{}
 	cmd.Flags().VarP(f.context, "context", "c", contextUsage)
 	cmd.Flags().StringVar(&f.output, "out", "-", "`file` to write, - for standard output")
+	f.registerAnswer(cmd)
+}
+
+func (f *transformFlags) registerAnswer(cmd *cobra.Command) {
+	f.answer = cli.Choice{Of: []string{cli.AsJSON, cli.AsYAML}}
+	cmd.Flags().VarP(&f.answer, "output", "o", "print what was written, in a `format`: json or yaml")
 }
 
 func newSeal(s *cli.Service) *cobra.Command {
@@ -72,7 +87,7 @@ check ("set -o pipefail") and keep the previous file until it has.`,
 			if sign {
 				o.Suite = envelope.Signed
 			}
-			return f.transform(cmd, args, s, sealing, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+			return f.transform(cmd, args, s, sealing, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
 				return seal(ctx, c, dst, src, keys, o)
 			})
 		},
@@ -86,19 +101,20 @@ check ("set -o pipefail") and keep the previous file until it has.`,
 }
 
 // seal writes an envelope with the content of src. If that fails it is not complete.
-func seal(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
+func seal(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) (*envelope.Header, int64, error) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	w, err := c.SealWriter(ctx, dst, keys, o)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	if _, err := w.ReadFrom(src); err != nil {
+	n, err := w.ReadFrom(src)
+	if err != nil {
 		giveUp(err)
 		_ = w.Close() // returns err
-		return err
+		return nil, n, err
 	}
-	return w.Close()
+	return w.Header, n, w.Close()
 }
 
 func newOpen(s *cli.Service) *cobra.Command {
@@ -129,14 +145,14 @@ give all of it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Context = f.context
-			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
 				r, err := c.OpenReader(ctx, src, key, o)
 				if err != nil {
-					return wordOpening(s, err)
+					return nil, 0, wordOpening(s, err)
 				}
 				defer r.Close()
-				_, err = io.Copy(dst, r)
-				return wordOpening(s, err)
+				n, err := io.Copy(dst, r)
+				return headerOf(r), n, wordOpening(s, err)
 			})
 		},
 	}
@@ -147,8 +163,19 @@ give all of it.`,
 	return cmd
 }
 
+// headerOf returns the header of what r reads, nil in the earlier format.
+func headerOf(r io.Reader) *envelope.Header {
+	if message, ok := r.(*envelope.Reader); ok {
+		return message.Header
+	}
+	return nil
+}
+
 // transform runs work from the input that args name to the output.
 func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Service, what string, work transformation) error {
+	if f.answer.Value != "" && f.output == "-" {
+		return cli.Usagef("-o prints to standard output: name a file for the content with --out")
+	}
 	ctx, stop := cli.UntilSignal(cmd.Context())
 	defer stop()
 	// A second signal ends even what does not look at ctx.
@@ -177,17 +204,29 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Ser
 		defer bar.Close() //nolint:errcheck // it is decoration
 		src = io.TeeReader(src, bar)
 	}
-	return out.Write(ctx, func(dst io.Writer) error {
+	result := transformed{File: f.output}
+	err = out.Write(ctx, func(dst io.Writer) error {
 		if file, ok := dst.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 			if what != opening {
 				return cli.Usagef("refusing to write binary data to a terminal; use --out")
 			}
 			text := &cli.TextWriter{To: file}
-			if err := work(ctx, c, text, src); err != nil {
+			if _, _, err := work(ctx, c, text, src); err != nil {
 				return s.Explain(err)
 			}
 			return text.Close()
 		}
-		return s.Explain(work(ctx, c, dst, src))
+		header, n, err := work(ctx, c, dst, src)
+		if header != nil {
+			described := describe(header)
+			result.Header = &described
+		}
+		result.ContentBytes = n
+		return s.Explain(err)
 	})
+	if err != nil || f.answer.Value == "" {
+		return err
+	}
+	p := cli.Printer{Output: f.answer}
+	return p.PrintAs(cmd.OutOrStdout(), result, nil)
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -54,4 +57,53 @@ func eachCommand(cmd *cobra.Command, visit func(*cobra.Command)) {
 			eachCommand(sub, visit)
 		}
 	}
+}
+
+// works reports whether a command does something of cmkctl's own: groups and what prints scripts
+// for a shell do not.
+func works(cmd *cobra.Command) bool {
+	return cmd.HasParent() && !cmd.HasAvailableSubCommands() && cmd.Name() != "help" && cmd.Parent().Name() != "completion" || cmd.Name() == "backup"
+}
+
+// TestEveryCommandPrints: what every command prints can be had as JSON and as YAML.
+func TestEveryCommandPrints(t *testing.T) {
+	t.Parallel()
+	eachCommand(newRoot(), func(cmd *cobra.Command) {
+		if !works(cmd) {
+			return
+		}
+		output := cmd.Flags().Lookup("output")
+		if output == nil || output.Shorthand != "o" {
+			t.Errorf("%s has no -o", cmd.CommandPath())
+			return
+		}
+		for _, format := range []string{"json", "yaml"} {
+			if err := output.Value.Set(format); err != nil {
+				t.Errorf("%s -o %s: %v", cmd.CommandPath(), format, err)
+			}
+		}
+	})
+}
+
+// TestEveryCommandHasAScript: a script runs every command.
+func TestEveryCommandHasAScript(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scripts strings.Builder
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts.Write(text)
+	}
+	eachCommand(newRoot(), func(cmd *cobra.Command) {
+		path := strings.TrimPrefix(cmd.CommandPath(), "cmkctl ")
+		if works(cmd) && !regexp.MustCompile(`cmkctl( --\S+ \S+)* `+path+`\b`).MatchString(scripts.String()) {
+			t.Errorf("no script runs cmkctl %s", path)
+		}
+	})
 }

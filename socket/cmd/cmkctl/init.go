@@ -41,6 +41,7 @@ type setup struct {
 func newInit(socket *string) *cobra.Command {
 	var (
 		s   setup
+		p   cli.Printer
 		dir string
 	)
 	cmd := &cobra.Command{
@@ -85,7 +86,12 @@ written, except for the state, which records the keys in the token.`,
 				}
 				return err
 			}
-			return s.sayHow(cmd.OutOrStdout(), l)
+			daemon, err := findDaemon()
+			if err != nil {
+				return err
+			}
+			made := madeSetup{Daemon: daemon, Config: l.config(), Socket: s.socketPath(l), Notes: s.notes}
+			return p.PrintAs(cmd.OutOrStdout(), made, func(out io.Writer) error { return made.sayHow(out, l) })
 		},
 	}
 	flags := cmd.Flags()
@@ -98,6 +104,7 @@ written, except for the state, which records the keys in the token.`,
 	flags.StringVar(&s.mode, "socket-mode", "0660", "file `mode` of the socket")
 	flags.StringVar(&s.group, "socket-group", "", "`group` of the socket (default the daemon's)")
 	flags.BoolVar(&s.plaintextKeys, "plaintext-data-keys", false, "let data keys leave in the clear, as AWS KMS does")
+	p.RegisterFormat(cmd)
 	_ = cmd.MarkFlagRequired("dir") // fails only for a flag that is not there
 	return cmd
 }
@@ -105,6 +112,15 @@ written, except for the state, which records the keys in the token.`,
 // tokenFlagNames are those of tokenFlags beside --module.
 var tokenFlagNames = []string{
 	"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable", "module-unconfined",
+}
+
+// madeSetup is what init prints: paths.
+type madeSetup struct {
+	Daemon string `json:"daemon"`
+	Config string `json:"config"`
+	Socket string `json:"socket"`
+	// Notes say what else to know.
+	Notes []string `json:"notes"`
 }
 
 // tokenFlags are the flags that say which token to use, and how.
@@ -136,23 +152,18 @@ func (s *setup) warn(cmd *cobra.Command) {
 }
 
 // sayHow says how to go on.
-func (s *setup) sayHow(out io.Writer, l layout) error {
-	socket := s.socketPath(l)
-	daemon, err := findDaemon()
-	if err != nil {
-		return err
-	}
-	text := fmt.Sprintf("cmkd is set up. Start it with: %s -config %s\n", bridge.ShellQuote(daemon), bridge.ShellQuote(l.config()))
+func (m madeSetup) sayHow(out io.Writer, l layout) error {
+	text := fmt.Sprintf("cmkd is set up. Start it with: %s -config %s\n", bridge.ShellQuote(m.Daemon), bridge.ShellQuote(m.Config))
 	if l.dir == systemDir {
 		text += "Or as a service, with the units of make install: sudo systemctl enable --now cmkd.socket cmkd.service\n"
 	}
-	if socket != client.DefaultPath {
-		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, bridge.ShellQuote(socket))
+	if m.Socket != client.DefaultPath {
+		text += fmt.Sprintf("Its clients find it with: export %s=%s\n", client.PathVariable, bridge.ShellQuote(m.Socket))
 	}
-	for _, note := range s.notes {
+	for _, note := range m.Notes {
 		text += "Note: " + note + "\n"
 	}
-	_, err = io.WriteString(out, text)
+	_, err := io.WriteString(out, text)
 	return err
 }
 

@@ -42,7 +42,7 @@ SDK; for such a file, --context must give the encryption context.`,
 				f.output = args[0]
 			}
 			o.Context = f.context
-			return f.transform(cmd, args, s, rewrapping, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) error {
+			return f.transform(cmd, args, s, rewrapping, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
 				return rewrap(ctx, s, c, dst, src, keys, o)
 			})
 		},
@@ -52,29 +52,31 @@ SDK; for such a file, --context must give the encryption context.`,
 	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), "Region to seal in (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own); FILE is opened in the one that it names")
+	f.registerAnswer(cmd)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	return cmd
 }
 
 // rewrap seals what the envelope in src holds.
-func rewrap(ctx context.Context, s *cli.Service, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) error {
+func rewrap(ctx context.Context, s *cli.Service, c *client.EnvelopeClient, dst io.Writer, src io.Reader, keys []string, o envelope.Options) (*envelope.Header, int64, error) {
 	r, err := c.InNamedRegion().OpenReader(ctx, src, "", o)
 	if err != nil {
-		return wordOpening(s, err)
+		return nil, 0, wordOpening(s, err)
 	}
 	defer r.Close()
 	next := envelope.Options{Context: map[string]string{}}
-	if message, ok := r.(*envelope.Reader); ok {
-		for name, value := range message.Header.Context {
+	if old := headerOf(r); old != nil {
+		for name, value := range old.Context {
 			if !strings.HasPrefix(name, envelope.ReservedPrefix) {
 				next.Context[name] = value
 			}
 		}
-		if message.Header.Suite.Signs() {
+		if old.Suite.Signs() {
 			next.Suite = envelope.Signed
 		}
 	} else { // it does not hold its own
 		next.Context = o.Context
 	}
-	return wordOpening(s, seal(ctx, c, dst, r, keys, next))
+	header, n, err := seal(ctx, c, dst, r, keys, next)
+	return header, n, wordOpening(s, err)
 }

@@ -3,14 +3,22 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
+// copied is what store copy prints: the configurations of the two databases.
+type copied struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
 func newStoreCopy() *cobra.Command {
 	var from, to string
+	var p cli.Printer
 	cmd := &cobra.Command{
 		Use:   "copy --from FILE --to FILE",
 		Short: "Copy the database of a stopped daemon, such as from SQLite into etcd",
@@ -31,12 +39,15 @@ older database.`,
 			if err := runDaemon(cmd.Context(), daemon, from, "--copy-store", &said, &said, cmd.ErrOrStderr(), to); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The database of %s is copied, and verifies: use %s from now on.\n", from, to)
-			return err
+			return p.PrintAs(cmd.OutOrStdout(), copied{from, to}, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "The database of %s is copied, and verifies: use %s from now on.\n", from, to)
+				return err
+			})
 		},
 	}
 	cmd.Flags().StringVar(&from, "from", "", "configuration `FILE` of the database to copy")
 	cmd.Flags().StringVar(&to, "to", "", "configuration `FILE` of the empty database")
+	p.RegisterFormat(cmd)
 	_ = cmd.MarkFlagRequired("from") // fails only for a flag that is not there
 	_ = cmd.MarkFlagRequired("to")
 	return cmd

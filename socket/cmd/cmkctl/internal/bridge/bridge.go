@@ -21,6 +21,7 @@ type bridgeFlags struct {
 	accessKey  string
 	secretFile string
 	secretKey  string
+	output     cli.Choice
 	tls        tlsFlags
 }
 
@@ -65,6 +66,7 @@ or they will send your call to AWS.`,
 	flags.StringVar(&f.accessKey, "access-key", "", "access key `ID` to accept (default a new one)")
 	flags.StringVar(&f.secretFile, "secret-file", "", "`file` with its secret, or name of a systemd credential (default $"+secretVariable+")")
 	flags.StringVar(&f.secretKey, "secret-key", "", "")
+	RegisterOutput(cmd, &f.output)
 	f.tls.register(cmd)
 	_ = flags.MarkHidden("secret-key") // fails only for a flag that is not there
 	return cmd
@@ -73,6 +75,9 @@ or they will send your call to AWS.`,
 func (f *bridgeFlags) run(cmd *cobra.Command, args []string, socket string) error {
 	if f.secretKey != "" {
 		return cli.Usagef("--secret-key would show the secret to every user, in the process list: put it in a file for --secret-file, or in %s", secretVariable)
+	}
+	if len(args) > 0 && cmd.Flags().Changed("output") {
+		return cli.Usagef("-o is for the variables, which COMMAND gets instead: leave one of them out")
 	}
 	if err := withoutSignals(); err != nil {
 		fmt.Fprintln(cmd.ErrOrStderr(), "cmkctl: signals leave registers in memory:", err)
@@ -113,7 +118,7 @@ func (f *bridgeFlags) stay(ctx context.Context, out io.Writer, b *Server, vars [
 	if f.accessKey != "" {
 		vars = slices.DeleteFunc(vars, func(v Variable) bool { return v.Name == "AWS_SECRET_ACCESS_KEY" })
 	}
-	if err := WriteExports(out, vars); err != nil {
+	if err := WriteVariables(out, vars, f.output.Value); err != nil {
 		return fmt.Errorf("printing the variables: %w", err)
 	}
 	// Without systemd nobody is told.

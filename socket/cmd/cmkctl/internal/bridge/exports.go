@@ -7,6 +7,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
 // Variable is one of the environment.
@@ -66,6 +70,34 @@ func withLoopback(hosts string) string {
 		return hosts
 	}
 	return strings.TrimSuffix(hosts, ",") + "," + loopback
+}
+
+// asShell is the format of [WriteExports].
+const asShell = "shell"
+
+// RegisterOutput adds the flag for the format of [WriteVariables].
+func RegisterOutput(cmd *cobra.Command, output *cli.Choice) {
+	*output = cli.Choice{Value: asShell, Of: []string{asShell, cli.AsJSON, cli.AsYAML}}
+	cmd.Flags().VarP(output, "output", "o", "`format` of the variables: shell, json or yaml")
+}
+
+// environment is what is printed of the variables, but for a shell.
+type environment struct {
+	Set   map[string]string `json:"set"`
+	Unset []string          `json:"unset"`
+}
+
+// WriteVariables writes the variables to set and to unset. Programs see to the exception of the
+// loopback from a proxy themselves.
+func WriteVariables(w io.Writer, vars []Variable, format string) error {
+	if format == asShell {
+		return WriteExports(w, vars)
+	}
+	e := environment{Set: map[string]string{}, Unset: contrary}
+	for _, v := range vars {
+		e.Set[v.Name] = v.Value
+	}
+	return cli.PrintValue(w, e, format)
 }
 
 // WriteExports writes lines for a POSIX shell that do to its environment what

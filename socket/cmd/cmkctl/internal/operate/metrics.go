@@ -20,6 +20,7 @@ import (
 
 func NewMetrics(s *cli.Service) *cobra.Command {
 	var listen string
+	output := cli.Choice{Value: asText, Of: []string{asText, cli.AsJSON, cli.AsYAML}}
 	cmd := &cobra.Command{
 		Use:   "metrics",
 		Short: "Print the daemon's metrics in the Prometheus text format",
@@ -44,6 +45,13 @@ which name keys and tokens.`,
 			if err != nil {
 				return err
 			}
+			if output.Value != asText {
+				families, err := readMetrics(text)
+				if err != nil {
+					return fmt.Errorf("reading the metrics: %w", err)
+				}
+				return cli.PrintValue(cmd.OutOrStdout(), families, output.Value)
+			}
 			if _, err := cmd.OutOrStdout().Write(text); err != nil {
 				return fmt.Errorf("printing the metrics: %w", err)
 			}
@@ -51,6 +59,8 @@ which name keys and tokens.`,
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "loopback `address` to serve the metrics on, such as 127.0.0.1:9816")
+	cmd.Flags().VarP(&output, "output", "o", "`format`: text, which is Prometheus's, json or yaml")
+	cmd.MarkFlagsMutuallyExclusive("listen", "output")
 	return cmd
 }
 
