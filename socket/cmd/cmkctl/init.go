@@ -90,7 +90,7 @@ written, except for the state, which records the keys in the token.`,
 			if err != nil {
 				return err
 			}
-			made := madeSetup{Daemon: daemon, Config: l.config(), Socket: s.socketPath(l), Notes: s.notes}
+			made := madeSetup{Daemon: daemon, Config: l.config(), Socket: s.socketPath(l), Notes: append([]string{}, s.notes...)}
 			return p.PrintAs(cmd.OutOrStdout(), made, func(out io.Writer) error { return made.sayHow(out, l) })
 		},
 	}
@@ -114,7 +114,7 @@ var tokenFlagNames = []string{
 	"pin-file", "token-label", "token-serial", "module-env", "module-network", "module-readable", "module-writable", "module-unconfined",
 }
 
-// madeSetup is what init prints: paths.
+// madeSetup is what init prints.
 type madeSetup struct {
 	Daemon string `json:"daemon"`
 	Config string `json:"config"`
