@@ -24,7 +24,7 @@ const (
 	// Unsupported: the token lacks the mechanism. Message names it.
 	Unsupported Code = "Unsupported"
 
-	// KeyMissing: no object with this CKA_ID for now. It is no evidence of
+	// KeyMissing: no object with this CKA_ID for now. It does not prove
 	// deletion: tokens answer so after a logout.
 	KeyMissing Code = "KeyMissing"
 	// KeyDuplicate: two objects of one class with this CKA_ID; neither is used.

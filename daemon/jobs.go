@@ -74,7 +74,7 @@ func (d *Daemon) watchTokens(ctx context.Context) {
 // mendInterval is how often a broken audit trail is tried again.
 const mendInterval = time.Second
 
-// mendTrail makes the audit trail work again by itself, each time that it has
+// mendTrail makes the audit trail work again on its own, each time that it has
 // broken, until ctx ends.
 func (d *Daemon) mendTrail(ctx context.Context) {
 	ticker := time.NewTicker(mendInterval)

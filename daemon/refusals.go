@@ -8,7 +8,7 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// refused puts a call on record that the socket has refused, and reports
+// refused records a call that the socket has refused, and reports
 // whether it is, or is counted; see [socket.Config].
 func (d *Daemon) refused(r *http.Request, id, code, message string) bool {
 	caller, err := d.identities.Load().Caller(r.Context())

@@ -11,7 +11,7 @@ import (
 
 // heartbeat condemns a process that does not answer, because it is stopped or
 // its machine is gone, and one in which a call is stuck in the module. It also
-// tells of one that grows.
+// reports one that grows.
 func (p *process) heartbeat(ctx context.Context) {
 	var m memory
 	tick := time.NewTicker(p.spec.HeartbeatInterval)

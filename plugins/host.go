@@ -272,7 +272,7 @@ func (h *Host) Reload(ctx context.Context, spec Spec) error {
 }
 
 // Renew swaps the process for a new one, as Reload does, which has listed the token
-// anew. It fails where there is no process, which the supervisor sees to.
+// again. It fails where there is no process, which the supervisor sees to.
 func (h *Host) Renew(ctx context.Context) error { return h.reload(ctx, nil) }
 
 func (h *Host) reload(ctx context.Context, spec *Spec) error {

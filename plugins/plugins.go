@@ -22,7 +22,7 @@ import (
 )
 
 // handshake is what both sides must agree on before anything else. The cookie
-// is no secret: it tells a person who starts a plugin by hand from the daemon.
+// is not secret: it tells a person who starts a plugin by hand from the daemon.
 // ProtocolVersion changes with the frame format and whenever a row of
 // internal/stream/methods.go changes its meaning.
 var handshake = plugin.HandshakeConfig{

@@ -60,7 +60,7 @@ func (s *spawner) close() {
 
 // checked is the executable with the checksum. What was checked once is used until
 // another checksum is asked for, whatever has become of the file: a plugin that is
-// replaced is replaced by itself.
+// replaced is replaced on its own.
 func (s *spawner) checked(path string, sum []byte) (*sealed, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 )
 
 // hangUps notices at once when clients close their connections, be it in the middle of a call,
-// by a single epoll(7) descriptor that tells of EPOLLHUP alone: a client that has closed but its own
+// by a single epoll(7) descriptor that reports EPOLLHUP alone: a client that has closed but its own
 // half still waits for the answer.
 type hangUps struct {
 	file *os.File

@@ -66,7 +66,7 @@ func bind(ctx context.Context, cfg Config) (*binding, error) {
 func activated() (*binding, error) {
 	files := activation.Files(true)
 	if len(files) == 0 {
-		return nil, nil //nolint:nilnil // no socket was passed, which is no error
+		return nil, nil //nolint:nilnil // no socket was passed, which is not an error
 	}
 	defer func() {
 		for _, f := range files {

@@ -35,7 +35,7 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// restore binds the path anew if its file is not the server's any more.
+// restore binds the path again if its file is not the server's any more.
 // Connections that are open stay.
 func (s *Server) restore(ctx context.Context) (restored bool, err error) {
 	s.rebinding.Lock()

@@ -272,7 +272,7 @@ func connectAs(path string, uid, gid uint32, groups []uint32) (int, error) {
 	return fd, unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 }
 
-// eventually waits for something that no channel tells of.
+// eventually waits for something that no channel reports.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)

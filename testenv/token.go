@@ -193,7 +193,7 @@ func writeFile(t testing.TB, name, text string, mode os.FileMode) {
 const isolated = "CMKD_TESTENV_ISOLATED"
 
 // Isolated makes a token and runs f in a process of its own that sees it: the
-// test binary, started anew for this one test. Its subtests run there too. The
+// test binary, started again for this one test. Its subtests run there too. The
 // caller is a top-level test.
 func Isolated(t *testing.T, f func(t *testing.T, tok *Token)) {
 	t.Helper()

@@ -160,7 +160,7 @@ func alterations(t *testing.T, b backends.Cipher, key, other backends.Key) {
 	}
 }
 
-// knownCipher holds the token's ciphertexts against Go's AES-GCM.
+// knownCipher checks the token's ciphertexts against Go's AES-GCM.
 func (s *suite) knownCipher(t *testing.T, b backends.Cipher) {
 	if s.rig.Inject == nil {
 		t.Log("this rig cannot inject keys")

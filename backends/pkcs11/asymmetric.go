@@ -22,7 +22,7 @@ type Asymmetric struct {
 }
 
 // NewAsymmetric probes what t can do with key pairs and returns their backend.
-// Closing it closes t. A token in which the probe has left keys loaded is opened anew,
+// Closing it closes t. A token in which the probe has left keys loaded is opened again,
 // and t is closed.
 func NewAsymmetric(ctx context.Context, t *Token) (*Asymmetric, error) {
 	fresh, signs, err := probe.Pairs(ctx, t.Token)

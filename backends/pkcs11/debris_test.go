@@ -13,7 +13,7 @@ import (
 )
 
 // TestDebris makes what SoftHSM2 keeps of a creation that was killed in its
-// middle, by changing the files of finished keys: an object that is no token
+// middle, by changing the files of finished keys: an object that is not a token
 // object (TOKEN) and one that has no material either (VALUE_LEN). The next
 // creation destroys the latter alone.
 func TestDebris(t *testing.T) {

@@ -73,7 +73,7 @@ func (b *secrets) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) 
 }
 
 // importKey brings key material into the token. A session key is made of it
-// and tried first: material that is no key of the purpose never becomes a
+// and tried first: material that is not a key of the purpose never becomes a
 // token object, not even for a moment in which the process may end.
 func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u *token.Purpose) (*backends.ImportKeyAnswer, error) {
 	a, err := t.arrive(in, u)

@@ -103,7 +103,7 @@ func (a *arrival) wrapsToSame(s *token.Session, h cryptoki.Object) (bool, error)
 }
 
 // wrapsToLength wraps an AES key under a fresh key to see how long it is, to a
-// multiple of 8 bytes. What is no AES key at all fails in the cipher.
+// multiple of 8 bytes. What is not an AES key at all fails in the cipher.
 func (a *arrival) wrapsToLength(s *token.Session, h cryptoki.Object) (bool, error) {
 	kek, rv := s.GenerateKey(s.Handle, cryptoki.Mechanism{Type: p11.CKM_AES_KEY_GEN},
 		a.Profile.SessionKey(p11.CKK_AES, token.KEKLength, true, p11.CKA_WRAP))

@@ -243,7 +243,7 @@ func (t *Token) destroyKnown(s *token.Session, id backends.KeyID) (n int, err er
 
 // Blindness: SoftHSM2 2.6.1 keeps a list of objects in each process, and a counter
 // in the token's folder that each change increments. C_FindObjectsInit makes the list
-// anew if the counter differs from what the process knows, and a process that changes
+// again if the counter differs from what the process knows, and a process that changes
 // something knows the new count without having looked. So the process that
 // changed the token last does not find what others made between its last search and
 // that change, until another one changes something. Measured: neither another session,

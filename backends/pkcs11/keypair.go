@@ -190,7 +190,7 @@ func (t *Token) readPublic(ctx context.Context, key *backends.Key, u *token.Purp
 }
 
 // withObject runs do with a session and the handle of an object that is not
-// held against any purpose: a public key. A stale handle is searched for again,
+// checked against any purpose: a public key. A stale handle is searched for again,
 // once.
 func (t *Token) withObject(ctx context.Context, r token.Ref, do func(s *token.Session, h cryptoki.Object) error) error {
 	for attempt := 1; ; attempt++ {

@@ -9,7 +9,7 @@ import (
 	"cmkd/backends/pkcs11/internal/der"
 )
 
-// TestPayload holds the form of a payload against bytes that must never
+// TestPayload checks the form of a payload against bytes that must never
 // change: data keys in the field are wrapped so.
 func TestPayload(t *testing.T) {
 	t.Parallel()

@@ -96,7 +96,7 @@ func (d *rsaDecryption) decrypt(ctx context.Context, ciphertext []byte) ([]byte,
 	if err != nil {
 		return nil, err
 	}
-	// Anybody can see that these are no ciphertexts (RFC 8017, section 5.1.2).
+	// Anybody can see that these are not ciphertexts (RFC 8017, section 5.1.2).
 	// With them out of the way, an error of the bare primitive is the token's.
 	n := public.Key.(*rsa.PublicKey).N
 	if len(ciphertext) != d.purpose.Pair.Size() || new(big.Int).SetBytes(ciphertext).Cmp(n) >= 0 {

@@ -52,7 +52,7 @@ func newKey(c *journal.Call) *Key {
 }
 
 // Admit is the one door to a key. It resolves what the client wrote, then
-// authorises the caller, then holds the call against the key's usage, state
+// authorises the caller, then checks the call against the key's usage, state
 // and algorithms, in this order: the policy hangs on the key, a stranger must
 // not learn a state, and the rest is the order in which AWS checks.
 func (s *Access) Admit(ctx context.Context, c *journal.Call, d *Demand) (*Key, error) {

@@ -56,7 +56,7 @@ type Demand struct {
 }
 
 // Say adds a condition key with one value to those of a demand, which has got all that it has
-// from Say and is no copy of another.
+// from Say and is not a copy of another.
 func (d *Demand) Say(name, value string) {
 	i, m := len(d.Conditions), &d.memory
 	if i >= len(m.conditions) {

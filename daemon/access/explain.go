@@ -22,7 +22,7 @@ type Question struct {
 	Action string // such as "kms:Decrypt"; see [keys.ActionFolded]
 	KeyID  string // as in a request, an alias too; "" for what is on no key
 	Region string // "" means the service's own
-	// Policy is a key policy to be held against the call instead of the key's
+	// Policy is a key policy to be checked against the call instead of the key's
 	// own; "" means that.
 	Policy            string
 	EncryptionContext map[string]string

@@ -90,7 +90,7 @@ func (s *Access) errNoSource(c *journal.Call, d *Demand) error {
 	return kmsapi.Errorf(kmsapi.CodeAccessDeniedException, "%s", policy.HiddenKey(s.policyRequest(c, d)))
 }
 
-// CheckBlob holds a blob, nil if the ciphertext is none, against the key that
+// CheckBlob checks a blob, nil if the ciphertext is none, against the key that
 // is to open it.
 func CheckBlob(view *store.View, b *ciphertext.Blob, row *store.Key) error {
 	switch {

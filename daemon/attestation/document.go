@@ -162,7 +162,7 @@ func (e *envelope) message() (*message, error) {
 	}, nil
 }
 
-// check holds the parts against section 3.2.2 of AWS's specification.
+// check checks the parts against section 3.2.2 of AWS's specification.
 func (p *payload) check() error {
 	switch {
 	case p.ModuleID == "":

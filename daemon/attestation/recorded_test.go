@@ -16,7 +16,7 @@ import (
 // rootDigest is what AWS publishes of its root certificate.
 const rootDigest = "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
 
-// TestRecorded verifies documents of the real hypervisor, of before and after
+// TestRecorded verifies documents of the real hypervisor, from before and after
 // August 2025, under the real root.
 func TestRecorded(t *testing.T) {
 	t.Parallel()

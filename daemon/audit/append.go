@@ -15,7 +15,7 @@ import (
 // [Log.Reopen] ([ErrBroken]).
 //
 // ctx bounds the wait only. The record is handed in even if ctx is done, for
-// the call that it tells of has happened; it will be written, but Append then
+// the call that it reports has happened; it will be written, but Append then
 // returns ctx's error, as it cannot say that it has been.
 func (l *Log) Append(ctx context.Context, r *event.Record) error {
 	return l.appendForeign(ctx, r, Room{}, false)

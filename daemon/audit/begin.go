@@ -21,7 +21,7 @@ type begun struct {
 }
 
 // Begin starts the trail over in a new segment, behind whatever is there: an
-// operator has decided to go on although it does not verify. A record tells of
+// operator has decided to go on although it does not verify. A record reports
 // it. The checkpoints that follow name the new beginning; the next [Log.Check]
 // moves what came before to a folder of its own. The checkpoint is the
 // caller's to make, see [Log.Checkpoint].

@@ -41,7 +41,7 @@ func TestLast(t *testing.T) {
 	}{
 		"nothing":           {func(*testing.T, *attackedTrail, string) {}, nil},
 		"a record is added": {addRecord, ErrAdded},
-		// It is set aside, and a record of the log's own tells of it.
+		// It is set aside, and a record of the log's own reports it.
 		"half a record is":   {lines(-1, func(l []string) []string { return append(l, "{") }), nil},
 		"the last is cut":    {cutTo(func(*attackedTrail) uint64 { return known.Sequence - 1 }), ErrHead},
 		"the last is edited": {rewritingFrom(func(*attackedTrail) uint64 { return 12 }), ErrCheckpoint},

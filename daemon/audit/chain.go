@@ -88,7 +88,7 @@ type record struct {
 	previous [sha256.Size]byte
 }
 
-// parse checks a line, without its newline, by itself.
+// parse checks a line, without its newline, on its own.
 func parse(line []byte) (record, error) {
 	var r record
 	rest, ok := bytes.CutSuffix(line, []byte(lineEnd[:2]))

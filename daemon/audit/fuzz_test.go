@@ -74,7 +74,7 @@ func FuzzRecord(f *testing.F) {
 }
 
 // FuzzOwn verifies whatever record somebody may put into a log whose chain he
-// makes anew, checkpoints above all.
+// makes again, checkpoints above all.
 func FuzzOwn(f *testing.F) {
 	const start = `{"eventTime":"2026-03-01T12:00:00.000Z","eventSource":"audit.cmkd","eventType":"AwsServiceEvent",`
 	hash := lineHash(sealed(f, 1)[0])

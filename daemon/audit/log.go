@@ -16,7 +16,7 @@
 //	H  SHA-256 of the bytes of the line up to, and without, ,"hash":
 //
 // The chain runs on from segment to segment. Records with the eventSource
-// "audit.cmkd" are the log's own: an AuditLogRepaired tells of a torn end that
+// "audit.cmkd" are the log's own: an AuditLogRepaired reports a torn end that
 // was moved aside, an AuditLogResumed of a time in which nothing could be
 // written, an AuditLogBegun of an operator who started the trail over, an
 // AuditCheckpoint carries a signature. Its serviceEventDetails are
@@ -31,7 +31,7 @@
 // time, P its previousHash, and T the checkpoint's eventTime. Checkpoints of
 // version 1 have neither F nor P; what is signed has v1 and not the two lines.
 // The chain alone shows an edit by somebody who cannot write the whole rest
-// of the log anew; a checkpoint shows it whoever made it, up to the record
+// of the log again; a checkpoint shows it whoever made it, up to the record
 // that the checkpoint names, and that nothing was cut off at the beginning. A
 // trail that was cut off at its end is still sound: keep a [Log.Head]
 // elsewhere and give it to [Verify], or to [Log.Check].
@@ -199,7 +199,7 @@ type position struct {
 // the last segment and its tie to the one before, and refuses with a
 // [*ChainError] what does not verify. Only a torn last line, which a crash in
 // the middle of a write leaves, is repaired: it is moved to a file beside the
-// segment, and a record tells of it.
+// segment, and a record reports it.
 func Open(cfg Config) (*Log, error) {
 	l, err := open(cfg.withDefaults())
 	if err != nil {

@@ -26,7 +26,7 @@ type end struct {
 }
 
 // torn describes an end that was moved aside, if Bytes is not 0: the
-// serviceEventDetails of the record that tells of it.
+// serviceEventDetails of the record that reports it.
 type torn struct {
 	Segment string `json:"segment"`
 	Offset  int64  `json:"offset"`

@@ -36,7 +36,7 @@ type resumed struct {
 }
 
 // Reopen mends a broken log, once there is room on the disk again, say: it
-// writes the records that could not be written, and one that tells of the
+// writes the records that could not be written, and one that reports the
 // outage. Only then does the log take others. Reopen does nothing to a log that
 // is not broken.
 //
@@ -102,7 +102,7 @@ func (o *outage) chain(tip link) ([]byte, link, error) {
 	return lines, tip, nil
 }
 
-// proceed makes l.at the place, in a file opened anew, where the log goes on
+// proceed makes l.at the place, in a file opened again, where the log goes on
 // behind the durable record. The caller holds l.io.
 func (l *Log) proceed(out *outage, durable link) error {
 	next := l.at

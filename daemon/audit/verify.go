@@ -78,7 +78,7 @@ type Report struct {
 	Repairs, Outages int
 }
 
-// VerifyOptions says what else to hold the log against.
+// VerifyOptions says what else to check the log against.
 type VerifyOptions struct {
 	// Signature checks the checkpoints' signatures. A checkpoint that fails
 	// is an error. Nil: the chain alone is verified, which proves nothing
@@ -86,7 +86,7 @@ type VerifyOptions struct {
 	Signature SignatureVerifier
 	// Sequence and Hash name a record that the log must contain, such as an
 	// earlier [Log.Head] or [Report]: a log that was cut off at its end is
-	// sound by itself. Sequence 0: none.
+	// sound on its own. Sequence 0: none.
 	Sequence uint64
 	Hash     [32]byte
 	// Tail says how much of the end may be unsigned; nil: all of it. It needs

@@ -56,7 +56,7 @@ func TestDocumentedHash(t *testing.T) {
 }
 
 // TestTampering changes a log of five records in every way that one can
-// without the chain being made anew: the record at fault is named.
+// without the chain being remade: the record at fault is named.
 func TestTampering(t *testing.T) {
 	t.Parallel()
 	var lines []string
@@ -67,7 +67,7 @@ func TestTampering(t *testing.T) {
 		return slices.Concat(lines[:n], []string{strings.Replace(lines[n], old, changed, 1)}, lines[n+1:])
 	}
 	lines = sealed(t, 5)
-	// A record made anew by somebody who leaves the others alone.
+	// A record remade by somebody who leaves the others alone.
 	forged, _ := link{sequence: 2, hash: sha256.Sum256([]byte("x"))}.seal(nil, []byte(`{"eventName":"Forged"`))
 	for name, c := range map[string]struct {
 		lines []string
@@ -182,7 +182,7 @@ func TestVerifySound(t *testing.T) {
 	if !errors.Is(err, ErrHead) {
 		t.Errorf("cut off: %v", err)
 	}
-	// The end made anew.
+	// The end remade.
 	_, err = Verify(strings.NewReader(all), VerifyOptions{Sequence: 5})
 	if !errors.Is(err, ErrChain) {
 		t.Errorf("another record 5: %v", err)
@@ -469,7 +469,7 @@ func TestCheckpointInterval(t *testing.T) {
 	}
 }
 
-// TestCheckpointForgery: somebody who makes the whole log anew, chain and
+// TestCheckpointForgery: somebody who rewrites the whole log, chain and
 // all, cannot sign it.
 func TestCheckpointForgery(t *testing.T) {
 	t.Parallel()
@@ -507,7 +507,7 @@ func TestCheckpointForgery(t *testing.T) {
 	}
 }
 
-// reseal chains changed lines anew.
+// reseal chains changed lines again.
 func reseal(t *testing.T, log string) string {
 	t.Helper()
 	var l link

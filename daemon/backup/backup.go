@@ -13,7 +13,7 @@
 //
 // The sum finds what was cut off or damaged, without any key. The MAC is HMAC-SHA-256
 // over "cmkd backup v1\n" and the sum, and proves who made the backup: what names a
-// file as whole proves nothing, since whoever alters it can compute that anew.
+// file as whole proves nothing, since whoever alters it can compute that again.
 //
 // A reader takes nothing but what a [Writer] writes, to the byte: two files that differ
 // are never the same backup.

@@ -123,7 +123,7 @@ func TestEveryBit(t *testing.T) {
 	}
 }
 
-// TestOtherFiles: what is no backup is not called a damaged one.
+// TestOtherFiles: what is not a backup is not called a damaged one.
 func TestOtherFiles(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "\n", "SQLite format 3\x00", "{}\n", "null\n", `{"cmkdBackup":2}` + "\n", "[1]\n", strings.Repeat("x", 17<<20)} {

@@ -27,7 +27,7 @@ import (
 //
 // The additional authenticated data is the first 52 bytes, the account and the
 // encryption context (see appendContext). The IV stays outside of it: GCM
-// authenticates its IV by itself, and an HSM that makes the IV tells it only
+// authenticates its IV on its own, and an HSM that makes the IV tells it only
 // with the ciphertext. Any changed bit therefore fails the tag.
 const (
 	blobVersion = 1

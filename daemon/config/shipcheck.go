@@ -52,7 +52,7 @@ func (c *Ship) look(now time.Time) (warnings []string, err error) {
 }
 
 // checkCertificate refuses a certificate that is not valid now, and warns of one that soon
-// will not be. "" is no certificate.
+// will not be. "" means none.
 func checkCertificate(file string, now time.Time) (warning string, err error) {
 	if file == "" {
 		return "", nil

@@ -42,7 +42,7 @@ func loadAccessKeys(list []config.AccessKey) (accessKeys, error) {
 }
 
 // readSecret reads a file of the configuration that holds a secret. A name
-// that is no absolute path is of a credential that systemd passes, whose mode
+// that is not an absolute path is of a credential that systemd passes, whose mode
 // is systemd's business.
 // https://systemd.io/CREDENTIALS/
 func readSecret(name string) (string, error) {

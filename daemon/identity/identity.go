@@ -23,7 +23,7 @@ import (
 
 // identityAge is how long what the user database said is believed. A user
 // removed from a group loses what the group gave after at most this long (and
-// after logging in anew, since the kernel tells the groups of the login).
+// after logging in again, since the kernel tells the groups of the login).
 const identityAge = 10 * time.Second
 
 // Identities turns the peer that the kernel names into a caller. A reload of

@@ -6,7 +6,7 @@ import (
 
 // unitOf returns the systemd service or scope that a control group path
 // belongs to, "" if there is none. As in systemd, that is the first part that
-// is no slice: what a unit with delegation makes below itself changes nothing,
+// is not a slice: what a unit with delegation makes below itself changes nothing,
 // so a user's own "user@1000.service/app.slice/web.service" is user@1000.service
 // and never web.service.
 // https://systemd.io/CGROUP_DELEGATION/

@@ -33,7 +33,7 @@ type Caller struct {
 	Policies []*policy.Document
 	// Admin: root, or named in the configuration's admins.
 	Admin bool
-	// Duties are those that the configuration gives, of one who is no administrator too.
+	// Duties are those that the configuration gives, also of one who is not an administrator.
 	Duties Duties
 	UID    uint32
 	GID    uint32

@@ -13,7 +13,7 @@ import (
 func AsError[E error](err error) (E, bool) { return errors.AsType[E](err) }
 
 // ErrUnverified is the answer to calls that would have to trust the database.
-// It is no 5xx: SDKs would only repeat the call.
+// It is not a 5xx: SDKs would only repeat the call.
 func ErrUnverified() *kmsapi.Error {
 	return kmsapi.Errorf(kmsapi.CodeKMSInvalidStateException,
 		"The database or the audit trail of the service does not verify. An operator has to look at it: cmkctl status.")

@@ -63,7 +63,7 @@ type acts struct {
 	said map[string]said // by eventID; guarded by mu
 }
 
-// said is what is on record of an act.
+// said is what is recorded of an act.
 type said struct {
 	done bool   // the record that it is done
 	code string // the errorCode of the last failure
@@ -97,8 +97,8 @@ func (a *acts) forget(e *Event) {
 // Forget is for events that have happened.
 func (s *Journal) Forget(e *Event) { s.acts.forget(e) }
 
-// Announce puts the event on record, durably, unless an attempt before did. It
-// is the last step of the transaction that makes it true; nil is no event. The
+// Announce records the event, durably, unless an attempt before did. It
+// is the last step of the transaction that makes it true; nil means no event. The
 // record names the commit that it is ahead of, so that the next start takes it
 // back if that never came.
 func (s *Journal) Announce(ctx context.Context, tx *store.Tx, e *Event) error {
@@ -112,7 +112,7 @@ func (s *Journal) Announce(ctx context.Context, tx *store.Tx, e *Event) error {
 	}
 	record := s.serviceRecord(e.Name)
 	record.EventID = id
-	if e.Name != EventReconcile { // what that tells of has happened in the token
+	if e.Name != EventReconcile { // what that reports has happened in the token
 		record.AdditionalEventData.DatabaseSequence = tx.Sequence()
 	}
 	if err := s.appendEvent(ctx, e, record, s.Trail.AppendBefore); err != nil {
@@ -125,7 +125,7 @@ func (s *Journal) Announce(ctx context.Context, tx *store.Tx, e *Event) error {
 	return nil
 }
 
-// Failed puts on record that the event did not happen, once for each cause.
+// Failed records that the event did not happen, once for each cause.
 // The job that it belongs to is about to return the cause.
 func (s *Journal) Failed(ctx context.Context, e *Event, cause error) error {
 	if e == nil || ctx.Err() != nil {
@@ -162,7 +162,7 @@ func (s *Journal) appendEvent(ctx context.Context, e *Event, record *event.Recor
 	return write(context.WithoutCancel(ctx), record, audit.Room{})
 }
 
-// RecordEvent puts something about the database on record.
+// RecordEvent records something about the database.
 func (s *Journal) RecordEvent(ctx context.Context, name string, details any) error {
 	text, err := json.Marshal(details, json.Deterministic(true))
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Journal) serviceRecord(name string) *event.Record {
 	return &r
 }
 
-// What the service does by itself is on record in CloudTrail's service events:
+// What the service does on its own is recorded in CloudTrail's service events:
 // https://docs.aws.amazon.com/kms/latest/developerguide/ct-rotatekey.html
 // https://docs.aws.amazon.com/kms/latest/developerguide/ct-delete-key.html
 // https://docs.aws.amazon.com/kms/latest/developerguide/ct-deleteexpiredkeymaterial.html
@@ -188,7 +188,7 @@ func (s *Journal) serviceRecord(name string) *event.Record {
 // The record is written within the transaction that commits the change, as its
 // last step: a change that cannot be recorded is rolled back, and the head of
 // the database names a record that has it. If the commit fails, or the daemon
-// is killed between the two, the trail tells of a change that did not happen.
+// is killed between the two, the trail reports a change that did not happen.
 // After a kill the next start says so ([Journal.RecordUncommitted]). It is tried
 // again, then, and what is recorded again has the same eventID.
 const (

@@ -16,7 +16,7 @@ import (
 // A refused call costs its caller next to nothing, and a record of it takes as
 // much of the disk as that of any other call. So each user to whom nothing was
 // allowed gets RefusalRate records of it a second, and RefusalBurst after a rest.
-// The calls beyond are counted: one record a minute tells of them. Records of
+// The calls beyond are counted: one record a minute reports them. Records of
 // administrators' refusals are never thinned out.
 type refusals struct {
 	limit rate.Limit
@@ -29,7 +29,7 @@ type refusals struct {
 type refusedUser struct {
 	limiter *rate.Limiter
 	caller  *Caller
-	omitted int // calls without a record since the last one that tells of them
+	omitted int // calls without a record since the last one that reports them
 }
 
 func newRefusals(perSecond float64, burst int) refusals {

@@ -38,7 +38,7 @@ func (r checkedRouter) Route(token string, spec backends.KeySpec) (b Backend, in
 	return b, info, ok
 }
 
-// checked holds the answers of a backend against the requests.
+// checked checks the answers of a backend against the requests.
 type checked struct{ Backend }
 
 // maxCiphertext is the longest CiphertextBlob that Decrypt takes, in bytes.
@@ -58,7 +58,7 @@ func answered[A any](out *A, err error, wrong func(*A) string) (*A, error) {
 	return out, nil
 }
 
-// handedOut holds what an answer gives the caller, and the recipient, against what was
+// handedOut checks what an answer gives the caller, and the recipient, against what was
 // asked for.
 func handedOut(asked bool, plaintext []byte, to *backends.Recipient, forRecipient []byte) string {
 	switch {
@@ -237,7 +237,7 @@ var (
 
 const kemSecret = 32
 
-// wrongSignature holds a signature against the form of its key's spec.
+// wrongSignature checks a signature against the form of its key's spec.
 func wrongSignature(spec backends.KeySpec, signature []byte) string {
 	n, curve := curveLength[spec]
 	if !curve {
@@ -279,7 +279,7 @@ var publicForms = map[backends.KeySpec]publicForm{
 	backends.MLKEM1024: {asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 3}, nil, 1568},
 }
 
-// wrongPublicKey holds a public key, DER SubjectPublicKeyInfo, against the key spec:
+// wrongPublicKey checks a public key, DER SubjectPublicKeyInfo, against the key spec:
 // keys of one kind have one, of the size that the spec says, and others have none.
 func wrongPublicKey(spec backends.KeySpec, der []byte) string {
 	form, ok := publicForms[spec]

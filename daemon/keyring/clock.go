@@ -149,7 +149,7 @@ func (s *Keyring) Held() bool {
 
 // ConfirmClock ends the hold on deletions: an operator has looked at the time,
 // and at what is to be deleted.
-// It returns the time confirmed, and does nothing that is not on record.
+// It returns the time confirmed, and does nothing that is not recorded.
 func (s *Keyring) ConfirmClock(ctx context.Context, c *journal.Call) (time.Time, error) {
 	release, err := s.Clock.watch(ctx)
 	if err != nil {

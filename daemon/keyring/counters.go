@@ -15,7 +15,7 @@ import (
 // encryptions under one key.
 const MaxEncryptions = 1 << 32
 
-// Encryptions are put on record in blocks, ahead of their use, so that no call
+// Encryptions are recorded in blocks, ahead of their use, so that no call
 // waits for the database. A version that uses up a block within blockTime gets
 // twice as many with the next one. A crash loses at most one block of a
 // version's 2^32.
@@ -26,7 +26,7 @@ const (
 )
 
 // maxCredit is how many encryptions under a version may be made beyond what is
-// on record, while the database cannot be written: they are lost from the count
+// recorded, while the database cannot be written: they are lost from the count
 // if the daemon ends before it can be. 2^12 such ends make the limit.
 const maxCredit = 1 << 20
 
@@ -34,16 +34,16 @@ const maxCredit = 1 << 20
 // nodes have the database: each would make its own.
 const sharedEnd = 1 << 26
 
-// countPause is the time between two attempts to put blocks on record.
+// countPause is the time between two attempts to record blocks.
 const countPause = time.Second
 
-// Counters count the encryptions of each key version. What is on record in the
+// Counters count the encryptions of each key version. What is recorded in the
 // store is ahead of what was used while it can be written.
 type counters struct {
 	versions sync.Map // CKA_ID as string -> *counter
 
 	mu      sync.Mutex // guards what follows
-	wanted  []*counter // whose next block is to be put on record
+	wanted  []*counter // whose next block is to be recorded
 	writing bool       // a goroutine does that
 	work    sync.WaitGroup
 
@@ -54,11 +54,11 @@ type counter struct {
 	id       []byte // CKA_ID
 	used     atomic.Uint64
 	reserved atomic.Uint64
-	refill   atomic.Uint64 // the next block is put on record when so many are used
-	asked    atomic.Bool   // it is being put on record
+	refill   atomic.Uint64 // the next block is recorded when so many are used
+	asked    atomic.Bool   // it is being recorded
 
 	block uint64    // the size of the last block; guarded by counters.mu
-	at    time.Time // when it was put on record; guarded by counters.mu
+	at    time.Time // when it was recorded; guarded by counters.mu
 }
 
 // Forget drops the count of a version that is destroyed.
@@ -112,7 +112,7 @@ func (cs *counters) Take(ctx context.Context, db *store.Store, v *store.Version)
 	return nil
 }
 
-// want has the next block put on record by a goroutine, which ends when there
+// want has the next block recorded by a goroutine, which ends when there
 // is nothing more to write.
 func (cs *counters) want(ctx context.Context, db *store.Store, c *counter) {
 	if c.asked.Load() || time.Now().UnixNano() < cs.retry.Load() || !c.asked.CompareAndSwap(false, true) {
@@ -145,7 +145,7 @@ func (cs *counters) want(ctx context.Context, db *store.Store, c *counter) {
 	})
 }
 
-// write puts the next blocks of versions on record.
+// write records the next blocks of versions.
 func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter) error {
 	next := make([]uint64, len(batch))
 	err := db.Update(ctx, func(tx *store.Tx) error {
@@ -182,15 +182,15 @@ func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter
 		c.reserved.Store(next[i])
 		refill := next[i] - min(block/2, next[i])
 		if next[i] >= MaxEncryptions {
-			refill = MaxEncryptions // all of them are on record: there is no next block
+			refill = MaxEncryptions // all of them are recorded: there is no next block
 		}
 		c.refill.Store(refill)
 	}
 	return nil
 }
 
-// meet counts what other nodes have put on record or given back since this one last did: what
-// is on record is the sum of the blocks of all.
+// meet counts what other nodes have recorded or given back since this one last did: what
+// is recorded is the sum of the blocks of all.
 func (c *counter) meet(now *store.Version) {
 	others := now.Encryptions - c.reserved.Swap(now.Encryptions) // may wrap around, as the sums do
 	c.used.Add(others)
@@ -207,8 +207,8 @@ func (cs *counters) next(c *counter) uint64 {
 	return max(c.block/2, minBlock)
 }
 
-// Settle gives back what is on record and not used, and puts on record what is
-// used and not on record: no call is answered any more.
+// Settle gives back what is recorded and not used, and records what is
+// used and not recorded: no call is answered any more.
 func (cs *counters) Settle(ctx context.Context, db *store.Store) error {
 	cs.work.Wait()
 	return db.Update(ctx, func(tx *store.Tx) (err error) {

@@ -24,7 +24,7 @@ func counted(t *testing.T, encryptions uint64) (*store.Store, *store.Version) {
 }
 
 // TestExhaustedVersion: a version makes 2^32 encryptions, as NIST allows, and no
-// more. Once all of them are on record, the database is not written any more.
+// more. Once all of them are recorded, the database is not written any more.
 func TestExhaustedVersion(t *testing.T) {
 	t.Parallel()
 	const left = 20
@@ -57,7 +57,7 @@ func TestExhaustedVersion(t *testing.T) {
 }
 
 // TestCredit: while the database cannot be written, a version makes 2^20 encryptions
-// beyond what is on record, and no more.
+// beyond what is recorded, and no more.
 func TestCredit(t *testing.T) {
 	t.Parallel()
 	const onRecord, credit = 1000, 1 << 20
@@ -80,7 +80,7 @@ func TestCredit(t *testing.T) {
 	cs.work.Wait()
 }
 
-// TestBlocksOfSeveral: the blocks of several nodes add up on record, and what each has not used
+// TestBlocksOfSeveral: the recorded blocks of several nodes add up, and what each has not used
 // it gives back.
 func TestBlocksOfSeveral(t *testing.T) {
 	t.Parallel()

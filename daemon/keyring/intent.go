@@ -187,7 +187,7 @@ func (w *Cleanup) Done() {
 }
 
 // Destroy takes the object that the intent explains out of the token, and ends
-// the intent, with e on record if it is not nil. The backend has looked again
+// the intent, with e recorded if it is not nil. The backend has looked again
 // and found nothing. An intent whose object may come later stays.
 func (s *Keyring) Destroy(ctx context.Context, b Backend, intent *store.Intent, e *journal.Event) (objects int, err error) {
 	objects, err = s.take(ctx, b, intent)
@@ -227,7 +227,7 @@ func (s *Keyring) take(ctx context.Context, b Backend, intent *store.Intent) (ob
 	return made.Objects, nil
 }
 
-// endIntent puts e on record, if it is not nil, and ends the intent unless it stays. One
+// endIntent records e, if it is not nil, and ends the intent unless it stays. One
 // that has ended meanwhile, or is another node's by now, is nothing to tell of.
 func (s *Keyring) endIntent(ctx context.Context, intent *store.Intent, ends bool, e *journal.Event) error {
 	return s.Store.Update(ctx, func(tx *store.Tx) error {

@@ -50,7 +50,7 @@ type Leftover struct {
 	Needed bool
 }
 
-// Inventory lists tokens and holds them against the database. What is missing has
+// Inventory lists tokens and checks them against the database. What is missing has
 // been looked for by processes that were opened since; what is found has been listed
 // twice, since calls go on and make objects and take them back. Unless anew, an object
 // that was missing before, and that no plugin lists, is missing without another process.
@@ -61,7 +61,7 @@ func (s *Keyring) Inventory(ctx context.Context, tokens []string, anew bool) (*I
 		return nil, err
 	}
 	inv := &Inventory{Away: away}
-	// What was made since the first view is no loss, nor what was destroyed since.
+	// What was made since the first view is not lost, nor what was destroyed since.
 	after := s.Store.View()
 	there := listedIDs(listed)
 	for _, m := range s.Absences.all() {
@@ -79,7 +79,7 @@ func (s *Keyring) Inventory(ctx context.Context, tokens []string, anew bool) (*I
 	slices.SortFunc(inv.Missing, compareMaterials)
 	s.lookAgain(ctx, &s.Unsafes)
 	inv.Unsafe = s.UnsafeMaterials()
-	// What any view explains is no find: it may have been made before the list, or
+	// What any view explains is not reported: it may have been made before the list, or
 	// destroyed after it.
 	known, again := explained(before, after), listed
 	if anyUnknown(known, listed) {

@@ -349,7 +349,7 @@ func TestAlteredGrantToken(t *testing.T) {
 	for _, changed := range flips(raw) {
 		altered = append(altered, base64.StdEncoding.EncodeToString(changed))
 	}
-	for _, changed := range flips([]byte(token)) { // some of which are no text
+	for _, changed := range flips([]byte(token)) { // some of which are not text
 		altered = append(altered, string(changed))
 	}
 	for _, token := range altered {

@@ -18,7 +18,7 @@ func (s *scene) confirmClock() error {
 }
 
 // TestClockUnwritten: the time passes while the database cannot be written. That
-// is no jump of the clock, unless the clock does jump.
+// does not look like a jump of the clock, unless the clock does jump.
 func TestClockUnwritten(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

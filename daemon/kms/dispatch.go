@@ -10,7 +10,7 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// Dispatch answers one call: every answer, refusal and error is on record
+// Dispatch answers one call: every answer, refusal and error is recorded
 // before it leaves, and nothing is done that cannot be recorded. It never
 // returns nil.
 func (s *Service) Dispatch(ctx context.Context, caller *journal.Caller, r *kmsapi.Request) *kmsapi.Answer {
@@ -45,7 +45,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *journal.Caller, r *kmsap
 	return answer
 }
 
-// Refuse answers a call that does not come to its operation with e, on record.
+// Refuse answers a call that does not come to its operation with e, and records it.
 func (s *Service) Refuse(ctx context.Context, caller *journal.Caller, r *kmsapi.Request, e *kmsapi.Error) *kmsapi.Answer {
 	c := s.NewCall(caller, r)
 	if err := s.Open(c); err != nil {

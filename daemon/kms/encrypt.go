@@ -50,7 +50,7 @@ func (s methods) Encrypt(ctx context.Context, c *journal.Call, in *kmsapi.Encryp
 	return &memory.out, nil
 }
 
-// checkEncryptInput holds the plaintext and context against what the
+// checkEncryptInput checks the plaintext and context against what the
 // algorithm takes.
 func checkEncryptInput(k *access.Key, algorithm backends.Algorithm, plaintext []byte, context map[string]string) error {
 	if algorithm == keys.SymmetricDefault {

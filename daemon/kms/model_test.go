@@ -7,7 +7,7 @@ import (
 )
 
 // The model is what the API promises, in plain Go and without a token, a store
-// or a policy. sequence_test.go holds the service against it.
+// or a policy. sequence_test.go checks the service against it.
 
 type model struct {
 	now     time.Time

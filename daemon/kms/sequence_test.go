@@ -55,7 +55,7 @@ type world struct {
 	caller  *journal.Caller
 }
 
-// TestModel holds random sequences of operations against the model: time
+// TestModel checks random sequences of operations against the model: time
 // passes, the token goes away and comes back, and the daemon starts again in
 // between. `make long` runs 10,000 of them.
 func TestModel(t *testing.T) {
@@ -635,7 +635,7 @@ func (w *world) moveToken(t *rapid.T) {
 	w.runJobs(t)
 }
 
-// restart starts the daemon anew on its database.
+// restart restarts the daemon on its database.
 func (w *world) restart(t *rapid.T) {
 	if err := w.db.Close(); err != nil {
 		t.Fatal(err)

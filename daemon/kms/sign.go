@@ -38,7 +38,7 @@ func (s *Service) admitSigning(ctx context.Context, c *journal.Call, in *signing
 	return k, ref, err
 }
 
-// checkMessage holds the message type against the key and the algorithm, and
+// checkMessage checks the message type against the key and the algorithm, and
 // the length of a digest against the algorithm.
 func checkMessage(spec backends.KeySpec, in *signing) error {
 	digest := in.messageType == kmsapi.MessageTypeDigest

@@ -14,7 +14,7 @@ import (
 
 // DropMaterial takes imported material out of the token. The rows change
 // first, with the intent that explains the object that is left. expiry is on
-// record with them, if that is why: material that was imported anew since stays.
+// record with them, if that is why: material that was imported again since stays.
 func (s *Lifecycle) DropMaterial(ctx context.Context, c *journal.Call, key *store.Key, v *store.Version, expiry *journal.Event) error {
 	b, err := s.Available(key)
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *Lifecycle) destroyPair(ctx context.Context, key *store.Key, p *store.Im
 		return s.Announce(ctx, tx, e)
 	})
 	if err == nil {
-		pair.Run(ctx, b) // on record, it has happened: the object is left to reconciliation
+		pair.Run(ctx, b) // recorded, it has happened: the object is left to reconciliation
 	}
 	return err
 }

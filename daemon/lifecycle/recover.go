@@ -29,7 +29,7 @@ const recoveredEncryptions = 1 << 31
 // lost, or the copy of an earlier day, lacks: then the newest material of a key
 // that the database knows becomes the current one, and a key that it does not
 // know comes back disabled, with the default key policy and without its
-// aliases, tags and grants. What was adopted is on record. A nil adopt chooses
+// aliases, tags and grants. What was adopted is recorded. A nil adopt chooses
 // none.
 func (s *Lifecycle) Recover(ctx context.Context, c *journal.Call, adopt func(keyID string) bool) (*keyring.Inventory, error) {
 	if s.Mismatch() != nil {
@@ -61,7 +61,7 @@ func (s *Lifecycle) Recover(ctx context.Context, c *journal.Call, adopt func(key
 }
 
 // adoptKeys adopts so many keys as one record of the trail holds: all of them
-// on record, or none.
+// recorded, or none.
 func (s *Lifecycle) adoptKeys(ctx context.Context, c *journal.Call, keys []*keyring.FoundKey) error {
 	var done []*keyring.FoundKey
 	err := s.Commit(ctx, c, func(tx *store.Tx) error {

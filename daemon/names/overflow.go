@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// allMapped is the number of IDs in a map of all: 2^32-1 is no ID (setreuid(2)).
+// allMapped is the number of IDs in a map of all: 2^32-1 is not an ID (setreuid(2)).
 const allMapped = 1<<32 - 1
 
 // OverflowUID and OverflowGID stand for IDs without a mapping; noID: all have one.

@@ -87,7 +87,7 @@ type policyCheck struct {
 	out     operatorapi.PolicyCheck
 }
 
-// replay holds one call against the new policy, once for each action that it
+// replay checks one call against the new policy, once for each action that it
 // needed on the key.
 func (p *policyCheck) replay(call *pastCall) error {
 	if call.EventSource != "kms.amazonaws.com" || call.AdditionalEventData.Decision != "Allow" ||

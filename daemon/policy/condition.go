@@ -58,7 +58,7 @@ func (c *condition) holds(e *evaluation, effect Effect) bool {
 		return c.holdsWithoutValue(e, effect)
 	}
 	if c.quantity != single && allEmpty(values) {
-		return c.quantity == forAllValues // to the set operators an empty string is no value
+		return c.quantity == forAllValues // to the set operators an empty string is not a value
 	}
 	needAll := c.quantity == forAllValues || c.quantity == single && effect == Allow
 	for _, value := range values {

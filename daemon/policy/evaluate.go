@@ -129,7 +129,7 @@ const (
 )
 
 // matchAction, first of all because it is the cheapest, and match, for the other
-// elements but the principal, hold a statement against the request. If it is a
+// elements but the principal, check a statement against the request. If it is a
 // condition that is not met, index says which.
 func (s *statement) matchAction(e *evaluation) bool {
 	return s.actions.matches(e.action, e.lowerAction)

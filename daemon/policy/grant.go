@@ -207,7 +207,7 @@ func (g *Grant) isFor(p *Principal, id string, identityAllows bool) bool {
 	return p.Type != Service && p.AccountID != "" && accountOf(id) == p.AccountID && (p.Type == Root || identityAllows)
 }
 
-// permits holds an encryption context against the constraints.
+// permits checks an encryption context against the constraints.
 func (g *Grant) permits(context map[string]string) bool {
 	if g.ContextEquals != nil && len(context) != len(g.ContextEquals) {
 		return false

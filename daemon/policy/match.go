@@ -96,7 +96,7 @@ func matchParts(b *budget, parts []part, value string) bool {
 	return true
 }
 
-// cutPrefix takes off what the part, which is no *, matches at the beginning.
+// cutPrefix takes off what the part, which is not a *, matches at the beginning.
 func (p *part) cutPrefix(b *budget, value string) (rest string, ok bool) {
 	if p.kind == partText {
 		b.spend(len(p.text) / bytesPerStep)
@@ -115,7 +115,7 @@ func (p *part) cutPrefix(b *budget, value string) (rest string, ok bool) {
 	return value, true
 }
 
-// cutSuffix takes off what the part, which is no *, matches at the end.
+// cutSuffix takes off what the part, which is not a *, matches at the end.
 func (p *part) cutSuffix(b *budget, value string) (rest string, ok bool) {
 	if p.kind == partText {
 		b.spend(len(p.text) / bytesPerStep)

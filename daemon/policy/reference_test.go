@@ -8,9 +8,9 @@ import (
 )
 
 // reference is a second evaluator, written to be read beside AWS's pages rather
-// than to be fast: it interprets the JSON anew for every question, turns
+// than to be fast: it interprets the JSON again for every question, turns
 // wildcards into regular expressions and compares numbers as big.Rat. The tests
-// and the fuzz targets hold Evaluate against it. It shares no code with it but
+// and the fuzz targets check Evaluate against it. It shares no code with it but
 // the types of the request.
 type reference struct {
 	Request

@@ -21,7 +21,7 @@ type Request struct {
 	// EncryptionContext is that of the cryptographic operation; of CreateGrant
 	// it is the encryption context of the constraint. It answers
 	// kms:EncryptionContext:KEY and kms:EncryptionContextKeys and is what grant
-	// constraints are held against.
+	// constraints are checked against.
 	EncryptionContext map[string]string
 	// NewGrant is the grant that kms:CreateGrant would make. A caller who may
 	// create grants only because of a grant cannot make one that allows more.

@@ -112,7 +112,7 @@ func agree(tb testing.TB, f *reference, key string, identity []string, grants []
 	return d
 }
 
-// decidesAlike holds Decide against Evaluate, which said d: what is allowed is the
+// decidesAlike checks Decide against Evaluate, which said d: what is allowed is the
 // same, for the same reason, and so is what is refused, but for a Deny of the key
 // policy where nothing would have allowed anyway.
 func decidesAlike(tb testing.TB, d Decision, r *Request, key *Document, identity []*Document, grants []*Grant) {

@@ -63,7 +63,7 @@ func (d decimal) compare(other decimal) int {
 }
 
 // dateForm is the W3C's profile of ISO 8601, and dateLayouts are the same for
-// time.Parse, which by itself also takes hours of one digit and fractions after
+// time.Parse, which on its own also takes hours of one digit and fractions after
 // a comma. https://www.w3.org/TR/NOTE-datetime
 var (
 	dateForm = regexp.MustCompile(

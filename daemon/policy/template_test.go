@@ -8,7 +8,7 @@ import (
 	"cmkd/daemon/policy/templates"
 )
 
-// TestTemplates holds the policies that are made against golden files, whose
+// TestTemplates checks the policies that are made against golden files, whose
 // form is that of AWS KMS, and parses them.
 func TestTemplates(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ type Head struct {
 	// ends of the audit trails of all of them, that one included.
 	Node   string              `json:",omitempty"`
 	Trails map[string]TrailEnd `json:",omitempty"`
-	// Bookkeeping: the commit changes nothing that protects something by itself. It is said
+	// Bookkeeping: the commit changes nothing that protects something on its own. It is said
 	// where several take turns.
 	Bookkeeping bool `json:",omitzero"`
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestGoldenHash holds the format of the package comment against what it was.
+// TestGoldenHash checks the format of the package comment against what it was.
 func TestGoldenHash(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

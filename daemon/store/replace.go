@@ -173,7 +173,7 @@ func primaryOf(row *Row) []any {
 func (r *Replacement) Same() bool { return len(r.Differences) == 0 && r.Head.Equal(r.NewHead) }
 
 // Commit makes the replacement durable in one commit, all of it or nothing. [ErrChanged]
-// says that the database is not any more as it was compared, if the engine finds that out.
+// says that the database is no longer as it was compared, if the engine finds that out.
 func (r *Replacement) Commit(ctx context.Context) error {
 	w, err := r.engine.Begin(ctx, time.Now())
 	if err != nil {

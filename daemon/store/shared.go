@@ -68,7 +68,7 @@ type Node struct {
 type Commit struct {
 	Rows []Row // as the commit leaves them; one without a document is deleted
 	Head *Sealed
-	// Outside: the rows, or the head, were changed, and it was no commit.
+	// Outside: the rows, or the head, were changed, but not by a commit.
 	Outside bool
 }
 

@@ -45,7 +45,7 @@ type Mismatch struct {
 func (s *Trust) Mismatch() *Mismatch { return s.integrity.mismatch.Load() }
 
 // VerifyState verifies the database with the token before anything trusts it.
-// One that does not verify is no error: [Service.Mismatch] tells, and nothing
+// One that does not verify is not an error: [Service.Mismatch] tells, and nothing
 // is served or changed until [Service.AcceptState]. A database without a head
 // gets one if its token has never had a key for a second head: it is new, or
 // of a version of the program that knew no heads. One that Init has yet to

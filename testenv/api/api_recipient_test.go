@@ -166,7 +166,7 @@ func longDataKeys(t *testing.T, a *api, id *string) {
 	}
 }
 
-// expectPair holds a PKCS #8 private key against its public key, by openssl.
+// expectPair checks a PKCS #8 private key against its public key, by openssl.
 func expectPair(t *testing.T, spec types.DataKeyPairSpec, private, public []byte) {
 	t.Helper()
 	derived := runOpenSSL(t, private, "pkey", "-inform", "DER", "-pubout", "-outform", "DER")

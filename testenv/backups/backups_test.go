@@ -231,7 +231,7 @@ func ofOneMoment(t *testing.T, file string) uint64 {
 	return head.Sequence
 }
 
-// TestAltered: whoever alters a backup and computes its sum anew is found out by the
+// TestAltered: whoever alters a backup and computes its sum again is found out by the
 // token, wherever the change is.
 func TestAltered(t *testing.T) {
 	t.Parallel()
@@ -279,7 +279,7 @@ func TestAltered(t *testing.T) {
 	}
 }
 
-// resum computes the sum of a backup anew, with the MAC that it had.
+// resum computes the sum of a backup again, with the MAC that it had.
 func resum(t *testing.T, text []byte) []byte {
 	t.Helper()
 	end := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
@@ -379,7 +379,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// TestKilled kills restores at random moments: there is the database of before or that of
+// TestKilled kills restores at random moments: there is the former database or that of
 // the backup, and the daemon starts with either.
 func TestKilled(t *testing.T) {
 	t.Parallel()

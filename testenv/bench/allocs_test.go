@@ -39,7 +39,7 @@ var limits = map[string]float64{
 	"sign RSA-2048":     22,
 }
 
-// TestAllocations holds the calls against their limits. docs/performance.md says what allocates.
+// TestAllocations checks the calls against their limits. docs/performance.md says what allocates.
 func TestAllocations(t *testing.T) { // not beside other tests, whose allocations would count
 	s := inProcess(t)
 	for i := range operations {

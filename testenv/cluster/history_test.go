@@ -370,7 +370,7 @@ func (r *clusterRun) check(t *testing.T) {
 	}
 }
 
-// checkObjects holds the objects in the token against the rows: each has a row or an intent.
+// checkObjects checks the objects in the token against the rows: each has a row or an intent.
 func (r *clusterRun) checkObjects(t *testing.T) {
 	t.Helper()
 	client := r.servers[0].Client(t)

@@ -141,7 +141,7 @@ func (w *world) check(t testing.TB, at int) (problems []string) {
 	w.mu.Lock()
 	acknowledged, pending := fold(w.base, w.calls, at)
 	calls := w.calls
-	w.clients = map[string]*kms.Client{} // of a daemon that is no more
+	w.clients = map[string]*kms.Client{} // of a daemon that has ended
 	w.mu.Unlock()
 	s := w.observe(ctx)
 	happened, problems := settle(acknowledged, pending, s.facts)

@@ -135,7 +135,7 @@ func trailOf(t *testing.T, lines ...string) *trail {
 	return trail
 }
 
-// TestEvents compares trails with what the service did by itself.
+// TestEvents compares trails with what the service did on its own.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	deletion := func(id string) string {

@@ -44,7 +44,7 @@ type call struct {
 	id        int
 	operation string
 	change    change
-	// event is the key (region/ID) that the service does it to by itself, because time
+	// event is the key (region/ID) that the service does it to on its own, because time
 	// has passed; "" is a call of the API.
 	event string
 	// began and ended are positions of the disk's log, see disk.Log; without a disk

@@ -32,7 +32,7 @@ const (
 // acknowledged with what is there when the machine is up again.
 //
 // The token's files are written through, as a token keeps what it answers for.
-// SoftHSM2 does not do that by itself: see TestPowerCutsToken.
+// SoftHSM2 does not do that on its own: see TestPowerCutsToken.
 func TestPowerCuts(t *testing.T) { withMounts(t, func(t *testing.T) { powerCuts(t, true) }) }
 
 // withMounts runs a test in a process with mounts of its own, which needs root.
@@ -247,7 +247,7 @@ func (m *machine) cut(t *testing.T, w *world, at int, random *rand.Rand) (took t
 	return took, loss, problems
 }
 
-// forget forgets what was after a power cut, and begins to count anew.
+// forget forgets what was after a power cut, and begins to count again.
 func (w *world) forget(at int) {
 	w.proofs = slices.DeleteFunc(w.proofs, func(p *proof) bool { return p.at > at })
 	for i, p := range w.proofs {

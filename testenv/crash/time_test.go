@@ -78,7 +78,7 @@ func (c *caller) importExpiring() *attempt {
 	})
 }
 
-// pass lets the time pass, and notes what the service should do by itself.
+// pass lets the time pass, and notes what the service should do on its own.
 func (c *caller) pass(ctx context.Context, killed <-chan struct{}) error {
 	c.deaths.Lock()
 	defer c.deaths.Unlock()

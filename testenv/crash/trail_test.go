@@ -141,7 +141,7 @@ func (t *trail) check(calls []*call, before, at int, happened map[*call]bool) (p
 	return problems
 }
 
-// checkEvents compares what the service did by itself with its records: each deletion
+// checkEvents compares what the service did on its own with its records: each deletion
 // of a key has one eventID, and each material that a rotation made has a RotateKey.
 func (t *trail) checkEvents(deleted map[string]int, materials map[string]string) (problems []string) {
 	for id, key := range materials {

@@ -106,7 +106,7 @@ func (d *disk) remount(t *testing.T, how string) {
 	d.do(t, "mount", "-o", "remount,"+how, d.folder)
 }
 
-// again mounts the disk anew. Nobody may use it.
+// again mounts the disk once more. Nobody may use it.
 func (d *disk) again(t *testing.T) {
 	t.Helper()
 	d.do(t, "sh", "-c", `umount "$0" && `+mounting, d.folder, d.image)
@@ -195,7 +195,7 @@ func (set *setup) onDisk(t *testing.T, folder string, size int) {
 func empty(s *stage) { s.disk.empty(s.T) }
 func full(s *stage)  { s.disk.fill(s.T) }
 
-// outage makes room, and waits until the trail that goes on tells of the outage.
+// outage makes room, and waits until the trail that goes on reports the outage.
 func outage(s *stage) {
 	s.disk.empty(s.T)
 	for began := time.Now(); ; {

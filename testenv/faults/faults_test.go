@@ -32,7 +32,7 @@ type row struct {
 	name string
 	// quick rows run in the tests of every day.
 	quick bool
-	// inject begins the fault and heal ends it. nil: it ends by itself.
+	// inject begins the fault and heal ends it. nil: it ends on its own.
 	inject, heal func(*stage)
 	// lasts is how long the fault lasts at least.
 	lasts time.Duration

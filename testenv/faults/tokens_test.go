@@ -35,7 +35,7 @@ func (s *stage) reload() {
 }
 
 // refusedPIN ends as operators end it: the PIN is put into its file again, and
-// the plugins are started anew.
+// the plugins are restarted.
 func refusedPIN(s *stage) {
 	s.shim.ClearAll()
 	s.record()

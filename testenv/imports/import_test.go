@@ -206,7 +206,7 @@ func TestImportAgain(t *testing.T) {
 	if _, err := c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: secret.Blob}); rig.Code(err) != "KMSInvalidStateException" {
 		t.Errorf("Decrypt without material: %v", err)
 	}
-	// Once more: deleting nothing is no error.
+	// Once more: deleting nothing is not an error.
 	if _, err := c.DeleteImportedKeyMaterial(ctx, &kms.DeleteImportedKeyMaterialInput{KeyId: &m.ID}); err != nil {
 		t.Errorf("deleting it again: %v", err)
 	}

@@ -299,7 +299,7 @@ func TestUnusedKey(t *testing.T) {
 		t.Errorf("the audit trail has no %s", want)
 	}
 	cl.Pass(t, r, 20*rig.Day, 10*rig.Day)
-	// What fails is no use.
+	// What fails is not a use.
 	if _, err := c.Decrypt(ctx, &kms.DecryptInput{KeyId: &id, CiphertextBlob: []byte("not a ciphertext")}); rig.Code(err) != "InvalidCiphertextException" {
 		t.Errorf("Decrypt: %v", err)
 	}

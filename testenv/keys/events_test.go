@@ -22,7 +22,7 @@ import (
 	"cmkd/testenv/shim"
 )
 
-// serviceEvent is a record of what the service did by itself.
+// serviceEvent is a record of what the service did on its own.
 type serviceEvent struct {
 	EventID, EventName, EventType, EventSource, AWSRegion, ErrorCode string
 
@@ -84,7 +84,7 @@ func expectEvents(t *testing.T, r *rig.Rig, id string, want ...string) []service
 	return events
 }
 
-// TestServiceEvents: what the daemon does to keys by itself is in the trail as
+// TestServiceEvents: what the daemon does to keys on its own is in the trail as
 // CloudTrail has it.
 func TestServiceEvents(t *testing.T) {
 	t.Parallel()
@@ -165,7 +165,7 @@ func TestDeletionNeedsItsRecord(t *testing.T) {
 	schedule(t, c, id, 7)
 	cl.Pass(t, r, 7*rig.Day-time.Second, rig.Day)
 	trail := filepath.Join(r.Dir, "s", "audit")
-	// A folder that is no folder: records cannot be written, by root either.
+	// A folder that is a file: records cannot be written, by root either.
 	if err := os.Rename(trail, trail+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func alter(t *testing.T, r *rig.Rig, statement string) {
 	}
 }
 
-// TestFailedEvents: what fails is on record once for each cause, however often
+// TestFailedEvents: what fails is recorded once for each cause, however often
 // it is tried, and what was recorded and did not happen is recorded again under
 // the same ID.
 func TestFailedEvents(t *testing.T) {

@@ -175,7 +175,7 @@ func (c *caller) dataKeyWithout(ctx context.Context, name string, n int) {
 	c.secret(name, must(c.Decrypt(ctx, &kms.DecryptInput{CiphertextBlob: made.CiphertextBlob}))(c.t).Plaintext)
 }
 
-// pkcs8 adds the numbers of a private key; what stands around them is no secret.
+// pkcs8 adds the numbers of a private key; what stands around them is not secret.
 func (c *caller) pkcs8(name string, der []byte) {
 	k, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {

@@ -62,7 +62,7 @@ func ask(t *testing.T, c *http.Client, method, path, operation, userAgent, body 
 		req.Header.Set("X-Amz-Target", "TrentService."+operation)
 	}
 	status, _, raw := rig.Do(t, c, req)
-	_ = json.Unmarshal([]byte(raw), &answer) // what is no JSON is text
+	_ = json.Unmarshal([]byte(raw), &answer) // what is not JSON is text
 	return status, answer, raw
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // TestRefusedCallsAreRecorded makes calls that never come to an operation: each
-// is on record, and what one user can have written by them is bounded.
+// is recorded, and what one user can have written by them is bounded.
 func TestRefusedCallsAreRecorded(t *testing.T) {
 	t.Parallel()
 	// One call may begin; all others are past the rate.

@@ -38,7 +38,7 @@ func TestRotationUnderWay(t *testing.T) {
 					}
 					return nil, ""
 				}}, stop)
-				// Afterwards nothing tells of it.
+				// Afterwards nothing mentions it.
 				if status, code := w.call("GetKeyRotationStatus", home, in); code != "" || status["OnDemandRotationStartDate"] != nil {
 					t.Errorf("afterwards: %q %v", code, status)
 				}

@@ -27,7 +27,7 @@ import (
 )
 
 // scaleVariable is set by `make scale`: the number of keys. With it the test
-// also holds the times against what they must be; without it the machine is
+// also checks the times against what they must be; without it the machine is
 // not the test's own.
 const scaleVariable = "CMKD_SCALE"
 

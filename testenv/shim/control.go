@@ -144,7 +144,7 @@ func (c *Control) rule(function string) *rule {
 func (c *Control) Set(function string, a Action) { c.SetRule(function, Rule{Do: a}) }
 
 // SetRule sets a rule, in place of the function's last one, and counts its
-// calls anew.
+// calls again.
 func (c *Control) SetRule(function string, r Rule) {
 	m := c.rule(function)
 	atomic.StoreUint32(&m.action, 0)

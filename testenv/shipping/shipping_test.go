@@ -111,7 +111,7 @@ func ours(pid int, program string) bool {
 }
 
 // TestReload: a reload that changes nothing leaves the program alone, and one after its
-// file or its arguments have changed starts it anew.
+// file or its arguments have changed restarts it.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	dir := rig.Dir(t)

@@ -74,7 +74,7 @@ func lock(t *testing.T, r *rig.Rig) (release func()) {
 
 // TestDatabaseLocked: while another process keeps the database locked,
 // cryptography goes on, also under keys that have not been used since the start,
-// and changes fail together. The status says so, and is well again by itself.
+// and changes fail together. The status says so, and is well again on its own.
 func TestDatabaseLocked(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
@@ -224,7 +224,7 @@ func TestStartLocked(t *testing.T) {
 }
 
 // TestTrailBroken: the status says that the trail cannot be written, and why, and
-// is well again by itself.
+// is well again on its own.
 func TestTrailBroken(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})

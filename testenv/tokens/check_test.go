@@ -23,7 +23,7 @@ import (
 )
 
 // check is one thing that is asked of a token, over the socket. An
-// UnsupportedOperationException that says what the token lacks is no fault.
+// UnsupportedOperationException that says what the token lacks is not a fault.
 type check struct {
 	capability, name string
 	run              func(context.Context, *world) error
@@ -156,7 +156,7 @@ func TestToken(t *testing.T) {
 	expected(t, found)
 }
 
-// expected holds the refusal of a token against what its rig says.
+// expected checks the refusal of a token against what its rig says.
 func expected(t *testing.T, found *report) {
 	t.Helper()
 	r := chosen(t)

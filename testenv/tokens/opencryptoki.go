@@ -10,7 +10,7 @@ import (
 
 // enter.sh runs pkcsslotd in namespaces of its own, where the system's
 // /var/lib/opencryptoki is not seen. There is one software token, which each test
-// makes anew: tests that use it run one after the other.
+// remakes: tests that use it run one after the other.
 var opencryptoki = &Rig{
 	Name: "opencryptoki", About: "opencryptoki of Debian 12, software token",
 	Packages: "opencryptoki", Installed: "/usr/sbin/pkcsslotd",

@@ -109,7 +109,7 @@ var answerLine = regexp.MustCompile(`(?m)^--- ([-a-z]+) ([0-9]+)\n`)
 const stage = "CMKD_UNITS"
 
 // TestUnits boots the machine's own tree in a container, with packaging/systemd as
-// `make install` installs it, and holds what systemd makes of the units against what
+// `make install` installs it, and checks what systemd makes of the units against what
 // docs/operations.md promises.
 func TestUnits(t *testing.T) {
 	switch os.Getenv(stage) {

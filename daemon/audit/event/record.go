@@ -44,7 +44,7 @@ type Record struct {
 	// and RequestParameters take 1 KiB at most.
 	Terse bool
 
-	// ServiceEventDetails is what a service event tells of what happened: a JSON
+	// ServiceEventDetails is what a service event says about what happened: a JSON
 	// value; nil is omitted.
 	ServiceEventDetails jsontext.Value
 }

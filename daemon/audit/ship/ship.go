@@ -25,7 +25,7 @@ import (
 type Receiver interface {
 	// Open connects, or starts the program.
 	Open(ctx context.Context) (Conn, error)
-	// String names it, for status and log, without secrets: another one begins anew.
+	// String names it, for status and log, without secrets: another one begins again.
 	String() string
 }
 

@@ -75,7 +75,7 @@ func TestLogFormat(t *testing.T) {
 	}
 }
 
-// TestNumber: one is no plural.
+// TestNumber: one is singular.
 func TestNumber(t *testing.T) {
 	t.Parallel()
 	if got := number(1, "segment") + ", " + number(0, "record") + ", " + number(uint64(2), "record"); got != "1 segment, 0 records, 2 records" {

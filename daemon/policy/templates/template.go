@@ -87,7 +87,7 @@ func ManagedKeyPolicy(account string, users []string) string {
 }
 
 // FormerManagedKeyPolicy returns the key policy of a key that the service managed
-// and does not any more: nobody uses it, and the account may have it deleted.
+// and no longer does: nobody uses it, and the account may have it deleted.
 func FormerManagedKeyPolicy(account string) string {
 	return document("former-managed-1",
 		allowStatement("Allow the account to delete the key", []string{keys.RootARN(account)}, []string{

@@ -96,7 +96,7 @@ func (e *Engine) Leave(ctx context.Context) {
 }
 
 // tidy takes away what requests have left whose answers were lost: others would wait for it. A node
-// whose key says what it said before, or has gone unnoticed, joins anew.
+// whose key says what it said before, or has gone unnoticed, joins again.
 func (c *claim) tidy(ctx context.Context) {
 	e := c.engine
 	ctx, cancel := context.WithTimeout(ctx, answerTime)

@@ -256,5 +256,5 @@ func (c *claim) end() {
 	defer cancel()
 	// While the key is there, the acknowledgement is this node's: nobody need wait until it is fenced.
 	_, _ = c.engine.client.Txn(ctx).If(c.owned()).Then(clientv3.OpDelete(c.ackKey())).Commit()
-	_, _ = c.engine.client.Revoke(ctx, clientv3.LeaseID(c.lease.Load())) // or it ends by itself
+	_, _ = c.engine.client.Revoke(ctx, clientv3.LeaseID(c.lease.Load())) // or it ends on its own
 }

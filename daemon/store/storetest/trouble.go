@@ -94,7 +94,7 @@ func testUnknown(t *testing.T, db Database) {
 	}
 }
 
-// unknown is a store and what it tells of commits.
+// unknown is a store and what it says about commits.
 type unknown struct {
 	*store.Store
 	settled []bool

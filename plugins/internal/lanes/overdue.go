@@ -29,7 +29,7 @@ type running struct {
 // Some modules make one call at a time (p11-kit's remoting has one connection), so
 // that a quick call may wait for keys that were being made when it came: its time begins when
 // those are seen to have ended. All the same it may not take longer than the slow ones. Keys that
-// others make later are no excuse: as long as there are some, a call that hangs would never be found.
+// others make later do not count: as long as there are some, a call that hangs would never be found.
 func (l *Lanes) Overdue(now time.Time) (method string, id uint64) {
 	// Backends make one key at a time, so of the creations the one that began
 	// first runs, since then or since the call before it ended.
@@ -102,7 +102,7 @@ func (l *Lanes) limit(r *stream.Row) time.Duration {
 	return l.limits.Quick
 }
 
-// hadTurn tells of the call in the slot, which has ended with [backends.Timeout], whether
+// hadTurn says of the call in the slot, which has ended with [backends.Timeout], whether
 // the backend had come to it, with l.mu held: it had if no other one that waits for the
 // same turn began before it. It may have been too late only behind the token's own work.
 // If that did not count, the call behind it would seem to have had the turn all the while.

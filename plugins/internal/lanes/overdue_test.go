@@ -124,7 +124,7 @@ func TestOverdueBehindCreation(t *testing.T) {
 	if method, _ := l.Overdue(turn); method != "" {
 		t.Errorf("%s is overdue at its turn", method)
 	}
-	sendCreation(t, ours, 4) // is no excuse
+	sendCreation(t, ours, 4) // does not excuse it
 	untilTaken(t, l, 2)
 	if method, _ := l.Overdue(turn.Add(l.limits.Quick)); method != "" {
 		t.Errorf("%s is overdue, although its turn has just come", method)

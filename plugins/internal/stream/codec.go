@@ -136,7 +136,7 @@ func decode(b []byte, message any) error {
 const headSize = 9
 
 // sizeOfValue is more than the CBOR of a value takes. It knows the kinds of fields
-// that messages have; a test holds them against it.
+// that messages have; a test checks them against it.
 func sizeOfValue(v reflect.Value) int {
 	n := headSize
 	switch v.Kind() {

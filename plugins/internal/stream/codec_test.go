@@ -103,7 +103,7 @@ func TestEveryMessageCrosses(t *testing.T) {
 	}
 }
 
-// TestEveryMethodHasARow holds the rows against the interfaces.
+// TestEveryMethodHasARow checks the rows against the interfaces.
 func TestEveryMethodHasARow(t *testing.T) {
 	t.Parallel()
 	names := map[string]bool{}

@@ -9,7 +9,7 @@ import (
 	"cmkd/backends"
 )
 
-// public are the members of messages that hold bytes and are no secrets: what is
+// public are the members of messages that hold bytes and are not secret: what is
 // encrypted, signed or wrapped, and what anybody may see.
 var public = []string{
 	"AAD", "CheckValue", "Ciphertext", "DestinationAAD", "ForRecipient", "IV", "MAC", "Material", "PublicKey", "Sealed", "Signature", "SourceAAD",

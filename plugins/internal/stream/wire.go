@@ -12,7 +12,7 @@ import (
 // bytes as encoding makes, of which it reads no others. The members of a message are
 // listed once, in the order of their numbers, for all that is done with it.
 //
-// Messages that have no list go the general way. A test holds each list against the
+// Messages that have no list go the general way. A test checks each list against the
 // struct.
 type wire struct {
 	does does

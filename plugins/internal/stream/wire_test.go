@@ -37,7 +37,7 @@ func variants(typ reflect.Type, do func(message any)) {
 	}
 }
 
-// TestListsAreOfTheStructs holds the lists against what the library makes of the structs:
+// TestListsAreOfTheStructs checks the lists against what the library makes of the structs:
 // the same bytes, read back as the same message, and none with a byte more or less.
 func TestListsAreOfTheStructs(t *testing.T) {
 	t.Parallel()

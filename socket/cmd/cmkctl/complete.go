@@ -45,7 +45,7 @@ var completed = map[string]candidate{
 }
 
 // completions makes the shell complete what the daemon, or the system, knows the
-// names of. Where a word is no file, no files are offered.
+// names of. Where a word is not a file, no files are offered.
 func completions(cmd *cobra.Command, s *cli.Service) {
 	for _, sub := range cmd.Commands() {
 		completions(sub, s)

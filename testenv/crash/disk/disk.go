@@ -13,7 +13,7 @@
 // mounted and replays its journal, as it would on the machine that comes up again.
 //
 // A copy of the image of a mounted file system would not do: it takes time, so that
-// it is no state that the disk was ever in; and it has what a device might have lost.
+// it is not a state that the disk was ever in; and it has what a device might have lost.
 // FS_IOC_SHUTDOWN, which other crash tests use, has that too, and ends the run with its
 // only cut. A log has as many cuts as it has writes.
 package disk

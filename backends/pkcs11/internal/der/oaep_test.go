@@ -53,7 +53,7 @@ func encodeOAEP(h crypto.Hash, first byte, seed, db []byte) []byte {
 	return slices.Concat([]byte{first}, seed, db)
 }
 
-// TestRemoveOAEPRefuses encodes what is no OAEP in each way there is, and asks
+// TestRemoveOAEPRefuses encodes what is not OAEP in each way there is, and asks
 // the standard library, too.
 func TestRemoveOAEPRefuses(t *testing.T) {
 	t.Parallel()

@@ -137,7 +137,7 @@ func TestRecoverPoint(t *testing.T) {
 	}
 }
 
-// TestWeierstrass holds the arithmetic against known multiples of the base
+// TestWeierstrass checks the arithmetic against known multiples of the base
 // point: the order gives the point at infinity, and n-1 the negative.
 func TestWeierstrass(t *testing.T) {
 	t.Parallel()

@@ -43,7 +43,7 @@ func sequence(parts ...[]byte) []byte {
 }
 
 // malformed are changed forms of a good signature (r, s) modulo n: what
-// Wycheproof's suites try, written anew.
+// Wycheproof's suites try, written again.
 func malformed(r, s, n *big.Int) map[string][]byte {
 	der := func(v *big.Int) []byte {
 		b, err := asn1.Marshal(v)

@@ -144,7 +144,7 @@ func (l *lastingProber) sweep() error {
 	return nil
 }
 
-// Pairs is probePairs. Where that takes token objects, the token is opened anew before, if
+// Pairs is probePairs. Where that takes token objects, the token is opened again before, if
 // there was something to sweep, and afterwards; see there for what such tokens do else.
 func Pairs(ctx context.Context, t *token.Token) (*token.Token, *PairProfile, error) {
 	const tries = 3

@@ -80,7 +80,7 @@ func (s *Session) Signature(a *der.Signing, key cryptoki.Object, k *der.Kind, in
 func (s *Session) RawRSA(key cryptoki.Object, ciphertext, encoded []byte) error {
 	r := s.Decrypt(s.Handle, key, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509}, ciphertext, encoded)
 	switch err := s.CheckInput("C_Decrypt", r); {
-	case backends.CodeOf(err) == backends.InvalidCiphertext: // it was no larger than the modulus
+	case backends.CodeOf(err) == backends.InvalidCiphertext: // it was not larger than the modulus
 		return &backends.Error{Code: backends.Internal, Message: "C_Decrypt with CKM_RSA_X_509" + NameOf(r.RV), RV: r.RV}
 	case err != nil:
 		return err

@@ -38,7 +38,7 @@ func isDebris(s *Session, o cryptoki.Object) bool {
 	q.Ask(p11.CKA_ID, 1)
 	q.Ask(p11.CKA_LABEL, 1)
 	if err := s.Attributes(o, &q); err != nil {
-		s.Broken = false // only the handle was no good
+		s.Broken = false // only the handle was bad
 		return false
 	}
 	token, ok := q.Bool(p11.CKA_TOKEN)
@@ -53,7 +53,7 @@ func unfinished(s *Session, o cryptoki.Object) bool {
 	q.Ask(p11.CKA_EC_PARAMS, 1)
 	q.Ask(p11.CKA_MODULUS, 1)
 	if err := s.Attributes(o, &q); err != nil {
-		s.Broken = false // only the handle was no good
+		s.Broken = false // only the handle was bad
 		return false
 	}
 	switch class, _ := q.ULong(p11.CKA_CLASS); class {

@@ -37,7 +37,7 @@ const (
 // openLoginRecord waits for the lock of the record at path until ctx ends.
 // Without a path there is no record, and nothing is remembered. how is LOCK_EX for
 // who logs in, and LOCK_SH for who initialises the module: SoftHSM2 writes the file
-// of a token anew when somebody logs in, and takes one that is empty for no token.
+// of a token again when somebody logs in, and takes one that is empty for no token.
 func openLoginRecord(ctx context.Context, path string, how int) (*loginRecord, error) {
 	if path == "" {
 		return &loginRecord{}, nil

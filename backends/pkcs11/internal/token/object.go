@@ -28,7 +28,7 @@ type Object struct {
 	Label  string
 	// duplicate: another object has the same CKA_ID and class.
 	Duplicate bool
-	// safe is what the attributes were last held against and found good; nil
+	// safe is what the attributes were last checked against and found good; nil
 	// if not yet.
 	Safe atomic.Pointer[Vetting]
 	// public is the public key of a private key, once it is known.
@@ -37,7 +37,7 @@ type Object struct {
 	Canary atomic.Pointer[backends.Sealed]
 }
 
-// Vetting is what attributes are held against.
+// Vetting is what attributes are checked against.
 type Vetting struct {
 	Purpose  *Purpose
 	Imported bool
@@ -51,7 +51,7 @@ type index struct {
 	// aside are some of [Config.Aside].
 	aside []*Object
 	// lost: an object that was known has gone, so nothing that is not found
-	// is evidence of anything until the token is opened anew.
+	// is evidence of anything until the token is opened again.
 	lost atomic.Bool
 	// doubtful: a creation failed, and tokens have been seen to keep what
 	// they said they could not make. Creations search the token from then on.
@@ -199,7 +199,7 @@ func (t *Token) loggedIn(s *Session) error {
 	return nil
 }
 
-// Object returns a key's object, whose attributes have been held against its
+// Object returns a key's object, whose attributes have been checked against its
 // purpose once since it was found. The same purpose is the same pointer.
 func (t *Token) Object(ctx context.Context, key *backends.Key, u *Purpose) (*Object, error) {
 	r := Ref{key.ID, u.Class}

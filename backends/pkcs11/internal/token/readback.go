@@ -40,7 +40,7 @@ var AttributeNames = map[uint]string{
 // maxAllowed is how many CKA_ALLOWED_MECHANISMS are read back.
 const maxAllowed = 16
 
-// ReadBack holds the attributes of a secret or private key against its
+// ReadBack checks the attributes of a secret or private key against its
 // purpose: [backends.KeyUnsafe], naming what is wrong, if it could leave the
 // token or do more than it is for.
 func (p *Profile) ReadBack(s *Session, o cryptoki.Object, u Purpose, imported bool) error {

@@ -13,7 +13,7 @@ import (
 
 // Behind tpm2-pkcs11 every key that a process makes or uses stays loaded in the TPM's
 // resource manager until the process ends, and that has room for some two dozen. Then
-// C_GenerateKeyPair and C_SignInit answer CKR_GENERAL_ERROR. That is no lost token: the
+// C_GenerateKeyPair and C_SignInit answer CKR_GENERAL_ERROR. The token is not lost: the
 // next process has room again.
 //
 // And tpm2-pkcs11 1.9 gives a new object the handle of another one, if one was destroyed in the

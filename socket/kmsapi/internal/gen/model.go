@@ -136,7 +136,7 @@ func (m *model) check() error {
 	return nil
 }
 
-// structures calls visit for each structure that is no exception, by name.
+// structures calls visit for each structure that is not an exception, by name.
 func (m *model) structures(visit func(name string, s shape)) {
 	for _, name := range m.Shapes.names {
 		if s := m.Shapes.by[name]; s.Type == "structure" && !s.Exception {

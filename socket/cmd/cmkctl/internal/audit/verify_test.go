@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestVerifiedTrail: one is no plural.
+// TestVerifiedTrail: one is singular.
 func TestVerifiedTrail(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -23,7 +23,7 @@ func Harden() {
 // its signals, where they stay until the next one.
 const noSignals = "asyncpreemptoff=1"
 
-// formerSettings holds the GODEBUG of before, for programs that a bridge runs.
+// formerSettings holds the former GODEBUG, for programs that a bridge runs.
 const formerSettings = "CMKCTL_FORMER_GODEBUG"
 
 // withoutSignals starts cmkctl again, with noSignals, unless it has that: the runtime reads it

@@ -18,7 +18,7 @@ type Input struct {
 	Src     io.Reader
 	Size    int64       // in bytes, -1 if it is not known
 	regular bool        // a file, which has all of its content from the start
-	info    os.FileInfo // when it was opened, nil if it is no file
+	info    os.FileInfo // when it was opened, nil if it is not a file
 	Typed   bool        // by somebody at a terminal
 	Close   func()
 }

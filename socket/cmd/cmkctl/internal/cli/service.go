@@ -174,7 +174,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // RootCause is the innermost text of a network error: the address in it is the
-// endpoint's, which is no address.
+// endpoint's, which is not an address.
 func RootCause(err error) error {
 	for {
 		inner := errors.Unwrap(err)

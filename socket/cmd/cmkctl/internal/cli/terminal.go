@@ -18,7 +18,7 @@ import (
 
 // TerminalWriter writes text, with what a terminal would obey written as an escape
 // that is the same in JSON: \u001b. Line feeds and tabs are the text's own. Bytes that
-// are no UTF-8 are written as \x9b.
+// are not UTF-8 are written as \x9b.
 type TerminalWriter struct {
 	To   io.Writer
 	rest []byte // the beginning of a character whose end has not been written yet

@@ -17,7 +17,7 @@ import (
 type change struct {
 	use, short, long, example string
 	args                      cobra.PositionalArgs
-	// exact: the first argument is no key, or must be named exactly. Else it may be an
+	// exact: the first argument is not a key, or must be named exactly. Else it may be an
 	// alias, which the API does not take for changes.
 	exact bool
 	// work makes the change. answer is what programs get, done what people read.
