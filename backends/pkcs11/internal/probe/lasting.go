@@ -123,10 +123,14 @@ func (l *lastingProber) run(ctx context.Context, step func() error) error {
 	})
 }
 
-// Sweep destroys what an earlier probe has left that was killed, or could not destroy itself.
+// sweep destroys what an earlier probe has left that was killed, or could not destroy itself.
 func (l *lastingProber) sweep() error {
+	templates := [][]*p11.Attribute{knownPublic()}
 	for _, id := range probeIDs {
-		handles, err := l.token.Search(l.s, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_ID, id)})
+		templates = append(templates, []*p11.Attribute{p11.NewAttribute(p11.CKA_TOKEN, true), p11.NewAttribute(p11.CKA_ID, id)})
+	}
+	for _, t := range templates {
+		handles, err := l.token.Search(l.s, t)
 		if err != nil {
 			return err
 		}
@@ -142,6 +146,15 @@ func (l *lastingProber) sweep() error {
 	}
 	l.made = nil
 	return nil
+}
+
+// knownPublic finds public keys of the probe's that are meant to go with their session, and have no
+// name: tpm2-pkcs11 keeps them.
+func knownPublic() []*p11.Attribute {
+	return []*p11.Attribute{
+		p11.NewAttribute(p11.CKA_CLASS, p11.CKO_PUBLIC_KEY), p11.NewAttribute(p11.CKA_KEY_TYPE, p11.CKK_RSA),
+		p11.NewAttribute(p11.CKA_MODULUS, der.KnownRSA().N.Bytes()),
+	}
 }
 
 // Pairs is probePairs. Where that takes token objects, the token is opened again before, if
