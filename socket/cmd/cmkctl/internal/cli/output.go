@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +136,7 @@ func (o *Output) Write(ctx context.Context, content func(io.Writer) error) error
 		return err
 	}
 	defer pending.Close() //nolint:errcheck // what was written is synced
-	err = errors.Join(inPieces(pending, content), pending.Sync())
+	err = errors.Join(content(pending), pending.Sync())
 	if err == nil {
 		err = context.Cause(ctx)
 	}
@@ -148,23 +147,6 @@ func (o *Output) Write(ctx context.Context, content func(io.Writer) error) error
 		return o.commit(pending)
 	}
 	return errors.Join(err, os.Remove(pending.Name()))
-}
-
-// pieceLen is that of a huge page. A RAM disk that has such pages clears the rest of a new one when
-// less is written to it, so that seal spent more time on that than on copying (docs/performance.md).
-const pieceLen = 2 << 20
-
-// inPieces has content written to dst in pieces of pieceLen, each at a multiple of that.
-func inPieces(dst io.Writer, content func(io.Writer) error) error {
-	b := bufio.NewWriterSize(dst, pieceLen)
-	err := content(b)
-	if err == nil {
-		err = b.Flush()
-	}
-	b.Reset(io.Discard)
-	held := b.AvailableBuffer()
-	clear(held[:cap(held)])
-	return err
 }
 
 // writeDirectly does not wait for a device or a reader that does not take what
