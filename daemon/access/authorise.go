@@ -29,7 +29,7 @@ func (s *Access) authorise(c *journal.Call, d *Demand, k *Key, alias string) err
 	}
 	// A stranger's refusal does not take the longer the more the key's policy
 	// denies, which would tell that the key exists.
-	decision := policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d))
+	decision := policy.Decide(r, document, c.Caller.Policies, &k.context)
 	c.Decided(decision)
 	if decision.Allowed {
 		return nil
@@ -181,23 +181,23 @@ func (s *Access) writtenARN(c *journal.Call, id string) string {
 	}
 }
 
-// grantsFor are the grants of the key that may concern the call. Of the
+// Grants implements [policy.Granter]. Of the
 // grants to one principal, which may be thousands, those that cannot allow the
 // action are left out before they are compiled.
-func (s *Access) grantsFor(c *journal.Call, k *Key, d *Demand) iter.Seq[*policy.Grant] {
+func (k *keyContext) Grants() iter.Seq[*policy.Grant] {
 	return func(yield func(*policy.Grant) bool) {
-		action := d.actionOf(c)
+		c, action := k.c, k.d.actionOf(k.c)
 		p := &c.Caller.Principal
 		account := "" // a grant to it is for those whom an identity policy allows the action
 		if len(c.Caller.Policies) > 0 {
-			account = s.rootARN()
+			account = k.s.rootARN()
 		}
 		for _, arn := range append([]string{p.ARN, p.SessionARN, account}, p.Groups...) {
 			if arn == "" {
 				continue
 			}
-			for g := range c.View.GrantsByGrantee(k.Region, k.ID, arn) {
-				if slices.Contains(g.Operations, action.Name) && fits(g, action, d.Context) && !yield(policyGrant(g)) {
+			for g := range c.View.GrantsByGrantee(k.key.Region, k.key.ID, arn) {
+				if slices.Contains(g.Operations, action.Name) && fits(g, action, k.d.Context) && !yield(policyGrant(g)) {
 					return
 				}
 			}

@@ -68,10 +68,10 @@ func (s *Access) madeUnder(c *journal.Call, d *Demand, b *ciphertext.Blob) (*sto
 		_ = policy.Decide(r, s.policies.standard, c.Caller.Policies, nil)
 		return nil, false
 	}
-	k := &Key{Key: row, ARN: s.KeyARN(row.Region, row.ID)}
-	r.Resource, r.Context = k.ARN, &keyContext{s: s, c: c, d: d, key: row}
+	of := &keyContext{s: s, c: c, d: d, key: row}
+	r.Resource, r.Context = s.KeyARN(row.Region, row.ID), of
 	document, err := s.policies.parse(row.Policy)
-	return row, err == nil && policy.Decide(r, document, c.Caller.Policies, s.grantsFor(c, k, d)).Allowed
+	return row, err == nil && policy.Decide(r, document, c.Caller.Policies, of).Allowed
 }
 
 // keyOfMaterial finds the key with the key material ID in the call's Region.

@@ -19,7 +19,25 @@ import (
 func Evaluate(r *Request, key *Document, identity []*Document, grants []*Grant) Decision {
 	e := newEvaluation(r)
 	defer e.close()
-	return e.decide(key, identity, slices.Values(grants))
+	return e.decide(key, identity, listOf(grants))
+}
+
+// A Granter knows the grants of a key that may concern a request.
+type Granter interface {
+	Grants() iter.Seq[*Grant]
+}
+
+// grantList is a Granter that has them all.
+type grantList []*Grant
+
+// Grants implements [Granter].
+func (l grantList) Grants() iter.Seq[*Grant] { return slices.Values(l) }
+
+func listOf(grants []*Grant) Granter {
+	if len(grants) == 0 {
+		return nil
+	}
+	return grantList(grants)
 }
 
 // Decide allows what [Evaluate] allows. It looks for a Deny in the key policy only
@@ -27,7 +45,7 @@ func Evaluate(r *Request, key *Document, identity []*Document, grants []*Grant) 
 // anything takes no longer the more a key's policy denies. Such a refusal is not
 // Explicit for the key policy's sake, whether or not a Deny of it applies. grants, which may be nil,
 // is asked for them only when no policy allows or denies the request.
-func Decide(r *Request, key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
+func Decide(r *Request, key *Document, identity []*Document, grants Granter) Decision {
 	e := newEvaluation(r)
 	defer e.close()
 	return e.allowFirst(key, func() Decision { return e.decideInOrder(key, identity, grants) })
@@ -246,7 +264,7 @@ func (e *evaluation) identityVerdict(documents []*Document) verdict {
 }
 
 // decide decides, or refuses where that would take too long.
-func (e *evaluation) decide(key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
+func (e *evaluation) decide(key *Document, identity []*Document, grants Granter) Decision {
 	d := e.decideInOrder(key, identity, grants)
 	return e.unlessSpent(d)
 }
@@ -276,7 +294,7 @@ func (e *evaluation) unlessSpent(d Decision) Decision {
 }
 
 // decideInOrder is the order of the decision; see the package comment.
-func (e *evaluation) decideInOrder(key *Document, identity []*Document, grants iter.Seq[*Grant]) Decision {
+func (e *evaluation) decideInOrder(key *Document, identity []*Document, grants Granter) Decision {
 	keySays := verdict{statement: -1}
 	if key != nil {
 		if keySays = e.keyVerdict(key); keySays.denied {

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 )
 
 // Trace is a decision and how it came about.
@@ -37,7 +36,7 @@ func Explain(r *Request, key *Document, identity []*Document, grants []*Grant) T
 	defer e.close()
 	t := Trace{}
 	e.trace = &t
-	t.Decision = e.decide(key, identity, slices.Values(grants))
+	t.Decision = e.decide(key, identity, listOf(grants))
 	return t
 }
 

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"iter"
 	"math/bits"
 	"slices"
 	"strings"
@@ -155,12 +154,12 @@ func (c Constraint) has(other Constraint) bool {
 // grantThatAllows returns the first grant that allows the request.
 // identityAllows: an identity policy does, which is what the users of an account
 // need when the account is the grantee.
-func (e *evaluation) grantThatAllows(grants iter.Seq[*Grant], identityAllows bool) *Grant {
+func (e *evaluation) grantThatAllows(grants Granter, identityAllows bool) *Grant {
 	if e.action == 0 || grants == nil {
 		return nil
 	}
 	operation := actionGrant[bits.TrailingZeros64(uint64(e.action))]
-	for g := range grants {
+	for g := range grants.Grants() {
 		if !e.budget.spend(1) {
 			return nil
 		}

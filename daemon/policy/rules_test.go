@@ -117,7 +117,7 @@ func agree(tb testing.TB, f *reference, key string, identity []string, grants []
 // policy where nothing would have allowed anyway.
 func decidesAlike(tb testing.TB, d Decision, r *Request, key *Document, identity []*Document, grants []*Grant) {
 	tb.Helper()
-	got := Decide(r, key, identity, slices.Values(grants))
+	got := Decide(r, key, identity, listOf(grants))
 	if got == d {
 		return
 	}
