@@ -13,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
+	"cmkd/testenv"
 	"cmkd/testenv/rig"
 )
 
@@ -93,6 +94,11 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pin, policies, plugin := filepath.Join(dir, "pin"), filepath.Join(dir, "policies"), filepath.Join(dir, "plugin")
+	module := filepath.Join(dir, "module.so")
+	library, err := os.ReadFile(testenv.Module(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, d := range []string{policies, filepath.Join(policies, "user"), filepath.Join(policies, "user/uid-61001"), filepath.Join(policies, "user/nobody-at-all")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -113,7 +119,7 @@ func TestCheck(t *testing.T) {
 	}
 	good := fmt.Sprintf("account = \"123456789012\"\nstate_dir = %q\nidentity_policies = %q\n[socket]\npath = \"/run/s\"\n"+
 		"[[token]]\nname = \"main\"\nmodule = %q\nlabel = \"l\"\npin_file = %q\n[[plugin]]\nname = \"symmetric\"\npath = %q\nsha256 = \"%x\"\n",
-		filepath.Join(dir, "state"), policies, plugin, pin, plugin, sha256.Sum256([]byte("program")))
+		filepath.Join(dir, "state"), policies, module, pin, plugin, sha256.Sum256([]byte("program")))
 	config := filepath.Join(dir, "config.toml")
 	for _, tt := range []struct {
 		what   string
@@ -125,7 +131,8 @@ func TestCheck(t *testing.T) {
 		{"a policy that others write", func() { write(policy, encryptPolicy, 0o666) }, "written by others"},
 		{"a PIN that others change", func() { write(pin, "1234", 0o622) }, "pin_file: " + pin + " can be written by others: its mode is 0622, its owner uid 0 (root), its group gid 0: run chmod go-w " + pin},
 		{"a plugin that others change", func() { write(plugin, "program", 0o757) }, "plugin symmetric: " + plugin + " can be written by others"},
-		{"a module that others change", func() { write(plugin, "program", 0o757) }, "token main: module: " + plugin + " can be written by others"},
+		{"a module that others change", func() { write(module, string(library), 0o757) }, "token main: module: " + module + " can be written by others"},
+		{"a module that is none", func() { write(module, "program", 0o755) }, module + " is not a PKCS#11 library"},
 		{"a configuration that others change", func() { write(config, good, 0o602) }, config + " can be written by others: its mode is 0602"},
 		{"a state folder of another user", func() {
 			write(config, strings.Replace(good, filepath.Join(dir, "state"), theirs, 1), 0o600)
@@ -140,7 +147,7 @@ func TestCheck(t *testing.T) {
 		{"no PIN", func() { write(pin, "\n", 0o400) }, "is empty"},
 		{"another plugin", func() { write(plugin, "another", 0o755) }, "has the SHA-256"},
 		{"a plugin that cannot be run", func() { write(plugin, "program", 0o644) }, "has the mode 0644: run chmod a+x " + plugin},
-		{"no module", func() { write(config, strings.Replace(good, "module = \""+plugin, "module = \"/no/such.so", 1), 0o600) }, "/no/such.so"},
+		{"no module", func() { write(config, strings.Replace(good, "module = \""+module, "module = \"/no/such.so", 1), 0o600) }, "/no/such.so"},
 		{"an unknown group", func() {
 			write(config, strings.Replace(good, "[socket]", "[socket]\ngroup = \"no-such-group\"", 1), 0o600)
 		}, "no-such-group"},
@@ -154,6 +161,7 @@ func TestCheck(t *testing.T) {
 		write(policy, encryptPolicy, 0o644)
 		write(pin, "1234", 0o400)
 		write(plugin, "program", 0o755)
+		write(module, string(library), 0o755)
 		tt.change()
 		out, err := exec.CommandContext(t.Context(), filepath.Join(rig.Binaries(t), "cmkd"), "-check", "-config", config).CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
