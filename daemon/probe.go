@@ -12,6 +12,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/config"
+	"cmkd/daemon/scratch"
 	"cmkd/plugins"
 )
 
@@ -75,7 +76,7 @@ func Probe(ctx context.Context, path string, log *slog.Logger) (_ []Probed, warn
 			warnings = append(warnings, warning)
 		}
 	}
-	sockets, remove, err := scratch("cmkd-probe-") // a daemon may be using its own
+	sockets, remove, err := scratch.New("cmkd-probe-") // a daemon may be using its own
 	if err != nil {
 		return nil, warnings, fmt.Errorf("a folder for sockets: %w", err)
 	}

@@ -20,7 +20,7 @@ type Token struct {
 // Open loads the module, finds the token, logs in with a single try, probes
 // what the token can do, and lists its keys. A token that lets a sensitive key
 // out is refused with [backends.KeyUnsafe].
-func Open(ctx context.Context, cfg token.Config) (*Token, error) {
+func Open(ctx context.Context, cfg Config) (*Token, error) {
 	t, err := token.Open(ctx, cfg, probe.Profile)
 	if err != nil {
 		return nil, err

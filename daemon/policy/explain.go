@@ -1,8 +1,6 @@
 package policy
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Trace is a decision and how it came about.
 type Trace struct {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"cmkd/daemon/scratch"
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
@@ -20,7 +21,7 @@ func (s *setup) probe(ctx context.Context, log io.Writer) (_ []findings, err err
 	if err != nil {
 		return nil, err
 	}
-	dir, remove, err := scratch("cmkctl-probe-")
+	dir, remove, err := scratch.New("cmkctl-probe-")
 	if err != nil {
 		return nil, err
 	}

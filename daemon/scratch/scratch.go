@@ -1,4 +1,5 @@
-package daemon
+// Package scratch makes temporary folders that a later process removes if this one is killed.
+package scratch
 
 import (
 	"errors"
@@ -11,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scratchAge is how old a folder is at least that is taken for the leftover of a process that was
+// leftoverAge is how old a folder is at least that is taken for the leftover of a process that was
 // killed: it has locked it by then.
-const scratchAge = time.Minute
+const leftoverAge = time.Minute
 
-// scratch makes a temporary folder, closed to others, and removes those that processes of this user
+// New makes a temporary folder, closed to others, and removes those that processes of this user
 // have left that were killed: they have lost their locks (flock(2)).
-func scratch(prefix string) (dir string, remove func() error, err error) {
+// prefix is of their names, and for folders of this kind alone.
+func New(prefix string) (dir string, remove func() error, err error) {
 	old, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")) // the pattern is good
 	for _, path := range old {
 		sweep(path)
@@ -35,7 +37,7 @@ func scratch(prefix string) (dir string, remove func() error, err error) {
 // sweep removes the folder if it is a leftover.
 func sweep(path string) {
 	info, err := os.Lstat(path)
-	if err != nil || !info.IsDir() || time.Since(info.ModTime()) < scratchAge {
+	if err != nil || !info.IsDir() || time.Since(info.ModTime()) < leftoverAge {
 		return
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != os.Geteuid() {

@@ -1,16 +1,17 @@
-package daemon
+package scratch
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 )
 
-// TestScratch: what a process has left that was killed goes, and what one that lives has does not.
-func TestScratch(t *testing.T) {
+// TestNew: what a process has left that was killed goes, and what one that lives has does not.
+func TestNew(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	dir, remove, err := scratch("cmkd-probe-")
+	dir, remove, err := New("cmkd-probe-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,13 +21,13 @@ func TestScratch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	long := time.Now().Add(-2 * scratchAge)
+	long := time.Now().Add(-2 * leftoverAge)
 	for _, path := range []string{dir, left} {
 		if err := os.Chtimes(path, long, long); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, removeOther, err := scratch("cmkd-probe-")
+	_, removeOther, err := New("cmkd-probe-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,4 +42,9 @@ func TestScratch(t *testing.T) {
 	if !absent(dir) {
 		t.Error("it stays")
 	}
+}
+
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, os.ErrNotExist)
 }
