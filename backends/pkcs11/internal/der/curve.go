@@ -1,13 +1,10 @@
 package der
 
 import (
-	"crypto"
 	"crypto/elliptic"
 	"math/big"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-
-	"cmkd/backends"
 )
 
 // A token does not tell the public point of a private key that was unwrapped
@@ -21,13 +18,6 @@ import (
 // weierstrass is a curve y² = x³ + ax + b over the integers modulo p, with a
 // base point of prime order n.
 type weierstrass struct{ p, a, b, n, gx, gy *big.Int }
-
-var Curves = map[backends.KeySpec]*weierstrass{
-	backends.P256:      nistCurve(elliptic.P256()),
-	backends.P384:      nistCurve(elliptic.P384()),
-	backends.P521:      nistCurve(elliptic.P521()),
-	backends.Secp256k1: secp256k1Curve(),
-}
 
 func nistCurve(c elliptic.Curve) *weierstrass {
 	p := c.Params()
@@ -143,12 +133,4 @@ func (k *Kind) EncodePoint(q *point) []byte {
 	q.x.FillBytes(b[1 : 1+k.Size()])
 	q.y.FillBytes(b[1+k.Size():])
 	return b
-}
-
-// CurveHashes are the hashes with which AWS KMS signs on each curve.
-var CurveHashes = map[backends.KeySpec]crypto.Hash{
-	backends.P256:      crypto.SHA256,
-	backends.Secp256k1: crypto.SHA256,
-	backends.P384:      crypto.SHA384,
-	backends.P521:      crypto.SHA512,
 }

@@ -1,6 +1,7 @@
 package der
 
 import (
+	"crypto/elliptic"
 	encodingasn1 "encoding/asn1"
 
 	p11 "github.com/miekg/pkcs11"
@@ -22,7 +23,7 @@ const (
 	// multiple of 8 where the token pads such keys when it unwraps them, as
 	// SoftHSM2 does: the padded key would reach the recipient.
 	DerivedKey
-	// RSAKey, ecKey and edwardsKey: a private key of that CKA_KEY_TYPE.
+	// RSAKey, ECKey and EdwardsKey: a private key of that CKA_KEY_TYPE.
 	RSAKey
 	ECKey
 	EdwardsKey
@@ -66,6 +67,10 @@ type Kind struct {
 	Bits      uint                          // of an RSA modulus
 	curve     encodingasn1.ObjectIdentifier // of an elliptic curve (RFC 5480, SEC 2, RFC 8410)
 	Point     int                           // bytes of a public point as CKA_EC_POINT holds it, without its DER header
+	// Curve is what an ECKey is on, which recovers the public key from signatures.
+	Curve *weierstrass
+	// trial is the algorithm that a new key signs with to see that it does.
+	trial backends.Algorithm
 	// ParameterSet is CKA_PARAMETER_SET of an ML-DSA or ML-KEM key, whose curve is
 	// its algorithm and whose point is its CKA_VALUE. signature and ciphertext
 	// are the lengths of what such keys make.
@@ -87,14 +92,14 @@ var (
 // Kinds are the kinds of key pair of the AWS KMS API that PKCS#11 2.40 and
 // 3.0 know.
 var Kinds = map[backends.KeySpec]*Kind{
-	backends.RSA2048:   {Spec: backends.RSA2048, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 2048},
-	backends.RSA3072:   {Spec: backends.RSA3072, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 3072},
-	backends.RSA4096:   {Spec: backends.RSA4096, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 4096},
-	backends.P256:      {Spec: backends.P256, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-256", curve: oidP256, Point: 65},
-	backends.P384:      {Spec: backends.P384, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-384", curve: oidP384, Point: 97},
-	backends.P521:      {Spec: backends.P521, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-521", curve: oidP521, Point: 133},
-	backends.Secp256k1: {Spec: backends.Secp256k1, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on secp256k1", curve: oidSecp256k1, Point: 65},
-	backends.Ed25519:   {Spec: backends.Ed25519, Form: EdwardsKey, Mechanism: cryptoki.CKMECEdwardsKeyPairGen, Name: "CKM_EC_EDWARDS_KEY_PAIR_GEN", curve: oidEd25519, Point: 32},
+	backends.RSA2048:   {Spec: backends.RSA2048, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 2048, trial: "RSASSA_PKCS1_V1_5_SHA_256"},
+	backends.RSA3072:   {Spec: backends.RSA3072, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 3072, trial: "RSASSA_PKCS1_V1_5_SHA_256"},
+	backends.RSA4096:   {Spec: backends.RSA4096, Form: RSAKey, Mechanism: p11.CKM_RSA_PKCS_KEY_PAIR_GEN, Name: "CKM_RSA_PKCS_KEY_PAIR_GEN", Bits: 4096, trial: "RSASSA_PKCS1_V1_5_SHA_256"},
+	backends.P256:      {Spec: backends.P256, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-256", curve: oidP256, Point: 65, Curve: nistCurve(elliptic.P256()), trial: "ECDSA_SHA_256"},
+	backends.P384:      {Spec: backends.P384, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-384", curve: oidP384, Point: 97, Curve: nistCurve(elliptic.P384()), trial: "ECDSA_SHA_384"},
+	backends.P521:      {Spec: backends.P521, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on P-521", curve: oidP521, Point: 133, Curve: nistCurve(elliptic.P521()), trial: "ECDSA_SHA_512"},
+	backends.Secp256k1: {Spec: backends.Secp256k1, Form: ECKey, Mechanism: p11.CKM_EC_KEY_PAIR_GEN, Name: "CKM_EC_KEY_PAIR_GEN on secp256k1", curve: oidSecp256k1, Point: 65, Curve: secp256k1Curve(), trial: "ECDSA_SHA_256"},
+	backends.Ed25519:   {Spec: backends.Ed25519, Form: EdwardsKey, Mechanism: cryptoki.CKMECEdwardsKeyPairGen, Name: "CKM_EC_EDWARDS_KEY_PAIR_GEN", curve: oidEd25519, Point: 32, trial: "ED25519_SHA_512"},
 }
 
 // CurveName is the name of the Edwards curve as CKA_EC_PARAMS may have it.

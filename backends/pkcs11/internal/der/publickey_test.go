@@ -124,14 +124,14 @@ func TestRecoverPoint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			points := Curves[spec].Candidates(digest, r, s)
+			points := Kinds[spec].Curve.Candidates(digest, r, s)
 			if !slices.ContainsFunc(points, func(p *point) bool { return p.x.Cmp(k.X) == 0 && p.y.Cmp(k.Y) == 0 }) {
 				t.Errorf("%s, a digest of %d bytes: the right point is not among %d", spec, n, len(points))
 			}
 		}
 	}
 	// r of 0 or of a point that is not there has no candidates.
-	c := Curves[backends.P256]
+	c := Kinds[backends.P256].Curve
 	if points := c.Candidates(make([]byte, 32), new(big.Int), big.NewInt(1)); len(points) != 0 {
 		t.Error("r of 0 has candidates")
 	}
@@ -141,7 +141,11 @@ func TestRecoverPoint(t *testing.T) {
 // point: the order gives the point at infinity, and n-1 the negative.
 func TestWeierstrass(t *testing.T) {
 	t.Parallel()
-	for spec, c := range Curves {
+	for spec, k := range Kinds {
+		c := k.Curve
+		if c == nil { // RSA, Edwards
+			continue
+		}
 		g := &point{c.gx, c.gy}
 		if c.multiply(c.n, g) != nil {
 			t.Errorf("%s: n times the base point is not the point at infinity", spec)
@@ -153,11 +157,11 @@ func TestWeierstrass(t *testing.T) {
 		if c.add(last, g) != nil || c.add(nil, g) != g || c.add(g, nil) != g || c.negate(nil) != nil {
 			t.Errorf("%s: the point at infinity is not neutral", spec)
 		}
-		k, err := rand.Int(rand.Reader, c.n)
+		n, err := rand.Int(rand.Reader, c.n)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := c.multiply(k, g)
+		p := c.multiply(n, g)
 		y2 := new(big.Int).Exp(p.y, big.NewInt(2), c.p)
 		if lifted := c.lift(p.x); lifted == nil || new(big.Int).Exp(lifted.y, big.NewInt(2), c.p).Cmp(y2) != 0 {
 			t.Errorf("%s: a multiple of the base point is not on the curve", spec)
@@ -167,7 +171,7 @@ func TestWeierstrass(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Curves[backends.Secp256k1]
+	c := Kinds[backends.Secp256k1].Curve
 	p := c.multiply(new(big.Int).SetBytes(k.Serialize()), &point{c.gx, c.gy})
 	if p.x.Cmp(k.PubKey().X()) != 0 || p.y.Cmp(k.PubKey().Y()) != 0 {
 		t.Error("secp256k1: another library computes another public key")

@@ -173,21 +173,8 @@ func hashed(h crypto.Hash, message []byte) []byte {
 	return sum
 }
 
-// TrialSigning is an algorithm that keys of the kind sign with.
-func (k *Kind) TrialSigning() *Signing {
-	switch k.Spec {
-	case backends.P384:
-		return Signings["ECDSA_SHA_384"]
-	case backends.P521:
-		return Signings["ECDSA_SHA_512"]
-	case backends.Ed25519:
-		return Signings["ED25519_SHA_512"]
-	case backends.RSA2048, backends.RSA3072, backends.RSA4096:
-		return Signings["RSASSA_PKCS1_V1_5_SHA_256"]
-	default:
-		return Signings["ECDSA_SHA_256"]
-	}
-}
+// TrialSigning is the algorithm with which a new key of a data key pair is tried.
+func (k *Kind) TrialSigning() *Signing { return Signings[k.trial] }
 
 // SignMechanism names the first mechanism that a key of this kind signs with.
 func (k *Kind) SignMechanism() string {

@@ -11,7 +11,7 @@ import (
 // RecoverPublic returns the SubjectPublicKeyInfo of an EC private key that may
 // sign. The digests are those of no message that anybody knows.
 func (s *Session) RecoverPublic(k *der.Kind, private cryptoki.Object) ([]byte, error) {
-	hash := der.CurveHashes[k.Spec]
+	hash := k.TrialSigning().Hash
 	digests := make([]byte, 2*hash.Size())
 	if err := s.Check("C_GenerateRandom", s.GenerateRandom(s.Handle, digests)); err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (s *Session) RecoverPublic(k *der.Kind, private cryptoki.Object) ([]byte, e
 	if signature, err = s.Signature(a, private, k, second); err != nil {
 		return nil, err
 	}
-	for _, q := range der.Curves[k.Spec].Candidates(first, new(big.Int).SetBytes(r), new(big.Int).SetBytes(v)) {
+	for _, q := range k.Curve.Candidates(first, new(big.Int).SetBytes(r), new(big.Int).SetBytes(v)) {
 		encoded, err := k.PointKey(k.EncodePoint(q))
 		if err != nil {
 			return nil, err
