@@ -110,7 +110,11 @@ func (b *Symmetric) proves(s *token.Session, w cryptoki.Object, k *der.Kind, p *
 		return backends.Errorf(backends.Internal, "the public key of a new data key pair does not parse: %v", err)
 	}
 	with := k.TrialSigning()
-	input := make([]byte, max(with.Hash.Size(), 32))
+	length := 32 // in bytes; a key that signs messages takes any
+	if with.Hash != 0 {
+		length = with.Hash.Size()
+	}
+	input := make([]byte, length)
 	copy(input, checkLabel)
 	signature, err := s.Signature(with, h, k, input)
 	switch {
