@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb image demo test check bench bench-save fuzz generate clean long races soak scale fair faults unit-price crash cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
+.PHONY: all deps build man install deb image demo test check bench bench-save fuzz generate clean long races soak scale fair faults unit-price crash cluster bench-cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
 
 all: build
 
@@ -110,10 +110,16 @@ crash: deps
 	CMKD_CRASH_KILLS=1000 CMKD_CRASH_CUTS=100 go test -count=1 -v -parallel 3 -timeout 2h -run '^(TestKills|TestPowerCuts)$$' ./testenv/crash
 
 # The API on a database in etcd, an etcd that stops, is killed or was changed, and three daemons on
-# three servers under 300 kills and stops. CMKD_CLUSTER_SEED repeats a run.
+# three servers under 300 kills and stops, and with 10,000 calls across stops of up to a minute and cut
+# connections. CMKD_CLUSTER_SEED repeats a run.
 cluster: deps
 	CMKD_TEST_STORE=etcd go test -count=1 -timeout 30m ./testenv/api ./testenv/keys ./testenv/policy
-	CMKD_CLUSTER_KILLS=300 go test -count=1 -v -timeout 60m ./daemon/store/etcd ./testenv/cluster
+	CMKD_CLUSTER_KILLS=300 CMKD_CLUSTER_CALLS=10000 go test -count=1 -v -timeout 60m ./daemon/store/etcd ./testenv/cluster
+
+# What etcd costs beside SQLite, and a database of 100,000 keys in it.
+bench-cluster: deps
+	go test -run '^$$' -bench '^BenchmarkCluster$$' -benchtime 1x -timeout 30m ./testenv/cluster
+	go test -run '^$$' -bench '^BenchmarkKeys$$' -benchtime 1x -timeout 30m ./daemon/store/etcd
 
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps

@@ -17,7 +17,7 @@ import (
 func TestOtherPrefix(t *testing.T) {
 	t.Parallel()
 	server := etcd.Start(t)
-	first := rig.New(t, rig.Config{Etcd: server})
+	first := rig.New(t, rig.Config{Etcd: server, Process: true})
 	if err := first.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +57,10 @@ func TestOtherPrefix(t *testing.T) {
 		return r
 	}
 	refused("another account", "belongs to account "+rig.Account, change(first, rig.Account, "210987654321"))
+	change(first, "[store]\n", "[store]\nprefix = \"/cmkc/\"\n")
+	if err := first.TryStart(t); err == nil || !strings.Contains(err.Error(), "run cmkd -init") {
+		t.Errorf("a prefix with nothing in it: %v", err)
+	}
 	change(first, "", "")
 	first.Start(t)
 	if s := first.Status(t); s.State != "ok" {

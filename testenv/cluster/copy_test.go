@@ -70,6 +70,9 @@ func TestCopy(t *testing.T) {
 	if _, err := file.Client("").CreateKey(t.Context(), &kms.CreateKeyInput{}); err != nil {
 		t.Errorf("in etcd: %v", err)
 	}
+	if answer, ok := rig.Cmkctl(t, file, "store", "copy", "--from", there, "--to", here); ok || !strings.Contains(answer, "in use by another process") {
+		t.Errorf("of a daemon that runs on etcd: %t, %s", ok, answer)
+	}
 	stop()
 	if answer, ok := rig.Cmkctl(t, file, "store", "copy", "--from", there, "--to", here); ok || !strings.Contains(answer, "the database is not empty") {
 		t.Errorf("over another: %t, %s", ok, answer)

@@ -1,0 +1,134 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+
+	"cmkd/testenv/etcd"
+	"cmkd/testenv/rig"
+)
+
+// BenchmarkCluster says what etcd costs beside SQLite, in one run: crypto calls of 64 callers, changes that wait
+// for three daemons, and a new leader of etcd.
+func BenchmarkCluster(b *testing.B) {
+	file := rig.New(b, rig.Config{Process: true})
+	fileKey := newKey(b, file)
+	for _, n := range []int{1, 3} {
+		b.Run(fmt.Sprintf("servers=%d", n), func(b *testing.B) {
+			servers := etcd.StartCluster(b, n)
+			all := nodesOf(b, servers, 3, true)
+			key := newKey(b, all[0])
+			var ratios []float64
+			for range 5 { // in turn, so that both have the same machine
+				ratios = append(ratios, rate(b, all[0], key)/rate(b, file, fileKey))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(ratios[len(ratios)/2], "crypto-ratio-to-sqlite")
+			c := all[0].Client("")
+			b.ReportMetric(p50(b, func(i int) error {
+				text := fmt.Sprint(i)
+				_, err := c.UpdateKeyDescription(b.Context(), &kms.UpdateKeyDescriptionInput{KeyId: &key, Description: &text})
+				return err
+			}), "change-p50-ms")
+			b.ReportMetric(p50(b, func(i int) error {
+				var err error
+				if i%2 == 0 {
+					_, err = c.DisableKey(b.Context(), &kms.DisableKeyInput{KeyId: &key})
+				} else {
+					_, err = c.EnableKey(b.Context(), &kms.EnableKeyInput{KeyId: &key})
+				}
+				return err
+			}), "revocation-p50-ms")
+			if n > 1 {
+				lost, failed := newLeader(b, all[0], key, servers)
+				b.ReportMetric(lost.Seconds(), "changes-lost-to-new-leader-s")
+				b.ReportMetric(float64(failed), "crypto-errors-of-new-leader")
+			}
+		})
+	}
+}
+
+func newKey(b *testing.B, r *rig.Rig) string {
+	b.Helper()
+	made, err := r.Client("").CreateKey(b.Context(), &kms.CreateKeyInput{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return *made.KeyMetadata.KeyId
+}
+
+// rate is how many calls a second 64 callers get answered.
+func rate(b *testing.B, r *rig.Rig, key string) float64 {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Second)
+	defer cancel()
+	var done atomic.Int64
+	var running sync.WaitGroup
+	began := time.Now()
+	for range 64 {
+		c := r.Client("")
+		running.Go(func() {
+			for ctx.Err() == nil {
+				if encryptOnce(ctx, c, key) == "" {
+					done.Add(1)
+				}
+			}
+		})
+	}
+	running.Wait()
+	return float64(done.Load()) / time.Since(began).Seconds()
+}
+
+// p50 is the median time of a call in milliseconds.
+func p50(b *testing.B, call func(i int) error) float64 {
+	b.Helper()
+	var took []time.Duration
+	for i := range 200 {
+		began := time.Now()
+		if err := call(i); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	return float64(took[len(took)/2].Microseconds()) / 1000
+}
+
+// newLeader kills the leader of etcd. lost is how long no change is answered then, and failed how many
+// crypto calls are not allowed meanwhile.
+func newLeader(b *testing.B, r *rig.Rig, key string, servers []*etcd.Server) (lost time.Duration, failed int64) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	var errors atomic.Int64
+	var running sync.WaitGroup
+	for range 8 {
+		c := r.Client("")
+		running.Go(func() {
+			for ctx.Err() == nil {
+				if encryptOnce(ctx, c, key) != "" && ctx.Err() == nil {
+					errors.Add(1)
+				}
+			}
+		})
+	}
+	leader(b, servers).Kill()
+	began := time.Now()
+	for {
+		text := "after " + began.String()
+		if _, err := r.Client("").UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: &key, Description: &text}, once); err == nil {
+			break
+		}
+	}
+	lost = time.Since(began)
+	cancel()
+	running.Wait()
+	return lost, errors.Load()
+}
