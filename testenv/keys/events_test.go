@@ -229,7 +229,7 @@ func TestFailedEvents(t *testing.T) {
 	cl := rig.NewClock()
 	tok := testenv.NewTokenLabelled(t, "second")
 	module := shim.New(t, tok.Module)
-	r := rig.New(t, rig.Config{Now: cl.Now, Tables: rig.FurtherToken("second", rig.Cluster, tok, module.Path, module.Env)})
+	r := rig.New(t, rig.Config{SQLite: true, Now: cl.Now, Tables: rig.FurtherToken("second", rig.Cluster, tok, module.Path, module.Env)})
 	c, ctx := r.Client(""), t.Context()
 	store := rig.NewKeyStore(t, c)
 	remote, witness := rig.NewKey(t, c, &kms.CreateKeyInput{Origin: types.OriginTypeAwsCloudhsm, CustomKeyStoreId: &store}),

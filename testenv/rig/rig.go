@@ -49,9 +49,11 @@ type Config struct {
 	// user, so that nobody on the machine can use them.
 	World bool
 	// Etcd is the server that has the database, nil: SQLite. StoreExtra is TOML for the
-	// table of the store, which may name other endpoints.
+	// table of the store, which may name other endpoints. SQLite keeps StoreVariable from
+	// choosing: the test reaches into the file.
 	Etcd       *etcd.Server
 	StoreExtra string
+	SQLite     bool
 	// Extra is TOML that goes before the tables, and Tables after them.
 	Extra, Tables string
 	// SocketExtra is TOML for the table of the socket.
@@ -109,7 +111,7 @@ func Prepare(t testing.TB, cfg Config) *Rig {
 	if cfg.Token == nil {
 		cfg.Token = testenv.NewToken(t)
 	}
-	if cfg.Etcd == nil && os.Getenv(StoreVariable) == "etcd" {
+	if cfg.Etcd == nil && !cfg.SQLite && os.Getenv(StoreVariable) == "etcd" {
 		cfg.Etcd = etcd.Start(t)
 	}
 	r := &Rig{Token: cfg.Token, cfg: cfg, log: &syncBuffer{}}
