@@ -3,6 +3,7 @@ package backends
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Code classifies a failure by what the caller can do about it.
@@ -73,9 +74,29 @@ type Error struct {
 	Message string
 	// RV is the CK_RV of the PKCS#11 call that failed, 0 if there was none.
 	RV uint
-	// Unsure, of a creation or an import: the token may go on with it, and make the object
-	// later. [Lost] and [Timeout] mean so without it.
+	// Unsure, of a creation or an import: the token may have made the object, or make it
+	// later. [Lost] and [Timeout] mean so without it. Where [Busy] and [KeyMissing] do not say
+	// so, nothing was made, and another token of the same keys is asked.
 	Unsure bool
+}
+
+// Doubt returns err with Unsure set. An error without an [*Error] in its chain is returned as
+// it is.
+func Doubt(err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Unsure {
+		return err
+	}
+	marked := *e
+	marked.Message = strings.Replace(err.Error(), e.Error(), e.Message, 1)
+	marked.Unsure = true
+	return &marked
+}
+
+// Doubtful reports whether the [*Error] in err's chain is Unsure.
+func Doubtful(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Unsure
 }
 
 // Error implements error.

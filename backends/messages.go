@@ -62,7 +62,7 @@ type CreateKeyAnswer struct {
 	// Existed: the key was already there (a repeated creation).
 	Existed bool `cbor:"2,keyasint,omitempty"`
 	// Unsure: an attempt before the one that made the key was answered as by a token that is
-	// lost. What it may make yet has the same CKA_ID.
+	// lost, or full. What it may make yet has the same CKA_ID.
 	Unsure bool `cbor:"3,keyasint,omitempty"`
 }
 

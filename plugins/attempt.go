@@ -28,7 +28,7 @@ type attempt struct {
 
 	// Of a call on the members of a Group:
 	asked  members // those that have answered that they cannot do it, and
-	answer error   // what the last one said
+	answer error   // what the last one said, of busy ones if there are any
 	at     int     // the member that it was sent to last
 }
 
@@ -107,6 +107,9 @@ func (a *attempt) run(ctx context.Context) error {
 func (a *attempt) renewed(ctx context.Context, p *process, st *state, why error) error {
 	if a.spent++; a.spent > maxSpent {
 		return backends.Errorf(backends.Lost, "%d plugin processes had no room for the call to %s: %v", a.spent, a.row.Name, why)
+	}
+	if a.row.MakesKey() && backends.Doubtful(why) {
+		a.traffic.lost.Add(1)
 	}
 	p.wear(spentProcess)
 	select {

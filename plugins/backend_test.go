@@ -153,6 +153,9 @@ func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (
 	if in.Label == "hang" {
 		select {}
 	}
+	if err := m.ordered("create"); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	existed := m.created[in.Key.ID]
@@ -160,7 +163,27 @@ func (m *memory) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (
 	return &backends.CreateKeyAnswer{Existed: existed}, nil
 }
 
+// ordered is the error that a test wants of a call: its code, and "unsure" behind it. With a
+// file it is the first call's, whichever process has it.
+func (m *memory) ordered(call string) error {
+	code, unsure := strings.CutSuffix(m.cfg.Settings[call+"-error"], " unsure")
+	if code == "" {
+		return nil
+	}
+	if file := m.cfg.Settings[call+"-once"]; file != "" {
+		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil
+		}
+		f.Close()
+	}
+	return &backends.Error{Code: backends.Code(code), Message: "as the test wants", Unsure: unsure}
+}
+
 func (m *memory) CheckKey(_ context.Context, in *backends.CheckKeyRequest) (*backends.CheckKeyAnswer, error) {
+	if err := m.ordered("check"); err != nil {
+		return nil, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.created[in.Key.ID] {

@@ -87,16 +87,18 @@ func (g *Group) do(ctx context.Context, a *attempt, r *stream.Row, in, out any) 
 func (g *Group) logger() *slog.Logger { return g.hosts[0].logger() }
 
 // elsewhere implements [target]: a member that does not show the key, or has no room for
-// the call, is not asked again.
+// the call, is not asked again. A key that it may have made is not made on another one: there
+// would be two with one CKA_ID.
 func (g *Group) elsewhere(a *attempt, answer error) bool {
-	switch backends.CodeOf(answer) {
-	case backends.KeyMissing, backends.Busy:
-		a.asked |= 1 << a.at
-		a.answer = answer
-		return true
-	default:
+	code := backends.CodeOf(answer)
+	if code != backends.KeyMissing && code != backends.Busy || a.row.MakesKey() && backends.Doubtful(answer) {
 		return false
 	}
+	a.asked |= 1 << a.at
+	if a.answer == nil || code == backends.Busy {
+		a.answer = answer // what a busy member has is not known
+	}
+	return true
 }
 
 // process implements [target].

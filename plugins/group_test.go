@@ -198,3 +198,35 @@ func TestGroupLost(t *testing.T) {
 	}
 	awaitAll(t, g)
 }
+
+// TestGroupCreates: a key is made on another member if the first one certainly has not made it,
+// and else on none.
+func TestGroupCreates(t *testing.T) {
+	t.Parallel()
+	key := backends.Key{ID: backends.KeyID{1}, Spec: backends.AES256}
+	for order, elsewhere := range map[string]bool{"Busy": true, "KeyMissing": true, "Busy unsure": false, "KeyMissing unsure": false} {
+		g := startGroup(t, plugins.GroupSpec{}, spec(t, map[string]string{"create-error": order}), spec(t, nil))
+		awaitAll(t, g)
+		out, err := g.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: key})
+		if elsewhere && (err != nil || out.Unsure) || !elsewhere && !backends.Doubtful(err) {
+			t.Errorf("%s: the creation is answered %+v, %v", order, out, err)
+		}
+		_, err = g.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: key})
+		if (err == nil) != elsewhere || g.Losses() != 0 {
+			t.Errorf("%s: the key is answered %v, %d losses", order, err, g.Losses())
+		}
+	}
+}
+
+// TestGroupBusy: a key that one member does not show is not missing while another one is busy,
+// whichever is asked first.
+func TestGroupBusy(t *testing.T) {
+	t.Parallel()
+	g := startGroup(t, plugins.GroupSpec{}, spec(t, map[string]string{"check-error": "Busy"}), spec(t, nil))
+	awaitAll(t, g)
+	for range 4 {
+		if _, err := g.CheckKey(t.Context(), &backends.CheckKeyRequest{Key: backends.Key{ID: backends.KeyID{1}}}); backends.CodeOf(err) != backends.Busy {
+			t.Errorf("a key that a busy member may have: %v", err)
+		}
+	}
+}

@@ -18,7 +18,7 @@ func (g *Group) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := g.shown(ctx, in.Key, out.PublicKey); err != nil {
+	if err := g.shown(ctx, in.Key, out.PublicKey, out.Unsure); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -30,15 +30,15 @@ func (g *Group) ImportKey(ctx context.Context, in *backends.ImportKeyRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := g.shown(ctx, in.Key, out.PublicKey); err != nil {
+	if err := g.shown(ctx, in.Key, out.PublicKey, out.Unsure); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
 // shown waits until every member that has a process shows the key. One that loses its
-// process meanwhile is not waited for.
-func (g *Group) shown(ctx context.Context, key backends.Key, public []byte) error {
+// process meanwhile is not waited for. The error is Unsure if the answer was.
+func (g *Group) shown(ctx context.Context, key backends.Key, public []byte, unsure bool) error {
 	if !g.spec.ShownByAll {
 		return nil
 	}
@@ -46,6 +46,9 @@ func (g *Group) shown(ctx context.Context, key backends.Key, public []byte) erro
 	defer cancel()
 	for _, h := range g.hosts {
 		if err := h.shows(ctx, key, public); err != nil {
+			if unsure {
+				return backends.Doubt(err)
+			}
 			return err
 		}
 	}

@@ -167,8 +167,8 @@ func (h *Host) Ready(ctx context.Context) error {
 	}
 }
 
-// Losses counts how often a process was lost with a CreateKey or ImportKey, which the
-// token may have gone on with while the call was sent again.
+// Losses counts how often a CreateKey or ImportKey was sent again that the token may have gone
+// on with: a process was lost with it, or was spent after an attempt that may have made the key.
 func (t *traffic) Losses() int { return int(t.lost.Load()) }
 
 // do implements [maker].

@@ -52,3 +52,18 @@ func TestSpentAlone(t *testing.T) {
 		t.Errorf("%d processes were lost", s.Restarts)
 	}
 }
+
+// TestSpentUnsure: a creation that was made again counts as one that the token may go on with, if
+// the process that was spent says so.
+func TestSpentUnsure(t *testing.T) {
+	t.Parallel()
+	for order, want := range map[string]int{"Spent": 0, "Spent unsure": 1} {
+		h := start(t, spec(t, map[string]string{"create-error": order, "create-once": filepath.Join(t.TempDir(), "spent"), "keys": "0"}))
+		if _, err := h.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: backends.Key{ID: backends.KeyID{1}, Spec: backends.AES256}}); err != nil {
+			t.Fatalf("%s: %v", order, err)
+		}
+		if n := h.Losses(); n != want {
+			t.Errorf("%s: %d losses, want %d", order, n, want)
+		}
+	}
+}
