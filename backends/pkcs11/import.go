@@ -44,6 +44,8 @@ type arrival struct {
 	wrapping  *token.Purpose
 	algorithm importAlgorithm
 
+	// destroyed: the key that the token made could leave it, and has been destroyed.
+	destroyed bool
 	// outside: the material passes through this process although the token unwraps it,
 	// since what it made could leave it.
 	outside bool
@@ -82,12 +84,21 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 	}
 	defer a.clear()
 	answer, err := a.bring(ctx)
-	if backends.CodeOf(err) == backends.KeyUnsafe && a.material == nil && a.opens() {
-		// It has been destroyed. A key made of its components is another matter.
-		a.outside = true
-		return a.bring(ctx)
+	if !a.destroyed || a.material != nil || !a.opens() {
+		return answer, err
 	}
-	return answer, err
+	// A key made of its components is another matter.
+	unsure := backends.Doubtful(err)
+	a.outside = true
+	answer, err = a.bring(ctx)
+	switch {
+	case err != nil && unsure:
+		return nil, backends.Doubt(err)
+	case err != nil:
+		return nil, err
+	}
+	answer.Unsure = answer.Unsure || unsure
+	return answer, nil
 }
 
 // bring brings the material in, on the way that the token takes.
@@ -115,7 +126,7 @@ func (a *arrival) bring(ctx context.Context) (*backends.ImportKeyAnswer, error) 
 		switch {
 		case err != nil:
 		case existed:
-			err = a.same(ctx, answer)
+			err = backends.Doubt(a.same(ctx, answer))
 		default:
 			answer.Unsure = unsure
 			err = a.store(ctx, answer.PublicKey)

@@ -48,7 +48,10 @@ func (a *arrival) store(ctx context.Context, public []byte) error {
 	})
 	if err != nil {
 		if backends.CodeOf(err) == backends.KeyUnsafe {
-			_, _ = a.destroy(ctx, &a.in.Key, false) // err says more than a failure to do so
+			if _, failed := a.destroy(ctx, &a.in.Key, false); failed != nil {
+				return backends.Doubt(fmt.Errorf("destroying an imported key that could leave the token: %w", failed))
+			}
+			a.destroyed = true
 		}
 		return err
 	}

@@ -155,15 +155,18 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *token.Purpose,
 		h, err := do(s)
 		if err != nil {
 			t.Index.Doubtful.Store(true)
-			return t.Refusal(err)
-		}
-		if err := t.Profile.ReadBack(s, h, *u, key.Imported); err != nil {
-			if backends.CodeOf(err) == backends.KeyUnsafe {
-				s.DestroyObject(s.Handle, h) // err says more than a failure to do so
-			} else {
-				t.Index.Doubtful.Store(true) // it is there
+			if err = t.Refusal(err); backends.CodeOf(err) == backends.Busy {
+				return backends.Doubt(err) // CKR_HOST_MEMORY says nothing of the token
 			}
 			return err
+		}
+		if err := t.Profile.ReadBack(s, h, *u, key.Imported); err != nil {
+			t.Index.Doubtful.Store(true) // it is there, or may be
+			if backends.CodeOf(err) == backends.KeyUnsafe {
+				s.DestroyObject(s.Handle, h) // err says more than a failure to do so
+				return err
+			}
+			return backends.Doubt(err)
 		}
 		o := &token.Object{Handle: h, Label: label}
 		o.Safe.Store(&token.Vetting{Purpose: u, Imported: key.Imported})

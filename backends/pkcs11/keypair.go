@@ -69,7 +69,7 @@ func (t *Token) createPairOnce(ctx context.Context, in *backends.CreateKeyReques
 	if existed {
 		public, err := t.publicKey(ctx, &in.Key, u)
 		if err != nil {
-			return nil, err
+			return nil, backends.Doubt(err)
 		}
 		return &backends.CreateKeyAnswer{PublicKey: public.DER, Existed: true}, nil
 	}

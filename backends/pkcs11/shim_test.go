@@ -3,7 +3,6 @@ package pkcs11_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"maps"
 	"os"
 	"runtime"
@@ -340,45 +339,6 @@ func TestFailedButPersisted(t *testing.T) {
 				if err != nil || destroyed.Objects != 1 {
 					t.Errorf("destroying: %+v, %v", destroyed, err)
 				}
-			}
-		}
-	})
-}
-
-// TestUnsure: what a token may make yet that did not answer is told to the daemon.
-func TestUnsure(t *testing.T) {
-	t.Parallel()
-	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
-		control := shimmed(t, tok)
-		k := open(t, tok)
-		s, a := pkcs11.NewSymmetric(k), asymmetric(t, k)
-		for what, c := range map[string]struct {
-			b        backends.Backend
-			spec     backends.KeySpec
-			usage    backends.Usage
-			function string
-		}{
-			"a key":  {s, backends.SymmetricDefault, backends.EncryptDecrypt, "C_GenerateKey"},
-			"a pair": {a, backends.P256, backends.SignVerify, "C_GenerateKeyPair"},
-		} {
-			create := func() (*backends.CreateKeyAnswer, error) {
-				return c.b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: backends.Key{ID: randomID(), Spec: c.spec, Usage: c.usage}, Label: "cmkd:test:1"})
-			}
-			for rv, want := range map[uint]bool{p11.CKR_DEVICE_ERROR: true, p11.CKR_GENERAL_ERROR: false} {
-				control.SetRule(c.function, shim.Rule{Do: shim.Fail(rv), Times: 1})
-				if made, err := create(); err != nil || made.Unsure != want {
-					t.Errorf("%s at the second attempt, after %s: %+v, %v", what, p11.Error(rv), made, err)
-				}
-				control.RefuseObjects(rv)
-				_, err := create()
-				control.RefuseObjects(p11.CKR_OK)
-				if e, ok := errors.AsType[*backends.Error](err); !ok || e.Code != backends.TokenFull || e.Unsure != want {
-					t.Errorf("%s in a token that makes none: %v", what, err)
-				}
-			}
-			control.SetRule(c.function, shim.Rule{Do: shim.FailAfter(p11.CKR_DEVICE_ERROR), Times: 1})
-			if made, err := create(); err != nil || !made.Existed || made.Unsure {
-				t.Errorf("%s that is there: %+v, %v", what, made, err)
 			}
 		}
 	})

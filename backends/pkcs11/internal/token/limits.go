@@ -2,7 +2,6 @@ package token
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -103,20 +102,19 @@ func (t *Token) Refusal(err error) error {
 // goes with its session; it returns the error if the token is not full. A token that is
 // slow has ended what it was asked for first by then.
 //
-// One that has lost touch with the module may not have: so do is told, and the error says, if
-// an attempt was answered as by a lost token.
+// One that has lost touch with the module may not have, whether that answers CKR_DEVICE_ERROR,
+// CKR_GENERAL_ERROR or CKR_FUNCTION_FAILED then: so do is told, and the error says, if an attempt
+// was answered so.
 func Persist[A any](ctx context.Context, t *Token, do func(unsure bool) (A, error), judge func(failed error) error) (answer A, err error) {
 	judged, unsure := false, false
 	defer func() {
-		if e, ok := errors.AsType[*backends.Error](err); ok && unsure {
-			marked := *recoded(e.Code, err)
-			marked.Unsure = true
-			err = &marked
+		if err != nil && unsure {
+			err = backends.Doubt(err)
 		}
 	}()
 	answer, err = do(false)
 	for attempt := 1; MaybeNotKept(err) && t.sound(ctx); attempt++ {
-		unsure = unsure || !MaybeNoRoom(err)
+		unsure = true
 		if !judged && (attempt > 1 || !MaybeNoRoom(err)) {
 			if lost := judge(err); lost != nil {
 				return answer, lost
