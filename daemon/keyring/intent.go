@@ -115,7 +115,7 @@ func (s *Keyring) PutIntent(ctx context.Context, intent *store.Intent) error {
 // MakeKey makes the key of an intent. If a process is killed in the middle of
 // a creation, the next one may find a key that lacks attributes, and so looks
 // unsafe: it is destroyed and made again, once. A token that makes unsafe keys
-// does so again.
+// does so again. What the first attempt left unsure the second does not make sure.
 func (s *Keyring) MakeKey(ctx context.Context, b Backend, intent *store.Intent) (*backends.CreateKeyAnswer, error) {
 	in := &backends.CreateKeyRequest{Key: IntentKey(intent), Label: Label(intent.KeyID, intent.Version)}
 	made, err := b.CreateKey(ctx, in)
@@ -123,10 +123,18 @@ func (s *Keyring) MakeKey(ctx context.Context, b Backend, intent *store.Intent) 
 		return made, err
 	}
 	s.Log.LogAttrs(ctx, slog.LevelWarn, "an unfinished key is created again", slog.String("key", intent.KeyID), slog.Any("error", err))
-	if _, err := b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: in.Key}); err != nil {
+	unsure := backends.Doubtful(err)
+	if _, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: in.Key}); err == nil {
+		made, err = b.CreateKey(ctx, in)
+	}
+	switch {
+	case err != nil && unsure:
+		return nil, backends.Doubt(err)
+	case err != nil:
 		return nil, err
 	}
-	return b.CreateKey(ctx, in)
+	made.Unsure = made.Unsure || unsure
+	return made, nil
 }
 
 func IntentKey(i *store.Intent) backends.Key {

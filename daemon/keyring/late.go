@@ -148,8 +148,8 @@ func (s *Keyring) Answered(intent *store.Intent, losses int, unsure bool, err er
 
 // unfinished reports whether a creation that failed so may still make its object.
 func unfinished(err error) bool {
-	e, ok := errors.AsType[*backends.Error](err)
-	return ok && (e.Unsure || e.Code == backends.Lost || e.Code == backends.Timeout)
+	code := backends.CodeOf(err)
+	return backends.Doubtful(err) || code == backends.Lost || code == backends.Timeout
 }
 
 // Losses counts the creations that processes of the plugin were lost with that serves the

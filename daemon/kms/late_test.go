@@ -25,6 +25,7 @@ type slowToken struct {
 	repeats bool // the next process makes the key then: else the call fails
 	unsure  int  // how many creations from now on are made by a second attempt of the backend
 	full    int  // how many fail after it
+	unsafe  int  // how many make an unsafe key after it
 	losses  int
 	pending map[backends.KeyID]memory.Object // what is being made still
 	hidden  map[backends.KeyID]memory.Object // what has come, for the next process
@@ -80,12 +81,16 @@ func (s *slowToken) CreateKey(ctx context.Context, in *backends.CreateKeyRequest
 	if err := s.lost(in.Key, in.Label); err != nil {
 		return nil, err
 	}
-	if s.unsure+s.full > 0 {
+	if s.unsure+s.full+s.unsafe > 0 {
 		s.pending[in.Key.ID] = memory.Object{Key: in.Key, Label: in.Label, Secret: make([]byte, 32)}
 	}
 	if s.full > 0 {
 		s.full--
 		return nil, &backends.Error{Code: backends.TokenFull, Message: "no room", Unsure: true}
+	}
+	if s.unsafe > 0 {
+		s.unsafe--
+		return nil, &backends.Error{Code: backends.KeyUnsafe, Message: "it can be extracted", Unsure: true}
 	}
 	out, err := s.renewals.CreateKey(ctx, in)
 	if err == nil && s.unsure > 0 {
@@ -203,11 +208,18 @@ func TestLateUnsure(t *testing.T) {
 	if n := s.intents(); n != 2 {
 		t.Errorf("%d intents explain what may come, want 2", n)
 	}
+	slow.unsafe = 1
+	second := s.newKey(nil)
+	if n := s.intents(); n != 3 {
+		t.Errorf("%d intents explain what may come, want 3", n)
+	}
 	slow.come()
 	s.pass(20)
-	s.call("", "Encrypt", map[string]any{"KeyId": id, "Plaintext": []byte("text")})
-	if n, left := slow.all(), s.intents(); n != 1 || left != 0 {
-		t.Errorf("%d objects are in the token, want the key's; %d intents are left", n, left)
+	for _, id := range []string{id, second} {
+		s.call("", "Encrypt", map[string]any{"KeyId": id, "Plaintext": []byte("text")})
+	}
+	if n, left := slow.all(), s.intents(); n != 2 || left != 0 {
+		t.Errorf("%d objects are in the token, want those of the two keys; %d intents are left", n, left)
 	}
 }
 
