@@ -173,6 +173,64 @@ func TestAcceptanceInVain(t *testing.T) {
 	}
 }
 
+// doubting is ownKeys whose token is unsure of the next state keys.
+type doubting struct {
+	ownKeys
+	unsure int
+	made   map[backends.KeyID]bool // of which it was
+}
+
+func (d *doubting) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
+	_, info, ok := d.ownKeys.Route(token, spec)
+	return d, info, ok
+}
+
+func (d *doubting) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	made, err := d.ownKeys.CreateKey(ctx, in)
+	if err == nil && in.Key.Spec == backends.HMAC256 && d.unsure > 0 {
+		d.unsure--
+		d.made[in.Key.ID], made.Unsure = true, true
+	}
+	return made, err
+}
+
+// TestAcceptanceInDoubt: no database is accepted under a state key that may have been made twice.
+func TestAcceptanceInDoubt(t *testing.T) {
+	t.Parallel()
+	s := trusted(t)
+	objects := s.token.Objects()
+	maps.DeleteFunc(objects, func(_ backends.KeyID, o memory.Object) bool { return strings.Contains(o.Label, "system-state") })
+	s.token.SetObjects(objects)
+	d := &doubting{ownKeys: s.cfg.Router.(ownKeys), made: map[backends.KeyID]bool{}}
+	s.cfg.Router = d
+	s.restart()
+	m := s.service.Mismatch()
+	if m == nil {
+		t.Fatal("a database without its state key verifies")
+	}
+	d.unsure = journal.MaxCreations
+	if err := s.accept(m.Root); !errors.Is(err, keyring.ErrUnanswered) || d.unsure != 0 {
+		t.Errorf("when the token is unsure of each key: %v; %d more", err, d.unsure)
+	}
+	if n := len(s.token.Objects()); n != len(objects) {
+		t.Errorf("%d objects are in the token, and were %d", n, len(objects))
+	}
+	d.unsure = 1
+	if err := s.accept(m.Root); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range s.token.Objects() {
+		for id := range d.made {
+			if strings.Contains(o.Label, id.String()) {
+				t.Errorf("the lineage is that of a key in doubt: %s", o.Label)
+			}
+		}
+	}
+	if n := len(s.token.Objects()); n != len(objects)+1 {
+		t.Errorf("%d objects are in the token, want %d", n, len(objects)+1)
+	}
+}
+
 // TestOlderCopy: a copy of the database of an earlier day does not verify, however
 // whole it is.
 func TestOlderCopy(t *testing.T) {

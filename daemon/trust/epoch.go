@@ -296,22 +296,36 @@ func (s *Trust) stateKeyRow(k stateKey) *store.SystemKey {
 // firstStateKey makes the first key of a new lineage, for a state that is
 // accepted without any key that is known to be its own. No intent explains it, since nothing can be
 // written into a database that is not accepted yet: if the process ends before it is, the key stays in the
-// token, which costs its room.
+// token, which costs its room. So does what comes late of an attempt that is given up; the next one has
+// another CKA_ID.
 func (s *Trust) firstStateKey(ctx context.Context) (stateKey, error) {
 	b, err := s.RouteNew(s.Token, backends.HMAC256)
 	if err != nil {
 		return stateKey{}, err
 	}
-	id := keyring.ObjectID(keyring.NewCKAID())
-	key := backends.Key{ID: id, Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC}
-	if _, err := b.CreateKey(ctx, &backends.CreateKeyRequest{Key: key, Label: keyring.Label(keyring.StateKeyID, 1)}); err != nil {
-		return stateKey{}, fmt.Errorf("making a state key in token %s: %w", s.Token, err)
+	for range journal.MaxCreations {
+		intent := &store.Intent{
+			CKAID: keyring.NewCKAID(), Action: "create", KeyID: keyring.StateKeyID, Version: 1, Token: s.Token,
+			Spec: backends.HMAC256, Usage: backends.GenerateVerifyMAC, Created: s.Now(),
+		}
+		id := keyring.ObjectID(intent.CKAID)
+		k := stateKey{id, id.String(), 1}
+		losses := s.Losses(intent)
+		var made *backends.CreateKeyAnswer
+		made, err = s.MakeKey(ctx, b, intent)
+		if err = s.Answered(intent, losses, made != nil && made.Unsure, err); err == nil {
+			s.Log.LogAttrs(ctx, slog.LevelWarn, "state key created: earlier ones are unknown and stay in the token", slog.String("id", id.String()))
+			return k, nil
+		}
+		s.dropStateKey(ctx, k)
+		if !errors.Is(err, keyring.ErrUnanswered) {
+			break
+		}
 	}
-	s.Log.LogAttrs(ctx, slog.LevelWarn, "state key created: earlier ones are unknown and stay in the token", slog.String("id", id.String()))
-	return stateKey{id, id.String(), 1}, nil
+	return stateKey{}, fmt.Errorf("making a state key in token %s: %w", s.Token, err)
 }
 
-// dropStateKey destroys the key that firstStateKey has made for a state that was not accepted.
+// dropStateKey destroys what firstStateKey has made, for a state that was not accepted or in doubt.
 func (s *Trust) dropStateKey(ctx context.Context, k stateKey) {
 	b, err := s.RouteNew(s.Token, backends.HMAC256)
 	if err == nil {
