@@ -123,10 +123,14 @@ func (b *Symmetric) newDataKey(s *token.Session, w cryptoki.Object, p *payload, 
 	}
 	if k.doubtful {
 		again, err := b.unwrapSecret(s, w, p, false)
-		if err != nil {
-			return nil, nil, otherLength("unwrap", p.length, token.RVOf(err))
+		switch rv := token.RVOf(err); {
+		case err == nil:
+			again.destroy(s)
+		case token.RefusedTemplate(rv), rv == p11.CKR_KEY_SIZE_RANGE, backends.CodeOf(err) == backends.InvalidCiphertext:
+			return nil, nil, otherLength("unwrap", p.length, rv)
+		default:
+			return nil, nil, err
 		}
-		again.destroy(s)
 	}
 	return b.deliver(s, k, r, readable)
 }

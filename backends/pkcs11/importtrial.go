@@ -184,7 +184,10 @@ func (a *arrival) examineEdwards(s *token.Session, h cryptoki.Object) ([]byte, e
 
 func (a *arrival) examineRSA(s *token.Session, h cryptoki.Object) ([]byte, error) {
 	encoded, err := s.RSAPrivatePublic(a.key.Pair, h)
-	if err != nil {
+	switch {
+	case token.RVOf(err) != p11.CKR_OK:
+		return nil, err
+	case err != nil:
 		return nil, unfitMaterial()
 	}
 	if encoded == nil {

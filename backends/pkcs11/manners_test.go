@@ -134,6 +134,52 @@ func TestDataKeyLengths(t *testing.T) {
 	})
 }
 
+// TestDataKeyTrouble: a token in trouble while a data key is tried has not said that it lacks keys of
+// the length.
+func TestDataKeyTrouble(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		control.Manners(shim.MiddlingSecrets)
+		control.Set("C_DeriveKey", shim.Fail(p11.CKR_MECHANISM_INVALID))
+		s := pkcs11.NewSymmetric(open(t, tok))
+		in := &backends.GenerateDataKeyRequest{Key: newKey(t, s), Wrapping: wrappingKey(t, s), Length: 264, Plaintext: true}
+		for rv, want := range map[uint]backends.Code{
+			p11.CKR_HOST_MEMORY: backends.Busy, p11.CKR_DEVICE_ERROR: "", p11.CKR_KEY_SIZE_RANGE: backends.Unsupported,
+			p11.CKR_TEMPLATE_INCONSISTENT: backends.Unsupported, p11.CKR_WRAPPED_KEY_LEN_RANGE: backends.Unsupported,
+		} {
+			control.SetRule("C_UnwrapKey", shim.Rule{Do: shim.Fail(rv), Times: 1})
+			_, err := s.GenerateDataKey(t.Context(), in)
+			wantCode(t, "a data key whose trial is "+p11.Error(rv).Error(), err, want)
+		}
+	})
+}
+
+// TestOtherPKCS8: a new private key that is read to be handed out is PKCS #8, whoever it is for.
+func TestOtherPKCS8(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		s := pkcs11.NewSymmetric(open(t, tok))
+		to := benchRecipient(t)
+		to.Algorithm, to.ThroughPlugin = "RSAES_OAEP_SHA_256", true
+		key, w := newKey(t, s), wrappingKey(t, s)
+		for _, spec := range []backends.KeySpec{backends.P256, backends.RSA2048, backends.Ed25519} {
+			for what, in := range map[string]backends.GenerateDataKeyPairRequest{
+				"the caller": {Plaintext: true}, "a recipient": {Recipient: to},
+			} {
+				in.Key, in.Wrapping, in.Spec = key, w, spec
+				control.Manners()
+				_, err := s.GenerateDataKeyPair(t.Context(), &in)
+				wantCode(t, fmt.Sprintf("a pair of %s for %s", spec, what), err, "")
+				control.Manners(shim.ReadsOtherPKCS8)
+				_, err = s.GenerateDataKeyPair(t.Context(), &in)
+				wantCode(t, fmt.Sprintf("a pair of %s for %s that is not PKCS #8", spec, what), err, backends.Internal)
+			}
+		}
+	})
+}
+
 // TestEdwardsByOID: a token that knows Ed25519 by the OID alone, and public keys without
 // the OCTET STRING.
 func TestEdwardsByOID(t *testing.T) {

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -38,7 +39,7 @@ func (b *Symmetric) OpenDataKey(ctx context.Context, in *backends.OpenDataKeyReq
 	err = token.Blame(func() error {
 		return b.withWrapping(ctx, &w, in.Recipient, func(s *token.Session, w cryptoki.Object, r *recipient) (err error) {
 			if p.pair() {
-				answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, r, in.Plaintext)
+				answer.ForRecipient, answer.Plaintext, err = b.openPair(s, w, p, nil, r, in.Plaintext)
 			} else {
 				answer.ForRecipient, answer.Plaintext, err = b.openSecret(s, w, p, r, in.Plaintext)
 			}
@@ -128,7 +129,7 @@ func (b *Symmetric) unwrapSecret(s *token.Session, w cryptoki.Object, p *payload
 // openPair unwraps a private key: as what it is for the recipient, and to
 // prove that it can be opened; as a secret whose value is its PKCS #8 form
 // (RFC 5208) to be read.
-func (b *Symmetric) openPair(s *token.Session, w cryptoki.Object, p *payload, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
+func (b *Symmetric) openPair(s *token.Session, w cryptoki.Object, p *payload, made *der.Kind, r *recipient, readable bool) (sealed, plaintext []byte, err error) {
 	if r.wraps() || r == nil && !readable {
 		length := 0
 		t := b.Profile.SessionPrivate(p.form, true)
@@ -154,7 +155,7 @@ func (b *Symmetric) openPair(s *token.Session, w cryptoki.Object, p *payload, r 
 		}
 	}
 	if readable || r.reads() {
-		if plaintext, err = b.readPair(s, w, p); err != nil {
+		if plaintext, err = b.readPair(s, w, p, made); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -165,8 +166,9 @@ func (b *Symmetric) openPair(s *token.Session, w cryptoki.Object, p *payload, r 
 }
 
 // readPair returns the PKCS #8 form of a wrapped private key, without the
-// padding that the token may leave behind it.
-func (b *Symmetric) readPair(s *token.Session, w cryptoki.Object, p *payload) ([]byte, error) {
+// padding that the token may leave behind it. That of a new pair must parse, whoever it is for:
+// made is its kind then, nil of one that was made before.
+func (b *Symmetric) readPair(s *token.Session, w cryptoki.Object, p *payload, made *der.Kind) ([]byte, error) {
 	h, rv := s.UnwrapKey(s.Handle, cryptoki.Mechanism{Type: b.Profile.KeyWrap}, w, p.wrapped,
 		b.Profile.Unwrapped(b.Profile.SessionKey(p11.CKK_GENERIC_SECRET, 0, false)))
 	if err := s.Check("C_UnwrapKey", rv); err != nil {
@@ -184,8 +186,15 @@ func (b *Symmetric) readPair(s *token.Session, w cryptoki.Object, p *payload) ([
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
 		return nil, token.InvalidCiphertext() // it says to be a private key, and is something else
 	}
+	read := bytes.Clone(pkcs8)
 	if p.form == der.EdwardsKey {
-		return der.WellFormed(pkcs8), nil
+		read = der.WellFormed(pkcs8)
 	}
-	return append([]byte(nil), pkcs8...), nil
+	if made != nil {
+		if _, err := der.ParsePKCS8(made, read); err != nil {
+			clear(read)
+			return nil, backends.Errorf(backends.Internal, "the token wrapped a private key of a new data key pair in another form than PKCS #8")
+		}
+	}
+	return read, nil
 }

@@ -89,6 +89,39 @@ func unread(t *testing.T, control *shim.Control, function string, create func() 
 	}
 }
 
+// TestImportInTrouble: a token that fails for a moment while RSA key material is tried has not
+// said anything of the material.
+func TestImportInTrouble(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		r := newImportRig(tok, asymmetric(t, open(t, tok)))
+		pair := r.pair(t, backends.RSA2048)
+		material := wrap(t, pair.public, "RSA_AES_KEY_WRAP_SHA_1", pkcs8(t, pkcs8Args[backends.RSA2048]...))
+		const read = "C_GetAttributeValue"
+		imports := func() (reads uint64, err error) {
+			before := control.Calls(read)
+			in := r.request(t, backends.RSA2048, backends.SignVerify, pair, "RSA_AES_KEY_WRAP_SHA_1", material)
+			_, err = r.b.ImportKey(t.Context(), in)
+			return control.Calls(read) - before, err
+		}
+		reads, err := imports()
+		if err != nil || reads == 0 {
+			t.Fatalf("%d attributes are read: %v", reads, err)
+		}
+		for skip := range reads {
+			for _, rv := range []uint{p11.CKR_DEVICE_ERROR, p11.CKR_HOST_MEMORY} {
+				control.SetRule(read, shim.Rule{Do: shim.Fail(rv), Skip: skip, Times: 1})
+				_, err := imports()
+				control.Clear(read)
+				if code := backends.CodeOf(err); code == backends.UnfitMaterial || code == backends.InvalidMaterial {
+					t.Errorf("good material when read %d of %d is %s: %v", skip+1, reads, p11.Error(rv), err)
+				}
+			}
+		}
+	})
+}
+
 // TestUnsafeImports: a token that begins to make readable keys of imports has the key of a customer's
 // material destroyed before it is made of its components. If that fails, it is not made again, and
 // what an attempt before it may make yet is told to the daemon.

@@ -90,6 +90,8 @@ const (
 	// DerivesAdded derives keys that can be read from those that were told to derive so.
 	AddsUsages
 	DerivesAdded
+	// ReadsOtherPKCS8: a value that is read is PKCS #8 of a version that does not exist.
+	ReadsOtherPKCS8
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

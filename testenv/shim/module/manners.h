@@ -69,6 +69,8 @@ enum manner {
 /* Usages can be added to keys, and values derived from those that were told to derive. */
 #define ADDS_USAGES (1ULL << 37)
 #define DERIVES_ADDED (1ULL << 38)
+/* A value that is PKCS #8 is read as one of a version that does not exist. */
+#define READS_OTHER_PKCS8 (1ULL << 39)
 
 static int has(uint64_t m) { return (atomic_load(&control->manners) & m) != 0; }
 
@@ -248,6 +250,11 @@ static CK_RV ways_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 {
 	CK_ULONG room = n == 1 ? t[0].ulValueLen : 0;
 	CK_RV rv = real->C_GetAttributeValue(s, o, t, n);
+	if (rv == CKR_OK && has(READS_OTHER_PKCS8) && n == 1 && t[0].type == CKA_VALUE && t[0].pValue && t[0].ulValueLen > 8) {
+		CK_BYTE *v = t[0].pValue, *version = v + 2 + (v[1] > 0x80 ? v[1] & 3 : 0);
+		if (v[0] == 0x30 && version[0] == 2 && version[1] == 1)
+			version[2] = 9;
+	}
 	if (rv != CKR_ATTRIBUTE_SENSITIVE || n != 1 || !t[0].pValue || room < 16 || !readable(s, o))
 		return rv;
 	memset(t[0].pValue, 1, 16);
