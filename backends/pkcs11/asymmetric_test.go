@@ -176,6 +176,10 @@ func TestPublicKeys(t *testing.T) {
 			destroyPublic(t, tok, kind.ID)
 			_, err := public(kind)
 			wantCode(t, string(kind.Spec)+" without its public key object", err, backends.KeyMissing)
+			if kind.Usage == backends.SignVerify { // nothing to verify the signature by
+				_, err := asymmetric(t, open(t, tok)).Sign(t.Context(), &backends.SignRequest{Key: kind, Algorithm: "ED25519_SHA_512", Message: []byte("text"), Type: backends.Raw})
+				wantCode(t, "a signature of it", err, backends.KeyMissing)
+			}
 		}
 		key := backends.Key{ID: randomID(), Spec: backends.P256, Usage: backends.SignVerify, Imported: true}
 		want, err := x509.MarshalPKIXPublicKey(planted(t, tok, key))

@@ -62,16 +62,13 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 // key, for two different ones of the same message do (Barenghi, Pelosi, 2016). Verifying takes a small
 // part of the time that such a signature takes. Faults give away less of other kinds of key; those are
 // verified where a handle may be that of another key (see loaded). docs/decisions/0029-checked-output.md
-// has the figures.
+// has the figures. Where the token does not tell the public key of such a key, it does not sign: that
+// it lacks it is what CheckKey says, too.
 func (b *Asymmetric) witness(ctx context.Context, key *backends.Key, u *token.Purpose) (*der.PublicKey, error) {
 	if u.Pair.Form != der.RSAKey && u.Pair.Form != der.EdwardsKey && !b.Profile.Lasting {
 		return nil, nil //nolint:nilnil // most signatures leave as they are
 	}
-	public, err := b.publicKey(ctx, key, u)
-	if backends.CodeOf(err) == backends.KeyMissing && !b.Profile.Lasting {
-		return nil, nil //nolint:nilnil // the token does not tell it
-	}
-	return public, err
+	return b.publicKey(ctx, key, u)
 }
 
 // signing returns what a key is in the token and how it signs.
