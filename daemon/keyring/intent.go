@@ -263,8 +263,8 @@ func (s *Keyring) Undo(ctx context.Context, b Backend, intent *store.Intent) {
 
 // Reconcile finishes what was interrupted: of every intent that is left, the
 // object is destroyed and the intent ended. It touches only what an intent
-// explains, and passes over tokens that are away. One that fails does not stop
-// the others.
+// explains, and passes over tokens that are away, or have left the configuration. One
+// that fails does not stop the others.
 func (s *Keyring) Reconcile(ctx context.Context) error {
 	var errs []error
 	var creations []*store.Intent
@@ -287,7 +287,11 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 			continue
 		}
 		b, _, ok := s.Router.Route(intent.Token, spec)
-		if !ok || !s.Router.Serving(intent.Token, spec) {
+		if !ok {
+			s.warnUnrouted(ctx, intent)
+			continue
+		}
+		if !s.Router.Serving(intent.Token, spec) {
 			continue
 		}
 		if intent.Action == "create" {
@@ -305,6 +309,14 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", objects))
 	}
 	return errors.Join(append(errs, s.reconcileLate(ctx, creations))...)
+}
+
+// warnUnrouted says once for each token that it holds what nobody will destroy.
+func (s *Keyring) warnUnrouted(ctx context.Context, intent *store.Intent) {
+	if _, said := s.unrouted.LoadOrStore(intent.Token, true); !said {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, "interrupted work is left in a token that is not in the configuration: objects of it may stay there",
+			slog.String("token", intent.Token), slog.String("action", intent.Action), slog.String("key", intent.KeyID))
+	}
 }
 
 // Available finds the backend of a key that is to be changed in its token now.

@@ -1,6 +1,8 @@
 package keyring
 
 import (
+	"sync"
+
 	"cmkd/daemon/journal"
 )
 
@@ -21,6 +23,7 @@ type Keyring struct {
 	Absences   *absences
 	Unsafes    materialSet
 	duplicates duplicates
+	unrouted   sync.Map // tokens of intents that are not in the configuration, once the log says so
 	Clock      clock
 }
 

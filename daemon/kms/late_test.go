@@ -1,12 +1,15 @@
 package kms_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +30,7 @@ type slowToken struct {
 	full    int  // how many fail after it
 	unsafe  int  // how many make an unsafe key after it
 	losses  int
+	gone    bool                             // the token has left the configuration
 	pending map[backends.KeyID]memory.Object // what is being made still
 	hidden  map[backends.KeyID]memory.Object // what has come, for the next process
 }
@@ -42,6 +46,9 @@ func newSlowToken(t *testing.T) (*inMemory, *slowToken) {
 }
 
 func (s *slowToken) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
+	if s.gone {
+		return nil, backends.SpecInfo{}, false
+	}
 	_, info, ok := s.renewals.Route(token, spec)
 	return s, info, ok
 }
@@ -220,6 +227,30 @@ func TestLateUnsure(t *testing.T) {
 	}
 	if n, left := slow.all(), s.intents(); n != 2 || left != 0 {
 		t.Errorf("%d objects are in the token, want those of the two keys; %d intents are left", n, left)
+	}
+}
+
+// TestLateUnrouted: the log says once that work waits for a token that the configuration does not
+// have any more.
+func TestLateUnrouted(t *testing.T) {
+	t.Parallel()
+	s, slow := newSlowToken(t)
+	slow.lose = 2
+	for range 2 {
+		s.call(kmsapi.CodeKeyUnavailableException, "CreateKey", map[string]any{})
+	}
+	var log bytes.Buffer
+	s.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	s.service = kms.New(s.cfg)
+	slow.gone = true
+	s.pass(3)
+	if n := strings.Count(log.String(), "left in a token that is not in the configuration"); n != 1 || s.intents() != 2 {
+		t.Errorf("%d intents are left, and the log says %d times that they are:\n%s", s.intents(), n, log.String())
+	}
+	slow.gone = false
+	s.pass(20)
+	if n := s.intents(); n != 0 {
+		t.Errorf("%d intents are left when the token is back", n)
 	}
 }
 
