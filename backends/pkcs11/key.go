@@ -130,14 +130,27 @@ func (b *secrets) CheckKey(ctx context.Context, in *backends.CheckKeyRequest) (*
 // purpose. Keys belong to one process, so the index knows, unless a creation
 // has failed.
 func (t *Token) exists(ctx context.Context, key *backends.Key, u *token.Purpose) (bool, error) {
-	if t.Index.Get(token.Ref{ID: key.ID, Class: u.Class}) == nil && !t.Index.Doubtful.Load() {
+	known := t.Index.Get(token.Ref{ID: key.ID, Class: u.Class}) != nil
+	if !known && !t.Index.Doubtful.Load() {
 		return false, nil
 	}
 	_, err := t.Object(ctx, key, u)
 	if backends.CodeOf(err) == backends.KeyMissing {
 		return false, nil
 	}
+	if known {
+		err = maybeMade(err)
+	}
 	return err == nil, err
+}
+
+// maybeMade is err, unsure if it is that of a call that found no room after a key was made, or may
+// have been.
+func maybeMade(err error) error {
+	if backends.CodeOf(err) == backends.Busy {
+		return backends.Doubt(err)
+	}
+	return err
 }
 
 // create makes a token object by calling do, which returns its handle, reads
@@ -155,10 +168,7 @@ func (t *Token) create(ctx context.Context, key *backends.Key, u *token.Purpose,
 		h, err := do(s)
 		if err != nil {
 			t.Index.Doubtful.Store(true)
-			if err = t.Refusal(err); backends.CodeOf(err) == backends.Busy {
-				return backends.Doubt(err) // CKR_HOST_MEMORY says nothing of the token
-			}
-			return err
+			return maybeMade(t.Refusal(err)) // CKR_HOST_MEMORY says nothing of the token
 		}
 		if err := t.Profile.ReadBack(s, h, *u, key.Imported); err != nil {
 			t.Index.Doubtful.Store(true) // it is there, or may be

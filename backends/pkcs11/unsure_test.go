@@ -54,6 +54,7 @@ func TestUnsure(t *testing.T) {
 				t.Errorf("%s that is there: %+v, %v", what, made, err)
 			}
 			unread(t, control, c.function, create)
+			reread(t, tok, control, backends.Key{ID: randomID(), Spec: c.spec, Usage: c.usage})
 		}
 	})
 }
@@ -86,6 +87,41 @@ func unread(t *testing.T, control *shim.Control, function string, create func() 
 	}
 	if unsure == 0 {
 		t.Errorf("nothing is read after %s", function)
+	}
+}
+
+// reread has the creation of a key that is there fail at each point at which an attribute is read, in
+// a process that did not make it: it is unsure at each of them.
+func reread(t *testing.T, tok *testenv.Token, control *shim.Control, key backends.Key) {
+	t.Helper()
+	const read = "C_GetAttributeValue"
+	for skip := uint64(0); ; skip++ {
+		k := open(t, tok)
+		var b backends.Backend = pkcs11.NewSymmetric(k)
+		if key.Usage == backends.SignVerify {
+			b = asymmetric(t, k)
+		}
+		in := &backends.CreateKeyRequest{Key: key, Label: "cmkd:test:1"}
+		if skip == 0 {
+			if _, err := b.CreateKey(t.Context(), in); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		control.SetRule(read, shim.Rule{Do: shim.Fail(p11.CKR_HOST_MEMORY), Skip: skip - 1, Times: 1})
+		before := control.Calls(read)
+		_, err := b.CreateKey(t.Context(), in)
+		reads := control.Calls(read) - before
+		control.Clear(read)
+		if err == nil && reads < skip {
+			if skip == 1 {
+				t.Errorf("nothing is read of a key of %s that is there", key.Spec)
+			}
+			return
+		}
+		if err != nil && backends.CodeOf(err) != backends.KeyUnsafe && !backends.Doubtful(err) {
+			t.Errorf("a key of %s that is there, when attribute %d is not read: %v", key.Spec, skip, err)
+		}
 	}
 }
 
