@@ -230,7 +230,8 @@ func (s *Trust) End(ctx context.Context) error {
 }
 
 // VerifyTrail verifies the whole audit trail with the token's key. What is
-// wrong is in problem; the service is locked then.
+// wrong is in problem; the service is locked then. A trail of which records were
+// cut off or added verifies by itself: it stays a problem until it is accepted.
 func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem string, err error) {
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
@@ -238,6 +239,9 @@ func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem s
 	verify, err := s.trailKeys(ctx, trusted)
 	if err == nil {
 		report, err = s.Trail.Verify(ctx, verify)
+	}
+	if m := s.Mismatch(); err == nil && m != nil {
+		return report, m.Trail, nil
 	}
 	if !audit.IsProblem(err) {
 		return report, "", err

@@ -105,6 +105,9 @@ func TestTrailTampering(t *testing.T) {
 		if why := trailMismatch(t, r); !strings.Contains(why, c.why) {
 			t.Errorf("%s: %q, want %q", c.name, why, c.why)
 		}
+		if out, ok := rig.Cmkctl(t, r, "audit", "verify"); ok || !strings.Contains(out, "the audit trail does not verify: ") {
+			t.Errorf("%s: audit verify: %s", c.name, out)
+		}
 		refusesUnverified(t, r, a)
 		stop()
 		if n := checkpoints(t, r); n != signed {
