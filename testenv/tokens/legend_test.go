@@ -26,7 +26,7 @@ var meanings = []struct{ fact, text string }{
 	{"hmac", "why MACs could not be probed"},
 	{"import-", "where imported key material is unwrapped, by wrapping algorithm: in the token, or through the plugin's memory; no: not at all"},
 	{"labels", "the label that it takes instead of the usual one"},
-	{"negative-tests", "passed: no way was found to get sensitive keys out; each kind that is served was tried"},
+	{"negative-tests", "passed: no way was found to get sensitive keys out; each kind that is served was tried. not possible: what the token made no key for, so that it could not be tried; kinds named there are not served"},
 	{"oaep", "why RSA-OAEP could not be probed"},
 	{"oaep-sha1", "data keys are wrapped for recipients with RSA-OAEP and this hash, in the token"},
 	{"oaep-sha256", "the same with SHA-256"},

@@ -19,7 +19,7 @@ import (
 // A token may keep one kind of key and give another away, or refuse to wrap it by every
 // mechanism but one. So each kind of key that is to be served is tried, by every way out.
 
-// leakTried are the secret keys that are tried, of HMAC keys the first that there is.
+// leakTried are the secret keys that are tried, of HMAC keys the first that the token makes.
 var leakTried = [][]token.Kind{
 	{{Spec: backends.SymmetricDefault, Usage: backends.EncryptDecrypt}},
 	{{Spec: backends.AES256, Usage: backends.WrapDataKeys}},
@@ -32,44 +32,55 @@ var leakTried = [][]token.Kind{
 }
 
 // negatives tries to get sensitive session keys, made as CMKs are made, out of the token. It
-// is an error if any way succeeds.
+// is an error if any way succeeds. It serves no kind of which that could not be tried.
 func (b *prober) negatives() error {
 	var not []string
 	passed := false
 	for _, kinds := range leakTried {
-		i := slices.IndexFunc(kinds, func(k token.Kind) bool {
-			_, err := b.SecretPurpose(k.Spec, k.Usage)
-			return err == nil
-		})
-		if i < 0 {
-			continue // it is not served
-		}
-		u, err := b.SecretPurpose(kinds[i].Spec, kinds[i].Usage)
+		tried, refused, err := b.triesFirst(kinds)
 		if err != nil {
 			return err
 		}
-		key, rv := b.lasting(u)
-		if rv != p11.CKR_OK {
-			not = append(not, fmt.Sprintf("for %s, C_GenerateKey %s", kinds[i].Spec, token.RVName(rv)))
-			if err := token.Fatal("C_GenerateKey", rv); err != nil {
-				return err
+		passed = passed || tried
+		for _, k := range kinds {
+			if rv, ok := refused[k.Spec]; ok && !tried {
+				b.Untried[k.Spec] = rv
+				not = append(not, fmt.Sprintf("for %s, C_GenerateKey %s", k.Spec, token.RVName(rv)))
 			}
-			continue
 		}
-		if err := b.keeps(key, secretNames[u.KeyType], []uint{p11.CKA_VALUE}); err != nil {
-			return err
-		}
-		passed = true
 	}
 	switch {
 	case len(not) > 0:
 		b.fact("negative-tests", "not possible: "+strings.Join(not, "; "))
+	case passed && len(b.noWrapping) > 0:
+		b.fact("negative-tests", "passed; not possible: wrapping under "+strings.Join(b.noWrapping, ", "))
 	case passed:
 		b.fact("negative-tests", "passed")
 	default:
 		b.fact("negative-tests", "no secret key is served")
 	}
 	return nil
+}
+
+// triesFirst tries the first of kinds that is served and that the token makes. refused has
+// the answers for those that it did not make.
+func (b *prober) triesFirst(kinds []token.Kind) (tried bool, refused map[backends.KeySpec]uint, err error) {
+	refused = map[backends.KeySpec]uint{}
+	for _, k := range kinds {
+		u, err := b.SecretPurpose(k.Spec, k.Usage)
+		if err != nil {
+			continue // it is not served
+		}
+		key, rv := b.lasting(u)
+		if rv == p11.CKR_OK {
+			return true, refused, b.keeps(key, secretNames[u.KeyType], []uint{p11.CKA_VALUE})
+		}
+		if err := token.Fatal("C_GenerateKey", rv); err != nil {
+			return false, refused, err
+		}
+		refused[k.Spec] = rv
+	}
+	return false, refused, nil
 }
 
 var secretNames = map[uint]string{p11.CKK_AES: "a key", p11.CKK_GENERIC_SECRET: "a generic secret"}
@@ -239,18 +250,17 @@ func wrapsUnder(keyType uint) []cryptoki.Mechanism {
 
 // tryWraps wraps the key under secret keys.
 func (b *prober) tryWraps(key cryptoki.Object, what string) error {
+	possible := false
 	for keyType, generator := range map[uint]uint{p11.CKK_AES: p11.CKM_AES_KEY_GEN, p11.CKK_DES3: p11.CKM_DES3_KEY_GEN} {
 		length := uint(0)
 		if keyType == p11.CKK_AES {
 			length = 32
 		}
-		wrapping, rv := b.generate(generator, b.SessionKey(keyType, length, true, p11.CKA_WRAP, p11.CKA_UNWRAP))
-		if rv != p11.CKR_OK && keyType == p11.CKK_AES {
-			wrapping, _, rv = b.known(p11.CKK_AES, 32, p11.CKA_WRAP, p11.CKA_UNWRAP)
-		}
-		if rv != p11.CKR_OK {
+		wrapping, ok := b.wrappingSecret(keyType, generator, length)
+		if !ok {
 			continue
 		}
+		possible = true
 		all := wrapsUnder(keyType)
 		if keyType == p11.CKK_AES {
 			if b.s.WrapGCM(b.s.Handle, wrapping, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
@@ -264,7 +274,33 @@ func (b *prober) tryWraps(key cryptoki.Object, what string) error {
 			}
 		}
 	}
+	if !possible {
+		b.cannotWrap("secret keys")
+	}
 	return nil
+}
+
+// wrappingSecret makes a secret key that wraps; some tokens make none that unwraps, too.
+func (b *prober) wrappingSecret(keyType, generator, length uint) (cryptoki.Object, bool) {
+	for _, uses := range [][]uint{{p11.CKA_WRAP, p11.CKA_UNWRAP}, {p11.CKA_WRAP}} {
+		if o, rv := b.generate(generator, b.SessionKey(keyType, length, true, uses...)); rv == p11.CKR_OK {
+			return o, true
+		}
+		if keyType != p11.CKK_AES {
+			continue
+		}
+		if o, _, rv := b.known(keyType, int(length), uses...); rv == p11.CKR_OK {
+			return o, true
+		}
+	}
+	return 0, false
+}
+
+// cannotWrap remembers that the token made no key of a sort that wraps, for the fact.
+func (b *prober) cannotWrap(sort string) {
+	if !slices.Contains(b.noWrapping, sort) {
+		b.noWrapping = append(b.noWrapping, sort)
+	}
 }
 
 // vendorsWraps are the mechanisms of the vendor's own by which the token says it wraps.
@@ -290,6 +326,7 @@ func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 	const under = " under an RSA key"
 	public := b.wrappingRSA()
 	if public == 0 {
+		b.cannotWrap("RSA keys")
 		return nil
 	}
 	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}

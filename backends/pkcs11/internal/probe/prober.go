@@ -22,6 +22,8 @@ type prober struct {
 	made  []cryptoki.Object
 	// underRSA is what wrappingRSA has made; 0: nothing yet.
 	underRSA cryptoki.Object
+	// noWrapping are the sorts of key that wrap of which the token made none.
+	noWrapping []string
 }
 
 // Profile finds the token's profile out. What it makes is destroyed.
@@ -39,6 +41,7 @@ func probeOnce(ctx context.Context, t *token.Token) (*token.Profile, error) {
 		OAEP:    map[backends.Algorithm]bool{},
 		HMAC:    map[backends.KeySpec]bool{},
 		Forced:  map[token.AttributeOf]bool{},
+		Untried: map[backends.KeySpec]uint{},
 		Found:   map[string]string{},
 
 		ImportProfile: newImportProfile(),

@@ -99,6 +99,9 @@ type Profile struct {
 	// forced are usage attributes of private keys that the token sets to true, whatever
 	// is asked. This package never uses a key for what its purpose does not name.
 	Forced map[AttributeOf]bool
+	// Untried are the specs of secret keys, with the token's answer, that could not be tried
+	// for leaks: none are made.
+	Untried map[backends.KeySpec]uint
 	// rawSigning: an RSA key signs with CKM_RSA_PKCS only if CKA_ALLOWED_MECHANISMS has
 	// CKM_RSA_X_509, too.
 	RawSigning bool

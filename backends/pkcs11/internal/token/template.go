@@ -75,6 +75,9 @@ var HMACs = map[backends.KeySpec]struct {
 // SecretPurpose returns the purpose of a symmetric or HMAC key.
 func (p *Profile) SecretPurpose(spec backends.KeySpec, usage backends.Usage) (Purpose, error) {
 	mac, isMAC := HMACs[spec]
+	if rv, ok := p.Untried[spec]; ok {
+		return Purpose{}, &backends.Error{Code: backends.Unsupported, Message: "making such a key for a test that it stays in the token" + NameOf(rv), RV: rv}
+	}
 	switch {
 	case p.Labels == NoLabels:
 		return Purpose{}, Unsupported(NeedsLabel)
