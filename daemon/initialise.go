@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -122,14 +123,21 @@ func (f *footprint) takeBack(cfg *config.Config) error {
 	entries, err := os.ReadDir(cfg.StateDir)
 	errs = append(errs, err)
 	for _, e := range entries {
-		info, err := e.Info()
-		refusedPIN := strings.HasPrefix(e.Name(), loginPrefix) && err == nil && info.Size() > 0
+		path := filepath.Join(cfg.StateDir, e.Name())
+		refusedPIN := strings.HasPrefix(e.Name(), loginPrefix) && remembers(path)
 		if !f.names[e.Name()] && !refusedPIN {
-			errs = append(errs, os.RemoveAll(filepath.Join(cfg.StateDir, e.Name())))
+			errs = append(errs, os.RemoveAll(path))
 		}
 	}
 	for _, dir := range f.dirs {
 		_ = os.Remove(dir) // one with a record of a login in it stays
 	}
 	return errors.Join(errs...)
+}
+
+// remembers reports whether a record of logins has more in it than zeros: a PIN that was
+// refused, or a login that was not answered.
+func remembers(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && len(bytes.Trim(text, "\x00")) > 0
 }

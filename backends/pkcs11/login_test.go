@@ -147,3 +147,70 @@ func TestNobodyLooksDuringALogin(t *testing.T) {
 		}
 	})
 }
+
+// TestLoginIsWrittenDownFirst: processes that end in C_Login have logged in all the same. The
+// second such login in a row is the last, and an answer between them starts the count again.
+func TestLoginIsWrittenDownFirst(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		cfg := config(tok)
+		cfg.LoginRecord = filepath.Join(t.TempDir(), "record")
+		// lost is a login whose process ends in the call: this process goes on, and so
+		// it brings back what was in the file meanwhile.
+		lost := func() {
+			t.Helper()
+			before := control.Calls("C_Login")
+			control.SetRule("C_Login", shim.Rule{Do: shim.Delay(time.Second), Times: 1})
+			done := make(chan error)
+			go func() {
+				k, err := pkcs11.Open(t.Context(), cfg)
+				if err == nil {
+					err = k.Close()
+				}
+				done <- err
+			}()
+			for control.Calls("C_Login") == before {
+				time.Sleep(time.Millisecond)
+			}
+			meanwhile, err := os.ReadFile(cfg.LoginRecord)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(cfg.LoginRecord, meanwhile, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answered := func() {
+			t.Helper()
+			k, err := pkcs11.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		lost()
+		answered()
+		lost()
+		control.SetRule("C_Login", shim.Rule{Do: shim.Fail(p11.CKR_DEVICE_ERROR), Times: 1})
+		_, err := pkcs11.Open(t.Context(), cfg)
+		wantCode(t, "a login that says nothing about the PIN", err, backends.Lost)
+		lost()
+		lost()
+		before := control.Calls("C_Login")
+		_, err = pkcs11.Open(t.Context(), cfg)
+		wantCode(t, "after two logins without an answer", err, backends.LoginFailed)
+		if n := control.Calls("C_Login") - before; n != 0 || !strings.Contains(err.Error(), cfg.LoginRecord) {
+			t.Errorf("after two logins without an answer: %v, after %d more", err, n)
+		}
+		if err := os.Remove(cfg.LoginRecord); err != nil {
+			t.Fatal(err)
+		}
+		answered()
+	})
+}

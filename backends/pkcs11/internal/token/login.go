@@ -139,6 +139,9 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err := mayLogin(t.info.Flags, some); err != nil {
 		return err
 	}
+	if err := record.begin(); err != nil {
+		return err
+	}
 	switch rv := t.Module.Login(t.Anchor, pin); {
 	case rv == p11.CKR_OK, rv == p11.CKR_USER_ALREADY_LOGGED_IN:
 		return record.accept()
@@ -147,7 +150,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 		if rv == p11.CKR_USER_PIN_NOT_INITIALIZED {
 			err.Message += ": the token has no user PIN yet (C_InitPIN, such as pkcs11-tool --init-pin): initialise it first"
 		}
-		return fmt.Errorf("logging in: %w", error(err))
+		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.pass())
 	default:
 		message := "C_Login did not take the user PIN" + NameOf(rv)
 		if rv == p11.CKR_PIN_INCORRECT {
@@ -189,9 +192,9 @@ var uncounted = map[uint]bool{
 func mayLogin(flags uint, changed bool) error {
 	switch {
 	case flags&p11.CKF_USER_PIN_LOCKED != 0:
-		return backends.Errorf(backends.LoginFailed, "the token's user PIN is locked")
+		return backends.Errorf(backends.LoginFailed, "the token's user PIN is locked: the security officer sets it again (C_InitPIN, or the vendor's tool), then run cmkctl reload")
 	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
-		return backends.Errorf(backends.LoginFailed, "the token's user PIN has one try left: not tried")
+		return backends.Errorf(backends.LoginFailed, "the token's user PIN has one try left: not tried; log in once by hand (pkcs11-tool --login --list-objects), then run cmkctl reload")
 	case flags&p11.CKF_USER_PIN_COUNT_LOW != 0 && !changed:
 		return backends.Errorf(backends.LoginFailed, "a wrong user PIN was given to the token last time: not tried again, so that it does not lock; a login by hand (pkcs11-tool --login --list-objects) clears its count")
 	}

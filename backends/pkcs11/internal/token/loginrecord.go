@@ -1,7 +1,6 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -24,13 +23,19 @@ import (
 // looking at it until the login is decided: plugins that start together log in
 // one after the other.
 //
-// The file is empty, or holds a salt and the PBKDF2 (RFC 8018) of the refused
-// PIN: who reads it learns at some cost what the PIN is not.
+// The file is empty, or holds a salt and the PBKDF2 (RFC 8018) of the refused PIN, or zeros,
+// and then a count of the logins that were begun and not answered: it is written before
+// C_Login, since a process may end in the call. Who reads the file learns at some cost what
+// the PIN is not. It keeps its length, so that it can be written on a full disk.
 type loginRecord struct{ file *os.File }
 
 const (
-	saltSize         = 16
-	recordSize       = saltSize + sha256.Size
+	saltSize    = 16
+	refusalSize = saltSize + sha256.Size
+	recordSize  = refusalSize + 1
+	// maxUnanswered is how often a login is begun with no answer to any: a process may
+	// be killed in one by chance, and a token may have counted each as a wrong PIN.
+	maxUnanswered    = 2
 	pbkdf2Iterations = 600_000 // OWASP's figure of 2023 for HMAC-SHA-256
 )
 
@@ -92,24 +97,73 @@ func (r *loginRecord) Close() {
 	}
 }
 
+// read returns what is in the record, with zeros for what is not there.
+func (r *loginRecord) read() (text [recordSize]byte, err error) {
+	if r.file == nil {
+		return text, nil
+	}
+	n, err := r.file.ReadAt(text[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return text, fmt.Errorf("reading the record of logins: %w", err)
+	}
+	if n < refusalSize {
+		clear(text[:]) // empty, or torn by a crash
+	}
+	return text, nil
+}
+
+func (r *loginRecord) write(text [recordSize]byte) error {
+	if r.file == nil {
+		return nil
+	}
+	if _, err := r.file.WriteAt(text[:], 0); err != nil {
+		return fmt.Errorf("writing the record of logins: %w", err)
+	}
+	if err := r.file.Sync(); err != nil {
+		return fmt.Errorf("writing the record of logins: %w", err)
+	}
+	return nil
+}
+
 // refused says whether the token has refused a PIN since it last took one, and
 // whether it was this one.
 func (r *loginRecord) refused(pin []byte) (some, this bool, err error) {
-	if r.file == nil {
-		return false, false, nil
-	}
-	text, err := io.ReadAll(io.NewSectionReader(r.file, 0, recordSize+1))
-	if err != nil {
-		return false, false, fmt.Errorf("reading the record of logins: %w", err)
-	}
-	if len(text) != recordSize {
-		return false, false, nil // empty, or torn by a crash
+	text, err := r.read()
+	if err != nil || [refusalSize]byte(text[:]) == [refusalSize]byte{} {
+		return false, false, err
 	}
 	sum, err := refusedSum(pin, text[:saltSize])
 	if err != nil {
 		return false, false, err
 	}
-	return true, subtle.ConstantTimeCompare(sum, text[saltSize:]) == 1, nil
+	return true, subtle.ConstantTimeCompare(sum, text[saltSize:refusalSize]) == 1, nil
+}
+
+// begin remembers that a login begins. It is an error if the last ones were not answered,
+// or if it cannot be written down.
+func (r *loginRecord) begin() error {
+	text, err := r.read()
+	if err != nil {
+		return err
+	}
+	if text[refusalSize] >= maxUnanswered {
+		return backends.Errorf(backends.LoginFailed, "%d logins in a row were begun and never answered: not tried again, so that the token does not lock: log in by hand (pkcs11-tool --login --list-objects) to see whether it takes the PIN, then remove %s and run cmkctl reload, or what was run before if no cmkd runs", maxUnanswered, r.file.Name())
+	}
+	text[refusalSize]++
+	if err := r.write(text); err != nil {
+		return backends.Errorf(backends.Internal, "not logging in, since a wrong PIN could not be remembered: %v", err)
+	}
+	return nil
+}
+
+// pass remembers that the login that began was answered, with nothing about the PIN.
+func (r *loginRecord) pass() error {
+	text, err := r.read()
+	if err != nil {
+		return err
+	}
+	text[refusalSize] = 0
+	return r.write(text)
 }
 
 // refuse remembers that the token refused pin.
@@ -117,29 +171,18 @@ func (r *loginRecord) refuse(pin []byte) error {
 	if r.file == nil {
 		return nil
 	}
-	salt := make([]byte, saltSize)
-	rand.Read(salt)
-	sum, err := refusedSum(pin, salt)
+	var text [recordSize]byte
+	rand.Read(text[:saltSize])
+	sum, err := refusedSum(pin, text[:saltSize])
 	if err != nil {
 		return err
 	}
-	if _, err := r.file.WriteAt(bytes.Join([][]byte{salt, sum}, nil), 0); err != nil {
-		return err
-	}
-	return r.file.Sync()
+	copy(text[saltSize:], sum)
+	return r.write(text)
 }
 
 // accept forgets what was refused: the token has taken a PIN.
-func (r *loginRecord) accept() error {
-	if r.file == nil {
-		return nil
-	}
-	info, err := r.file.Stat()
-	if err != nil || info.Size() == 0 {
-		return err
-	}
-	return r.file.Truncate(0)
-}
+func (r *loginRecord) accept() error { return r.write([recordSize]byte{}) }
 
 func refusedSum(pin, salt []byte) ([]byte, error) {
 	return pbkdf2.Key(sha256.New, string(pin), salt, pbkdf2Iterations, sha256.Size)

@@ -36,7 +36,8 @@ type Config struct {
 	// them keep the login and cached objects alive.
 	MaxSessions int
 	// LoginRecord is the path of a file in which the processes of a token
-	// remember the PIN that it refused; it is created. Another PIN is tried
+	// remember the PIN that it refused, and the logins that it has not answered; it
+	// is created. Another PIN is tried
 	// although the token says that a wrong one was given
 	// (CKF_USER_PIN_COUNT_LOW), unless it were the last try. "": nothing is
 	// remembered.
