@@ -44,7 +44,6 @@ doc=$root/usr/share/doc/cmkd
 rm "$doc/LICENSE"
 install -D -m 0644 -t "$doc" CHANGELOG.md
 install -D -m 0644 packaging/deb/lintian-overrides "$root/usr/share/lintian/overrides/cmkd"
-install -D -m 0644 packaging/systemd/cmkd.tmpfiles "$root/usr/lib/tmpfiles.d/cmkd.conf"
 packaging/sbom.sh "$doc/cmkd.cdx.json"
 find "$root/usr/share/man" -type f -exec gzip -9n {} +
 papers cmkd "$root"

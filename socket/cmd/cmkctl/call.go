@@ -29,8 +29,8 @@ func newCall(s *cli.Service) *cobra.Command {
 		Use:   "call OPERATION [JSON | -]",
 		Short: "Call an operation of the KMS API with raw JSON",
 		Long: `Call sends JSON (- reads it from standard input) as the request of an operation
-and prints the answer. Blobs are base64, as on the wire. After an error it exits with 1,
-and prints the code and message on standard error.`,
+and prints the answer. Blobs are base64, as on the wire. An error is printed on standard
+error, with its code and message; the exit status is that of every command (cmkctl --help).`,
 		Example: `  cmkctl call CreateKey '{"Description":"first"}'
   cmkctl call Encrypt "{\"KeyId\":\"alias/app\",\"Plaintext\":\"$(printf hello | base64)\"}" | jq -r .CiphertextBlob`,
 		Args: cobra.RangeArgs(1, 2),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -37,7 +38,9 @@ restore as its user, so that the files belong to it. A database that cannot be r
 kept under another name.
 
 An older state is not served just because it was restored: the daemon starts, refuses
-cryptography and changes, and waits for "cmkctl accept-state". What was revoked after the
+cryptography and changes, and waits for "cmkctl accept-state". Only a backup of the epoch
+that has not ended yet (the daemon was killed, and has not started since) is served at
+once, as a copy of the database would be. What was revoked after the
 backup is valid again, and keys that were made after it are not in it: "cmkctl recover"
 finds those in the token. The next start records the restore in the audit trail.
 
@@ -54,7 +57,7 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 				return cli.Usagef("a backup is read twice: restore takes a file, not -")
 			}
 			if _, _, err := operate.ReadBackup(cmd, args[0]); err != nil {
-				return err
+				return unreadableBackup(err)
 			}
 			plan, err := planRestore(ctx, config, args[0], "")
 			if err != nil {
@@ -84,6 +87,14 @@ With -o json or yaml and without --yes it prints what it would change, and chang
 	yes.Register(cmd)
 	p.Register(cmd)
 	return cmd
+}
+
+// unreadableBackup says what to do about a backup that the user who restores may not read.
+func unreadableBackup(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return cli.Inputf("%w: restore runs as the daemon's user, which must be able to read the backup; have root give it to that user (chown)", err)
 }
 
 // planRestore has cmkd compare, or carry out what it has shown.

@@ -41,11 +41,12 @@ much changes meanwhile. A key in the token authenticates it, so that one that wa
 is refused. Key material is in the token only: without the token, and its own backup, this
 one is worth nothing. Nor has it the configuration and the audit trail.
 
-Its content is not secret, but tells names: FILE has mode 0600. If FILE is a folder, a
+Its content is not secret, but tells names: FILE has mode 0600. A restore reads it as the
+daemon's user, so make it as that user. If FILE is a folder, a
 new file in it is named by the time, and --keep N removes all but the newest N, this one
 among them. Files that are named by a time to come stay, with a warning.`,
-		Example: `  cmkctl backup /var/backups/cmkd/today.cmkd-backup
-  cmkctl backup /var/backups/cmkd --keep 30
+		Example: `  sudo -u cmkd cmkctl backup /var/backups/cmkd/today.cmkd-backup
+  sudo -u cmkd cmkctl backup /var/backups/cmkd --keep 30
   cmkctl backup - | ssh vault 'cat > cmkd.cmkd-backup'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -171,7 +172,7 @@ func newBackupVerify(s *cli.Service) *cobra.Command {
 		Long: `Verify reads all of a backup, compares its sum, and has the running daemon ask the token
 whether the MAC is its own. It changes nothing. Where no daemon runs, "cmkctl restore"
 verifies in the same way before it shows what it would change.`,
-		Example: `  cmkctl backup verify /var/backups/cmkd/today.cmkd-backup
+		Example: `  sudo -u cmkd cmkctl backup verify /var/backups/cmkd/today.cmkd-backup
   cmkctl backup verify today.cmkd-backup -o json | jq .backup.committed`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
