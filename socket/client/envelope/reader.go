@@ -244,18 +244,27 @@ func (r *Reader) readSealed(dst []byte, src io.Reader, iv []byte, n int, kind st
 	if err != nil {
 		return nil, err
 	}
+	if err := r.readEnd(src); err != nil {
+		clear(plain)
+		return nil, err
+	}
+	return plain, nil
+}
+
+// readEnd reads the signature, if there is one, to the end of src.
+func (r *Reader) readEnd(src io.Reader) error {
 	if r.verifier.key != nil {
 		if err := r.verifier.footer(src); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	switch _, err := io.ReadFull(src, make([]byte, 1)); {
 	case err == nil:
-		return nil, fmt.Errorf("%w: more follows its end", ErrInvalid)
+		return fmt.Errorf("%w: more follows its end", ErrInvalid)
 	case !errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("reading: %w", err)
+		return fmt.Errorf("reading: %w", err)
 	}
-	return plain, nil
+	return nil
 }
 
 // advance makes rest the content of the next chunk.

@@ -178,8 +178,8 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Ser
 	}
 	ctx, stop := cli.UntilSignal(cmd.Context())
 	defer stop()
-	// A second signal ends even what does not look at ctx.
-	context.AfterFunc(ctx, stop)
+	// A second signal ends even what does not look at ctx, unless there is something to undo.
+	undoing := context.AfterFunc(ctx, stop)
 	c, err := client.NewEnvelopeClient(s.Path(), client.WithRegion(f.region), client.WithTimeout(s.Timeout))
 	if err != nil {
 		return err
@@ -194,6 +194,9 @@ func (f *transformFlags) transform(cmd *cobra.Command, args []string, s *cli.Ser
 		return cli.WithStatus(cli.ExitInput, err)
 	}
 	defer out.Close()
+	if !out.Direct() && !undoing() {
+		return context.Cause(ctx)
+	}
 	if f.inPlace || what == rewrapping && out.Is(in) {
 		if err := out.Replaces(in); err != nil {
 			return err

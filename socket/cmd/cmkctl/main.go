@@ -23,10 +23,15 @@ import (
 
 func main() {
 	bridge.Harden()
-	os.Exit(run(context.Background(), os.Args[1:]))
+	status := run(context.Background(), os.Args[1:])
+	if s, ok := cli.Interrupted(); ok && status == 128+int(s) {
+		cli.EndBy(s)
+	}
+	os.Exit(status)
 }
 
-// run does what the arguments say and returns the exit status.
+// run does what the arguments say and returns the exit status. What a signal has
+// interrupted has that of a shell, 128 and the signal.
 func run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
@@ -44,6 +49,9 @@ func run(ctx context.Context, args []string) int {
 	exit, _ := errors.AsType[*cli.ExitError](err)
 	if exit.Err != nil {
 		fmt.Fprintln(errs, "cmkctl:", cli.ErrorText(err))
+		if s, ok := cli.Interrupted(); ok {
+			return 128 + int(s)
+		}
 	}
 	return exit.Status
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -94,6 +95,10 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 		"SIGTERM to group": func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGTERM) },
 		"SIGINT to group":  func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGINT) },
 		"SIGHUP to group":  func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGHUP) },
+		"SIGQUIT to group": func(p pipe) error { return syscall.Kill(-p.producer.Process.Pid, syscall.SIGQUIT) },
+		"SIGINT twice": func(p pipe) error {
+			return errors.Join(p.seal.Process.Signal(syscall.SIGINT), p.seal.Process.Signal(syscall.SIGINT))
+		},
 		"producer first": func(p pipe) error {
 			if err := p.producer.Process.Signal(syscall.SIGTERM); err != nil {
 				return err
@@ -114,6 +119,9 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 			begun(t, dir, 200000)
 			clitest.Must(t, kill(pipe{producer, seal}))
 			failed(t, seal, name)
+			if ended, ok := seal.ProcessState.Sys().(syscall.WaitStatus); !ok || !ended.Signaled() && ended.ExitStatus() != 128+int(syscall.SIGQUIT) {
+				t.Errorf("%s: seal ended with %s, not by the signal", name, seal.ProcessState)
+			}
 			_ = producer.Process.Kill()
 			_ = producer.Wait()
 			clitest.Holds(t, path, clitest.Yesterday)

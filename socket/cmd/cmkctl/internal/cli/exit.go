@@ -1,13 +1,9 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"os/signal"
-	"syscall"
 )
 
 // The exit statuses of cmkctl, which docs/cmkctl.md and the help show. Scripts rely
@@ -30,7 +26,10 @@ const ExitHelp = `Exit status:
   4  not found: key, alias, grant or key store
   5  unavailable: the daemon or the token does not answer in time
   6  bad input: a file or a value that cannot be used
-  7  conflict with the current state: the key's state, a name that is taken, a quota, a file that changed meanwhile`
+  7  conflict with the current state: the key's state, a name that is taken, a quota, a file that changed meanwhile
+
+A command that a signal interrupts cleans up and then ends by that signal: 130 for Ctrl-C,
+143 for SIGTERM, in the shell.`
 
 // ExitError ends cmkctl with a status of its own, in silence if err is nil.
 type ExitError struct {
@@ -134,12 +133,4 @@ func Refused(httpStatus int, text string) error {
 		status = ExitUnavailable
 	}
 	return Exit(status, errors.New(text))
-}
-
-// UntilSignal returns a context that ends when somebody wants cmkctl to. More
-// signals change nothing: what has been made must be undone, and timeout(1)
-// sends two. Writing where nobody reads becomes an error instead of the end.
-func UntilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }

@@ -119,6 +119,9 @@ func openDescriptor(pid, number, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// Direct reports whether the output is written to directly, so that nothing can be undone.
+func (o *Output) Direct() bool { return o.direct != nil }
+
 func (o *Output) Close() {
 	if o.old != nil {
 		_ = o.old.Close() // what was written is synced
@@ -136,7 +139,9 @@ func (o *Output) Write(ctx context.Context, content func(io.Writer) error) error
 		return err
 	}
 	defer pending.Close() //nolint:errcheck // what was written is synced
-	err = errors.Join(content(pending), pending.Sync())
+	if err = content(pending); err == nil {
+		err = pending.Sync()
+	}
 	if err == nil {
 		err = context.Cause(ctx)
 	}
@@ -193,7 +198,7 @@ func (o *Output) commit(pending *os.File) error {
 		err := os.Rename(pending.Name(), o.target)
 		switch {
 		case err == nil:
-			return nil
+			return syncFolder(o.target)
 		case o.old == nil:
 			return errors.Join(err, os.Remove(pending.Name()))
 		}
@@ -204,6 +209,23 @@ func (o *Output) commit(pending *os.File) error {
 		return fmt.Errorf("writing %s: %w; the complete output is in %s", o.path, err, pending.Name())
 	}
 	return os.Remove(pending.Name())
+}
+
+// syncFolder makes the name of a file last. A file system that cannot sync folders has
+// nothing to say about it.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrPermission) { // it may be written, and not read
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer folder.Close() //nolint:errcheck // nothing was written
+	if err := folder.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
 }
 
 // lookAgain takes note of a target that came, went or was replaced meanwhile.

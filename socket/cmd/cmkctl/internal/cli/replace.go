@@ -65,7 +65,7 @@ func (o *Output) takePlace(name string) error {
 	err := swap(name, o.target)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // the file system cannot
 		if err = os.Rename(name, o.target); err == nil {
-			return nil
+			return syncFolder(o.target)
 		}
 	}
 	switch {
@@ -80,7 +80,7 @@ func (o *Output) takePlace(name string) error {
 		}
 		return errors.Join(err, os.Remove(name))
 	}
-	return os.Remove(name)
+	return errors.Join(os.Remove(name), syncFolder(o.target))
 }
 
 // swap exchanges two files (renameat2(2)).

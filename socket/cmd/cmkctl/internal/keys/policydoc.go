@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -195,6 +197,10 @@ func runEditor(cmd *cobra.Command, path string) error {
 	const script = `${VISUAL:-${EDITOR:-vi}} "$1"`
 	editor := exec.CommandContext(cmd.Context(), "sh", "-c", script, "sh", path) //nolint:gosec // the user's own editor
 	editor.Stdin, editor.Stdout, editor.Stderr = cmd.InOrStdin(), cli.Raw(cmd.OutOrStdout()), cli.Raw(cmd.ErrOrStderr())
+	// Ctrl-C and Ctrl-\ go to all that runs in the terminal, and mean the editor alone.
+	keys := make(chan os.Signal, 1)
+	signal.Notify(keys, os.Interrupt, syscall.SIGQUIT)
+	defer signal.Stop(keys)
 	if err := editor.Run(); err != nil {
 		return fmt.Errorf("the editor: %w", err)
 	}
