@@ -55,19 +55,22 @@ func (e *UsageError) Error() string { return e.Err.Error() }
 // Unwrap returns what the mistake is.
 func (e *UsageError) Unwrap() error { return e.Err }
 
+// ErrKeyFile: a file of [OfflineOptions.KeyFiles] cannot be used.
+var ErrKeyFile = errors.New("reading the public key")
+
 // options reads what the options name.
 func (o *OfflineOptions) options() (options VerifyOptions, err error) {
 	options.Tail = &o.Tail
 	if len(o.KeyFiles) == 0 && !o.ChainOnly {
 		return options, errors.New("no public key is given: add the audit-key-*.pem files of the state folder, " +
-			"or -chain-only to verify no more than the hash chain, which whoever can write the trail can rebuild")
+			"or --chain-only to verify no more than the hash chain, which whoever can write the trail can rebuild")
 	}
 	if len(o.KeyFiles) > 0 {
 		keys := map[string]*ecdsa.PublicKey{}
 		for _, file := range o.KeyFiles {
 			id, key, err := readAuditKey(file)
 			if err != nil {
-				return options, err
+				return options, fmt.Errorf("%w: %w", ErrKeyFile, err)
 			}
 			keys[id] = key
 		}
@@ -112,7 +115,7 @@ func parseRecord(option, text string) (sequence uint64, hash [sha256.Size]byte, 
 	sequence, err = strconv.ParseUint(number, 10, 64)
 	raw, hexErr := hex.DecodeString(digits)
 	if err != nil || hexErr != nil || sequence == 0 || len(raw) != sha256.Size {
-		return 0, hash, fmt.Errorf("-%s %q is not SEQUENCE:HASH, as verification prints it", option, text)
+		return 0, hash, fmt.Errorf("--%s %q is not SEQUENCE:HASH, as verification prints it", option, text)
 	}
 	return sequence, [sha256.Size]byte(raw), nil
 }

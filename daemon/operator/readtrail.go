@@ -22,13 +22,12 @@ import (
 const (
 	maxReaders        = 8
 	maxReadersPerUser = 3
-	// searchTime is the longest that a search may take: hundreds of millions of records
-	// are read by then.
-	searchTime = 10 * time.Minute
 	// takeTime is how long the client may take for what has been found.
 	takeTime = 30 * time.Second
 	// sendSize is how much is sent at a time.
 	sendSize = 64 << 10
+	// flushInterval is how long records may wait for others to be sent with.
+	flushInterval = time.Second
 )
 
 // readers are those who read the trail now.
@@ -119,7 +118,7 @@ func (r *reading) send(w http.ResponseWriter) {
 }
 
 // errTooLong ends a search.
-var errTooLong = fmt.Errorf("the search was ended after %s: ask for less, by --since and --until", searchTime)
+var errTooLong = fmt.Errorf("the search was ended after %s: ask for less, by --since and --until", operatorapi.SearchTime)
 
 // read sends what is asked for.
 func (r *reading) read(out *sender) error {
@@ -134,7 +133,10 @@ func (r *reading) read(out *sender) error {
 		q.Keys = append(q.Keys, trail.Key{Region: k.Region, ID: k.ID})
 	}
 	if !in.Follow {
-		defer time.AfterFunc(searchTime, func() { cancel(errTooLong) }).Stop()
+		defer time.AfterFunc(operatorapi.SearchTime, func() { cancel(errTooLong) }).Stop()
+		if err := out.flush(); err != nil { // the client waits for what may come late, not for an answer
+			return err
+		}
 		return trail.Search(ctx, dir, trail.Options{Query: q, Reverse: in.Reverse, Workers: 1}, out.line)
 	}
 	done := make(chan struct{})
@@ -164,6 +166,7 @@ type sender struct {
 	limit   time.Duration
 	own     []byte // in the record of the call itself
 	buf     *bufio.Writer
+	flushed time.Time
 	err     error
 }
 
@@ -176,7 +179,10 @@ func (s *sender) line(e *trail.Event) error {
 	if _, err := s.buf.Write(e.Line); err != nil {
 		return err
 	}
-	return s.buf.WriteByte('\n')
+	if err := s.buf.WriteByte('\n'); err != nil || time.Since(s.flushed) < flushInterval {
+		return err
+	}
+	return s.flush()
 }
 
 // Write implements [io.Writer], below the buffer.
@@ -193,7 +199,8 @@ func (s *sender) flush() error {
 	if err := s.buf.Flush(); err != nil {
 		return err
 	}
-	if s.err = s.control.SetWriteDeadline(time.Now().Add(s.limit)); s.err == nil {
+	s.flushed = time.Now()
+	if s.err = s.control.SetWriteDeadline(s.flushed.Add(s.limit)); s.err == nil {
 		s.err = s.control.Flush()
 	}
 	return s.err

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cmkd/daemon/audit/trail"
+	"cmkd/socket/operatorapi"
 )
 
 // TestSlowReader: one who takes nothing is cut off, and holds no more than a buffer until
@@ -67,5 +70,37 @@ func TestReaders(t *testing.T) {
 	}
 	if r.all != 0 || len(r.byUID) != 0 || !r.enter(1) {
 		t.Errorf("%d still read: %v", r.all, r.byUID)
+	}
+}
+
+// answerEvents notes what is done with an answer.
+type answerEvents struct {
+	header http.Header
+	events []string
+}
+
+func (a *answerEvents) Header() http.Header              { return a.header }
+func (a *answerEvents) WriteHeader(int)                  {}
+func (a *answerEvents) Flush()                           { a.events = append(a.events, "flush") }
+func (a *answerEvents) SetWriteDeadline(time.Time) error { return nil }
+func (a *answerEvents) Write(p []byte) (int, error) {
+	a.events = append(a.events, "write")
+	return len(p), nil
+}
+
+// TestSearchAnswersFirst: an answer begins before anything is found, and what is found
+// does not wait for more.
+func TestSearchAnswersFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	line := `{"eventVersion":"1.11","eventTime":"2026-03-01T00:00:00.000000Z","eventName":"Encrypt","sequence":1}` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "audit-000001.jsonl"), []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := &answerEvents{header: http.Header{}}
+	r := &reading{ctx: t.Context(), service: &Service{Config: Config{AuditDir: dir}}, in: &operatorapi.TrailQuery{}, end: func() {}}
+	r.send(a)
+	if want := []string{"flush", "write", "flush"}; !slices.Equal(a.events, want) {
+		t.Errorf("%v, want %v; %v", a.events, want, a.header)
 	}
 }

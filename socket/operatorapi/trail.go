@@ -89,3 +89,7 @@ type TrailKey struct {
 // TrailErrorTrailer is the HTTP trailer that says why an answer to [ReadTrail] is not
 // whole.
 const TrailErrorTrailer = "Cmkd-Trail-Error"
+
+// SearchTime is the longest that the daemon searches for an answer to [ReadTrail] that
+// follows nothing: hundreds of millions of records are read by then.
+const SearchTime = 10 * time.Minute

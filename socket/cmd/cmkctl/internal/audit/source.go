@@ -71,6 +71,12 @@ type daemonTrail struct{ service *cli.Service }
 func (d *daemonTrail) Search(ctx context.Context, o trail.Options, f func(*trail.Event) error) error {
 	in := trailQuery(&o.Query)
 	in.Reverse = o.Reverse
+	if d.service.Timeout > 0 { // the daemon ends it before
+		limit := operatorapi.SearchTime + max(d.service.Timeout, time.Minute)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, cli.Exit(cli.ExitUnavailable, fmt.Errorf("the daemon has not sent all records within %s: see its log", limit)))
+		defer cancel()
+	}
 	err := d.read(ctx, in, f)
 	if err == trail.Stop { //nolint:errorlint // as it is, and not along with another
 		return nil

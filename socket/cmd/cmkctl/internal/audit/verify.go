@@ -143,7 +143,11 @@ func (v *verification) offline(dir string, o audit.OfflineOptions) error {
 		SignedThrough: r.SignedThrough, Unsigned: r.Unsigned, Outages: r.Outages, Repairs: r.Repairs,
 	}
 	if usage, ok := errors.AsType[*audit.UsageError](err); ok {
-		return cli.Exit(cli.ExitUsage, fmt.Errorf("nothing was verified: %w", usage))
+		status := cli.ExitUsage
+		if errors.Is(err, audit.ErrKeyFile) {
+			status = cli.ExitInput
+		}
+		return cli.Exit(status, fmt.Errorf("nothing was verified: %w", usage))
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return trailError(dir, err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
@@ -14,6 +13,14 @@ import (
 
 // interrupted is the signal that has ended a context of [UntilSignal], 0 if none has.
 var interrupted atomic.Int32
+
+// signalError is why a context of [UntilSignal] has ended.
+type signalError struct{ os.Signal }
+
+func (s signalError) Error() string { return s.String() + " signal received" }
+
+// Is makes it a [context.Canceled].
+func (signalError) Is(target error) bool { return target == context.Canceled }
 
 // UntilSignal returns a context that ends when somebody wants cmkctl to. More
 // signals change nothing: what has been made must be undone, and timeout(1)
@@ -29,7 +36,7 @@ func UntilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 			if number, ok := s.(syscall.Signal); ok {
 				interrupted.Store(int32(number))
 			}
-			cancel(fmt.Errorf("%s signal received", s))
+			cancel(signalError{s})
 		case <-ctx.Done():
 		}
 	}()
