@@ -260,5 +260,18 @@ func TestWriteProtected(t *testing.T) {
 		if _, err := b.DestroyKey(t.Context(), &backends.DestroyKeyRequest{Key: unknownKey()}); err != nil {
 			t.Errorf("destroying what is not there: %v", err)
 		}
+
+		// Writable again, it makes keys with sessions that it has opened since.
+		control.ReadOnly(false)
+		for made := false; !made; {
+			_, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: unknownKey(), Label: "cmkd:test:1"})
+			if made = err == nil; !made {
+				wantCode(t, "CreateKey while sessions are read-only", err, backends.TokenReadOnly)
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		if text := limitsOf(t, b); text != "" {
+			t.Errorf("limits of a writable token: %q", text)
+		}
 	})
 }

@@ -170,13 +170,13 @@ func (t *Token) Does(s *Session) error {
 	return s.Check("C_GenerateRandom", s.GenerateRandom(s.Handle, make([]byte, 8)))
 }
 
-// openSession opens a session, a read-only one if the token has no others.
-func (t *Token) openSession() (cryptoki.Session, error) {
-	h, err := t.P11.OpenSession(t.Slot, t.sessionFlags)
-	if err != nil && RVOf(failure("", err)) == p11.CKR_TOKEN_WRITE_PROTECTED && t.sessionFlags&p11.CKF_RW_SESSION != 0 {
-		t.sessionFlags &^= p11.CKF_RW_SESSION
+// openSession opens a session, a read-only one if the token has no others now.
+func (t *Token) openSession() (h cryptoki.Session, readOnly bool, err error) {
+	opened, err := t.P11.OpenSession(t.Slot, p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
+	if err != nil && RVOf(failure("", err)) == p11.CKR_TOKEN_WRITE_PROTECTED {
 		t.limits.begin(writeProtected, protected)
-		h, err = t.P11.OpenSession(t.Slot, t.sessionFlags)
+		readOnly = true
+		opened, err = t.P11.OpenSession(t.Slot, p11.CKF_SERIAL_SESSION)
 	}
-	return cryptoki.Session(h), failure("C_OpenSession", err)
+	return cryptoki.Session(opened), readOnly, failure("C_OpenSession", err)
 }

@@ -20,6 +20,9 @@ type Session struct {
 	// broken: an operation failed or was given up half-way, so the state of
 	// the session is not known. It is closed, not used again.
 	Broken bool
+	// expiry, of a read-only session, is when another is tried in its place: the token may be
+	// writable again. Zero: never.
+	expiry time.Time
 	ivs    ivBuffer
 }
 
@@ -153,13 +156,17 @@ func (p *pool) session() (*Session, error) {
 func (p *pool) another() (*Session, error) {
 	p.open++
 	p.Mu.Unlock()
-	h, err := p.token.openSession()
+	h, readOnly, err := p.token.openSession()
 	p.Mu.Lock()
 	if err != nil {
 		p.open--
 		return nil, err
 	}
-	return &Session{Module: p.token.Module, Handle: h}, nil
+	opened := &Session{Module: p.token.Module, Handle: h}
+	if readOnly {
+		opened.expiry = time.Now().Add(shortPause)
+	}
+	return opened, nil
 }
 
 // refused withholds the value of room that the caller has, since the token has no
@@ -195,7 +202,11 @@ func (p *pool) ask() {
 	select {
 	case <-p.room: // as a call would
 	default: // all are in use: those who wait ask
-		time.AfterFunc(shortPause, p.ask)
+		p.Mu.Lock()
+		defer p.Mu.Unlock()
+		if p.asking = !p.closed; p.asking {
+			time.AfterFunc(shortPause, p.ask)
+		}
 		return
 	}
 	more := true
@@ -267,7 +278,7 @@ func (p *pool) comings() uint64 {
 func (p *pool) give(s *Session, reusable bool) {
 	p.Mu.Lock()
 	p.given++
-	if reusable && !p.closed {
+	if reusable && !p.closed && (s.expiry.IsZero() || time.Now().Before(s.expiry)) {
 		p.idle = append(p.idle, s)
 		p.Mu.Unlock()
 		p.room <- struct{}{}

@@ -87,9 +87,7 @@ type Token struct {
 	Module *cryptoki.Module
 	Slot   uint
 	info   p11.TokenInfo
-	// sessionFlags are those that sessions are opened with; fixed after start.
-	sessionFlags uint
-	limits       limits
+	limits limits
 	// anchor is a session that is open as long as the token: the login lasts
 	// as long as a session does, and so do the session objects kept on it.
 	Anchor   cryptoki.Session
@@ -162,7 +160,7 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 		}
 		return nil, unopened(cfg, err)
 	}
-	t := &Token{Config: cfg, owner: owner, P11: p11.New(cfg.Module), sessionFlags: p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION, Change: make(mutex, 1), Pairs: make(mutex, 1), Index: index{objects: map[Ref]*Object{}}}
+	t := &Token{Config: cfg, owner: owner, P11: p11.New(cfg.Module), Change: make(mutex, 1), Pairs: make(mutex, 1), Index: index{objects: map[Ref]*Object{}}}
 	if t.P11 == nil {
 		return nil, errors.Join(backends.Errorf(backends.Lost, "loading module %s a second time", cfg.Module), t.Close())
 	}
@@ -238,7 +236,7 @@ func (t *Token) start(ctx context.Context, cfg Config, probe func(context.Contex
 	if err != nil {
 		return err
 	}
-	if t.Anchor, err = t.openSession(); err != nil {
+	if t.Anchor, _, err = t.openSession(); err != nil {
 		return err
 	}
 	if t.info.Flags&p11.CKF_WRITE_PROTECTED != 0 { // of some, read-write sessions open all the same
