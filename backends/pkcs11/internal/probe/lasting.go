@@ -13,6 +13,7 @@ import (
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/loginrecord"
 	"cmkd/backends/pkcs11/internal/token"
 )
 
@@ -47,7 +48,7 @@ func probeLasting(ctx context.Context, t *token.Token, p *PairProfile) error {
 	if listed == nil {
 		return nil
 	}
-	lock, err := token.LockProbe(ctx, t.Config.LoginRecord)
+	lock, err := loginrecord.LockProbe(ctx, t.Config.LoginRecord)
 	if err != nil {
 		return err
 	}
@@ -200,7 +201,7 @@ func afresh(ctx context.Context, t *token.Token) (*token.Token, error) {
 
 // sweepProbe is sweep while nobody else probes. It reports whether there was anything.
 func sweepProbe(ctx context.Context, t *token.Token) (swept bool, err error) {
-	lock, err := token.LockProbe(ctx, t.Config.LoginRecord)
+	lock, err := loginrecord.LockProbe(ctx, t.Config.LoginRecord)
 	if err != nil {
 		return false, err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/loginrecord"
 )
 
 // chooseSlot finds the slot whose token has the configured label and serial
@@ -120,12 +121,12 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	record, err := openLoginRecord(ctx, cfg.LoginRecord, unix.LOCK_EX)
+	record, err := loginrecord.Open(ctx, cfg.LoginRecord, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer record.Close()
-	some, this, err := record.refused(pin)
+	some, this, err := record.Refused(pin)
 	if err != nil {
 		return err
 	}
@@ -139,18 +140,18 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err := mayLogin(t.info.Flags, some); err != nil {
 		return err
 	}
-	if err := record.begin(); err != nil {
+	if err := record.Begin(); err != nil {
 		return err
 	}
 	switch rv := t.Module.Login(t.Anchor, pin); {
 	case rv == p11.CKR_OK, rv == p11.CKR_USER_ALREADY_LOGGED_IN:
-		return record.accept()
+		return record.Accept()
 	case uncounted[rv]:
 		err := Failed("C_Login", rv)
 		if rv == p11.CKR_USER_PIN_NOT_INITIALIZED {
 			err.Message += ": the token has no user PIN yet (C_InitPIN, such as pkcs11-tool --init-pin): initialise it first"
 		}
-		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.pass())
+		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.Pass())
 	default:
 		message := "C_Login did not take the user PIN" + NameOf(rv)
 		if rv == p11.CKR_PIN_INCORRECT {
@@ -160,7 +161,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 			message += " (the token has a keypad or the like for it: cmkd needs one that takes its PIN from programs)"
 		}
 		err := &backends.Error{Code: backends.LoginFailed, Message: message, RV: rv}
-		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.refuse(pin))
+		return errors.Join(fmt.Errorf("logging in: %w", error(err)), record.Refuse(pin))
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/loginrecord"
 )
 
 // Config says which token to open.
@@ -128,7 +129,7 @@ func Open(ctx context.Context, cfg Config, probe func(context.Context, *Token) (
 // Find loads the module and finds the token, while no process of this token logs
 // in.
 func find(ctx context.Context, cfg Config) (*Token, error) {
-	record, err := openLoginRecord(ctx, cfg.LoginRecord, unix.LOCK_SH)
+	record, err := loginrecord.Open(ctx, cfg.LoginRecord, unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,6 @@
-package token
+// Package loginrecord remembers across processes which PIN a token has refused, and which logins were
+// not answered.
+package loginrecord
 
 import (
 	"context"
@@ -17,7 +19,7 @@ import (
 	"cmkd/backends"
 )
 
-// loginRecord is a file that remembers the PIN that a token refused, across
+// Record is a file that remembers the PIN that a token refused, across
 // processes and restarts, so that a wrong PIN is tried once however many
 // plugins have it and however often they are started. It is locked from
 // looking at it until the login is decided: plugins that start together log in
@@ -27,7 +29,7 @@ import (
 // and then a count of the logins that were begun and not answered: it is written before
 // C_Login, since a process may end in the call. Who reads the file learns at some cost what
 // the PIN is not. It keeps its length, so that it can be written on a full disk.
-type loginRecord struct{ file *os.File }
+type Record struct{ file *os.File }
 
 const (
 	saltSize    = 16
@@ -39,13 +41,13 @@ const (
 	pbkdf2Iterations = 600_000 // OWASP's figure of 2023 for HMAC-SHA-256
 )
 
-// openLoginRecord waits for the lock of the record at path until ctx ends.
+// Open waits for the lock of the record at path until ctx ends.
 // Without a path there is no record, and nothing is remembered. how is LOCK_EX for
 // who logs in, and LOCK_SH for who initialises the module: SoftHSM2 writes the file
 // of a token again when somebody logs in, and takes one that is empty for no token.
-func openLoginRecord(ctx context.Context, path string, how int) (*loginRecord, error) {
+func Open(ctx context.Context, path string, how int) (*Record, error) {
 	if path == "" {
-		return &loginRecord{}, nil
+		return &Record{}, nil
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -54,14 +56,14 @@ func openLoginRecord(ctx context.Context, path string, how int) (*loginRecord, e
 	if err := waitLock(ctx, func() error { return unix.Flock(int(f.Fd()), how|unix.LOCK_NB) }); err != nil {
 		return nil, errors.Join(backends.Errorf(backends.Timeout, "waiting for another process to log in: %v", err), f.Close())
 	}
-	return &loginRecord{f}, nil
+	return &Record{f}, nil
 }
 
 // LockProbe waits until no other process of the record probes with token objects. The lock is
 // another one than that of logins, which take less time.
-func LockProbe(ctx context.Context, path string) (*loginRecord, error) {
+func LockProbe(ctx context.Context, path string) (*Record, error) {
 	if path == "" {
-		return &loginRecord{}, nil
+		return &Record{}, nil
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -72,7 +74,7 @@ func LockProbe(ctx context.Context, path string) (*loginRecord, error) {
 	}); err != nil {
 		return nil, errors.Join(backends.Errorf(backends.Timeout, "waiting for another process to probe the token: %v", err), f.Close())
 	}
-	return &loginRecord{f}, nil
+	return &Record{f}, nil
 }
 
 // waitLock calls try until it does not say that somebody else has the lock, or ctx ends.
@@ -91,14 +93,14 @@ func waitLock(ctx context.Context, try func() error) error {
 }
 
 // Close unlocks the record.
-func (r *loginRecord) Close() {
+func (r *Record) Close() {
 	if r.file != nil {
 		_ = r.file.Close() // what was written is synced
 	}
 }
 
 // read returns what is in the record, with zeros for what is not there.
-func (r *loginRecord) read() (text [recordSize]byte, err error) {
+func (r *Record) read() (text [recordSize]byte, err error) {
 	if r.file == nil {
 		return text, nil
 	}
@@ -112,7 +114,7 @@ func (r *loginRecord) read() (text [recordSize]byte, err error) {
 	return text, nil
 }
 
-func (r *loginRecord) write(text [recordSize]byte) error {
+func (r *Record) write(text [recordSize]byte) error {
 	if r.file == nil {
 		return nil
 	}
@@ -125,9 +127,9 @@ func (r *loginRecord) write(text [recordSize]byte) error {
 	return nil
 }
 
-// refused says whether the token has refused a PIN since it last took one, and
+// Refused says whether the token has refused a PIN since it last took one, and
 // whether it was this one.
-func (r *loginRecord) refused(pin []byte) (some, this bool, err error) {
+func (r *Record) Refused(pin []byte) (some, this bool, err error) {
 	text, err := r.read()
 	if err != nil || [refusalSize]byte(text[:]) == [refusalSize]byte{} {
 		return false, false, err
@@ -139,9 +141,9 @@ func (r *loginRecord) refused(pin []byte) (some, this bool, err error) {
 	return true, subtle.ConstantTimeCompare(sum, text[saltSize:refusalSize]) == 1, nil
 }
 
-// begin remembers that a login begins. It is an error if the last ones were not answered,
+// Begin remembers that a login begins. It is an error if the last ones were not answered,
 // or if it cannot be written down.
-func (r *loginRecord) begin() error {
+func (r *Record) Begin() error {
 	text, err := r.read()
 	if err != nil {
 		return err
@@ -156,8 +158,8 @@ func (r *loginRecord) begin() error {
 	return nil
 }
 
-// pass remembers that the login that began was answered, with nothing about the PIN.
-func (r *loginRecord) pass() error {
+// Pass remembers that the login that began was answered, with nothing about the PIN.
+func (r *Record) Pass() error {
 	text, err := r.read()
 	if err != nil {
 		return err
@@ -166,8 +168,8 @@ func (r *loginRecord) pass() error {
 	return r.write(text)
 }
 
-// refuse remembers that the token refused pin.
-func (r *loginRecord) refuse(pin []byte) error {
+// Refuse remembers that the token refused pin.
+func (r *Record) Refuse(pin []byte) error {
 	if r.file == nil {
 		return nil
 	}
@@ -181,8 +183,8 @@ func (r *loginRecord) refuse(pin []byte) error {
 	return r.write(text)
 }
 
-// accept forgets what was refused: the token has taken a PIN.
-func (r *loginRecord) accept() error { return r.write([recordSize]byte{}) }
+// Accept forgets what was refused: the token has taken a PIN.
+func (r *Record) Accept() error { return r.write([recordSize]byte{}) }
 
 func refusedSum(pin, salt []byte) ([]byte, error) {
 	return pbkdf2.Key(sha256.New, string(pin), salt, pbkdf2Iterations, sha256.Size)
