@@ -15,5 +15,23 @@ func (s *Journal) Acknowledged(ctx context.Context) error {
 	return s.Store.Await(context.WithoutCancel(ctx))
 }
 
+// Answerable is Acknowledged for an answer to a call of the API: others need not know of what it does not rest on.
+// A use of keys that succeeds rests on those; a refusal, and a call that lists or changes something, on anything.
+func (s *Journal) Answerable(ctx context.Context, c *Call, err error) error {
+	if s.Node == "" {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err != nil || c.Op == nil || !c.Op.Uses || len(c.Used) == 0 {
+		return s.Store.AwaitChanges(ctx)
+	}
+	var room [2]string // ReEncrypt has two
+	ids := room[:0]
+	for _, row := range c.Used {
+		ids = append(ids, row.ID)
+	}
+	return s.Store.AwaitChanges(ctx, ids...)
+}
+
 // Accompanied reports whether another node has the database open.
 func (s *Journal) Accompanied() bool { return len(s.Store.Nodes()) > 1 }

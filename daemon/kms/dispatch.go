@@ -22,7 +22,7 @@ func (s *Service) Dispatch(ctx context.Context, caller *journal.Caller, r *kmsap
 	}
 	defer s.Close(c)
 	out, err := s.serve(ctx, c, r)
-	if late := s.Acknowledged(ctx); late != nil {
+	if late := s.Answerable(ctx, c, err); late != nil {
 		if err == nil {
 			out.Wipe()
 		}

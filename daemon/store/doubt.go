@@ -95,6 +95,7 @@ func (s *Store) resolve(ctx context.Context, asked time.Time) error {
 	}
 	if shown {
 		s.changes.Add(1)
+		s.recent.everything(view.sequence)
 		s.view.Store(view)
 		if there != nil {
 			s.sequence = view.sequence

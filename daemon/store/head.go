@@ -109,6 +109,7 @@ func (s *Store) Resume(ctx context.Context, sealer Sealer, head *Head) error {
 		s.applying.Lock()
 		defer s.applying.Unlock()
 		s.sealer, s.sequence, s.refusal = sealer, head.Sequence, nil
+		s.recent.everything(head.Sequence)
 		return nil
 	})
 }
@@ -139,6 +140,10 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		if err := s.adoptDoubt(ctx, there); err != nil {
 			return err
 		}
+		if there != nil && s.shared != nil { // which may be newer than what is shown
+			s.found.Store(there)
+			s.sequence = max(s.sequence, view.sequence)
+		}
 		tx := &Tx{View: *view}
 		if err := errors.Join(f(tx), tx.err); err != nil {
 			return err
@@ -157,6 +162,7 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		defer s.applying.Unlock()
 		before := s.sealer
 		s.sealer = sealer
+		s.recent.everything(s.sequence + 1)
 		if err := s.finish(ctx, w, tx, &Batch{Before: there, Rehash: true, Digests: rehashed(digests, tx.changes)}); err != nil {
 			s.sealer = before
 			return err

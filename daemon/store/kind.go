@@ -30,6 +30,10 @@ type kind[T any] struct {
 	indexes []index[T]
 	// group, if set, is what rows are counted by.
 	group func(*T) []any
+	// key, if set, is the ID of the key that the row belongs to.
+	key func(*T) string
+	// aside: no answer depends on the rows.
+	aside bool
 }
 
 // maxIndexes bounds len(kind.indexes): snapshots hold them in an array, which
@@ -70,6 +74,7 @@ var keyKind = &kind[Key]{
 		keysByID: {"ID", func(k *Key) []any { return []any{k.ID, k.Region} }},
 	},
 	group: func(k *Key) []any { return []any{k.Region} },
+	key:   func(k *Key) string { return k.ID },
 }
 
 var versionKind = &kind[Version]{
@@ -91,6 +96,7 @@ var versionKind = &kind[Version]{
 			return []any{v.KeyID}
 		}},
 	},
+	key: func(v *Version) string { return v.KeyID },
 }
 
 var aliasKind = &kind[Alias]{
@@ -101,6 +107,7 @@ var aliasKind = &kind[Alias]{
 		aliasesByKey: {"key", func(a *Alias) []any { return []any{a.Region, a.KeyID, a.Name} }},
 	},
 	group: func(a *Alias) []any { return []any{a.Region} },
+	key:   func(a *Alias) string { return a.KeyID },
 }
 
 var grantKind = &kind[Grant]{
@@ -126,18 +133,21 @@ var grantKind = &kind[Grant]{
 		}},
 	},
 	group: func(g *Grant) []any { return []any{g.Region, g.KeyID} },
+	key:   func(g *Grant) string { return g.KeyID },
 }
 
 var usageKind = &kind[Usage]{
 	of:    func(v *View) *table[Usage] { return &v.usages },
 	table: "usages", columns: []string{"region", "key_id"}, primary: 2,
 	fields: func(u *Usage) []any { return []any{u.Region, u.KeyID} },
+	aside:  true,
 }
 
 var intentKind = &kind[Intent]{
 	of:    func(v *View) *table[Intent] { return &v.intents },
 	table: "intents", columns: []string{"cka_id"}, primary: 1,
 	fields: func(i *Intent) []any { return []any{i.CKAID} },
+	aside:  true,
 }
 
 var systemKeyKind = &kind[SystemKey]{
@@ -155,6 +165,7 @@ var importKind = &kind[ImportParameters]{
 			return []any{p.Region, p.KeyID, p.TokenHash}
 		}},
 	},
+	key: func(p *ImportParameters) string { return p.KeyID },
 }
 
 var customKeyStoreKind = &kind[CustomKeyStore]{
@@ -196,6 +207,10 @@ type rowKind interface {
 	// add puts a row that an engine has, and drop removes one by its name if it is there.
 	add(v *View, r *Row) error
 	drop(v *View, name string) error
+	// owner is the ID of the key that the row belongs to which has the name, "" if there is none.
+	// asideOf: no answer depends on the rows.
+	owner(v *View, name string) string
+	asideOf() bool
 }
 
 // filler makes a table of rows that an engine has.
@@ -244,6 +259,23 @@ func (k *kind[T]) drop(v *View, name string) error {
 	t := k.of(v)
 	*t, _ = t.remove(k, appendKey(nil, primary...))
 	return nil
+}
+
+func (k *kind[T]) asideOf() bool { return k.aside }
+
+func (k *kind[T]) owner(v *View, name string) string {
+	if k.key == nil {
+		return ""
+	}
+	primary, err := k.parseName(name)
+	if err != nil {
+		return ""
+	}
+	row, ok := k.of(v).rows.Get(appendKey(nil, primary...))
+	if !ok {
+		return ""
+	}
+	return k.key(row)
 }
 
 // parseName is the inverse of [RowName] for the rows of the kind.

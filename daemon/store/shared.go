@@ -97,7 +97,10 @@ func (s *Store) catchUp(ctx context.Context) error {
 		return nil
 	}
 	if err = next.err; err == nil && next.sealed != nil && s.sealer != nil {
-		err = s.sealer.Verify(ctx, s.View(), next.view, next.sealed)
+		sequence := next.view.sequence
+		if err = s.sealer.Verify(ctx, s.View(), next.view, next.sealed); errors.Is(err, ErrChanged) {
+			err = s.unlessNewer(ctx, sequence, err)
+		}
 	}
 	if errors.Is(err, ErrChanged) || errors.Is(err, ErrCorrupt) {
 		s.spoiled = err
@@ -117,6 +120,22 @@ func (s *Store) catchUp(ctx context.Context) error {
 	s.changes.Add(next.changes)
 	return nil
 }
+
+// unlessNewer returns why the commit with the sequence does not verify, unless there are newer ones: what the
+// token has is of a moment ago, and may be what they have made there. Those are verified next. The
+// caller holds applying.
+func (s *Store) unlessNewer(ctx context.Context, sequence uint64, why error) error {
+	if err := s.shared.Sync(ctx); err != nil {
+		return err
+	}
+	if err := s.take(ctx); err != nil || s.ahead.view.sequence > sequence {
+		return errors.Join(errNewer, err)
+	}
+	return why
+}
+
+// errNewer: a commit was verified against a token that knows of the next one.
+var errNewer = errors.New("other daemons have committed more meanwhile")
 
 // followed is what commits of others lead to, on from what the store shows. They are applied once,
 // however long the token is away that verifies the last head.
@@ -141,7 +160,7 @@ func (s *Store) take(ctx context.Context) error {
 			s.ahead.doubted = true
 		}
 		if s.ahead.err == nil {
-			s.ahead.err = s.ahead.follow(c, s.Found() != nil)
+			s.ahead.err = s.ahead.follow(c, s.Found() != nil, &s.recent)
 		}
 	}
 	return err
@@ -149,8 +168,8 @@ func (s *Store) take(ctx context.Context) error {
 
 // follow applies a commit, without any trust in it but that rows and head fit each other. headed: the
 // database has a head.
-func (f *followed) follow(c *Commit, headed bool) error {
-	view := f.view
+func (f *followed) follow(c *Commit, headed bool, recent *recent) error {
+	view, before := f.view, *f.view
 	if c.Outside {
 		if c.Head != nil || !view.has(c.Rows) {
 			return errOutside
@@ -182,6 +201,7 @@ func (f *followed) follow(c *Commit, headed bool) error {
 	view.sequence, f.sealed = head.Sequence, c.Head
 	if !head.Bookkeeping {
 		f.changes++
+		recent.note(head.Sequence, &before, view, c.Rows)
 	}
 	return nil
 }
@@ -211,7 +231,12 @@ func (s *Store) reread(ctx context.Context) error {
 	case head.Sequence < s.View().sequence || head.Sequence == s.View().sequence && !found.Equal(s.Found()):
 		err = fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, s.View().sequence)
 	case s.sealer != nil:
-		err = s.sealer.Verify(ctx, s.View(), view, found)
+		if err = s.sealer.Verify(ctx, s.View(), view, found); errors.Is(err, ErrChanged) {
+			_, now, again := s.read(ctx)
+			if again != nil || !now.Equal(found) { // see unlessNewer
+				err = errors.Join(errNewer, again)
+			}
+		}
 	}
 	if err != nil {
 		if errors.Is(err, ErrChanged) || errors.Is(err, ErrCorrupt) {
@@ -224,6 +249,7 @@ func (s *Store) reread(ctx context.Context) error {
 	if s.doubtful != nil && s.doubtful.behind(found, head) {
 		s.doubtful.committed = true
 	}
+	s.recent.everything(head.Sequence)
 	s.found.Store(found)
 	s.view.Store(view)
 	s.sequence = head.Sequence
@@ -299,6 +325,16 @@ func (s *Store) Await(ctx context.Context) error {
 		return nil
 	}
 	return s.shared.Await(ctx, s.View().Sequence())
+}
+
+// AwaitChanges is Await for an answer that rests on the keys with the IDs, what belongs to them, and what
+// belongs to no key; without IDs on anything but bookkeeping. A store that does not acknowledge,
+// as it is waited for until it has fenced itself, so holds up only what has just changed.
+func (s *Store) AwaitChanges(ctx context.Context, keyIDs ...string) error {
+	if s.shared == nil {
+		return nil
+	}
+	return s.shared.Await(ctx, s.recent.of(keyIDs))
 }
 
 // Nodes are the processes that have the database open; nil if it can only be one.

@@ -65,6 +65,7 @@ type Store struct {
 	closed   bool
 	sealer   Sealer // nil until the head is verified, or while there is none
 	sequence uint64 // of the last commit with a head
+	recent   recent // of a shared database
 	refusal  error  // why nothing may be written, nil if it may
 	doubtful *doubt // a commit that failed, and may be in the database
 }
@@ -191,6 +192,13 @@ func (s *Store) finish(ctx context.Context, w Writer, tx *Tx, batch *Batch) erro
 			s.doubtful = &doubt{head: batch.Head, cause: err, settled: tx.settled}
 		}
 		return fmt.Errorf("writing to the store: %w", err)
+	}
+	if s.shared != nil && batch.Head != nil && !tx.bookkeeping {
+		rows := make([]Row, len(tx.changes))
+		for i := range tx.changes {
+			rows[i] = tx.changes[i].Row
+		}
+		s.recent.note(s.sequence+1, s.view.Load(), &view, rows)
 	}
 	s.show(&view, batch.Head)
 	if !tx.bookkeeping {

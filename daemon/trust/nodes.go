@@ -25,17 +25,26 @@ func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 	for {
 		var again <-chan time.Time
 		if s.Mismatch() == nil {
-			switch err := s.Store.Join(ctx); {
+			began := time.Now()
+			joining, cancel := context.WithCancel(ctx)
+			if failing.IsZero() || time.Since(failing) <= patience { // the others wait: a token that hangs must not hold them up
+				joining, cancel = context.WithTimeout(ctx, patience)
+			}
+			err := s.Store.Join(joining)
+			cancel()
+			switch {
 			case ctx.Err() != nil:
 				return
 			case err == nil:
 				failing, said = time.Time{}, ""
 			case errors.Is(err, store.ErrChanged) || errors.Is(err, store.ErrCorrupt):
-				s.spoiled(ctx, err)
+				if s.spoiled(ctx, err); s.Mismatch() == nil { // the token is away
+					again = time.After(followPause)
+				}
 			default:
 				again = time.After(followPause)
 				if failing.IsZero() {
-					failing = time.Now()
+					failing = began
 				}
 				if why := cause(err); why != said {
 					said = why

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"cmkd/daemon/store"
@@ -23,9 +25,27 @@ import (
 type acknowledgement struct {
 	joined   int64 // creation revision
 	sequence uint64
-	behind   time.Time // since when there is a later head, zero while there is none
-	gone     time.Time // since when the key of the node is not there, zero while it is
+	fence    time.Duration // how long after the key of the node has gone the node may act; see fenceTime
+	behind   time.Time     // since when there is a later head, zero while there is none
+	gone     time.Time     // since when the key of the node is not there, zero while it is
 }
+
+// parseAck parses P ack/NODE: the sequence, the node's own max_staleness, and the process. Who says nothing
+// that can be read is waited for as long as any may be.
+func parseAck(kv *mvccpb.KeyValue) *acknowledgement {
+	a := &acknowledgement{joined: kv.CreateRevision, fence: fenceTime(maxStaleness)}
+	fields := strings.SplitN(string(kv.Value), " ", 3)
+	a.sequence, _ = strconv.ParseUint(fields[0], 10, 64)
+	if len(fields) == 3 {
+		if d, err := time.ParseDuration(fields[1]); err == nil && d > 0 && d < maxStaleness {
+			a.fence = fenceTime(d)
+		}
+	}
+	return a
+}
+
+// maxStaleness is the longest that can be configured.
+const maxStaleness = time.Minute
 
 // Acknowledge implements [store.Shared].
 func (e *Engine) Acknowledge(ctx context.Context, sequence uint64) error {
@@ -73,7 +93,7 @@ func (c *claim) join(ctx context.Context, claimed int64, sequence uint64) error 
 // acknowledge writes the key under the conditions. The caller holds ack.
 func (c *claim) acknowledge(ctx context.Context, sequence uint64, conditions ...clientv3.Cmp) error {
 	e := c.engine
-	put := clientv3.OpPut(c.ackKey(), fmt.Sprintf("%d %s", sequence, c.identity))
+	put := clientv3.OpPut(c.ackKey(), fmt.Sprintf("%d %s %s", sequence, e.options.MaxStaleness, c.identity))
 	out, err := e.client.Txn(ctx).If(conditions...).Then(put).Commit()
 	if err != nil {
 		return e.unanswered(ctx, err)
@@ -118,18 +138,18 @@ func (c *claim) tidy(ctx context.Context) {
 	if ack != nil && !serves {
 		_ = e.dropAck(ctx, c.ackKey(), ack.joined, c.owned())
 	}
-	for name, created := range e.seen.fenced(fenceTime(e.options.MaxStaleness)) {
+	for name, created := range e.seen.fenced() {
 		_ = e.dropAck(ctx, e.key(ackFolder+name), created, clientv3.Compare(clientv3.CreateRevision(e.key(nodeFolder+name)), "=", 0))
 	}
 }
 
 // fenced are the acknowledgements of nodes whose key has been gone for so long that they have stopped to act.
-func (s *seen) fenced(after time.Duration) map[string]int64 {
+func (s *seen) fenced() map[string]int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all map[string]int64
 	for name, a := range s.acks {
-		if name != s.node && !a.gone.IsZero() && time.Since(a.gone) > after {
+		if name != s.node && !a.gone.IsZero() && time.Since(a.gone) > a.fence {
 			if all == nil {
 				all = map[string]int64{}
 			}

@@ -205,7 +205,7 @@ func (c *claim) taken(lease clientv3.LeaseID, revision, asked int64) {
 }
 
 // fenceTime is how long after its key has gone others wait for a node.
-func fenceTime(maxStaleness time.Duration) time.Duration { return maxStaleness + fenceMargin }
+func fenceTime(staleness time.Duration) time.Duration { return staleness + fenceMargin }
 
 // leaseTime is how long the lease of a node lasts.
 func leaseTime(maxStaleness time.Duration) time.Duration {

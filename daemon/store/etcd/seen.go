@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -265,11 +264,9 @@ func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyVa
 	case partFolder:
 		s.current.since = time.Now()
 	case ackFolder:
-		text, _, _ := strings.Cut(string(kv.Value), " ")
-		sequence, _ := strconv.ParseUint(text, 10, 64)
 		before := s.acks[name]
-		a := &acknowledgement{joined: kv.CreateRevision, sequence: sequence}
-		if sequence < s.sequence {
+		a := parseAck(kv)
+		if a.sequence < s.sequence {
 			a.behind = time.Now()
 			if before != nil && !before.behind.IsZero() {
 				a.behind = before.behind

@@ -64,10 +64,14 @@ type left struct {
 func (c *claim) remove(ctx context.Context, before *left) error {
 	e := c.engine
 	if len(before.others) > 0 {
+		var fence time.Duration
+		for _, kv := range before.others {
+			fence = max(fence, parseAck(kv).fence)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for nodes that have gone: %w", context.Cause(ctx))
-		case <-time.After(fenceTime(e.options.MaxStaleness)):
+		case <-time.After(fence):
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
@@ -162,8 +166,8 @@ func (c *claim) predecessor(out *clientv3.TxnResponse) (*left, error) {
 
 // wrote reports whether the acknowledgement is of this process, or of one before it that has ended.
 func (c *claim) wrote(kv *mvccpb.KeyValue) bool {
-	_, identity, _ := bytes.Cut(kv.Value, []byte(" "))
-	return bytes.Equal(identity, c.identity)
+	fields := bytes.SplitN(kv.Value, []byte(" "), 3)
+	return len(fields) == 3 && bytes.Equal(fields[2], c.identity)
 }
 
 // ackKey is the key of the node's acknowledgement.
