@@ -185,8 +185,38 @@ func testFollows(t *testing.T, db Database) {
 		t.Error("a change of another does not count")
 	}
 
-	// One that does not follow is waited for, until it leaves.
+	// One that does not follow is waited for, until it leaves: by answers that rest on what has changed.
 	stop()
+	waits := func(ids ...string) bool {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		err := first.AwaitChanges(ctx, ids...)
+		if err != nil && !errors.Is(err, store.ErrStale) {
+			t.Fatal(err)
+		}
+		return err != nil
+	}
+	rests := func(what string, change func(tx *store.Tx) error, five, six, anything bool) {
+		t.Helper()
+		Update(t, first, change)
+		if a, b, c := waits(Key(5).ID), waits(Key(6).ID), waits(); a != five || b != six || c != anything {
+			t.Errorf("%s: waits for one key: %t, the other: %t, anything: %t", what, a, b, c)
+		}
+	}
+	rests("bookkeeping", func(tx *store.Tx) error {
+		tx.Bookkeeping()
+		return tx.PutSetting(&store.Setting{Name: "b", Value: "2"})
+	}, false, false, false)
+	alias := &store.Alias{Region: Region, Name: "alias/moves", KeyID: Key(5).ID}
+	rests("an alias of a key", func(tx *store.Tx) error { return tx.PutAlias(alias) }, true, false, true)
+	moved := *alias
+	moved.KeyID = Key(6).ID
+	rests("it moves to another", func(tx *store.Tx) error { return tx.PutAlias(&moved) }, true, true, true)
+	follow(t, other)()
+	rests("a deletion", func(tx *store.Tx) error { tx.DeleteAlias(moved.Region, moved.Name); return nil }, false, true, true)
+	rests("an intent", func(tx *store.Tx) error { return tx.PutIntent(&store.Intent{CKAID: []byte{7, 7}, KeyID: Key(5).ID, Region: Region, Token: "main"}) }, false, true, true)
+	rests("a setting", func(tx *store.Tx) error { return tx.PutSetting(&store.Setting{Name: "c", Value: "9"}) }, true, true, true)
 	if err := put(first, "c", "2"); err != nil {
 		t.Fatal(err)
 	}
