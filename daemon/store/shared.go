@@ -70,7 +70,12 @@ type Commit struct {
 	Head *Sealed
 	// Outside: the rows, or the head, were changed, but not by a commit.
 	Outside bool
+	// Rewound: the database is an older one now, or another.
+	Rewound bool
 }
+
+// errRewound: somebody has put another database in the place of the one that was open.
+var errRewound = fmt.Errorf("%w: its servers have gone back to an older state, or are others: stop all daemons before a snapshot is restored", ErrChanged)
 
 // errOutside: somebody has written rows without a head over them.
 var errOutside = fmt.Errorf("%w: rows were written outside of a commit", ErrChanged)
@@ -169,6 +174,9 @@ func (s *Store) take(ctx context.Context) error {
 // follow applies a commit, without any trust in it but that rows and head fit each other. headed: the
 // database has a head.
 func (f *followed) follow(c *Commit, headed bool, recent *recent) error {
+	if c.Rewound {
+		return errRewound
+	}
 	view, before := f.view, *f.view
 	if c.Outside {
 		if c.Head != nil || !view.has(c.Rows) {

@@ -56,7 +56,7 @@ func BenchmarkCluster(b *testing.B) {
 	}
 }
 
-func newKey(b *testing.B, r *rig.Rig) string {
+func newKey(b testing.TB, r *rig.Rig) string {
 	b.Helper()
 	made, err := r.Client("").CreateKey(b.Context(), &kms.CreateKeyInput{})
 	if err != nil {

@@ -5,6 +5,7 @@ package etcd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -145,6 +146,29 @@ func (s *Server) Run(t testing.TB, args ...string) {
 		t.Fatalf("starting etcd: %v (are the packages of `make deps` installed?)", err)
 	}
 	s.process, s.ended = cmd, ended
+}
+
+// Save keeps what the server has, which does not run meanwhile.
+func (s *Server) Save(t testing.TB) {
+	t.Helper()
+	s.Kill()
+	if err := os.CopyFS(filepath.Join(s.dir, "saved"), os.DirFS(filepath.Join(s.dir, "data"))); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(t)
+	s.Await(t)
+}
+
+// Rewind gives the server what it had at Save.
+func (s *Server) Rewind(t testing.TB) {
+	t.Helper()
+	s.Kill()
+	data := filepath.Join(s.dir, "data")
+	if err := errors.Join(os.RemoveAll(data), os.Rename(filepath.Join(s.dir, "saved"), data)); err != nil {
+		t.Fatal(err)
+	}
+	s.Run(t)
+	s.Await(t)
 }
 
 type lockedWriter struct{ s *Server }

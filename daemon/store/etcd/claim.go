@@ -46,6 +46,8 @@ type claim struct {
 	revision atomic.Int64 // of the key's creation
 	heard    atomic.Int64 // when the last request was made that found the key; see now
 
+	cluster atomic.Uint64 // the ID of etcd's cluster, 0 before the first answer
+
 	joined atomic.Int64 // the revision of the claim under which the node serves; others wait for it
 	ack    sync.Mutex   // held while P ack/NODE is written; guards acked
 	acked  uint64       // what it says
@@ -142,14 +144,22 @@ func (c *claim) twice(ctx context.Context, ask func(context.Context) error) erro
 func (c *claim) look(ctx context.Context) bool {
 	e := c.engine
 	claimed := c.revision.Load()
-	var asked int64
+	var asked, known int64
 	var out *clientv3.TxnResponse
 	err := c.twice(ctx, func(ctx context.Context) (err error) {
-		asked = now()
+		asked, known = now(), e.seen.known()
 		out, err = e.client.Txn(ctx).If(c.owned()).Then(e.besidesRows()...).Commit()
 		return err
 	})
 	if err != nil {
+		return false
+	}
+	if h := out.Header; h.Revision < known || !c.cluster.CompareAndSwap(0, h.ClusterId) && c.cluster.Load() != h.ClusterId {
+		// A linearizable answer is not older than what was known before the question. The store
+		// decides nothing any more: nobody can tell what it knows that the others do not.
+		c.joined.Store(0)
+		e.seen.rewind()
+		e.poke()
 		return false
 	}
 	if !out.Succeeded {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -76,6 +77,22 @@ func (s *seen) drop(revision int64) {
 	defer s.mu.Unlock()
 	if len(s.queue) > 0 && s.queue[0].revision == revision {
 		s.queue = s.queue[1:]
+	}
+}
+
+// known is the revision up to which everything is known.
+func (s *seen) known() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revision
+}
+
+// rewind notes that etcd has gone back.
+func (s *seen) rewind() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.queue); n == 0 || !s.queue[n-1].commit.Rewound {
+		s.queue = append(s.queue, found{revision: math.MaxInt64, commit: store.Commit{Rewound: true}})
 	}
 }
 
