@@ -2,8 +2,6 @@ package etcd
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"math"
 	"strings"
 	"sync"
@@ -325,82 +323,4 @@ func sequenceOf(s *store.Sealed) uint64 {
 		return 0
 	}
 	return head.Sequence
-}
-
-// until waits until done returns true of what has been seen; it is called with mu held.
-// etcd that is silent meanwhile ends the wait, and so does the end of ctx.
-func (e *Engine) until(ctx context.Context, done func(*seen) bool) error {
-	timer := time.NewTicker(retryPause)
-	defer timer.Stop()
-	for {
-		e.seen.mu.Lock()
-		ok, changed := done(e.seen), e.seen.changed
-		e.seen.mu.Unlock()
-		if ok {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			if silence := e.claim.silence(); silence > max(answerTime, e.options.MaxStaleness) {
-				return &silent{fmt.Errorf("for %s", silence.Round(time.Millisecond))}
-			}
-		case <-ctx.Done():
-			return e.unanswered(ctx, context.Cause(ctx))
-		}
-	}
-}
-
-// Arrived implements [store.Shared].
-func (e *Engine) Arrived() <-chan struct{} { return e.arrived }
-
-// Sync implements [store.Shared].
-func (e *Engine) Sync(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	found, err := e.client.Get(ctx, e.key(headKey))
-	if err != nil {
-		return e.unanswered(ctx, err)
-	}
-	if len(found.Kvs) == 0 {
-		return nil
-	}
-	return e.until(ctx, func(s *seen) bool { return s.head >= found.Kvs[0].ModRevision })
-}
-
-// Rebase implements [store.Shared].
-func (e *Engine) Rebase() {
-	s := e.seen
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.base = max(s.base, s.loaded)
-	if s.base >= s.lost {
-		s.lost = 0
-	}
-	maps.DeleteFunc(s.own, func(revision int64, _ bool) bool { return revision <= s.base })
-}
-
-// committed notes that the revision is a commit of this process, which the store shows.
-func (s *seen) committed(revision int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.own[revision] = true
-}
-
-// Take implements [store.Shared].
-func (e *Engine) Take(ctx context.Context) ([]store.Commit, error) {
-	var all []store.Commit
-	for {
-		f, err := e.seen.first()
-		if err != nil || f == nil {
-			return all, err
-		}
-		if f.pending != nil {
-			if f.commit.Rows, err = e.pendingRows(ctx, f); err != nil {
-				return all, err
-			}
-		}
-		all = append(all, f.commit)
-		e.seen.drop(f.revision)
-	}
 }
