@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -29,11 +30,20 @@ const maxOpen = 8
 // bucket. Of a record the members of the chain are left out. What is missing that
 // CloudTrail always has is added: sourceIPAddress "AWS Internal" of callers on a Unix
 // socket, and account and Region of records without, which are the given ones. The
-// names are the same each time, and files get them when they are whole.
+// names are the same each time, and files get them when they are whole. A file has all of its day that
+// fits: Since and Until are widened to midnight UTC. What else the query asks for is told apart in the names.
 //
 // https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-log-file-examples.html
 func Export(ctx context.Context, from Source, to string, q Query, account, region string) (files []string, records uint64, err error) {
+	const day = 24 * time.Hour
+	q.Since = q.Since.UTC().Truncate(day)
+	if !q.Until.IsZero() {
+		q.Until = q.Until.UTC().Add(day - 1).Truncate(day)
+	}
 	x := exporter{to: to, account: account, region: region, files: map[string]*exported{}}
+	if x.query, err = filters(q); err != nil {
+		return nil, 0, err
+	}
 	defer func() {
 		if err != nil {
 			x.discard()
@@ -49,6 +59,7 @@ func Export(ctx context.Context, from Source, to string, q Query, account, regio
 // exporter writes the files of an export.
 type exporter struct {
 	to, account, region string
+	query               string // see filters
 	files               map[string]*exported // by their paths
 	order               []*exported
 	open                []*exported // the one that was used last is the last
@@ -62,6 +73,19 @@ type exported struct {
 	file    *os.File
 	gzip    *gzip.Writer // nil while it is closed
 	records int
+}
+
+// filters tells the queries apart whose files have other records of the same day, "" for all records.
+func filters(q Query) (string, error) {
+	q.Since, q.Until = time.Time{}, time.Time{}
+	text, err := json.Marshal(q)
+	if err != nil {
+		return "", err
+	}
+	if all, err := json.Marshal(Query{}); err != nil || bytes.Equal(text, all) {
+		return "", err
+	}
+	return "/" + string(text), nil
 }
 
 // add writes a record to its file.
@@ -134,7 +158,7 @@ func (x *exporter) fileOf(e *Event) (*exported, error) {
 			return nil, fmt.Errorf("record %d: %w: account %q, Region %q", e.Sequence, audit.ErrFormat, account, region)
 		}
 	}
-	sum := sha256.Sum256([]byte(account + "/" + region + "/" + day.Format("2006-01-02")))
+	sum := sha256.Sum256([]byte(account + "/" + region + "/" + day.Format("2006-01-02") + x.query))
 	unique := base32.StdEncoding.EncodeToString(sum[:])[:16]
 	path := filepath.Join(x.to, "AWSLogs", account, "CloudTrail", region, day.Format("2006/01/02"),
 		fmt.Sprintf("%s_CloudTrail_%s_%sT0000Z_%s.json.gz", account, region, day.Format("20060102"), unique))

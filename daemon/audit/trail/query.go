@@ -23,7 +23,7 @@ type Query struct {
 	Principal string
 	// Operations are alternative eventNames, in any case.
 	Operations []string
-	// Outcome is [OK], [Refused], [Failed] or an error code. "": any.
+	// Outcome is [OK], [Refused], [Failed] or an error code, whose "Exception" may be left out. "": any.
 	Outcome string
 	// Since and Until bound eventTime: at or after, and before. Zero: no bound.
 	Since, Until time.Time
@@ -101,7 +101,7 @@ func newMatcher(q Query) *matcher {
 	case Refused, Failed:
 		m.needles = append(m.needles, []byte(`"errorCode":"`))
 	default:
-		need(`"errorCode":"`, q.Outcome, `"`)
+		need(`"errorCode":"`, q.Outcome, "")
 	}
 	for _, op := range q.Operations {
 		m.operations = append(m.operations, strings.ToLower(op))
@@ -184,7 +184,7 @@ func (m *matcher) event(e *Event) bool {
 		len(m.keys) > 0 && !m.keyFits(e):
 		return false
 	}
-	return q.Outcome == "" || q.Outcome == e.Outcome() || q.Outcome == e.ErrorCode
+	return q.Outcome == "" || q.Outcome == e.Outcome() || q.Outcome == e.ErrorCode || q.Outcome+"Exception" == e.ErrorCode
 }
 
 // named reports whether the ID is the record's or its request's.

@@ -18,8 +18,9 @@ func newAuditExport(s *cli.Service) *cobra.Command {
 		Short: "Write records of the audit trail as CloudTrail's log files",
 		Long: `Export writes the records that match all flags to files in the format and with
 the names of CloudTrail: AWSLogs/ACCOUNT/CloudTrail/REGION/YYYY/MM/DD/*.json.gz below FOLDER,
-one for each day (in UTC), account and Region. The same trail gives the same names:
-exporting again replaces files atomically. Records lose the members that chain them, so
+one for each day (in UTC), account and Region. A file has all records of its day that match:
+--since and --until are widened to midnight UTC. The same trail and flags give the same names, other
+flags others: exporting again replaces files atomically. Records lose the members that chain them, so
 the files prove nothing; keep the trail for that.
 
 Callers on a Unix socket have no address: their sourceIPAddress is "AWS Internal". For a
