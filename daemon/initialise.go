@@ -135,9 +135,13 @@ func (f *footprint) takeBack(cfg *config.Config) error {
 	return errors.Join(errs...)
 }
 
-// remembers reports whether a record of logins has more in it than zeros: a PIN that was
-// refused, or a login that was not answered.
+// decided is how long the part of a record of logins is that says what the token has not taken; see
+// backends/pkcs11/internal/loginrecord.
+const decided = 49
+
+// remembers reports whether a record of logins has a PIN that was refused, or a login that was not
+// answered.
 func remembers(path string) bool {
 	text, err := os.ReadFile(path)
-	return err == nil && len(bytes.Trim(text, "\x00")) > 0
+	return err == nil && len(bytes.Trim(text[:min(len(text), decided)], "\x00")) > 0
 }

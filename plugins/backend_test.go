@@ -173,7 +173,7 @@ func (m *memory) ordered(call string) error {
 	if file := m.cfg.Settings[call+"-once"]; file != "" {
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // another call had it
 		}
 		f.Close()
 	}

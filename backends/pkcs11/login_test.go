@@ -195,8 +195,6 @@ func TestLoginIsWrittenDownFirst(t *testing.T) {
 			}
 		}
 		lost()
-		answered()
-		lost()
 		control.SetRule("C_Login", shim.Rule{Do: shim.Fail(p11.CKR_DEVICE_ERROR), Times: 1})
 		_, err := pkcs11.Open(t.Context(), cfg)
 		wantCode(t, "a login that says nothing about the PIN", err, backends.Lost)
@@ -212,5 +210,22 @@ func TestLoginIsWrittenDownFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		answered()
+
+		// The PIN that the token took is tried as often as it has to be, until there is another in the file.
+		for range 4 {
+			lost()
+		}
+		answered()
+		pin, err := os.ReadFile(cfg.PINFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(cfg.PINFile, pin, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		lost()
+		lost()
+		_, err = pkcs11.Open(t.Context(), cfg)
+		wantCode(t, "two logins without an answer with another file", err, backends.LoginFailed)
 	})
 }

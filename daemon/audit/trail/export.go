@@ -59,7 +59,7 @@ func Export(ctx context.Context, from Source, to string, q Query, account, regio
 // exporter writes the files of an export.
 type exporter struct {
 	to, account, region string
-	query               string // see filters
+	query               string               // see filters
 	files               map[string]*exported // by their paths
 	order               []*exported
 	open                []*exported // the one that was used last is the last

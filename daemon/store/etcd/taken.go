@@ -1,11 +1,12 @@
 package etcd
 
 import (
-	"cmkd/daemon/store"
 	"context"
 	"fmt"
 	"maps"
 	"time"
+
+	"cmkd/daemon/store"
 )
 
 // until waits until done returns true of what has been seen; it is called with mu held.

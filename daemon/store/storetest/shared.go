@@ -215,7 +215,9 @@ func testFollows(t *testing.T, db Database) {
 	rests("it moves to another", func(tx *store.Tx) error { return tx.PutAlias(&moved) }, true, true, true)
 	follow(t, other)()
 	rests("a deletion", func(tx *store.Tx) error { tx.DeleteAlias(moved.Region, moved.Name); return nil }, false, true, true)
-	rests("an intent", func(tx *store.Tx) error { return tx.PutIntent(&store.Intent{CKAID: []byte{7, 7}, KeyID: Key(5).ID, Region: Region, Token: "main"}) }, false, true, true)
+	rests("an intent", func(tx *store.Tx) error {
+		return tx.PutIntent(&store.Intent{CKAID: []byte{7, 7}, KeyID: Key(5).ID, Region: Region, Token: "main"})
+	}, false, true, true)
 	rests("a setting", func(tx *store.Tx) error { return tx.PutSetting(&store.Setting{Name: "c", Value: "9"}) }, true, true, true)
 	if err := put(first, "c", "2"); err != nil {
 		t.Fatal(err)

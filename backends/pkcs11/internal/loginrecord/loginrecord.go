@@ -27,14 +27,16 @@ import (
 //
 // The file is empty, or holds a salt and the PBKDF2 (RFC 8018) of the refused PIN, or zeros,
 // and then a count of the logins that were begun and not answered: it is written before
-// C_Login, since a process may end in the call. Who reads the file learns at some cost what
+// C_Login, since a process may end in the call. Behind that is which state of the PIN file the token took
+// last: a login with it is begun again however often no answer came, as when the token hangs. Who reads the file learns at some cost what
 // the PIN is not. It keeps its length, so that it can be written on a full disk.
 type Record struct{ file *os.File }
 
 const (
 	saltSize    = 16
 	refusalSize = saltSize + sha256.Size
-	recordSize  = refusalSize + 1
+	acceptedAt  = refusalSize + 1
+	recordSize  = acceptedAt + len(PINState{})
 	// maxUnanswered is how often a login is begun with no answer to any: a process may
 	// be killed in one by chance, and a token may have counted each as a wrong PIN.
 	maxUnanswered    = 2
@@ -141,14 +143,31 @@ func (r *Record) Refused(pin []byte) (some, this bool, err error) {
 	return true, subtle.ConstantTimeCompare(sum, text[saltSize:refusalSize]) == 1, nil
 }
 
-// Begin remembers that a login begins. It is an error if the last ones were not answered,
-// or if it cannot be written down.
-func (r *Record) Begin() error {
+// PINState tells one state of a PIN file from another, and nothing about the PIN.
+type PINState [16]byte
+
+// StateOf returns the state of the PIN file, which differs once it has been written.
+func StateOf(path string) (state PINState, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return state, fmt.Errorf("looking at %s: %w", path, err)
+	}
+	sum := sha256.Sum256(fmt.Append(nil, st.Dev, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()))
+	copy(state[:], sum[:])
+	return state, nil
+}
+
+// Begin remembers that a login begins with the PIN of a file in that state. It is an error if the last ones were not
+// answered and the token has not taken that PIN before, or if it cannot be written down.
+func (r *Record) Begin(pin PINState) error {
 	text, err := r.read()
 	if err != nil {
 		return err
 	}
 	if text[refusalSize] >= maxUnanswered {
+		if PINState(text[acceptedAt:]) == pin {
+			return nil
+		}
 		return backends.Errorf(backends.LoginFailed, "%d logins in a row were begun and never answered: not tried again, so that the token does not lock: log in by hand (pkcs11-tool --login --list-objects) to see whether it takes the PIN, then remove %s and run cmkctl reload, or what was run before if no cmkd runs", maxUnanswered, r.file.Name())
 	}
 	text[refusalSize]++
@@ -183,8 +202,12 @@ func (r *Record) Refuse(pin []byte) error {
 	return r.write(text)
 }
 
-// Accept forgets what was refused: the token has taken a PIN.
-func (r *Record) Accept() error { return r.write([recordSize]byte{}) }
+// Accept forgets what was refused: the token has taken the PIN of the file.
+func (r *Record) Accept(pin PINState) error {
+	var text [recordSize]byte
+	copy(text[acceptedAt:], pin[:])
+	return r.write(text)
+}
 
 func refusedSum(pin, salt []byte) ([]byte, error) {
 	return pbkdf2.Key(sha256.New, string(pin), salt, pbkdf2Iterations, sha256.Size)

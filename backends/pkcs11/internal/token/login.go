@@ -140,12 +140,16 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	if err := mayLogin(t.info.Flags, some); err != nil {
 		return err
 	}
-	if err := record.Begin(); err != nil {
+	state, err := loginrecord.StateOf(cfg.PINFile)
+	if err != nil {
+		return backends.Errorf(backends.LoginFailed, "%v", err)
+	}
+	if err := record.Begin(state); err != nil {
 		return err
 	}
 	switch rv := t.Module.Login(t.Anchor, pin); {
 	case rv == p11.CKR_OK, rv == p11.CKR_USER_ALREADY_LOGGED_IN:
-		return record.Accept()
+		return record.Accept(state)
 	case uncounted[rv]:
 		err := Failed("C_Login", rv)
 		if rv == p11.CKR_USER_PIN_NOT_INITIALIZED {
