@@ -128,7 +128,7 @@ func (s *Store) Lock(ctx context.Context, reason string) error {
 // [ErrChanged] says that the database has others.
 func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*Tx) error) error {
 	asked := time.Now()
-	return s.exclusively(ctx, func() error {
+	return s.exclusively(ctx, func() (err error) {
 		digests := make(map[rowID][]byte)
 		view, there, err := s.readEach(ctx, func(r *Row, l leaf) { digests[rowID{r.Table, r.Name}] = l.digest[:] })
 		if err != nil {
@@ -140,11 +140,18 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		if err := s.adoptDoubt(ctx, there); err != nil {
 			return err
 		}
+		tx := &Tx{View: *view}
 		if there != nil && s.shared != nil { // which may be newer than what is shown
+			shown, sequence := s.found.Load(), s.sequence
 			s.found.Store(there)
 			s.sequence = max(s.sequence, view.sequence)
+			defer func() {
+				if err != nil {
+					s.found.Store(shown)
+					s.sequence = sequence
+				}
+			}()
 		}
-		tx := &Tx{View: *view}
 		if err := errors.Join(f(tx), tx.err); err != nil {
 			return err
 		}
@@ -165,6 +172,7 @@ func (s *Store) Adopt(ctx context.Context, sealer Sealer, root []byte, f func(*T
 		s.recent.everything(s.sequence + 1)
 		if err := s.finish(ctx, w, tx, &Batch{Before: there, Rehash: true, Digests: rehashed(digests, tx.changes)}); err != nil {
 			s.sealer = before
+			s.recent.everything(s.View().sequence)
 			return err
 		}
 		if s.shared != nil {
@@ -232,6 +240,7 @@ func (s *Store) Check(ctx context.Context) error {
 		if s.shared != nil { // it is as it should be
 			s.shared.Rebase()
 			s.ahead, s.spoiled = nil, nil
+			s.recent.everything(s.View().sequence) // what was noted of commits that are not there
 		}
 		return nil
 	})

@@ -116,7 +116,7 @@ func (s *Store) catchUp(ctx context.Context) error {
 	if s.doubtful != nil && next.doubted {
 		s.doubtful.committed = true
 	}
-	s.ahead = nil
+	s.ahead, s.overtaken = nil, 0
 	if next.sealed != nil {
 		s.found.Store(next.sealed)
 		s.sequence = next.view.sequence
@@ -133,11 +133,25 @@ func (s *Store) unlessNewer(ctx context.Context, sequence uint64, why error) err
 	if err := s.shared.Sync(ctx); err != nil {
 		return err
 	}
-	if err := s.take(ctx); err != nil || s.ahead.view.sequence > sequence {
+	if err := s.take(ctx); err != nil {
 		return errors.Join(errNewer, err)
+	}
+	if s.ahead.view.sequence > sequence {
+		return s.newer(why)
 	}
 	return why
 }
+
+// newer is the error of a commit behind which there are others, for as long as that can explain why it does not verify.
+func (s *Store) newer(why error) error {
+	if s.overtaken++; s.overtaken > maxOvertaken {
+		return why
+	}
+	return fmt.Errorf("%w (%v)", errNewer, why) //nolint:errorlint // it is not believed yet
+}
+
+// maxOvertaken is how many commits in a row may not verify for what is behind them. An epoch is two commits.
+const maxOvertaken = 20
 
 // errNewer: a commit was verified against a token that knows of the next one.
 var errNewer = errors.New("other daemons have committed more meanwhile")
@@ -168,9 +182,10 @@ func (s *Store) reread(ctx context.Context) error {
 		err = fmt.Errorf("%w: its head, of commit %d, is older than commit %d", ErrChanged, head.Sequence, s.View().sequence)
 	case s.sealer != nil:
 		if err = s.sealer.Verify(ctx, s.View(), view, found); errors.Is(err, ErrChanged) {
-			_, now, again := s.read(ctx)
-			if again != nil || !now.Equal(found) { // see unlessNewer
+			if _, now, again := s.read(ctx); again != nil {
 				err = errors.Join(errNewer, again)
+			} else if !now.Equal(found) { // see unlessNewer
+				err = s.newer(err)
 			}
 		}
 	}
@@ -181,7 +196,7 @@ func (s *Store) reread(ctx context.Context) error {
 		return fmt.Errorf("reading the database again: %w", err)
 	}
 	s.shared.Rebase()
-	s.ahead = nil
+	s.ahead, s.overtaken = nil, 0
 	if s.doubtful != nil && s.doubtful.behind(found, head) {
 		s.doubtful.committed = true
 	}

@@ -58,6 +58,9 @@ type Store struct {
 	applying sync.Mutex
 	ahead    *followed // what others have committed and is not shown yet, nil if nothing is; guarded by applying
 	spoiled  error     // why nothing that others commit is shown; guarded by applying
+	// overtaken is how many commits in a row did not verify, and had others behind them; guarded by applying.
+	overtaken int
+	recent    recent // of a shared database
 
 	// writer is a mutex that can be waited for with a context. It guards what
 	// follows, and every use of engine.
@@ -65,7 +68,6 @@ type Store struct {
 	closed   bool
 	sealer   Sealer // nil until the head is verified, or while there is none
 	sequence uint64 // of the last commit with a head
-	recent   recent // of a shared database
 	refusal  error  // why nothing may be written, nil if it may
 	doubtful *doubt // a commit that failed, and may be in the database
 }

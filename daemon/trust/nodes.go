@@ -26,9 +26,13 @@ func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 		var again <-chan time.Time
 		if s.Mismatch() == nil {
 			began := time.Now()
-			joining, cancel := context.WithCancel(ctx)
-			if failing.IsZero() || time.Since(failing) <= patience { // the others wait: a token that hangs must not hold them up
-				joining, cancel = context.WithTimeout(ctx, patience)
+			joining, cancel := ctx, context.CancelFunc(func() {})
+			limit := patience
+			if !failing.IsZero() {
+				limit -= time.Since(failing)
+			}
+			if limit > 0 { // the others wait: a token that hangs must not hold them up
+				joining, cancel = context.WithTimeout(ctx, limit)
 			}
 			err := s.Store.Join(joining)
 			cancel()
@@ -39,7 +43,7 @@ func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 				failing, said = time.Time{}, ""
 			case errors.Is(err, store.ErrChanged) || errors.Is(err, store.ErrCorrupt):
 				if s.spoiled(ctx, err); s.Mismatch() == nil { // the token is away
-					again = time.After(followPause)
+					again = time.After(patience)
 				}
 			default:
 				again = time.After(followPause)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
@@ -144,17 +145,19 @@ func (c *claim) twice(ctx context.Context, ask func(context.Context) error) erro
 func (c *claim) look(ctx context.Context) bool {
 	e := c.engine
 	claimed := c.revision.Load()
-	var asked, known int64
+	var asked, known, head int64
 	var out *clientv3.TxnResponse
 	err := c.twice(ctx, func(ctx context.Context) (err error) {
-		asked, known = now(), e.seen.known()
+		asked = now()
+		known, head = e.seen.known()
 		out, err = e.client.Txn(ctx).If(c.owned()).Then(e.besidesRows()...).Commit()
 		return err
 	})
 	if err != nil {
 		return false
 	}
-	if h := out.Header; h.Revision < known || !c.cluster.CompareAndSwap(0, h.ClusterId) && c.cluster.Load() != h.ClusterId {
+	older := out.Header.Revision < known || out.Succeeded && modified(out.Responses[0]) < head
+	if h := out.Header; older || !c.cluster.CompareAndSwap(0, h.ClusterId) && c.cluster.Load() != h.ClusterId {
 		// A linearizable answer is not older than what was known before the question. The store
 		// decides nothing any more: nobody can tell what it knows that the others do not.
 		c.joined.Store(0)
@@ -170,6 +173,14 @@ func (c *claim) look(ctx context.Context) bool {
 	c.heard.Store(asked)
 	c.watched(out)
 	return true
+}
+
+// modified is the revision in which a key was written, 0 if it is not there.
+func modified(r *etcdserverpb.ResponseOp) int64 {
+	if kvs := r.GetResponseRange().Kvs; len(kvs) > 0 {
+		return kvs[0].ModRevision
+	}
+	return 0
 }
 
 // retake is take of a node whose lease has ended, if nobody is in the way.

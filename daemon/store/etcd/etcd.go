@@ -8,7 +8,7 @@
 //	P node/NAME         identity of a process that has the rows open, under its lease
 //	P alone             name of the process that has them open alone, under its lease
 //	P turn/NAME         a place in the queue of those who commit, under the lease
-//	P ack/NAME          sequence of the newest head that a process acts on, and its identity
+//	P ack/NAME          sequence of the newest head that a process acts on, its max_staleness, and its identity
 //	P pending           JSON of pendingValue: a large commit whose rows are being written
 //	P part/ID/NUMBER    JSON array of mutation: a piece of that commit
 //

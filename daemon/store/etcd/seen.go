@@ -78,11 +78,11 @@ func (s *seen) drop(revision int64) {
 	}
 }
 
-// known is the revision up to which everything is known.
-func (s *seen) known() int64 {
+// known is the revision up to which everything is known, and the one in which the head was written.
+func (s *seen) known() (revision, head int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.revision
+	return s.revision, s.head
 }
 
 // rewind notes that etcd has gone back.

@@ -166,8 +166,9 @@ func (c *claim) predecessor(out *clientv3.TxnResponse) (*left, error) {
 
 // wrote reports whether the acknowledgement is of this process, or of one before it that has ended.
 func (c *claim) wrote(kv *mvccpb.KeyValue) bool {
-	fields := bytes.SplitN(kv.Value, []byte(" "), 3)
-	return len(fields) == 3 && bytes.Equal(fields[2], c.identity)
+	_, rest, _ := bytes.Cut(kv.Value, []byte(" "))
+	_, identity, _ := bytes.Cut(rest, []byte(" "))
+	return bytes.Equal(identity, c.identity) || bytes.Equal(rest, c.identity) // as written before max_staleness was
 }
 
 // ackKey is the key of the node's acknowledgement.

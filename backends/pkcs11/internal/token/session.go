@@ -35,6 +35,9 @@ func (s *Session) Check(call string, rv uint) error {
 	return Failed(call, rv)
 }
 
+// expired reports whether another session is to be tried in its place.
+func (s *Session) expired() bool { return !s.expiry.IsZero() && time.Now().After(s.expiry) }
+
 // pool hands out sessions, each to one caller at a time.
 type pool struct {
 	token *Token
@@ -131,10 +134,16 @@ func (p *pool) session() (*Session, error) {
 		p.room <- struct{}{}
 		return nil, backends.Errorf(backends.Lost, "the token is closed")
 	}
-	if n := len(p.idle); n > 0 {
+	for n := len(p.idle); n > 0; n = len(p.idle) {
 		s := p.idle[n-1]
 		p.idle = p.idle[:n-1]
-		return s, nil
+		if !s.expired() {
+			return s, nil
+		}
+		p.open--
+		p.Mu.Unlock()
+		p.discard(s)
+		p.Mu.Lock()
 	}
 	s, err := p.another()
 	if err != nil {
@@ -278,7 +287,7 @@ func (p *pool) comings() uint64 {
 func (p *pool) give(s *Session, reusable bool) {
 	p.Mu.Lock()
 	p.given++
-	if reusable && !p.closed && (s.expiry.IsZero() || time.Now().Before(s.expiry)) {
+	if reusable && !p.closed && !s.expired() {
 		p.idle = append(p.idle, s)
 		p.Mu.Unlock()
 		p.room <- struct{}{}
