@@ -119,7 +119,7 @@ func TestSealKeepsTheOldFileWhenASignalComes(t *testing.T) {
 			begun(t, dir, 200000)
 			clitest.Must(t, kill(pipe{producer, seal}))
 			failed(t, seal, name)
-			if ended, ok := seal.ProcessState.Sys().(syscall.WaitStatus); !ok || !ended.Signaled() && ended.ExitStatus() != 128+int(syscall.SIGQUIT) {
+			if ended, ok := seal.ProcessState.Sys().(syscall.WaitStatus); !ok || !ended.Signaled() && ended.ExitStatus() < 128 {
 				t.Errorf("%s: seal ended with %s, not by the signal", name, seal.ProcessState)
 			}
 			_ = producer.Process.Kill()

@@ -1,27 +1,37 @@
 package cli
 
 import (
+	"encoding/csv"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 )
 
-// Pairs is a repeatable flag of NAME=VALUE. VALUE is all that follows the first =. A NAME
-// that is given twice is an error: which value was meant is not known. It implements
-// [pflag.Value].
+// Pairs is a repeatable flag of NAME=VALUE. A NAME that is given twice is an
+// error: which value was meant is not known. One flag may hold several pairs, as
+// a line of CSV. It implements [pflag.Value].
 type Pairs map[string]string
 
 // Set implements [pflag.Value].
 func (p Pairs) Set(text string) error {
-	name, value, ok := strings.Cut(text, "=")
-	if !ok || name == "" {
-		return fmt.Errorf("%q: want NAME=VALUE", text)
+	fields := []string{text}
+	if strings.Count(text, "=") > 1 {
+		var err error
+		if fields, err = csv.NewReader(strings.NewReader(text)).Read(); err != nil {
+			return err
+		}
 	}
-	if _, again := p[name]; again {
-		return fmt.Errorf("%s is given twice", name)
+	for _, field := range fields {
+		name, value, ok := strings.Cut(field, "=")
+		if !ok || name == "" {
+			return fmt.Errorf("%q: want NAME=VALUE", field)
+		}
+		if _, again := p[name]; again {
+			return fmt.Errorf("%s is given twice", name)
+		}
+		p[name] = value
 	}
-	p[name] = value
 	return nil
 }
 
