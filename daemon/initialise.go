@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"cmkd/backends/loginrecord"
 	"cmkd/daemon/config"
 )
 
@@ -124,7 +124,7 @@ func (f *footprint) takeBack(cfg *config.Config) error {
 	errs = append(errs, err)
 	for _, e := range entries {
 		path := filepath.Join(cfg.StateDir, e.Name())
-		refusedPIN := strings.HasPrefix(e.Name(), loginPrefix) && remembers(path)
+		refusedPIN := strings.HasPrefix(e.Name(), loginPrefix) && loginrecord.Remembers(path)
 		if !f.names[e.Name()] && !refusedPIN {
 			errs = append(errs, os.RemoveAll(path))
 		}
@@ -133,15 +133,4 @@ func (f *footprint) takeBack(cfg *config.Config) error {
 		_ = os.Remove(dir) // one with a record of a login in it stays
 	}
 	return errors.Join(errs...)
-}
-
-// decided is how long the part of a record of logins is that says what the token has not taken; see
-// backends/pkcs11/internal/loginrecord.
-const decided = 49
-
-// remembers reports whether a record of logins has a PIN that was refused, or a login that was not
-// answered.
-func remembers(path string) bool {
-	text, err := os.ReadFile(path)
-	return err == nil && len(bytes.Trim(text[:min(len(text), decided)], "\x00")) > 0
 }

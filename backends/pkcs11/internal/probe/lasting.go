@@ -11,9 +11,9 @@ import (
 	p11 "github.com/miekg/pkcs11"
 
 	"cmkd/backends"
+	"cmkd/backends/loginrecord"
 	"cmkd/backends/pkcs11/internal/cryptoki"
 	"cmkd/backends/pkcs11/internal/der"
-	"cmkd/backends/pkcs11/internal/loginrecord"
 	"cmkd/backends/pkcs11/internal/token"
 )
 

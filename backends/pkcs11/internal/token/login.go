@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
-	"cmkd/backends/pkcs11/internal/loginrecord"
+	"cmkd/backends/loginrecord"
 )
 
 // chooseSlot finds the slot whose token has the configured label and serial

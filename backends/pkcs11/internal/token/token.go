@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cmkd/backends"
+	"cmkd/backends/loginrecord"
 	"cmkd/backends/pkcs11/internal/cryptoki"
-	"cmkd/backends/pkcs11/internal/loginrecord"
 )
 
 // Config says which token to open.

@@ -3,6 +3,7 @@
 package loginrecord
 
 import (
+	"bytes"
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
@@ -207,6 +208,13 @@ func (r *Record) Accept(pin PINState) error {
 	var text [recordSize]byte
 	copy(text[acceptedAt:], pin[:])
 	return r.write(text)
+}
+
+// Remembers reports whether the record at path has something that a later login must know: a PIN
+// that was refused, or a login that was not answered.
+func Remembers(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && len(bytes.Trim(text[:min(len(text), acceptedAt)], "\x00")) > 0
 }
 
 func refusedSum(pin, salt []byte) ([]byte, error) {
