@@ -93,6 +93,14 @@ func Doubt(err error) error {
 	return &marked
 }
 
+// DoubtIf is Doubt of what follows an attempt that was unsure, and err itself otherwise.
+func DoubtIf(unsure bool, err error) error {
+	if unsure {
+		return Doubt(err)
+	}
+	return err
+}
+
 // Doubtful reports whether the [*Error] in err's chain is Unsure.
 func Doubtful(err error) bool {
 	e, ok := errors.AsType[*Error](err)

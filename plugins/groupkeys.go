@@ -46,10 +46,7 @@ func (g *Group) shown(ctx context.Context, key backends.Key, public []byte, unsu
 	defer cancel()
 	for _, h := range g.hosts {
 		if err := h.shows(ctx, key, public); err != nil {
-			if unsure {
-				return backends.Doubt(err)
-			}
-			return err
+			return backends.DoubtIf(unsure, err)
 		}
 	}
 	return nil

@@ -90,12 +90,8 @@ func (t *Token) importKey(ctx context.Context, in *backends.ImportKeyRequest, u 
 	// A key made of its components is another matter.
 	unsure := backends.Doubtful(err)
 	a.outside = true
-	answer, err = a.bring(ctx)
-	switch {
-	case err != nil && unsure:
-		return nil, backends.Doubt(err)
-	case err != nil:
-		return nil, err
+	if answer, err = a.bring(ctx); err != nil {
+		return nil, backends.DoubtIf(unsure, err)
 	}
 	answer.Unsure = answer.Unsure || unsure
 	return answer, nil

@@ -186,9 +186,11 @@ func (b *Symmetric) readPair(s *token.Session, w cryptoki.Object, p *payload, ma
 	if in := cryptobyte.String(v); !in.ReadASN1Element(&pkcs8, asn1.SEQUENCE) {
 		return nil, token.InvalidCiphertext() // it says to be a private key, and is something else
 	}
-	read := bytes.Clone(pkcs8)
+	var read []byte // all copies of it are wiped
 	if p.form == der.EdwardsKey {
 		read = der.WellFormed(pkcs8)
+	} else {
+		read = bytes.Clone(pkcs8)
 	}
 	if made != nil {
 		if _, err := der.ParsePKCS8(made, read); err != nil {

@@ -127,11 +127,8 @@ func (s *Keyring) MakeKey(ctx context.Context, b Backend, intent *store.Intent) 
 	if _, err = b.DestroyKey(ctx, &backends.DestroyKeyRequest{Key: in.Key}); err == nil {
 		made, err = b.CreateKey(ctx, in)
 	}
-	switch {
-	case err != nil && unsure:
-		return nil, backends.Doubt(err)
-	case err != nil:
-		return nil, err
+	if err != nil {
+		return nil, backends.DoubtIf(unsure, err)
 	}
 	made.Unsure = made.Unsure || unsure
 	return made, nil

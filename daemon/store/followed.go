@@ -73,7 +73,7 @@ func (f *followed) follow(c *Commit, headed bool, recent *recent) error {
 	view.sequence, f.sealed = head.Sequence, c.Head
 	if !head.Bookkeeping {
 		f.changes++
-		recent.note(head.Sequence, &before, view, c.Rows)
+		recent.note(head.Sequence, &before, view, changes)
 	}
 	return nil
 }

@@ -24,19 +24,19 @@ func (r *recent) everything(sequence uint64) {
 
 // note notes what a commit changes that leads from one snapshot to another. It is called before
 // anybody can see that one.
-func (r *recent) note(sequence uint64, from, to *View, rows []Row) {
+func (r *recent) note(sequence uint64, from, to *View, changes []Change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.keys == nil {
 		r.keys = map[string]uint64{}
 	}
 	r.all = max(r.all, sequence)
-	for i := range rows {
-		k := kindsByTable[rows[i].Table]
+	for i := range changes {
+		k := kindsByTable[changes[i].Table]
 		if k.asideOf() {
 			continue
 		}
-		before, after := k.owner(from, rows[i].Name), k.owner(to, rows[i].Name)
+		before, after := k.owner(from, changes[i].Name), k.owner(to, changes[i].Name)
 		if before == "" && after == "" {
 			r.other = max(r.other, sequence)
 		}

@@ -196,11 +196,7 @@ func (s *Store) finish(ctx context.Context, w Writer, tx *Tx, batch *Batch) erro
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	if s.shared != nil && batch.Head != nil && !tx.bookkeeping {
-		rows := make([]Row, len(tx.changes))
-		for i := range tx.changes {
-			rows[i] = tx.changes[i].Row
-		}
-		s.recent.note(s.sequence+1, s.view.Load(), &view, rows)
+		s.recent.note(s.sequence+1, s.view.Load(), &view, tx.changes)
 	}
 	s.show(&view, batch.Head)
 	if !tx.bookkeeping {

@@ -16,7 +16,7 @@ func TestRewound(t *testing.T) {
 	t.Parallel()
 	server := etcd.Start(t)
 	all := nodes(t, server, 2, false)
-	key := newKey(t, all[0])
+	key := rig.NewKey(t, all[0].Client(""), &kms.CreateKeyInput{})
 	server.Save(t)
 	eventually(t, "healthy", func() bool { return all[0].Status(t).State == "ok" && all[1].Status(t).State == "ok" })
 	disabled := func() bool {

@@ -61,7 +61,7 @@ func Code(err error) string {
 }
 
 // NewKey makes a key and returns its ID.
-func NewKey(t *testing.T, c *kms.Client, in *kms.CreateKeyInput) string {
+func NewKey(t testing.TB, c *kms.Client, in *kms.CreateKeyInput) string {
 	t.Helper()
 	out, err := c.CreateKey(t.Context(), in)
 	if err != nil {

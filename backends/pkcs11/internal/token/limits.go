@@ -108,9 +108,7 @@ func (t *Token) Refusal(err error) error {
 func Persist[A any](ctx context.Context, t *Token, do func(unsure bool) (A, error), judge func(failed error) error) (answer A, err error) {
 	judged, unsure := false, false
 	defer func() {
-		if err != nil && (unsure || MaybeNoRoom(err)) { // also if the token was not sound behind it
-			err = backends.Doubt(err)
-		}
+		err = backends.DoubtIf(unsure || MaybeNoRoom(err), err) // also if the token was not sound behind it
 	}()
 	answer, err = do(false)
 	for attempt := 1; MaybeNotKept(err) && t.sound(ctx); attempt++ {

@@ -210,19 +210,13 @@ func (p *pool) enough() {
 func (p *pool) ask() {
 	select {
 	case <-p.room: // as a call would
-	default: // all are in use: those who wait ask
-		p.Mu.Lock()
-		defer p.Mu.Unlock()
-		if p.asking = !p.closed; p.asking {
-			time.AfterFunc(shortPause, p.ask)
+		more := true
+		for more {
+			more = p.oneMore()
 		}
-		return
+		p.room <- struct{}{}
+	default: // all are in use: those who wait ask
 	}
-	more := true
-	for more {
-		more = p.oneMore()
-	}
-	p.room <- struct{}{}
 	p.Mu.Lock()
 	defer p.Mu.Unlock()
 	if p.asking = p.short && !p.closed; p.asking {

@@ -131,7 +131,7 @@ func (f *queryFlags) query(ctx context.Context, from trailSource) (trail.Query, 
 	if lower := strings.ToLower(f.outcome); lower == trail.OK || lower == trail.Refused || lower == trail.Failed {
 		q.Outcome = lower
 	} else if f.outcome == lower && lower != "" { // error codes begin with a capital
-		return q, cli.Exit(cli.ExitUsage, fmt.Errorf("--outcome must be ok, refused, failed or an error code such as AccessDenied, not %s", cli.Quote(f.outcome)))
+		return q, cli.Usagef("--outcome must be ok, refused, failed or an error code such as AccessDenied, not %s", cli.Quote(f.outcome))
 	}
 	if err := f.times(&q); err != nil || f.key == "" {
 		return q, err
