@@ -105,7 +105,7 @@ check backup systemctl start cmkd-backup.service
 check backup-file sh -c 'stat -c "%a %U" /var/backups/cmkd/cmkd-*.cmkd-backup && cmkctl backup verify /var/backups/cmkd/cmkd-*.cmkd-backup'
 check backup-score systemd-analyze security --no-pager --threshold=20 cmkd-backup.service
 systemctl stop cmkd.service cmkd.socket
-check backup-skipped sh -c 'systemctl start cmkd-backup.service; echo "status $?"; systemctl show -P ConditionResult cmkd-backup.service; systemctl is-failed cmkd-backup.service; systemctl is-active cmkd.socket'
+check backup-skipped sh -c 'systemctl start cmkd-backup.service; echo "status $?"; systemctl show -P Result cmkd-backup.service; systemctl is-failed cmkd-backup.service; systemctl is-active cmkd.socket'
 rm -f /var/lib/cmkd/cmkd.db*
 cat >/etc/systemd/system/restore.service <<UNIT
 [Service]

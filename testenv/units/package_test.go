@@ -42,7 +42,7 @@ var packageChecks = []struct {
 	{"backup", 0, ``},
 	{"backup-file", 0, `(?s)600 cmkd\n.* verifies\n.*`},
 	{"backup-score", 0, safe},
-	{"backup-skipped", 3, `status 0\nno\ninactive\ninactive`},
+	{"backup-skipped", 3, `status 0\nexec-condition\ninactive\ninactive`},
 	{"restore", 0, `(?s)STATE .*restored\. Start.*`},
 	{"older", 1, `(?s)the database does not verify: .*older copy.*`},
 	{"accepted", 0, `the database is accepted: the daemon serves calls again`},
