@@ -83,6 +83,7 @@ func TestLeakyToken(t *testing.T) {
 			"wraps by CTR": {shim.WrapsByCTR}, "wraps by GCM": {shim.WrapsByGCM}, "wraps by DES3": {shim.WrapsByDES3},
 			"wraps by OAEP with SHA-256": {shim.WrapsByOAEP256}, "wraps by RSA and AES": {shim.WrapsByRSAAES},
 			"wraps by the vendor's mechanism": {shim.WrapsByVendors}, "derives keys": {shim.DerivesKeys},
+			"wraps by a mechanism that it lists": {shim.WrapsByListed}, "concatenates": {shim.Concatenates},
 			"derives keys when told to": {shim.AddsUsages, shim.DerivesAdded},
 		} {
 			control.Manners(manners...)
@@ -208,6 +209,30 @@ func TestUntried(t *testing.T) {
 		}
 		if unsafe == 0 || unsafe == int(pairs) {
 			t.Errorf("%d of %d tokens are unsafe: the failing call was never the one that is tried, or always another", unsafe, pairs)
+		}
+	})
+}
+
+// TestLeakBehindFailure opens a token that gives generic secrets away, of which one call after
+// the other fails for a moment: a failure is no refusal.
+func TestLeakBehindFailure(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		control.Manners(shim.ReadsGenericSecrets)
+		before := control.Calls("C_GetAttributeValue")
+		_, err := pkcs11.Open(t.Context(), config(tok))
+		wantCode(t, "a token that gives secrets away", err, backends.KeyUnsafe)
+		for i := range control.Calls("C_GetAttributeValue") - before {
+			for _, rv := range []uint{p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_DEVICE_ERROR} {
+				control.SetRule("C_GetAttributeValue", shim.Rule{Do: shim.Fail(rv), Skip: i, Times: 1})
+				switch _, err := pkcs11.Open(t.Context(), config(tok)); {
+				case backends.CodeOf(err) == backends.Lost:
+				case backends.CodeOf(err) != backends.KeyUnsafe || !strings.Contains(err.Error(), "a generic secret"):
+					t.Errorf("call %d failed with %#x: %v", i, rv, err)
+				}
+				control.Clear("C_GetAttributeValue")
+			}
 		}
 	})
 }

@@ -92,6 +92,11 @@ const (
 	DerivesAdded
 	// ReadsOtherPKCS8: a value that is read is PKCS #8 of a version that does not exist.
 	ReadsOtherPKCS8
+	// WrapsByListed lists a standard mechanism as one that wraps, CKM_AES_XTS, and wraps keys
+	// by it that must not be extracted.
+	WrapsByListed
+	// Concatenates derives keys that can be read by CKM_CONCATENATE_DATA_AND_BASE.
+	Concatenates
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

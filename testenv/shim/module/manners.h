@@ -71,6 +71,10 @@ enum manner {
 #define DERIVES_ADDED (1ULL << 38)
 /* A value that is PKCS #8 is read as one of a version that does not exist. */
 #define READS_OTHER_PKCS8 (1ULL << 39)
+/* Keys are wrapped by a standard mechanism that the token lists for it. */
+#define WRAPS_BY_LISTED (1ULL << 40)
+/* Keys are derived that have the base key behind data. */
+#define CONCATENATES (1ULL << 41)
 
 static int has(uint64_t m) { return (atomic_load(&control->manners) & m) != 0; }
 
@@ -285,6 +289,15 @@ static CK_RV ways_SetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 }
 
 #define CKM_VENDORS_WRAP 0x80001234UL
+#define CKM_XTS 0x1071UL /* CKM_AES_XTS of PKCS#11 3.0 */
+
+/* more_listed is the mechanism that the token lists beyond its own, 0 if none. */
+static CK_MECHANISM_TYPE more_listed(void)
+{
+	if (has(WRAPS_BY_VENDORS))
+		return CKM_VENDORS_WRAP;
+	return has(WRAPS_BY_LISTED) ? CKM_XTS : 0;
+}
 
 /* leaks says how many bytes the token gives of a key that must stay in it, 0 if none. */
 static CK_ULONG leaks(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
@@ -307,6 +320,8 @@ static CK_ULONG leaks(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE 
 		return has(WRAPS_BY_RSA_AES) && m->pParameter ? 296 : 0;
 	case CKM_VENDORS_WRAP:
 		return has(WRAPS_BY_VENDORS) ? 40 : 0;
+	case CKM_XTS:
+		return has(WRAPS_BY_LISTED) && m->ulParameterLen == 16 ? 32 : 0;
 	default:
 		return 0;
 	}
@@ -325,30 +340,32 @@ static CK_RV ways_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAN
 
 static CK_RV ways_DeriveKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)
 {
-	if (!m || m->mechanism != CKM_EXTRACT_KEY_FROM_KEY || !(has(DERIVES_KEYS) || (has(DERIVES_ADDED) && atomic_load(&added_derive))))
+	int extracts = has(DERIVES_KEYS) || (has(DERIVES_ADDED) && atomic_load(&added_derive));
+	if (!(m && m->mechanism == CKM_EXTRACT_KEY_FROM_KEY && extracts) &&
+	    !(m && m->mechanism == CKM_CONCATENATE_DATA_AND_BASE && has(CONCATENATES)))
 		return real->C_DeriveKey(s, m, b, t, n, k);
 	CK_MECHANISM generate = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
 	return real->C_GenerateKey(s, &generate, t, n, k);
 }
 
-/* The mechanism of the vendor's own is listed. */
+/* The mechanism that wraps is listed. */
 static CK_RV ways_GetMechanismList(CK_SLOT_ID s, CK_MECHANISM_TYPE_PTR m, CK_ULONG_PTR n)
 {
 	CK_ULONG room = m ? *n : 0;
 	CK_RV rv = hsm_GetMechanismList(s, m, n);
-	if (rv != CKR_OK || !has(WRAPS_BY_VENDORS))
+	if (rv != CKR_OK || !more_listed())
 		return rv;
 	if (m && *n == room)
 		return CKR_BUFFER_TOO_SMALL;
 	if (m)
-		m[*n] = CKM_VENDORS_WRAP;
+		m[*n] = more_listed();
 	++*n;
 	return CKR_OK;
 }
 
 static CK_RV ways_GetMechanismInfo(CK_SLOT_ID s, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO_PTR i)
 {
-	if (type != CKM_VENDORS_WRAP || !has(WRAPS_BY_VENDORS) || !i)
+	if (!more_listed() || type != more_listed() || !i)
 		return hsm_GetMechanismInfo(s, type, i);
 	*i = (CK_MECHANISM_INFO){16, 32, CKF_WRAP | CKF_UNWRAP};
 	return CKR_OK;

@@ -1,7 +1,7 @@
 package probe
 
 import (
-	"crypto/aes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,23 +21,20 @@ import (
 
 // stays tries to get a private key out, before and after its attributes are changed. It is
 // an error if any of the key comes out.
-func (l *lastingProber) stays(u *token.Purpose, public, private cryptoki.Object) (leak error) {
+func (l *lastingProber) stays(u *token.Purpose, public, private cryptoki.Object) error {
 	what := map[der.Form]string{der.RSAKey: "an RSA private key", der.ECKey: "an elliptic curve private key"}[u.Pair.Form]
 	if what == "" {
 		what = "a private key"
 	}
-	lost := l.toFail(func() { leak = l.tryChanged(u, public, private, what) }, func() uint { return l.there(private) })
-	if leak != nil {
-		return leak
+	var wrapping []cryptoki.Object
+	var err error
+	if lost := l.toFail(func() { wrapping, err = l.wrappingKeys(public) }, func() uint { return l.there(private) }); err != nil || lost != nil {
+		return cmp.Or(err, lost)
 	}
-	return lost
+	return l.mustFail(func() error { return l.tryChanged(u, private, wrapping, what) }, func() uint { return l.there(private) })
 }
 
-func (l *lastingProber) tryChanged(u *token.Purpose, public, private cryptoki.Object, what string) error {
-	wrapping, err := l.wrappingKeys(public)
-	if err != nil {
-		return err
-	}
+func (l *lastingProber) tryChanged(u *token.Purpose, private cryptoki.Object, wrapping []cryptoki.Object, what string) error {
 	if err := l.tryAll(private, wrapping, what+" that must not be extracted"); err != nil {
 		return err
 	}
@@ -85,6 +82,11 @@ func (l *lastingProber) tryAll(key cryptoki.Object, wrapping []cryptoki.Object, 
 			}
 		}
 	}
+	all := append(aesWraps(), cryptoki.Mechanism{Type: p11.CKM_RSA_PKCS}, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509})
+	for _, h := range token.OAEPHashes {
+		all = append(all, h.Mechanism())
+	}
+	all = append(all, l.listedWraps()...)
 	for _, w := range wrapping {
 		if l.s.WrapGCM(l.s.Handle, w, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
 			return leaky(fmt.Sprintf("wraps %s (mechanism 0x%X)", what, uint(p11.CKM_AES_GCM)))
@@ -94,7 +96,7 @@ func (l *lastingProber) tryAll(key cryptoki.Object, wrapping []cryptoki.Object, 
 				return leaky(fmt.Sprintf("wraps %s (mechanism 0x%X)", what, uint(p11.CKM_RSA_AES_KEY_WRAP)))
 			}
 		}
-		for _, m := range l.wrappingMechanisms() {
+		for _, m := range all {
 			if l.wrapsBy(m, w, key) {
 				return leaky(fmt.Sprintf("wraps %s (mechanism 0x%X)", what, m.Type))
 			}
@@ -170,31 +172,4 @@ func (l *lastingProber) own(o cryptoki.Object, lasts bool, class uint, id []byte
 	}
 	l.made = append(l.made, o)
 	return nil
-}
-
-// wrappingMechanisms are those that the lasts lists as such, and those that are known to wrap
-// whether it lists them or not.
-func (l *lastingProber) wrappingMechanisms() (all []cryptoki.Mechanism) {
-	types := append([]uint{
-		p11.CKM_AES_KEY_WRAP, p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_ECB, p11.CKM_AES_GCM, p11.CKM_AES_CTR,
-		p11.CKM_RSA_PKCS, p11.CKM_RSA_X_509, p11.CKM_RSA_PKCS_OAEP,
-	}, token.KeyWraps...)
-	listed, _ := l.token.P11.GetMechanismList(l.token.Slot) // without it the known ones remain
-	for _, m := range listed {
-		info, err := l.token.P11.GetMechanismInfo(l.token.Slot, []*p11.Mechanism{m})
-		if err == nil && info.Flags&p11.CKF_WRAP != 0 && !slices.Contains(types, m.Mechanism) {
-			types = append(types, m.Mechanism)
-		}
-	}
-	for _, m := range types {
-		switch m {
-		case p11.CKM_RSA_PKCS_OAEP:
-			all = append(all, token.OAEPHashes["RSAES_OAEP_SHA_1"].Mechanism(), token.OAEPHashes["RSAES_OAEP_SHA_256"].Mechanism())
-		case p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD:
-			all = append(all, cryptoki.Mechanism{Type: m, Parameter: make([]byte, aes.BlockSize)})
-		default: // the second for those that want an IV
-			all = append(all, cryptoki.Mechanism{Type: m}, cryptoki.Mechanism{Type: m, Parameter: make([]byte, aes.BlockSize)})
-		}
-	}
-	return all
 }

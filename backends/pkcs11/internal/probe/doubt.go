@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -82,22 +83,39 @@ func (b *prober) mayLack(calls func()) {
 }
 
 // toFail makes calls that are to fail, in whatever way: tokens answer bad input with
-// CKR_DEVICE_ERROR, too. If they failed as those of a lost token do, good makes one that
+// CKR_DEVICE_ERROR, too. If they failed as those of a lost token may, good makes one that
 // succeeds in a token that is not, and returns its CK_RV: that decides.
 func (b *prober) toFail(calls func(), good func() uint) error {
+	_, err := b.failing(calls, good)
+	return err
+}
+
+// mustFail makes calls of which each is to be refused, and returns their error. If one failed
+// in a way that may pass, they are made again: a refusal is what is to be seen.
+func (b *prober) mustFail(calls func() error, good func() uint) error {
+	for again := false; ; again = true {
+		var err error
+		doubt, lost := b.failing(func() { err = calls() }, good)
+		if err := cmp.Or(err, lost); err != nil || !doubt || again {
+			return err
+		}
+	}
+}
+
+// failing is toFail that reports whether good had to decide.
+func (b *prober) failing(calls func(), good func() uint) (doubt bool, err error) {
 	failed := b.s.Failed
 	defer func() { b.s.Failed = failed }()
-	doubt := false
-	b.s.Failed = func(rv uint) { doubt = doubt || troubled[rv] }
+	b.s.Failed = func(rv uint) { doubt = doubt || troubled[rv] || vague[rv] }
 	calls()
 	b.s.Failed = failed
 	if !doubt {
-		return nil
+		return false, nil
 	}
 	if rv := good(); troubled[rv] || vague[rv] {
-		return &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + token.NameOf(rv), RV: rv}
+		return true, &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + token.NameOf(rv), RV: rv}
 	}
-	return nil
+	return true, nil
 }
 
 // there asks what a key is that was made before.

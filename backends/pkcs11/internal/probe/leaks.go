@@ -1,11 +1,7 @@
 package probe
 
 import (
-	"cmp"
-	"crypto/aes"
-	"crypto/des"
 	"fmt"
-	"slices"
 	"strings"
 
 	p11 "github.com/miekg/pkcs11"
@@ -160,9 +156,8 @@ func (b *pairProber) leaks() error {
 
 // keeps tries to read, copy, change, wrap and derive from a sensitive key. It is an error if
 // any of it succeeds.
-func (b *prober) keeps(key cryptoki.Object, what string, values []uint) (leak error) {
-	lost := b.toFail(func() { leak = b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
-	return cmp.Or(leak, lost)
+func (b *prober) keeps(key cryptoki.Object, what string, values []uint) error {
+	return b.mustFail(func() error { return b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
 }
 
 func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
@@ -200,179 +195,51 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 	return b.tryUsages(key, what)
 }
 
+// derivation is a way to derive a key that shows the base key (PKCS#11 2.40 Current
+// Mechanisms, section 2.43).
+type derivation struct {
+	mechanism string
+	length    uint // of the derived key, in bytes
+	derive    func(cryptoki.Template) (cryptoki.Object, uint)
+}
+
+// derivations are the ways to derive from key.
+func (b *prober) derivations(key cryptoki.Object) []derivation {
+	const part = 16
+	derive := func(m uint, base cryptoki.Object, parameter uint) func(cryptoki.Template) (cryptoki.Object, uint) {
+		return func(t cryptoki.Template) (cryptoki.Object, uint) {
+			return b.s.Derive(b.s.Handle, cryptoki.Mechanism{Type: m, Parameter: cryptoki.AppendULong(nil, parameter)}, base, t)
+		}
+	}
+	withData := func(m uint) func(cryptoki.Template) (cryptoki.Object, uint) {
+		return func(t cryptoki.Template) (cryptoki.Object, uint) {
+			return b.s.DeriveString(b.s.Handle, m, key, make([]byte, part), t)
+		}
+	}
+	all := []derivation{
+		{"CKM_EXTRACT_KEY_FROM_KEY", part, derive(p11.CKM_EXTRACT_KEY_FROM_KEY, key, 0)},
+		{"CKM_XOR_BASE_AND_DATA", part, withData(p11.CKM_XOR_BASE_AND_DATA)},
+		{"CKM_CONCATENATE_BASE_AND_DATA", part, withData(p11.CKM_CONCATENATE_BASE_AND_DATA)},
+		{"CKM_CONCATENATE_DATA_AND_BASE", 2 * part, withData(p11.CKM_CONCATENATE_DATA_AND_BASE)},
+	}
+	if other, _, rv := b.known(p11.CKK_GENERIC_SECRET, part, p11.CKA_DERIVE); rv == p11.CKR_OK {
+		const name = "CKM_CONCATENATE_BASE_AND_KEY"
+		all = append(all,
+			derivation{name, part, derive(p11.CKM_CONCATENATE_BASE_AND_KEY, key, uint(other))},
+			derivation{name, 2 * part, derive(p11.CKM_CONCATENATE_BASE_AND_KEY, other, uint(key))})
+	}
+	return all
+}
+
 // tryDerivations derives keys that show the base key, which nothing is to be derived from.
 func (b *prober) tryDerivations(key cryptoki.Object, what string) error {
-	t := b.SessionKey(p11.CKK_GENERIC_SECRET, 16, false)
-	shown := func(o cryptoki.Object, rv uint) bool {
-		o, rv = b.keep(o, rv)
-		return rv == p11.CKR_OK && token.GaveOut(b.s, o, p11.CKA_VALUE)
-	}
-	var by string
-	switch bit0 := cryptoki.AppendULong(nil, 0); {
-	case shown(b.s.Derive(b.s.Handle, cryptoki.Mechanism{Type: p11.CKM_EXTRACT_KEY_FROM_KEY, Parameter: bit0}, key, t)):
-		by = "CKM_EXTRACT_KEY_FROM_KEY"
-	case shown(b.s.DeriveString(b.s.Handle, p11.CKM_XOR_BASE_AND_DATA, key, make([]byte, 16), t)):
-		by = "CKM_XOR_BASE_AND_DATA"
-	case shown(b.s.DeriveString(b.s.Handle, p11.CKM_CONCATENATE_BASE_AND_DATA, key, make([]byte, 16), t)):
-		by = "CKM_CONCATENATE_BASE_AND_DATA"
-	default:
-		return nil
-	}
-	return leaky("derives by " + by + " from " + what + " that must not be extracted")
-}
-
-const ckmAESKeyWrapPKCS7 = 0x210C
-
-// wrapsUnder are the mechanisms that wrap under a key of a type.
-func wrapsUnder(keyType uint) []cryptoki.Mechanism {
-	if keyType == p11.CKK_DES3 {
-		iv := make([]byte, des.BlockSize)
-		return []cryptoki.Mechanism{
-			{Type: p11.CKM_DES3_ECB}, {Type: p11.CKM_DES3_CBC, Parameter: iv}, {Type: p11.CKM_DES3_CBC_PAD, Parameter: iv},
-		}
-	}
-	all := []cryptoki.Mechanism{
-		{Type: p11.CKM_AES_KEY_WRAP},
-		{Type: ckmAESKeyWrapPKCS7},
-		{Type: p11.CKM_AES_ECB},
-		{Type: p11.CKM_AES_CTR, Parameter: append(cryptoki.AppendULong(nil, 8*aes.BlockSize), make([]byte, aes.BlockSize)...)}, // CK_AES_CTR_PARAMS
-	}
-	for _, m := range token.KeyWraps {
-		all = append(all, cryptoki.Mechanism{Type: m})
-	}
-	for _, m := range []uint{
-		p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CTS, p11.CKM_AES_OFB, p11.CKM_AES_CFB1, p11.CKM_AES_CFB8, p11.CKM_AES_CFB64, p11.CKM_AES_CFB128,
-	} {
-		all = append(all, cryptoki.Mechanism{Type: m, Parameter: make([]byte, aes.BlockSize)})
-	}
-	return all
-}
-
-// tryWraps wraps the key under secret keys.
-func (b *prober) tryWraps(key cryptoki.Object, what string) error {
-	possible := false
-	for keyType, generator := range map[uint]uint{p11.CKK_AES: p11.CKM_AES_KEY_GEN, p11.CKK_DES3: p11.CKM_DES3_KEY_GEN} {
-		length := uint(0)
-		if keyType == p11.CKK_AES {
-			length = 32
-		}
-		wrapping, ok := b.wrappingSecret(keyType, generator, length)
-		if !ok {
-			continue
-		}
-		possible = true
-		all := wrapsUnder(keyType)
-		if keyType == p11.CKK_AES {
-			if b.s.WrapGCM(b.s.Handle, wrapping, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
-				return wraps(what, p11.CKM_AES_GCM, "")
-			}
-			all = append(all, b.vendorsWraps()...)
-		}
-		for _, m := range all {
-			if b.wrapsBy(m, wrapping, key) {
-				return wraps(what, m.Type, "")
-			}
-		}
-	}
-	if !possible {
-		b.cannotWrap("secret keys")
-	}
-	return nil
-}
-
-// wrappingSecret makes a secret key that wraps; some tokens make none that unwraps, too.
-func (b *prober) wrappingSecret(keyType, generator, length uint) (cryptoki.Object, bool) {
-	for _, uses := range [][]uint{{p11.CKA_WRAP, p11.CKA_UNWRAP}, {p11.CKA_WRAP}} {
-		if o, rv := b.generate(generator, b.SessionKey(keyType, length, true, uses...)); rv == p11.CKR_OK {
-			return o, true
-		}
-		if keyType != p11.CKK_AES {
-			continue
-		}
-		if o, _, rv := b.known(keyType, int(length), uses...); rv == p11.CKR_OK {
-			return o, true
-		}
-	}
-	return 0, false
-}
-
-// cannotWrap remembers that the token made no key of a sort that wraps, for the fact.
-func (b *prober) cannotWrap(sort string) {
-	if !slices.Contains(b.noWrapping, sort) {
-		b.noWrapping = append(b.noWrapping, sort)
-	}
-}
-
-// vendorsWraps are the mechanisms of the vendor's own by which the token says it wraps.
-func (b *prober) vendorsWraps() (all []cryptoki.Mechanism) {
-	list, err := b.token.P11.GetMechanismList(b.token.Slot)
-	if err != nil {
-		return nil
-	}
-	for _, m := range list {
-		if m.Mechanism < p11.CKM_VENDOR_DEFINED {
-			continue
-		}
-		info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m})
-		if err == nil && info.Flags&p11.CKF_WRAP != 0 {
-			all = append(all, cryptoki.Mechanism{Type: m.Mechanism})
-		}
-	}
-	return all
-}
-
-// tryWrapsUnderRSA wraps the key under the public key of an RSA pair.
-func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
-	const under = " under an RSA key"
-	public := b.wrappingRSA()
-	if public == 0 {
-		b.cannotWrap("RSA keys")
-		return nil
-	}
-	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
-	for _, h := range token.OAEPHashes {
-		all = append(all, h.Mechanism())
-		if b.s.WrapRSAAES(b.s.Handle, h.CKM, h.MGF, public, key, make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
-			return wraps(what, p11.CKM_RSA_AES_KEY_WRAP, under)
-		}
-	}
-	for _, m := range all {
-		if b.wrapsBy(m, public, key) {
-			return wraps(what, m.Type, under)
+	for _, d := range b.derivations(key) {
+		o, rv := b.keep(d.derive(b.SessionKey(p11.CKK_GENERIC_SECRET, d.length, false)))
+		if rv == p11.CKR_OK && token.GaveOut(b.s, o, p11.CKA_VALUE) {
+			return leaky("derives by " + d.mechanism + " from " + what + " that must not be extracted")
 		}
 	}
 	return nil
-}
-
-// wrappingRSA makes an RSA public key that wraps, once: of a pair that others have or, where
-// the token takes none from outside, of a pair that it generates. 0: it makes none.
-func (b *prober) wrappingRSA() cryptoki.Object {
-	if b.underRSA != 0 {
-		return b.underRSA
-	}
-	t := token.RecipientTemplate(&der.KnownRSA().PublicKey)
-	for _, t := range []cryptoki.Template{t, t.Without(p11.CKA_ENCRYPT, p11.CKA_VERIFY)} {
-		if o, rv := b.keep(b.s.CreateObject(b.s.Handle, t)); rv == p11.CKR_OK {
-			b.underRSA = o
-			return o
-		}
-	}
-	public, _, rv := b.generatePair(&token.Purpose{
-		Class: p11.CKO_PRIVATE_KEY, KeyType: p11.CKK_RSA, Uses: []uint{p11.CKA_UNWRAP}, Pair: der.Kinds[backends.RSA2048],
-		Mechanisms: []uint{p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP, p11.CKM_RSA_PKCS, p11.CKM_RSA_X_509},
-	})
-	if rv == p11.CKR_OK {
-		b.underRSA = public
-	}
-	return b.underRSA
-}
-
-func (b *prober) wrapsBy(m cryptoki.Mechanism, wrapping, key cryptoki.Object) bool {
-	return b.s.WrapKey(b.s.Handle, m, wrapping, key, make([]byte, token.LeakRoom)).RV == p11.CKR_OK
-}
-
-func wraps(what string, mechanism uint, under string) error {
-	return leaky(fmt.Sprintf("wraps %s that must not be extracted%s (mechanism 0x%X)", what, under, mechanism))
 }
 
 func leaky(what string) error {

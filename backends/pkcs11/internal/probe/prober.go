@@ -24,6 +24,8 @@ type prober struct {
 	underRSA cryptoki.Object
 	// noWrapping are the sorts of key that wrap of which the token made none.
 	noWrapping []string
+	// listed is what listedWraps found; nil: not asked yet.
+	listed []cryptoki.Mechanism
 }
 
 // Profile finds the token's profile out. What it makes is destroyed.

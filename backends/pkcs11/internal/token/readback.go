@@ -174,12 +174,14 @@ func (t *Token) vet(ctx context.Context, key *backends.Key, u *Purpose, o *Objec
 // LeakRoom is longer than any key, wrapped or not: what does not fit is not given.
 const LeakRoom = 16 << 10
 
-// GaveOut reports whether an attribute can be read.
+// GaveOut reports whether an attribute can be read. Of a call that failed, the lengths mean
+// nothing, and what was written counts.
 func GaveOut(s *Session, key cryptoki.Object, attribute uint) bool {
 	var q cryptoki.Query
 	q.Ask(attribute, LeakRoom)
 	defer q.Reset()
-	s.GetAttributes(s.Handle, key, &q)
+	rv := s.GetAttributes(s.Handle, key, &q)
 	v, ok := q.Value(attribute)
-	return ok && len(v) > 0
+	written := func(b byte) bool { return b != 0 }
+	return ok && len(v) > 0 && (rv == p11.CKR_OK || slices.ContainsFunc(v, written))
 }

@@ -1,0 +1,175 @@
+package probe
+
+import (
+	"crypto/aes"
+	"crypto/des"
+	"fmt"
+	"slices"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"cmkd/backends"
+	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
+	"cmkd/backends/pkcs11/internal/token"
+)
+
+const ckmAESKeyWrapPKCS7 = 0x210C
+
+// wrappers are the secret keys that others are wrapped under, with the mechanisms that are
+// tried whether the token lists them or not.
+var wrappers = []struct {
+	keyType, generator uint
+	length             uint // in bytes; 0: that of the type
+	mechanisms         []cryptoki.Mechanism
+}{
+	{p11.CKK_AES, p11.CKM_AES_KEY_GEN, 32, aesWraps()},
+	{p11.CKK_DES3, p11.CKM_DES3_KEY_GEN, 0, []cryptoki.Mechanism{
+		{Type: p11.CKM_DES3_ECB}, {Type: p11.CKM_DES3_CBC, Parameter: make([]byte, des.BlockSize)},
+		{Type: p11.CKM_DES3_CBC_PAD, Parameter: make([]byte, des.BlockSize)},
+	}},
+	{p11.CKK_DES2, p11.CKM_DES2_KEY_GEN, 0, nil},
+	{p11.CKK_GENERIC_SECRET, p11.CKM_GENERIC_SECRET_KEY_GEN, 32, nil},
+	{p11.CKK_CAMELLIA, p11.CKM_CAMELLIA_KEY_GEN, 32, nil},
+	{p11.CKK_ARIA, p11.CKM_ARIA_KEY_GEN, 32, nil},
+	{p11.CKK_SEED, p11.CKM_SEED_KEY_GEN, 0, nil},
+}
+
+// aesWraps are the mechanisms that are known to wrap under AES keys, but for CKM_AES_GCM.
+func aesWraps() []cryptoki.Mechanism {
+	all := []cryptoki.Mechanism{
+		{Type: p11.CKM_AES_KEY_WRAP},
+		{Type: ckmAESKeyWrapPKCS7},
+		{Type: p11.CKM_AES_ECB},
+		{Type: p11.CKM_AES_CTR, Parameter: append(cryptoki.AppendULong(nil, 8*aes.BlockSize), make([]byte, aes.BlockSize)...)}, // CK_AES_CTR_PARAMS
+	}
+	for _, m := range token.KeyWraps {
+		all = append(all, cryptoki.Mechanism{Type: m})
+	}
+	for _, m := range []uint{
+		p11.CKM_AES_CBC, p11.CKM_AES_CBC_PAD, p11.CKM_AES_CTS, p11.CKM_AES_OFB, p11.CKM_AES_CFB1, p11.CKM_AES_CFB8, p11.CKM_AES_CFB64, p11.CKM_AES_CFB128,
+	} {
+		all = append(all, cryptoki.Mechanism{Type: m, Parameter: make([]byte, aes.BlockSize)})
+	}
+	return all
+}
+
+// listedWraps are the mechanisms by which the token says it wraps, the vendor's own included:
+// without a parameter and with IVs of the block lengths that there are.
+func (b *prober) listedWraps() []cryptoki.Mechanism {
+	if b.listed != nil {
+		return b.listed
+	}
+	b.listed = []cryptoki.Mechanism{}
+	list, _ := b.token.P11.GetMechanismList(b.token.Slot) // without it the known ones remain
+	for _, m := range list {
+		if info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m}); err != nil || info.Flags&p11.CKF_WRAP == 0 {
+			continue
+		}
+		for _, parameter := range [][]byte{nil, make([]byte, aes.BlockSize), make([]byte, des.BlockSize)} {
+			b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism, Parameter: parameter})
+		}
+	}
+	return b.listed
+}
+
+// tryWraps wraps the key under secret keys.
+func (b *prober) tryWraps(key cryptoki.Object, what string) error {
+	possible := false
+	for _, w := range wrappers {
+		wrapping, ok := b.wrappingSecret(w.keyType, w.generator, w.length)
+		if !ok {
+			continue
+		}
+		possible = possible || w.mechanisms != nil
+		if w.keyType == p11.CKK_AES && b.s.WrapGCM(b.s.Handle, wrapping, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
+			return wraps(what, p11.CKM_AES_GCM, "")
+		}
+		for _, m := range slices.Concat(w.mechanisms, b.listedWraps()) {
+			if b.wrapsBy(m, wrapping, key) {
+				return wraps(what, m.Type, "")
+			}
+		}
+	}
+	if !possible {
+		b.cannotWrap("secret keys")
+	}
+	return nil
+}
+
+// wrappingSecret makes a secret key that wraps; some tokens make none that unwraps, too.
+func (b *prober) wrappingSecret(keyType, generator, length uint) (cryptoki.Object, bool) {
+	for _, uses := range [][]uint{{p11.CKA_WRAP, p11.CKA_UNWRAP}, {p11.CKA_WRAP}} {
+		if o, rv := b.generate(generator, b.SessionKey(keyType, length, true, uses...)); rv == p11.CKR_OK {
+			return o, true
+		}
+		if length == 0 {
+			continue
+		}
+		if o, rv := b.keep(b.s.CreateObject(b.s.Handle, b.SessionKey(keyType, 0, true, uses...).Bytes(p11.CKA_VALUE, KnownKey[:length]))); rv == p11.CKR_OK {
+			return o, true
+		}
+	}
+	return 0, false
+}
+
+// cannotWrap remembers that the token made no key of a sort that wraps, for the fact.
+func (b *prober) cannotWrap(sort string) {
+	if !slices.Contains(b.noWrapping, sort) {
+		b.noWrapping = append(b.noWrapping, sort)
+	}
+}
+
+// tryWrapsUnderRSA wraps the key under the public key of an RSA pair.
+func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
+	const under = " under an RSA key"
+	public := b.wrappingRSA()
+	if public == 0 {
+		b.cannotWrap("RSA keys")
+		return nil
+	}
+	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
+	for _, h := range token.OAEPHashes {
+		all = append(all, h.Mechanism())
+		if b.s.WrapRSAAES(b.s.Handle, h.CKM, h.MGF, public, key, make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
+			return wraps(what, p11.CKM_RSA_AES_KEY_WRAP, under)
+		}
+	}
+	for _, m := range slices.Concat(all, b.listedWraps()) {
+		if b.wrapsBy(m, public, key) {
+			return wraps(what, m.Type, under)
+		}
+	}
+	return nil
+}
+
+// wrappingRSA makes an RSA public key that wraps, once: of a pair that others have or, where
+// the token takes none from outside, of a pair that it generates. 0: it makes none.
+func (b *prober) wrappingRSA() cryptoki.Object {
+	if b.underRSA != 0 {
+		return b.underRSA
+	}
+	t := token.RecipientTemplate(&der.KnownRSA().PublicKey)
+	for _, t := range []cryptoki.Template{t, t.Without(p11.CKA_ENCRYPT, p11.CKA_VERIFY)} {
+		if o, rv := b.keep(b.s.CreateObject(b.s.Handle, t)); rv == p11.CKR_OK {
+			b.underRSA = o
+			return o
+		}
+	}
+	public, _, rv := b.generatePair(&token.Purpose{
+		Class: p11.CKO_PRIVATE_KEY, KeyType: p11.CKK_RSA, Uses: []uint{p11.CKA_UNWRAP}, Pair: der.Kinds[backends.RSA2048],
+		Mechanisms: []uint{p11.CKM_RSA_PKCS_OAEP, p11.CKM_RSA_AES_KEY_WRAP, p11.CKM_RSA_PKCS, p11.CKM_RSA_X_509},
+	})
+	if rv == p11.CKR_OK {
+		b.underRSA = public
+	}
+	return b.underRSA
+}
+
+func (b *prober) wrapsBy(m cryptoki.Mechanism, wrapping, key cryptoki.Object) bool {
+	return b.s.WrapKey(b.s.Handle, m, wrapping, key, make([]byte, token.LeakRoom)).RV == p11.CKR_OK
+}
+
+func wraps(what string, mechanism uint, under string) error {
+	return leaky(fmt.Sprintf("wraps %s that must not be extracted%s (mechanism 0x%X)", what, under, mechanism))
+}
