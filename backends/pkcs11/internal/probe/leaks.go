@@ -160,9 +160,15 @@ func (b *prober) keeps(key cryptoki.Object, what string, values []uint) error {
 	return b.mustFail(func() error { return b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
 }
 
+// given reports whether an attribute can be read. A call that failed is made again by mustFail.
+func (b *prober) given(key cryptoki.Object, attribute uint) bool {
+	given, _ := token.GaveOut(b.s, key, attribute)
+	return given
+}
+
 func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
 	for _, a := range values {
-		if token.GaveOut(b.s, key, a) {
+		if b.given(key, a) {
 			return leaky("reads the value of " + what + " that is sensitive")
 		}
 	}
@@ -235,7 +241,7 @@ func (b *prober) derivations(key cryptoki.Object) []derivation {
 func (b *prober) tryDerivations(key cryptoki.Object, what string) error {
 	for _, d := range b.derivations(key) {
 		o, rv := b.keep(d.derive(b.SessionKey(p11.CKK_GENERIC_SECRET, d.length, false)))
-		if rv == p11.CKR_OK && token.GaveOut(b.s, o, p11.CKA_VALUE) {
+		if rv == p11.CKR_OK && b.given(o, p11.CKA_VALUE) {
 			return leaky("derives by " + d.mechanism + " from " + what + " that must not be extracted")
 		}
 	}

@@ -25,7 +25,8 @@ var wrappers = []struct {
 }{
 	{p11.CKK_AES, p11.CKM_AES_KEY_GEN, 32, aesWraps()},
 	{p11.CKK_DES3, p11.CKM_DES3_KEY_GEN, 0, []cryptoki.Mechanism{
-		{Type: p11.CKM_DES3_ECB}, {Type: p11.CKM_DES3_CBC, Parameter: make([]byte, des.BlockSize)},
+		{Type: p11.CKM_DES3_ECB},
+		{Type: p11.CKM_DES3_CBC, Parameter: make([]byte, des.BlockSize)},
 		{Type: p11.CKM_DES3_CBC_PAD, Parameter: make([]byte, des.BlockSize)},
 	}},
 	{p11.CKK_DES2, p11.CKM_DES2_KEY_GEN, 0, nil},
@@ -54,20 +55,46 @@ func aesWraps() []cryptoki.Mechanism {
 	return all
 }
 
-// listedWraps are the mechanisms by which the token says it wraps, the vendor's own included:
-// without a parameter and with IVs of the block lengths that there are.
+// structured are the standard mechanisms with a structure for a parameter, or tried with theirs apart.
+// A module may follow pointers that are not there, so none gets another parameter.
+var structured = map[uint]bool{
+	p11.CKM_RSA_PKCS: true, p11.CKM_RSA_X_509: true, p11.CKM_RSA_PKCS_OAEP: true, p11.CKM_RSA_PKCS_OAEP_TPM_1_1: true,
+	p11.CKM_RSA_AES_KEY_WRAP: true, p11.CKM_ECDH_AES_KEY_WRAP: true, p11.CKM_KEY_WRAP_SET_OAEP: true,
+	p11.CKM_AES_GCM: true, p11.CKM_AES_CCM: true, p11.CKM_AES_CTR: true, p11.CKM_CAMELLIA_CTR: true,
+	p11.CKM_RC2_ECB: true, p11.CKM_RC2_CBC: true, p11.CKM_RC2_CBC_PAD: true, p11.CKM_RC5_ECB: true, p11.CKM_RC5_CBC: true, p11.CKM_RC5_CBC_PAD: true,
+	p11.CKM_GOSTR3410_KEY_WRAP: true,
+	0x4021:                     true, 0x4022: true, 0x4023: true, 0x4026: true, // CKM_CHACHA20_POLY1305, and so on (PKCS#11 3.0)
+	0x4038: true, 0x4039: true, 0x403A: true, 0x403B: true, // CKM_ECDH_X_AES_KEY_WRAP and its like (PKCS#11 3.1)
+}
+
+// withoutIV are the standard mechanisms without a parameter; all others have an IV.
+var withoutIV = map[uint]bool{
+	p11.CKM_DES_ECB: true, p11.CKM_IDEA_ECB: true, p11.CKM_CAST_ECB: true, p11.CKM_CAST3_ECB: true, p11.CKM_CAST128_ECB: true,
+	p11.CKM_CDMF_ECB: true, p11.CKM_CAMELLIA_ECB: true, p11.CKM_ARIA_ECB: true, p11.CKM_SEED_ECB: true, p11.CKM_KEY_WRAP_LYNKS: true,
+}
+
+// listedWraps are the mechanisms by which the token says it wraps, and which are not tried anyway:
+// the vendor's own without a parameter, others with an IV of either block length that there is, or without
+// where they have none.
 func (b *prober) listedWraps() []cryptoki.Mechanism {
 	if b.listed != nil {
 		return b.listed
 	}
 	b.listed = []cryptoki.Mechanism{}
+	tried := slices.Concat(wrappers[0].mechanisms, wrappers[1].mechanisms)
 	list, _ := b.token.P11.GetMechanismList(b.token.Slot) // without it the known ones remain
 	for _, m := range list {
 		if info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m}); err != nil || info.Flags&p11.CKF_WRAP == 0 {
 			continue
 		}
-		for _, parameter := range [][]byte{nil, make([]byte, aes.BlockSize), make([]byte, des.BlockSize)} {
-			b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism, Parameter: parameter})
+		switch {
+		case structured[m.Mechanism] || slices.ContainsFunc(tried, func(t cryptoki.Mechanism) bool { return t.Type == m.Mechanism }):
+		case m.Mechanism >= p11.CKM_VENDOR_DEFINED || withoutIV[m.Mechanism]:
+			b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism})
+		default:
+			for _, length := range []int{aes.BlockSize, des.BlockSize} {
+				b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism, Parameter: make([]byte, length)})
+			}
 		}
 	}
 	return b.listed

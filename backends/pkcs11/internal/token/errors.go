@@ -89,7 +89,7 @@ func NameOf(rv uint) string {
 func recoded(code backends.Code, err error) *backends.Error {
 	out := &backends.Error{Code: code, Message: err.Error()}
 	if e, ok := errors.AsType[*backends.Error](err); ok {
-		out.Message, out.RV = strings.Replace(out.Message, e.Error(), e.Message, 1), e.RV
+		out.Message, out.RV, out.Unsure = strings.Replace(out.Message, e.Error(), e.Message, 1), e.RV, e.Unsure
 	}
 	return out
 }

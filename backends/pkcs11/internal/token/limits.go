@@ -103,12 +103,12 @@ func (t *Token) Refusal(err error) error {
 // slow has ended what it was asked for first by then.
 //
 // One that has lost touch with the module may not have, whether that answers CKR_DEVICE_ERROR,
-// CKR_GENERAL_ERROR or CKR_FUNCTION_FAILED then: so do is told, and the error says, if an attempt
+// CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED or a code of the vendor's own then: so do is told, and the error says, if an attempt
 // was answered so.
 func Persist[A any](ctx context.Context, t *Token, do func(unsure bool) (A, error), judge func(failed error) error) (answer A, err error) {
 	judged, unsure := false, false
 	defer func() {
-		err = backends.DoubtIf(unsure || MaybeNoRoom(err), err) // also if the token was not sound behind it
+		err = backends.DoubtIf(unsure || vagueCreation(err), err) // also if the token was not sound behind it
 	}()
 	answer, err = do(false)
 	for attempt := 1; MaybeNotKept(err) && t.sound(ctx); attempt++ {
@@ -154,6 +154,10 @@ func MaybeNoRoom(err error) bool {
 	rv := RVOf(err)
 	return rv == p11.CKR_GENERAL_ERROR || rv == p11.CKR_FUNCTION_FAILED
 }
+
+// vagueCreation reports whether the answer leaves open if an object was made: it is one that lost
+// tokens give, too, or one of a vendor's own, which may mean anything.
+func vagueCreation(err error) bool { return MaybeNoRoom(err) || RVOf(err) >= p11.CKR_VENDOR_DEFINED }
 
 // sound reports whether the token does what needs no new object.
 func (t *Token) sound(ctx context.Context) bool {

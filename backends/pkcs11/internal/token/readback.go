@@ -106,9 +106,6 @@ func (p *Profile) ReadBack(s *Session, o cryptoki.Object, u Purpose, imported bo
 			wrong = append(wrong, name)
 		}
 	}
-	if len(wrong) == 0 && GaveOut(s, o, secretAttribute(u)) {
-		return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
-	}
 	if len(wrong) > 0 {
 		slices.Sort(wrong)
 		return &backends.Error{
@@ -116,7 +113,11 @@ func (p *Profile) ReadBack(s *Session, o cryptoki.Object, u Purpose, imported bo
 			Message: fmt.Sprintf("attributes that are not as its template has them: %s", strings.Join(wrong, ", ")),
 		}
 	}
-	return nil
+	given, err := GaveOut(s, o, secretAttribute(u))
+	if given {
+		return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
+	}
+	return err
 }
 
 // secretAttribute is an attribute of a secret or private key that must not be read.
@@ -174,14 +175,22 @@ func (t *Token) vet(ctx context.Context, key *backends.Key, u *Purpose, o *Objec
 // LeakRoom is longer than any key, wrapped or not: what does not fit is not given.
 const LeakRoom = 16 << 10
 
-// GaveOut reports whether an attribute can be read. Of a call that failed, the lengths mean
-// nothing, and what was written counts.
-func GaveOut(s *Session, key cryptoki.Object, attribute uint) bool {
+// GaveOut reports whether an attribute can be read. If the call failed, and did not refuse, that is
+// not known: its error is that of the call. What was written then was given out all the same.
+func GaveOut(s *Session, key cryptoki.Object, attribute uint) (bool, error) {
 	var q cryptoki.Query
 	q.Ask(attribute, LeakRoom)
 	defer q.Reset()
 	rv := s.GetAttributes(s.Handle, key, &q)
 	v, ok := q.Value(attribute)
-	written := func(b byte) bool { return b != 0 }
-	return ok && len(v) > 0 && (rv == p11.CKR_OK || slices.ContainsFunc(v, written))
+	switch {
+	case !ok || len(v) == 0: // as of an attribute that is refused (PKCS#11 2.40 Base, C_GetAttributeValue)
+		return false, nil
+	case rv == p11.CKR_OK || slices.ContainsFunc(v, func(b byte) bool { return b != 0 }):
+		return true, nil
+	case rv == p11.CKR_ATTRIBUTE_SENSITIVE || rv == p11.CKR_ATTRIBUTE_TYPE_INVALID:
+		return false, nil
+	default:
+		return false, s.Check("C_GetAttributeValue", rv)
+	}
 }

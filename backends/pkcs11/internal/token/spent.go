@@ -75,7 +75,7 @@ func (t *Token) Spent(ctx context.Context, id backends.KeyID, err error) error {
 	if err == nil || !t.Profile.Lasting || !noRoom[RVOf(err)] || !t.loaded.others(id) || !t.sound(ctx) {
 		return err
 	}
-	return backends.Errorf(backends.Spent, "the token loads no further key in this process (%s)", RVText(RVOf(err)))
+	return backends.DoubtIf(backends.Doubtful(err), backends.Errorf(backends.Spent, "the token loads no further key in this process (%s)", RVText(RVOf(err))))
 }
 
 // InUse is err, recoded to [backends.Spent] if it is that of C_DestroyObject of tpm2-pkcs11 for

@@ -264,13 +264,14 @@ func (t *Token) sessionLimit(configured int) (int, error) {
 	if size == 0 {
 		size = defaultSessions
 	}
+	set := "max_sessions is"
 	for _, limit := range []uint{t.info.MaxRwSessionCount, t.info.MaxSessionCount} {
 		if limit != p11.CK_EFFECTIVELY_INFINITE && limit != cryptoki.Unavailable && limit < uint(size) {
-			size = int(limit)
+			set, size = "the token allows", int(limit)
 		}
 	}
 	if size <= keptSessions {
-		return 0, backends.Errorf(backends.Internal, "%d sessions with the token are too few: %d are needed", size, keptSessions+1)
+		return 0, backends.Errorf(backends.Internal, "%s %d, and each plugin process needs %d sessions at least", set, size, keptSessions+1)
 	}
 	return size - keptSessions, nil
 }
