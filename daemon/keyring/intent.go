@@ -59,9 +59,7 @@ func (w *working) on(id []byte) bool {
 // undone then: a key whose caller was not told of it does not stay.
 // The transaction is c's, see [Journal.Commit].
 func (s *Keyring) Generate(ctx context.Context, c *journal.Call, b Backend, intent *store.Intent, finish func(*store.Tx, *backends.CreateKeyAnswer) error) (*backends.CreateKeyAnswer, error) {
-	s.Working.Begin(intent.CKAID)
-	if err := s.PutIntent(ctx, intent); err != nil {
-		s.Working.End(intent.CKAID)
+	if err := s.Start(ctx, intent); err != nil {
 		return nil, err
 	}
 	c.Creates()
@@ -96,8 +94,22 @@ func (s *Keyring) Generate(ctx context.Context, c *journal.Call, b Backend, inte
 // Abandon undoes work that came too late for its caller, if it came.
 func (s *Keyring) Abandon(ctx context.Context, b Backend, intent *store.Intent) {
 	defer s.Working.End(intent.CKAID)
-	s.Late.expect(intent.CKAID, s.Now(), true)
+	s.Late.expect(intent, s.Now(), true)
 	s.Undo(ctx, b, intent)
+}
+
+// Start stores the intent of what a call makes, which is worked on until s.Working.End. It fails with
+// [backends.Busy] if the token is at too many others; see maxLate.
+func (s *Keyring) Start(ctx context.Context, intent *store.Intent) error {
+	if n := s.Late.of(intent.Token); n >= maxLate {
+		return backends.Errorf(backends.Busy, "token %s: it is not known yet of %d creations that failed whether their objects come: nothing is made until that is known of some, which takes ten minutes at most", intent.Token, n)
+	}
+	s.Working.Begin(intent.CKAID)
+	err := s.PutIntent(ctx, intent)
+	if err != nil {
+		s.Working.End(intent.CKAID)
+	}
+	return err
 }
 
 func (s *Keyring) PutIntent(ctx context.Context, intent *store.Intent) error {

@@ -43,8 +43,13 @@ type late struct {
 	renewed   map[server]time.Time     // guarded by mu; when a process was last opened to look
 }
 
+// maxLate is how many creations a token may be at that nobody waits for. Each has an intent, and a
+// full token can make one of every call: beyond, no call makes anything in the token.
+const maxLate = 1000
+
 // lateCreation is how often one was looked at, and when it is to be looked at next.
 type lateCreation struct {
+	token string
 	since time.Time // when it was first known to be late
 	looks int
 	pause Backoff
@@ -56,18 +61,19 @@ type server struct {
 	b     Backend
 }
 
-// expect notes that the object of the CKA_ID may come later. It reports whether that is
+// expect notes that the object of the intent may come later. It reports whether that is
 // new. looked: it was looked for just now.
-func (l *late) expect(id []byte, now time.Time, looked bool) bool {
+func (l *late) expect(intent *store.Intent, now time.Time, looked bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	id := intent.CKAID
 	if l.creations[string(id)] != nil {
 		return false
 	}
 	if l.creations == nil {
 		l.creations = map[string]*lateCreation{}
 	}
-	c := &lateCreation{since: now}
+	c := &lateCreation{token: intent.Token, since: now}
 	if looked {
 		c.looks = 1
 		c.pause.Failed(now)
@@ -86,6 +92,19 @@ func (l *late) forget(id []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.creations, string(id))
+}
+
+// of counts those of a token.
+func (l *late) of(token string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, c := range l.creations {
+		if c.token == token {
+			n++
+		}
+	}
+	return n
 }
 
 // prune forgets those that are not needed any more.
@@ -138,7 +157,7 @@ func (l *late) mayRenew(at server, now time.Time) bool {
 func (s *Keyring) Answered(intent *store.Intent, losses int, unsure bool, err error) error {
 	lost := unsure || s.Losses(intent) != losses
 	if lost || unfinished(err) {
-		s.Late.expect(intent.CKAID, s.Now(), true)
+		s.Late.expect(intent, s.Now(), true)
 	}
 	if err == nil && lost {
 		return ErrUnanswered
@@ -171,7 +190,7 @@ func (s *Keyring) reconcileLate(ctx context.Context, intents []*store.Intent) er
 	again := map[server][]*store.Intent{}
 	var order []server
 	for _, intent := range intents {
-		first := s.Late.expect(intent.CKAID, now, false)
+		first := s.Late.expect(intent, now, false)
 		due, anew, _ := s.Late.due(intent.CKAID, now)
 		switch {
 		case !due:

@@ -230,6 +230,30 @@ func TestLateUnsure(t *testing.T) {
 	}
 }
 
+// TestLateBound: a full token does not fill the database with intents.
+func TestLateBound(t *testing.T) {
+	t.Parallel()
+	s, slow := newSlowToken(t)
+	id := s.newKey(nil)
+	const most = 1000
+	slow.full = most + 1
+	for range most {
+		s.call(kmsapi.CodeLimitExceededException, "CreateKey", map[string]any{})
+	}
+	s.call(kmsapi.CodeThrottlingException, "CreateKey", map[string]any{})
+	s.call(kmsapi.CodeThrottlingException, "RotateKeyOnDemand", map[string]any{"KeyId": id})
+	if n := s.intents(); n != most || slow.full != 1 {
+		t.Errorf("%d intents, and the token was asked %d times, want %d", n, most+1-slow.full, most)
+	}
+	s.call("", "Encrypt", map[string]any{"KeyId": id, "Plaintext": []byte("text")})
+	slow.full = 0
+	s.pass(20)
+	s.newKey(nil)
+	if n := s.intents(); n != 0 {
+		t.Errorf("%d intents are left", n)
+	}
+}
+
 // TestLateUnrouted: the log says once that work waits for a token that the configuration does not
 // have any more.
 func TestLateUnrouted(t *testing.T) {

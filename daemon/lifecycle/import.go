@@ -164,9 +164,7 @@ func (s *Lifecycle) importVersion(ctx context.Context, c *journal.Call, m *impor
 		CKAID: v.CKAID, Action: "create", Region: k.Region, KeyID: k.ID, Version: v.Number, Token: k.Token,
 		Spec: k.Spec, Usage: k.Usage, Imported: true, Created: s.Now(),
 	}
-	s.Working.Begin(intent.CKAID)
-	if err := s.PutIntent(ctx, intent); err != nil {
-		s.Working.End(intent.CKAID)
+	if err := s.Start(ctx, intent); err != nil {
 		return nil, nil, err
 	}
 	c.Creates()
