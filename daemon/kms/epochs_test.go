@@ -7,6 +7,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/daemon/keyring"
+	"cmkd/daemon/kms"
 	"cmkd/daemon/store"
 	"cmkd/daemon/store/storetest"
 	"cmkd/testenv/memory"
@@ -21,6 +22,44 @@ type meeting struct {
 func (m *meeting) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
 	_, info, ok := m.ownKeys.Route(token, spec)
 	return m, info, ok
+}
+
+// noStateKeys is a token that makes none.
+type noStateKeys struct{ ownKeys }
+
+func (n *noStateKeys) Route(token string, spec backends.KeySpec) (keyring.Backend, backends.SpecInfo, bool) {
+	_, info, ok := n.ownKeys.Route(token, spec)
+	return n, info, ok
+}
+
+func (n *noStateKeys) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {
+	if in.Key.Spec == backends.HMAC256 {
+		return nil, backends.Errorf(backends.TokenFull, "no room")
+	}
+	return n.ownKeys.CreateKey(ctx, in)
+}
+
+// TestEpochOfLeader: an epoch that waits is the leader's trouble, and that of no daemon that led before.
+func TestEpochOfLeader(t *testing.T) {
+	t.Parallel()
+	s := trustedWith(t, func(cfg *kms.Config) { cfg.Store = storetest.Open(t, storetest.NewSharedDisk()) })
+	if err := s.cfg.Store.Join(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Router = &noStateKeys{s.cfg.Router.(ownKeys)}
+	s.service = kms.New(s.cfg)
+	s.verify()
+	s.newKey(nil)
+	if err := s.service.AdvanceEpoch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if why := s.service.EpochWaiting(); why == "" {
+		t.Error("nothing is said of the epoch that has not begun")
+	}
+	s.cfg.Store.Leave(t.Context())
+	if why := s.service.EpochWaiting(); why != "" {
+		t.Errorf("a daemon that does not lead: %s", why)
+	}
 }
 
 func (m *meeting) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (*backends.CreateKeyAnswer, error) {

@@ -50,6 +50,11 @@ func (o ownKeys) CreateKey(ctx context.Context, in *backends.CreateKeyRequest) (
 // trusted is a service whose database is authenticated, as that of a daemon is.
 func trusted(t *testing.T) *inMemory {
 	t.Helper()
+	return trustedWith(t, func(*kms.Config) {})
+}
+
+func trustedWith(t *testing.T, change func(*kms.Config)) *inMemory {
+	t.Helper()
 	trail, err := audit.Open(audit.Config{Dir: filepath.Join(t.TempDir(), "audit")})
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +62,7 @@ func trusted(t *testing.T) *inMemory {
 	t.Cleanup(func() { _ = trail.Close() })
 	s := newInMemoryWith(t, func(cfg *kms.Config) {
 		cfg.Router, cfg.Trail = ownKeys{cfg.Router.(*memory.Router)}, trail
+		change(cfg)
 	})
 	if _, err := s.service.Init(t.Context(), "main"); err != nil {
 		t.Fatal(err)

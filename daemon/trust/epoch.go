@@ -163,10 +163,11 @@ func (s *Trust) AdvanceEpoch(ctx context.Context) error {
 // gone.
 func (s *Trust) RetryEpoch() { s.integrity.mended.Store(true) }
 
-// EpochWaiting is why the epoch that is due has not begun, "" if none is due.
+// EpochWaiting is why the epoch that is due has not begun, "" if none is due, or another
+// daemon is to begin it.
 // Until it begins, a copy of the database from the epoch before would verify.
 func (s *Trust) EpochWaiting() string {
-	if why := s.integrity.waiting.Load(); why != nil {
+	if why := s.integrity.waiting.Load(); why != nil && s.Store.Leads() {
 		return *why
 	}
 	return ""

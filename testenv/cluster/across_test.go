@@ -78,6 +78,11 @@ func TestAcrossFaults(t *testing.T) {
 		}
 	}
 	for i, r := range all {
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("status of node %d: %+v", i, r.Status(t))
+			}
+		})
 		eventually(t, "healthy", func() bool { return r.Status(t).State == "ok" })
 		if got := encrypt(t.Context(), r.Client(""), key); got != map[bool]string{true: "", false: "DisabledException"}[enabled] {
 			t.Errorf("node %d: %q", i, got)

@@ -35,6 +35,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"cmkd/daemon/internal/lockfile"
 	"cmkd/daemon/store"
@@ -134,6 +136,12 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	cfg := e.options.Client
 	cfg.Logger = zap.NewNop() // what matters is in the errors
 	cfg.DialTimeout = answerTime
+	// An etcd that was away for long is asked again as soon as one that was away for a moment: by
+	// default, gRPC waits for up to two minutes.
+	cfg.DialOptions = append(cfg.DialOptions, grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+		MinConnectTimeout: answerTime,
+	}))
 	if cfg.DialKeepAliveTime == 0 {
 		cfg.DialKeepAliveTime, cfg.DialKeepAliveTimeout = answerTime, answerTime
 	}
