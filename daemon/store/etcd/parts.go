@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,6 +110,9 @@ func (e *Engine) writeOut(ctx context.Context, p *pendingValue) error {
 	}
 	for number := range p.Parts {
 		part, err := e.part(ctx, p, number, 0)
+		if errors.Is(err, store.ErrCorrupt) { // or another node has written it out meanwhile
+			err = cmp.Or(e.step(ctx, still), err)
+		}
 		if err != nil {
 			return err
 		}

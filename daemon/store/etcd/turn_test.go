@@ -48,3 +48,40 @@ func TestEndlessTurn(t *testing.T) {
 		t.Errorf("the next change: %v", err)
 	}
 }
+
+// TestWrittenOut: a large commit that another node writes out first lacks its parts then, and is not taken
+// for a corrupt one.
+func TestWrittenOut(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t, server.Start(t), true)
+	var engines []*Engine
+	for range 2 {
+		d.node(t)
+		engines = append(engines, d.engine)
+	}
+	slow, fast := engines[0], engines[1]
+	w, err := slow.Begin(t.Context(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Rollback()
+	p, err := slow.putParts(t.Context(), w.(*writer), []mutation{{Key: rowKey(rowFolder, "settings", "a"), Value: []byte("{}")}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := p.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put, err := slow.client.Put(t.Context(), slow.key(pendingKey), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.revision = put.Header.Revision
+	if err := fast.writeOut(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.writeOut(t.Context(), p); !errors.Is(err, errNotOurs) || errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("parts that another node has written out: %v", err)
+	}
+}
