@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -375,43 +376,34 @@ func (r *clusterRun) checkObjects(t *testing.T) {
 	t.Helper()
 	client := r.servers[0].Client(t)
 	defer client.Close()
-	known := map[string]bool{}
+	known, versions := map[string]bool{}, map[string]bool{}
 	for _, table := range []string{"versions", "intents", "system_keys"} {
 		found, err := client.Get(t.Context(), "/cmkd/row/"+table+"/", clientv3.WithPrefix())
 		if err != nil {
 			t.Fatal(err)
 		}
+		if len(found.Kvs) == 0 && table != "intents" {
+			t.Errorf("no %s", table)
+		}
 		for _, kv := range found.Kvs {
-			var row struct {
-				KeyID           string
-				Number, Version int
-			}
+			var row struct{ CKAID []byte }
 			if err := json.Unmarshal(kv.Value, &row); err != nil {
 				t.Fatal(err)
 			}
-			known[fmt.Sprintf("cmkd:%s:%d", row.KeyID, max(row.Number, row.Version))] = true
+			id := hex.EncodeToString(row.CKAID)
+			known[id] = true
+			versions[id] = versions[id] || table == "versions"
 		}
 	}
-	objects := map[string]bool{}
-	for _, label := range rig.Objects(t, r.daemons[0], "") {
-		if objects[label] = true; !known[label] && !strings.HasPrefix(label, "cmkd:system-") {
-			t.Errorf("an orphan in the token: %s", label)
+	for _, id := range rig.ObjectIDs(t, r.daemons[0]) {
+		if !known[id] {
+			t.Errorf("an orphan in the token: CKA_ID %s", id)
 		}
+		delete(versions, id)
 	}
-	found, err := client.Get(t.Context(), "/cmkd/row/versions/", clientv3.WithPrefix())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, kv := range found.Kvs {
-		var row struct {
-			KeyID  string
-			Number int
-		}
-		if err := json.Unmarshal(kv.Value, &row); err != nil {
-			t.Fatal(err)
-		}
-		if label := fmt.Sprintf("cmkd:%s:%d", row.KeyID, row.Number); !objects[label] {
-			t.Errorf("a version without an object: %s", label)
+	for id, is := range versions {
+		if is {
+			t.Errorf("a version without an object: CKA_ID %s", id)
 		}
 	}
 }
