@@ -3,6 +3,7 @@ package pkcs11_test
 import (
 	"context"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -108,6 +109,39 @@ func TestKeypad(t *testing.T) {
 		}
 		if _, err := pkcs11.Open(t.Context(), cfg); backends.CodeOf(err) != backends.LoginFailed || control.Calls("C_Login") != tries+1 {
 			t.Errorf("the second time: %v, after %d tries", err, control.Calls("C_Login")-tries)
+		}
+	})
+}
+
+// TestLoginUnwritten: no login is tried that could not be remembered.
+func TestLoginUnwritten(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		cfg := config(tok)
+		cfg.LoginRecord = filepath.Join(t.TempDir(), "record")
+		before := control.Calls("C_Login")
+		signal.Ignore(unix.SIGXFSZ) // no file may grow: EFBIG, as a full disk
+		var was unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: was.Max}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := pkcs11.Open(t.Context(), cfg)
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+			t.Fatal(err)
+		}
+		if n := control.Calls("C_Login") - before; err == nil || !strings.Contains(err.Error(), "not logging in") || n != 0 {
+			t.Errorf("%v, after %d tries", err, n)
+		}
+		k, err := pkcs11.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatalf("when there is room: %v", err)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }
