@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"cmkd/socket/cmd/cmkctl/internal/cli"
-	"cmkd/socket/cmd/cmkctl/internal/keys"
 	"cmkd/socket/kmsapi"
 )
 
@@ -77,7 +76,7 @@ func completeFlag(f *pflag.Flag, s *cli.Service) cobra.CompletionFunc {
 
 // completeArgs completes the arguments of a command by the words of its usage.
 func completeArgs(cmd *cobra.Command, s *cli.Service) cobra.CompletionFunc {
-	words := argumentsOf(cmd.Use)
+	words := cli.Arguments(cmd.Use)
 	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(words) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -95,27 +94,6 @@ func completeArgs(cmd *cobra.Command, s *cli.Service) cobra.CompletionFunc {
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-}
-
-// argumentsOf are the arguments in the usage of a command, without its flags and
-// what belongs to those.
-func argumentsOf(use string) []string {
-	var words []string
-	flag := false
-	for word := range strings.FieldsSeq(use) {
-		word = strings.Trim(word, "[]()|")
-		switch {
-		case word == "--" || word == "":
-			flag = false
-		case strings.HasPrefix(word, "-"):
-			flag = true
-		case flag || word == "flags" || strings.ToUpper(word) != word:
-			flag = false
-		default:
-			words = append(words, word)
-		}
-	}
-	return words
 }
 
 // complete asks for candidates, for a short time.
@@ -153,7 +131,7 @@ func regionOf(cmd *cobra.Command) string {
 }
 
 func aliasCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
-	aliases, err := keys.ListAliases(ctx, s.KMS(regionOf(cmd)), "")
+	aliases, err := cli.ListAliases(ctx, s.KMS(regionOf(cmd)), "")
 	if err != nil {
 		return nil
 	}
@@ -167,7 +145,7 @@ func aliasCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []
 // keyCandidates are aliases, and the IDs of all keys.
 func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
 	c := s.KMS(regionOf(cmd))
-	aliases, _ := keys.ListAliases(ctx, c, "")
+	aliases, _ := cli.ListAliases(ctx, c, "")
 	names := map[string]string{}
 	var found []string
 	for _, a := range aliases {
@@ -175,7 +153,7 @@ func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []st
 		names[aws.ToString(a.TargetKeyId)] = aws.ToString(a.AliasName)
 	}
 	p := kms.NewListKeysPaginator(c, &kms.ListKeysInput{})
-	keys, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
+	keys, _ := cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
 	for _, k := range keys {
 		id := aws.ToString(k.KeyId)
 		if names[id] != "" {
@@ -188,7 +166,7 @@ func keyCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []st
 
 func storeCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []string {
 	p := kms.NewDescribeCustomKeyStoresPaginator(s.KMS(regionOf(cmd)), &kms.DescribeCustomKeyStoresInput{})
-	stores, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage,
+	stores, _ := cli.Pages(ctx, p.HasMorePages, p.NextPage,
 		func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
 			return page.CustomKeyStores
 		})
@@ -206,12 +184,12 @@ func grantCandidates(ctx context.Context, s *cli.Service, cmd *cobra.Command) []
 		return nil
 	}
 	c := s.KMS(regionOf(cmd))
-	id, err := keys.ResolveKey(ctx, c, key)
+	id, err := cli.ResolveKey(ctx, c, key)
 	if err != nil {
 		return nil
 	}
 	p := kms.NewListGrantsPaginator(c, &kms.ListGrantsInput{KeyId: aws.String(id)})
-	grants, _ := keys.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
+	grants, _ := cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
 	var found []string
 	for _, g := range grants {
 		found = append(found, aws.ToString(g.GrantId)+"\t"+aws.ToString(g.GranteePrincipal))

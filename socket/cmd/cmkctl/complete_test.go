@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"slices"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestArgumentsOf(t *testing.T) {
 		"revoke --key KEY GRANT-ID":            {"GRANT-ID"},
 		"init --dir DIR (--softhsm | --pin P)": nil,
 	} {
-		if got := argumentsOf(use); !slices.Equal(got, want) {
+		if got := cli.Arguments(use); !slices.Equal(got, want) {
 			t.Errorf("the arguments of %q are %q, want %q", use, got, want)
 		}
 	}
@@ -36,7 +37,7 @@ func TestEveryArgumentCompletes(t *testing.T) {
 	root := newRoot()
 	root.InitDefaultHelpCmd()
 	eachCommand(root, func(cmd *cobra.Command) {
-		for _, word := range argumentsOf(cmd.Use) {
+		for _, word := range cli.Arguments(cmd.Use) {
 			if _, ok := completed[word]; !ok && !slices.Contains(free, word) {
 				t.Errorf("%s has an argument %s that nothing completes", cmd.CommandPath(), word)
 			}

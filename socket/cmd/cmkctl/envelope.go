@@ -88,12 +88,15 @@ check ("set -o pipefail") and keep the previous file until it has.`,
 				o.Suite = envelope.Signed
 			}
 			return f.transform(cmd, args, s, sealing, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
+				if err := cli.CheckKeys(ctx, c.Client, keys...); err != nil {
+					return nil, 0, err
+				}
 				return seal(ctx, c, dst, src, keys, o)
 			})
 		},
 	}
 	f.register(cmd, "encryption context, `name=value`; repeatable")
-	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
+	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, cli.KeyUsage+" to seal under; repeatable")
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key created for it, so that those who can open it cannot alter it")
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
@@ -146,6 +149,9 @@ give all of it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Context = f.context
 			return f.transform(cmd, args, s, opening, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
+				if err := cli.CheckKeys(ctx, c.Client, key); err != nil {
+					return nil, 0, err
+				}
 				r, err := c.OpenReader(ctx, src, key, o)
 				if err != nil {
 					return nil, 0, wordOpening(s, err)
@@ -157,7 +163,7 @@ give all of it.`,
 		},
 	}
 	f.register(cmd, "encryption context that it must have, `name=value`; repeatable")
-	cmd.Flags().StringVarP(&key, "key", "k", "", "key `ID`, ARN or alias that must open the file (default any that it names)")
+	cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage+" that must open the file (default any that it names)")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "open files of algorithm suites without key commitment: whoever sealed them can have made them open differently under another key")
 	cmd.Flags().StringVar(&f.region, "region", "", "Region whose multi-Region keys to use (default the one that FILE names)")
 	return cmd

@@ -69,6 +69,9 @@ Commands look for keys in the Region given by --region, AWS_REGION or AWS_DEFAUL
 in this order, or in the daemon's own. A sealed file is opened in the Region that it
 names. Other AWS variables are ignored.
 
+KEY is a key ID, a key ARN, alias/NAME or the ARN of an alias. Where the KMS API takes no
+alias, cmkctl describes the key first, which requires the permission kms:DescribeKey.
+
 FILE may be - for standard input or output. Output has no colours, with or without
 NO_COLOR.
 

@@ -43,11 +43,14 @@ SDK; for such a file, --context must give the encryption context.`,
 			}
 			o.Context = f.context
 			return f.transform(cmd, args, s, rewrapping, func(ctx context.Context, c *client.EnvelopeClient, dst io.Writer, src io.Reader) (*envelope.Header, int64, error) {
+				if err := cli.CheckKeys(ctx, c.Client, keys...); err != nil {
+					return nil, 0, err
+				}
 				return rewrap(ctx, s, c, dst, src, keys, o)
 			})
 		},
 	}
-	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, "key `ID`, ARN or alias to seal under; repeatable")
+	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, cli.KeyUsage+" to seal under; repeatable")
 	cmd.Flags().StringVar(&f.output, "out", "", "`file` to write instead of replacing FILE, - for standard output")
 	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")

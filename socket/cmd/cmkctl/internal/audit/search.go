@@ -114,7 +114,7 @@ type queryFlags struct {
 
 func (f *queryFlags) register(cmd *cobra.Command) {
 	f.trailFlags.register(cmd)
-	cmd.Flags().StringVarP(&f.key, "key", "k", "", "records about this `key`: ID, ARN or alias")
+	cmd.Flags().StringVarP(&f.key, "key", "k", "", cli.KeyUsage+" that the records are about")
 	cmd.Flags().StringVar(&f.principal, "principal", "", "records of this `caller`: ARN, user/NAME, user name or principal ID; * stands for any text")
 	cmd.Flags().StringArrayVar(&f.operations, "operation", nil, "records of this `operation`, such as Decrypt; may be repeated")
 	cmd.Flags().StringVar(&f.outcome, "outcome", "", "`outcome` of the call: ok, refused, failed, or an error code")
@@ -141,7 +141,14 @@ func (f *queryFlags) query(ctx context.Context, from trailSource) (trail.Query, 
 		region, id = arn[3], arn[5]
 	}
 	id = strings.TrimPrefix(id, "key/")
-	if !strings.HasPrefix(id, "alias/") {
+	if !strings.HasPrefix(id, cli.AliasPrefix) {
+		err := cli.CheckKey(f.key, func(alias string) (bool, error) {
+			known, err := trail.Alias(ctx, from, alias, f.region)
+			return len(known) > 0, err
+		})
+		if err != nil {
+			return q, trailError(from.name, err)
+		}
 		q.Keys = []trail.Key{{Region: region, ID: id}}
 		return q, nil
 	}

@@ -53,6 +53,27 @@ func NoArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// Arguments are the arguments in the usage of a command, without its flags and
+// what belongs to those.
+func Arguments(use string) []string {
+	var words []string
+	flag := false
+	for word := range strings.FieldsSeq(use) {
+		word = strings.Trim(word, "[]()|")
+		switch {
+		case word == "--" || word == "":
+			flag = false
+		case strings.HasPrefix(word, "-"):
+			flag = true
+		case flag || word == "flags" || strings.ToUpper(word) != word:
+			flag = false
+		default:
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
 // NewHelp is cobra's help command, except that an unknown command is an error.
 func NewHelp() *cobra.Command {
 	return &cobra.Command{

@@ -138,9 +138,13 @@ func (f *dataKeys) run(cmd *cobra.Command, s *cli.Service) error {
 // make asks for the data key, in the clear only if that is wanted.
 func (f *dataKeys) make(ctx context.Context, s *cli.Service) (dataKey, error) {
 	if f.plaintext == "" {
-		return f.makeWithoutPlaintext(ctx, s.KMS(f.region))
+		c, err := f.kms(ctx, s)
+		if err != nil {
+			return dataKey{}, err
+		}
+		return f.makeWithoutPlaintext(ctx, c)
 	}
-	c, err := s.Private(f.region)
+	c, err := f.private(ctx, s)
 	if err != nil {
 		return dataKey{}, err
 	}

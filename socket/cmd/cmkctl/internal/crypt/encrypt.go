@@ -32,11 +32,22 @@ func (f *useFlags) register(cmd *cobra.Command, keyUsage string) {
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 }
 
-// keyFlagUsage is the help of --key where it is required.
-const keyFlagUsage = "key `ID`, ARN or alias such as alias/app"
+// kms is a client for calls with the key, and perhaps others, whose names it looks at.
+func (f *useFlags) kms(ctx context.Context, s *cli.Service, others ...string) (*kms.Client, error) {
+	c := s.KMS(f.region)
+	return c, cli.CheckKeys(ctx, c, append(others, f.key)...)
+}
+
+// private is kms for answers with a secret in them.
+func (f *useFlags) private(ctx context.Context, s *cli.Service) (*kms.Client, error) {
+	if _, err := f.kms(ctx, s); err != nil {
+		return nil, err
+	}
+	return s.Private(f.region)
+}
 
 func (f *useFlags) registerRequired(cmd *cobra.Command) {
-	f.register(cmd, keyFlagUsage)
+	f.register(cmd, cli.KeyUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 }
 
@@ -67,7 +78,11 @@ RSA keys take fewer bytes, and need an --algorithm; their ciphertexts do not nam
 					return nil, nil, err
 				}
 				defer clear(plaintext)
-				answer, err := s.KMS(f.region).Encrypt(ctx, &kms.EncryptInput{
+				c, err := f.kms(ctx, s)
+				if err != nil {
+					return nil, nil, err
+				}
+				answer, err := c.Encrypt(ctx, &kms.EncryptInput{
 					KeyId: aws.String(f.key), Plaintext: plaintext, EncryptionContext: encryptionContext,
 					EncryptionAlgorithm: types.EncryptionAlgorithmSpec(algorithm), GrantTokens: f.tokens,
 				})
@@ -116,7 +131,7 @@ For RSA keys, --key and --algorithm are required.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				c, err := s.Private(f.region)
+				c, err := f.private(ctx, s)
 				if err != nil {
 					return nil, nil, err
 				}
@@ -131,7 +146,7 @@ For RSA keys, --key and --algorithm are required.`,
 			})
 		},
 	}
-	f.register(cmd, "key `ID`, ARN or alias that must decrypt it (default the one in the ciphertext)")
+	f.register(cmd, cli.KeyUsage+" that must decrypt it (default the one in the ciphertext)")
 	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that was used to encrypt, `name=value`; repeatable")
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
 	in.Register(cmd, "in-format", "ciphertext")
@@ -170,7 +185,11 @@ the token: the plaintext does not leave it. --context is that of the old ciphert
 				if err != nil {
 					return nil, nil, err
 				}
-				answer, err := s.KMS(f.region).ReEncrypt(ctx, &kms.ReEncryptInput{
+				c, err := f.kms(ctx, s, source)
+				if err != nil {
+					return nil, nil, err
+				}
+				answer, err := c.ReEncrypt(ctx, &kms.ReEncryptInput{
 					CiphertextBlob: ciphertext, DestinationKeyId: aws.String(f.key), SourceKeyId: cli.OrNil(source),
 					SourceEncryptionContext: from, DestinationEncryptionContext: to, GrantTokens: f.tokens,
 					SourceEncryptionAlgorithm:      types.EncryptionAlgorithmSpec(old),
@@ -187,7 +206,7 @@ the token: the plaintext does not leave it. --context is that of the old ciphert
 	fl := cmd.Flags()
 	fl.VarP(from, "context", "c", "encryption context of the old ciphertext, `name=value`; repeatable")
 	fl.Var(to, "to-context", "encryption context of the new ciphertext, `name=value`; repeatable")
-	fl.StringVar(&source, "from-key", "", "key `ID`, ARN or alias of the old ciphertext (default the one that it names)")
+	fl.StringVar(&source, "from-key", "", cli.KeyUsage+" that must decrypt the old ciphertext (default the one that it names)")
 	fl.StringVar(&algorithm, "algorithm", "", "encryption `algorithm` of the new ciphertext (default SYMMETRIC_DEFAULT)")
 	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the old ciphertext (default SYMMETRIC_DEFAULT)")
 	in.Register(cmd, "in-format", "ciphertext")

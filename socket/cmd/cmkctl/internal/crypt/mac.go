@@ -51,7 +51,10 @@ messages, authenticate the digest.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				c := s.KMS(f.region)
+				c, err := f.kms(ctx, s)
+				if err != nil {
+					return nil, nil, err
+				}
 				message, err := f.prepare(ctx, cmd, args, c)
 				if err != nil {
 					return nil, nil, err
@@ -92,7 +95,10 @@ func NewVerifyMAC(s *cli.Service) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c := s.KMS(f.region)
+			c, err := f.kms(cmd.Context(), s)
+			if err != nil {
+				return s.Explain(err)
+			}
 			message, err := f.prepare(cmd.Context(), cmd, args, c)
 			if err != nil {
 				return s.Explain(err)

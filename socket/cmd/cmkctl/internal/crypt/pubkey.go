@@ -27,7 +27,11 @@ DER with --format raw.`,
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				answer, err := s.KMS(f.region).GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: aws.String(f.key), GrantTokens: f.tokens})
+				c, err := f.kms(ctx, s)
+				if err != nil {
+					return nil, nil, err
+				}
+				answer, err := c.GetPublicKey(ctx, &kms.GetPublicKeyInput{KeyId: aws.String(f.key), GrantTokens: f.tokens})
 				if err != nil {
 					return nil, nil, err
 				}
@@ -82,7 +86,7 @@ keys from it with a KDF; do not use it as one.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				c, err := s.Private(f.region)
+				c, err := f.private(ctx, s)
 				if err != nil {
 					return nil, nil, err
 				}

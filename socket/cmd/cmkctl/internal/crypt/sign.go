@@ -145,7 +145,10 @@ RSA as in RFC 8017.
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return out.Produce(cmd, s, func(ctx context.Context) ([]byte, any, error) {
-				c := s.KMS(f.region)
+				c, err := f.kms(ctx, s)
+				if err != nil {
+					return nil, nil, err
+				}
 				message, kind, err := f.prepare(ctx, cmd, args, c)
 				if err != nil {
 					return nil, nil, err
@@ -194,7 +197,10 @@ exits with 1 if the signature was not made with this key over this message.
 			if err != nil {
 				return err
 			}
-			c := s.KMS(f.region)
+			c, err := f.kms(cmd.Context(), s)
+			if err != nil {
+				return s.Explain(err)
+			}
 			message, kind, err := f.prepare(cmd.Context(), cmd, args, c)
 			if err != nil {
 				return s.Explain(err)

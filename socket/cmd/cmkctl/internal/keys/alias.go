@@ -23,8 +23,8 @@ func NewAlias(s *cli.Service) *cobra.Command {
 
 func newAliasCreate(s *cli.Service) *cobra.Command {
 	return change{
-		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2), exact: true,
-		long:    `Create adds an alias for a key, which is named by ID or ARN. NAME may begin with alias/ or not.`,
+		use: "create NAME KEY", short: "Give a key an alias", args: cobra.ExactArgs(2),
+		long:    `Create adds an alias for a key. NAME may begin with alias/ or not.`,
 		example: "  cmkctl alias create app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])
@@ -39,9 +39,9 @@ type changedAlias struct{ AliasName, TargetKeyId string }
 
 func newAliasUpdate(s *cli.Service) *cobra.Command {
 	return change{
-		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2), exact: true,
-		long: `Update moves an alias to another key of the same kind, named by ID or ARN.
-Existing ciphertexts name the old key, and can still be decrypted.`,
+		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2),
+		long:    `Update moves an alias to another key of the same kind. Existing ciphertexts name
+the old key, and can still be decrypted.`,
 		example: "  cmkctl alias update app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])
@@ -53,7 +53,7 @@ Existing ciphertexts name the old key, and can still be decrypted.`,
 
 func newAliasDelete(s *cli.Service) *cobra.Command {
 	return change{
-		use: "delete ALIAS", short: "Delete an alias; its key stays", exact: true, example: "  cmkctl alias delete app",
+		use: "delete ALIAS", short: "Delete an alias; its key stays", example: "  cmkctl alias delete app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			name := aliasName(args[0])
 			_, err := c.DeleteAlias(ctx, &kms.DeleteAliasInput{AliasName: aws.String(name)})
@@ -73,11 +73,11 @@ func newAliasList(s *cli.Service) *cobra.Command {
 		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := s.KMS(region)
-			id, err := ResolveKey(cmd.Context(), c, key)
+			id, err := cli.ResolveKey(cmd.Context(), c, key)
 			if err != nil {
 				return s.Explain(err)
 			}
-			list, err := ListAliases(cmd.Context(), c, id)
+			list, err := cli.ListAliases(cmd.Context(), c, id)
 			if err != nil {
 				return s.Explain(err)
 			}
@@ -89,7 +89,7 @@ func newAliasList(s *cli.Service) *cobra.Command {
 		},
 	}
 	p.Register(cmd)
-	cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN (default all keys)")
+	cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage+" (default all keys)")
 	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	return cmd
 }

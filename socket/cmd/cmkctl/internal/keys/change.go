@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -13,13 +14,11 @@ import (
 	"cmkd/socket/cmd/cmkctl/internal/cli"
 )
 
-// change is a command that changes one thing, the first of its arguments.
+// change is a command that changes one thing. The argument that use calls KEY is resolved: the API
+// takes no alias for changes.
 type change struct {
 	use, short, long, example string
 	args                      cobra.PositionalArgs
-	// exact: the first argument is not a key, or must be named exactly. Else it may be an
-	// alias, which the API does not take for changes.
-	exact bool
 	// work makes the change. answer is what programs get, done what people read.
 	work func(ctx context.Context, c *kms.Client, args []string) (answer any, done string, err error)
 }
@@ -31,13 +30,14 @@ func (ch change) command(s *cli.Service, flags func(*cobra.Command)) *cobra.Comm
 	if ch.args == nil {
 		ch.args = cobra.ExactArgs(1)
 	}
+	key := slices.Index(cli.Arguments(ch.use), "KEY")
 	cmd := &cobra.Command{
 		Use: ch.use, Short: ch.short, Long: ch.long, Example: ch.example, Args: ch.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := s.KMS(region)
-			if !ch.exact && len(args) > 0 {
+			if key >= 0 {
 				var err error
-				if args[0], err = ResolveKey(cmd.Context(), c, args[0]); err != nil {
+				if args[key], err = cli.ResolveKey(cmd.Context(), c, args[key]); err != nil {
 					return s.Explain(err)
 				}
 			}
@@ -54,19 +54,6 @@ func (ch change) command(s *cli.Service, flags func(*cobra.Command)) *cobra.Comm
 		flags(cmd)
 	}
 	return cmd
-}
-
-// ResolveKey is the ARN of the key that an alias names. A key that is named by ID or ARN
-// is not asked about.
-func ResolveKey(ctx context.Context, c *kms.Client, key string) (string, error) {
-	if !strings.HasPrefix(key, "alias/") && !strings.Contains(key, ":alias/") {
-		return key, nil
-	}
-	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(key)})
-	if err != nil {
-		return "", err
-	}
-	return aws.ToString(answer.KeyMetadata.Arn), nil
 }
 
 // changed is the answer for operations that answer with nothing.
@@ -108,11 +95,11 @@ func newKeyDelete(s *cli.Service) *cobra.Command {
 	var yes cli.Confirmation
 	var days int32
 	return change{
-		use: "delete KEY", short: "Schedule the deletion of a key", exact: true,
+		use: "delete KEY", short: "Schedule the deletion of a key",
 		long: `Delete destroys the key after a waiting period of 7 to 30 days, during which it cannot be
 used, and "cmkctl key cancel-delete" can still cancel that. Then everything encrypted
-under it is lost. The key is named by ID or ARN: an alias may have moved.`,
-		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
+under it is lost. The question before that names the key by its ARN, even if you gave an alias.`,
+		example: "  cmkctl key delete alias/app --days 30",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.Ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
 				return nil, "", err
@@ -131,9 +118,9 @@ under it is lost. The key is named by ID or ARN: an alias may have moved.`,
 
 func newKeyCancelDelete(s *cli.Service) *cobra.Command {
 	return change{
-		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled", exact: true,
-		long:    `Cancel-delete cancels the deletion of a key, named by ID or ARN. The key is then disabled: use "cmkctl key enable".`,
-		example: "  cmkctl key cancel-delete 1234abcd-12ab-34cd-56ef-1234567890ab",
+		use: "cancel-delete KEY", short: "Keep a key whose deletion is scheduled",
+		long:    `Cancel-delete cancels the deletion of a key. The key is then disabled: use "cmkctl key enable".`,
+		example: "  cmkctl key cancel-delete alias/app",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			answer, err := c.CancelKeyDeletion(ctx, &kms.CancelKeyDeletionInput{KeyId: aws.String(args[0])})
 			return answer, args[0] + " is kept, and disabled", err
@@ -158,7 +145,7 @@ func newKeyTag(s *cli.Service) *cobra.Command {
 				return err
 			}
 			c := s.KMS(region)
-			key, err := ResolveKey(cmd.Context(), c, args[0])
+			key, err := cli.ResolveKey(cmd.Context(), c, args[0])
 			if err != nil {
 				return s.Explain(err)
 			}

@@ -42,7 +42,7 @@ grantee or --retiring.`,
 		example: `  cmkctl grant create -k alias/app --grantee arn:aws:iam::000000000000:user/app \
       --operation Decrypt --context-subset stage=prod`,
 		work: func(ctx context.Context, c *kms.Client, _ []string) (any, string, error) {
-			id, err := ResolveKey(ctx, c, key)
+			id, err := cli.ResolveKey(ctx, c, key)
 			if err != nil {
 				return nil, "", err
 			}
@@ -68,7 +68,7 @@ grantee or --retiring.`,
 		},
 	}.command(s, func(cmd *cobra.Command) {
 		f := cmd.Flags()
-		f.StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN")
+		f.StringVarP(&key, "key", "k", "", cli.KeyUsage)
 		f.StringVar(&grantee, "grantee", "", "`ARN` of the principal who may use the key")
 		f.StringVar(&retiring, "retiring", "", "`ARN` of a principal who may retire the grant")
 		f.StringVar(&name, "name", "", "`name`: creating the same grant again returns the existing one")
@@ -106,7 +106,7 @@ func newGrantList(s *cli.Service) *cobra.Command {
 		},
 	}
 	p.Register(cmd)
-	cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN")
+	cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage)
 	cmd.Flags().StringVar(&retiring, "retiring", "", "`ARN` of a principal")
 	cmd.Flags().StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	cmd.MarkFlagsMutuallyExclusive("key", "retiring")
@@ -116,15 +116,15 @@ func newGrantList(s *cli.Service) *cobra.Command {
 
 func listGrants(ctx context.Context, c *kms.Client, key, retiring string) ([]types.GrantListEntry, error) {
 	if key != "" {
-		id, err := ResolveKey(ctx, c, key)
+		id, err := cli.ResolveKey(ctx, c, key)
 		if err != nil {
 			return nil, err
 		}
 		p := kms.NewListGrantsPaginator(c, &kms.ListGrantsInput{KeyId: aws.String(id)})
-		return Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
+		return cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListGrantsOutput) []types.GrantListEntry { return page.Grants })
 	}
 	p := kms.NewListRetirableGrantsPaginator(c, &kms.ListRetirableGrantsInput{RetiringPrincipal: aws.String(retiring)})
-	return Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListRetirableGrantsOutput) []types.GrantListEntry { return page.Grants })
+	return cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListRetirableGrantsOutput) []types.GrantListEntry { return page.Grants })
 }
 
 // keyIDOf is the key ID in a key ARN.
@@ -157,7 +157,7 @@ func newGrantRevoke(s *cli.Service) *cobra.Command {
 		use: "revoke --key KEY GRANT-ID", short: "End a grant, as an administrator of the key",
 		example: "  cmkctl grant revoke -k alias/app \"$GRANT\"",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
-			id, err := ResolveKey(ctx, c, key)
+			id, err := cli.ResolveKey(ctx, c, key)
 			if err != nil {
 				return nil, "", err
 			}
@@ -165,7 +165,7 @@ func newGrantRevoke(s *cli.Service) *cobra.Command {
 			return changedGrant{args[0], key}, fmt.Sprintf("grant %s is revoked", args[0]), err
 		},
 	}.command(s, func(cmd *cobra.Command) {
-		cmd.Flags().StringVarP(&key, "key", "k", "", "`key` ID, alias or ARN")
+		cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage)
 		_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	})
 }
@@ -174,15 +174,18 @@ func newGrantRetire(s *cli.Service) *cobra.Command {
 	var key string
 	return change{
 		use: "retire --key KEY GRANT-ID", short: "End a grant, as its grantee or retiring principal",
-		long: `Retire ends a grant that you no longer need. The key is named by ARN.`,
-		example: `  cmkctl grant retire -k arn:aws:kms:us-east-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab \
-      "$GRANT"`,
+		long:    `Retire ends a grant that you no longer need. Name the key by its ARN if you may not describe it.`,
+		example: `  cmkctl grant retire -k alias/app "$GRANT"`,
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
-			_, err := c.RetireGrant(ctx, &kms.RetireGrantInput{KeyId: aws.String(key), GrantId: aws.String(args[0])})
+			id, err := cli.ResolveKey(ctx, c, key)
+			if err != nil {
+				return nil, "", err
+			}
+			_, err = c.RetireGrant(ctx, &kms.RetireGrantInput{KeyId: aws.String(id), GrantId: aws.String(args[0])})
 			return changedGrant{args[0], key}, fmt.Sprintf("grant %s is retired", args[0]), err
 		},
 	}.command(s, func(cmd *cobra.Command) {
-		cmd.Flags().StringVarP(&key, "key", "k", "", "`ARN` of the key")
+		cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage)
 		_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	})
 }

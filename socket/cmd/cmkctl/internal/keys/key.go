@@ -140,7 +140,9 @@ func (k *keyCreation) named(ctx context.Context, c *kms.Client, made *kms.Create
 func (k *keyCreation) aliasName() string { return aliasName(k.alias) }
 
 // aliasName is the name with the prefix that all aliases have.
-func aliasName(name string) string { return "alias/" + strings.TrimPrefix(name, "alias/") }
+func aliasName(name string) string {
+	return cli.AliasPrefix + strings.TrimPrefix(name, cli.AliasPrefix)
+}
 
 // checkAlias refuses an alias that is taken before there is a key for it. Who may
 // not ask is told by CreateAlias.
@@ -148,28 +150,11 @@ func (k *keyCreation) checkAlias(ctx context.Context, c *kms.Client) error {
 	if k.alias == "" {
 		return nil
 	}
-	taken := func(by string) error {
-		return cli.Exit(cli.ExitState, fmt.Errorf("no key was created: %s is already the alias of %s", k.aliasName(), by))
-	}
-	answer, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(k.aliasName())})
-	switch {
-	case err == nil:
-		return taken(aws.ToString(answer.KeyMetadata.Arn))
-	case apiCode(err, "NotFoundException"):
-		return nil
-	case !apiCode(err, "AccessDeniedException"):
+	by, err := cli.AliasTarget(ctx, c, k.aliasName())
+	if err != nil || by == "" {
 		return err
 	}
-	aliases, err := ListAliases(ctx, c, "")
-	if err := withheld(err); err != nil {
-		return err
-	}
-	for _, a := range aliases {
-		if aws.ToString(a.AliasName) == k.aliasName() {
-			return taken(aws.ToString(a.TargetKeyId))
-		}
-	}
-	return nil
+	return cli.Exit(cli.ExitState, fmt.Errorf("no key was created: %s is already the alias of %s", k.aliasName(), by))
 }
 
 // takeBackDays is the shortest waiting period of a deletion.

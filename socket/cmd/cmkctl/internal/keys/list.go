@@ -2,7 +2,6 @@ package keys
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
-	"github.com/aws/smithy-go"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -27,46 +25,16 @@ type shownKey struct {
 	LastUsage *types.KeyLastUsageData
 }
 
-// Pages collects the pages of a list to its end.
-func Pages[T, Page any](ctx context.Context, more func() bool, next func(context.Context, ...func(*kms.Options)) (Page, error), items func(Page) []T) ([]T, error) {
-	all := []T{}
-	for more() {
-		page, err := next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, items(page)...)
-	}
-	return all, nil
-}
-
-// ListAliases lists the aliases of a key, "" for those of all keys.
-func ListAliases(ctx context.Context, c *kms.Client, key string) ([]types.AliasListEntry, error) {
-	p := kms.NewListAliasesPaginator(c, &kms.ListAliasesInput{KeyId: cli.OrNil(key)})
-	return Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListAliasesOutput) []types.AliasListEntry { return page.Aliases })
-}
-
 // listTags lists the tags of a key.
 func listTags(ctx context.Context, c *kms.Client, key string) ([]types.Tag, error) {
 	p := kms.NewListResourceTagsPaginator(c, &kms.ListResourceTagsInput{KeyId: aws.String(key)})
-	return Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListResourceTagsOutput) []types.Tag { return page.Tags })
-}
-
-// apiCode reports whether err is an error of the API with one of the codes.
-func apiCode(err error, codes ...string) bool {
-	api, ok := errors.AsType[smithy.APIError](err)
-	for _, code := range codes {
-		if ok && api.ErrorCode() == code {
-			return true
-		}
-	}
-	return false
+	return cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListResourceTagsOutput) []types.Tag { return page.Tags })
 }
 
 // withheld takes away the errors of a caller who may not see something, and of keys
 // that do not have it.
 func withheld(err error) error {
-	if apiCode(err, "AccessDeniedException", "UnsupportedOperationException", "KMSInvalidStateException") {
+	if cli.APICode(err, "AccessDeniedException", "UnsupportedOperationException", "KMSInvalidStateException") {
 		return nil
 	}
 	return err
@@ -103,11 +71,11 @@ only the ID and the aliases.`,
 // listKeys lists all keys, each described if the caller may.
 func listKeys(ctx context.Context, c *kms.Client) ([]shownKey, error) {
 	p := kms.NewListKeysPaginator(c, &kms.ListKeysInput{})
-	entries, err := Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
+	entries, err := cli.Pages(ctx, p.HasMorePages, p.NextPage, func(page *kms.ListKeysOutput) []types.KeyListEntry { return page.Keys })
 	if err != nil {
 		return nil, err
 	}
-	aliases, err := ListAliases(ctx, c, "")
+	aliases, err := cli.ListAliases(ctx, c, "")
 	if err := withheld(err); err != nil {
 		return nil, err
 	}
@@ -126,7 +94,7 @@ func listKeys(ctx context.Context, c *kms.Client) ([]shownKey, error) {
 			if err == nil {
 				list[i].KeyMetadata = answer.KeyMetadata
 			}
-			if apiCode(err, "NotFoundException") { // it was deleted since it was listed
+			if cli.APICode(err, "NotFoundException") { // it was deleted since it was listed
 				list[i].KeyMetadata = nil
 				return nil
 			}
@@ -145,8 +113,7 @@ func newKeyShow(s *cli.Service) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show KEY",
 		Short: "Show a key: its metadata, aliases, tags, rotation and last use",
-		Long: `Show describes a key, named by ID, ARN or alias. Parts that you may not see are
-left out.`,
+		Long:  `Show describes a key. Parts that you may not see are left out.`,
 		Example: `  cmkctl key show alias/app
   cmkctl key show alias/app -o json | jq -r .Arn`,
 		Args: cobra.ExactArgs(1),
@@ -164,13 +131,16 @@ left out.`,
 }
 
 func showKey(ctx context.Context, c *kms.Client, key string) (*shownKey, error) {
+	if err := cli.CheckKeys(ctx, c, key); err != nil {
+		return nil, err
+	}
 	described, err := c.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: aws.String(key)})
 	if err != nil {
 		return nil, err
 	}
 	k := &shownKey{KeyMetadata: described.KeyMetadata}
 	id := aws.ToString(k.KeyId)
-	aliases, err := ListAliases(ctx, c, id)
+	aliases, err := cli.ListAliases(ctx, c, id)
 	if err := withheld(err); err != nil {
 		return nil, err
 	}

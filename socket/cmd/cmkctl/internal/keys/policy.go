@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -37,7 +38,7 @@ type policyQuestion struct {
 func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&q.Action, "action", "", "`action` such as kms:Decrypt")
-	f.StringVar(&q.Key, "key", "", "`key` ID, alias or ARN; omit it for operations without a key")
+	f.StringVarP(&q.Key, "key", "k", "", cli.KeyUsage+"; omit it for operations without a key")
 	f.StringVar(&q.Region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	q.context = cli.Pairs{}
 	f.Var(q.context, "context", "`KEY=VALUE` of the encryption context; may be repeated")
@@ -45,8 +46,8 @@ func (q *policyQuestion) flags(cmd *cobra.Command) {
 	_ = cmd.MarkFlagRequired("action") // the flag exists
 }
 
-// complete reads the pairs.
-func (q *policyQuestion) complete() error {
+// complete reads the pairs and looks at the key's name.
+func (q *policyQuestion) complete(ctx context.Context, s *cli.Service) error {
 	if len(q.context) > 0 {
 		q.EncryptionContext = q.context
 	}
@@ -60,7 +61,7 @@ func (q *policyQuestion) complete() error {
 		}
 		q.Conditions[key] = append(q.Conditions[key], value)
 	}
-	return nil
+	return s.Explain(cli.CheckKeys(ctx, s.KMS(q.Region), q.Key))
 }
 
 // policyExplanation is the daemon's answer to explain.
@@ -80,7 +81,7 @@ refused. Only root, admins and auditors may ask.
 		Example: "  cmkctl policy explain --as deploy --action kms:Decrypt --key alias/app --context stage=prod",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := q.complete(); err != nil {
+			if err := q.complete(cmd.Context(), s); err != nil {
 				return err
 			}
 			var e policyExplanation
@@ -155,7 +156,7 @@ encryption context and condition keys to be certain.`,
 		Example: "  cmkctl policy who --key alias/app --action kms:Decrypt",
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := q.complete(); err != nil {
+			if err := q.complete(cmd.Context(), s); err != nil {
 				return err
 			}
 			var who policyWho
@@ -211,6 +212,9 @@ It exits with 1 if there are any.`,
 			if err != nil {
 				return err
 			}
+			if err := cli.CheckKeys(cmd.Context(), s.KMS(region), key); err != nil {
+				return s.Explain(err)
+			}
 			in := operatorapi.CheckRequest{Key: key, Region: region, Policy: string(text), Since: time.Now().Add(-since)}
 			var c policyCheck
 			if err := p.Ask(cmd.Context(), s, operatorapi.CheckPolicy.Path, &in, &c); err != nil {
@@ -229,7 +233,7 @@ It exits with 1 if there are any.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&key, "key", "", "`key` ID, alias or ARN")
+	f.StringVarP(&key, "key", "k", "", cli.KeyUsage)
 	f.StringVar(&file, "policy", "", "`file` of the new key policy, - for standard input")
 	f.StringVar(&region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	f.DurationVar(&since, "since", monthBack, "how far back to look")

@@ -25,14 +25,14 @@ const maxPolicy = 131072
 type policyFlags struct{ key, region string }
 
 func (f *policyFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&f.key, "key", "k", "", "`key` ID, alias or ARN")
+	cmd.Flags().StringVarP(&f.key, "key", "k", "", cli.KeyUsage)
 	_ = cmd.MarkFlagRequired("key") // fails only for a flag that is not there
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 }
 
 // readPolicy gets a key policy, with every member on a line of its own.
 func readPolicy(ctx context.Context, c *kms.Client, key string) ([]byte, error) {
-	id, err := ResolveKey(ctx, c, key)
+	id, err := cli.ResolveKey(ctx, c, key)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (f *putting) put(ctx context.Context, c *kms.Client, text []byte) error {
 	if err := cli.CheckJSON(string(text)); err != nil {
 		return cli.Inputf("the policy is not JSON: %w", err)
 	}
-	id, err := ResolveKey(ctx, c, f.key)
+	id, err := cli.ResolveKey(ctx, c, f.key)
 	if err != nil {
 		return err
 	}

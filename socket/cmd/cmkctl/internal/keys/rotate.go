@@ -52,7 +52,7 @@ func newKeyRotation(s *cli.Service) *cobra.Command {
 				return cli.Usagef("--days is for --enable")
 			}
 			c := s.KMS(region)
-			id, err := ResolveKey(cmd.Context(), c, args[0])
+			id, err := cli.ResolveKey(cmd.Context(), c, args[0])
 			if err != nil {
 				return s.Explain(err)
 			}
@@ -99,7 +99,7 @@ func readRotations(ctx context.Context, c *kms.Client, key *string) (*rotations,
 		return nil, err
 	}
 	pages := kms.NewListKeyRotationsPaginator(c, &kms.ListKeyRotationsInput{KeyId: key, IncludeKeyMaterial: types.IncludeKeyMaterialAllKeyMaterial})
-	list, err := Pages(ctx, pages.HasMorePages, pages.NextPage, func(page *kms.ListKeyRotationsOutput) []types.RotationsListEntry { return page.Rotations })
+	list, err := cli.Pages(ctx, pages.HasMorePages, pages.NextPage, func(page *kms.ListKeyRotationsOutput) []types.RotationsListEntry { return page.Rotations })
 	if err := withheld(err); err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func newStoreList(s *cli.Service) *cobra.Command {
 		Args:    cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			pages := kms.NewDescribeCustomKeyStoresPaginator(s.KMS(region), &kms.DescribeCustomKeyStoresInput{})
-			list, err := Pages(cmd.Context(), pages.HasMorePages, pages.NextPage,
+			list, err := cli.Pages(cmd.Context(), pages.HasMorePages, pages.NextPage,
 				func(page *kms.DescribeCustomKeyStoresOutput) []types.CustomKeyStoresListEntry {
 					return page.CustomKeyStores
 				})
