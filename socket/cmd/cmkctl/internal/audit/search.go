@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -229,6 +230,7 @@ type recordList struct {
 	out    io.Writer
 	n      int
 	stream bool // no list: a line each, and documents in YAML
+	whole  bool // people get all of each record, as YAML, which is JSON without its quotes
 	buf    []byte
 }
 
@@ -253,14 +255,17 @@ func (l *recordList) add(e *trail.Event) error {
 			l.buf = append(append(l.buf, ",\n"...), e.Line...)
 		}
 	case cli.AsYAML:
-		if err := l.addYAML(e.Line); err != nil {
+		separator, value := "", jsontext.Value("["+string(e.Line)+"]")
+		if l.stream {
+			separator, value = "---\n", e.Line
+		}
+		if err := l.addYAML(separator, value); err != nil {
 			return err
 		}
 	default:
-		if first {
-			l.header()
+		if err := l.addText(e, first); err != nil {
+			return err
 		}
-		l.row(e)
 	}
 	if l.stream || len(l.buf) > flushSize {
 		return l.flush()
@@ -268,20 +273,27 @@ func (l *recordList) add(e *trail.Event) error {
 	return nil
 }
 
-// addYAML adds a document, or an item of the list.
-func (l *recordList) addYAML(line []byte) error {
-	var text strings.Builder
-	list := jsontext.Value(line)
-	if !l.stream {
-		list = jsontext.Value("[" + string(line) + "]")
-	}
-	if l.stream {
-		text.WriteString("---\n")
-	}
-	if err := cli.PrintYAML(&text, list); err != nil {
+// addYAML adds a document, or an item of the list, after what separates it from the one before.
+func (l *recordList) addYAML(separator string, value jsontext.Value) error {
+	text := bytes.NewBuffer(append(l.buf, separator...))
+	if err := cli.PrintYAML(text, value); err != nil {
 		return err
 	}
-	l.buf = append(l.buf, text.String()...)
+	l.buf = text.Bytes()
+	return nil
+}
+
+// addText adds a record for people.
+func (l *recordList) addText(e *trail.Event, first bool) error {
+	switch {
+	case l.whole && first:
+		return l.addYAML("", e.Line)
+	case l.whole:
+		return l.addYAML("---\n", e.Line)
+	case first:
+		l.header()
+	}
+	l.row(e)
 	return nil
 }
 
