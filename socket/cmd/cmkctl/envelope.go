@@ -95,7 +95,7 @@ check ("set -o pipefail") and keep the previous file until it has.`,
 			})
 		},
 	}
-	f.register(cmd, "encryption context, `name=value`; repeatable")
+	f.register(cmd, "encryption context, "+cli.PairsUsage)
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, cli.KeyUsage+" to seal under; repeatable")
 	cmd.Flags().BoolVar(&sign, "sign", false, "sign the file with a key created for it, so that those who can open it cannot alter it")
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
@@ -162,7 +162,7 @@ give all of it.`,
 			})
 		},
 	}
-	f.register(cmd, "encryption context that it must have, `name=value`; repeatable")
+	f.register(cmd, "encryption context that it must have, "+cli.PairsUsage)
 	cmd.Flags().StringVarP(&key, "key", "k", "", cli.KeyUsage+" that must open the file (default any that it names)")
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "open files of algorithm suites without key commitment: whoever sealed them can have made them open differently under another key")
 	cmd.Flags().StringVar(&f.region, "region", "", "Region whose multi-Region keys to use (default the one that FILE names)")

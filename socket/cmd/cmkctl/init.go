@@ -128,7 +128,7 @@ func (s *setup) tokenFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&s.module, "module", "", "`path` of the PKCS#11 library")
 	s.moduleEnv = cli.Pairs{}
-	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, `NAME=VALUE`; repeatable")
+	flags.Var(s.moduleEnv, "module-env", "environment variable for the library, "+cli.PairsUsage)
 	flags.BoolVar(&s.sandbox.Network, "module-network", false, "let the library use sockets: for a network HSM, or the vendor's own daemon")
 	flags.StringArrayVar(&s.sandbox.Readable, "module-readable", nil, "`path` that the library may read besides its own folder; repeatable")
 	flags.StringArrayVar(&s.sandbox.Writable, "module-writable", nil, "`path` that the library may write, such as a device or a folder for its log; repeatable")

@@ -52,7 +52,7 @@ SDK; for such a file, --context must give the encryption context.`,
 	}
 	cmd.Flags().StringArrayVarP(&keys, "key", "k", nil, cli.KeyUsage+" to seal under; repeatable")
 	cmd.Flags().StringVar(&f.output, "out", "", "`file` to write instead of replacing FILE, - for standard output")
-	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, `name=value`; repeatable")
+	cmd.Flags().VarP(f.context, "context", "c", "encryption context that FILE must have, "+cli.PairsUsage)
 	cmd.Flags().BoolVar(&o.AllowUncommitted, "allow-uncommitted", false, "accept files of algorithm suites without key commitment")
 	cmd.Flags().StringVar(&f.region, "region", cli.EnvironmentRegion(), "Region to seal in (default $AWS_REGION, $AWS_DEFAULT_REGION or the daemon's own); FILE is opened in the one that it names")
 	f.registerAnswer(cmd)

@@ -55,7 +55,7 @@ works even if plaintext_data_keys is off. "cmkctl seal" does all of this for fil
 	}
 	f.registerRequired(cmd)
 	fl := cmd.Flags()
-	fl.VarP(f.context, "context", "c", "encryption context, `name=value`; repeatable")
+	fl.VarP(f.context, "context", "c", "encryption context, "+cli.PairsUsage)
 	fl.StringVar(&f.spec, "spec", "", "`spec` of the data key: AES_256 (the default) or AES_128")
 	fl.Int32Var(&f.bytes, "bytes", 0, "length of the data key in `bytes`, 1 to 1024, instead of a spec")
 	fl.StringVar(&f.pair, "pair", "", "generate a key pair of a `spec` such as RSA_3072 or ECC_NIST_P256")

@@ -94,7 +94,7 @@ RSA keys take fewer bytes, and need an --algorithm; their ciphertexts do not nam
 		},
 	}
 	f.registerRequired(cmd)
-	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context, `name=value`; repeatable")
+	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context, "+cli.PairsUsage)
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
 	in.Register(cmd, "in-format", "plaintext")
 	out.Register(cmd, "ciphertext")
@@ -147,7 +147,7 @@ For RSA keys, --key and --algorithm are required.`,
 		},
 	}
 	f.register(cmd, cli.KeyUsage+" that must decrypt it (default the one in the ciphertext)")
-	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that was used to encrypt, `name=value`; repeatable")
+	cmd.Flags().VarP(encryptionContext, "context", "c", "encryption context that was used to encrypt, "+cli.PairsUsage)
 	cmd.Flags().StringVar(&algorithm, "algorithm", "", algorithmUsage)
 	in.Register(cmd, "in-format", "ciphertext")
 	out.Register(cmd, "plaintext")
@@ -204,8 +204,8 @@ the token: the plaintext does not leave it. --context is that of the old ciphert
 	}
 	f.registerRequired(cmd)
 	fl := cmd.Flags()
-	fl.VarP(from, "context", "c", "encryption context of the old ciphertext, `name=value`; repeatable")
-	fl.Var(to, "to-context", "encryption context of the new ciphertext, `name=value`; repeatable")
+	fl.VarP(from, "context", "c", "encryption context of the old ciphertext, "+cli.PairsUsage)
+	fl.Var(to, "to-context", "encryption context of the new ciphertext, "+cli.PairsUsage)
 	fl.StringVar(&source, "from-key", "", cli.KeyUsage+" that must decrypt the old ciphertext (default the one that it names)")
 	fl.StringVar(&algorithm, "algorithm", "", "encryption `algorithm` of the new ciphertext (default SYMMETRIC_DEFAULT)")
 	fl.StringVar(&old, "from-algorithm", "", "encryption `algorithm` of the old ciphertext (default SYMMETRIC_DEFAULT)")

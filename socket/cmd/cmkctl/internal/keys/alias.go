@@ -40,7 +40,7 @@ type changedAlias struct{ AliasName, TargetKeyId string }
 func newAliasUpdate(s *cli.Service) *cobra.Command {
 	return change{
 		use: "update ALIAS KEY", short: "Move an alias to another key", args: cobra.ExactArgs(2),
-		long:    `Update moves an alias to another key of the same kind. Existing ciphertexts name
+		long: `Update moves an alias to another key of the same kind. Existing ciphertexts name
 the old key, and can still be decrypted.`,
 		example: "  cmkctl alias update app 1234abcd-12ab-34cd-56ef-1234567890ab",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {

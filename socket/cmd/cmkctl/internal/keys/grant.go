@@ -73,8 +73,8 @@ grantee or --retiring.`,
 		f.StringVar(&retiring, "retiring", "", "`ARN` of a principal who may retire the grant")
 		f.StringVar(&name, "name", "", "`name`: creating the same grant again returns the existing one")
 		f.StringSliceVar(&operations, "operation", nil, "`operation` such as Encrypt or Decrypt; repeatable")
-		f.Var(equals, "context-equals", "encryption context that calls must have, and no other, `name=value`; repeatable")
-		f.Var(subset, "context-subset", "encryption context that calls must include, `name=value`; repeatable")
+		f.Var(equals, "context-equals", "encryption context that calls must have, and no other, "+cli.PairsUsage)
+		f.Var(subset, "context-subset", "encryption context that calls must include, "+cli.PairsUsage)
 		cmd.MarkFlagsMutuallyExclusive("context-equals", "context-subset")
 		for _, flag := range []string{"key", "grantee", "operation"} {
 			_ = cmd.MarkFlagRequired(flag) // fails only for a flag that is not there

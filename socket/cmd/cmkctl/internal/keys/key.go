@@ -86,7 +86,7 @@ use it. Without either, only the account has access.
 	f.StringVar(&k.origin, "origin", "", "`origin` of the material: AWS_KMS (the default), EXTERNAL to import it, AWS_CLOUDHSM for a custom key store")
 	f.StringVar(&k.store, "store", "", "`ID` of the custom key store that holds the key")
 	f.BoolVar(&k.multiRegion, "multi-region", false, "create a multi-Region key, which can be replicated")
-	f.Var(k.tags, "tag", "tag, `name=value`; repeatable")
+	f.Var(k.tags, "tag", "tag, "+cli.PairsUsage)
 	f.StringVar(&k.region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	p.Register(cmd)
 	return cmd

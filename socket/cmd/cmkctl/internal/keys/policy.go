@@ -41,7 +41,7 @@ func (q *policyQuestion) flags(cmd *cobra.Command) {
 	f.StringVarP(&q.Key, "key", "k", "", cli.KeyUsage+"; omit it for operations without a key")
 	f.StringVar(&q.Region, "region", cli.EnvironmentRegion(), cli.RegionUsage)
 	q.context = cli.Pairs{}
-	f.Var(q.context, "context", "`KEY=VALUE` of the encryption context; may be repeated")
+	f.Var(q.context, "context", "encryption context of the call, "+cli.PairsUsage)
 	f.StringArrayVar(&q.conditions, "condition", nil, "`KEY=VALUE` of a condition key such as kms:SigningAlgorithm; may be repeated")
 	_ = cmd.MarkFlagRequired("action") // the flag exists
 }
