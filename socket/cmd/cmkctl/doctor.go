@@ -48,8 +48,16 @@ whether imported key material is unwrapped in the token or passes through the
 plugin ("import-..."), and the key specs that the token cannot hold.
 
 With --module, doctor probes that token itself, without a daemon and without a
-configuration. It leaves nothing in the token, and tries the PIN once. It exits with 1
-if the token cannot be used at all, for example because it reveals sensitive keys.`,
+configuration. It leaves nothing in the token, and logs in with the PIN once, even if
+several plugins serve the token. It does so in a temporary state folder: it does not know which PIN
+the token has refused to a daemon, nor does a daemon learn which one it has refused to
+doctor. So every run with a wrong PIN uses up one of the tries that the token allows.
+
+Exit status with --module: 0 if every plugin can serve the token, even if not with every
+kind of key; 1 if one cannot, for example because the library cannot be loaded, the PIN is
+refused, or the token reveals sensitive keys. Without --module: 0 if the daemon answers, whatever
+it found ("cmkctl status" exits with 1 if it is degraded), 3 if you may not ask it, 5 if
+it does not answer.`,
 		Example: `  cmkctl doctor
   cmkctl doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label cmkd --pin-file pin
   cmkctl doctor -o json --module /opt/hsm/libhsm.so --module-network --pin-file pin`,
