@@ -24,7 +24,10 @@ if [ -z "${DEB_VERSION-}" ]; then
 	esac
 fi
 ARCH=$(dpkg --print-architecture)
-export SOURCE_DATE_EPOCH DEB_VERSION ARCH
+# The oldest libc6 that has every version of a symbol that the programs want of it.
+LIBC6=$(readelf --version-info --wide "$bin"/cmkd* "$bin/cmkctl" | grep -oE '\bGLIBC_[0-9.]+' | sort -Vu | tail -n 1 | cut -d _ -f 2)
+[ -n "$LIBC6" ] || { echo "$bin: no program wants a symbol of libc6" >&2; exit 1; }
+export SOURCE_DATE_EPOCH DEB_VERSION ARCH LIBC6
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

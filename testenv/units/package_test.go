@@ -2,10 +2,14 @@ package units_test
 
 import (
 	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +79,7 @@ func TestPackage(t *testing.T) {
 	list := filepath.Join(dir, "sbom.json")
 	first := buildPackages(t, bin, tools, "1", "")
 	command(t, "sh", "-c", "dpkg-deb --fsys-tarfile "+first[0]+" | tar -xO ./usr/share/doc/cmkd/cmkd.cdx.json >"+list)
+	checkLibc(t, bin, first[0])
 	for i, other := range buildPackages(t, bin, again, "1", list) {
 		command(t, "cmp", first[i], other)
 	}
@@ -130,6 +135,36 @@ func buildPackages(t *testing.T, bin, out, version, list string) []string {
 	arch := strings.TrimSpace(command(t, "dpkg", "--print-architecture"))
 	return []string{
 		filepath.Join(out, "cmkd_"+version+"_"+arch+".deb"), filepath.Join(out, "cmkd-softhsm_"+version+"_all.deb"),
+	}
+}
+
+// checkLibc: the package wants the libc6 whose symbols its programs have, no older and no newer one.
+func checkLibc(t *testing.T, bin, file string) {
+	t.Helper()
+	programs, err := filepath.Glob(filepath.Join(bin, "cmk*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := [2]int{}
+	for _, path := range programs {
+		program, err := elf.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		symbols, err := program.ImportedSymbols()
+		if err := errors.Join(err, program.Close()); err != nil && !errors.Is(err, elf.ErrNoSymbols) { // some are static
+			t.Fatal(err)
+		}
+		for _, s := range symbols {
+			var v [2]int
+			if n, _ := fmt.Sscanf(s.Version, "GLIBC_%d.%d", &v[0], &v[1]); n == len(v) && slices.Compare(v[:], newest[:]) > 0 {
+				newest = v
+			}
+		}
+	}
+	want := fmt.Sprintf("libc6 (>= %d.%d)", newest[0], newest[1])
+	if depends := command(t, "dpkg-deb", "--field", file, "Depends"); newest[0] == 0 || !strings.Contains(depends, want) {
+		t.Errorf("the package depends on %s, want %s", depends, want)
 	}
 }
 
