@@ -290,6 +290,31 @@ cp /etc/cmkd/config.toml /root/config.toml
 check ship-program ship 'program = ["/bin/sh", "-c", "exec cat >>/var/lib/cmkd/received.jsonl"]'
 check ship-program-taken taken
 check ship-program-same sh -c 'cat /var/lib/cmkd/audit/audit-*.jsonl | head -c "$(stat -c %s /var/lib/cmkd/received.jsonl)" | cmp - /var/lib/cmkd/received.jsonl'
+# Over TLS it is shipped with the drop-in for it, and not without.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=receiver -addext subjectAltName=IP:127.0.0.1 \
+	-keyout /root/receiver.key -out /etc/cmkd/receiver.pem 2>/dev/null
+chmod 0644 /etc/cmkd/receiver.pem
+sleep infinity | openssl s_server -quiet -accept 127.0.0.1:6514 -cert /etc/cmkd/receiver.pem -key /root/receiver.key >/root/received 2>/dev/null &
+ids() { cat "$@" | grep -oE '"eventID":"[-0-9a-f]+"' | sort -u; }
+refused() {
+	tries=0
+	until cmkctl status -o json | jq -e '(.auditShipping.error // "") != ""' >/dev/null || [ $tries -ge 600 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	cmkctl status -o json | jq -r '.auditShipping | .to, .error'
+}
+check ship-tls ship 'syslog = "tls:127.0.0.1:6514"
+ca_file = "/etc/cmkd/receiver.pem"'
+check ship-tls-walled refused
+sed 's/^IPAddressAllow=.*/IPAddressAllow=127.0.0.1/' /usr/share/doc/cmkd/ship.conf >/root/ship.conf
+check ship-tls-with with /root/ship.conf
+ids /var/lib/cmkd/audit/audit-*.jsonl >/root/before
+check ship-tls-taken taken
+ids /root/received >/root/after
+check ship-tls-same comm -23 /root/before /root/after
+check ship-tls-score score
+without ship.conf
 check ship-typo ship 'program = ["/bin/none"]'
 check ship-check as cmkd /usr/libexec/cmkd/cmkd --check --config /etc/cmkd/config.toml
 check ship-nothing sh -c 'cp /root/config.toml /etc/cmkd/config.toml && cmkctl reload && cmkctl status -o json | jq .auditShipping'
