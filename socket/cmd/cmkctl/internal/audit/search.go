@@ -230,7 +230,6 @@ type recordList struct {
 	out    io.Writer
 	n      int
 	stream bool // no list: a line each, and documents in YAML
-	whole  bool // people get all of each record, as YAML, which is JSON without its quotes
 	buf    []byte
 }
 
@@ -263,9 +262,10 @@ func (l *recordList) add(e *trail.Event) error {
 			return err
 		}
 	default:
-		if err := l.addText(e, first); err != nil {
-			return err
+		if first {
+			l.header()
 		}
+		l.row(e)
 	}
 	if l.stream || len(l.buf) > flushSize {
 		return l.flush()
@@ -280,20 +280,6 @@ func (l *recordList) addYAML(separator string, value jsontext.Value) error {
 		return err
 	}
 	l.buf = text.Bytes()
-	return nil
-}
-
-// addText adds a record for people.
-func (l *recordList) addText(e *trail.Event, first bool) error {
-	switch {
-	case l.whole && first:
-		return l.addYAML("", e.Line)
-	case l.whole:
-		return l.addYAML("---\n", e.Line)
-	case first:
-		l.header()
-	}
-	l.row(e)
 	return nil
 }
 
