@@ -74,7 +74,7 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 			return nil
 		})
 	}
-	err = token.Limited(len(message) <= token.Little, func() error { return sign(message) }, func() error { return sign([]byte("canary")) },
+	err = token.Limited(func() error { return sign(message) }, func() error { return sign(make([]byte, token.Little)) },
 		func() string { return fmt.Sprintf("compute the HMAC of %d bytes", len(message)) })
 	if err != nil {
 		return nil, err

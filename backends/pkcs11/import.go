@@ -362,7 +362,7 @@ func (a *arrival) withWrapping(ctx context.Context, do func(s *token.Session, wr
 	return a.WithKey(ctx, &a.in.Wrapping, a.wrapping, do)
 }
 
-// canary brings an AES key of known value the same way into a session object.
+// canary brings a secret key of known value the same way into a session object.
 func (a *arrival) canary(ctx context.Context) error {
 	known := probe.KnownKey[:token.KEKLength]
 	c := *a
@@ -385,12 +385,14 @@ func (a *arrival) canary(ctx context.Context) error {
 		}
 		c.in = &in
 	}
-	return c.withWrapping(ctx, func(s *token.Session, wrapping cryptoki.Object) error {
-		h, err := c.make(s, wrapping, a.Profile.SessionKey(p11.CKK_AES, 0, true))
-		if err != nil {
-			return err
+	return c.withWrapping(ctx, func(s *token.Session, wrapping cryptoki.Object) (err error) {
+		for _, keyType := range []uint{p11.CKK_AES, p11.CKK_GENERIC_SECRET} { // a token may have one of them
+			var h cryptoki.Object
+			if h, err = c.make(s, wrapping, a.Profile.SessionKey(keyType, 0, true)); err == nil {
+				s.Destroy(h)
+				return nil
+			}
 		}
-		s.Destroy(h)
-		return nil
+		return err
 	})
 }

@@ -84,6 +84,7 @@ func TestLeakyToken(t *testing.T) {
 			"wraps by OAEP with SHA-256": {shim.WrapsByOAEP256}, "wraps by RSA and AES": {shim.WrapsByRSAAES},
 			"wraps by the vendor's mechanism": {shim.WrapsByVendors}, "derives keys": {shim.DerivesKeys},
 			"wraps by a mechanism that it lists": {shim.WrapsByListed}, "concatenates": {shim.Concatenates},
+			"copies forgetfully": {shim.CopiesForgetfully}, "reads values beside others": {shim.ReadsInCompany},
 			"derives keys when told to": {shim.AddsUsages, shim.DerivesAdded},
 		} {
 			control.Manners(manners...)
@@ -234,6 +235,66 @@ func TestLeakBehindFailure(t *testing.T) {
 				control.Clear("C_GetAttributeValue")
 			}
 		}
+		control.Manners(shim.WrapsByVendors)
+		for _, function := range []string{"C_GetMechanismList", "C_GetMechanismInfo"} {
+			for i := range uint64(8) { // a list takes two calls
+				control.SetRule(function, shim.Rule{Do: shim.Fail(p11.CKR_FUNCTION_FAILED), Skip: i, Times: 1})
+				_, err := pkcs11.Open(t.Context(), config(tok))
+				if code := backends.CodeOf(err); code != backends.Lost && code != backends.KeyUnsafe {
+					t.Errorf("opened although call %d of %s failed: %v", i, function, err)
+				}
+				control.Clear(function)
+			}
+		}
+	})
+}
+
+// TestLies: what a module says that cannot be costs an error, and neither memory nor the process.
+func TestLies(t *testing.T) {
+	t.Parallel()
+	testenv.Isolated(t, func(t *testing.T, tok *testenv.Token) {
+		control := shimmed(t, tok)
+		control.Manners(shim.FindsForever)
+		_, err := pkcs11.Open(t.Context(), config(tok))
+		wantCode(t, "a search that does not end", err, backends.Lost)
+		control.Manners()
+		control.CloudHSM(true) // which makes the IVs
+		b := pkcs11.NewSymmetric(open(t, tok))
+		key, w := newKey(t, b), unknownKey()
+		w.Spec, w.Usage = backends.AES256, backends.WrapDataKeys
+		if _, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: w, Label: "cmkd:w:1"}); err != nil {
+			t.Fatal(err)
+		}
+		encrypt := func() error {
+			_, err := b.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: []byte("x")})
+			return err
+		}
+		random := func(length int) error {
+			_, err := b.GenerateRandom(t.Context(), &backends.GenerateRandomRequest{Length: length})
+			return err
+		}
+		for range 2 {
+			if err := encrypt(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		control.CloudHSM(false) // it takes the IV that it is given
+		wantCode(t, "an IV that nobody has made", encrypt(), backends.Lost)
+		control.CloudHSM(true)
+		if err := encrypt(); err != nil {
+			t.Error(err)
+		}
+		control.Manners(shim.NoRandom)
+		wantCode(t, "random bytes that nobody has made", random(32), backends.Lost)
+		control.Manners(shim.LittleIsDeviceError)
+		wantCode(t, "few random bytes", random(1), backends.Unsupported)
+		control.Manners(shim.WrapsTooMuch)
+		_, err = b.GenerateDataKey(t.Context(), &backends.GenerateDataKeyRequest{Key: key, Wrapping: w, Length: 32, Recipient: benchRecipient(t), Plaintext: true})
+		wantCode(t, "a wrapped key of a length that cannot be", err, backends.Lost)
+		control.Manners()
+		if err := random(1); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -292,18 +353,18 @@ func TestTroubledToken(t *testing.T) {
 		}
 		for _, c := range []struct {
 			call, function string
-			// passes: the input may be to blame, so that the call is made again.
+			// passes: the input, or its length, may be to blame, so that the call is made again.
 			passes bool
 		}{
-			{"Encrypt", "C_EncryptInit", false},
-			{"Encrypt", "C_Encrypt", false},
+			{"Encrypt", "C_EncryptInit", true},
+			{"Encrypt", "C_Encrypt", true},
 			{"Decrypt", "C_DecryptInit", true},
 			{"Decrypt", "C_Decrypt", true},
-			{"data key", "C_GenerateKey", false},
-			{"data key", "C_WrapKey", false},
+			{"data key", "C_GenerateKey", true},
+			{"data key", "C_WrapKey", true},
 			{"data key", "C_UnwrapKey", true},
-			{"data key", "C_DeriveKey", false},
-			{"data key", "C_GetAttributeValue", false},
+			{"data key", "C_DeriveKey", true},
+			{"data key", "C_GetAttributeValue", true},
 			{"data key", "C_CreateObject", true},
 			{"ListKeys", "C_FindObjects", false},
 			{"ListKeys", "C_FindObjectsInit", false},

@@ -91,7 +91,7 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 			return err
 		})
 	}
-	err = token.Limited(len(plaintext)+len(aad) <= token.Little, func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, token.Little), nil) },
+	err = token.Limited(func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, token.Little), nil) },
 		func() string {
 			return fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad))
 		})
@@ -122,6 +122,9 @@ func encryptGCM(p *token.Profile, s *token.Session, h cryptoki.Object, plaintext
 	if r.N != len(out) {
 		s.Broken = true
 		return backends.Sealed{}, backends.Errorf(backends.Internal, "C_Encrypt wrote %d bytes, not %d", r.N, len(out))
+	}
+	if p.GCMIV && !s.Fresh(iv) { // two ciphertexts of one IV give plaintext away: none leaves
+		return backends.Sealed{}, backends.Errorf(backends.Lost, "the token, which makes the IVs of CKM_AES_GCM, has made none for a call, or one for two")
 	}
 	return backends.Sealed{IV: iv, Ciphertext: out}, nil
 }

@@ -177,7 +177,7 @@ func (s *Keyring) CheckSystemKeys(ctx context.Context, token string) error {
 		for {
 			k, ok := s.Store.View().CurrentSystemKey(token, row.purpose)
 			if !ok {
-				return fmt.Errorf("token %s has no %s key: run cmkd -init", token, row.purpose)
+				return fmt.Errorf("the database names no %s key in token %s: run cmkd -init if this installation is new; if it is not, this is another database than before: see to state_dir, or [store], and restore a backup if it is lost", row.purpose, token)
 			}
 			_, err := b.CheckKey(ctx, &backends.CheckKeyRequest{Key: SystemKeyRef(k)})
 			if err == nil {

@@ -202,7 +202,7 @@ func (s *Trust) verifyHead(ctx context.Context, view *store.View, found *store.S
 	case !ok && known && last.epoch > head.Epoch:
 		return false, fmt.Sprintf("it is an older copy, of epoch %d: the token has epoch %d", head.Epoch, last.epoch), nil
 	case !ok:
-		return false, "the key that its head is verified with is not in the token", nil
+		return false, "the key that its head is verified with is not in the token: it is another token, or has lost keys", nil
 	case k.lineage != head.Lineage || k.epoch != head.Epoch:
 		return false, "its head is of another key than the database names", nil
 	}

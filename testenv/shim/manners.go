@@ -97,6 +97,18 @@ const (
 	WrapsByListed
 	// Concatenates derives keys that can be read by CKM_CONCATENATE_DATA_AND_BASE.
 	Concatenates
+	// CopiesForgetfully makes copies that can be read, unless the template says that they cannot.
+	CopiesForgetfully
+	// ReadsInCompany gives values of sensitive keys that are asked for beside other attributes.
+	ReadsInCompany
+	// FindsForever: C_FindObjects does not end.
+	FindsForever
+	// WrapsTooMuch: a wrapped key has the length CK_UNAVAILABLE_INFORMATION.
+	WrapsTooMuch
+	// NoRandom: C_GenerateRandom writes nothing.
+	NoRandom
+	// LittleIsDeviceError: CKR_DEVICE_ERROR to less than 8 bytes to sign, or of random numbers.
+	LittleIsDeviceError
 )
 
 // Manners switches the manners on, and all others off. Set them before the module is

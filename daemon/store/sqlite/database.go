@@ -88,13 +88,14 @@ func openDatabase(ctx context.Context, path string, alone bool) (*sql.DB, error)
 
 // checkDatabase refuses files that SQLite does not know or finds damaged,
 // databases of other programs, and a SQLite that would not keep what it
-// acknowledged.
+// acknowledged. One with nothing but the table of the migrations is new: the disk was full
+// when the first was made.
 func checkDatabase(ctx context.Context, db *sql.DB) error {
 	var id, tables, synchronous int
 	var journal string
 	err := db.QueryRowContext(ctx, `SELECT
 		(SELECT application_id FROM pragma_application_id),
-		(SELECT count(*) FROM sqlite_schema),
+		(SELECT count(*) FROM sqlite_schema WHERE name != 'goose_db_version' AND name NOT LIKE 'sqlite_%'),
 		(SELECT synchronous FROM pragma_synchronous),
 		(SELECT journal_mode FROM pragma_journal_mode)`).Scan(&id, &tables, &synchronous, &journal)
 	switch {

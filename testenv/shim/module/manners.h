@@ -75,6 +75,18 @@ enum manner {
 #define WRAPS_BY_LISTED (1ULL << 40)
 /* Keys are derived that have the base key behind data. */
 #define CONCATENATES (1ULL << 41)
+/* A copy whose template names neither sensitive nor extractable is neither kept in nor hidden. */
+#define COPIES_FORGETFULLY (1ULL << 42)
+/* A value is given if it is asked for beside others. */
+#define READS_IN_COMPANY (1ULL << 43)
+/* Searches do not end. */
+#define FINDS_FOREVER (1ULL << 44)
+/* A wrapped key has a length that cannot be. */
+#define WRAPS_TOO_MUCH (1ULL << 45)
+/* Random numbers are not written. */
+#define NO_RANDOM (1ULL << 46)
+/* Little input and few random bytes are answered as a broken device would. */
+#define LITTLE_IS_DEVICE_ERROR (1ULL << 47)
 
 static int has(uint64_t m) { return (atomic_load(&control->manners) & m) != 0; }
 
@@ -187,12 +199,30 @@ static CK_RV ways_Encrypt(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYT
 
 static CK_RV ways_Sign(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n, CK_BYTE_PTR o, CK_ULONG_PTR m)
 {
+	if (n < 8 && has(LITTLE_IS_DEVICE_ERROR)) {
+		CK_BYTE out[1024];
+		CK_ULONG room = sizeof out;
+		real->C_Sign(s, d, n, out, &room); /* which ends the operation */
+		return CKR_DEVICE_ERROR;
+	}
 	return big(n) ? CKR_DEVICE_ERROR : real->C_Sign(s, d, n, o, m);
 }
 
 static CK_RV ways_GenerateRandom(CK_SESSION_HANDLE s, CK_BYTE_PTR d, CK_ULONG n)
 {
-	return big(n + 4) ? CKR_DEVICE_ERROR : real->C_GenerateRandom(s, d, n);
+	if (has(NO_RANDOM))
+		return CKR_OK;
+	return big(n + 4) || (n < 8 && has(LITTLE_IS_DEVICE_ERROR)) ? CKR_DEVICE_ERROR : real->C_GenerateRandom(s, d, n);
+}
+
+static CK_RV ways_FindObjects(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE_PTR o, CK_ULONG room, CK_ULONG_PTR n)
+{
+	if (!has(FINDS_FOREVER))
+		return real->C_FindObjects(s, o, room, n);
+	for (CK_ULONG i = 0; i < room; i++)
+		o[i] = 1;
+	*n = room;
+	return CKR_OK;
 }
 
 static CK_RV ways_DecryptInit(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE k)
@@ -254,6 +284,12 @@ static CK_RV ways_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_
 {
 	CK_ULONG room = n == 1 ? t[0].ulValueLen : 0;
 	CK_RV rv = real->C_GetAttributeValue(s, o, t, n);
+	if (rv == CKR_ATTRIBUTE_SENSITIVE && has(READS_IN_COMPANY) && n > 1)
+		for (CK_ULONG i = 0; i < n; i++)
+			if (t[i].type == CKA_VALUE && t[i].pValue && t[i].ulValueLen == CK_UNAVAILABLE_INFORMATION) {
+				memset(t[i].pValue, 1, 16);
+				t[i].ulValueLen = 16;
+			}
 	if (rv == CKR_OK && has(READS_OTHER_PKCS8) && n == 1 && t[0].type == CKA_VALUE && t[0].pValue && t[0].ulValueLen > 8) {
 		CK_BYTE *v = t[0].pValue, *version = v + 2 + (v[1] > 0x80 ? v[1] & 3 : 0);
 		if (v[0] == 0x30 && version[0] == 2 && version[1] == 1)
@@ -271,6 +307,14 @@ static CK_RV ways_CopyObject(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBU
 	if ((has(COPIES_PRIVATE_KEYS) || changed(COPIES_CHANGED_KEYS)) && is_private(s, o)) {
 		*c = o;
 		return CKR_OK;
+	}
+	if (has(COPIES_FORGETFULLY) && !find(t, n, CKA_SENSITIVE) && !find(t, n, CKA_EXTRACTABLE) && must_stay(s, o)) {
+		/* Another key, which has the defaults that a copy would have. */
+		CK_BBOOL no = CK_FALSE, yes = CK_TRUE;
+		CK_ULONG length = 32;
+		CK_ATTRIBUTE copy[] = {{CKA_TOKEN, &no, 1}, {CKA_SENSITIVE, &no, 1}, {CKA_EXTRACTABLE, &yes, 1}, {CKA_VALUE_LEN, &length, sizeof length}};
+		CK_MECHANISM generate = {CKM_GENERIC_SECRET_KEY_GEN, NULL, 0};
+		return real->C_GenerateKey(s, &generate, copy, 4, c);
 	}
 	return room_CopyObject(s, o, t, n, c);
 }
@@ -335,7 +379,12 @@ static CK_RV ways_WrapKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HAN
 		*n = leak;
 		return rv;
 	}
-	return lacks(m) ? CKR_MECHANISM_INVALID : hsm_WrapKey(s, m, w, k, o, n);
+	if (lacks(m))
+		return CKR_MECHANISM_INVALID;
+	CK_RV rv = hsm_WrapKey(s, m, w, k, o, n);
+	if (rv == CKR_OK && has(WRAPS_TOO_MUCH))
+		*n = CK_UNAVAILABLE_INFORMATION;
+	return rv;
 }
 
 static CK_RV ways_DeriveKey(CK_SESSION_HANDLE s, CK_MECHANISM_PTR m, CK_OBJECT_HANDLE b, CK_ATTRIBUTE_PTR t, CK_ULONG n, CK_OBJECT_HANDLE_PTR k)

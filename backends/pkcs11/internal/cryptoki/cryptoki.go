@@ -45,6 +45,7 @@ import "C"
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -131,8 +132,17 @@ type Result struct {
 	Init bool
 }
 
-func (m *Module) result(r C.cmkd_result) Result {
-	return Result{RV: m.note(uint(r.rv)), N: int(r.n), Init: r.init != 0}
+// result is the Result of a call that had so much room in out. A length beyond that is the module's fault:
+// nothing says what it has written.
+func (m *Module) result(r C.cmkd_result, out []byte) Result {
+	rv, n := uint(r.rv), uint(r.n)
+	if rv == p11.CKR_OK && n > uint(len(out)) {
+		rv = p11.CKR_GENERAL_ERROR
+	}
+	if rv != p11.CKR_OK && n > uint(len(out)) {
+		n = 0
+	}
+	return Result{RV: m.note(rv), N: int(n), Init: r.init != 0} //nolint:gosec // at most len(out)
 }
 
 // Login is C_Login as CKU_USER.
@@ -140,36 +150,42 @@ func (m *Module) Login(s Session, pin []byte) uint {
 	return m.note(uint(C.cmkd_login(m.functions, C.CK_HANDLE(s), view(pin)).rv))
 }
 
-// GenerateRandom fills out.
+// GenerateRandom fills out. A module that says so, and has written nothing, has failed: sixteen zero
+// bytes or more do not come by chance.
 func (m *Module) GenerateRandom(s Session, out []byte) uint {
-	return m.note(uint(C.cmkd_random(m.functions, C.CK_HANDLE(s), view(out)).rv))
+	clear(out)
+	rv := uint(C.cmkd_random(m.functions, C.CK_HANDLE(s), view(out)).rv)
+	if rv == p11.CKR_OK && len(out) >= 16 && !slices.ContainsFunc(out, func(b byte) bool { return b != 0 }) {
+		rv = p11.CKR_DEVICE_ERROR
+	}
+	return m.note(rv)
 }
 
 // EncryptGCM encrypts with CKM_AES_GCM and a tag of 128 bits. Modules that
 // choose the IV themselves write it to iv. The output needs 16 bytes more than
 // the input.
 func (m *Module) EncryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
-	return m.result(C.cmkd_encrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+	return m.result(C.cmkd_encrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)), out)
 }
 
 // DecryptGCM is the reverse. Some modules want as much room as in has.
 func (m *Module) DecryptGCM(s Session, key Object, iv, aad, in, out []byte) Result {
-	return m.result(C.cmkd_decrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)))
+	return m.result(C.cmkd_decrypt_gcm(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), view(iv), view(aad), view(in), view(out)), out)
 }
 
 // Encrypt is C_EncryptInit and C_Encrypt.
 func (m *Module) Encrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return m.result(C.cmkd_encrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_encrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)), out)
 }
 
 // Decrypt is C_DecryptInit and C_Decrypt.
 func (m *Module) Decrypt(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return m.result(C.cmkd_decrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_decrypt(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)), out)
 }
 
 // Sign is C_SignInit and C_Sign.
 func (m *Module) Sign(s Session, key Object, mech Mechanism, in, out []byte) Result {
-	return m.result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)))
+	return m.result(C.cmkd_sign(m.functions, C.CK_HANDLE(s), C.CK_HANDLE(key), mech.c(), view(in), view(out)), out)
 }
 
 // GenerateKey makes a secret key.
@@ -186,17 +202,17 @@ func (m *Module) GenerateKeyPair(s Session, mech Mechanism, public, private Temp
 
 // WrapKey wraps key under wrapping.
 func (m *Module) WrapKey(s Session, mech Mechanism, wrapping, key Object, out []byte) Result {
-	return m.result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+	return m.result(C.cmkd_wrap(m.functions, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)), out)
 }
 
 // WrapGCM is WrapKey with CKM_AES_GCM, with no additional data.
 func (m *Module) WrapGCM(s Session, wrapping, key Object, iv, out []byte) Result {
-	return m.result(C.cmkd_wrap_gcm(m.functions, C.CK_HANDLE(s), view(iv), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+	return m.result(C.cmkd_wrap_gcm(m.functions, C.CK_HANDLE(s), view(iv), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)), out)
 }
 
 // WrapRSAAES is WrapKey with CKM_RSA_AES_KEY_WRAP.
 func (m *Module) WrapRSAAES(s Session, hash, mgf uint, wrapping, key Object, out []byte) Result {
-	return m.result(C.cmkd_wrap_rsa_aes(m.functions, C.CK_HANDLE(s), C.CK_ULONG(hash), C.CK_ULONG(mgf), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)))
+	return m.result(C.cmkd_wrap_rsa_aes(m.functions, C.CK_HANDLE(s), C.CK_ULONG(hash), C.CK_ULONG(mgf), C.CK_HANDLE(wrapping), C.CK_HANDLE(key), view(out)), out)
 }
 
 // UnwrapKey makes a key of what WrapKey made.
@@ -241,7 +257,7 @@ func (m *Module) DeriveString(s Session, mech uint, base Object, data []byte, t 
 // CKR_FUNCTION_NOT_SUPPORTED: the module has no interface of 3.2.
 func (m *Module) EncapsulateKey(s Session, mech Mechanism, public Object, t Template, out []byte) (Object, Result) {
 	r := C.cmkd_encapsulate(m.newer, C.CK_HANDLE(s), mech.c(), C.CK_HANDLE(public), t.c(), view(out))
-	return Object(r.m), m.result(r)
+	return Object(r.m), m.result(r, out)
 }
 
 // DecapsulateKey is C_DecapsulateKey, the reverse.

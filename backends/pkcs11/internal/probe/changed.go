@@ -22,10 +22,7 @@ import (
 // stays tries to get a private key out, before and after its attributes are changed. It is
 // an error if any of the key comes out.
 func (l *lastingProber) stays(u *token.Purpose, public, private cryptoki.Object) error {
-	what := map[der.Form]string{der.RSAKey: "an RSA private key", der.ECKey: "an elliptic curve private key"}[u.Pair.Form]
-	if what == "" {
-		what = "a private key"
-	}
+	what := privateNames[u.Pair.Form]
 	var wrapping []cryptoki.Object
 	var err error
 	if lost := l.toFail(func() { wrapping, err = l.wrappingKeys(public) }, func() uint { return l.there(private) }); err != nil || lost != nil {
@@ -35,7 +32,7 @@ func (l *lastingProber) stays(u *token.Purpose, public, private cryptoki.Object)
 }
 
 func (l *lastingProber) tryChanged(u *token.Purpose, private cryptoki.Object, wrapping []cryptoki.Object, what string) error {
-	if err := l.tryAll(private, wrapping, what+" that must not be extracted"); err != nil {
+	if err := l.tryAll(u, private, wrapping, what+" that must not be extracted"); err != nil {
 		return err
 	}
 	var changed []string
@@ -47,7 +44,7 @@ func (l *lastingProber) tryChanged(u *token.Purpose, private cryptoki.Object, wr
 			return leaky("changes " + what + " that must not be extracted to " + c.to)
 		}
 		changed = append(changed, c.to)
-		if err := l.tryAll(private, wrapping, what+" that it has changed to "+c.to); err != nil {
+		if err := l.tryAll(u, private, wrapping, what+" that it has changed to "+c.to); err != nil {
 			return err
 		}
 	}
@@ -70,8 +67,8 @@ var changes = []struct {
 }
 
 // tryAll tries to read, copy and wrap a key.
-func (l *lastingProber) tryAll(key cryptoki.Object, wrapping []cryptoki.Object, what string) error {
-	if err := l.tryReads(key, what); err != nil {
+func (l *lastingProber) tryAll(u *token.Purpose, key cryptoki.Object, wrapping []cryptoki.Object, what string) error {
+	if err := l.tryReads(key, what, token.SecretAttributes(*u)); err != nil {
 		return err
 	}
 	for _, c := range changes {
@@ -86,7 +83,11 @@ func (l *lastingProber) tryAll(key cryptoki.Object, wrapping []cryptoki.Object, 
 	for _, h := range token.OAEPHashes {
 		all = append(all, h.Mechanism())
 	}
-	all = append(all, l.listedWraps()...)
+	listed, err := l.listedWraps()
+	if err != nil {
+		return err
+	}
+	all = append(all, listed...)
 	for _, w := range wrapping {
 		if l.s.WrapGCM(l.s.Handle, w, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
 			return leaky(fmt.Sprintf("wraps %s (mechanism 0x%X)", what, uint(p11.CKM_AES_GCM)))
@@ -106,11 +107,9 @@ func (l *lastingProber) tryAll(key cryptoki.Object, wrapping []cryptoki.Object, 
 }
 
 // tryReads tries to read a key.
-func (l *lastingProber) tryReads(key cryptoki.Object, what string) error {
-	for _, a := range slices.Concat([]uint{p11.CKA_VALUE, ckaSeed}, privateLeaks[der.RSAKey].values) {
-		if l.given(key, a) {
-			return leaky("reads the value of " + what)
-		}
+func (l *lastingProber) tryReads(key cryptoki.Object, what string, values []uint) error {
+	if l.given(key, values...) {
+		return leaky("reads the value of " + what)
 	}
 	return nil
 }

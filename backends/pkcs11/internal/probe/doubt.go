@@ -24,18 +24,35 @@ var troubled = map[uint]bool{
 	p11.CKR_USER_NOT_LOGGED_IN: true, p11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
 }
 
-// vague are those that some tokens answer for a missing mechanism, and others
-// because they are in trouble.
-var vague = map[uint]bool{
-	p11.CKR_GENERAL_ERROR: true, p11.CKR_FUNCTION_FAILED: true, p11.CKR_DEVICE_MEMORY: true,
+// vague reports whether some tokens answer so for a missing mechanism, and others because
+// they are in trouble. What a vendor's own code means nobody knows.
+func vague(rv uint) bool {
+	switch rv {
+	case p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_FUNCTION_CANCELED, p11.CKR_DEVICE_MEMORY,
+		p11.CKR_SESSION_COUNT, p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED:
+		return true
+	}
+	return rv >= p11.CKR_VENDOR_DEFINED
 }
 
-const (
-	// maxProbes is how often a token is probed that answers vaguely.
-	maxProbes = 3
-	// probePause is the time between, enough for a passing fault to pass.
-	probePause = 100 * time.Millisecond
-)
+// probePauses are the times between the probes of a token that answers vaguely, for a passing fault to
+// pass.
+var probePauses = []time.Duration{100 * time.Millisecond, time.Second}
+
+// pause waits before the next run, counted from 1. It reports whether there is one.
+func pause(ctx context.Context, run int) (bool, error) {
+	if run > len(probePauses) {
+		return false, nil
+	}
+	timer := time.NewTimer(probePauses[run-1])
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true, nil
+	case <-ctx.Done():
+		return false, token.Expired(ctx)
+	}
+}
 
 // undoubted runs probe, again while the token answers vaguely. If the token is
 // in trouble, the error is [backends.Lost].
@@ -46,7 +63,7 @@ func undoubted(ctx context.Context, t *token.Token, probe func() error) error {
 			switch {
 			case troubled[rv]:
 				trouble = rv
-			case vague[rv]:
+			case vague(rv):
 				doubts++
 			}
 		}
@@ -57,15 +74,11 @@ func undoubted(ctx context.Context, t *token.Token, probe func() error) error {
 			return err
 		case trouble != 0:
 			return &backends.Error{Code: backends.Lost, Message: "the token failed while it was probed" + token.NameOf(trouble), RV: trouble}
-		case doubts == 0 || run == maxProbes:
+		case doubts == 0:
 			return err
 		}
-		timer := time.NewTimer(probePause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return token.Expired(ctx)
+		if again, expired := pause(ctx, run); !again {
+			return cmp.Or(expired, err)
 		}
 	}
 }
@@ -74,7 +87,7 @@ func undoubted(ctx context.Context, t *token.Token, probe func() error) error {
 func (b *prober) mayLack(calls func()) {
 	failed := b.s.Failed
 	b.s.Failed = func(rv uint) {
-		if failed != nil && !vague[rv] {
+		if failed != nil && !vague(rv) {
 			failed(rv)
 		}
 	}
@@ -90,32 +103,49 @@ func (b *prober) toFail(calls func(), good func() uint) error {
 	return err
 }
 
+// maxRefused is how often calls are made that are to be refused, if they fail in another way.
+const maxRefused = 3
+
 // mustFail makes calls of which each is to be refused, and returns their error. If one failed
-// in a way that may pass, they are made again: a refusal is what is to be seen.
+// in a way that may pass, they are made again: a refusal is what is to be seen. There are tokens that
+// refuse so, always, but not by saying that the session or the token is gone.
 func (b *prober) mustFail(calls func() error, good func() uint) error {
-	for again := false; ; again = true {
+	for run := 1; ; run++ {
 		var err error
 		doubt, lost := b.failing(func() { err = calls() }, good)
-		if err := cmp.Or(err, lost); err != nil || !doubt || again {
+		if err := cmp.Or(err, lost); err != nil || doubt == p11.CKR_OK {
 			return err
 		}
+		if run < maxRefused {
+			time.Sleep(probePauses[0])
+			continue
+		}
+		if troubled[doubt] && doubt != p11.CKR_DEVICE_ERROR {
+			return &backends.Error{Code: backends.Lost, Message: "the token failed while it was probed" + token.NameOf(doubt), RV: doubt}
+		}
+		return nil
 	}
 }
 
-// failing is toFail that reports whether good had to decide.
-func (b *prober) failing(calls func(), good func() uint) (doubt bool, err error) {
+// failing is toFail that returns why good had to decide, CKR_OK if it had not: an answer of a token that is
+// gone, if there was one.
+func (b *prober) failing(calls func(), good func() uint) (doubt uint, err error) {
 	failed := b.s.Failed
 	defer func() { b.s.Failed = failed }()
-	b.s.Failed = func(rv uint) { doubt = doubt || troubled[rv] || vague[rv] }
+	b.s.Failed = func(rv uint) {
+		if troubled[rv] || vague(rv) && doubt == p11.CKR_OK {
+			doubt = rv
+		}
+	}
 	calls()
 	b.s.Failed = failed
-	if !doubt {
-		return false, nil
+	if doubt == p11.CKR_OK {
+		return doubt, nil
 	}
-	if rv := good(); troubled[rv] || vague[rv] {
-		return true, &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + token.NameOf(rv), RV: rv}
+	if rv := good(); troubled[rv] || vague(rv) {
+		return doubt, &backends.Error{Code: backends.Lost, Message: "probing the token with bad input: it fails with good input, too" + token.NameOf(rv), RV: rv}
 	}
-	return true, nil
+	return doubt, nil
 }
 
 // there asks what a key is that was made before.

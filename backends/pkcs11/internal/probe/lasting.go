@@ -246,7 +246,7 @@ func (l *lastingProber) tryKind(u *token.Purpose) (why, err error) {
 		}
 		return token.Unsupported(fmt.Sprintf("pairs of %s, which it lists (C_GenerateKeyPair: %s)", k.Name, token.RVText(rv))), err
 	}
-	if err := l.tryReads(private, "a private key that is sensitive"); err != nil {
+	if err := l.tryReads(private, "a private key that is sensitive", token.SecretAttributes(*u)); err != nil {
 		return nil, err // reading back would take it for a wrong attribute
 	}
 	if why, err = l.asAsked(u, private); why != nil || err != nil {
@@ -301,7 +301,7 @@ func (l *lastingProber) make(u *token.Purpose) (public, private cryptoki.Object,
 			l.stage, l.fitted[u.KeyType] = stage, true
 			return public, private, rv, nil
 		}
-		if err != nil || !token.RefusedTemplate(rv) && !vague[rv] || l.fitted[u.KeyType] {
+		if err != nil || !token.RefusedTemplate(rv) && !vague(rv) || l.fitted[u.KeyType] {
 			break
 		}
 	}

@@ -69,7 +69,7 @@ func (b *prober) triesFirst(kinds []token.Kind) (tried bool, refused map[backend
 		}
 		key, rv := b.lasting(u)
 		if rv == p11.CKR_OK {
-			return true, refused, b.keeps(key, secretNames[u.KeyType], []uint{p11.CKA_VALUE})
+			return true, refused, b.keeps(key, secretNames[u.KeyType], token.SecretAttributes(u))
 		}
 		if err := token.Fatal("C_GenerateKey", rv); err != nil {
 			return false, refused, err
@@ -96,22 +96,10 @@ func (b *prober) lasting(u token.Purpose) (cryptoki.Object, uint) {
 	return 0, rv
 }
 
-// ckaSeed is CKA_SEED of PKCS#11 3.2, of which a post-quantum private key is made.
-const ckaSeed = 0x637
-
-// privateLeaks are the names of private keys, and their attributes that must not be read
-// (PKCS#11 2.40 Base, section 4.9).
-var privateLeaks = map[der.Form]struct {
-	name   string
-	values []uint
-}{
-	der.ECKey:      {"an elliptic curve private key", []uint{p11.CKA_VALUE}},
-	der.EdwardsKey: {"an Edwards curve private key", []uint{p11.CKA_VALUE}},
-	der.MLDSAKey:   {"an ML-DSA private key", []uint{p11.CKA_VALUE, ckaSeed}},
-	der.MLKEMKey:   {"an ML-KEM private key", []uint{p11.CKA_VALUE, ckaSeed}},
-	der.RSAKey: {"an RSA private key", []uint{
-		p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
-	}},
+// privateNames are the names of private keys.
+var privateNames = map[der.Form]string{
+	der.ECKey: "an elliptic curve private key", der.EdwardsKey: "an Edwards curve private key", der.RSAKey: "an RSA private key",
+	der.MLDSAKey: "an ML-DSA private key", der.MLKEMKey: "an ML-KEM private key",
 }
 
 // leaks tries to get private keys, made as CMKs are made, out of the token: of each form the
@@ -140,7 +128,7 @@ func (b *pairProber) leaks() error {
 				untried[s.Spec] = rv
 				continue
 			}
-			if err := b.keeps(private, privateLeaks[form].name, privateLeaks[form].values); err != nil {
+			if err := b.keeps(private, privateNames[form], token.SecretAttributes(*u)); err != nil {
 				return err
 			}
 			tried[form] = true
@@ -160,17 +148,16 @@ func (b *prober) keeps(key cryptoki.Object, what string, values []uint) error {
 	return b.mustFail(func() error { return b.tryLeaks(key, what, values) }, func() uint { return b.there(key) })
 }
 
-// given reports whether an attribute can be read. A call that failed is made again by mustFail.
-func (b *prober) given(key cryptoki.Object, attribute uint) bool {
-	given, _ := token.GaveOut(b.s, key, attribute)
+// given reports whether one of the attributes can be read, alone or with the others. A call that failed is
+// made again by mustFail.
+func (b *prober) given(key cryptoki.Object, attributes ...uint) bool {
+	given, _ := token.GivesOut(b.s, key, attributes)
 	return given
 }
 
 func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error {
-	for _, a := range values {
-		if b.given(key, a) {
-			return leaky("reads the value of " + what + " that is sensitive")
-		}
+	if b.given(key, values...) {
+		return leaky("reads the value of " + what + " that is sensitive")
 	}
 	extractable := cryptoki.Template(nil).Bool(p11.CKA_EXTRACTABLE, true)
 	readable := cryptoki.Template(nil).Bool(p11.CKA_SENSITIVE, false)
@@ -198,7 +185,7 @@ func (b *prober) tryLeaks(key cryptoki.Object, what string, values []uint) error
 	if err := b.tryWrapsUnderRSA(key, what); err != nil {
 		return err
 	}
-	return b.tryUsages(key, what)
+	return b.tryUsages(key, what, values)
 }
 
 // derivation is a way to derive a key that shows the base key (PKCS#11 2.40 Current

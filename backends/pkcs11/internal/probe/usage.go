@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -19,7 +20,7 @@ const usagesAdded = "usages-added-later"
 // tryUsages adds usages to a key that is neither modifiable nor copyable. There are tokens that
 // do so all the same, or know neither attribute. A key that does more is found out when it is
 // opened (see readBack); one that lets its value be derived must not be in the token at all.
-func (b *prober) tryUsages(key cryptoki.Object, what string) error {
+func (b *prober) tryUsages(key cryptoki.Object, what string, values []uint) error {
 	if b.Found[usagesAdded] == "" {
 		b.fact(usagesAdded, "no")
 	}
@@ -42,12 +43,27 @@ func (b *prober) tryUsages(key cryptoki.Object, what string) error {
 			b.usageAdded(token.AttributeNames[a])
 		}
 		for _, o := range more {
-			if err := b.tryDerivations(o, what); err != nil {
+			if err := b.tryAnother(o, what, values); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range []cryptoki.Template{nil, cryptoki.Template(nil).Bool(p11.CKA_TOKEN, false)} {
+		if o, rv := b.keep(b.s.CopyObject(b.s.Handle, key, t)); rv == p11.CKR_OK {
+			if err := b.tryAnother(o, what, values); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// tryAnother tries to get a key out of a copy of it, or of itself once it was changed.
+func (b *prober) tryAnother(o cryptoki.Object, what string, values []uint) error {
+	if b.given(o, values...) || !b.staysIn(o) {
+		return leaky("copies or changes " + what + " that is sensitive and must not be extracted to one that is not")
+	}
+	return cmp.Or(b.tryDerivations(o, what), b.tryWraps(o, what), b.tryWrapsUnderRSA(o, what))
 }
 
 // usageAdded notes a usage in the fact.

@@ -3,6 +3,7 @@ package probe
 import (
 	"crypto/aes"
 	"crypto/des"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -76,32 +77,52 @@ var withoutIV = map[uint]bool{
 // listedWraps are the mechanisms by which the token says it wraps, and which are not tried anyway:
 // the vendor's own without a parameter, others with an IV of either block length that there is, or without
 // where they have none.
-func (b *prober) listedWraps() []cryptoki.Mechanism {
+func (b *prober) listedWraps() ([]cryptoki.Mechanism, error) {
 	if b.listed != nil {
-		return b.listed
+		return b.listed, nil
 	}
-	b.listed = []cryptoki.Mechanism{}
+	list, err := b.token.P11.GetMechanismList(b.token.Slot)
+	if err != nil {
+		return nil, backends.Errorf(backends.Lost, "C_GetMechanismList: %v", err)
+	}
 	tried := slices.Concat(wrappers[0].mechanisms, wrappers[1].mechanisms)
-	list, _ := b.token.P11.GetMechanismList(b.token.Slot) // without it the known ones remain
+	all := []cryptoki.Mechanism{}
 	for _, m := range list {
-		if info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m}); err != nil || info.Flags&p11.CKF_WRAP == 0 {
+		if structured[m.Mechanism] || slices.ContainsFunc(tried, func(t cryptoki.Mechanism) bool { return t.Type == m.Mechanism }) {
 			continue
 		}
+		info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m})
 		switch {
-		case structured[m.Mechanism] || slices.ContainsFunc(tried, func(t cryptoki.Mechanism) bool { return t.Type == m.Mechanism }):
+		case errors.Is(err, p11.Error(p11.CKR_MECHANISM_INVALID)): // it is listed, and there is none
+		case err != nil:
+			return nil, backends.Errorf(backends.Lost, "C_GetMechanismInfo: %v", err)
+		case info.Flags&p11.CKF_WRAP == 0:
+		case len(all) >= maxListed:
+			b.cannotWrap(fmt.Sprintf("more than %d mechanisms that the token lists", maxListed))
+			b.listed = all
+			return all, nil
 		case m.Mechanism >= p11.CKM_VENDOR_DEFINED || withoutIV[m.Mechanism]:
-			b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism})
+			all = append(all, cryptoki.Mechanism{Type: m.Mechanism})
 		default:
 			for _, length := range []int{aes.BlockSize, des.BlockSize} {
-				b.listed = append(b.listed, cryptoki.Mechanism{Type: m.Mechanism, Parameter: make([]byte, length)})
+				all = append(all, cryptoki.Mechanism{Type: m.Mechanism, Parameter: make([]byte, length)})
 			}
 		}
 	}
-	return b.listed
+	b.listed = all
+	return all, nil
 }
+
+// maxListed is how many of the mechanisms that the token lists are tried: each costs a call for each kind of
+// key and of wrapping key.
+const maxListed = 64
 
 // tryWraps wraps the key under secret keys.
 func (b *prober) tryWraps(key cryptoki.Object, what string) error {
+	listed, err := b.listedWraps()
+	if err != nil {
+		return err
+	}
 	possible := false
 	for _, w := range wrappers {
 		wrapping, ok := b.wrappingSecret(w.keyType, w.generator, w.length)
@@ -112,7 +133,7 @@ func (b *prober) tryWraps(key cryptoki.Object, what string) error {
 		if w.keyType == p11.CKK_AES && b.s.WrapGCM(b.s.Handle, wrapping, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
 			return wraps(what, p11.CKM_AES_GCM, "")
 		}
-		for _, m := range slices.Concat(w.mechanisms, b.listedWraps()) {
+		for _, m := range slices.Concat(w.mechanisms, listed) {
 			if b.wrapsBy(m, wrapping, key) {
 				return wraps(what, m.Type, "")
 			}
@@ -162,7 +183,11 @@ func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 			return wraps(what, p11.CKM_RSA_AES_KEY_WRAP, under)
 		}
 	}
-	for _, m := range slices.Concat(all, b.listedWraps()) {
+	listed, err := b.listedWraps()
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Concat(all, listed) {
 		if b.wrapsBy(m, public, key) {
 			return wraps(what, m.Type, under)
 		}

@@ -37,12 +37,12 @@ const Little = 64
 
 // Limited makes a call with good input or output of a length that a caller chooses: there are
 // tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take, or to less.
-// If it fails so, and usual is false, less does the same with a length that every token takes: of
+// If it fails so, less does the same with a length that every token takes: of
 // a token that does that, the call is made again, and if it fails again the token does not do
 // what is said.
-func Limited(usual bool, call, less func() error, said func() string) error {
+func Limited(call, less func() error, said func() string) error {
 	err := call()
-	if code := backends.CodeOf(err); err == nil || usual || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
+	if code := backends.CodeOf(err); err == nil || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
 		return err
 	}
 	if kerr := less(); kerr != nil {

@@ -121,7 +121,9 @@ func Persist[A any](ctx context.Context, t *Token, do func(unsure bool) (A, erro
 		}
 		if attempt > 1 {
 			t.limits.begin(noObjects, fmt.Sprintf("no object is made that stays (%s): it may be full or write-protected", RVText(RVOf(err))))
-			return answer, recoded(backends.TokenFull, err)
+			full := recoded(backends.TokenFull, err)
+			full.Message += ": it makes no object that stays, and may be full or write-protected"
+			return answer, full
 		}
 		answer, err = do(unsure)
 	}

@@ -178,6 +178,9 @@ func (t *Token) Refresh(ctx context.Context, opening bool) (*listing, error) {
 	return l, nil
 }
 
+// maxObjects is how many objects a search gives at most: a list that does not end must not fill the memory.
+const maxObjects = 1 << 20
+
 // Search is C_FindObjects to the end.
 func (t *Token) Search(s *Session, template []*p11.Attribute) ([]p11.ObjectHandle, error) {
 	h := p11.SessionHandle(s.Handle)
@@ -195,7 +198,10 @@ func (t *Token) Search(s *Session, template []*p11.Attribute) ([]p11.ObjectHandl
 		if len(some) == 0 {
 			break
 		}
-		all = append(all, some...)
+		if all = append(all, some...); len(all) > maxObjects {
+			s.Broken = true
+			return nil, backends.Errorf(backends.Lost, "C_FindObjects gives more than %d objects", maxObjects)
+		}
 	}
 	if err := t.P11.FindObjectsFinal(h); err != nil {
 		s.Broken = true

@@ -10,6 +10,7 @@ import (
 
 	"cmkd/backends"
 	"cmkd/backends/pkcs11/internal/cryptoki"
+	"cmkd/backends/pkcs11/internal/der"
 )
 
 // AttributeNames are for the texts of [backends.KeyUnsafe].
@@ -113,19 +114,28 @@ func (p *Profile) ReadBack(s *Session, o cryptoki.Object, u Purpose, imported bo
 			Message: fmt.Sprintf("attributes that are not as its template has them: %s", strings.Join(wrong, ", ")),
 		}
 	}
-	given, err := GaveOut(s, o, secretAttribute(u))
+	given, err := GivesOut(s, o, SecretAttributes(u))
 	if given {
 		return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
 	}
 	return err
 }
 
-// secretAttribute is an attribute of a secret or private key that must not be read.
-func secretAttribute(u Purpose) uint {
-	if u.KeyType == p11.CKK_RSA {
-		return p11.CKA_PRIVATE_EXPONENT
+// ckaSeed is CKA_SEED of PKCS#11 3.2, of which a post-quantum private key is made.
+const ckaSeed = 0x637
+
+// SecretAttributes are those of a secret or private key that must not be read (PKCS#11 2.40 Base, section
+// 4.9).
+func SecretAttributes(u Purpose) []uint {
+	switch {
+	case u.KeyType == p11.CKK_RSA:
+		return []uint{
+			p11.CKA_PRIVATE_EXPONENT, p11.CKA_PRIME_1, p11.CKA_PRIME_2, p11.CKA_EXPONENT_1, p11.CKA_EXPONENT_2, p11.CKA_COEFFICIENT,
+		}
+	case u.Pair != nil && (u.Pair.Form == der.MLDSAKey || u.Pair.Form == der.MLKEMKey):
+		return []uint{p11.CKA_VALUE, ckaSeed}
 	}
-	return p11.CKA_VALUE
+	return []uint{p11.CKA_VALUE}
 }
 
 // allows reports whether the mechanisms that a key allows are those of its
@@ -175,22 +185,39 @@ func (t *Token) vet(ctx context.Context, key *backends.Key, u *Purpose, o *Objec
 // LeakRoom is longer than any key, wrapped or not: what does not fit is not given.
 const LeakRoom = 16 << 10
 
-// GaveOut reports whether an attribute can be read. If the call failed, and did not refuse, that is
-// not known: its error is that of the call. What was written then was given out all the same.
-func GaveOut(s *Session, key cryptoki.Object, attribute uint) (bool, error) {
+// GivesOut reports whether one of the attributes can be read, each alone, and all beside the class. If a call
+// failed, and did not refuse, that is not known: its error is that of the call. What was written then was
+// given out all the same.
+func GivesOut(s *Session, key cryptoki.Object, attributes []uint) (bool, error) {
+	for _, a := range attributes {
+		if given, err := givesOut(s, key, a); given || err != nil {
+			return given, err
+		}
+	}
+	return givesOut(s, key, append([]uint{p11.CKA_CLASS}, attributes...)...)
+}
+
+// givesOut asks for the attributes in one call. CKA_CLASS is given always.
+func givesOut(s *Session, key cryptoki.Object, attributes ...uint) (bool, error) {
 	var q cryptoki.Query
-	q.Ask(attribute, LeakRoom)
+	for _, a := range attributes {
+		q.Ask(a, LeakRoom)
+	}
 	defer q.Reset()
 	rv := s.GetAttributes(s.Handle, key, &q)
-	v, ok := q.Value(attribute)
-	switch {
-	case !ok || len(v) == 0: // as of an attribute that is refused (PKCS#11 2.40 Base, C_GetAttributeValue)
-		return false, nil
-	case rv == p11.CKR_OK || slices.ContainsFunc(v, func(b byte) bool { return b != 0 }):
-		return true, nil
-	case rv == p11.CKR_ATTRIBUTE_SENSITIVE || rv == p11.CKR_ATTRIBUTE_TYPE_INVALID:
-		return false, nil
-	default:
-		return false, s.Check("C_GetAttributeValue", rv)
+	asked := false
+	for _, a := range attributes {
+		v, ok := q.Value(a)
+		if a == p11.CKA_CLASS || !ok || len(v) == 0 { // not as of one that is refused (PKCS#11 2.40 Base, C_GetAttributeValue)
+			continue
+		}
+		if rv == p11.CKR_OK || slices.ContainsFunc(v, func(b byte) bool { return b != 0 }) {
+			return true, nil
+		}
+		asked = true
 	}
+	if !asked || rv == p11.CKR_ATTRIBUTE_SENSITIVE || rv == p11.CKR_ATTRIBUTE_TYPE_INVALID {
+		return false, nil
+	}
+	return false, s.Check("C_GetAttributeValue", rv)
 }

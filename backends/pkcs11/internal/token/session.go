@@ -24,6 +24,7 @@ type Session struct {
 	// writable again. Zero: never.
 	expiry time.Time
 	ivs    ivBuffer
+	lastIV [IVLength]byte // that the token made; zero: none yet
 }
 
 // Check makes the error of a call on s, if it failed, and marks s as broken.
@@ -368,6 +369,17 @@ func (s *Session) IV(iv []byte) error {
 	copy(iv, b.random[len(b.random)-b.left:])
 	b.left -= IVLength
 	return nil
+}
+
+// Fresh reports whether an IV that the token made is one, and is not that of the session's call before.
+func (s *Session) Fresh(iv []byte) bool {
+	made := [IVLength]byte(iv)
+	if made == s.lastIV || made == [IVLength]byte{} { // left as it was
+		s.Broken = true
+		return false
+	}
+	s.lastIV = made
+	return true
 }
 
 func (b *ivBuffer) clear() {

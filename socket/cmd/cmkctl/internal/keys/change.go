@@ -19,6 +19,8 @@ import (
 type change struct {
 	use, short, long, example string
 	args                      cobra.PositionalArgs
+	// exact: what is destroyed is not named by an alias, which may have moved.
+	exact bool
 	// work makes the change. answer is what programs get, done what people read.
 	work func(ctx context.Context, c *kms.Client, args []string) (answer any, done string, err error)
 }
@@ -37,8 +39,12 @@ func (ch change) command(s *cli.Service, flags func(*cobra.Command)) *cobra.Comm
 			c := s.KMS(region)
 			if key >= 0 {
 				var err error
-				if args[key], err = cli.ResolveKey(cmd.Context(), c, args[key]); err != nil {
+				named := args[key]
+				if args[key], err = cli.ResolveKey(cmd.Context(), c, named); err != nil {
 					return s.Explain(err)
+				}
+				if ch.exact && args[key] != named {
+					return cli.Usagef("%s is an alias, and may have moved: name the key itself, which is %s now", cli.Quote(named), args[key])
 				}
 			}
 			answer, done, err := ch.work(cmd.Context(), c, args)
@@ -95,11 +101,11 @@ func newKeyDelete(s *cli.Service) *cobra.Command {
 	var yes cli.Confirmation
 	var days int32
 	return change{
-		use: "delete KEY", short: "Schedule the deletion of a key",
+		use: "delete KEY", short: "Schedule the deletion of a key", exact: true,
 		long: `Delete destroys the key after a waiting period of 7 to 30 days, during which it cannot be
 used, and "cmkctl key cancel-delete" can still cancel that. Then everything encrypted
-under it is lost. The question before that names the key by its ARN, even if you gave an alias.`,
-		example: "  cmkctl key delete alias/app --days 30",
+under it is lost. KEY is an ID or ARN: an alias may have moved.`,
+		example: "  cmkctl key delete 1234abcd-12ab-34cd-56ef-1234567890ab --days 30",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.Ask(fmt.Sprintf("Delete %s, and lose what is encrypted under it, after %d days", args[0], days)); err != nil {
 				return nil, "", err

@@ -240,11 +240,10 @@ func newKeyDeleteMaterial(s *cli.Service) *cobra.Command {
 	var yes cli.Confirmation
 	var id string
 	return change{
-		use: "delete-material KEY", short: "Delete imported key material",
+		use: "delete-material KEY", short: "Delete imported key material", exact: true,
 		long: `Delete-material removes the imported material from the token immediately. Anyone
-who has kept the material can import it again. The question before that names the key by its
-ARN, even if you gave an alias.`,
-		example: "  cmkctl key delete-material alias/app --yes",
+who has kept the material can import it again. KEY is an ID or ARN: an alias may have moved.`,
+		example: "  cmkctl key delete-material 1234abcd-12ab-34cd-56ef-1234567890ab --yes",
 		work: func(ctx context.Context, c *kms.Client, args []string) (any, string, error) {
 			if err := yes.Ask(fmt.Sprintf("Delete the material of %s, of which the token has the only copy unless you kept one", args[0])); err != nil {
 				return nil, "", err
