@@ -46,8 +46,25 @@ func decodeHead(found []*mvccpb.KeyValue) (*store.Sealed, error) {
 	return &store.Sealed{Document: v.Document, MAC: v.MAC}, nil
 }
 
-// page is how many keys are read at once.
-const page = 500
+// How many keys are read at once: the first time the fewest, then as many as are about pageBytes long. For
+// each page etcd counts all keys behind it, so that many small pages would grow with the square.
+const (
+	minPage   = 500
+	maxPage   = 20_000
+	pageBytes = 8 << 20
+)
+
+// nextPage is how many keys the page after found should have.
+func nextPage(found []*mvccpb.KeyValue) int64 {
+	size := 0
+	for _, kv := range found {
+		size += len(kv.Key) + len(kv.Value)
+	}
+	if size == 0 {
+		return minPage
+	}
+	return int64(min(max(len(found)*pageBytes/size, minPage), maxPage))
+}
 
 // Load implements [store.Engine]: everything is read at the revision at which the head
 // is found.
@@ -131,8 +148,9 @@ func (s *snapshot) each(ctx context.Context, folder string, alone bool, visit fu
 		}
 		return visit(table, name, value)
 	}
+	limit := int64(minPage)
 	for from, end := e.key(folder), clientv3.GetPrefixRangeEnd(e.key(folder)); !alone; {
-		found, err := s.page(ctx, from, end)
+		found, err := s.page(ctx, from, end, limit)
 		if err != nil {
 			return err
 		}
@@ -153,7 +171,7 @@ func (s *snapshot) each(ctx context.Context, folder string, alone bool, visit fu
 		if !found.More {
 			break
 		}
-		from = string(found.Kvs[len(found.Kvs)-1].Key) + "\x00"
+		from, limit = string(found.Kvs[len(found.Kvs)-1].Key)+"\x00", nextPage(found.Kvs)
 	}
 	for _, suffix := range slices.Sorted(maps.Keys(s.parts)) {
 		if value := s.parts[suffix]; value != nil && !seen[suffix] && strings.HasPrefix(suffix, folder) {
@@ -165,10 +183,10 @@ func (s *snapshot) each(ctx context.Context, folder string, alone bool, visit fu
 	return nil
 }
 
-func (s *snapshot) page(ctx context.Context, from, end string) (*clientv3.GetResponse, error) {
+func (s *snapshot) page(ctx context.Context, from, end string, limit int64) (*clientv3.GetResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTime)
 	defer cancel()
-	found, err := s.engine.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(s.revision))
+	found, err := s.engine.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(s.revision))
 	if err != nil {
 		return nil, s.engine.unanswered(ctx, err)
 	}
