@@ -182,6 +182,7 @@ func TestUnfinished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer rows.Close()
 	statements := []string{"DELETE FROM goose_db_version WHERE version_id > 0", "PRAGMA application_id = 0"}
 	for rows.Next() {
 		var name string
@@ -190,7 +191,7 @@ func TestUnfinished(t *testing.T) {
 		}
 		statements = append(statements, "DROP TABLE "+name)
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range statements {

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"cmkd/socket/cmd/cmkctl/internal/cli"
 	"slices"
 	"testing"
+
+	"cmkd/socket/cmd/cmkctl/internal/cli"
 
 	"github.com/spf13/cobra"
 )
