@@ -169,7 +169,7 @@ func (r *Record) Begin(pin PINState) error {
 		if PINState(text[acceptedAt:]) == pin {
 			return nil
 		}
-		return backends.Errorf(backends.LoginFailed, "%d logins in a row had no answer, or one that may hide a wrong PIN: not tried again, so that the token does not lock: log in by hand (pkcs11-tool --login --list-objects) to see whether it takes the PIN, then remove %s and run cmkctl reload, or what was run before if no cmkd runs", maxUnanswered, r.file.Name())
+		return backends.Errorf(backends.LoginFailed, "%d logins in a row were begun and never answered: not tried again, so that the token does not lock: log in by hand (pkcs11-tool --login --list-objects) to see whether it takes the PIN, then remove %s and run cmkctl reload, or what was run before if no cmkd runs", maxUnanswered, r.file.Name())
 	}
 	text[refusalSize]++
 	if err := r.write(text); err != nil {

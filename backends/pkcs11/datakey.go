@@ -99,7 +99,7 @@ func (b *Symmetric) GenerateDataKey(ctx context.Context, in *backends.GenerateDa
 		})
 	}
 	known := token.Little/2 + in.Length%8 // made in the same way
-	err := token.Limited(func() error { return generate(in.Length) }, func() error {
+	err := token.Limited(in.Length == known, func() error { return generate(in.Length) }, func() error {
 		err := generate(known)
 		clear(answer.Plaintext)
 		return err

@@ -52,7 +52,7 @@ func (b *Symmetric) GenerateDataKeyPair(ctx context.Context, in *backends.Genera
 		return b.proves(s, w, kind, p, answer.PublicKey)
 	}
 	// That the token wraps and unwraps some pairs does not mean that it does this one.
-	err := token.Limited(func() error { return b.withWrapping(ctx, &in.Wrapping, in.Recipient, generate) },
+	err := token.Limited(false, func() error { return b.withWrapping(ctx, &in.Wrapping, in.Recipient, generate) },
 		func() error { return b.wrappingCanary(ctx, &in.Wrapping) }, func() string { return fmt.Sprintf("make data key pairs of %s", in.Spec) })
 	if err != nil {
 		clear(answer.Plaintext)

@@ -74,7 +74,7 @@ func (b *HMAC) mac(ctx context.Context, key *backends.Key, algorithm backends.Al
 			return nil
 		})
 	}
-	err = token.Limited(func() error { return sign(message) }, func() error { return sign(make([]byte, token.Little)) },
+	err = token.Limited(token.Usual(len(message)), func() error { return sign(message) }, func() error { return sign(make([]byte, token.Little)) },
 		func() string { return fmt.Sprintf("compute the HMAC of %d bytes", len(message)) })
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func (b *Symmetric) GenerateRandom(ctx context.Context, in *backends.GenerateRan
 			return s.Check("C_GenerateRandom", s.GenerateRandom(s.Handle, out))
 		})
 	}
-	err := token.Limited(func() error { return fill(out) }, func() error { return fill(make([]byte, token.Little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
+	err := token.Limited(token.Usual(in.Length), func() error { return fill(out) }, func() error { return fill(make([]byte, token.Little)) }, func() string { return fmt.Sprintf("give %d random bytes at a time", in.Length) })
 	if err != nil {
 		return nil, err
 	}

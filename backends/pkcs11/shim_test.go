@@ -228,7 +228,7 @@ func TestLeakBehindFailure(t *testing.T) {
 			for _, rv := range []uint{p11.CKR_GENERAL_ERROR, p11.CKR_FUNCTION_FAILED, p11.CKR_DEVICE_ERROR} {
 				control.SetRule("C_GetAttributeValue", shim.Rule{Do: shim.Fail(rv), Skip: i, Times: 1})
 				switch _, err := pkcs11.Open(t.Context(), config(tok)); {
-				case backends.CodeOf(err) == backends.Lost:
+				case rv == p11.CKR_DEVICE_ERROR && backends.CodeOf(err) == backends.Lost:
 				case backends.CodeOf(err) != backends.KeyUnsafe || !strings.Contains(err.Error(), "a generic secret"):
 					t.Errorf("call %d failed with %#x: %v", i, rv, err)
 				}
@@ -309,7 +309,7 @@ func TestTroubledToken(t *testing.T) {
 		if _, err := b.CreateKey(t.Context(), &backends.CreateKeyRequest{Key: w, Label: "cmkd:w:1"}); err != nil {
 			t.Fatal(err)
 		}
-		plaintext := []byte("plaintext")
+		plaintext := []byte("a plaintext of usual length")
 		encrypt := func() (*backends.EncryptAnswer, error) {
 			return b.Encrypt(t.Context(), &backends.EncryptRequest{Key: key, Algorithm: "SYMMETRIC_DEFAULT", Plaintext: plaintext})
 		}
@@ -353,18 +353,18 @@ func TestTroubledToken(t *testing.T) {
 		}
 		for _, c := range []struct {
 			call, function string
-			// passes: the input, or its length, may be to blame, so that the call is made again.
+			// passes: the input may be to blame, so that the call is made again.
 			passes bool
 		}{
-			{"Encrypt", "C_EncryptInit", true},
-			{"Encrypt", "C_Encrypt", true},
+			{"Encrypt", "C_EncryptInit", false},
+			{"Encrypt", "C_Encrypt", false},
 			{"Decrypt", "C_DecryptInit", true},
 			{"Decrypt", "C_Decrypt", true},
-			{"data key", "C_GenerateKey", true},
-			{"data key", "C_WrapKey", true},
+			{"data key", "C_GenerateKey", false},
+			{"data key", "C_WrapKey", false},
 			{"data key", "C_UnwrapKey", true},
-			{"data key", "C_DeriveKey", true},
-			{"data key", "C_GetAttributeValue", true},
+			{"data key", "C_DeriveKey", false},
+			{"data key", "C_GetAttributeValue", false},
 			{"data key", "C_CreateObject", true},
 			{"ListKeys", "C_FindObjects", false},
 			{"ListKeys", "C_FindObjectsInit", false},

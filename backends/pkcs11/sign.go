@@ -47,7 +47,7 @@ func (b *Asymmetric) Sign(ctx context.Context, in *backends.SignRequest) (*backe
 			return backends.Errorf(code, "C_Sign made a signature that is not one of key %s: it is kept back", in.Key.ID)
 		})
 	}
-	err = token.Limited(func() error { return sign(input) }, func() error { return sign(make([]byte, token.Little)) },
+	err = token.Limited(token.Usual(len(input)), func() error { return sign(input) }, func() error { return sign(make([]byte, token.Little)) },
 		func() string { return fmt.Sprintf("sign %d bytes", len(input)) })
 	if err != nil {
 		return nil, b.Spent(ctx, in.Key.ID, err)

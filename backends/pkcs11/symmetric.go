@@ -91,7 +91,7 @@ func (b *Symmetric) seal(ctx context.Context, key *backends.Key, plaintext, aad 
 			return err
 		})
 	}
-	err = token.Limited(func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, token.Little), nil) },
+	err = token.Limited(token.Usual(len(plaintext)+len(aad)), func() error { return encrypt(plaintext, aad) }, func() error { return encrypt(make([]byte, token.Little), nil) },
 		func() string {
 			return fmt.Sprintf("encrypt %d bytes with %d bytes of context", len(plaintext), len(aad))
 		})

@@ -102,7 +102,7 @@ func (s *Keyring) Abandon(ctx context.Context, b Backend, intent *store.Intent) 
 // [backends.Busy] if the token is at too many others; see maxLate.
 func (s *Keyring) Start(ctx context.Context, intent *store.Intent) error {
 	if n := s.Late.of(intent.Token); n >= maxLate {
-		return backends.Errorf(backends.Busy, "token %s: it is not known yet of %d creations that failed whether their objects come: nothing is made until that is known of some, which takes ten minutes at most", intent.Token, n)
+		return backends.Errorf(backends.Busy, "token %s may still complete %d creations that failed: nothing is made in it until some are settled, a quarter of an hour after it answers again", intent.Token, n)
 	}
 	s.Working.Begin(intent.CKAID)
 	err := s.PutIntent(ctx, intent)

@@ -54,7 +54,7 @@ const (
 	pageBytes = 8 << 20
 )
 
-// nextPage is how many keys the page after found should have.
+// nextPage is how many keys the page after found should have: at most twice as many, for they may be longer.
 func nextPage(found []*mvccpb.KeyValue) int64 {
 	size := 0
 	for _, kv := range found {
@@ -63,7 +63,7 @@ func nextPage(found []*mvccpb.KeyValue) int64 {
 	if size == 0 {
 		return minPage
 	}
-	return int64(min(max(len(found)*pageBytes/size, minPage), maxPage))
+	return int64(min(max(len(found)*pageBytes/size, minPage), maxPage, 2*len(found)))
 }
 
 // Load implements [store.Engine]: everything is read at the revision at which the head

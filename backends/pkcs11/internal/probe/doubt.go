@@ -24,6 +24,12 @@ var troubled = map[uint]bool{
 	p11.CKR_USER_NOT_LOGGED_IN: true, p11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
 }
 
+// gone are those of troubled that no token answers for refusing.
+var gone = map[uint]bool{
+	p11.CKR_DEVICE_REMOVED: true, p11.CKR_TOKEN_NOT_PRESENT: true, p11.CKR_SESSION_CLOSED: true,
+	p11.CKR_SESSION_HANDLE_INVALID: true, p11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
+}
+
 // vague reports whether some tokens answer so for a missing mechanism, and others because
 // they are in trouble. What a vendor's own code means nobody knows.
 func vague(rv uint) bool {
@@ -37,7 +43,7 @@ func vague(rv uint) bool {
 
 // probePauses are the times between the probes of a token that answers vaguely, for a passing fault to
 // pass.
-var probePauses = []time.Duration{100 * time.Millisecond, time.Second}
+var probePauses = []time.Duration{100 * time.Millisecond, 400 * time.Millisecond}
 
 // pause waits before the next run, counted from 1. It reports whether there is one.
 func pause(ctx context.Context, run int) (bool, error) {
@@ -120,7 +126,7 @@ func (b *prober) mustFail(calls func() error, good func() uint) error {
 			time.Sleep(probePauses[0])
 			continue
 		}
-		if troubled[doubt] && doubt != p11.CKR_DEVICE_ERROR {
+		if gone[doubt] {
 			return &backends.Error{Code: backends.Lost, Message: "the token failed while it was probed" + token.NameOf(doubt), RV: doubt}
 		}
 		return nil

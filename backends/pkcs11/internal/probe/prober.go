@@ -22,6 +22,8 @@ type prober struct {
 	made  []cryptoki.Object
 	// underRSA is what wrappingRSA has made; 0: nothing yet.
 	underRSA cryptoki.Object
+	// underSecret is what wrappingSecret has made, by key type.
+	underSecret map[uint]cryptoki.Object
 	// noWrapping are the sorts of key that wrap of which the token made none.
 	noWrapping []string
 	// listed is what listedWraps found; nil: not asked yet.

@@ -55,14 +55,44 @@ func (b *prober) lastingKey(keyType uint) cryptoki.Template {
 	return b.CMK(token.Purpose{Class: p11.CKO_SECRET_KEY, KeyType: keyType}, false, nil, nil)
 }
 
-// staysIn reports whether a key is sensitive and not extractable.
+// staysIn reports whether a key says that it is sensitive and not extractable.
 func (b *prober) staysIn(o cryptoki.Object) bool {
+	sensitive, extractable := b.stays(o)
+	return sensitive == yes && extractable == no
+}
+
+// mayLeave reports whether a key says that it is not sensitive, or that it is extractable.
+func (b *prober) mayLeave(o cryptoki.Object) bool {
+	sensitive, extractable := b.stays(o)
+	return sensitive == no || extractable == yes
+}
+
+// said is what the token says of an attribute.
+type said int
+
+const (
+	nothing said = iota
+	yes
+	no
+)
+
+// stays reads what the token says of a key.
+func (b *prober) stays(o cryptoki.Object) (sensitive, extractable said) {
 	var q cryptoki.Query
 	q.AskBool(p11.CKA_SENSITIVE, p11.CKA_EXTRACTABLE)
-	b.s.GetAttributes(b.s.Handle, o, &q)
-	sensitive, ok := q.Bool(p11.CKA_SENSITIVE)
-	extractable, ok2 := q.Bool(p11.CKA_EXTRACTABLE)
-	return ok && ok2 && sensitive && !extractable
+	if rv := b.s.GetAttributes(b.s.Handle, o, &q); troubled[rv] || vague(rv) {
+		return nothing, nothing
+	}
+	read := func(a uint) said {
+		switch v, ok := q.Bool(a); {
+		case !ok:
+			return nothing
+		case v:
+			return yes
+		}
+		return no
+	}
+	return read(p11.CKA_SENSITIVE), read(p11.CKA_EXTRACTABLE)
 }
 
 // edwards finds out how the token wants an Edwards curve to be named, and in which form

@@ -60,7 +60,7 @@ func (b *prober) tryUsages(key cryptoki.Object, what string, values []uint) erro
 
 // tryAnother tries to get a key out of a copy of it, or of itself once it was changed.
 func (b *prober) tryAnother(o cryptoki.Object, what string, values []uint) error {
-	if b.given(o, values...) || !b.staysIn(o) {
+	if b.given(o, values...) || b.mayLeave(o) {
 		return leaky("copies or changes " + what + " that is sensitive and must not be extracted to one that is not")
 	}
 	return cmp.Or(b.tryDerivations(o, what), b.tryWraps(o, what), b.tryWrapsUnderRSA(o, what))

@@ -3,7 +3,6 @@ package probe
 import (
 	"crypto/aes"
 	"crypto/des"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -56,27 +55,33 @@ func aesWraps() []cryptoki.Mechanism {
 	return all
 }
 
-// structured are the standard mechanisms with a structure for a parameter, or tried with theirs apart.
-// A module may follow pointers that are not there, so none gets another parameter.
-var structured = map[uint]bool{
-	p11.CKM_RSA_PKCS: true, p11.CKM_RSA_X_509: true, p11.CKM_RSA_PKCS_OAEP: true, p11.CKM_RSA_PKCS_OAEP_TPM_1_1: true,
-	p11.CKM_RSA_AES_KEY_WRAP: true, p11.CKM_ECDH_AES_KEY_WRAP: true, p11.CKM_KEY_WRAP_SET_OAEP: true,
-	p11.CKM_AES_GCM: true, p11.CKM_AES_CCM: true, p11.CKM_AES_CTR: true, p11.CKM_CAMELLIA_CTR: true,
-	p11.CKM_RC2_ECB: true, p11.CKM_RC2_CBC: true, p11.CKM_RC2_CBC_PAD: true, p11.CKM_RC5_ECB: true, p11.CKM_RC5_CBC: true, p11.CKM_RC5_CBC_PAD: true,
-	p11.CKM_GOSTR3410_KEY_WRAP: true,
-	0x4021:                     true, 0x4022: true, 0x4023: true, 0x4026: true, // CKM_CHACHA20_POLY1305, and so on (PKCS#11 3.0)
-	0x4038: true, 0x4039: true, 0x403A: true, 0x403B: true, // CKM_ECDH_X_AES_KEY_WRAP and its like (PKCS#11 3.1)
+// withIV are the lengths of the IVs, in bytes, of the standard mechanisms that wrap, where the parameter is one and
+// no key type of wrappers has them; 0: they have no parameter. Those with a structure get none that is
+// made up: a module may follow its pointers.
+var withIV = map[uint]int{
+	ckmAESXTS:       aes.BlockSize,
+	p11.CKM_DES_ECB: 0, p11.CKM_DES_CBC: des.BlockSize, p11.CKM_DES_CBC_PAD: des.BlockSize,
+	p11.CKM_IDEA_ECB: 0, p11.CKM_IDEA_CBC: 8, p11.CKM_IDEA_CBC_PAD: 8,
+	p11.CKM_CAST128_ECB: 0, p11.CKM_CAST128_CBC: 8, p11.CKM_CAST128_CBC_PAD: 8,
+	p11.CKM_BLOWFISH_CBC: 8, p11.CKM_BLOWFISH_CBC_PAD: 8, p11.CKM_TWOFISH_CBC: 16, p11.CKM_TWOFISH_CBC_PAD: 16,
+	p11.CKM_CAMELLIA_ECB: 0, p11.CKM_CAMELLIA_CBC: 16, p11.CKM_CAMELLIA_CBC_PAD: 16,
+	p11.CKM_ARIA_ECB: 0, p11.CKM_ARIA_CBC: 16, p11.CKM_ARIA_CBC_PAD: 16,
+	p11.CKM_SEED_ECB: 0, p11.CKM_SEED_CBC: 16, p11.CKM_SEED_CBC_PAD: 16,
 }
 
-// withoutIV are the standard mechanisms without a parameter; all others have an IV.
-var withoutIV = map[uint]bool{
-	p11.CKM_DES_ECB: true, p11.CKM_IDEA_ECB: true, p11.CKM_CAST_ECB: true, p11.CKM_CAST3_ECB: true, p11.CKM_CAST128_ECB: true,
-	p11.CKM_CDMF_ECB: true, p11.CKM_CAMELLIA_ECB: true, p11.CKM_ARIA_ECB: true, p11.CKM_SEED_ECB: true, p11.CKM_KEY_WRAP_LYNKS: true,
+const ckmAESXTS = 0x1071 // of PKCS#11 3.0
+
+// triedApart are the mechanisms with a structure that are tried with theirs, and those under RSA keys.
+var triedApart = map[uint]bool{
+	p11.CKM_RSA_PKCS: true, p11.CKM_RSA_X_509: true, p11.CKM_RSA_PKCS_OAEP: true, p11.CKM_RSA_AES_KEY_WRAP: true, p11.CKM_AES_GCM: true,
 }
+
+// maxListed is how many of the mechanisms that the token lists are tried: each costs a call for each kind of
+// key and of wrapping key.
+const maxListed = 64
 
 // listedWraps are the mechanisms by which the token says it wraps, and which are not tried anyway:
-// the vendor's own without a parameter, others with an IV of either block length that there is, or without
-// where they have none.
+// the vendor's own, without a parameter, and others of withIV. The fact says which were not tried.
 func (b *prober) listedWraps() ([]cryptoki.Mechanism, error) {
 	if b.listed != nil {
 		return b.listed, nil
@@ -88,34 +93,32 @@ func (b *prober) listedWraps() ([]cryptoki.Mechanism, error) {
 	tried := slices.Concat(wrappers[0].mechanisms, wrappers[1].mechanisms)
 	all := []cryptoki.Mechanism{}
 	for _, m := range list {
-		if structured[m.Mechanism] || slices.ContainsFunc(tried, func(t cryptoki.Mechanism) bool { return t.Type == m.Mechanism }) {
+		if triedApart[m.Mechanism] || slices.ContainsFunc(tried, func(t cryptoki.Mechanism) bool { return t.Type == m.Mechanism }) {
 			continue
 		}
 		info, err := b.token.P11.GetMechanismInfo(b.token.Slot, []*p11.Mechanism{m})
+		if err == nil && info.Flags&p11.CKF_WRAP == 0 {
+			continue // one of which the token says nothing may wrap
+		}
+		length, known := withIV[m.Mechanism]
 		switch {
-		case errors.Is(err, p11.Error(p11.CKR_MECHANISM_INVALID)): // it is listed, and there is none
-		case err != nil:
-			return nil, backends.Errorf(backends.Lost, "C_GetMechanismInfo: %v", err)
-		case info.Flags&p11.CKF_WRAP == 0:
-		case len(all) >= maxListed:
-			b.cannotWrap(fmt.Sprintf("more than %d mechanisms that the token lists", maxListed))
+		case len(all) == maxListed:
+			b.cannotWrap(fmt.Sprintf("more than %d mechanisms of the token's own", maxListed))
 			b.listed = all
 			return all, nil
-		case m.Mechanism >= p11.CKM_VENDOR_DEFINED || withoutIV[m.Mechanism]:
-			all = append(all, cryptoki.Mechanism{Type: m.Mechanism})
-		default:
-			for _, length := range []int{aes.BlockSize, des.BlockSize} {
-				all = append(all, cryptoki.Mechanism{Type: m.Mechanism, Parameter: make([]byte, length)})
+		case known || m.Mechanism >= p11.CKM_VENDOR_DEFINED:
+			wrap := cryptoki.Mechanism{Type: m.Mechanism}
+			if length > 0 {
+				wrap.Parameter = make([]byte, length)
 			}
+			all = append(all, wrap)
+		case err == nil:
+			b.cannotWrap(fmt.Sprintf("mechanism 0x%X", m.Mechanism))
 		}
 	}
 	b.listed = all
 	return all, nil
 }
-
-// maxListed is how many of the mechanisms that the token lists are tried: each costs a call for each kind of
-// key and of wrapping key.
-const maxListed = 64
 
 // tryWraps wraps the key under secret keys.
 func (b *prober) tryWraps(key cryptoki.Object, what string) error {
@@ -145,20 +148,37 @@ func (b *prober) tryWraps(key cryptoki.Object, what string) error {
 	return nil
 }
 
-// wrappingSecret makes a secret key that wraps; some tokens make none that unwraps, too.
+// wrappingSecret makes a secret key that wraps, once if the token makes one.
 func (b *prober) wrappingSecret(keyType, generator, length uint) (cryptoki.Object, bool) {
+	o, made := b.underSecret[keyType]
+	if made {
+		return o, true
+	}
+	if o = b.newWrappingSecret(keyType, generator, length); o == 0 {
+		return 0, false
+	}
+	if b.underSecret == nil {
+		b.underSecret = map[uint]cryptoki.Object{}
+	}
+	b.underSecret[keyType] = o
+	return o, true
+}
+
+// newWrappingSecret makes a secret key that wraps; some tokens make none that unwraps, too. 0: it makes
+// none.
+func (b *prober) newWrappingSecret(keyType, generator, length uint) cryptoki.Object {
 	for _, uses := range [][]uint{{p11.CKA_WRAP, p11.CKA_UNWRAP}, {p11.CKA_WRAP}} {
 		if o, rv := b.generate(generator, b.SessionKey(keyType, length, true, uses...)); rv == p11.CKR_OK {
-			return o, true
+			return o
 		}
 		if length == 0 {
 			continue
 		}
 		if o, rv := b.keep(b.s.CreateObject(b.s.Handle, b.SessionKey(keyType, 0, true, uses...).Bytes(p11.CKA_VALUE, KnownKey[:length]))); rv == p11.CKR_OK {
-			return o, true
+			return o
 		}
 	}
-	return 0, false
+	return 0
 }
 
 // cannotWrap remembers that the token made no key of a sort that wraps, for the fact.

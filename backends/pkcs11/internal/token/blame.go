@@ -35,14 +35,17 @@ func maybeInput(err error) bool {
 // Little is how much every token takes that passed the probe, in bytes.
 const Little = 64
 
+// Usual reports whether every token takes so many bytes: the probe has tried some between.
+func Usual(n int) bool { return 16 <= n && n <= Little }
+
 // Limited makes a call with good input or output of a length that a caller chooses: there are
 // tokens that answer CKR_GENERAL_ERROR or CKR_DEVICE_ERROR to more than they take, or to less.
-// If it fails so, less does the same with a length that every token takes: of
+// If it fails so, and the length is not a usual one, less does the same with a length that every token takes: of
 // a token that does that, the call is made again, and if it fails again the token does not do
 // what is said.
-func Limited(call, less func() error, said func() string) error {
+func Limited(usual bool, call, less func() error, said func() string) error {
 	err := call()
-	if code := backends.CodeOf(err); err == nil || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
+	if code := backends.CodeOf(err); err == nil || usual || !maybeInput(err) || code != backends.Lost && code != backends.Internal {
 		return err
 	}
 	if kerr := less(); kerr != nil {

@@ -152,9 +152,6 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 		return record.Accept(state)
 	case rv == p11.CKR_USER_ALREADY_LOGGED_IN: // which says nothing about this PIN
 		return errors.Join(t.loggedIn(&Session{Module: t.Module, Handle: t.Anchor}), record.Pass())
-	case maybeCounted[rv]:
-		// The record goes on having the login as one that was not answered.
-		return fmt.Errorf("logging in: %w", Failed("C_Login", rv))
 	case uncounted[rv]:
 		err := Failed("C_Login", rv)
 		if rv == p11.CKR_USER_PIN_NOT_INITIALIZED {
@@ -164,7 +161,7 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 	default:
 		message := "C_Login did not take the user PIN" + NameOf(rv)
 		if rv == p11.CKR_PIN_INCORRECT {
-			message += ": what is in " + cfg.PINFile + " is not the token's user PIN; cmkd tries another one that is put there, and who does not know which was refused, as cmkctl init and doctor, wants a login by hand first (pkcs11-tool --login --list-objects)"
+			message += ": what is in " + cfg.PINFile + " is not the token's user PIN. A daemon tries another one that is put there; before cmkctl init or doctor does, log in by hand (pkcs11-tool --login --list-objects), which clears the token's count"
 		}
 		if t.info.Flags&p11.CKF_USER_PIN_INITIALIZED == 0 {
 			message += " (the token says that it has no user PIN yet: C_InitPIN, such as pkcs11-tool --init-pin)"
@@ -184,9 +181,12 @@ func (t *Token) login(ctx context.Context, cfg Config) error {
 // try: tokens answer CKR_FUNCTION_FAILED, CKR_ARGUMENTS_BAD or
 // CKR_DATA_LEN_RANGE, too, to a PIN that they do not like.
 //
-// See maybeCounted for two more.
+// CKR_GENERAL_ERROR and CKR_DEVICE_ERROR are how network HSMs answer while they
+// cannot be reached. If a token has counted such a try all the same, its flags
+// say so, and mayLogin refuses the next one.
 var uncounted = map[uint]bool{
-	p11.CKR_HOST_MEMORY: true, p11.CKR_SLOT_ID_INVALID: true, p11.CKR_DEVICE_MEMORY: true, p11.CKR_DEVICE_REMOVED: true,
+	p11.CKR_HOST_MEMORY: true, p11.CKR_SLOT_ID_INVALID: true, p11.CKR_GENERAL_ERROR: true,
+	p11.CKR_DEVICE_ERROR: true, p11.CKR_DEVICE_MEMORY: true, p11.CKR_DEVICE_REMOVED: true,
 	p11.CKR_FUNCTION_NOT_SUPPORTED: true, p11.CKR_OPERATION_ACTIVE: true, p11.CKR_SESSION_CLOSED: true,
 	p11.CKR_SESSION_HANDLE_INVALID: true, p11.CKR_SESSION_READ_ONLY_EXISTS: true,
 	p11.CKR_TOKEN_NOT_PRESENT: true, p11.CKR_TOKEN_NOT_RECOGNIZED: true,
@@ -196,10 +196,6 @@ var uncounted = map[uint]bool{
 	p11.CKR_USER_ANOTHER_ALREADY_LOGGED_IN: true, p11.CKR_USER_TOO_MANY_TYPES: true,
 	p11.CKR_CRYPTOKI_NOT_INITIALIZED: true,
 }
-
-// maybeCounted are how network HSMs answer while they cannot be reached, and some tokens to a wrong PIN that
-// they have counted. A PIN that the token has taken before is tried again all the same.
-var maybeCounted = map[uint]bool{p11.CKR_GENERAL_ERROR: true, p11.CKR_DEVICE_ERROR: true}
 
 // mayLogin looks at the flags of CK_TOKEN_INFO (PKCS#11 v2.40 section 3.2).
 // changed: the PIN is another one than that which the token refused.

@@ -38,6 +38,9 @@ var AttributeNames = map[uint]string{
 	cryptoki.CKADecapsulate:    "CKA_DECAPSULATE",
 }
 
+// maxReads is how often a value is asked for that is neither given nor refused as it should be.
+const maxReads = 3
+
 // maxAllowed is how many CKA_ALLOWED_MECHANISMS are read back.
 const maxAllowed = 16
 
@@ -114,11 +117,18 @@ func (p *Profile) ReadBack(s *Session, o cryptoki.Object, u Purpose, imported bo
 			Message: fmt.Sprintf("attributes that are not as its template has them: %s", strings.Join(wrong, ", ")),
 		}
 	}
-	given, err := GivesOut(s, o, SecretAttributes(u))
-	if given {
-		return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
+	for range maxReads {
+		given, err := GivesOut(s, o, SecretAttributes(u))
+		switch rv := RVOf(err); {
+		case given:
+			return backends.Errorf(backends.KeyUnsafe, "the token reads the value of a key that is sensitive")
+		case err == nil:
+			return nil
+		case backends.CodeOf(err) != backends.Internal && rv != p11.CKR_GENERAL_ERROR:
+			return err
+		}
 	}
-	return err
+	return nil // it refuses so
 }
 
 // ckaSeed is CKA_SEED of PKCS#11 3.2, of which a post-quantum private key is made.

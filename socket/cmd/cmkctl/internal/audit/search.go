@@ -143,7 +143,7 @@ func (f *queryFlags) query(ctx context.Context, from trailSource) (trail.Query, 
 	}
 	id = strings.TrimPrefix(id, "key/")
 	if !strings.HasPrefix(id, cli.AliasPrefix) {
-		err := cli.CheckKey(f.key, func(alias string) (bool, error) {
+		err := cli.CheckKey(id, func(alias string) (bool, error) {
 			known, err := trail.Alias(ctx, from, alias, f.region)
 			return len(known) > 0, err
 		})
