@@ -235,6 +235,24 @@ func TestLeakBehindFailure(t *testing.T) {
 				control.Clear("C_GetAttributeValue")
 			}
 		}
+		// Nor is it a leak of a token that keeps its keys.
+		control.Manners(shim.AddsUsages)
+		before = control.Calls("C_GetAttributeValue")
+		open(t, tok)
+		for i := range control.Calls("C_GetAttributeValue") - before {
+			control.SetRule("C_GetAttributeValue", shim.Rule{Do: shim.Fail(p11.CKR_DEVICE_ERROR), Skip: i, Times: 1})
+			k, err := pkcs11.Open(t.Context(), config(tok))
+			switch {
+			case err == nil:
+				err = k.Close()
+			case backends.CodeOf(err) == backends.Lost:
+				err = nil
+			}
+			if err != nil {
+				t.Errorf("call %d failed for a moment: %v", i, err)
+			}
+			control.Clear("C_GetAttributeValue")
+		}
 		control.Manners(shim.WrapsByVendors)
 		for _, function := range []string{"C_GetMechanismList", "C_GetMechanismInfo"} {
 			for i := range uint64(8) { // a list takes two calls

@@ -70,7 +70,8 @@ in this order, or in the daemon's own. A sealed file is opened in the Region tha
 names. Other AWS variables are ignored.
 
 KEY is a key ID, a key ARN, alias/NAME or the ARN of an alias. Where the KMS API takes no
-alias, cmkctl describes the key first, which requires the permission kms:DescribeKey.
+alias, cmkctl describes the key first, which requires the permission kms:DescribeKey. Commands
+that destroy take no alias.
 
 FILE may be - for standard input or output. Output has no colours, with or without
 NO_COLOR.
