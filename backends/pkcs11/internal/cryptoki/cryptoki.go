@@ -136,11 +136,11 @@ type Result struct {
 // nothing says what it has written.
 func (m *Module) result(r C.cmkd_result, out []byte) Result {
 	rv, n := uint(r.rv), uint(r.n)
-	if rv == p11.CKR_OK && n > uint(len(out)) {
-		rv = p11.CKR_GENERAL_ERROR
-	}
-	if rv != p11.CKR_OK && n > uint(len(out)) {
+	if n > uint(len(out)) {
 		n = 0
+		if rv == p11.CKR_OK {
+			rv = p11.CKR_GENERAL_ERROR
+		}
 	}
 	return Result{RV: m.note(rv), N: int(n), Init: r.init != 0} //nolint:gosec // at most len(out)
 }

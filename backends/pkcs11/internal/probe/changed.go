@@ -79,15 +79,11 @@ func (l *lastingProber) tryAll(u *token.Purpose, key cryptoki.Object, wrapping [
 			}
 		}
 	}
-	all := append(aesWraps(), cryptoki.Mechanism{Type: p11.CKM_RSA_PKCS}, cryptoki.Mechanism{Type: p11.CKM_RSA_X_509})
-	for _, h := range token.OAEPHashes {
-		all = append(all, h.Mechanism())
-	}
 	listed, err := l.listedWraps()
 	if err != nil {
 		return err
 	}
-	all = append(all, listed...)
+	all := slices.Concat(aesWraps(), rsaWraps(), listed)
 	for _, w := range wrapping {
 		if l.s.WrapGCM(l.s.Handle, w, key, make([]byte, token.IVLength), make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
 			return leaky(fmt.Sprintf("wraps %s (mechanism 0x%X)", what, uint(p11.CKM_AES_GCM)))

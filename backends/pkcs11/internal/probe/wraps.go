@@ -188,6 +188,15 @@ func (b *prober) cannotWrap(sort string) {
 	}
 }
 
+// rsaWraps are the mechanisms that are known to wrap under RSA keys, but for CKM_RSA_AES_KEY_WRAP.
+func rsaWraps() []cryptoki.Mechanism {
+	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
+	for _, h := range token.OAEPHashes {
+		all = append(all, h.Mechanism())
+	}
+	return all
+}
+
 // tryWrapsUnderRSA wraps the key under the public key of an RSA pair.
 func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 	const under = " under an RSA key"
@@ -196,9 +205,7 @@ func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 		b.cannotWrap("RSA keys")
 		return nil
 	}
-	all := []cryptoki.Mechanism{{Type: p11.CKM_RSA_PKCS}, {Type: p11.CKM_RSA_X_509}}
 	for _, h := range token.OAEPHashes {
-		all = append(all, h.Mechanism())
 		if b.s.WrapRSAAES(b.s.Handle, h.CKM, h.MGF, public, key, make([]byte, token.LeakRoom)).RV == p11.CKR_OK {
 			return wraps(what, p11.CKM_RSA_AES_KEY_WRAP, under)
 		}
@@ -207,7 +214,7 @@ func (b *prober) tryWrapsUnderRSA(key cryptoki.Object, what string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range slices.Concat(all, listed) {
+	for _, m := range slices.Concat(rsaWraps(), listed) {
 		if b.wrapsBy(m, public, key) {
 			return wraps(what, m.Type, under)
 		}
