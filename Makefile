@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # Of a release nothing but its source counts: no path and no time.
 GOBUILD := go build -trimpath -buildvcs=false -ldflags "$(LDFLAGS) -X cmkd/version.linked=$(VERSION)"
 
-.PHONY: all deps build man install deb image demo test check bench bench-save fuzz generate clean long races soak scale fair faults unit-price crash cluster bench-cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
+.PHONY: all deps build man install deb deb-again image demo test check bench bench-save fuzz generate clean long races soak scale fair faults unit-price crash cluster bench-cluster ship envelopes bench-envelope bench-audit tokens deps-tokens
 
 all: build
 
@@ -51,6 +51,10 @@ install:
 deb:
 	$(MAKE) build BIN=.cache/deb/bin LDFLAGS='-s -w'
 	VERSION=$(VERSION) packaging/deb/build.sh .cache/deb/bin .cache/deb
+
+# The packages of the last commit, made twice in different folders: the same bytes.
+deb-again:
+	packaging/deb/again.sh
 
 # A container image in .cache/cmkd-image.tar; packaging/image/build.sh says what is in it.
 image: deps

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Makes the Debian packages of the last commit twice, in folders with different names, the second
+# time with nothing compiled before: programs and packages must be the same bytes.
+set -eu
+cd "$(dirname "$0")/../.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for folder in first other/place; do
+	git clone -q . "$work/$folder"
+done
+make -s -C "$work/first" deb
+GOCACHE=$work/cache make -s -C "$work/other/place" deb
+
+cd "$work/first/.cache/deb"
+same=0
+for file in bin/* *.deb; do
+	cmp "$file" "$work/other/place/.cache/deb/$file"
+	same=$((same + 1))
+done
+[ $same -eq 7 ] || { echo "$same files, want five programs and two packages" >&2; exit 1; }
+sha256sum -- *.deb
