@@ -1,16 +1,19 @@
 #!/bin/sh
 # Makes the Debian packages of the last commit twice, in folders with different names, the second
-# time with nothing compiled before: programs and packages must be the same bytes.
+# time with programs of which nothing was compiled before: programs and packages must be the same bytes.
 set -eu
 cd "$(dirname "$0")/../.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 for folder in first other/place; do
 	git clone -q . "$work/$folder"
 done
 make -s -C "$work/first" deb
-GOCACHE=$work/cache make -s -C "$work/other/place" deb
+cd "$work/other/place"
+GOCACHE=$work/cache make -s build BIN=.cache/deb/bin LDFLAGS='-s -w'
+VERSION=$(git describe --tags --always) packaging/deb/build.sh .cache/deb/bin .cache/deb
 
 cd "$work/first/.cache/deb"
 same=0
