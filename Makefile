@@ -121,10 +121,12 @@ cluster: deps
 	CMKD_TEST_STORE=etcd go test -count=1 -timeout 30m ./testenv/api ./testenv/keys ./testenv/policy
 	CMKD_CLUSTER_KILLS=300 CMKD_CLUSTER_CALLS=10000 go test -count=1 -v -timeout 60m ./daemon/store/etcd ./testenv/cluster
 
-# What etcd costs beside SQLite, and a database of 100,000 keys in it.
+# What etcd costs beside SQLite, a database of 100,000 keys in it, and what two members of a token
+# answer beside one.
 bench-cluster: deps
 	go test -run '^$$' -bench '^BenchmarkCluster$$' -benchtime 1x -timeout 30m ./testenv/cluster
 	go test -run '^$$' -bench '^BenchmarkKeys$$' -benchtime 1x -timeout 30m ./daemon/store/etcd
+	go test -run '^$$' -bench '^BenchmarkMembers$$' -benchtime 1x ./testenv/members
 
 # 100 kills of a daemon that ships its audit trail, and of the receiver.
 ship: deps
