@@ -14,8 +14,10 @@ import (
 type Known struct {
 	Sequence uint64
 	Hash     [32]byte
-	// Last: when the log was opened, nothing came after the record.
+	// Last: when the log was opened, nothing came after the record but what May lets through. first is
+	// the one right after it. nil lets nothing through. What the log says of crashes and outages is let through.
 	Last bool
+	May  func(line []byte, first bool) bool
 }
 
 // Check verifies the log that is open, from its end back to the last
@@ -86,9 +88,8 @@ func (l *Log) check(known Known, signature SignatureVerifier) (begin place, left
 	case known.Sequence > w.end.sequence:
 		return place{}, nil, fmt.Errorf("%w: it ends with record %d, the database knows of record %d: "+
 			"the end was cut off, or the folder was emptied or replaced", ErrHead, w.end.sequence, known.Sequence)
-	case known.Last && opened.sequence > known.Sequence:
-		return place{}, nil, fmt.Errorf("%w: records %d to %d follow the record that was the last when the daemon stopped",
-			ErrAdded, known.Sequence+1, opened.sequence)
+	case known.Last:
+		w.opened = opened.sequence
 	}
 	if err := w.back(); err != nil {
 		return place{}, nil, err
@@ -118,6 +119,7 @@ type walker struct {
 	size      int64 // of the last segment
 	end       link  // its last record
 	known     Known
+	opened    uint64 // the last record that was there when the log was opened, 0 if it does not matter
 	signature SignatureVerifier
 
 	covered map[uint64]*signed // checkpoints whose record is still to come
@@ -227,7 +229,10 @@ func (w *walker) record(line []byte, r record) error {
 	if c, ok := w.covered[r.sequence]; ok && c.of != r.link {
 		return fmt.Errorf("%w: a checkpoint has another hash for the record", ErrCheckpoint)
 	}
-	_, c, err := ownEvent(line)
+	name, c, err := ownEvent(line)
+	if r.sequence > w.known.Sequence && r.sequence <= w.opened && !w.known.lets(line, r.sequence, name) {
+		return fmt.Errorf("%w: records %d to %d follow the record that was the last when the daemon stopped", ErrAdded, w.known.Sequence+1, w.opened)
+	}
 	if c == nil || err != nil {
 		return err
 	}
@@ -249,6 +254,18 @@ func (w *walker) record(line []byte, r record) error {
 		w.stop = c.of.sequence
 	}
 	return nil
+}
+
+// lets reports whether a record may come after the last one. own is its name if it is the log's.
+func (k *Known) lets(line []byte, sequence uint64, own string) bool {
+	switch own {
+	case "":
+		return k.May != nil && k.May(line, sequence == k.Sequence+1)
+	case repairEvent, resumeEvent:
+		return true
+	default:
+		return false
+	}
 }
 
 // beginning checks how the segments join, down to the one that the trail

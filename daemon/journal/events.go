@@ -176,7 +176,7 @@ func (s *Journal) RecordEvent(ctx context.Context, name string, details any) err
 // serviceRecord is a record of what nobody called for.
 func (s *Journal) serviceRecord(name string) *event.Record {
 	r := s.record(name, event.UserIdentity{Type: "AWSService", InvokedBy: "cmkd"})
-	r.EventType = "AwsServiceEvent"
+	r.EventType = ServiceEvent
 	return &r
 }
 
@@ -198,4 +198,12 @@ const (
 	EventExpireImport = "DeleteExpiredImportParameters"
 	EventReconcile    = "ReconcileKeyMaterial"
 	EventCreate       = "CreateKey"
+
+	EventAdoptState    = "AdoptState"
+	EventStateMismatch = "StateMismatch"
+	EventStateVerified = "StateVerified"
+	EventNotCommitted  = "ChangeNotCommitted"
 )
+
+// ServiceEvent is the eventType of what nobody called for.
+const ServiceEvent = "AwsServiceEvent"

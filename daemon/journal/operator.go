@@ -9,8 +9,11 @@ import (
 	"cmkd/socket/kmsapi"
 )
 
-// operatorSource is the eventSource of what AWS KMS does not have.
-const operatorSource = "cmkd"
+// OperatorSource is the eventSource of what AWS KMS does not have.
+const OperatorSource = "cmkd"
+
+// Source is the eventSource of everything else.
+const Source = "kms.amazonaws.com"
 
 // ErrNoTrail: the audit trail cannot be written, the log says why.
 var ErrNoTrail = errors.New("the audit trail cannot be written")
@@ -22,7 +25,7 @@ var ErrNoTrail = errors.New("the audit trail cannot be written")
 // Operate returns [ErrNoTrail], whatever happened, the answer must not leave.
 func (s *Journal) Operate(ctx context.Context, caller *Caller, r *kmsapi.Request, do func(*Call) error) error {
 	c := s.NewCall(caller, r)
-	c.Record.EventSource = operatorSource
+	c.Record.EventSource = OperatorSource
 	if s.Open(c) != nil {
 		return ErrNoTrail
 	}

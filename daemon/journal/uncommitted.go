@@ -90,7 +90,7 @@ func (s *Journal) recordNotCommitted(ctx context.Context, u uncommitted) error {
 	if err != nil {
 		return err
 	}
-	r := s.serviceRecord("ChangeNotCommitted")
+	r := s.serviceRecord(EventNotCommitted)
 	r.ServiceEventDetails, r.AdditionalEventData.Details = details, notCommitted(u.EventID)
 	if err := s.Trail.Append(ctx, r); err != nil {
 		return fmt.Errorf("recording that a change did not happen: %w", err)

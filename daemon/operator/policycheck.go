@@ -90,7 +90,7 @@ type policyCheck struct {
 // replay checks one call against the new policy, once for each action that it
 // needed on the key.
 func (p *policyCheck) replay(call *pastCall) error {
-	if call.EventSource != "kms.amazonaws.com" || call.AdditionalEventData.Decision != "Allow" ||
+	if call.EventSource != journal.Source || call.AdditionalEventData.Decision != "Allow" ||
 		call.EventName == "CreateKey" || call.EventName == "RetireGrant" || call.EventTime.Before(p.in.Since) {
 		return nil // a key policy has no say in CreateKey and RetireGrant
 	}

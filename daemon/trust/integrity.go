@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cmkd/backends"
+	"cmkd/daemon/journal"
 	"cmkd/daemon/keyring"
 	"cmkd/daemon/store"
 )
@@ -119,6 +120,7 @@ func (s *Trust) verifyState(ctx context.Context) error {
 	if problem != "" {
 		return s.lockTrail(ctx, problem, head, true)
 	}
+	end, _ := s.Trail.Head()
 	seal := &sealer{s, head.Lineage}
 	if err := s.Store.Resume(ctx, seal, head); errors.Is(err, store.ErrChanged) && s.moved(ctx, found) {
 		return errMoved
@@ -128,6 +130,12 @@ func (s *Trust) verifyState(ctx context.Context) error {
 	s.integrity.seal.Store(seal)
 	if err := s.RecordUncommitted(ctx, head); err != nil {
 		return err
+	}
+	if err := s.attend(ctx, head, end-head.AuditSequence); err != nil {
+		if ctx.Err() != nil || s.Store.Nodes() != nil && errors.Is(err, store.ErrBusy) { // etcd is waited for
+			return err
+		}
+		s.Log.LogAttrs(ctx, slog.LevelError, "the database does not name the end of the audit trail, the jobs try again", slog.Any("error", err))
 	}
 	if s.Accompanied() { // the leader begins epochs
 		return nil
@@ -165,7 +173,7 @@ func (s *Trust) adoptable(keys map[backends.KeyID]stateKey, row *store.SystemKey
 func (s *Trust) adoptState(ctx context.Context, k stateKey) error {
 	view := s.Store.View()
 	fresh := empty(view)
-	if err := s.RecordEvent(ctx, "AdoptState", map[string]any{"root": hex.EncodeToString(view.Root()), "new": fresh}); err != nil {
+	if err := s.RecordEvent(ctx, journal.EventAdoptState, map[string]any{"root": hex.EncodeToString(view.Root()), "new": fresh}); err != nil {
 		return err
 	}
 	seal := &sealer{s, k.lineage}
@@ -262,7 +270,7 @@ func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) err
 	s.integrity.mismatch.Store(m)
 	s.Log.LogAttrs(ctx, slog.LevelError, "the database does not verify: no cryptography and no changes until cmkctl accept-state",
 		slog.String("reason", m.Reason), slog.String("trail", m.Trail), slog.Int("differences", len(m.Differences)))
-	if err := s.RecordEvent(ctx, "StateMismatch", m.brief()); err != nil {
+	if err := s.RecordEvent(ctx, journal.EventStateMismatch, m.brief()); err != nil {
 		s.Log.LogAttrs(ctx, slog.LevelError, "the mismatch could not be recorded", slog.Any("error", err))
 	}
 	return nil

@@ -51,7 +51,7 @@ func knownRecord(head *store.Head) audit.Known {
 	if head == nil || head.AuditSequence == 0 || len(head.AuditHash) != sha256.Size {
 		return audit.Known{}
 	}
-	return audit.Known{Sequence: head.AuditSequence, Hash: [sha256.Size]byte(head.AuditHash), Last: head.AuditLast}
+	return audit.Known{Sequence: head.AuditSequence, Hash: [sha256.Size]byte(head.AuditHash), Last: head.AuditLast, May: unattended}
 }
 
 // errOtherKey: what the token has under the CKA_ID of the audit key is another
