@@ -277,7 +277,7 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if err := d.kms.CheckSystemKeys(ctx, d.cfg.Tokens[0].Name); err != nil {
 		return err
 	}
-	if d.store.Nodes() == nil { // else commits, which wait for other daemons, would hold up the start: the jobs do it
+	if !d.store.Shared() { // else commits, which wait for other daemons, would hold up the start: the jobs do it
 		if err := d.kms.Reconcile(ctx); err != nil { // what is left harms nobody; the jobs go on with it
 			d.log.LogAttrs(ctx, slog.LevelError, "reconciliation incomplete, will retry", slog.Any("error", err))
 		}

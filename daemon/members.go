@@ -78,7 +78,7 @@ func (p *proof) await(ctx context.Context, serial string) error {
 // comparison returns what compares a member by the daemon's own keys.
 func (r *router) comparison(cfg *config.Config, t config.Part) func(context.Context, *backends.InfoAnswer, plugins.Calls) error {
 	at := slices.IndexFunc(cfg.Tokens, func(other config.Token) bool { return other.Name == t.Name })
-	leader := cfg.Tokens[at].Members[0].Name
+	first := cfg.Tokens[at].Members[0].Name
 	proof := &r.known[t.Title()].proof
 	return func(ctx context.Context, info *backends.InfoAnswer, calls plugins.Calls) error {
 		view := r.own()
@@ -86,10 +86,10 @@ func (r *router) comparison(cfg *config.Config, t config.Part) func(context.Cont
 		wrapping, wraps := view.CurrentSystemKey(t.Name, keyring.PurposeWrapping)
 		state, macs := view.CurrentSystemKey(t.Name, keyring.PurposeState)
 		if !signed && !wraps && !macs {
-			if t.Member == leader {
+			if t.Member == first {
 				return nil // which then gets them
 			}
-			return fmt.Errorf("there are no keys to compare this member by: until there are, only the member %q is used", leader)
+			return fmt.Errorf("there are no keys to compare this member by: until there are, only the member %q is used", first)
 		}
 		c := comparing{ctx, info, calls, false}
 		if signed {

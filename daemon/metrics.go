@@ -178,7 +178,7 @@ func (m *stateMetrics) Collect(out chan<- prometheus.Metric) {
 		counter(shipLost, float64(ship.LostRecords), ship.To)
 	}
 	gauge(auditReserved, truth(s.AuditDisk.Reserved))
-	gauge(databaseWrites, truth(s.DatabaseError == ""))
+	gauge(databaseWrites, truth(s.DatabaseError == "" && s.Fenced == ""))
 	gauge(epochCurrent, truth(s.EpochError == ""))
 	gauge(materialMissing, float64(s.MissingMaterials))
 	gauge(materialUnsafe, float64(len(s.UnsafeMaterials)))

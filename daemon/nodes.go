@@ -67,7 +67,7 @@ func (d *Daemon) awaitEtcd(ctx context.Context, step func() error) error {
 // destroy nothing that it uses, until leave. It goes on to follow them while it drains: else
 // changes of theirs would wait until its last call has ended.
 func (d *Daemon) join(ctx context.Context) (leave func()) {
-	if d.store.Nodes() == nil {
+	if !d.store.Shared() {
 		return func() {}
 	}
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))

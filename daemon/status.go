@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -80,8 +79,11 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	if err := d.audit.Err(); err != nil {
 		s.AuditError = err.Error()
 	}
-	if err := cmp.Or(d.store.Fresh(), d.store.Err()); err != nil {
+	if err := d.store.Err(); err != nil {
 		s.DatabaseError = err.Error()
+	}
+	if err := d.store.Fresh(); err != nil {
+		s.Fenced = err.Error()
 	}
 	s.Nodes, s.Servers = d.nodes(ctx)
 	s.EpochError, s.MissingMaterials = d.kms.EpochWaiting(), d.kms.MissingMaterials()
@@ -89,11 +91,16 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	s.Warnings = d.warnings()
 	var late bool
 	s.AuditShipping, late = d.auditShipping()
-	if s.AuditError != "" || s.DatabaseError != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || late || len(s.Duplicates) > 0 || s.MissingMaterials > 0 || len(s.UnsafeMaterials) > 0 {
+	if s.AuditError != "" || s.DatabaseError != "" || s.Fenced != "" || s.EpochError != "" || s.DeletionsHeld || s.StateMismatch != "" || s.ReloadError != "" || s.AuditDisk.Reserved || late || len(s.Duplicates) > 0 || s.MissingMaterials > 0 || len(s.UnsafeMaterials) > 0 {
 		s.State = operatorapi.Degraded
 	}
 	for _, t := range s.Tokens {
 		if t.State != operatorapi.OK {
+			s.State = operatorapi.Degraded
+		}
+	}
+	for _, server := range s.Servers { // the set has lost its redundancy
+		if server.Error != "" {
 			s.State = operatorapi.Degraded
 		}
 	}
@@ -111,8 +118,8 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	return s
 }
 
-// statusTimeout bounds what the status waits, for the tokens and then for the plugins, so
-// that it takes about a second even if they are flooded.
+// statusTimeout bounds each of what the status waits for, the tokens, the servers of etcd and the plugins,
+// so that it takes about a second even if they are flooded.
 const statusTimeout = 500 * time.Millisecond
 
 // recipientFacts are what plugins report of the algorithms that encrypt to a

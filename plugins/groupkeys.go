@@ -121,21 +121,28 @@ func (g *Group) DestroyKey(ctx context.Context, in *backends.DestroyKeyRequest) 
 }
 
 // ListKeys implements [backends.Backend]: the objects that any member shows that has a
-// process.
+// process. One that loses it meanwhile is left out.
 func (g *Group) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*backends.ListKeysAnswer, error) {
 	if err := g.Wait(ctx); err != nil {
 		return nil, err
 	}
 	out, at := new(backends.ListKeysAnswer), map[backends.KeyID]int{}
+	answered := false
+	var lost error = backends.Errorf(backends.Lost, "no member has a process now")
 	for _, h := range g.hosts {
 		st := h.state.Load()
 		if st.process == nil || !st.process.usable() {
 			continue
 		}
 		list, err := Calls{st.process}.ListKeys(ctx, in)
+		if code := backends.CodeOf(err); ctx.Err() == nil && (code == backends.Lost || code == backends.Timeout) {
+			lost = err
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
+		answered = true
 		for _, o := range list.Objects {
 			if i, ok := at[o.ID]; ok {
 				out.Objects[i].Duplicate = out.Objects[i].Duplicate || o.Duplicate
@@ -144,6 +151,9 @@ func (g *Group) ListKeys(ctx context.Context, in *backends.ListKeysRequest) (*ba
 			at[o.ID] = len(out.Objects)
 			out.Objects = append(out.Objects, o)
 		}
+	}
+	if !answered {
+		return nil, lost
 	}
 	slices.SortFunc(out.Objects, func(a, b backends.Object) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return out, nil

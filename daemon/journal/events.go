@@ -203,6 +203,9 @@ const (
 	EventStateMismatch = "StateMismatch"
 	EventStateVerified = "StateVerified"
 	EventNotCommitted  = "ChangeNotCommitted"
+	// EventAcceptedElsewhere: the records that it names may be of changes that were undone, as the operator of another
+	// daemon has accepted the database, perhaps an older copy.
+	EventAcceptedElsewhere = "StateAcceptedElsewhere"
 )
 
 // ServiceEvent is the eventType of what nobody called for.

@@ -100,7 +100,7 @@ func (cs *counters) Take(ctx context.Context, db *store.Store, v *store.Version)
 		cs.want(ctx, db, c)
 	}
 	reserved := c.reserved.Load()
-	if n <= reserved || n <= reserved+maxCredit && (v.Encryptions <= MaxEncryptions-sharedEnd || db.Nodes() == nil) {
+	if n <= reserved || n <= reserved+maxCredit && (v.Encryptions <= MaxEncryptions-sharedEnd || !db.Shared()) {
 		return nil
 	}
 	if err := cs.write(ctx, db, []*counter{c}); err != nil {
@@ -155,7 +155,7 @@ func (cs *counters) write(ctx context.Context, db *store.Store, batch []*counter
 			if !ok {
 				continue // destroyed meanwhile: the token says so too
 			}
-			if db.Nodes() != nil {
+			if db.Shared() {
 				c.meet(now)
 			}
 			used := max(c.used.Load(), c.reserved.Load())
@@ -219,7 +219,7 @@ func (cs *counters) Settle(ctx context.Context, db *store.Store) error {
 			if !ok {
 				return true
 			}
-			if db.Nodes() != nil {
+			if db.Shared() {
 				c.meet(now)
 			}
 			if used := min(c.used.Load(), MaxEncryptions); now.Encryptions != used {

@@ -14,7 +14,7 @@ import (
 // accepts them as they are.
 func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.AcceptRequest) (*operatorapi.Acceptance, error) {
 	if in.ReadOnly() {
-		return &operatorapi.Acceptance{Mismatch: mismatch(s.KMS.Mismatch())}, nil
+		return &operatorapi.Acceptance{Mismatch: mismatch(s.KMS.Look(ctx))}, nil
 	}
 	err := s.KMS.AcceptState(ctx, c.call, in.Root)
 	if errors.Is(err, store.ErrChanged) {

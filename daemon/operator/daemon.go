@@ -23,6 +23,9 @@ func (s *Service) recipient(ctx context.Context, _ *Caller, _ *operatorapi.None)
 
 // confirmClock takes an operator's word that the daemon's clock is right.
 func (s *Service) confirmClock(ctx context.Context, c *Caller, _ *operatorapi.None) (*operatorapi.ConfirmedClock, error) {
+	if leader := s.KMS.Store.Leader(); leader != "" && !s.KMS.Store.Leads() {
+		return nil, invalid(http.StatusConflict, "the clock that counts is that of the daemon "+leader+", which leads: confirm it there")
+	}
 	now, err := s.KMS.ConfirmClock(ctx, c.call)
 	if err != nil {
 		return nil, failed("the clock was not confirmed, see the daemon's log", err)

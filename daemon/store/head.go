@@ -45,6 +45,9 @@ type TrailEnd struct {
 	Sequence uint64 `json:",omitzero"`
 	Hash     []byte `json:",omitempty"`
 	Last     bool   `json:",omitzero"` // nothing was recorded after that, for the daemon ended
+	// Accepted: another daemon's operator has accepted the rows, perhaps of an older copy. What was recorded
+	// after that may or may not be in them.
+	Accepted bool `json:",omitzero"`
 }
 
 // headDomain leads what is authenticated.

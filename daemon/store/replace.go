@@ -22,6 +22,15 @@ func (s *Store) Snapshot(ctx context.Context) (view *View, head *Sealed, err err
 	return view, head, err
 }
 
+// Stored returns what the database has, verified or not.
+func (s *Store) Stored(ctx context.Context) (view *View, head *Sealed, err error) {
+	err = s.exclusively(ctx, func() (err error) {
+		view, head, err = s.read(ctx)
+		return err
+	})
+	return view, head, err
+}
+
 // Rows yields all rows as the store writes them, without columns, in the order of
 // [Tables] and of their primary keys. What an earlier version of the program has written
 // may differ by a byte: then [RootOf] is not [View.Root].

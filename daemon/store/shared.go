@@ -288,7 +288,10 @@ func (s *Store) AwaitChanges(ctx context.Context, keyIDs ...string) error {
 	return s.shared.Await(ctx, s.recent.of(keyIDs))
 }
 
-// Nodes are the processes that have the database open; nil if it can only be one.
+// Shared reports whether other processes may have the database open too.
+func (s *Store) Shared() bool { return s.shared != nil }
+
+// Nodes are the processes that are known to have the database open; nil if it can only be one.
 func (s *Store) Nodes() []Node {
 	if s.shared == nil {
 		return nil
@@ -307,6 +310,16 @@ func (s *Store) Servers(ctx context.Context) []Server {
 // Leads reports whether this is the process that does what only one is to do.
 func (s *Store) Leads() bool {
 	return s.shared == nil || slices.ContainsFunc(s.shared.Nodes(), func(n Node) bool { return n.Self && n.Leader })
+}
+
+// Leader is the name of the process that does what only one is to do; "" if there is none now, or can only be one.
+func (s *Store) Leader() string {
+	for _, n := range s.Nodes() {
+		if n.Leader {
+			return n.Name
+		}
+	}
+	return ""
 }
 
 // Alive reports whether the node has the database open, or had it a moment ago.

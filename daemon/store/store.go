@@ -62,8 +62,8 @@ type Store struct {
 	overtaken int
 	recent    recent // of a shared database
 
-	// writer is a mutex that can be waited for with a context. It guards what
-	// follows, and every use of engine.
+	// writer is a mutex that can be waited for with a context. It guards every use of engine and what
+	// follows. Of a shared database, sealer, sequence and doubtful are changed with applying held too.
 	writer   chan struct{}
 	closed   bool
 	sealer   Sealer // nil until the head is verified, or while there is none

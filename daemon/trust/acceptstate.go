@@ -30,10 +30,17 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 	if m == nil || err != nil || root != m.Root {
 		return store.ErrChanged
 	}
-	if bad := malformed(s.Store.View()); bad != "" {
+	view, found, err := s.Store.Stored(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the database: %w", err)
+	}
+	if bad := malformed(view); bad != "" {
 		return fmt.Errorf("%w: %s", ErrMalformed, bad)
 	}
-	k, made, err := s.acceptedKey(ctx)
+	if m.Reason == trailReason && s.Store.Shared() {
+		return s.acceptTrail(ctx, c, m)
+	}
+	k, made, err := s.acceptedKey(ctx, view, found)
 	if err != nil {
 		return err
 	}
@@ -43,27 +50,21 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 			s.dropStateKey(ctx, k)
 		}
 	}()
-	details, err := json.Marshal(m.brief(), json.Deterministic(true))
+	begins, err := s.recordAccepted(ctx, c, m)
 	if err != nil {
-		return err
-	}
-	begins := m.Trail != "" && !s.trailHolds(ctx, m)
-	if begins {
-		if err := s.Trail.Begin(ctx, m.Trail); err != nil {
-			return err
-		}
-	}
-	c.Record.AdditionalEventData.Details = details
-	if err := s.RecordAhead(ctx, c, 0); err != nil {
 		return err
 	}
 	auditKey, public, err := s.auditKey(ctx)
 	if err != nil {
 		return err
 	}
-	seal := &sealer{s, k.lineage}
+	seal := &sealer{service: s, lineage: k.lineage}
 	adopting = true
+	s.integrity.accepting.Store(true)
 	err = s.Store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
+		if bad := malformed(&tx.View); bad != "" { // the root is of what was looked at, which may have been before
+			return fmt.Errorf("%w: %s", ErrMalformed, bad)
+		}
 		if auditKey != nil && !bytes.Equal(auditKey.PublicKey, public) { // it signs from now on
 			row := *auditKey
 			row.PublicKey = public
@@ -81,6 +82,7 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 		}
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
+	s.integrity.accepting.Store(false)
 	s.Concluded(c, err)
 	if err != nil {
 		return fmt.Errorf("accepting the database: %w", err)
@@ -92,6 +94,23 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 	}
 	s.Log.LogAttrs(ctx, slog.LevelWarn, "the database is accepted as it is", slog.String("root", root))
 	return s.advanceLater(ctx)
+}
+
+// recordAccepted records the operator's decision before it is carried out, in a trail that is started over if it
+// cannot go on: begins.
+func (s *Trust) recordAccepted(ctx context.Context, c *journal.Call, m *Mismatch) (begins bool, err error) {
+	details, err := json.Marshal(m.brief(), json.Deterministic(true))
+	if err != nil {
+		return false, err
+	}
+	begins = m.Trail != "" && !s.trailHolds(ctx, m)
+	if begins {
+		if err := s.Trail.Begin(ctx, m.Trail); err != nil {
+			return false, err
+		}
+	}
+	c.Record.AdditionalEventData.Details = details
+	return begins, s.RecordAhead(ctx, c, 0)
 }
 
 // dropCreations ends what a copy of the database says is in the making: since
@@ -107,13 +126,13 @@ func (s *Trust) dropCreations(tx *store.Tx) {
 
 // acceptedKey chooses the key for the head of a state that is accepted: the
 // last one of the lineage that the database names, or one that is made for it.
-func (s *Trust) acceptedKey(ctx context.Context) (k stateKey, made bool, err error) {
+func (s *Trust) acceptedKey(ctx context.Context, view *store.View, found *store.Sealed) (k stateKey, made bool, err error) {
 	keys, err := s.stateKeys(ctx, false)
 	if err != nil {
 		return stateKey{}, false, err
 	}
 	var lineages []string // that the database names, without trust
-	if row, ok := s.Store.View().CurrentSystemKey(s.Token, keyring.PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
+	if row, ok := view.CurrentSystemKey(s.Token, keyring.PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
 		id := keyring.ObjectID(row.CKAID)
 		if k, ok := keys[id]; ok {
 			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
@@ -123,7 +142,7 @@ func (s *Trust) acceptedKey(ctx context.Context) (k stateKey, made bool, err err
 		}
 		lineages = append(lineages, row.Lineage, id.String())
 	}
-	if found := s.Store.Found(); found != nil {
+	if found != nil {
 		if head, err := found.Head(); err == nil {
 			lineages = append(lineages, head.Lineage)
 		}

@@ -32,6 +32,8 @@ type integrity struct {
 
 	ended atomic.Bool // the trail has ended: the head says so
 
+	accepting atomic.Bool // rows are accepted, perhaps of an older copy: the head says so of the trails of other nodes
+
 	// waiting is why the next epoch has not begun, nil if none is due.
 	waiting atomic.Pointer[string]
 

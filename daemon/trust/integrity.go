@@ -68,7 +68,7 @@ func (s *Trust) verifyState(ctx context.Context) error {
 	}
 	// After that: the key of an epoch is there before its head. Plugins open the token after the
 	// database is locked, but if daemons share it another one may have begun an epoch since.
-	keys, err := s.stateKeys(ctx, s.Store.Nodes() == nil)
+	keys, err := s.stateKeys(ctx, !s.Store.Shared())
 	if err != nil {
 		return fmt.Errorf("verifying the database: %w", err)
 	}
@@ -121,18 +121,21 @@ func (s *Trust) verifyState(ctx context.Context) error {
 		return s.lockTrail(ctx, problem, head, true)
 	}
 	end, _ := s.Trail.Head()
-	seal := &sealer{s, head.Lineage}
+	seal := &sealer{service: s, lineage: head.Lineage}
 	if err := s.Store.Resume(ctx, seal, head); errors.Is(err, store.ErrChanged) && s.moved(ctx, found) {
 		return errMoved
 	} else if err != nil {
 		return err
 	}
 	s.integrity.seal.Store(seal)
-	if err := s.RecordUncommitted(ctx, head); err != nil {
-		return err
+	accepted := head.Trails[s.Node].Accepted
+	if !accepted { // else a change that is not in the rows may have been made all the same
+		if err := s.RecordUncommitted(ctx, head); err != nil {
+			return err
+		}
 	}
-	if err := s.attend(ctx, head, end-head.AuditSequence); err != nil {
-		if ctx.Err() != nil || s.Store.Nodes() != nil && errors.Is(err, store.ErrBusy) { // etcd is waited for
+	if err := s.attend(ctx, head, end-head.AuditSequence, accepted); err != nil {
+		if ctx.Err() != nil || s.Store.Shared() && errors.Is(err, store.ErrBusy) { // etcd is waited for
 			return err
 		}
 		s.Log.LogAttrs(ctx, slog.LevelError, "the database does not name the end of the audit trail, the jobs try again", slog.Any("error", err))
@@ -176,7 +179,7 @@ func (s *Trust) adoptState(ctx context.Context, k stateKey) error {
 	if err := s.RecordEvent(ctx, journal.EventAdoptState, map[string]any{"root": hex.EncodeToString(view.Root()), "new": fresh}); err != nil {
 		return err
 	}
-	seal := &sealer{s, k.lineage}
+	seal := &sealer{service: s, lineage: k.lineage}
 	err := s.Store.Adopt(ctx, seal, view.Root(), func(tx *store.Tx) error {
 		if !fresh {
 			return nil
@@ -244,12 +247,16 @@ func (s *Trust) lock(ctx context.Context, reason string, head *store.Head, authe
 	return s.lockWith(ctx, &Mismatch{Reason: reason, Trail: problem, HeadVerified: authentic}, head)
 }
 
+// trailReason is that of a database which verifies.
+const trailReason = "the audit trail does not verify"
+
 // lockTrail is lock for a trail that does not verify.
 func (s *Trust) lockTrail(ctx context.Context, problem string, head *store.Head, authentic bool) error {
-	return s.lockWith(ctx, &Mismatch{Reason: "the audit trail does not verify", Trail: problem, HeadVerified: authentic}, head)
+	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: authentic}, head)
 }
 
 func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {
+	s.Store.Leave(ctx) // others must not wait for a daemon that follows them no more
 	if err := s.Store.Lock(ctx, m.Reason); err != nil {
 		return err
 	}
@@ -261,12 +268,7 @@ func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) err
 			m.LaterRecords = sequence - head.AuditSequence
 		}
 	}
-	if found, err := s.Store.Compare(ctx); err != nil {
-		m.CompareError = err.Error()
-	} else {
-		m.Root, m.Differences = hex.EncodeToString(found.Now), found.Rows
-		m.Exact = m.HeadVerified && bytes.Equal(found.Root, head.Root)
-	}
+	s.compare(ctx, m, head)
 	s.integrity.mismatch.Store(m)
 	s.Log.LogAttrs(ctx, slog.LevelError, "the database does not verify: no cryptography and no changes until cmkctl accept-state",
 		slog.String("reason", m.Reason), slog.String("trail", m.Trail), slog.Int("differences", len(m.Differences)))
@@ -274,6 +276,17 @@ func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) err
 		s.Log.LogAttrs(ctx, slog.LevelError, "the mismatch could not be recorded", slog.Any("error", err))
 	}
 	return nil
+}
+
+// compare completes what is known of the rows.
+func (s *Trust) compare(ctx context.Context, m *Mismatch, head *store.Head) {
+	found, err := s.Store.Compare(ctx)
+	if err != nil {
+		m.CompareError = err.Error()
+		return
+	}
+	m.CompareError, m.Root, m.Differences = "", hex.EncodeToString(found.Now), found.Rows
+	m.Exact = m.HeadVerified && bytes.Equal(found.Root, head.Root)
 }
 
 // MaxRecorded is how many differences a record of the audit trail lists.

@@ -24,7 +24,9 @@ func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 	var said string
 	for {
 		var again <-chan time.Time
-		if s.Mismatch() == nil {
+		if s.Mismatch() != nil {
+			again = time.After(followPause) // an operator may accept it
+		} else {
 			began := time.Now()
 			joining, cancel := ctx, context.CancelFunc(func() {})
 			limit := patience

@@ -23,7 +23,8 @@ func (s *Trust) foundHead(found *store.Sealed) (*store.Head, error) {
 }
 
 // nameTrails completes the head of a node that takes turns with others. The fields of
-// its own trail are filled in.
+// its own trail are filled in. If rows are accepted, they may be an older copy, and what the others have
+// recorded since may or may not be in them.
 func (s *Trust) nameTrails(head *store.Head) {
 	if s.Node == "" {
 		return
@@ -32,6 +33,12 @@ func (s *Trust) nameTrails(head *store.Head) {
 	if found := s.Store.Found(); found != nil {
 		if before, err := found.Head(); err == nil { // else it is about to be accepted without
 			maps.Copy(head.Trails, before.Trails)
+		}
+	}
+	if s.integrity.accepting.Load() {
+		for node, end := range head.Trails {
+			end.Accepted, end.Last = true, false
+			head.Trails[node] = end
 		}
 	}
 	head.Trails[s.Node] = store.TrailEnd{Sequence: head.AuditSequence, Hash: head.AuditHash, Last: head.AuditLast}

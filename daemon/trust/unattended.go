@@ -9,7 +9,6 @@ import (
 	"cmkd/daemon/journal"
 	"cmkd/daemon/keys"
 	"cmkd/daemon/store"
-	"cmkd/socket/operatorapi"
 )
 
 // A daemon whose database does not verify records that, and what it refuses, behind the record
@@ -17,6 +16,9 @@ import (
 // is back, the trail goes on behind those records. They are not signed, so anyone who can write the file may
 // have written them: only what such a daemon writes is let through, and a record says that nothing
 // vouches for them.
+
+// reloadName is the eventName of an operator's reload.
+const reloadName = "ReloadConfiguration"
 
 // unattended reports whether a line is a record that a daemon writes whose database does not
 // verify. The first one says so. No key is used and none changes.
@@ -40,7 +42,7 @@ func unattended(line []byte, first bool) bool {
 	case service:
 		return r.EventSource == journal.Source && (r.EventName == journal.EventStateVerified || r.EventName == journal.EventNotCommitted)
 	case r.EventSource == journal.OperatorSource: // what an operator has accepted, the head has
-		return r.ErrorCode != "" || r.ReadOnly || r.EventName == operatorapi.Reload.Name
+		return r.ErrorCode != "" || r.ReadOnly || r.EventName == reloadName
 	default:
 		action := keys.ActionOf(r.EventName)
 		return r.ErrorCode != "" || action != nil && action.Inspects()
@@ -49,15 +51,19 @@ func unattended(line []byte, first bool) bool {
 
 // attend has the database name the end of the trail as it is at the start: what is recorded from then on is behind
 // that end, and not behind one that the head calls the last. count is how many records are there already.
-func (s *Trust) attend(ctx context.Context, head *store.Head, count uint64) error {
-	if !head.AuditLast {
+// accepted: what they tell of may have been undone when another daemon's operator accepted an older copy of the database.
+func (s *Trust) attend(ctx context.Context, head *store.Head, count uint64, accepted bool) error {
+	if !head.AuditLast && !accepted {
 		return nil
 	}
 	if count > 0 {
+		event, text := journal.EventStateVerified, "records of the audit trail are from a time in which the database did not verify: nothing vouches for them"
+		if accepted {
+			event, text = journal.EventAcceptedElsewhere, "the changes that the audit trail has last may have been undone: the database was accepted on another daemon"
+		}
 		first, last := head.AuditSequence+1, head.AuditSequence+count
-		s.Log.LogAttrs(ctx, slog.LevelWarn, "records of the audit trail are from a time in which the database did not verify: nothing vouches for them",
-			slog.Uint64("first", first), slog.Uint64("last", last))
-		if err := s.RecordEvent(ctx, journal.EventStateVerified, map[string]uint64{"first": first, "last": last}); err != nil {
+		s.Log.LogAttrs(ctx, slog.LevelWarn, text, slog.Uint64("first", first), slog.Uint64("last", last))
+		if err := s.RecordEvent(ctx, event, map[string]uint64{"first": first, "last": last}); err != nil {
 			return err
 		}
 	}

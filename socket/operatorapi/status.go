@@ -36,6 +36,8 @@ type Health struct {
 	AuditError string `json:"auditError,omitempty"`
 	// DatabaseError is why the database cannot be written: nothing can be changed.
 	DatabaseError string `json:"databaseError,omitempty"`
+	// Fenced is why this daemon answers no calls: it does not know what others have changed.
+	Fenced string `json:"fenced,omitempty"`
 	// EpochError is why the epoch of the database goes on that should have ended:
 	// an older copy of it, of the same epoch, would verify.
 	EpochError string `json:"epochError,omitempty"`

@@ -66,7 +66,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestSecond: a second daemon on the prefix is refused while the first has it, whatever it
+// TestSecond: a second daemon initialises nothing on the prefix while the first has it, whatever it
 // is named.
 func TestSecond(t *testing.T) {
 	t.Parallel()

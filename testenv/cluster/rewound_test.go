@@ -4,7 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"cmkd/testenv/etcd"
 	"cmkd/testenv/rig"
@@ -32,6 +34,50 @@ func TestRewound(t *testing.T) {
 		})
 		if got := encrypt(t.Context(), r.Client(""), key); got != "KMSInvalidStateException" {
 			t.Errorf("daemon %d: %q", i+1, got)
+		}
+	}
+}
+
+// TestAcceptedElsewhere: when the operator of one daemon has accepted an older copy, the trail of another does not
+// say that changes did not happen which had been answered and counted. It says that they may have been undone.
+func TestAcceptedElsewhere(t *testing.T) {
+	t.Parallel()
+	server := etcd.Start(t)
+	all := nodes(t, server, 2, false)
+	a, b := all[0], all[1]
+	key := rig.NewKey(t, a.Client(""), &kms.CreateKeyInput{})
+	if _, err := b.Client("").TagResource(t.Context(), &kms.TagResourceInput{KeyId: &key, Tags: []types.Tag{{TagKey: aws.String("a"), TagValue: aws.String("b")}}}); err != nil {
+		t.Fatal(err)
+	}
+	server.Save(t)
+	if _, err := b.Client("").DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &key}); err != nil {
+		t.Fatal(err)
+	}
+	if got := encrypt(t.Context(), a.Client(""), key); got != "DisabledException" {
+		t.Fatal(got)
+	}
+	for _, r := range all {
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Rewind(t)
+	a.Start(t)
+	rig.Accept(t, a)
+	for range 2 { // the second time it has named the end of its trail
+		b.Start(t)
+		if s := b.Status(t); s.State != "ok" {
+			t.Errorf("state %s\n%s", s.State, b.Log())
+		}
+		trail := b.AuditTrail(t)
+		if strings.Contains(trail, "ChangeNotCommitted") || strings.Count(trail, `"eventName":"StateAcceptedElsewhere"`) != 1 {
+			t.Errorf("the trail of the other daemon:\n%s", trail)
+		}
+		if got := encrypt(t.Context(), b.Client(""), key); got != "" {
+			t.Errorf("the key as of the copy: %s", got)
+		}
+		if err := b.Stop(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

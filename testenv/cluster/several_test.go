@@ -117,14 +117,18 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// TestSameName: two daemons of one name are refused.
+// TestSameName: the second of two daemons of one name does not start, and the first goes on.
 func TestSameName(t *testing.T) {
 	t.Parallel()
 	server := etcd.Start(t)
 	first := nodes(t, server, 1, false)[0]
-	second := rig.Prepare(t, rig.Config{Etcd: server, StoreExtra: staleness + "node = \"n1\"\n", Token: first.Token})
-	if err := second.TryInitialise(t.Context()); err == nil {
-		t.Error("two daemons of one name")
+	key := rig.NewKey(t, first.Client(""), &kms.CreateKeyInput{})
+	second := rig.Prepare(t, rig.Config{Etcd: server, StoreExtra: staleness + "node = \"n1\"\n", Token: first.Token, Process: true})
+	if err := second.TryStart(t); err == nil || !strings.Contains(err.Error(), "another daemon is the node") {
+		t.Errorf("two daemons of one name: %v", err)
+	}
+	if got := encrypt(t.Context(), first.Client(""), key); got != "" {
+		t.Errorf("the first: %s", got)
 	}
 }
 
@@ -136,7 +140,7 @@ func TestRevocation(t *testing.T) {
 	key := rig.NewKey(t, all[0].Client(""), &kms.CreateKeyInput{})
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
-	revoke(ctx, t, all, key, func() {
+	held := revoke(ctx, t, all, key, func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			p := all[i%len(all)].Process.Process
 			pause := []time.Duration{500 * time.Millisecond, 3 * time.Second}[i%2]
@@ -146,6 +150,9 @@ func TestRevocation(t *testing.T) {
 			wait(ctx, time.Second)
 		}
 	})
+	if held < 50 {
+		t.Errorf("only %d answers were held against a change", held)
+	}
 	for i, r := range all {
 		eventually(t, "healthy", func() bool { return r.Status(t).State == "ok" })
 		if got := encrypt(t.Context(), r.Client(""), key); got != "" && got != "DisabledException" {

@@ -262,6 +262,27 @@ func TestTamperingWhileRunning(t *testing.T) {
 	}
 }
 
+// TestMalformedWhileRunning: rows that cmkd does not write are not accepted, also if the daemon was running
+// when they were written, and has not read them yet.
+func TestMalformedWhileRunning(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	a, _ := life(t, r)
+	rig.Tamper(t, r, `UPDATE keys SET document = json_set(document, '$.State', 'Weird') WHERE id = '`+a+`'`)
+	if err := r.Daemon.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, m := rig.AcceptState(t, r, "")
+	if m.Mismatch == nil {
+		t.Fatal("the row is not noticed")
+	}
+	if status, answer := rig.AcceptState(t, r, m.Mismatch.Root); status != http.StatusConflict || answer.Accepted {
+		t.Errorf("accepted: %d %+v", status, answer)
+	}
+	refusesUnverified(t, r, a)
+	rig.Tamper(t, r, `UPDATE keys SET document = json_remove(document, '$.State') WHERE id = '`+a+`'`)
+}
+
 // TestKilledEpoch kills the daemon while it changes, starts and ends epochs: no
 // crash looks like tampering.
 func TestKilledEpoch(t *testing.T) {

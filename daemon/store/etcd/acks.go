@@ -69,15 +69,18 @@ func (c *claim) join(ctx context.Context, claimed int64, sequence uint64) error 
 	e := c.engine
 	f, err := e.seen.first()
 	e.seen.mu.Lock()
-	revision, at := e.seen.head, e.seen.sequence
+	revision, at, left := e.seen.head, e.seen.sequence, e.seen.acks[e.options.Node]
 	e.seen.mu.Unlock()
 	if err != nil || f != nil || at != sequence {
 		return store.ErrChanged
 	}
 	key := c.ackKey()
-	// What is left is taken away first: a deletion of it that is still on its way must not meet the new one.
-	if _, err := e.client.Txn(ctx).If(c.owned()).Then(clientv3.OpDelete(key)).Commit(); err != nil {
-		return e.unanswered(ctx, err)
+	// What is left is taken away first, and nothing but that: a request that is still on its way must not meet
+	// the new one.
+	if left != nil {
+		if err := e.dropAck(ctx, key, left.joined, c.owned()); err != nil {
+			return err
+		}
 	}
 	absent := clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 	err = c.acknowledge(ctx, sequence, absent, e.headIs(revision), clientv3.Compare(clientv3.CreateRevision(c.key), "=", claimed))
@@ -201,8 +204,12 @@ func (e *Engine) Await(ctx context.Context, sequence uint64) error {
 		return len(late) == 0 && s.sequence >= sequence
 	})
 	if err != nil {
-		slices.Sort(late)
-		return fmt.Errorf("%w: not all daemons have said that they know of the last change, %s: %w", store.ErrStale, strings.Join(late, ", "), err)
+		what := "the watch to bring the last change"
+		if len(late) > 0 {
+			slices.Sort(late)
+			what = "the daemons " + strings.Join(late, ", ") + " to confirm the last change"
+		}
+		return fmt.Errorf("%w: %w", store.ErrStale, waiting(what, err))
 	}
 	return nil
 }

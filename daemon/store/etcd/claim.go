@@ -54,8 +54,9 @@ type claim struct {
 	acked  uint64       // what it says
 	at     atomic.Int64 // the revision in which it was written
 
-	retaking sync.Mutex // held by retake
-	still    stillness  // of the watch; of keep
+	retaking sync.Mutex             // held by retake
+	obstacle atomic.Pointer[string] // why retake has failed, nil if it has not
+	still    stillness              // of the watch; of keep
 	stop     context.CancelFunc
 	done     sync.WaitGroup
 }
@@ -190,8 +191,13 @@ func (c *claim) retake(ctx context.Context) {
 	e := c.engine
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
+	failed := func(why string) { c.obstacle.Store(&why) }
 	found, err := e.client.Txn(ctx).Then(clientv3.OpGet(c.key), clientv3.OpGet(c.ackKey())).Commit()
-	if err != nil || c.found(found.Responses[0].GetResponseRange().Kvs) {
+	if err != nil {
+		failed(err.Error())
+		return
+	}
+	if c.found(found.Responses[0].GetResponseRange().Kvs) {
 		return // it is there: somebody was faster
 	}
 	c.ack.Lock() // what this node has acknowledged goes with the key that it had
@@ -200,18 +206,24 @@ func (c *claim) retake(ctx context.Context) {
 	var acknowledged int64
 	if kvs := found.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 {
 		if !c.wrote(kvs[0]) {
-			return // another process has this node's name, or had it: it is waited for
+			failed("another process has the node's name, or had it a moment ago")
+			return
 		}
 		acknowledged = kvs[0].CreateRevision
 	}
 	asked := now()
 	lease, err := e.client.Grant(ctx, c.seconds())
 	if err != nil {
+		failed(err.Error())
 		return
 	}
 	out, err := e.client.Txn(ctx).If(c.mayReturn(acknowledged)...).Then(append(c.puts(lease.ID), clientv3.OpDelete(c.ackKey()))...).Commit()
 	if err != nil || !out.Succeeded {
 		_, _ = e.client.Revoke(ctx, lease.ID) // or it ends without
+		failed("another process has the node's name, or another daemon keeps all others out")
+		if err != nil {
+			failed(err.Error())
+		}
 		return
 	}
 	c.taken(lease.ID, out.Header.Revision, asked)
@@ -223,6 +235,7 @@ func (c *claim) taken(lease clientv3.LeaseID, revision, asked int64) {
 	c.lease.Store(int64(lease))
 	c.revision.Store(revision) // before heard: the node has not joined under it
 	c.heard.Store(asked)
+	c.obstacle.Store(nil)
 }
 
 // fenceTime is how long after its key has gone others wait for a node.
@@ -250,6 +263,9 @@ func (c *claim) fresh() error {
 	case silence >= c.engine.options.MaxStaleness:
 		return fmt.Errorf("%w: etcd has not answered for %s", store.ErrStale, silence.Round(time.Millisecond))
 	case c.joined.Load() != c.revision.Load():
+		if why := c.obstacle.Load(); why != nil {
+			return fmt.Errorf("%w: the lease of this daemon in etcd has ended, and it gets no other: %s", store.ErrStale, *why)
+		}
 		return fmt.Errorf("%w: this daemon has yet to find out what others have changed", store.ErrStale)
 	default:
 		return nil

@@ -79,8 +79,12 @@ func TestLeftAcknowledgement(t *testing.T) {
 	d := newDatabase(t, server.Start(t), true)
 	d.staleness = time.Second
 	first, _ := d.node(t)
-	d.write(t, map[string]string{ackFolder + "n2": "1 another", ackFolder + "n9": "1 another"})
+	d.write(t, map[string]string{ackFolder + "n2": "1 1s another", ackFolder + "n9": "1 1s another"})
+	began := time.Now()
 	second, _ := d.node(t) // n2
+	if waited := time.Since(began); waited < fenceTime(time.Second) {
+		t.Errorf("another process of the name may act for %s, and was waited for %s", fenceTime(time.Second), waited)
+	}
 	if err := errors.Join(first.Join(t.Context()), second.Join(t.Context()), second.Fresh()); err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ const (
 	maxBytes      = 1 << 20
 )
 
-// errNotOurs: the lease of this node has ended.
-var errNotOurs = errors.New("the lease of this daemon in etcd has expired")
+// errNotOurs: the lease of this node or its turn has ended.
+var errNotOurs = errors.New("another daemon does not wait for this one any more: its lease in etcd or its turn to commit has ended")
 
 // errTurnEnded: another node has ended the turn of this one.
 var errTurnEnded = errors.New("the change took so long that another daemon has gone on without it")

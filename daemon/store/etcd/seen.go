@@ -283,7 +283,7 @@ func (s *seen) note(kind mvccpb.Event_EventType, suffix string, kv *mvccpb.KeyVa
 		a := parseAck(kv)
 		if a.sequence < s.sequence {
 			a.behind = time.Now()
-			if before != nil && !before.behind.IsZero() {
+			if before != nil && before.sequence == a.sequence && !before.behind.IsZero() {
 				a.behind = before.behind
 			}
 		}

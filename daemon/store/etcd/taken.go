@@ -2,12 +2,22 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
 
 	"cmkd/daemon/store"
 )
+
+// errOverdue: etcd answers, and what is waited for does not come.
+var errOverdue error = &overdue{}
+
+// overdue is [store.ErrBusy].
+type overdue struct{}
+
+func (*overdue) Error() string        { return "it takes too long, although etcd answers" }
+func (*overdue) Is(target error) bool { return target == store.ErrBusy }
 
 // until waits until done returns true of what has been seen; it is called with mu held.
 // etcd that is silent meanwhile ends the wait, and so does the end of ctx.
@@ -28,9 +38,20 @@ func (e *Engine) until(ctx context.Context, done func(*seen) bool) error {
 				return &silent{fmt.Errorf("for %s", silence.Round(time.Millisecond))}
 			}
 		case <-ctx.Done():
-			return e.unanswered(ctx, context.Cause(ctx))
+			if errors.Is(context.Cause(ctx), context.Canceled) {
+				return e.unanswered(ctx, context.Cause(ctx))
+			}
+			return errOverdue
 		}
 	}
+}
+
+// waiting says in an error what was waited for.
+func waiting(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("waiting for %s: %w", what, err)
 }
 
 // Arrived implements [store.Shared].
@@ -47,7 +68,7 @@ func (e *Engine) Sync(ctx context.Context) error {
 	if len(found.Kvs) == 0 {
 		return nil
 	}
-	return e.until(ctx, func(s *seen) bool { return s.head >= found.Kvs[0].ModRevision })
+	return waiting("the watch to bring the last change", e.until(ctx, func(s *seen) bool { return s.head >= found.Kvs[0].ModRevision }))
 }
 
 // Rebase implements [store.Shared].

@@ -98,7 +98,7 @@ func (w *writer) wait(ctx context.Context) error {
 			}
 			return lost || s.current.revision == w.turn || endless.node != ""
 		}); err != nil {
-			return err
+			return waiting("the turn to commit", err)
 		}
 		if lost {
 			return errNotOurs
@@ -111,7 +111,7 @@ func (w *writer) wait(ctx context.Context) error {
 			return err
 		}
 		if err := e.until(ctx, func(s *seen) bool { return s.turns[endless.node] != endless.revision }); err != nil {
-			return err
+			return waiting("the end of the turn of "+endless.node, err)
 		}
 	}
 }
@@ -183,9 +183,9 @@ func (w *writer) found(ctx context.Context, responses []*pb.ResponseOp) (pending
 	}
 	// The rows of a large commit come once more, as it is written out. They must have come before
 	// this commit changes them, else they would be taken for what somebody has changed back.
-	return pending, w.engine.until(ctx, func(s *seen) bool {
+	return pending, waiting("the watch to bring the last change", w.engine.until(ctx, func(s *seen) bool {
 		return s.head >= w.revision && (pending != nil || !s.pending)
-	})
+	}))
 }
 
 // turn is a place in the queue.

@@ -36,7 +36,7 @@ func (h *Health) nextDisk() string {
 	switch {
 	case h.AuditError != "":
 		return "free space on the disk of the audit trail or repair it: all calls are refused until then"
-	case h.DatabaseError != "" && len(h.Servers) > 0:
+	case h.Fenced != "", h.DatabaseError != "" && len(h.Servers) > 0:
 		return "check etcd and the network to it: the daemon keeps trying"
 	case h.DatabaseError != "":
 		return "free space on the disk of the database or repair it: nothing can be changed until then"
@@ -93,6 +93,16 @@ func (h *Health) nextMaterial() string {
 	return ""
 }
 
+// otherLeader is the name of the daemon that leads, "" if it is this one or there is none.
+func (h *Health) otherLeader() string {
+	for _, n := range h.Nodes {
+		if n.Leader && !n.Self {
+			return n.Name
+		}
+	}
+	return ""
+}
+
 // nextLater is about what stops nothing now.
 func (h *Health) nextLater() string {
 	switch {
@@ -101,6 +111,9 @@ func (h *Health) nextLater() string {
 	case h.EpochError != "":
 		return "check the token and the database for why the epoch cannot begin, then cmkctl reload"
 	case h.DeletionsHeld:
+		if leader := h.otherLeader(); leader != "" {
+			return "cmkctl confirm-clock on the daemon " + leader + ", which leads, if its time is right"
+		}
 		return "cmkctl confirm-clock, if the daemon's time is right"
 	case h.AuditShipping != nil && h.AuditShipping.Error != "":
 		return fmt.Sprintf("check the receiver of the audit trail, %s", h.AuditShipping.To)
@@ -108,6 +121,11 @@ func (h *Health) nextLater() string {
 		return "make room for the audit trail, such as with cmkctl audit prune: " + h.AuditDisk.Warning
 	case len(h.Warnings) > 0:
 		return h.Warnings[0]
+	}
+	for _, s := range h.Servers {
+		if s.Error != "" {
+			return fmt.Sprintf("start the etcd server %s, or replace it, while the others have a quorum: %s", s.Endpoint, s.Error)
+		}
 	}
 	for _, p := range h.Plugins {
 		if len(p.Limits) > 0 {

@@ -103,7 +103,7 @@ func parseHealth(body []byte) (*Health, error) {
 	if err := json.Unmarshal(body, &h); err != nil {
 		return nil, fmt.Errorf("reading the daemon's status: %w", err)
 	}
-	for _, text := range []*string{&h.ReloadError, &h.EpochError, &h.DatabaseError, &h.AuditError} {
+	for _, text := range []*string{&h.ReloadError, &h.EpochError, &h.DatabaseError, &h.Fenced, &h.AuditError} {
 		*text = strings.ReplaceAll(*text, "\n", "; ") // the errors of several things, one a line
 	}
 	cli.Printable(&h)
@@ -141,6 +141,9 @@ func (h *Health) print(out io.Writer, headers bool) error {
 	}
 	if h.DatabaseError != "" {
 		fmt.Fprintf(w, "database\tcannot be written, nothing can be changed: %s\n", h.DatabaseError)
+	}
+	if h.Fenced != "" {
+		fmt.Fprintf(w, "database\tthis daemon answers no calls: %s\n", h.Fenced)
 	}
 	if h.EpochError != "" {
 		fmt.Fprintf(w, "database\ta copy from before the start would verify, the next epoch has not begun: %s\n", h.EpochError)
