@@ -43,7 +43,7 @@ install:
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/cmkd.service packaging/systemd/cmkd.socket packaging/systemd/cmkd-bridge@.service packaging/systemd/cmkd-backup.service packaging/systemd/cmkd-backup.timer
 	install -D -m 0644 packaging/systemd/cmkd.sysusers $(DESTDIR)/usr/lib/sysusers.d/cmkd.conf
 	install -D -m 0644 packaging/systemd/cmkd.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/cmkd.conf
-	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/systemd/ship.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd packaging/systemd/softhsm.conf packaging/systemd/network.conf packaging/systemd/device.conf packaging/systemd/ship.conf packaging/systemd/etcd.conf packaging/prometheus/cmkd.rules.yml packaging/grafana/cmkd.json
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd README.md SECURITY.md LICENSE config.example.toml docs/*.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/cmkd/decisions docs/decisions/*.md
 

@@ -28,6 +28,8 @@ func CopyStore(ctx context.Context, from, to string, log *slog.Logger) error {
 		return fmt.Errorf("%s is of account %s and %s of %s", from, source.Account, to, target.Account)
 	case source.StateDir != target.StateDir || source.AuditDir != target.AuditDir:
 		return fmt.Errorf("%s and %s must have the same state_dir and audit_dir: the database names the end of the audit trail", from, to)
+	case source.Store.Engine == config.EngineEtcd && target.Store.Engine == config.EngineEtcd:
+		return fmt.Errorf("%s and %s both have the database in etcd: copy it to SQLite first, and from there", from, to)
 	case source.Store.Place() == target.Store.Place():
 		return fmt.Errorf("%s and %s have the database in the same place", from, to)
 	}

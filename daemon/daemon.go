@@ -118,7 +118,7 @@ func Open(ctx context.Context, path string, log *slog.Logger, options ...Option)
 	if err := d.awaitEtcd(ctx, func() error { return d.bindAccount(ctx) }); err != nil {
 		return nil, err
 	}
-	d.audit, err = patiently(ctx, lockPatience, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
+	d.audit, err = patiently(ctx, lockPatience, lockPoll, audit.ErrLocked, func() (*audit.Log, error) { return audit.Open(d.auditConfig()) })
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit trail: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"cmkd/daemon/store"
@@ -18,13 +19,19 @@ const jobInterval = time.Minute
 // the disk have room.
 const jobRetry = 5 * time.Second
 
-// jobLoop runs the jobs, now, every jobInterval and after each reload, and sooner
-// after a failure, until ctx ends.
+// jobLoop runs the jobs, now, every jobInterval and after each reload, and those that failed
+// sooner, until ctx ends.
 func (d *Daemon) jobLoop(ctx context.Context) {
-	var said time.Time // when a failure was logged, zero unless the last run failed
+	var said time.Time           // when a failure was logged, zero unless the last run failed
+	var all time.Time            // when all jobs were run
+	var failed func(string) bool // nil: all are to be run
 	for {
 		pause := jobInterval
-		if err := d.RunJobs(ctx); err == nil {
+		if failed == nil || time.Since(all) >= jobInterval {
+			all, failed = time.Now(), nil
+		}
+		var err error
+		if failed, err = d.runJobs(ctx, failed); err == nil {
 			if !said.IsZero() { // what was in the way has gone, and with it what an epoch waits for
 				said, pause = time.Time{}, 0
 				d.kms.RetryEpoch()
@@ -40,6 +47,7 @@ func (d *Daemon) jobLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-d.reloaded: // its processes are new, and who asked for it may have mended something
+			failed = nil
 			d.kms.RetryEpoch()
 		case <-time.After(pause):
 		}
@@ -163,20 +171,31 @@ func (d *Daemon) checkProblem(ctx context.Context) {
 // stop the next one; the error joins what failed. The daemon does the same once
 // a minute.
 func (d *Daemon) RunJobs(ctx context.Context) error {
+	_, err := d.runJobs(ctx, nil)
+	return err
+}
+
+// runJobs is RunJobs of those that are due, nil being all. It says which have failed, nil if none was
+// run or none has.
+func (d *Daemon) runJobs(ctx context.Context, due func(name string) bool) (failed func(name string) bool, err error) {
 	d.jobs.Lock()
 	defer d.jobs.Unlock()
 	d.kms.SeeClock()
 	if err := d.audit.Reopen(); err != nil {
-		return err
+		if d.store.Leads() {
+			d.store.Leave(ctx) // it joins again as the last: another one leads, whose jobs are run
+		}
+		return nil, err
 	}
 	d.checkProblem(ctx)
 	if d.kms.Mismatch() != nil { // nothing is done in the name of such a database
-		return d.kms.FlushRefusals(ctx)
+		return nil, d.kms.FlushRefusals(ctx)
 	}
 	if err := d.store.Fresh(); err != nil { // nor of one that may be another by now
-		return errors.Join(err, d.kms.FlushRefusals(ctx))
+		return nil, errors.Join(err, d.kms.FlushRefusals(ctx))
 	}
 	var errs []error
+	var names []string
 	leads := d.store.Leads()
 	for _, job := range []struct {
 		name string
@@ -194,14 +213,17 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 		{"epoch", true, d.kms.AdvanceEpoch},
 		{"head", false, d.kms.NameTrail},
 	} {
-		if job.once && !leads {
+		if job.once && !leads || due != nil && !due(job.name) {
 			continue
 		}
 		if err := job.run(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", job.name, err))
+			errs, names = append(errs, fmt.Errorf("%s: %w", job.name, err)), append(names, job.name)
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 {
+		return nil, nil
+	}
+	return func(name string) bool { return slices.Contains(names, name) }, errors.Join(errs...)
 }
 
 // counted drops the number of keys that a job dealt with: each is logged.

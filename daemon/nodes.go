@@ -15,12 +15,12 @@ import (
 
 // openStore opens the database where the configuration says it is.
 func (d *Daemon) openStore(ctx context.Context) (s *store.Store, err error) {
-	patience := lockPatience
+	patience, poll := lockPatience, lockPoll
 	if d.cfg.Store.Engine == config.EngineEtcd {
-		patience += etcd.LeaseTime(d.cfg.Store.MaxStaleness) // of a daemon that was killed
+		patience, poll = patience+etcd.LeaseTime(d.cfg.Store.MaxStaleness), etcdPoll // of a daemon that was killed
 	}
 	return s, d.awaitEtcd(ctx, func() error {
-		engine, err := patiently(ctx, patience, store.ErrLocked, func() (store.Engine, error) { return openEngine(ctx, d.cfg, d.log, d.impatient) })
+		engine, err := patiently(ctx, patience, poll, store.ErrLocked, func() (store.Engine, error) { return openEngine(ctx, d.cfg, d.log, d.impatient) })
 		if err == nil {
 			s, err = store.Open(ctx, engine)
 		}

@@ -12,10 +12,13 @@ import (
 const (
 	lockPatience = 3 * time.Second
 	lockPoll     = 20 * time.Millisecond
+	// etcdPoll is how often a start asks etcd whether the node before it has gone: each time costs it
+	// five requests.
+	etcdPoll = 500 * time.Millisecond
 )
 
-// patiently calls open until it fails with anything but locked, or the patience has passed.
-func patiently[T any](ctx context.Context, patience time.Duration, locked error, open func() (T, error)) (T, error) {
+// patiently calls open every poll until it fails with anything but locked, or the patience has passed.
+func patiently[T any](ctx context.Context, patience, poll time.Duration, locked error, open func() (T, error)) (T, error) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
@@ -24,7 +27,7 @@ func patiently[T any](ctx context.Context, patience time.Duration, locked error,
 			return v, err
 		}
 		select {
-		case <-time.After(lockPoll):
+		case <-time.After(poll):
 		case <-deadline.C:
 			return v, err
 		case <-ctx.Done():

@@ -31,13 +31,13 @@ func TestPatience(t *testing.T) {
 		}
 		return sqlite.Open(t.Context(), path, sqlite.Options{})
 	}
-	s, err := patiently(t.Context(), lockPatience, store.ErrLocked, open)
+	s, err := patiently(t.Context(), lockPatience, lockPoll, store.ErrLocked, open)
 	if err != nil || tries != 3 {
 		t.Fatalf("%v after %d tries, want it open after 3", err, tries)
 	}
 	defer func() { _ = s.Close() }()
 	tries = 10
-	if _, err := patiently(t.Context(), lockPatience, store.ErrLocked, open); err == nil {
+	if _, err := patiently(t.Context(), lockPatience, lockPoll, store.ErrLocked, open); err == nil {
 		t.Error("two have the store open")
 	}
 }

@@ -91,6 +91,9 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 		r.plan.Warnings = append(r.plan.Warnings, "the damaged database is kept as "+aside)
 	}
 	if err != nil {
+		if !errors.Is(err, store.ErrUnknown) { // then the next start does not record what was not done
+			err = errors.Join(err, os.Remove(restoreNotePath(cfg)))
+		}
 		return nil, fmt.Errorf("restoring: %w", err)
 	}
 	r.plan.Done = true

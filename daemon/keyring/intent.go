@@ -276,6 +276,7 @@ func (s *Keyring) Undo(ctx context.Context, b Backend, intent *store.Intent) {
 // that fails does not stop the others.
 func (s *Keyring) Reconcile(ctx context.Context) error {
 	var errs []error
+	away, waiting := map[string]int{}, map[string]int{} // by token
 	var creations []*store.Intent
 	s.Late.prune(func(id []byte) bool {
 		_, ok := s.Store.View().Intent(id)
@@ -307,8 +308,15 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 			creations = append(creations, intent)
 			continue
 		}
+		if away[intent.Token] == maxAway {
+			waiting[intent.Token]++
+			continue
+		}
 		e := s.reconciliation(intent)
 		objects, err := s.Destroy(ctx, b, intent, e)
+		if backends.CodeOf(err) == backends.Lost {
+			away[intent.Token]++
+		}
 		if err != nil {
 			errs = append(errs, err, s.Failed(ctx, e, err))
 			continue
@@ -317,8 +325,15 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 		s.Log.LogAttrs(ctx, slog.LevelWarn, "interrupted work undone", slog.String("action", intent.Action),
 			slog.String("key", intent.KeyID), slog.Int("version", intent.Version), slog.Int("objects", objects))
 	}
+	for token, n := range waiting {
+		errs = append(errs, fmt.Errorf("%d more objects in token %s wait for it, or for a member of it, to be destroyed", n, token))
+	}
 	return errors.Join(append(errs, s.reconcileLate(ctx, creations))...)
 }
+
+// maxAway is how many objects of a token are lost with before the rest waits for another time: a member
+// of it is away, and as long as it is, each epoch leaves another.
+const maxAway = 3
 
 // warnUnrouted says once for each token that it holds what nobody will destroy.
 func (s *Keyring) warnUnrouted(ctx context.Context, intent *store.Intent) {

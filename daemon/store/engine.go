@@ -10,7 +10,7 @@ import (
 // Errors of an [Engine]. What else it refuses, it explains with errors of its own.
 var (
 	// ErrLocked: another process has the store open.
-	ErrLocked = errors.New("the store is in use by another process: does another cmkd run with this state_dir?")
+	ErrLocked = errors.New("the store is in use by another process")
 	// ErrNewerSchema: a newer version of the program has migrated the
 	// database. There is no way back but a backup.
 	ErrNewerSchema = errors.New("the database has a newer schema than this program knows")

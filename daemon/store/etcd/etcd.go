@@ -37,6 +37,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 
 	"cmkd/daemon/internal/lockfile"
 	"cmkd/daemon/store"
@@ -110,6 +111,9 @@ func (e *silent) Error() string {
 	if errors.Is(e.cause, rpctypes.ErrPermissionDenied) {
 		return fmt.Sprintf("etcd has no role for the user of the daemon's certificate that reaches the prefix: %v", e.cause)
 	}
+	if refused, ok := errors.AsType[rpctypes.EtcdError](e.cause); ok && refused.Code() != codes.Unavailable {
+		return fmt.Sprintf("etcd refuses: %v", e.cause)
+	}
 	return fmt.Sprintf("etcd does not answer, it may have no quorum: %v", e.cause)
 }
 
@@ -129,7 +133,7 @@ func NewEngine(ctx context.Context, options Options) (*Engine, error) {
 func (e *Engine) open(ctx context.Context) (err error) {
 	if e.lock, err = lockfile.Take(e.options.Lock); err != nil {
 		if errors.Is(err, lockfile.ErrHeld) {
-			err = fmt.Errorf("locking %s: %w", e.options.Lock, store.ErrLocked)
+			err = fmt.Errorf("locking %s: %w: does another cmkd run with this state_dir?", e.options.Lock, store.ErrLocked)
 		}
 		return err
 	}

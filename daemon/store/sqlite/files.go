@@ -18,7 +18,7 @@ import (
 func lockFile(path string) (*lockfile.Lock, error) {
 	lock, err := lockfile.Take(path)
 	if errors.Is(err, lockfile.ErrHeld) {
-		err = fmt.Errorf("locking %s: %w", path, store.ErrLocked)
+		err = fmt.Errorf("locking %s: %w: does another cmkd run with this state_dir?", path, store.ErrLocked)
 	}
 	return lock, err
 }
