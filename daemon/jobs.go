@@ -221,7 +221,7 @@ func (d *Daemon) runJobs(ctx context.Context, due func(name string) bool) (faile
 		}
 	}
 	if len(errs) == 0 {
-		return nil, nil
+		return nil, nil //nolint:nilnil // said above
 	}
 	return func(name string) bool { return slices.Contains(names, name) }, errors.Join(errs...)
 }
