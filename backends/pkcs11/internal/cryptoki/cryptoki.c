@@ -58,6 +58,19 @@ cmkd_functions_3_2 *cmkd_interface_3_2(void *library) {
   return f;
 }
 
+char *cmkd_load_error(const char *path) {
+  void *library = dlopen(path, RTLD_LAZY);
+  if (library == NULL) { /* dlerror is of the thread */
+    const char *text = dlerror();
+    return strdup(text == NULL ? "" : text);
+  }
+  char *text = dlsym(library, "C_GetFunctionList") == NULL
+                   ? strdup("it has no C_GetFunctionList")
+                   : NULL;
+  dlclose(library);
+  return text;
+}
+
 void cmkd_close(void *library) { dlclose(library); }
 
 static CK_MECHANISM mechanism(cmkd_mechanism m) {

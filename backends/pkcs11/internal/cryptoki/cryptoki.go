@@ -44,6 +44,7 @@ package cryptoki
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -100,6 +101,19 @@ func Open(path string, c *p11.Ctx) (*Module, error) {
 		m.newer = C.cmkd_interface_3_2(m.library)
 	}
 	return m, nil
+}
+
+// LoadError loads the library and says why that cannot be done, or why it is no module: dlerror(3). It is nil for
+// one that is a module.
+func LoadError(path string) error {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	text := C.cmkd_load_error(name)
+	if text == nil {
+		return nil
+	}
+	defer C.free(unsafe.Pointer(text))
+	return errors.New(C.GoString(text))
 }
 
 // Close gives the reference to the library back. It does not finalise.

@@ -168,6 +168,9 @@ void *cmkd_open(const char *path, const void *context, cmkd_functions **function
                 int *several);
 // The interface of PKCS#11 3.2, NULL if the module has none.
 cmkd_functions_3_2 *cmkd_interface_3_2(void *library);
+// cmkd_load_error loads the library and returns why that cannot be done, or why it is
+// no module, to be freed; NULL if it is one. It stays loaded only if it was before.
+char *cmkd_load_error(const char *path);
 void cmkd_close(void *library);
 
 cmkd_result cmkd_login(cmkd_functions *f, CK_HANDLE session, cmkd_bytes pin);

@@ -4,6 +4,7 @@
 package token
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,7 +153,10 @@ func load(ctx context.Context, cfg Config) (*Token, error) {
 	for try := 1; err != nil; try++ {
 		if try < maxLoads && ctx.Err() == nil {
 			// Programs that know nothing of the record log in, too.
-			time.Sleep(loadPause)
+			select {
+			case <-time.After(loadPause):
+			case <-ctx.Done():
+			}
 			owner, err = initialise(cfg)
 			continue
 		}
@@ -188,7 +192,7 @@ func unopened(cfg Config, err error) error {
 			"of NSS, no key would be safe, since it copies keys that must not be extracted to ones that can be"
 	}
 	if _, ok := errors.AsType[p11.Error](err); !ok {
-		return backends.Errorf(backends.Lost, "module %s cannot be loaded: is it a PKCS#11 library, for this machine, with all that it needs? (%v)", cfg.Module, err)
+		return backends.Errorf(backends.Lost, "module %s cannot be loaded: is it a PKCS#11 library, for this machine, with all that it needs? (%v)", cfg.Module, cmp.Or(cryptoki.LoadError(cfg.Module), err))
 	}
 	return failure(fmt.Sprintf("C_Initialize of module %s (%s)", cfg.Module, hint), err)
 }
