@@ -293,15 +293,12 @@ func change(c *kms.Client, kind int, name string) *promise {
 	case 4:
 		grantee := "arn:aws:iam::" + rig.Account + ":user/" + name
 		if out, err := c.CreateGrant(ctx, &kms.CreateGrantInput{KeyId: id, GranteePrincipal: &grantee, Operations: []types.GrantOperation{"Decrypt"}}, once); err == nil {
-			gone := false
-			if _, err := c.RevokeGrant(ctx, &kms.RevokeGrantInput{KeyId: id, GrantId: out.GrantId}, once); err == nil {
-				gone = true
-			} else {
+			if _, err := c.RevokeGrant(ctx, &kms.RevokeGrantInput{KeyId: id, GrantId: out.GrantId}, once); err != nil {
 				return nil
 			}
 			return &promise{"revoke " + *out.GrantId, func(ctx context.Context, c *kms.Client) (bool, error) {
 				list, err := c.ListGrants(ctx, &kms.ListGrantsInput{KeyId: id})
-				return err == nil && (len(list.Grants) == 0) == gone, err
+				return err == nil && len(list.Grants) == 0, err
 			}}
 		}
 	case 5:

@@ -166,9 +166,8 @@ func (c *claim) predecessor(out *clientv3.TxnResponse) (*left, error) {
 
 // wrote reports whether the acknowledgement is of this process, or of one before it that has ended.
 func (c *claim) wrote(kv *mvccpb.KeyValue) bool {
-	_, rest, _ := bytes.Cut(kv.Value, []byte(" "))
-	_, identity, _ := bytes.Cut(rest, []byte(" "))
-	return bytes.Equal(identity, c.identity) || bytes.Equal(rest, c.identity) // as written before max_staleness was
+	fields := bytes.SplitN(kv.Value, []byte(" "), 3)
+	return len(fields) == 3 && bytes.Equal(fields[2], c.identity)
 }
 
 // ackKey is the key of the node's acknowledgement.
