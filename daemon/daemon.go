@@ -146,8 +146,8 @@ func (d *Daemon) bindAccount(ctx context.Context) error {
 		}
 		return nil
 	}
-	if d.store.Found() != nil {
-		return nil // somebody has deleted the row: verification will say so
+	if d.store.Found() != nil || blank(view) && d.tentative == nil && !d.impatient {
+		return nil // somebody has deleted the row, or it is not initialised: verification will say so
 	}
 	return d.store.Update(ctx, func(tx *store.Tx) error {
 		return tx.PutSetting(&store.Setting{Name: "account", Value: d.cfg.Account})

@@ -22,9 +22,9 @@ const jobRetry = 5 * time.Second
 // jobLoop runs the jobs, now, every jobInterval and after each reload, and those that failed
 // sooner, until ctx ends.
 func (d *Daemon) jobLoop(ctx context.Context) {
-	var said time.Time           // when a failure was logged, zero unless the last run failed
-	var all time.Time            // when all jobs were run
-	var failed func(string) bool // nil: all are to be run
+	var said time.Time  // when a failure was logged, zero unless the last run failed
+	var all time.Time   // when all jobs were run
+	var failed []string // none: all are to be run
 	for {
 		pause := jobInterval
 		if failed == nil || time.Since(all) >= jobInterval {
@@ -175,16 +175,13 @@ func (d *Daemon) RunJobs(ctx context.Context) error {
 	return err
 }
 
-// runJobs is RunJobs of those that are due, nil being all. It says which have failed, nil if none was
-// run or none has.
-func (d *Daemon) runJobs(ctx context.Context, due func(name string) bool) (failed func(name string) bool, err error) {
+// runJobs is RunJobs of those that are due, all if none is named. It names those that have failed.
+func (d *Daemon) runJobs(ctx context.Context, due []string) (failed []string, err error) {
 	d.jobs.Lock()
 	defer d.jobs.Unlock()
 	d.kms.SeeClock()
 	if err := d.audit.Reopen(); err != nil {
-		if d.store.Leads() {
-			d.store.Leave(ctx) // it joins again as the last: another one leads, whose jobs are run
-		}
+		d.giveUpLead(ctx)
 		return nil, err
 	}
 	d.checkProblem(ctx)
@@ -195,7 +192,6 @@ func (d *Daemon) runJobs(ctx context.Context, due func(name string) bool) (faile
 		return nil, errors.Join(err, d.kms.FlushRefusals(ctx))
 	}
 	var errs []error
-	var names []string
 	leads := d.store.Leads()
 	for _, job := range []struct {
 		name string
@@ -213,17 +209,27 @@ func (d *Daemon) runJobs(ctx context.Context, due func(name string) bool) (faile
 		{"epoch", true, d.kms.AdvanceEpoch},
 		{"head", false, d.kms.NameTrail},
 	} {
-		if job.once && !leads || due != nil && !due(job.name) {
+		if job.once && !leads || len(due) > 0 && !slices.Contains(due, job.name) {
 			continue
 		}
 		if err := job.run(ctx); err != nil {
-			errs, names = append(errs, fmt.Errorf("%s: %w", job.name, err)), append(names, job.name)
+			errs, failed = append(errs, fmt.Errorf("%s: %w", job.name, err)), append(failed, job.name)
 		}
 	}
-	if len(errs) == 0 {
-		return nil, nil //nolint:nilnil // said above
+	return failed, errors.Join(errs...)
+}
+
+// giveUpLead has another daemon lead, if one serves: this one does not do what only the leader does.
+func (d *Daemon) giveUpLead(ctx context.Context) {
+	serving := 0
+	for _, n := range d.store.Nodes() {
+		if n.Serves {
+			serving++
+		}
 	}
-	return func(name string) bool { return slices.Contains(names, name) }, errors.Join(errs...)
+	if serving > 1 && d.store.Leads() {
+		d.store.Leave(ctx) // it joins again as the last
+	}
 }
 
 // counted drops the number of keys that a job dealt with: each is logged.

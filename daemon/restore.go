@@ -79,6 +79,9 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 	}
 	if r.plan.Damage == "" {
 		err = replacement.Commit(ctx)
+		if err != nil && !errors.Is(err, store.ErrUnknown) { // then the next start does not record what was not done
+			err = errors.Join(err, os.Remove(restoreNotePath(cfg)))
+		}
 	} else {
 		var aside string
 		aside, err = sqlite.Rebuild(ctx, databasePath(cfg), func(e store.Engine) error {
@@ -91,9 +94,6 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 		r.plan.Warnings = append(r.plan.Warnings, "the damaged database is kept as "+aside)
 	}
 	if err != nil {
-		if !errors.Is(err, store.ErrUnknown) { // then the next start does not record what was not done
-			err = errors.Join(err, os.Remove(restoreNotePath(cfg)))
-		}
 		return nil, fmt.Errorf("restoring: %w", err)
 	}
 	r.plan.Done = true

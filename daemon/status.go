@@ -41,6 +41,9 @@ func (h *tokenHost) pluginStatus(ctx context.Context) operatorapi.PluginHealth {
 // nodes are the daemons that have the database, and the servers that keep it.
 func (d *Daemon) nodes(ctx context.Context) (nodes []operatorapi.NodeHealth, servers []operatorapi.ServerHealth) {
 	for _, n := range d.store.Nodes() {
+		if n.Self && d.store.Fresh() != nil { // the others do not know yet
+			n.Serves = false
+		}
 		nodes = append(nodes, operatorapi.NodeHealth{Name: n.Name, Self: n.Self, Serves: n.Serves, Leader: n.Leader, LagMilliseconds: n.Lag.Milliseconds()})
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
@@ -82,7 +85,7 @@ func (d *Daemon) health(ctx context.Context) *operatorapi.Health {
 	if err := d.store.Err(); err != nil {
 		s.DatabaseError = err.Error()
 	}
-	if err := d.store.Fresh(); err != nil {
+	if err := d.store.Fresh(); err != nil && d.kms.Mismatch() == nil {
 		s.Fenced = err.Error()
 	}
 	s.Nodes, s.Servers = d.nodes(ctx)

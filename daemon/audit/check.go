@@ -14,8 +14,8 @@ import (
 type Known struct {
 	Sequence uint64
 	Hash     [32]byte
-	// Last: when the log was opened, nothing came after the record but what May lets through. first is
-	// the one right after it. nil lets nothing through. What the log says of crashes and outages is let through.
+	// Last: when the log was opened, nothing came after the record but what May lets through, and what the log
+	// says of crashes and outages. first is the first of the others. nil lets nothing through.
 	Last bool
 	May  func(line []byte, first bool) bool
 }
@@ -120,6 +120,8 @@ type walker struct {
 	end       link  // its last record
 	known     Known
 	opened    uint64 // the last record that was there when the log was opened, 0 if it does not matter
+	follows   bool   // one that is not the log's comes after the known one
+	leads     bool   // the earliest of these, so far, may be the first
 	signature SignatureVerifier
 
 	covered map[uint64]*signed // checkpoints whose record is still to come
@@ -230,7 +232,7 @@ func (w *walker) record(line []byte, r record) error {
 		return fmt.Errorf("%w: a checkpoint has another hash for the record", ErrCheckpoint)
 	}
 	name, c, err := ownEvent(line)
-	if r.sequence > w.known.Sequence && r.sequence <= w.opened && !w.known.lets(line, r.sequence, name) {
+	if r.sequence > w.known.Sequence && r.sequence <= w.opened && !w.lets(line, r.sequence, name) {
 		return fmt.Errorf("%w: records %d to %d follow the record that was the last when the daemon stopped", ErrAdded, w.known.Sequence+1, w.opened)
 	}
 	if c == nil || err != nil {
@@ -257,15 +259,18 @@ func (w *walker) record(line []byte, r record) error {
 }
 
 // lets reports whether a record may come after the last one. own is its name if it is the log's.
-func (k *Known) lets(line []byte, sequence uint64, own string) bool {
-	switch own {
-	case "":
-		return k.May != nil && k.May(line, sequence == k.Sequence+1)
-	case repairEvent, resumeEvent:
-		return true
-	default:
+func (w *walker) lets(line []byte, sequence uint64, own string) bool {
+	switch {
+	case own == repairEvent || own == resumeEvent:
+	case own != "" || w.known.May == nil:
 		return false
+	default:
+		w.follows, w.leads = true, w.known.May(line, true)
+		if !w.leads && !w.known.May(line, false) {
+			return false
+		}
 	}
+	return sequence != w.known.Sequence+1 || !w.follows || w.leads
 }
 
 // beginning checks how the segments join, down to the one that the trail

@@ -189,7 +189,7 @@ func (l *Log) lockAgain() error {
 
 // errMoved: the segment is not where it was, so nobody will find in it what was
 // written.
-var errMoved = errors.New("the segment has been removed or replaced")
+var errMoved = errors.New("the segment has been removed or replaced: put back what was there, and restart cmkd")
 
 // inPlace checks that the file is still the one with the segment's name.
 func (p *position) inPlace() error {

@@ -210,3 +210,6 @@ const (
 
 // ServiceEvent is the eventType of what nobody called for.
 const ServiceEvent = "AwsServiceEvent"
+
+// APICall is the eventType of everything else.
+const APICall = "AwsApiCall"

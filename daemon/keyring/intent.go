@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -273,7 +275,7 @@ func (s *Keyring) Undo(ctx context.Context, b Backend, intent *store.Intent) {
 // Reconcile finishes what was interrupted: of every intent that is left, the
 // object is destroyed and the intent ended. It touches only what an intent
 // explains, and passes over tokens that are away, or have left the configuration. One
-// that fails does not stop the others.
+// that fails does not stop the others, but see maxAway.
 func (s *Keyring) Reconcile(ctx context.Context) error {
 	var errs []error
 	away, waiting := map[string]int{}, map[string]int{} // by token
@@ -282,7 +284,9 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 		_, ok := s.Store.View().Intent(id)
 		return ok
 	})
-	for intent := range s.Store.View().Intents() {
+	intents := slices.Collect(s.Store.View().Intents())
+	rand.Shuffle(len(intents), func(i, j int) { intents[i], intents[j] = intents[j], intents[i] }) // some may never succeed
+	for _, intent := range intents {
 		if s.Working.on(intent.CKAID) {
 			continue
 		}
@@ -331,8 +335,8 @@ func (s *Keyring) Reconcile(ctx context.Context) error {
 	return errors.Join(append(errs, s.reconcileLate(ctx, creations))...)
 }
 
-// maxAway is how many objects of a token are lost with before the rest waits for another time: a member
-// of it is away, and as long as it is, each epoch leaves another.
+// maxAway is after how many Lost answers the rest of a token's objects waits for another time: a member
+// of it is away, and as long as it is, each epoch leaves another object.
 const maxAway = 3
 
 // warnUnrouted says once for each token that it holds what nobody will destroy.

@@ -14,7 +14,13 @@ import (
 // accepts them as they are.
 func (s *Service) acceptState(ctx context.Context, c *Caller, in *operatorapi.AcceptRequest) (*operatorapi.Acceptance, error) {
 	if in.ReadOnly() {
-		return &operatorapi.Acceptance{Mismatch: mismatch(s.KMS.Look(ctx))}, nil
+		m := s.KMS.Look(ctx)
+		if m == nil {
+			if stale := s.KMS.Store.Fresh(); stale != nil {
+				return nil, Unavailable("whether the database verifies is not known now", stale)
+			}
+		}
+		return &operatorapi.Acceptance{Mismatch: mismatch(m)}, nil
 	}
 	err := s.KMS.AcceptState(ctx, c.call, in.Root)
 	if errors.Is(err, store.ErrChanged) {

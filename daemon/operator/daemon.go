@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"cmkd/socket"
 	"cmkd/socket/operatorapi"
@@ -49,5 +50,9 @@ func (s *Service) reload(ctx context.Context, c *Caller, _ *operatorapi.None) (*
 	case err != nil:
 		return nil, failed("the reload cannot be recorded, see the daemon's log", err)
 	}
-	return &operatorapi.Reloaded{Warnings: s.Daemon.Warnings()}, nil
+	warnings := s.Daemon.Warnings()
+	if s.KMS.Mismatch() != nil {
+		warnings = append(slices.Clone(warnings), "the database or the audit trail does not verify: see cmkctl accept-state")
+	}
+	return &operatorapi.Reloaded{Warnings: warnings}, nil
 }

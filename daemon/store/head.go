@@ -35,6 +35,9 @@ type Head struct {
 	// ends of the audit trails of all of them, that one included.
 	Node   string              `json:",omitempty"`
 	Trails map[string]TrailEnd `json:",omitempty"`
+	// Accepted: an older copy was accepted at some time. A daemon that Trails does not name may have recorded
+	// changes that are not in it.
+	Accepted bool `json:",omitzero"`
 	// Bookkeeping: the commit changes nothing that protects something on its own. It is said
 	// where several take turns.
 	Bookkeeping bool `json:",omitzero"`
@@ -45,8 +48,8 @@ type TrailEnd struct {
 	Sequence uint64 `json:",omitzero"`
 	Hash     []byte `json:",omitempty"`
 	Last     bool   `json:",omitzero"` // nothing was recorded after that, for the daemon ended
-	// Accepted: another daemon's operator has accepted the rows, perhaps of an older copy. What was recorded
-	// after that may or may not be in them.
+	// Accepted: another daemon's operator has accepted an older copy. What was recorded
+	// after that may or may not be in it.
 	Accepted bool `json:",omitzero"`
 }
 

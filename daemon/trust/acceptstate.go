@@ -30,17 +30,25 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 	if m == nil || err != nil || root != m.Root {
 		return store.ErrChanged
 	}
-	view, found, err := s.Store.Stored(ctx)
+	seen, err := s.stored(ctx)
 	if err != nil {
-		return fmt.Errorf("reading the database: %w", err)
+		return err
 	}
-	if bad := malformed(view); bad != "" {
+	if bad := malformed(seen.view); bad != "" {
 		return fmt.Errorf("%w: %s", ErrMalformed, bad)
 	}
-	if m.Reason == trailReason && s.Store.Shared() {
+	auditKey, public, err := s.auditKey(ctx)
+	if err != nil {
+		return err
+	}
+	replaced := auditKey != nil && !bytes.Equal(auditKey.PublicKey, public)
+	if s.Store.Shared() && m.ofTrail && seen.why == "" && !replaced {
 		return s.acceptTrail(ctx, c, m)
 	}
-	k, made, err := s.acceptedKey(ctx, view, found)
+	if !bytes.Equal(seen.view.Root(), raw) {
+		return store.ErrChanged
+	}
+	k, made, err := s.acceptedKey(ctx, seen)
 	if err != nil {
 		return err
 	}
@@ -54,18 +62,11 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 	if err != nil {
 		return err
 	}
-	auditKey, public, err := s.auditKey(ctx)
-	if err != nil {
-		return err
-	}
 	seal := &sealer{service: s, lineage: k.lineage}
 	adopting = true
-	s.integrity.accepting.Store(true)
+	s.integrity.older.Store(!seen.current)
 	err = s.Store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
-		if bad := malformed(&tx.View); bad != "" { // the root is of what was looked at, which may have been before
-			return fmt.Errorf("%w: %s", ErrMalformed, bad)
-		}
-		if auditKey != nil && !bytes.Equal(auditKey.PublicKey, public) { // it signs from now on
+		if replaced { // it signs from now on
 			row := *auditKey
 			row.PublicKey = public
 			if err := tx.PutSystemKey(&row); err != nil {
@@ -82,7 +83,7 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 		}
 		return tx.PutSystemKey(s.stateKeyRow(k))
 	})
-	s.integrity.accepting.Store(false)
+	s.integrity.older.Store(false)
 	s.Concluded(c, err)
 	if err != nil {
 		return fmt.Errorf("accepting the database: %w", err)
@@ -103,7 +104,7 @@ func (s *Trust) recordAccepted(ctx context.Context, c *journal.Call, m *Mismatch
 	if err != nil {
 		return false, err
 	}
-	begins = m.Trail != "" && !s.trailHolds(ctx, m)
+	begins = m.Trail != "" && (m.deep || !s.trailHolds(ctx, m))
 	if begins {
 		if err := s.Trail.Begin(ctx, m.Trail); err != nil {
 			return false, err
@@ -126,13 +127,13 @@ func (s *Trust) dropCreations(tx *store.Tx) {
 
 // acceptedKey chooses the key for the head of a state that is accepted: the
 // last one of the lineage that the database names, or one that is made for it.
-func (s *Trust) acceptedKey(ctx context.Context, view *store.View, found *store.Sealed) (k stateKey, made bool, err error) {
+func (s *Trust) acceptedKey(ctx context.Context, seen *stored) (k stateKey, made bool, err error) {
 	keys, err := s.stateKeys(ctx, false)
 	if err != nil {
 		return stateKey{}, false, err
 	}
 	var lineages []string // that the database names, without trust
-	if row, ok := view.CurrentSystemKey(s.Token, keyring.PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
+	if row, ok := seen.view.CurrentSystemKey(s.Token, keyring.PurposeState); ok && len(row.CKAID) == len(backends.KeyID{}) {
 		id := keyring.ObjectID(row.CKAID)
 		if k, ok := keys[id]; ok {
 			if last, _ := newest(keys, k.lineage); last.epoch > k.epoch {
@@ -142,10 +143,8 @@ func (s *Trust) acceptedKey(ctx context.Context, view *store.View, found *store.
 		}
 		lineages = append(lineages, row.Lineage, id.String())
 	}
-	if found != nil {
-		if head, err := found.Head(); err == nil {
-			lineages = append(lineages, head.Lineage)
-		}
+	if seen.head != nil {
+		lineages = append(lineages, seen.head.Lineage)
 	}
 	for _, lineage := range lineages {
 		if last, ok := newest(keys, lineage); ok {

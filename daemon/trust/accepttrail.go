@@ -13,6 +13,60 @@ import (
 // Of a node whose trail does not verify the rows may, and the others go on to change them. So what is
 // accepted are not the rows that were looked at but those of the last head, which verify.
 
+// stored is what the database has, whoever has written it.
+type stored struct {
+	view  *store.View
+	found *store.Sealed
+	head  *store.Head // nil if there is none that can be read
+	// authentic: the head is. current: it is of the newest epoch. why the database does not verify, "" if it does.
+	authentic, current bool
+	why                string
+}
+
+// maxLooks is how often the database is read again because other nodes have committed meanwhile.
+const maxLooks = 20
+
+// stored reads the database and verifies it. An error is the token's or the database's, and says nothing.
+func (s *Trust) stored(ctx context.Context) (seen *stored, err error) {
+	for range maxLooks {
+		seen = &stored{}
+		if seen.view, seen.found, err = s.Store.Stored(ctx); err != nil {
+			return nil, fmt.Errorf("reading the database: %w", err)
+		}
+		if err := s.judge(ctx, seen); err != nil {
+			return nil, err
+		}
+		if seen.why == "" || !s.Store.Shared() {
+			break
+		}
+		// Keys of the token that are newer than the head are so because others have gone on.
+		if _, now, err := s.Store.Stored(ctx); err != nil || now.Equal(seen.found) {
+			break
+		}
+	}
+	return seen, nil
+}
+
+// judge verifies what was read.
+func (s *Trust) judge(ctx context.Context, seen *stored) error {
+	if seen.found == nil {
+		seen.why = "its head is missing"
+		return nil
+	}
+	keys, err := s.stateKeys(ctx, false)
+	if err != nil {
+		return err
+	}
+	if seen.head, err = s.foundHead(seen.found); err != nil {
+		seen.head, seen.why = nil, "its head cannot be read"
+		return nil //nolint:nilerr // that is what there is to see
+	}
+	last, _ := newest(keys, seen.head.Lineage)
+	seen.authentic, seen.why, err = s.verifyHead(ctx, seen.view, seen.found, seen.head, keys)
+	seen.current = seen.authentic && last.epoch == seen.head.Epoch
+	return err
+}
+
 // Look is Mismatch, with the rows as they are now: other nodes may have changed them.
 func (s *Trust) Look(ctx context.Context) *Mismatch {
 	s.integrity.mu.Lock()
@@ -22,47 +76,32 @@ func (s *Trust) Look(ctx context.Context) *Mismatch {
 		return m
 	}
 	now := *m
-	head, authentic, why, err := s.lookAtHead(ctx)
+	seen, err := s.stored(ctx)
 	if err != nil {
 		now.CompareError = err.Error()
 		return &now
 	}
-	now.HeadVerified = authentic
-	if head != nil {
-		now.Sequence, now.Time, now.Epoch = head.Sequence, head.Time, head.Epoch
+	now.HeadVerified = seen.authentic
+	if seen.head != nil {
+		now.Sequence, now.Time, now.Epoch = seen.head.Sequence, seen.head.Time, seen.head.Epoch
 	}
-	if why != "" {
-		now.Reason = why
+	switch {
+	case seen.why != "":
+		now.Reason = seen.why
+	case m.ofTrail:
+		now.Reason = trailReason
+	default:
+		now.Reason = "it did not verify, and does now: it was repaired, or accepted on another daemon. Restart this one"
 	}
-	s.compare(ctx, &now, head)
+	s.compare(ctx, &now, seen.head)
 	s.integrity.mismatch.Store(&now)
 	return &now
 }
 
-// lookAtHead verifies what the database has now. head is nil if there is none that can be read.
-func (s *Trust) lookAtHead(ctx context.Context) (head *store.Head, authentic bool, why string, err error) {
-	view, found, err := s.Store.Stored(ctx)
-	if err != nil || found == nil {
-		return nil, false, "", err
-	}
-	keys, err := s.stateKeys(ctx, false)
-	if err != nil {
-		return nil, false, "", err
-	}
-	if head, err = s.foundHead(found); err != nil {
-		return nil, false, "its head cannot be read", nil //nolint:nilerr // that is what there is to see
-	}
-	authentic, why, err = s.verifyHead(ctx, view, found, head, keys)
-	return head, authentic, why, err
-}
-
-// maxResumptions is how often a node goes on anew because others have committed meanwhile.
-const maxResumptions = 20
-
 // acceptTrail is AcceptState for a node whose trail does not verify while the database does. The
 // caller holds integrity.mu.
 func (s *Trust) acceptTrail(ctx context.Context, c *journal.Call, m *Mismatch) error {
-	if _, err := s.verifiedHead(ctx); err != nil { // so that nothing is recorded of what will not be done
+	if err := s.Store.Sync(ctx); err != nil { // so that nothing is recorded of what cannot be done
 		return err
 	}
 	begins, err := s.recordAccepted(ctx, c, m)
@@ -82,39 +121,25 @@ func (s *Trust) acceptTrail(ctx context.Context, c *journal.Call, m *Mismatch) e
 	return nil
 }
 
-// verifiedHead is the head of the database as it is now; [store.ErrChanged] if it does not verify.
-func (s *Trust) verifiedHead(ctx context.Context) (*store.Head, error) {
-	view, found, err := s.current(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the database: %w", err)
-	}
-	keys, err := s.stateKeys(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	head, err := s.foundHead(found)
-	if err != nil {
-		return nil, store.ErrChanged
-	}
-	_, why, err := s.verifyHead(ctx, view, found, head, keys)
-	if err == nil && why != "" {
-		err = fmt.Errorf("%w: %s", store.ErrChanged, why)
-	}
-	return head, err
-}
-
 // resumeVerified goes on with the rows that the database has, if they verify, and makes it name the end of the trail.
 func (s *Trust) resumeVerified(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	for tries := 1; ; tries++ {
-		head, err := s.verifiedHead(ctx)
+		seen, err := s.stored(ctx)
+		if err == nil && seen.why != "" {
+			err = fmt.Errorf("%w: %s", store.ErrChanged, seen.why)
+		}
 		if err == nil {
-			seal := &sealer{service: s, lineage: head.Lineage}
-			if err = s.Store.Resume(ctx, seal, head); err == nil {
+			err = s.Store.Sync(ctx)
+		}
+		if err == nil {
+			seal := &sealer{service: s, lineage: seen.head.Lineage}
+			if err = s.Store.Resume(ctx, seal, seen.head); err == nil {
 				s.integrity.seal.Store(seal)
 				break
 			}
 		}
-		if !errors.Is(err, store.ErrChanged) || tries == maxResumptions {
+		if !errors.Is(err, store.ErrChanged) || tries == maxLooks {
 			return err
 		}
 	}

@@ -32,7 +32,7 @@ type integrity struct {
 
 	ended atomic.Bool // the trail has ended: the head says so
 
-	accepting atomic.Bool // rows are accepted, perhaps of an older copy: the head says so of the trails of other nodes
+	older atomic.Bool // an older copy is being accepted: the head says so of the trails of other nodes
 
 	// waiting is why the next epoch has not begun, nil if none is due.
 	waiting atomic.Pointer[string]
@@ -41,6 +41,7 @@ type integrity struct {
 	mended atomic.Bool
 
 	mu       sync.Mutex      // held while an epoch begins or a state is accepted
+	attended bool            // what was behind the end of the trail is on record; guarded by mu
 	advanced uint64          // store.Changes that the epoch covers; guarded by mu
 	due      bool            // an epoch is to begin, whatever has changed; guarded by mu
 	pause    keyring.Backoff // since the attempts that failed; guarded by mu

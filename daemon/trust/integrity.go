@@ -40,6 +40,9 @@ type Mismatch struct {
 	Exact       bool               `json:"exact"`
 	// CompareError says why there are no differences.
 	CompareError string `json:"compareError,omitempty"`
+
+	ofTrail bool // the rows verified
+	deep    bool // the whole trail was verified: what is wrong may be before its last checkpoints
 }
 
 // Mismatch returns why the database is not trusted, nil if it is.
@@ -120,6 +123,12 @@ func (s *Trust) verifyState(ctx context.Context) error {
 	if problem != "" {
 		return s.lockTrail(ctx, problem, head, true)
 	}
+	if problem, err = s.checkWhole(ctx, head); err != nil {
+		return fmt.Errorf("verifying the audit trail: %w", err)
+	}
+	if problem != "" {
+		return s.lockDeep(ctx, problem, head)
+	}
 	end, _ := s.Trail.Head()
 	seal := &sealer{service: s, lineage: head.Lineage}
 	if err := s.Store.Resume(ctx, seal, head); errors.Is(err, store.ErrChanged) && s.moved(ctx, found) {
@@ -128,8 +137,10 @@ func (s *Trust) verifyState(ctx context.Context) error {
 		return err
 	}
 	s.integrity.seal.Store(seal)
-	accepted := head.Trails[s.Node].Accepted
-	if !accepted { // else a change that is not in the rows may have been made all the same
+	accepted := s.acceptedElsewhere(head)
+	// After an orderly end nothing can be behind the head that was to be committed, and what is not in rows that were
+	// accepted may have been made all the same.
+	if !accepted && !head.AuditLast {
 		if err := s.RecordUncommitted(ctx, head); err != nil {
 			return err
 		}
@@ -252,11 +263,19 @@ const trailReason = "the audit trail does not verify"
 
 // lockTrail is lock for a trail that does not verify.
 func (s *Trust) lockTrail(ctx context.Context, problem string, head *store.Head, authentic bool) error {
-	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: authentic}, head)
+	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: authentic, ofTrail: true}, head)
+}
+
+// lockDeep is lockTrail for what was found when the whole trail was verified.
+func (s *Trust) lockDeep(ctx context.Context, problem string, head *store.Head) error {
+	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: true, ofTrail: true, deep: true}, head)
 }
 
 func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {
-	s.Store.Leave(ctx) // others must not wait for a daemon that follows them no more
+	ctx = context.WithoutCancel(ctx)
+	begun := *m
+	s.integrity.mismatch.Store(&begun) // so that Follow does not join again
+	s.Store.Leave(ctx)                 // others must not wait for a daemon that follows them no more
 	if err := s.Store.Lock(ctx, m.Reason); err != nil {
 		return err
 	}

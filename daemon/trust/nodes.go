@@ -16,17 +16,19 @@ import (
 // followPause is how soon a node tries again to follow the others.
 const followPause = 200 * time.Millisecond
 
+// followBeat is how soon a node looks whether it follows the others, if nothing comes from them. It asks nobody.
+const followBeat = time.Second
+
 // Follow shows what other nodes commit, and says so to them, until ctx ends. A node that cannot for
 // longer than patience, its token being away, leaves them: it answers nothing until it can.
 // One whose database does not verify stops, until an operator has accepted it.
 func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 	var failing time.Time // since when, zero if the last attempt did not fail
 	var said string
+	var seen beheld
 	for {
-		var again <-chan time.Time
-		if s.Mismatch() != nil {
-			again = time.After(followPause) // an operator may accept it
-		} else {
+		again := time.After(followBeat) // an operator may accept it, or this node have left on its own
+		if s.Mismatch() == nil {
 			began := time.Now()
 			joining, cancel := ctx, context.CancelFunc(func() {})
 			limit := patience
@@ -60,6 +62,10 @@ func (s *Trust) Follow(ctx context.Context, patience time.Duration) {
 					s.Store.Leave(ctx)
 				}
 			}
+		}
+		s.behold(ctx, &seen)
+		if s.Mismatch() != nil && s.Store.Fresh() == nil { // it has just joined
+			s.Store.Leave(ctx)
 		}
 		select {
 		case <-ctx.Done():

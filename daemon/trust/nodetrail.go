@@ -1,7 +1,10 @@
 package trust
 
 import (
+	"context"
 	"maps"
+	"slices"
+	"time"
 
 	"cmkd/daemon/store"
 )
@@ -23,8 +26,8 @@ func (s *Trust) foundHead(found *store.Sealed) (*store.Head, error) {
 }
 
 // nameTrails completes the head of a node that takes turns with others. The fields of
-// its own trail are filled in. If rows are accepted, they may be an older copy, and what the others have
-// recorded since may or may not be in them.
+// its own trail are filled in. If an older copy is accepted, what the others have
+// recorded since may or may not be in it.
 func (s *Trust) nameTrails(head *store.Head) {
 	if s.Node == "" {
 		return
@@ -33,13 +36,46 @@ func (s *Trust) nameTrails(head *store.Head) {
 	if found := s.Store.Found(); found != nil {
 		if before, err := found.Head(); err == nil { // else it is about to be accepted without
 			maps.Copy(head.Trails, before.Trails)
+			head.Accepted = before.Accepted
 		}
 	}
-	if s.integrity.accepting.Load() {
+	if s.integrity.older.Load() {
+		head.Accepted = true
 		for node, end := range head.Trails {
 			end.Accepted, end.Last = true, false
 			head.Trails[node] = end
 		}
 	}
 	head.Trails[s.Node] = store.TrailEnd{Sequence: head.AuditSequence, Hash: head.AuditHash, Last: head.AuditLast}
+}
+
+// othersServe reports whether another node does, after this one has left them. Several that end at the same moment
+// must not each leave the epoch to the others.
+func (s *Trust) othersServe(ctx context.Context) bool {
+	if !s.Store.Shared() {
+		return false
+	}
+	serve := func() bool {
+		return slices.ContainsFunc(s.Store.Nodes(), func(n store.Node) bool { return !n.Self && n.Serves })
+	}
+	if serve() {
+		select { // until it is known who has left just before
+		case <-time.After(leavePause):
+		case <-ctx.Done():
+		}
+	}
+	return serve()
+}
+
+// leavePause is how soon it is known that another node has left.
+const leavePause = 200 * time.Millisecond
+
+// acceptedElsewhere reports whether an older copy was accepted on another node since this one has named the end of
+// its trail.
+func (s *Trust) acceptedElsewhere(head *store.Head) bool {
+	if s.Node == "" {
+		return false
+	}
+	end, known := head.Trails[s.Node]
+	return end.Accepted || !known && head.Accepted
 }

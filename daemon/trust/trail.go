@@ -63,9 +63,24 @@ var errOtherKey = fmt.Errorf("%w: the audit key in the token is not the one that
 // that is not trusted may be anybody's: then every key that the token has under
 // the label of one is taken, as labels cannot be written by who has the file.
 func (s *Trust) trailKeys(ctx context.Context, trusted bool) (audit.SignatureVerifier, error) {
+	keys, err := s.trailPublicKeys(ctx, trusted)
+	return audit.ECDSAVerifier(keys), err
+}
+
+// wholeTrailKeys are those of the whole trail: it may have begun under a database that was lost, whose audit keys
+// the token still has.
+func (s *Trust) wholeTrailKeys(ctx context.Context, trusted bool) (audit.SignatureVerifier, error) {
+	keys, err := s.trailPublicKeys(ctx, trusted)
+	if err == nil && trusted {
+		err = s.labelledAuditKeys(ctx, keys)
+	}
+	return audit.ECDSAVerifier(keys), err
+}
+
+func (s *Trust) trailPublicKeys(ctx context.Context, trusted bool) (map[string]*ecdsa.PublicKey, error) {
 	keys := map[string]*ecdsa.PublicKey{}
 	if !trusted {
-		return audit.ECDSAVerifier(keys), s.labelledAuditKeys(ctx, keys)
+		return keys, s.labelledAuditKeys(ctx, keys)
 	}
 	view := s.Store.View()
 	for _, row := range view.SystemKeys(s.Token, keyring.PurposeAudit) {
@@ -77,7 +92,7 @@ func (s *Trust) trailKeys(ctx context.Context, trusted bool) (audit.SignatureVer
 	if err == nil && row != nil && !bytes.Equal(found, row.PublicKey) {
 		err = errOtherKey
 	}
-	return audit.ECDSAVerifier(keys), err
+	return keys, err
 }
 
 // auditKey returns the current audit key that the database names, nil if it
@@ -200,7 +215,7 @@ func (s *Trust) NameTrail(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if sequence, _ := s.Trail.Head(); sequence == head.AuditSequence {
+	if sequence, _ := s.Trail.Head(); sequence == head.AuditSequence && !head.AuditLast { // no start has named it yet
 		return nil
 	}
 	return s.writeHead(ctx)
@@ -218,7 +233,7 @@ func (s *Trust) End(ctx context.Context) error {
 		return err
 	}
 	failed := s.Counters.Settle(ctx, s.Store)
-	if failed == nil && !s.Accompanied() && (s.integrity.due || s.Store.Changes() != s.integrity.advanced) {
+	if failed == nil && !s.othersServe(ctx) && (s.integrity.due || s.Store.Changes() != s.integrity.advanced) {
 		failed = s.advance(ctx)
 	}
 	final, err := s.Trail.End()
@@ -236,17 +251,23 @@ func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem s
 	s.integrity.mu.Lock()
 	defer s.integrity.mu.Unlock()
 	trusted := s.integrity.seal.Load() != nil
-	verify, err := s.trailKeys(ctx, trusted)
+	verify, err := s.wholeTrailKeys(ctx, trusted)
 	if err == nil {
 		report, err = s.Trail.Verify(ctx, verify)
 	}
-	if m := s.Mismatch(); err == nil && m != nil {
+	m := s.Mismatch()
+	if err == nil && m != nil {
 		return report, m.Trail, nil
 	}
 	if !audit.IsProblem(err) {
 		return report, "", err
 	}
 	problem = err.Error()
+	if m != nil { // which is accepted with the trail
+		found := *m
+		found.Trail, found.deep = problem, true
+		s.integrity.mismatch.Store(&found)
+	}
 	if !trusted {
 		return report, problem, nil
 	}
@@ -254,7 +275,38 @@ func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem s
 	if err != nil {
 		return report, problem, err
 	}
-	return report, problem, s.lockTrail(ctx, problem, head, true)
+	return report, problem, s.lockDeep(ctx, problem, head)
+}
+
+// checkWhole verifies the whole trail at a start, if the last run has stopped over what is wrong with it: the end
+// alone may verify all the same.
+func (s *Trust) checkWhole(ctx context.Context, head *store.Head) (problem string, err error) {
+	stopped := false
+	err = s.Trail.After(head.AuditSequence, func(line []byte) error {
+		var r struct {
+			EventName  string `json:"eventName"`
+			Additional struct {
+				Details struct {
+					Trail string `json:"trail"`
+				} `json:"details"`
+			} `json:"additionalEventData"`
+		}
+		if bytes.Contains(line, []byte(journal.EventStateMismatch)) && json.Unmarshal(line, &r) == nil {
+			stopped = stopped || r.EventName == journal.EventStateMismatch && r.Additional.Details.Trail != ""
+		}
+		return nil
+	})
+	if err != nil || !stopped {
+		return "", err
+	}
+	verify, err := s.wholeTrailKeys(ctx, true)
+	if err == nil {
+		_, err = s.Trail.Verify(ctx, verify)
+	}
+	if audit.IsProblem(err) {
+		return err.Error(), nil
+	}
+	return "", err
 }
 
 // PruneTrail removes the oldest segments of the audit trail, which verify, on

@@ -17,8 +17,8 @@ import (
 // have written them: only what such a daemon writes is let through, and a record says that nothing
 // vouches for them.
 
-// reloadName is the eventName of an operator's reload.
-const reloadName = "ReloadConfiguration"
+// ReloadName is the eventName of an operator's reload.
+const ReloadName = "ReloadConfiguration"
 
 // unattended reports whether a line is a record that a daemon writes whose database does not
 // verify. The first one says so. No key is used and none changes.
@@ -29,23 +29,28 @@ func unattended(line []byte, first bool) bool {
 		EventName   string `json:"eventName"`
 		ErrorCode   string `json:"errorCode"`
 		ReadOnly    bool   `json:"readOnly"`
+		Additional  struct {
+			DatabaseSequence uint64 `json:"databaseSequence"`
+			Details          struct {
+				NotCommitted string `json:"notCommitted"`
+			} `json:"details"`
+		} `json:"additionalEventData"`
 	}
-	if json.Unmarshal(line, &r) != nil {
+	if json.Unmarshal(line, &r) != nil || r.Additional.DatabaseSequence != 0 || r.Additional.Details.NotCommitted != "" {
 		return false
 	}
-	service := r.EventType == journal.ServiceEvent
 	switch {
-	case service && (first || r.EventName == journal.EventStateMismatch):
-		return r.EventSource == journal.Source && r.EventName == journal.EventStateMismatch
-	case first:
+	case r.EventType == journal.ServiceEvent && r.EventSource == journal.Source:
+		return r.EventName == journal.EventStateMismatch || !first && r.EventName == journal.EventStateVerified
+	case first || r.EventType != journal.APICall:
 		return false
-	case service:
-		return r.EventSource == journal.Source && (r.EventName == journal.EventStateVerified || r.EventName == journal.EventNotCommitted)
-	case r.EventSource == journal.OperatorSource: // what an operator has accepted, the head has
-		return r.ErrorCode != "" || r.ReadOnly || r.EventName == reloadName
-	default:
+	case r.EventSource == journal.OperatorSource:
+		return r.ErrorCode != "" || r.ReadOnly || r.EventName == ReloadName
+	case r.EventSource == journal.Source:
 		action := keys.ActionOf(r.EventName)
 		return r.ErrorCode != "" || action != nil && action.Inspects()
+	default:
+		return false
 	}
 }
 
@@ -56,8 +61,8 @@ func (s *Trust) attend(ctx context.Context, head *store.Head, count uint64, acce
 	if !head.AuditLast && !accepted {
 		return nil
 	}
-	if count > 0 {
-		event, text := journal.EventStateVerified, "records of the audit trail are from a time in which the database did not verify: nothing vouches for them"
+	if count > 0 && !s.integrity.attended {
+		event, text := journal.EventStateVerified, "records follow the one that was the last of the audit trail when the daemon stopped: nothing vouches for them"
 		if accepted {
 			event, text = journal.EventAcceptedElsewhere, "the changes that the audit trail has last may have been undone: the database was accepted on another daemon"
 		}
@@ -66,6 +71,7 @@ func (s *Trust) attend(ctx context.Context, head *store.Head, count uint64, acce
 		if err := s.RecordEvent(ctx, event, map[string]uint64{"first": first, "last": last}); err != nil {
 			return err
 		}
+		s.integrity.attended = true
 	}
 	return s.writeHead(ctx)
 }

@@ -70,3 +70,20 @@ func TestSilentAtStart(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestComesBack: a daemon that has left the others on its own, as one that cannot do the leader's work does, serves
+// again, also if nothing comes from the others.
+func TestComesBack(t *testing.T) {
+	t.Parallel()
+	all := nodes(t, etcd.Start(t), 2, false)
+	key := rig.NewKey(t, all[0].Client(""), &kms.CreateKeyInput{})
+	leads := func(r *rig.Rig) bool { return r.Daemon.Store().Leads() }
+	if !leads(all[0]) {
+		t.Fatal("the first daemon does not lead")
+	}
+	all[0].Daemon.Store().Leave(t.Context())
+	eventually(t, "serving", func() bool { return encryptOnce(t.Context(), all[0].Client(""), key) == "" })
+	if leads(all[0]) || !leads(all[1]) {
+		t.Error("the daemon that has left leads")
+	}
+}

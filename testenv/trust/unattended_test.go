@@ -3,6 +3,7 @@ package trust
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,7 +33,7 @@ func TestAnotherToken(t *testing.T) {
 			}
 		}
 	}
-	for range 2 { // the second time behind the records of the first
+	for round := range 2 { // the second time behind the records of the first
 		swap()
 		r.Start(t)
 		if _, m := rig.AcceptState(t, r, ""); m.Mismatch == nil || !strings.Contains(m.Mismatch.Reason, "it is another token") {
@@ -40,6 +41,12 @@ func TestAnotherToken(t *testing.T) {
 		}
 		refusesUnverified(t, r, a)
 		rig.Cmkctl(t, r, "audit", "search")
+		// What an operator would try, as the log has it.
+		if _, m := rig.AcceptState(t, r, ""); m.Mismatch != nil {
+			if _, answer := rig.AcceptState(t, r, m.Mismatch.Root); answer.Accepted {
+				t.Error("the database is accepted with another token")
+			}
+		}
 		if out, ok := rig.Cmkctl(t, r, "reload"); !ok {
 			t.Errorf("reload: %s", out)
 		}
@@ -53,8 +60,11 @@ func TestAnotherToken(t *testing.T) {
 			t.Fatalf("with its own token: %+v", m.Mismatch)
 		}
 		use(t, r.Client(""), a)
-		if !strings.Contains(r.Log(), "nothing vouches for them") || !strings.Contains(r.AuditTrail(t), `"eventName":"StateVerified"`) {
-			t.Errorf("neither the log nor the trail says which records nobody vouches for:\n%s", r.Log())
+		if said := strings.Count(r.Log(), "nothing vouches for them"); said != round+1 {
+			t.Errorf("the log has said %d times which records nobody vouches for:\n%s", said, r.Log())
+		}
+		if n := strings.Count(r.AuditTrail(t), `"eventName":"StateVerified"`); n != round+1 {
+			t.Errorf("the trail has said %d times which records nobody vouches for", n)
 		}
 		if out, ok := rig.Cmkctl(t, r, "audit", "verify"); !ok {
 			t.Errorf("audit verify: %s", out)
@@ -72,5 +82,73 @@ func TestAnotherToken(t *testing.T) {
 	r.Start(t)
 	if why := trailMismatch(t, r); !strings.Contains(why, "added to the trail") {
 		t.Errorf("a successful call was added while the token was another: %q", why)
+	}
+}
+
+// TestOldDamage: what `audit verify` finds in front of the last checkpoints stays found, also after a restart,
+// and accepting it starts the trail over.
+func TestOldDamage(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{SegmentBytes: smallSegments})
+	a, _ := life(t, r)
+	for range 2 { // several checkpoints
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		r.Start(t)
+		use(t, r.Client(""), a)
+	}
+	files := segments(t, trailDir(r))
+	old := slices.IndexFunc(files, func(file string) bool { return strings.Contains(readFile(t, file), `:root"`) })
+	if old < 0 || old > len(files)/2 {
+		t.Fatalf("the first record of a call is in segment %d of %d", old+1, len(files))
+	}
+	if err := os.WriteFile(files[old], []byte(strings.Replace(readFile(t, files[old]), `:root"`, `:eve!"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, ok := rig.Cmkctl(t, r, "audit", "verify"); ok || !strings.Contains(out, "the audit trail does not verify: ") {
+		t.Fatalf("audit verify: %s", out)
+	}
+	refusesUnverified(t, r, a)
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.Start(t)
+	if why := trailMismatch(t, r); !strings.Contains(why, "does not match its hash") {
+		t.Errorf("after a restart: %q", why)
+	}
+	refusesUnverified(t, r, a)
+	rig.Accept(t, r)
+	use(t, r.Client(""), a)
+	if aside, err := filepath.Glob(filepath.Join(trailDir(r), "aside-*")); err != nil || len(aside) != 1 {
+		t.Errorf("the old trail is not set aside: %v, %v", aside, err)
+	}
+	if out, ok := rig.Cmkctl(t, r, "audit", "verify"); !ok {
+		t.Errorf("audit verify after it was accepted: %s", out)
+	}
+}
+
+// TestTrailOfLostDatabase: a trail that began under a database that was lost verifies as a whole, with the audit
+// keys that the token still has.
+func TestTrailOfLostDatabase(t *testing.T) {
+	t.Parallel()
+	r := rig.New(t, rig.Config{})
+	life(t, r)
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(rig.Database(r) + "*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the files of the database: %v, %v", files, err)
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Initialise(t)
+	r.Start(t)
+	if out, ok := rig.Cmkctl(t, r, "audit", "verify"); !ok {
+		t.Errorf("audit verify: %s", out)
 	}
 }

@@ -105,7 +105,7 @@ func processIdentity(path string) ([]byte, error) {
 // again when it knows what others have done meanwhile.
 func (c *claim) keep(ctx context.Context) {
 	e := c.engine
-	ticker := time.NewTicker(max(e.options.MaxStaleness/10, 50*time.Millisecond))
+	ticker := time.NewTicker(c.pause())
 	defer ticker.Stop()
 	for {
 		select {
@@ -125,6 +125,11 @@ func (c *claim) keep(ctx context.Context) {
 			c.tidy(ctx)
 		}
 	}
+}
+
+// pause is the time between two questions for the key.
+func (c *claim) pause() time.Duration {
+	return max(c.engine.options.MaxStaleness/10, 50*time.Millisecond)
 }
 
 // twice asks once more if there is no answer: the client asks its servers in turn, and one may hang.

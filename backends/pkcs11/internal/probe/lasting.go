@@ -66,7 +66,7 @@ func probeLasting(ctx context.Context, t *token.Token, p *PairProfile) error {
 		return err
 	}
 	for _, k := range listed {
-		steps = append(steps, func() error { return l.probe(k) })
+		steps = append(steps, func() error { return l.probe(ctx, k) })
 	}
 	for _, step := range steps {
 		if err := l.run(ctx, step); err != nil {
@@ -213,7 +213,7 @@ func sweepProbe(ctx context.Context, t *token.Token) (swept bool, err error) {
 
 // probeToken finds out whether the token has pairs of a kind: whether they are made as they
 // must be, sign, and stay.
-func (l *lastingProber) probe(k *der.Kind) error {
+func (l *lastingProber) probe(ctx context.Context, k *der.Kind) error {
 	if l.stuck {
 		l.refused[k.Spec] = token.Unsupported(k.Name + " without keys that cannot be destroyed")
 		return nil
@@ -223,7 +223,7 @@ func (l *lastingProber) probe(k *der.Kind) error {
 		l.refused[k.Spec] = err
 		return nil //nolint:nilerr // the error is why there is no such pair
 	}
-	why, err := l.tryKind(u)
+	why, err := l.tryKind(ctx, u)
 	if err != nil {
 		return err
 	}
@@ -237,9 +237,19 @@ func (l *lastingProber) probe(k *der.Kind) error {
 }
 
 // tryKind returns why there are no pairs of a purpose, nil if there are.
-func (l *lastingProber) tryKind(u *token.Purpose) (why, err error) {
+func (l *lastingProber) tryKind(ctx context.Context, u *token.Purpose) (why, err error) {
 	k := u.Pair
 	public, private, rv, err := l.make(u)
+	for run := 1; err == nil && vague(rv); run++ { // a token that several processes probe may be short of something for a moment
+		again, expired := pause(ctx, run)
+		if expired != nil {
+			return nil, expired
+		}
+		if !again {
+			break
+		}
+		public, private, rv, err = l.make(u)
+	}
 	if err != nil || rv != p11.CKR_OK {
 		if token.Failed("", rv).Code == backends.Unsupported {
 			return &backends.Error{Code: backends.Unsupported, Message: k.Name, RV: rv}, err

@@ -83,6 +83,10 @@ func (m *mismatch) print(out io.Writer) error {
 	switch {
 	case m.CompareError != "":
 		fmt.Fprintf(out, "the differences cannot be determined: %s\n", m.CompareError)
+	case len(m.Differences) == 0 && m.Exact:
+		fmt.Fprintln(out, "the rows are those of the last commit")
+	case len(m.Differences) == 0:
+		fmt.Fprintln(out, "no row is known to differ")
 	case m.Exact:
 		fmt.Fprintf(out, "%d rows differ from the last commit:\n", len(m.Differences))
 	default:

@@ -35,7 +35,7 @@ func (h *Health) nextTrust() string {
 func (h *Health) nextDisk() string {
 	switch {
 	case h.AuditError != "":
-		return "free space on the disk of the audit trail or repair it: all calls are refused until then"
+		return "free space on the disk of the audit trail, or repair what its line says: all calls are refused until then"
 	case h.Fenced != "", h.DatabaseError != "" && len(h.Servers) > 0:
 		return "check etcd and the network to it: the daemon keeps trying"
 	case h.DatabaseError != "":
