@@ -40,7 +40,11 @@ func (s *Trust) stored(ctx context.Context) (seen *stored, err error) {
 			break
 		}
 		// Keys of the token that are newer than the head are so because others have gone on.
-		if _, now, err := s.Store.Stored(ctx); err != nil || now.Equal(seen.found) {
+		_, now, err := s.Store.Stored(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading the database: %w", err)
+		}
+		if now.Equal(seen.found) {
 			break
 		}
 	}
