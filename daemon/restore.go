@@ -91,6 +91,9 @@ func Restore(ctx context.Context, path, file, accept string, log *slog.Logger) (
 			}
 			return fresh.Commit(ctx)
 		})
+		if err != nil && aside == "" { // nor what had not begun
+			err = errors.Join(err, os.Remove(restoreNotePath(cfg)))
+		}
 		r.plan.Warnings = append(r.plan.Warnings, "the damaged database is kept as "+aside)
 	}
 	if err != nil {

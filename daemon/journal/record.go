@@ -35,6 +35,8 @@ type recording struct {
 	// Ahead is the eventID of the record that was written ahead of a change,
 	// "" unless the change is not committed.
 	Ahead string
+	// plain: that change is made by no commit.
+	plain bool
 	// unknown is the last one ahead of a change that may be committed all the same.
 	// The end of the daemon reads both, of calls that are open.
 	unknown string
@@ -139,7 +141,7 @@ func (s *Journal) RecordAhead(ctx context.Context, c *Call, sequence uint64) err
 			slog.String("request", c.Record.RequestID), slog.String("key", c.ARN), slog.Any("error", err))
 		return fmt.Errorf("recording the change: %w", err)
 	}
-	c.Ahead = c.Record.EventID
+	c.Ahead, c.plain = c.Record.EventID, sequence == 0
 	return nil
 }
 
@@ -249,11 +251,13 @@ func (s *Journal) RecordCall(ctx context.Context, c *Call) bool {
 // unmade refers to the record of a change that was not committed, or of which nobody
 // knows whether it was; nil if there is none.
 func (r *recording) unmade() jsontext.Value {
-	switch r.Ahead {
-	case "":
+	switch {
+	case r.Ahead == "":
 		return nil
-	case r.unknown:
+	case r.Ahead == r.unknown:
 		return jsontext.Value(`{"outcomeUnknown":"` + r.Ahead + `"}`)
+	case r.plain:
+		return jsontext.Value(`{"notDone":"` + r.Ahead + `"}`)
 	default:
 		return notCommitted(r.Ahead)
 	}

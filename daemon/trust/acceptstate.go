@@ -64,7 +64,7 @@ func (s *Trust) AcceptState(ctx context.Context, c *journal.Call, root string) (
 	}
 	seal := &sealer{service: s, lineage: k.lineage}
 	adopting = true
-	s.integrity.older.Store(!seen.current)
+	s.integrity.older.Store(!seen.current || !seen.found.Equal(s.Store.Found()))
 	err = s.Store.Adopt(ctx, seal, raw, func(tx *store.Tx) error {
 		if replaced { // it signs from now on
 			row := *auditKey
@@ -104,7 +104,7 @@ func (s *Trust) recordAccepted(ctx context.Context, c *journal.Call, m *Mismatch
 	if err != nil {
 		return false, err
 	}
-	begins = m.Trail != "" && (m.deep || !s.trailHolds(ctx, m))
+	begins = m.Trail != "" && (m.Deep || !s.trailHolds(ctx, m))
 	if begins {
 		if err := s.Trail.Begin(ctx, m.Trail); err != nil {
 			return false, err

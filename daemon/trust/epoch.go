@@ -41,6 +41,7 @@ type integrity struct {
 	mended atomic.Bool
 
 	mu       sync.Mutex      // held while an epoch begins or a state is accepted
+	whole    bool            // the whole trail has verified at this start; guarded by mu
 	attended bool            // what was behind the end of the trail is on record; guarded by mu
 	advanced uint64          // store.Changes that the epoch covers; guarded by mu
 	due      bool            // an epoch is to begin, whatever has changed; guarded by mu

@@ -41,8 +41,10 @@ type Mismatch struct {
 	// CompareError says why there are no differences.
 	CompareError string `json:"compareError,omitempty"`
 
+	// Deep: the whole trail was verified, and what is wrong may be before its last checkpoints.
+	Deep bool `json:"wholeTrail,omitzero"`
+
 	ofTrail bool // the rows verified
-	deep    bool // the whole trail was verified: what is wrong may be before its last checkpoints
 }
 
 // Mismatch returns why the database is not trusted, nil if it is.
@@ -255,7 +257,14 @@ func (s *Trust) lock(ctx context.Context, reason string, head *store.Head, authe
 	if err != nil {
 		return fmt.Errorf("verifying the audit trail: %w", err)
 	}
-	return s.lockWith(ctx, &Mismatch{Reason: reason, Trail: problem, HeadVerified: authentic}, head)
+	m := &Mismatch{Reason: reason, Trail: problem, HeadVerified: authentic}
+	if problem == "" && known != nil { // what the last run has found stays found
+		if m.Trail, err = s.recordedProblem(known); err != nil {
+			return fmt.Errorf("verifying the audit trail: %w", err)
+		}
+		m.Deep = m.Trail != ""
+	}
+	return s.lockWith(ctx, m, head)
 }
 
 // trailReason is that of a database which verifies.
@@ -268,7 +277,7 @@ func (s *Trust) lockTrail(ctx context.Context, problem string, head *store.Head,
 
 // lockDeep is lockTrail for what was found when the whole trail was verified.
 func (s *Trust) lockDeep(ctx context.Context, problem string, head *store.Head) error {
-	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: true, ofTrail: true, deep: true}, head)
+	return s.lockWith(ctx, &Mismatch{Reason: trailReason, Trail: problem, HeadVerified: true, ofTrail: true, Deep: true}, head)
 }
 
 func (s *Trust) lockWith(ctx context.Context, m *Mismatch, head *store.Head) error {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -234,7 +235,10 @@ func (s *Trust) End(ctx context.Context) error {
 	}
 	failed := s.Counters.Settle(ctx, s.Store)
 	if failed == nil && !s.othersServe(ctx) && (s.integrity.due || s.Store.Changes() != s.integrity.advanced) {
-		failed = s.advance(ctx)
+		_ = s.Store.Sync(ctx) // what others have committed last
+		if failed = s.advance(ctx); errors.Is(failed, errEpoch) {
+			failed = nil // it has begun
+		}
 	}
 	final, err := s.Trail.End()
 	s.integrity.ended.Store(final)
@@ -263,10 +267,13 @@ func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem s
 		return report, "", err
 	}
 	problem = err.Error()
-	if m != nil { // which is accepted with the trail
+	if m != nil && !m.Deep { // which is accepted with the trail
 		found := *m
-		found.Trail, found.deep = problem, true
+		found.Trail, found.Deep = problem, true
 		s.integrity.mismatch.Store(&found)
+		if err := s.RecordEvent(ctx, journal.EventStateMismatch, found.brief()); err != nil {
+			return report, problem, err
+		}
 	}
 	if !trusted {
 		return report, problem, nil
@@ -278,35 +285,54 @@ func (s *Trust) VerifyTrail(ctx context.Context) (report audit.Report, problem s
 	return report, problem, s.lockDeep(ctx, problem, head)
 }
 
-// checkWhole verifies the whole trail at a start, if the last run has stopped over what is wrong with it: the end
-// alone may verify all the same.
+// wholeTimeout bounds the verification of the whole trail at a start, for which systemd waits. It is enough
+// for millions of records.
+const wholeTimeout = 45 * time.Second
+
+// checkWhole verifies the whole trail at a start, if the last run had found something wrong with it so: the end
+// alone may verify all the same. What takes too long counts as not mended.
 func (s *Trust) checkWhole(ctx context.Context, head *store.Head) (problem string, err error) {
-	stopped := false
+	recorded, err := s.recordedProblem(head)
+	if err != nil || recorded == "" || s.integrity.whole {
+		return "", err
+	}
+	bounded, cancel := context.WithTimeout(ctx, wholeTimeout)
+	defer cancel()
+	verify, err := s.wholeTrailKeys(ctx, true)
+	if err == nil {
+		_, err = s.Trail.Verify(bounded, verify)
+	}
+	switch {
+	case err == nil:
+		s.integrity.whole = true
+		return "", nil
+	case audit.IsProblem(err):
+		return err.Error(), nil
+	case bounded.Err() != nil && ctx.Err() == nil:
+		return recorded, nil
+	}
+	return "", err
+}
+
+// recordedProblem is what was found when the whole trail was verified, by the records behind the head; "" if nothing was.
+func (s *Trust) recordedProblem(head *store.Head) (problem string, err error) {
 	err = s.Trail.After(head.AuditSequence, func(line []byte) error {
 		var r struct {
 			EventName  string `json:"eventName"`
 			Additional struct {
 				Details struct {
 					Trail string `json:"trail"`
+					Deep  bool   `json:"wholeTrail"`
 				} `json:"details"`
 			} `json:"additionalEventData"`
 		}
-		if bytes.Contains(line, []byte(journal.EventStateMismatch)) && json.Unmarshal(line, &r) == nil {
-			stopped = stopped || r.EventName == journal.EventStateMismatch && r.Additional.Details.Trail != ""
+		if bytes.Contains(line, []byte(journal.EventStateMismatch)) && json.Unmarshal(line, &r) == nil &&
+			r.EventName == journal.EventStateMismatch && r.Additional.Details.Deep {
+			problem = r.Additional.Details.Trail
 		}
 		return nil
 	})
-	if err != nil || !stopped {
-		return "", err
-	}
-	verify, err := s.wholeTrailKeys(ctx, true)
-	if err == nil {
-		_, err = s.Trail.Verify(ctx, verify)
-	}
-	if audit.IsProblem(err) {
-		return err.Error(), nil
-	}
-	return "", err
+	return problem, err
 }
 
 // PruneTrail removes the oldest segments of the audit trail, which verify, on

@@ -66,6 +66,11 @@ func TestAcceptedElsewhere(t *testing.T) {
 		})
 	}
 	stopped.Wait()
+	for i, r := range all {
+		if strings.Contains(r.Log(), "not closed properly") {
+			t.Errorf("daemon %d:\n%s", i+1, r.Log())
+		}
+	}
 	server.Rewind(t)
 	a.Start(t)
 	rig.Accept(t, a)

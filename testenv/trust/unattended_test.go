@@ -50,6 +50,19 @@ func TestAnotherToken(t *testing.T) {
 		if out, ok := rig.Cmkctl(t, r, "reload"); !ok {
 			t.Errorf("reload: %s", out)
 		}
+		configuration, err := os.ReadFile(r.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(r.Path, append([]byte("typo\n"), configuration...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, ok := rig.Cmkctl(t, r, "reload"); ok {
+			t.Errorf("reload of a configuration with a mistake: %s", out)
+		}
+		if err := os.WriteFile(r.Path, configuration, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		swap()
 		// SoftHSM2 has a file for each object, and one for the token.
 		if files, err := filepath.Glob(filepath.Join(away, "*", "*.object")); err != nil || len(files) != 1 {

@@ -41,7 +41,7 @@ func (e *Engine) until(ctx context.Context, done func(*seen) bool) error {
 			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return e.unanswered(ctx, context.Cause(ctx))
 			}
-			if silence := e.claim.silence(); silence > e.claim.pause()*3 {
+			if silence := e.claim.silence(); silence > e.options.MaxStaleness*3/4 {
 				return &silent{fmt.Errorf("for %s", silence.Round(time.Millisecond))}
 			}
 			return errOverdue
