@@ -29,22 +29,42 @@ func TestStoppedInChange(t *testing.T) {
 	client := server.Client(t)
 	defer client.Close()
 	const turn = "/cmkd/turn/n1"
-	taken := client.Watch(t.Context(), turn)
-	slow.Control.Set("C_Sign", shim.Delay(5*time.Second)) // of the head's MAC, which the change needs
 	disabled := make(chan error, 1)
-	go func() {
-		_, err := first.Client("").DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &key}, once)
-		disabled <- err
-	}()
-	if event := (<-taken).Events[0]; event.Type != clientv3.EventTypePut {
-		t.Fatalf("the turn of the first daemon: %v", event)
-	}
-	if err := first.Process.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	slow.Control.Set("C_Sign", shim.Delay(0))
-	if found, err := client.Get(t.Context(), turn); err != nil || len(found.Kvs) != 1 {
-		t.Fatalf("the first daemon was not stopped in its turn: %v, %v", found, err)
+	for try := 1; ; try++ {
+		taken := client.Watch(t.Context(), turn)
+		slow.Control.Set("C_Sign", shim.Delay(5*time.Second)) // of the head's MAC, which the change needs
+		go func() {
+			_, err := first.Client("").DisableKey(t.Context(), &kms.DisableKeyInput{KeyId: &key}, once)
+			disabled <- err
+		}()
+		event := (<-taken).Events[0]
+		if event.Type != clientv3.EventTypePut {
+			t.Fatalf("the turn of the first daemon: %v", event)
+		}
+		if err := first.Process.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		slow.Control.Set("C_Sign", shim.Delay(0))
+		time.Sleep(300 * time.Millisecond) // what was on its way to etcd has arrived
+		found, err := client.Get(t.Context(), turn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found.Kvs) == 1 && found.Kvs[0].CreateRevision == event.Kv.CreateRevision {
+			break
+		}
+		if try == 5 {
+			t.Fatal("the first daemon was never stopped in its turn")
+		}
+		// It had committed already.
+		if err := first.Process.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		<-disabled
+		eventually(t, "the key is enabled again", func() bool {
+			_, err := first.Client("").EnableKey(t.Context(), &kms.EnableKeyInput{KeyId: &key}, once)
+			return err == nil
+		})
 	}
 	eventually(t, "a change of another daemon", func() bool {
 		_, err := second.Client("").CreateAlias(t.Context(), &kms.CreateAliasInput{AliasName: aws.String("alias/second"), TargetKeyId: &key}, once)
