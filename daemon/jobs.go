@@ -221,13 +221,7 @@ func (d *Daemon) runJobs(ctx context.Context, due []string) (failed []string, er
 
 // giveUpLead has another daemon lead, if one serves: this one does not do what only the leader does.
 func (d *Daemon) giveUpLead(ctx context.Context) {
-	serving := 0
-	for _, n := range d.store.Nodes() {
-		if n.Serves {
-			serving++
-		}
-	}
-	if serving > 1 && d.store.Leads() {
+	if d.store.OthersServe() && d.store.Leads() {
 		d.store.Leave(ctx) // it joins again as the last
 	}
 }

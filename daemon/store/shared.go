@@ -322,6 +322,11 @@ func (s *Store) Leader() string {
 	return ""
 }
 
+// OthersServe reports whether a process besides this one is known to serve.
+func (s *Store) OthersServe() bool {
+	return slices.ContainsFunc(s.Nodes(), func(n Node) bool { return !n.Self && n.Serves })
+}
+
 // Alive reports whether the node has the database open, or had it a moment ago.
 func (s *Store) Alive(node string) bool {
 	return slices.ContainsFunc(s.Nodes(), func(n Node) bool { return n.Name == node })

@@ -63,7 +63,8 @@ type Store struct {
 	recent    recent // of a shared database
 
 	// writer is a mutex that can be waited for with a context. It guards every use of engine and what
-	// follows. Of a shared database, sealer, sequence and doubtful are changed with applying held too.
+	// follows. Who follows the others of a shared database uses sealer, and changes sequence and doubtful, with
+	// applying held instead.
 	writer   chan struct{}
 	closed   bool
 	sealer   Sealer // nil until the head is verified, or while there is none

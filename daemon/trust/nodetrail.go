@@ -3,7 +3,6 @@ package trust
 import (
 	"context"
 	"maps"
-	"slices"
 	"time"
 
 	"cmkd/daemon/store"
@@ -52,19 +51,14 @@ func (s *Trust) nameTrails(head *store.Head) {
 // othersServe reports whether another node does, after this one has left them. Several that end at the same moment
 // must not each leave the epoch to the others.
 func (s *Trust) othersServe(ctx context.Context) bool {
-	if !s.Store.Shared() {
+	if !s.Store.OthersServe() {
 		return false
 	}
-	serve := func() bool {
-		return slices.ContainsFunc(s.Store.Nodes(), func(n store.Node) bool { return !n.Self && n.Serves })
+	select { // until it is known who has left just before
+	case <-time.After(leavePause):
+	case <-ctx.Done():
 	}
-	if serve() {
-		select { // until it is known who has left just before
-		case <-time.After(leavePause):
-		case <-ctx.Done():
-		}
-	}
-	return serve()
+	return s.Store.OthersServe()
 }
 
 // leavePause is how soon it is known that another node has left.

@@ -17,8 +17,8 @@ import (
 // have written them: only what such a daemon writes is let through, and a record says that nothing
 // vouches for them.
 
-// ReloadName is the eventName of an operator's reload.
-const ReloadName = "ReloadConfiguration"
+// reloadName is the eventName of an operator's reload.
+const reloadName = "ReloadConfiguration"
 
 // unattended reports whether a line is a record that a daemon writes whose database does not
 // verify. The first one says so. No key is used and none changes.
@@ -45,7 +45,7 @@ func unattended(line []byte, first bool) bool {
 	case first || r.EventType != journal.APICall:
 		return false
 	case r.EventSource == journal.OperatorSource:
-		return r.ErrorCode != "" || r.ReadOnly || r.EventName == ReloadName
+		return r.ErrorCode != "" || r.ReadOnly || r.EventName == reloadName
 	case r.EventSource == journal.Source:
 		action := keys.ActionOf(r.EventName)
 		return r.ErrorCode != "" || action != nil && action.Inspects()

@@ -15,6 +15,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver that somebody with the file would use
 
+	"cmkd/socket/operatorapi"
 	"cmkd/testenv/rig"
 )
 
@@ -239,17 +240,24 @@ func refusesUnverified(t *testing.T, r *rig.Rig, id string) {
 	}
 }
 
+// tamperedWhileRunning changes the file under a daemon, tells it to reload, and returns what it finds.
+func tamperedWhileRunning(t *testing.T, r *rig.Rig, statement string) operatorapi.Acceptance {
+	t.Helper()
+	rig.Tamper(t, r, statement)
+	if err := r.Daemon.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, m := rig.AcceptState(t, r, "")
+	return m
+}
+
 // TestTamperingWhileRunning changes the file under a daemon, which notices when
 // it is told to reload.
 func TestTamperingWhileRunning(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	a, _ := life(t, r)
-	rig.Tamper(t, r, `UPDATE keys SET document = json_set(document, '$.Description', 'eve') WHERE id = '`+a+`'`)
-	if err := r.Daemon.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	_, m := rig.AcceptState(t, r, "")
+	m := tamperedWhileRunning(t, r, `UPDATE keys SET document = json_set(document, '$.Description', 'eve') WHERE id = '`+a+`'`)
 	if m.Mismatch == nil || len(m.Mismatch.Differences) != 1 || !m.Mismatch.Exact {
 		t.Fatalf("%+v", m.Mismatch)
 	}
@@ -268,11 +276,7 @@ func TestMalformedWhileRunning(t *testing.T) {
 	t.Parallel()
 	r := rig.New(t, rig.Config{})
 	a, _ := life(t, r)
-	rig.Tamper(t, r, `UPDATE keys SET document = json_set(document, '$.State', 'Weird') WHERE id = '`+a+`'`)
-	if err := r.Daemon.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	_, m := rig.AcceptState(t, r, "")
+	m := tamperedWhileRunning(t, r, `UPDATE keys SET document = json_set(document, '$.State', 'Weird') WHERE id = '`+a+`'`)
 	if m.Mismatch == nil {
 		t.Fatal("the row is not noticed")
 	}
@@ -280,7 +284,6 @@ func TestMalformedWhileRunning(t *testing.T) {
 		t.Errorf("accepted: %d %+v", status, answer)
 	}
 	refusesUnverified(t, r, a)
-	rig.Tamper(t, r, `UPDATE keys SET document = json_remove(document, '$.State') WHERE id = '`+a+`'`)
 }
 
 // TestKilledEpoch kills the daemon while it changes, starts and ends epochs: no
